@@ -1,0 +1,158 @@
+"""Payloads to JSON bytes, strictly: what JSON cannot say is refused, never bent into something else.
+
+msgspec writes NaN and infinity as null, and bytes as base64; both would be a silent change, so both are looked for.
+Integers of any size are legal JSON and kept exactly, as long as the interpreter turns them into digits.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from eventrec.errors import EncodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+def encode_json(value: object) -> bytes:
+    """Return `value` as JSON bytes in UTF-8. A `msgspec.Raw` is JSON already and is taken as it is.
+
+    Raises:
+        EncodeError: Somewhere in `value` there is NaN, infinity, bytes, a cycle, a lone surrogate, an integer of more
+            digits than the interpreter converts, two keys that JSON writes alike, or an object that is no JSON value.
+    """
+    try:
+        encoded = _encode(value)
+        if type(value) is not dict or not _is_plain_object(value):
+            refuse_what_json_cannot_say(value)
+    except EncodeError:
+        raise
+    except Exception as exc:
+        # Foreign `__dict__`s, hooks and properties run in here, so anything may come out.
+        raise EncodeError(f"not a JSON value: {type(exc).__name__}: {exc}") from exc
+    return encoded
+
+
+def encode_struct_json(value: msgspec.Struct) -> bytes:
+    """The same for a Struct, which has no keys to look at; raises EncodeError like `encode_json`."""
+    try:
+        encoded = _encode(value)
+        _refuse_parts(msgspec.structs.astuple(value))
+    except EncodeError:
+        raise
+    except Exception as exc:
+        raise EncodeError(f"not a JSON value: {type(exc).__name__}: {exc}") from exc
+    return encoded
+
+
+def _is_plain_object(value: dict[Any, object]) -> bool:
+    """Whether all keys are text and all values plain, at any depth: nearly every payload is, so this is measured.
+
+    The loop costs as much as encoding; a set of all types, or a search for the null that stands for NaN, costs more.
+    """
+    for key, part in value.items():
+        kind = part.__class__
+        if kind is not str and kind not in _PLAIN and not _is_plain(kind, part):
+            return False
+        if key.__class__ is not str:
+            return False
+    return True
+
+
+def _is_plain(kind: type, part: Any) -> bool:
+    if kind is float:
+        return _is_finite(part)
+    if kind is dict:
+        return _is_plain_object(part)
+    if kind is not list:
+        return False
+    for inner in part:
+        kind = inner.__class__
+        if kind is not str and kind not in _PLAIN and not _is_plain(kind, inner):
+            return False
+    return True
+
+
+def refuse_constants(payload: bytes) -> None:
+    """Raise EncodeError if NaN or infinity stands in the JSON text `payload` as a value, which no JSON reader takes."""
+    # A single byte, as a number, is found several times faster than a word, and mostly it is not there.
+    if (_N in payload and b"NaN" in payload) or (_I in payload and b"Infinity" in payload):
+        try:
+            _skip(payload)
+        except msgspec.DecodeError as exc:
+            raise EncodeError(f"not a JSON value: NaN or infinity ({exc})") from exc
+
+
+def as_builtin(value: Any) -> object:
+    """The builtin under a subclass of str, int or float, such as a NumPy float: what `json.dumps` writes too."""
+    for kind, builtin in _BUILTIN:
+        if isinstance(value, kind):
+            return builtin(value)
+    raise TypeError(f"a value of kind {type(value).__name__}")
+
+
+_BUILTIN: Final[tuple[tuple[type, Callable[[Any], object]], ...]] = (
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+)
+_encode: Final = msgspec.json.Encoder(enc_hook=as_builtin).encode
+_N, _I = b"NI"
+_skip: Final = msgspec.json.Decoder(msgspec.Raw).decode
+
+_PLAIN: Final = frozenset({str, int, bool, type(None), msgspec.Raw, msgspec.UnsetType})
+_BYTES: Final = (bytes, bytearray, memoryview)
+_is_finite: Final[Callable[[Any], bool]] = math.isfinite
+_join: Final = "".join
+
+
+def refuse_what_json_cannot_say(value: object) -> None:
+    """Raise EncodeError if NaN, infinity, bytes, or keys that JSON writes alike are anywhere in `value`."""
+    # The frequent kinds first: what is plain does not come here, except at the top.
+    match value:
+        case dict():
+            _refuse_keys(value)
+            _refuse_parts(value.values())
+        case list() | tuple() | set() | frozenset():
+            _refuse_parts(value)
+        case float():
+            if not math.isfinite(value):
+                raise EncodeError(f"not a JSON value: {float(value)!r}")
+        case str() | int() | None | msgspec.Raw() | msgspec.UnsetType():
+            pass
+        case msgspec.Struct():
+            _refuse_parts(msgspec.structs.astuple(value))
+        case bytes() | bytearray() | memoryview():
+            raise EncodeError(f"not a JSON value: {type(value).__name__} (encode it as text first)")
+        case enum.Enum():
+            refuse_what_json_cannot_say(value.value)
+        case _:
+            # A dataclass, attrs class, UUID, datetime …: look at what msgspec makes of it.
+            refuse_what_json_cannot_say(msgspec.to_builtins(value, builtin_types=_BYTES, enc_hook=as_builtin))
+
+
+def _refuse_parts(parts: Iterable[object]) -> None:
+    for part in parts:
+        kind = type(part)
+        if kind not in _PLAIN and not _is_plain(kind, part):
+            refuse_what_json_cannot_say(part)
+
+
+def _refuse_keys(value: dict[Any, object]) -> None:
+    try:
+        _join(value)
+    except TypeError:
+        pass
+    else:
+        return
+    for key in value:
+        said = key.value if isinstance(key, enum.Enum) else key
+        if isinstance(said, _BYTES) or (isinstance(said, float) and not math.isfinite(said)):
+            raise EncodeError(f"not a JSON value: a key of kind {type(key).__name__}: {key!r:.40}")
+    written = msgspec.json.decode(_encode(dict.fromkeys(value)))
+    if len(written) != len(value):
+        raise EncodeError(f"not a JSON value: {len(value)} keys, of which JSON can tell {len(written)} apart")

@@ -1,0 +1,37 @@
+"""The command `eventrec`: demo, record, tail. Each tells its options and an example with `--help`.
+
+    exit code  it means
+    0          all of it was done
+    1          done, but some input lines were malformed or some records were refused; or the demo's counts differ
+    2          usage: unknown command or option, or a value that is not allowed
+    3          the destination: its URL is wrong, it cannot be opened, or it will not take what is left
+    4          a file named on the command line cannot be read or written
+    130        interrupted by Ctrl-C
+    141        whoever read the output went away
+    143        terminated
+
+Errors are one line on stderr. What a machine may read goes to stdout, with `--json`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_EXTRA: Final = frozenset({"cyclopts", "rich"})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that `arguments` (default: those of the process) ask for; its exit code."""
+    try:
+        from eventrec.cli.app import run  # noqa: PLC0415 - what it needs may not be installed
+    except ModuleNotFoundError as exc:
+        missing = (exc.name or "").partition(".")[0]
+        if missing not in _EXTRA:
+            raise
+        sys.stderr.write(f"eventrec: the command line needs {missing}: pip install 'eventrec[cli]'\n")
+        return 1
+    return run(sys.argv[1:] if arguments is None else arguments)

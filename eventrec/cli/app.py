@@ -1,0 +1,211 @@
+"""The commands, their options, and what their errors become: one line on stderr, and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import AsyncExitStack
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import anyio
+from cyclopts import App, CycloptsError, Parameter
+
+from eventrec.cli.demo import Demo
+from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.cli.received import Reading
+from eventrec.cli.record import Recording, dead_letter_file
+from eventrec.cli.tail import tail as tail_events
+from eventrec.cli.terminal import Terminal
+from eventrec.cli.timestamps import Unit  # noqa: TC001 - cyclopts reads annotations
+from eventrec.errors import HandlerURLError, InvalidEventError
+from eventrec.event import DEFAULT_TABLE
+from eventrec.schema import check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_STDIN: Final = "<stdin>"
+"""What `-` is called once it is parsed: a parser takes it for the start of an option."""
+
+Json = Annotated[bool, Parameter(negative="")]
+
+
+def _version() -> str:
+    try:
+        return version("eventrec")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+app: Final = App(
+    name="eventrec",
+    help="Record what happens in an application, and get it into a database.",
+    version=_version,
+    help_format="markdown",
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; its exit code. Whatever is wrong becomes one line on stderr."""
+    try:
+        return _run([_STDIN if argument == "-" else argument for argument in arguments])
+    except BrokenPipeError:
+        # Whatever is still buffered cannot be written either; the interpreter must not try at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.BROKEN_PIPE
+    except KeyboardInterrupt:
+        sys.stderr.write("eventrec: interrupted\n")
+        return ExitCode.INTERRUPTED
+
+
+def _run(arguments: Sequence[str]) -> int:
+    terminal = Terminal()
+    try:
+        command, bound, _ = app.parse_args(arguments, print_error=False, exit_on_error=False)
+        code = command(*bound.args, **bound.kwargs)
+    except CycloptsError as exc:
+        message, code = f"{exc} (see eventrec --help)", ExitCode.USAGE
+    except CommandError as exc:
+        message, code = str(exc), exc.code
+    except HandlerURLError as exc:
+        message, code = str(exc), ExitCode.DESTINATION
+    else:
+        return int(code or 0)
+    terminal.say(f"eventrec: {' '.join(message.replace(_STDIN, '-').split())}", style="red")
+    return code
+
+
+@app.command
+def demo(
+    *,
+    directory: Annotated[Path, Parameter(name="--dir")] = Path("eventrec-demo"),
+    events: int = 20_000,
+    seconds: float = 5.0,
+    json: Json = False,
+) -> int:
+    """Watch the events of a little shop being recorded, batched, and stored in SQLite.
+
+    Afterwards the account of the recorder is printed, and how many events of each type the database holds beside how
+    many the shop made; the exit code is 0 only if they are equal.
+
+    For example:
+
+    ```sh
+    eventrec demo --events 50000
+    ```
+
+    Args:
+        directory: Where the database goes: each time into a new directory of its own inside of this one.
+        events: How many events the shop makes.
+        seconds: How long it takes to make them.
+        json: Print JSON for a machine instead.
+    """
+    if events < 0 or not 0 <= seconds <= 3_600:  # noqa: PLR2004 - an hour is long enough for a demo
+        raise CommandError("--events is not negative, and --seconds is 0 to 3600", ExitCode.USAGE)
+    terminal = Terminal()
+    with terminal.showing_logging():
+        return anyio.run(Demo(directory, events=events, seconds=seconds, terminal=terminal).run_and_tell, json)
+
+
+@app.command
+def record(
+    file: Annotated[str, Parameter(help="A file of JSON lines or CloudEvents; - is stdin.")],
+    /,
+    *,
+    to: str,
+    type_field: str | None = None,
+    timestamp_field: str | None = None,
+    timestamp_unit: Unit = "auto",
+    id_field: str | None = None,
+    table: str = DEFAULT_TABLE,
+    dead: Path | None = None,
+    max_event_bytes: int = 1 << 20,
+    json: Json = False,
+) -> int:
+    """Record lines of JSON, each an event, into a destination.
+
+    It reads no faster than the destination takes, and tries again for as long as it has to. A malformed line is
+    reported by its number, and the rest goes on; the exit code is then 1. Ctrl-C stops reading, and delivers what was
+    read.
+
+    For example:
+
+    ```sh
+    git log --pretty='{"type":"commit","sha":"%H","at":%ct}' |
+        eventrec record - --to sqlite:///commits.db --timestamp-field at
+    ```
+
+    Args:
+        to: The destination's URL, for example sqlite:///events.db; env:NAME takes it from the environment.
+        type_field: The field with the event's type. Default: "type", and where there is none, the type is "event".
+        timestamp_field: The field with its time. Default: "time" of a CloudEvent, else the time of reading.
+        timestamp_unit: How times are written; auto takes ISO 8601 (UTC where it names no zone), and numbers by size.
+        id_field: The field with its id: a UUID is taken as it is, others are made one that is the same each time.
+        table: The table for its row.
+        dead: A file of JSON lines to keep what the destination refuses.
+        max_event_bytes: Larger events are reported like malformed lines.
+        json: Print JSON for a machine instead.
+    """
+    try:
+        check_name("--table", table)
+    except InvalidEventError as exc:
+        raise CommandError(str(exc), ExitCode.USAGE) from exc
+    if max_event_bytes < 1 or str(dead) == _STDIN:
+        raise CommandError("--max-event-bytes is at least 1, and --dead is a file, not -", ExitCode.USAGE)
+    reading = Reading(
+        type_field=type_field,
+        timestamp_field=timestamp_field,
+        timestamp_unit=timestamp_unit,
+        id_field=id_field,
+        table=table,
+        max_event_bytes=max_event_bytes,
+    )
+
+    terminal = Terminal()
+
+    async def run() -> int:
+        async with AsyncExitStack() as stack:
+            recording = Recording(
+                None if file == _STDIN else Path(file),
+                to,
+                reading=reading,
+                dead=dead_letter_file(dead, stack),
+                terminal=terminal,
+            )
+            outcome = await recording.run()
+        outcome.tell(terminal, json=json)
+        return outcome.exit_code
+
+    with terminal.showing_logging():
+        return anyio.run(run)
+
+
+@app.command
+def tail(
+    url: Annotated[str, Parameter(help="The destination's URL, for example sqlite:///events.db.")],
+    /,
+    *,
+    last: Annotated[int, Parameter(name=["--last", "-n"])] = 10,
+    follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative="")] = False,
+    kind: Annotated[str | None, Parameter(name="--type")] = None,
+    json: Json = False,
+) -> None:
+    """Show the newest events of a destination.
+
+    For example:
+
+    ```sh
+    eventrec tail sqlite:///events.db -n 20 --type order_placed --follow
+    ```
+
+    Args:
+        last: How many.
+        follow: Then show new ones as they arrive, until Ctrl-C.
+        kind: Only events of this type.
+        json: Print JSON for a machine instead: one object a line.
+    """
+    if last < 0:
+        raise CommandError("-n is not negative", ExitCode.USAGE)
+    anyio.run(lambda: tail_events(url, last=last, follow=follow, kind=kind, json=json, terminal=Terminal()))

@@ -1,0 +1,103 @@
+"""What became of every line that `eventrec record` read: counted, told, and made an exit code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from eventrec.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from signal import Signals
+
+    from eventrec.cli.exit_codes import CommandError
+    from eventrec.cli.terminal import Terminal
+    from eventrec.status import Status
+
+
+@dataclass(slots=True)
+class Outcome:
+    """The account of one run, by lines."""
+
+    lines: int = 0
+    """Number of the last line that was looked at."""
+    bytes: int = 0
+    events: int = 0
+    """Recorded: delivered, refused, or undelivered."""
+    malformed: int = 0
+    refused: int = 0
+    """The destination will never take them."""
+    is_at_end: bool = False
+    """Whether the input was read to its end."""
+    is_given_up: bool = False
+    interrupted_by: Signals | None = None
+    failure: CommandError | None = None
+    status: Status | None = None
+    first_open_line: int | None = None
+    seconds: float = 0.0
+
+    def finish(self, status: Status, *, first_open_line: int | None, seconds: float) -> None:
+        """The account is closed. `first_open_line`: what became of every line before it is known."""
+        self.status, self.seconds = status, seconds
+        if self.undelivered:
+            self.first_open_line = first_open_line
+
+    @property
+    def wrong(self) -> dict[str, int]:
+        """What did not arrive, by what went wrong."""
+        return {"malformed": self.malformed, "refused": self.refused, "undelivered": self.undelivered}
+
+    @property
+    def delivered(self) -> int:
+        """Events that are safe at the destination."""
+        return sum(part.delivered for part in self.status.subscriptions.values()) if self.status is not None else 0
+
+    @property
+    def undelivered(self) -> int:
+        """Events that were read and are not at the destination, nor refused by it."""
+        parts = self.status.subscriptions.values() if self.status is not None else ()
+        return sum(part.pending + sum(part.dropped.values()) for part in parts)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """See the table in `eventrec.cli`; what is worse comes first."""
+        if self.interrupted_by is not None:
+            return ExitCode(128 + self.interrupted_by)
+        if self.failure is not None:
+            return self.failure.code
+        if self.undelivered:
+            return ExitCode.DESTINATION
+        return ExitCode.INCOMPLETE if self.malformed or self.refused else ExitCode.OK
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return {
+            "lines": self.lines,
+            "delivered": self.delivered,
+            **self.wrong,
+            "is_at_end": self.is_at_end,
+            "first_open_line": self.first_open_line,
+            "seconds": round(self.seconds, 3),
+            "exit_code": int(self.exit_code),
+            "account": self.status.to_dict() if self.status is not None else None,
+        }
+
+    def tell(self, terminal: Terminal, *, json: bool) -> None:
+        """Say it: problems on stderr, the result on stdout."""
+        if self.failure is not None:
+            terminal.say(f"eventrec: {self.failure}", style="red")
+        if self.first_open_line is not None:
+            terminal.say(
+                f"eventrec: read but not delivered: {self.undelivered:,} events; every line before line "
+                f"{self.first_open_line} is dealt with",
+                style="red",
+            )
+        if not self.is_at_end and self.lines:
+            terminal.say(f"eventrec: stopped after line {self.lines}: what follows was not recorded", style="yellow")
+        if json:
+            terminal.show_json(self.to_dict())
+            return
+        if self.failure is not None and not self.delivered:
+            return
+        wrong = "".join(f", {count:,} {word}" for word, count in self.wrong.items() if count)
+        terminal.show(f"{self.lines:,} lines: {self.delivered:,} events delivered{wrong}, in {self.seconds:.1f} s")

@@ -1,0 +1,104 @@
+"""What people see: messages on stderr, results on stdout; nothing from an event reaches the terminal raw."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from eventrec._logging import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_NOT_PRINTABLE_ASCII: Final = re.compile(r"[^ -~]")
+
+
+def safe(text: str) -> str:
+    r"""`text` with everything that does not print (escapes, line ends, direction marks) written as \x1b, \n, \u202e."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def safe_json(encoded: bytes) -> str:
+    r"""JSON in UTF-8, with what does not print inside its texts written as \u009b: the same JSON to any reader."""
+    return _NOT_PRINTABLE_ASCII.sub(_json_escape, encoded.decode(errors="replace"))
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    char = match.group()
+    if char.isprintable():
+        return char
+    utf16 = char.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{utf16[at : at + 2].hex()}" for at in range(0, len(utf16), 2))
+
+
+class Terminal:
+    """stdout for results, stderr for the rest; both plain where they are no terminals."""
+
+    def __init__(self) -> None:
+        self.out = _Console(highlight=False, markup=False, emoji=False)
+        self.err = _Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether somebody watches stderr."""
+        return self.err.is_terminal
+
+    def say(self, message: str, *, style: str = "") -> None:
+        """One line on stderr, above a progress bar if there is one."""
+        self.err.print(Text(safe(message), style=style), soft_wrap=True)
+
+    def show(self, line: str = "") -> None:
+        """One line on stdout."""
+        self.out.print(Text(safe(line)), soft_wrap=True)
+
+    def show_json(self, document: Mapping[str, Any]) -> None:
+        """One JSON object on one line of stdout, never wrapped, at once."""
+        sys.stdout.write(safe_json(msgspec.json.encode(document)) + "\n")
+        sys.stdout.flush()
+
+    @contextmanager
+    def showing_logging(self) -> Iterator[None]:
+        """Show the library's own log lines, one line each: changes of state, never a traceback."""
+        logger = logging.getLogger(ROOT)
+        before = logger.handlers[:], logger.level, logger.propagate
+        logger.handlers[:], logger.propagate = [_OneLine(self)], False
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.handlers[:], level, logger.propagate = before
+            logger.setLevel(level)
+
+
+class _Console(Console):
+    """rich's, which leaves it to the caller what it means that nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+SAID_BY_COMMANDS: Final = frozenset({"delivery on hold"})
+"""What the library logs, and a command says in its own words with what follows from it."""
+
+
+class _OneLine(logging.Handler):
+    """A log line, as one line of the terminal."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        phrase = record.args[0] if isinstance(record.args, tuple) and record.args else None
+        if phrase in SAID_BY_COMMANDS:
+            return
+        self._terminal.say(f"eventrec: {record.getMessage()}", style="yellow")

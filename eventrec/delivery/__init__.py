@@ -1,0 +1,1 @@
+"""From the log to a handler: one worker per subscription, and what it decides by."""

@@ -1,0 +1,53 @@
+"""When the records in hand are a batch: pure decisions over counts and times."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from eventrec.options import DeliverySettings
+
+RAMP: Final = 16
+"""After an outage a batch is at most this fraction of a full one, and doubles with each success."""
+
+
+class Batching:
+    """Decides when to send, and how much at most.
+
+    With `settings.ticks`, a batch goes when the record after a full one has arrived, and at every tick, the first at
+    once; else when it is full, or its oldest record has waited for `flush_interval`.
+    """
+
+    def __init__(self, settings: DeliverySettings, *, now: float) -> None:
+        self._settings = settings
+        self._next_tick = now
+        self.rows = settings.batch_rows
+        """Most records of the next batch."""
+
+    def is_due(self, *, rows: int, size: int, oldest: float | None, more: bool, now: float) -> bool:
+        """Whether `rows` records of `size` bytes are a batch.
+
+        `oldest` is when the first of them was seen, `more` whether another one waits behind them; times are monotonic.
+        """
+        is_full = rows >= self.rows or size >= self._settings.batch_bytes
+        if not self._settings.ticks:
+            return is_full or (oldest is not None and now - oldest >= self._settings.flush_interval)
+        ticked = now >= self._next_tick
+        if ticked:
+            self._next_tick += self._settings.flush_interval
+        return (is_full and more) or (ticked and rows > 0)
+
+    def seconds_left(self, *, oldest: float | None, now: float) -> float | None:
+        """How long to wait for more records at most; None where only a record can make it due."""
+        if self._settings.ticks:
+            return max(0.0, self._next_tick - now)
+        return None if oldest is None else max(0.0, oldest + self._settings.flush_interval - now)
+
+    def failed(self) -> None:
+        """An outage: start small afterwards."""
+        if not self._settings.ticks:
+            self.rows = max(1, self._settings.batch_rows // RAMP)
+
+    def succeeded(self) -> None:
+        """A batch went through: grow towards the full size."""
+        self.rows = min(self._settings.batch_rows, self.rows * 2)

@@ -1,0 +1,135 @@
+"""Records a destination refused for good: kept in a JSON Lines file, or, where none is set, named in a log line."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio.to_thread
+import msgspec
+
+from eventrec._logging import get_logger
+from eventrec.record import decode_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+    from uuid import UUID
+
+    from eventrec.record import Entry
+
+_logging = get_logger("eventrec.dead_letters")
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record set aside, and why. `seconds` is when, since the epoch."""
+
+    log_id: UUID
+    offset: int
+    subscription: str
+    handler: str
+    reason: str
+    seconds: float
+    entry: Entry
+
+
+class DeadLetters(Protocol):
+    """Where dead letters go."""
+
+    async def write(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep `letters`. On return they are synced.
+
+        Raises:
+            OSError: They could not be kept; nothing may be skipped because of them.
+        """
+
+
+class DeadLetterFile:
+    """A JSON Lines file, one letter a line, appended and synced. Several processes may share it.
+
+    A line holds: log_id, offset, subscription, handler, reason, time (seconds since the epoch), type, table,
+    timestamp (ns), payload (as JSON), and, where the record has them, context, columns, rows, id.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def write(self, letters: Sequence[DeadLetter]) -> None:
+        await anyio.to_thread.run_sync(self._write, b"".join(_line(letter) for letter in letters))
+
+    def _write(self, lines: bytes) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            written = os.write(descriptor, lines)
+            if written < len(lines):
+                # Half a line would spoil the next one. A writer that came after us stands behind it: then it stays.
+                if os.fstat(descriptor).st_size == size + written:
+                    os.ftruncate(descriptor, size)
+                raise OSError(f"{self._path}: wrote {written} of {len(lines)} bytes")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _line(letter: DeadLetter) -> bytes:
+    shape, timestamp, payload, context, extras, id_, _ = letter.entry
+    document: dict[str, Any] = {
+        "log_id": str(letter.log_id),
+        "offset": letter.offset,
+        "subscription": letter.subscription,
+        "handler": letter.handler,
+        "reason": letter.reason,
+        "time": letter.seconds,
+        "type": shape.type,
+        "table": shape.table,
+        "timestamp": timestamp,
+        "payload": msgspec.Raw(payload),
+    }
+    if context is not None:
+        document["context"] = msgspec.Raw(context)
+    if extras is not None:
+        document["columns"] = [str(column) for column in shape.columns]
+        document["rows"] = [[_readable(value) for value in row] for row in decode_rows(extras)]
+    if id_ is not None:
+        document["id"] = id_.hex()
+    return msgspec.json.encode(document) + b"\n"
+
+
+def _readable(value: object) -> object:
+    """Bytes of a JSON column read as what they are; others as msgspec writes bytes, in base64."""
+    if isinstance(value, bytes):
+        try:
+            return msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            return value
+    return value
+
+
+class LoggedDeadLetters:
+    """No file: type, reason and size are logged, never the payload; at most one line per type and minute."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._last: dict[str, float] = {}
+        self._unsaid: dict[str, int] = {}
+
+    async def write(self, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            kind = letter.entry[0].type
+            now = self._now()
+            if kind in self._last and now - self._last[kind] < 60:  # noqa: PLR2004 - a minute
+                self._unsaid[kind] = self._unsaid.get(kind, 0) + 1
+                continue
+            self._last[kind] = now
+            _logging.error(
+                "record refused for good",
+                subscription=letter.subscription,
+                type=kind,
+                reason=letter.reason,
+                bytes=letter.entry[6],
+                unsaid=self._unsaid.pop(kind, 0),
+            )

@@ -1,0 +1,113 @@
+"""Read from the source until there is a batch."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import anyio
+
+from eventrec.delivery.batching import Batching
+from eventrec.delivery.piece import Piece
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eventrec.delivery.source import Source
+    from eventrec.delivery.subscription import Subscription
+
+
+class Filling:
+    """The piece that is being read; it outlives a cancelled `next_piece`, since what was fetched is nowhere else.
+
+    `on_filtered(end)` is called when nothing below `end` is for this subscription, `on_forfeited(end)` when what lies
+    below `end` was forfeited, and counted there; nothing before it is open in either case.
+    """
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        source: Source,
+        start: int,
+        *,
+        on_filtered: Callable[[int], None],
+        on_forfeited: Callable[[int], None],
+    ) -> None:
+        self.piece = Piece(start)
+        self.batching = Batching(subscription.settings, now=anyio.current_time())
+        self._subscription = subscription
+        self._settings = subscription.settings
+        self._source = source
+        self._on_filtered = on_filtered
+        self._on_forfeited = on_forfeited
+        self._oldest: float | None = None
+        self._flush_to = start
+        self._waiting: anyio.CancelScope | None = None
+
+    @property
+    def end(self) -> int:
+        """The next offset to be read."""
+        return self.piece.end
+
+    def start_over(self, offset: int) -> None:
+        """Read on at `offset`."""
+        self.piece, self._oldest = Piece(offset), None
+
+    def start_clock(self) -> None:
+        """The loop runs anew: so do the ticks."""
+        self.batching = Batching(self._settings, now=anyio.current_time())
+
+    def flush(self, to: int) -> None:
+        """Do not wait for a full batch before everything below `to` is sent."""
+        self._flush_to = max(self._flush_to, to)
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def next_piece(self) -> Piece:
+        """The next batch's records: at least one of them is for this subscription."""
+        piece, batching, source = self.piece, self.batching, self._source
+        while True:
+            is_cut = source.position(self._subscription.name) > piece.end
+            if is_cut and not piece.entries:
+                self._on_filtered(piece.end)
+                piece.end = source.position(self._subscription.name)
+                self._on_forfeited(piece.end)
+                is_cut = False
+            if not is_cut and not self._is_full():
+                await self._read()
+            now, more = anyio.current_time(), source.end > piece.end
+            is_due = batching.is_due(rows=len(piece), size=piece.size, oldest=self._oldest, more=more, now=now)
+            is_flushed = self._flush_to > (piece.offsets[0] if piece.offsets else piece.end)
+            if piece.entries and (is_due or is_cut or (is_flushed and (self._is_full() or not more))):
+                self.start_over(piece.end)
+                return piece
+            if not piece.entries:
+                self._on_filtered(piece.end)
+            if self._is_full() or not more:
+                await self._wait(batching.seconds_left(oldest=self._oldest, now=now))
+
+    def _is_full(self) -> bool:
+        return len(self.piece) >= self.batching.rows or self.piece.size >= self._settings.batch_bytes
+
+    async def _read(self) -> None:
+        piece = self.piece
+        records = await self._source.read(
+            piece.end,
+            max_records=self.batching.rows - len(piece),
+            max_bytes=self._settings.batch_bytes - piece.size,
+        )
+        if not records.entries or records.start != piece.end:
+            return
+        self._source.fetched(self._subscription.name, records.end)
+        piece.end = records.end
+        for offset, entry in enumerate(records.entries, records.start):
+            if self._subscription.wants(entry[0].type):
+                piece.add(offset, entry)
+        if piece.entries and self._oldest is None:
+            self._oldest = anyio.current_time()
+
+    async def _wait(self, seconds: float | None) -> None:
+        deadline = math.inf if seconds is None else anyio.current_time() + seconds
+        with anyio.CancelScope(deadline=deadline) as self._waiting:
+            await self._source.wait_past(self.piece.end)
+        self._waiting = None

@@ -1,0 +1,103 @@
+"""How a subscription is doing, in words: its state, and one log line when an outage starts and one when it ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from eventrec._logging import get_logger
+from eventrec.errors import DeliveryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_logging = get_logger("eventrec.delivery")
+
+
+class HoldError(Exception):
+    """Nothing goes on before somebody acts. `slowly`: try again now and then; else only `resume()` helps."""
+
+    def __init__(self, reason: str, *, slowly: bool = True, is_paused: bool = True) -> None:
+        super().__init__(reason)
+        self.slowly = slowly
+        self.state = f"{'paused' if is_paused else 'holding'}: {reason}"
+
+
+class Health:
+    """The state of one subscription: waiting, opening, delivering, `retrying in 2.0 s`, `paused: …`, `holding: …`.
+
+    `on_change` is called after each change.
+    """
+
+    def __init__(self, subscription: str, on_change: Callable[[], None]) -> None:
+        self.state = "waiting"
+        self.is_held = False
+        """Paused or holding: red until something is delivered, or somebody calls `resume`."""
+        self._subscription = subscription
+        self._on_change = on_change
+        self._outage_since: float | None = None
+        self._held_as: str | None = None
+        self._has_said_dropped = False
+
+    def opens(self) -> None:
+        self._is("opening")
+
+    def is_ready(self) -> None:
+        """Open, and where the destination is is known; an outage ends only with a delivery."""
+        if self._outage_since is None:
+            self._is("delivering")
+
+    def retries(self, seconds: float) -> None:
+        self._is(f"retrying in {seconds:.1f} s")
+
+    def delivers(self, lag: int) -> None:
+        """Something went through."""
+        if self._outage_since is not None:
+            seconds = round(anyio.current_time() - self._outage_since, 1)
+            _logging.info("delivery restored", subscription=self._subscription, after_seconds=seconds, lag=lag)
+        self._outage_since = self._held_as = None
+        self.is_held = self._has_said_dropped = False
+        if self.state != "delivering":
+            self._is("delivering")
+
+    def fails(self, exc: Exception) -> None:
+        """An attempt failed in a way that a later one may mend."""
+        if self._outage_since is None:
+            self._outage_since = anyio.current_time()
+            _logging.warning("delivery interrupted", subscription=self._subscription, error=said(exc))
+
+    def fails_unknown(self, exc: Exception, *, is_new: bool) -> None:
+        """An attempt failed with what nobody named; a new one of these is worth a traceback."""
+        if self._outage_since is None:
+            self._outage_since = anyio.current_time()
+        if is_new:
+            _logging.error("handler failed", subscription=self._subscription, error=said(exc), exc_info=exc)
+
+    def holds(self, hold: HoldError) -> None:
+        """Nothing goes on; said once for as long as the reason is the same."""
+        if self._outage_since is None:
+            self._outage_since = anyio.current_time()
+        if self._held_as != hold.state:
+            self._held_as = hold.state
+            _logging.error("delivery on hold", subscription=self._subscription, state=hold.state)
+        self.is_held = True
+        self._is(hold.state)
+
+    def drops(self, records: int) -> None:
+        """The last attempt failed; said once an outage."""
+        if not self._has_said_dropped:
+            self._has_said_dropped = True
+            _logging.warning("records dropped", subscription=self._subscription, reason="exhausted", records=records)
+
+    def closes(self) -> None:
+        self._is("closed")
+
+    def _is(self, state: str) -> None:
+        self.state = state
+        self._on_change()
+
+
+def said(exc: BaseException) -> str:
+    """What `exc` says; its class too, where it is not one of a handler's own words."""
+    return str(exc) if isinstance(exc, DeliveryError) else f"{type(exc).__name__}: {exc}"

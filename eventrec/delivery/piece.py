@@ -1,0 +1,78 @@
+"""What a worker has in hand: a range of offsets, parted and thinned out until all of it is settled. Pure values."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from eventrec.record import Entry
+
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """The open records of a range that ends before `end` and begins where the last piece ended.
+
+    `dead` and `delivered` are offsets of the range that are settled already; what is in none of the three was filtered.
+    `generation` counts how often the piece was thinned out or parted: each makes another batch.
+    """
+
+    end: int
+    offsets: list[int] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    dead: list[int] = field(default_factory=list)
+    delivered: list[int] = field(default_factory=list)
+    size: int = 0
+    generation: int = 0
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def add(self, offset: int, entry: Entry) -> None:
+        self.offsets.append(offset)
+        self.entries.append(entry)
+        self.size += entry[6]
+
+    def halves(self) -> tuple[Piece, Piece]:
+        """Two pieces of about the same number of records, left and right; there must be two records at least."""
+        return self.parted_at(self.offsets[len(self.offsets) // 2])
+
+    def parted_at(self, offset: int) -> tuple[Piece, Piece]:
+        """What lies below `offset`, and the rest."""
+        cut = bisect_left(self.offsets, offset)
+        left = Piece(
+            offset,
+            self.offsets[:cut],
+            self.entries[:cut],
+            [dead for dead in self.dead if dead < offset],
+            [done for done in self.delivered if done < offset],
+            generation=self.generation + 1,
+        )
+        right = Piece(
+            self.end,
+            self.offsets[cut:],
+            self.entries[cut:],
+            [dead for dead in self.dead if dead >= offset],
+            [done for done in self.delivered if done >= offset],
+            generation=self.generation + 1,
+        )
+        return left, right
+
+    def settle(self, *, dead: Collection[int] = (), delivered: Collection[int] = ()) -> None:
+        """These offsets are open no more."""
+        gone = {*dead, *delivered}
+        self.dead.extend(dead)
+        self.delivered.extend(delivered)
+        open_ = [
+            (offset, entry) for offset, entry in zip(self.offsets, self.entries, strict=True) if offset not in gone
+        ]
+        self.offsets = [offset for offset, _ in open_]
+        self.entries = [entry for _, entry in open_]
+        self.generation += 1
+
+    def entry_at(self, offset: int) -> Entry:
+        """The open record with this offset."""
+        return self.entries[self.offsets.index(offset)]

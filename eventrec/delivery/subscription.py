@@ -1,0 +1,25 @@
+"""A registered handler with its name, filter and settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from eventrec.handler import EventHandler
+    from eventrec.options import DeliverySettings
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """`types=None` delivers every type, an empty set none. `start`: where a log that does not know the name begins."""
+
+    name: str
+    handler: EventHandler
+    settings: DeliverySettings
+    types: frozenset[str] | None = None
+    start: Literal["earliest", "latest"] = "earliest"
+
+    def wants(self, kind: str) -> bool:
+        """Whether records of this type are delivered."""
+        return self.types is None or kind in self.types

@@ -1,0 +1,67 @@
+"""The one interface to implement: a destination for batches.
+
+What `handle` raises decides what the worker does:
+
+    nothing              the records are safe at the destination; on to the next batch
+    TransientError       the same batch again after a back-off, at least `retry_after` seconds
+    PermanentError       one record: it is set aside as a dead letter; many: those it names, else bisected
+    PartialError         what it does not name was delivered; permanent ones are dead, transient ones tried again
+    BatchTooLargeError   the batch is split; a single record: as permanent
+    PauseError           holds, health red, tries again slowly
+    anything else        a traceback once; close, back off, open, the same batch again
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from eventrec.batch import Batch
+
+
+class EventHandler(ABC):
+    """Delivers batches to one destination. Most handlers write `handle` and nothing else."""
+
+    dedupes_by_token: ClassVar[bool] = False
+    """True: the destination drops a `batch.token` that it has seen."""
+
+    @property
+    def checkpoints(self) -> DestinationCheckpoints | None:
+        """Where the destination keeps how far it is, written in the transaction of the rows; None: it does not."""
+        return None
+
+    async def open(self) -> None:
+        """Connect. Called before the first batch, and again after `close` when something unknown went wrong."""
+
+    @abstractmethod
+    async def handle(self, batch: Batch) -> None:
+        """Deliver `batch`. Returning means: every record is safe at the destination.
+
+        Raises:
+            DeliveryError: See the table above. Anything else is taken for a bug, or an outage nobody named.
+        """
+
+    async def close(self) -> None:
+        """Disconnect. Never called while `handle` runs; may be called twice."""
+
+
+class DestinationCheckpoints(ABC):
+    """How far a destination is, kept by itself: the authority where it exists.
+
+    `handle` moves the row in its transaction, only if it still stands at `batch.start`, and raises FencedError else.
+    """
+
+    @abstractmethod
+    async def destination_id(self) -> str:
+        """A random id, stored at the destination on first use; it survives backups and a change of host."""
+
+    @abstractmethod
+    async def resume(self, log_id: UUID, subscription: str, start: int) -> int:
+        """The next offset stored for this log and subscription; where there is none, a row is made at `start`."""
+
+    @abstractmethod
+    async def retire(self, log_id: UUID, subscription: str, end: int) -> None:
+        """Stamp the row as finished at `end`: it still answers `resume`."""

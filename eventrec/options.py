@@ -1,0 +1,280 @@
+"""What can be set, in one frozen model; and the numbers that follow once it is known whether there is a log."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tomllib
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads annotations
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias, cast
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from eventrec.errors import OptionsError
+
+MiB: Final = 1 << 20
+
+_UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zµ]+)\s*")
+
+
+def seconds(value: object) -> object:
+    """A duration in seconds: of a number, a timedelta, or text such as "5s", "250ms", "1h 30m", "90d".
+
+    Anything else is returned as it is.
+
+    Raises:
+        ValueError: The text is no duration.
+    """
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bool):
+        raise ValueError(f"{value!r} is no duration: write seconds")  # noqa: TRY004 - pydantic expects it
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    parts = _DURATION.findall(value)
+    if not parts or _DURATION.sub("", value) or any(unit not in _UNITS for _, unit in parts):
+        raise ValueError(f"{value!r} is no duration: write seconds, or text with units {', '.join(_UNITS)}")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def _is_span(value: float | str | timedelta) -> float | str | timedelta:
+    if not (isinstance(value, float) and 0 <= value < math.inf):
+        raise ValueError(f"a duration is finite and not negative, got {value!r}")
+    return value
+
+
+Duration: TypeAlias = Annotated[float | str | timedelta, BeforeValidator(seconds), AfterValidator(_is_span)]
+"""Seconds, or text: "5s", "90d". Kept as seconds."""
+
+
+def _several(value: object) -> object:
+    if isinstance(value, str):
+        raise ValueError(f'several texts, not one: write ["{value}"], in the environment as JSON')  # noqa: TRY004
+    return value
+
+
+class Backoff(BaseModel):
+    """When a failed batch is tried again: after first, first × factor, … seconds, at most `max`, drawn by `jitter`.
+
+    `jitter="full"` draws between 0 and that time, `"none"` takes it as it is. `attempts=None` never gives up.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    first: Duration = Field(default=0.5)
+    factor: float = Field(default=2.0, ge=1)
+    max: Duration = Field(default=30.0)
+    jitter: Literal["full", "none"] = "full"
+    attempts: int | None = Field(default=None, ge=1)
+
+
+class EventRecorderOptions(BaseModel):
+    """Every option of a recorder. Sizes are bytes, durations seconds or text; None means what the docstring says.
+
+    Raises:
+        pydantic.ValidationError: An unknown name or a value that is not allowed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    queue_events: int | None = Field(default=None, ge=1)
+    """Events waiting at most. None: 10,000 without a log, no bound with one."""
+    queue_bytes: int = Field(default=64 * MiB, ge=1)
+    """Bytes waiting at most; an event counts its encoded length + 200."""
+    overflow: Literal["drop_new", "drop_old"] = "drop_new"
+    max_event_bytes: int = Field(default=1 * MiB, ge=1)
+    batch_rows: int = Field(default=1_000, ge=1)
+    batch_bytes: int = Field(default=1 * MiB, ge=1)
+    flush_interval: Duration = Field(default=1.0)
+    """Longest time a record waits for its batch to fill."""
+    batching: Literal["age", "tick"] = "age"
+    """`age`: a batch goes when it is full or its oldest record is `flush_interval` old. `tick`: when the record after a
+    full one arrives, and every `flush_interval` from the start on, the first time at once."""
+    retry: Backoff | None = None
+    """None: `Backoff()`, without a log with 4 attempts."""
+    write_interval: Duration = Field(default=0.02)
+    """Bound on the time between taken and written."""
+    close_timeout: Duration = Field(default=5.0)
+    event_types: Annotated[frozenset[str] | None, BeforeValidator(_several)] = None
+    """Types to take; None: all, empty: none."""
+    dead_letters: Path | None = None
+    """Without a log: a JSON Lines file for the records a destination refused for good."""
+    on_unmapped: Literal["dead", "hold"] = "dead"
+    """What becomes of a record that fails alone, with an error nobody named, while its neighbours pass."""
+    service: str | None = None
+    host: str | None = None
+    environment: str | None = None
+
+    @model_validator(mode="after")
+    def _ticks_take_time(self) -> Self:
+        if self.batching == "tick" and duration_seconds(self.flush_interval) == 0:
+            raise ValueError("batching='tick' needs a flush_interval above zero")
+        return self
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str] | None = None) -> EventRecorderOptions:
+        """Options from the environment (`EVENTREC_…`, nested with `__`) over those of a TOML file.
+
+        The file's options stand at the top, under `[eventrec]`, or, in a pyproject.toml, under `[tool.eventrec]`.
+
+        Raises:
+            OptionsError: The file cannot be read, a name is unknown, or a value is not allowed.
+        """
+        given = _read_toml(Path(path)) if path is not None else {}
+        known = sorted(cls.model_fields)
+        for name in given:
+            if name not in cls.model_fields:
+                raise OptionsError(f"unknown option {name!r} in {path}; known are {', '.join(known)}")
+        for name in os.environ:
+            option = name.lower().removeprefix(_PREFIX.lower())
+            if option != name.lower() and option.partition("__")[0] not in cls.model_fields:
+                named = ", ".join(f"{_PREFIX}{option.upper()}" for option in known)
+                raise OptionsError(f"unknown option {name} in the environment; known are {named}")
+        where = "in the environment" if path is None else f"in {path} or the environment"
+        try:
+            merged = _Environment(**given)
+            return cls(**merged.model_dump(exclude_unset=True))
+        except ValidationError as exc:
+            raise OptionsError(f"options {where}: {_first_errors(exc)}") from exc
+
+    @classmethod
+    def reference(cls) -> EventRecorderOptions:
+        """The semantics of GreptimeDB's recorder.
+
+        A channel of 2,048, batches of 100 sent when the 101st event arrives, a tick of 5 s with the first at once, four
+        attempts with 1.667, 3.333 and 5 s between them.
+        """
+        return cls(
+            queue_events=2_048,
+            batch_rows=100,
+            flush_interval=5.0,
+            batching="tick",
+            retry=Backoff(first=5 / 3, factor=2, max=5.0, jitter="none", attempts=4),
+        )
+
+    def settled(self, *, has_log: bool) -> Settled:
+        """The numbers to work with, once it is known whether there is a log."""
+        return Settled(
+            queue_events=self.queue_events if self.queue_events is not None or has_log else 10_000,
+            queue_bytes=self.queue_bytes,
+            write_interval=duration_seconds(self.write_interval),
+            close_timeout=duration_seconds(self.close_timeout),
+            delivery=DeliverySettings(
+                batch_rows=self.batch_rows,
+                batch_bytes=self.batch_bytes,
+                flush_interval=duration_seconds(self.flush_interval),
+                ticks=self.batching == "tick",
+                retry=RetrySettings.of(self.retry or Backoff(attempts=None if has_log else 4)),
+                hold_unmapped=self.on_unmapped == "hold",
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySettings:
+    """A back-off in seconds."""
+
+    first: float
+    factor: float
+    max: float
+    full_jitter: bool
+    attempts: int | None
+
+    @classmethod
+    def of(cls, backoff: Backoff) -> RetrySettings:
+        """The same with its durations in seconds."""
+        return cls(
+            duration_seconds(backoff.first),
+            backoff.factor,
+            duration_seconds(backoff.max),
+            backoff.jitter == "full",
+            backoff.attempts,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverySettings:
+    """What one subscription works with; durations in seconds."""
+
+    batch_rows: int
+    batch_bytes: int
+    flush_interval: float
+    ticks: bool
+    retry: RetrySettings
+    hold_unmapped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What one recorder works with; durations in seconds."""
+
+    queue_events: int | None
+    queue_bytes: int
+    write_interval: float
+    close_timeout: float
+    delivery: DeliverySettings
+
+
+def duration_seconds(duration: float | str | timedelta) -> float:
+    """`duration` in seconds; infinity is one, for waits without an end.
+
+    Raises:
+        OptionsError: It is no duration, or negative.
+    """
+    try:
+        value = float(cast("float", seconds(duration)))
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise OptionsError(str(exc)) from exc
+    if not value >= 0:
+        raise OptionsError(f"a duration is not negative, got {duration!r}")
+    return value
+
+
+_PREFIX: Final = "EVENTREC_"
+
+
+class _Environment(EventRecorderOptions, BaseSettings):
+    """The same options, with the environment above what is given."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=_PREFIX, env_nested_delimiter="__", env_ignore_empty=True
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+
+def _read_toml(path: Path) -> Mapping[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise OptionsError(f"options file {path}: {exc}") from exc
+    is_project = path.name == "pyproject.toml"
+    tool = document.get("tool", {}) if is_project else document
+    table = tool.get("eventrec", {} if is_project else tool) if isinstance(tool, dict) else None
+    if not isinstance(table, dict):
+        raise OptionsError(f"options file {path}: eventrec is a table of options, got {type(table).__name__}")
+    return table
+
+
+def _first_errors(exc: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()[:5])

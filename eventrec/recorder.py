@@ -1,0 +1,330 @@
+"""Start reading here: an event goes in at `record`, and comes out at a handler.
+
+record    filter · stamp · encode (`record.py`) → the intake (`intake.py`)
+open      the dispatcher moves the intake into the source and runs a worker per subscription (`delivery/`)
+close     takes nothing more, flushes for a while, and gives an honest account (`status.py`)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from _thread import get_ident
+from typing import TYPE_CHECKING, Any, Literal, Self
+from uuid import UUID, uuid4
+
+import anyio
+
+from eventrec._json import encode_json
+from eventrec._logging import get_logger
+from eventrec.backend import current_backend
+from eventrec.context import ContextFields
+from eventrec.delivery.dead_letters import DeadLetterFile, LoggedDeadLetters
+from eventrec.delivery.dispatcher import Dispatcher
+from eventrec.delivery.memory import MemorySource
+from eventrec.delivery.subscription import Subscription
+from eventrec.errors import InvalidEventError, RecorderClosedError, SubscriptionError
+from eventrec.intake import Intake
+from eventrec.options import EventRecorderOptions, duration_seconds
+from eventrec.record import Encoder
+from eventrec.refusals import Refusals, described
+from eventrec.registry import handler_from_url, resolve_url
+from eventrec.schema import check_name
+from eventrec.status import Status
+from eventrec.sync import SyncRecorder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from eventrec.delivery.dead_letters import DeadLetters
+    from eventrec.event import Event, Eventable
+    from eventrec.handler import EventHandler
+    from eventrec.options import Backoff, Duration
+    from eventrec.record import Reason
+
+_logging = get_logger("eventrec.recorder")
+
+
+class EventRecorder:
+    """Records events and delivers them to handlers, beside the application's own tasks.
+
+        async with EventRecorder("sqlite:///events.db") as recorder:
+            recorder.record(OrderPlaced(...))
+
+    `on_drop(reason, count)` is called on the loop when records are lost after they were taken. `clock` gives the time
+    in nanoseconds since the epoch, `new_id` the id of the log.
+
+    Raises:
+        HandlerURLError: A URL names an unknown scheme or option, or its driver is not installed.
+        SubscriptionError: Two handlers have the same name.
+    """
+
+    def __init__(
+        self,
+        *handlers_or_urls: EventHandler | str,
+        options: EventRecorderOptions | None = None,
+        on_drop: Callable[[str, int], object] | None = None,
+        clock: Callable[[], int] = time.time_ns,
+        new_id: Callable[[], UUID] = uuid4,
+    ) -> None:
+        self._options = options or EventRecorderOptions()
+        self._settled = self._options.settled(has_log=False)
+        self._on_drop = on_drop
+        self._new_id = new_id
+        self._state: Literal["new", "open", "closed"] = "new"
+        self._subscriptions: dict[str, Subscription] = {}
+        self._dispatcher: Dispatcher | None = None
+        self._context = ContextFields()
+        self._refusals = Refusals(_logging, time.monotonic)
+        self._encoder = Encoder(types=self._options.event_types, context=self._context.encoded, now=clock)
+        self._intake = Intake(
+            max_events=self._settled.queue_events,
+            max_bytes=self._settled.queue_bytes,
+            max_event_bytes=self._options.max_event_bytes,
+            overflow=self._options.overflow,
+            wake=self._wake,
+        )
+        self._cells, self._plans = self._intake.cells, self._encoder.plans
+        _after_fork(self)
+        for handler_or_url in handlers_or_urls:
+            self.register(handler_or_url)
+
+    def __repr__(self) -> str:
+        return f"<EventRecorder {self._state} to {', '.join(self._subscriptions) or 'nothing'}>"
+
+    # -- before it opens
+
+    def register(
+        self,
+        handler_or_url: EventHandler | str,
+        *,
+        name: str | None = None,
+        types: Collection[str] | None = None,
+        start: Literal["earliest", "latest"] = "earliest",
+        batch_rows: int | None = None,
+        batch_bytes: int | None = None,
+        flush_interval: Duration | None = None,
+        retry: Backoff | None = None,
+    ) -> None:
+        """Add a subscription, before `open`. What is None follows the recorder's options.
+
+        `types=None` delivers every type, `[]` none. `name` defaults to the URL's scheme or the handler's class.
+
+        Raises:
+            SubscriptionError: The name is taken or invalid, `types` is a plain text, or the recorder is not new.
+            HandlerURLError: The URL names an unknown scheme or option, or its driver is not installed.
+            pydantic.ValidationError: A setting is not allowed.
+        """
+        if self._state != "new":
+            raise SubscriptionError(f"register handlers before the recorder opens; it is {self._state}")
+        if isinstance(types, str):
+            raise SubscriptionError(f"types is a collection of event types: write [{types!r}]")
+        if isinstance(handler_or_url, str):
+            url = resolve_url(handler_or_url)
+            handler, default_name = handler_from_url(url), url.partition(":")[0]
+        else:
+            handler, default_name = handler_or_url, type(handler_or_url).__name__
+        name = name if name is not None else default_name
+        try:
+            check_name("the name of a subscription", name)
+        except InvalidEventError as exc:
+            raise SubscriptionError(str(exc)) from exc
+        if name in self._subscriptions:
+            raise SubscriptionError(f"there is a handler named {name!r} already: give this one another with name=")
+        own = {
+            "batch_rows": batch_rows,
+            "batch_bytes": batch_bytes,
+            "flush_interval": flush_interval,
+            "retry": retry,
+        }
+        changed = {**self._options.model_dump(), **{key: value for key, value in own.items() if value is not None}}
+        self._subscriptions[name] = Subscription(
+            name=name,
+            handler=handler,
+            settings=EventRecorderOptions(**changed).settled(has_log=False).delivery,
+            types=None if types is None else frozenset(types),
+            start=start,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def open(self) -> None:
+        """Start delivering on the running loop (asyncio or trio). Does not wait for any destination.
+
+        Raises:
+            RecorderClosedError: The recorder has been closed; make a new one.
+            SubscriptionError: It is open already.
+            RuntimeError: No loop runs here: see `sync`.
+        """
+        if self._state == "closed":
+            raise RecorderClosedError("the recorder has been closed: make a new one")
+        if self._state == "open":
+            raise SubscriptionError("the recorder is open already")
+        backend = current_backend()
+        settled, static = self._settled, self._static_context()
+        source = MemorySource(
+            self._new_id(),
+            max_events=None if settled.queue_events is None else max(1, settled.queue_events // 2),
+            max_bytes=max(1, settled.queue_bytes // 2),
+            static_context=static,
+        )
+        dispatcher = Dispatcher(
+            self._intake,
+            source,
+            backend,
+            close_timeout=settled.close_timeout,
+            write_interval=settled.write_interval,
+            on_slice=self._refusals.say,
+        )
+        letters: DeadLetters = LoggedDeadLetters(time.monotonic)
+        if self._options.dead_letters is not None:
+            letters = DeadLetterFile(self._options.dead_letters)
+        for subscription in self._subscriptions.values():
+            dispatcher.subscribe(subscription, letters, self._dropped)
+        self._state = "open"
+        self._dispatcher = dispatcher
+        backend.spawn(dispatcher.run, "eventrec supervisor")
+        await dispatcher.started.wait()
+
+    def sync(self) -> SyncRecorder:
+        """This recorder for programs without a loop: the same verbs, blocking; delivery runs in a thread of its own."""
+        return SyncRecorder(self)
+
+    # -- while it runs
+
+    def record(self, event: Event | Eventable) -> bool:
+        """Take `event`, or refuse and count it. Never waits, never raises; from any thread, task or signal handler.
+
+        Before `open` events wait in the intake. False: refused, see `status().refused`.
+        """
+        # Two look-ups instead of two calls: what everybody pays for, so every call counts.
+        cell = self._cells.get(get_ident()) or self._intake.cell()
+        cell.offered += 1
+        try:
+            plan = self._plans.get(event.__class__)
+            entry = plan(event) if plan is not None else self._encoder.encode(event)
+        except Exception as exc:  # noqa: BLE001 - an event's own code may raise anything; the caller must not see it
+            reason: Reason = "invalid" if isinstance(exc, InvalidEventError) else "not_encodable"
+            return self._refused(event, cell.refuse(reason), described(exc))
+        if isinstance(entry, str):
+            cell.refuse(entry)
+            return False
+        refused = self._intake.offer(cell, entry)
+        return refused is None or self._refused(event, refused, "")
+
+    def record_many(self, events: Iterable[Event | Eventable]) -> int:
+        """Record each of `events`; how many were taken. What the iterable itself raises comes out."""
+        return sum(map(self.record, events))
+
+    def context(self, **fields: object) -> AbstractContextManager[None]:
+        """Add `fields` to every event recorded inside the block, in this task or thread.
+
+        Raises:
+            EncodeError: A value is no JSON value; on entering the block.
+        """
+        return self._context.bound(fields)
+
+    async def flush(self, timeout: Duration | None = None) -> bool:
+        """Send what is there without waiting for full batches; True once all that was recorded before is settled.
+
+        Settled means delivered, dead or dropped, each counted. False: `timeout` seconds passed, or a subscription is
+        paused or holding, or the recorder is not open.
+        """
+        if self._dispatcher is None:
+            return False
+        with anyio.move_on_after(None if timeout is None else duration_seconds(timeout)):
+            return await self._dispatcher.flush()
+        return False
+
+    def resume(self, name: str) -> None:
+        """Let a paused subscription go on at once. On the loop's thread.
+
+        Raises:
+            SubscriptionError: No subscription has this name, or the recorder is not open.
+        """
+        workers = self._dispatcher.workers if self._dispatcher is not None else {}
+        if name not in workers:
+            raise SubscriptionError(f"no open subscription {name!r}; there are {sorted(workers)}")
+        workers[name].resume()
+
+    def status(self) -> Status:
+        """The account now. From any thread; exact whenever no `record()` is in progress."""
+        while True:
+            before = self._dispatcher.moves if self._dispatcher is not None else 0
+            status = Status(
+                state=self._state if self._dispatcher is None or not self._dispatcher.ended.is_set() else "closed",
+                offered=self._intake.offered(),
+                appended=self._dispatcher.appended if self._dispatcher is not None else 0,
+                refused=self._intake.refused(),
+                in_intake=len(self._intake),
+                subscriptions=self._dispatcher.status() if self._dispatcher is not None else {},
+            )
+            if before % 2 == 0 and (self._dispatcher is None or self._dispatcher.moves == before):
+                return status
+
+    # -- the end
+
+    async def close(self, timeout: Duration | None = None) -> Status:
+        """Take nothing more, deliver what can be delivered within `timeout` seconds, and return the account.
+
+        From any task; a second call waits for the first. Being cancelled does not cut the flush short.
+        """
+        self._state = "closed"
+        self._intake.close("closed")
+        if self._dispatcher is not None:
+            self._dispatcher.close(self._settled.close_timeout if timeout is None else duration_seconds(timeout))
+            await self._dispatcher.ended.wait()
+        return self.status()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await self.close()
+
+    # -- beneath
+
+    def _wake(self) -> None:
+        if self._dispatcher is not None:
+            self._dispatcher.wake()
+
+    def _refused(self, event: object, reason: Reason, detail: str) -> bool:
+        self._refusals.note(type(event).__name__, reason, detail)
+        self._intake.nudge()
+        return False
+
+    def _dropped(self, reason: str, count: int) -> None:
+        if self._on_drop is not None:
+            try:
+                self._on_drop(reason, count)
+            except Exception as exc:
+                _logging.exception("on_drop failed", error=described(exc))
+
+    def _static_context(self) -> bytes | None:
+        options = self._options
+        fields: dict[str, Any] = {"service": options.service, "host": options.host, "environment": options.environment}
+        given = {name: value for name, value in fields.items() if value is not None}
+        return encode_json(given) if given else None
+
+    def _forked(self) -> None:
+        """In a forked child: the loop and the destination's connections are the parent's; only refusing is safe."""
+        self._intake.forget("forked")
+        self._dispatcher = None
+        self._state = "closed"
+
+
+def _after_fork(recorder: EventRecorder) -> None:
+    # The hook cannot be taken back, so it must not keep the recorder alive.
+    reference = weakref.ref(recorder)
+
+    def forked() -> None:
+        alive = reference()
+        if alive is not None:
+            alive._forked()  # noqa: SLF001 - the recorder's own hook
+
+    os.register_at_fork(after_in_child=forked)

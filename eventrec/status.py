@@ -1,0 +1,83 @@
+"""The account of a recorder: what became of everything it was offered, each term counted where it happens."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionStatus:
+    """One subscription's part: `end - start + rewound == delivered + filtered + dead + dropped + pending`.
+
+    `acknowledged` and `scanned` are next offsets; `lag` is `end - scanned`; `dropped` counts records by reason:
+    `overflow` (its oldest, when it was too far behind), `exhausted` (after the last attempt), `closed` (undelivered at
+    the end of a recorder without a log).
+    """
+
+    name: str
+    state: str
+    healthy: bool
+    start: int
+    end: int
+    acknowledged: int
+    scanned: int
+    delivered: int
+    filtered: int
+    dead: int
+    dropped: dict[str, int]
+    replayed: int
+    rewound: int
+    pending: int
+
+    @property
+    def lag(self) -> int:
+        """Records not dealt with yet, in offsets."""
+        return self.end - self.scanned
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether the account adds up."""
+        accounted = self.delivered + self.filtered + self.dead + sum(self.dropped.values()) + self.pending
+        return self.end - self.start + self.rewound == accounted
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A snapshot. `offered == appended + refused + in_intake`, exact whenever no `record()` is in progress."""
+
+    state: str
+    offered: int
+    appended: int
+    refused: dict[str, int]
+    in_intake: int
+    subscriptions: dict[str, SubscriptionStatus] = field(default_factory=dict)
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether the account adds up, here and in every subscription."""
+        taken = self.appended + sum(self.refused.values()) + self.in_intake
+        return self.offered == taken and all(part.is_balanced for part in self.subscriptions.values())
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether every subscription delivers."""
+        return all(part.healthy for part in self.subscriptions.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        parts = [f"{self.state}: offered {self.offered:,}, appended {self.appended:,}"]
+        parts += [f"refused {count:,} ({reason})" for reason, count in sorted(self.refused.items())]
+        if self.in_intake:
+            parts.append(f"in intake {self.in_intake:,}")
+        for part in self.subscriptions.values():
+            said = [f"{part.name} {part.state}: delivered {part.delivered:,}"]
+            said += [f"{name} {count:,}" for name, count in (("filtered", part.filtered), ("dead", part.dead)) if count]
+            said += [f"dropped {count:,} ({reason})" for reason, count in sorted(part.dropped.items())]
+            said.append(f"pending {part.pending:,}")
+            parts.append(", ".join(said))
+        return "; ".join(parts)

@@ -1,0 +1,6 @@
+"""What tests of eventrec, and of code that uses it, are written with."""
+
+from eventrec.testing.account import assert_conserved
+from eventrec.testing.clock import VirtualTimeLoop, virtual_backends
+
+__all__ = ["VirtualTimeLoop", "assert_conserved", "virtual_backends"]

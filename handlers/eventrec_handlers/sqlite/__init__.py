@@ -1,0 +1,332 @@
+"""Stores records in tables of a SQLite file: the embedded default.
+
+Effectively once: rows and checkpoint are one transaction (WAL, synchronous=FULL), and the checkpoint moves only from
+where the batch starts. Any number of processes may share a file on a local file system. A table has the columns id,
+type, timestamp (ns since the epoch, UTC), payload (JSON) and, where there is any, context (JSON), then the extra ones:
+`columns.py` has the table of types. SQLite ignores the case of A to Z in names: tables called `Orders` and `orders` are
+one, and columns that differ in nothing else are refused.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from anyio import CancelScope, CapacityLimiter, to_thread
+
+from eventrec import (
+    Batch,
+    DestinationCheckpoints,
+    EventHandler,
+    FencedError,
+    HandlerURL,
+    HandlerURLError,
+    TransientError,
+)
+from eventrec_handlers._sql import Refusals, SchemaMode, TablePlan, fold_ascii, plan_table
+from eventrec_handlers.sqlite.columns import BASE_DECLARED, REQUIRED, Rows
+from eventrec_handlers.sqlite.file import (
+    MOST_COLUMNS,
+    RESERVED,
+    Table,
+    connect,
+    errors_translated,
+    identity,
+    is_reserved,
+    make_own_tables,
+    outlives,
+    patiently,
+    read_table,
+    statements,
+)
+from eventrec_handlers.sqlite.tail import StoredEvent, Tail, TailCursor, read_tail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Self
+    from uuid import UUID
+
+__all__ = ["SqliteHandler", "StoredEvent", "Tail", "TailCursor", "from_url"]
+
+T = TypeVar("T")
+
+SCHEMA_MODES: Final[tuple[SchemaMode, ...]] = ("evolve", "strict")
+MAX_COLUMNS: Final = 200
+BUSY_TIMEOUT: Final = 5.0
+
+SCHEMA_ROUNDS: Final = 20
+"""How often a batch starts anew because others have changed the tables meanwhile."""
+
+
+def from_url(url: str) -> SqliteHandler:
+    """The handler for `sqlite:///relative.db` or `sqlite:////absolute.db`; its keyword arguments are the options.
+
+    Raises:
+        HandlerURLError: It names no file, an unknown option, or a value that is not allowed.
+    """
+    given = HandlerURL(url)
+    given.accept("schema", "max_columns", "busy_timeout", parts=("host", "path"))
+    if given.host is not None or not given.path:
+        raise HandlerURLError("a sqlite URL is sqlite:///relative.db, or with four slashes sqlite:////absolute.db")
+    try:
+        return SqliteHandler(
+            given.path,
+            schema=given.choice("schema", SCHEMA_MODES, default="evolve"),
+            max_columns=given.integer("max_columns", default=MAX_COLUMNS),
+            busy_timeout=given.seconds("busy_timeout", default=BUSY_TIMEOUT),
+        )
+    except ValueError as exc:
+        raise HandlerURLError(f"a sqlite URL: {exc}") from exc
+
+
+class SqliteHandler(EventHandler, DestinationCheckpoints):
+    """Stores batches in the file `path`, effectively once; a relative path counts from the directory at construction.
+
+    `schema="evolve"` makes tables and missing columns, up to `max_columns` a table; `"strict"` makes only its own two
+    tables, `eventrec_checkpoints` and `eventrec_destination`. Nothing is ever dropped or retyped. `busy_timeout` is how
+    many seconds to wait for other writers. `now` gives nanoseconds since the epoch.
+
+    A batch is stored whole or not at all, also when it is cancelled: once it has begun to write it is waited for.
+    Records that do not fit are found before anything is written, and named with their reasons in one PermanentError.
+
+    Raises:
+        ValueError: `path` names no file, or an argument is not one of those allowed.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        schema: SchemaMode = "evolve",
+        max_columns: int = MAX_COLUMNS,
+        busy_timeout: float = BUSY_TIMEOUT,
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
+        name = os.fspath(path)
+        if not name or name == ":memory:":
+            raise ValueError(f"path must name a file, got {name!r} (to keep records in memory there is MemoryHandler)")
+        if schema not in SCHEMA_MODES:
+            raise ValueError(f"schema must be one of {', '.join(SCHEMA_MODES)}, got {schema!r}")
+        if not len(BASE_DECLARED) <= max_columns <= MOST_COLUMNS:
+            raise ValueError(f"max_columns must be {len(BASE_DECLARED)} to {MOST_COLUMNS}, got {max_columns}")
+        self._path = Path(name).absolute()
+        self._schema = schema
+        self._max_columns = max_columns
+        self._busy_timeout = busy_timeout
+        self._now = now
+        # A native `task.cancel()` abandons a running job and frees the limiter at once; the lock belongs to the job
+        # itself, so that the next one is not interleaved with it on the same connection.
+        self._limiter: CapacityLimiter | None = None
+        self._lock = threading.Lock()
+        self._is_open = False
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        self._tables: dict[str, Table] = {}
+        self._tables_version: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<SqliteHandler {str(self._path)!r} {'open' if self._is_open else 'closed'}>"
+
+    @property
+    def checkpoints(self) -> Self:
+        return self
+
+    async def open(self) -> None:
+        """Connect, and make our own two tables.
+
+        Raises:
+            PauseError: The file cannot be used: no such directory, no rights, no database, corrupt.
+            TransientError: It is locked, or the disk is full.
+        """
+        self._limiter = CapacityLimiter(1)
+        self._is_open = True
+        try:
+            await self._run(self._connected)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def handle(self, batch: Batch) -> None:
+        await self._run(lambda: self._store(batch))
+
+    async def close(self) -> None:
+        """Disconnect, once a job that is still running has ended."""
+        if self._limiter is not None:
+            with CancelScope(shield=True):
+                await self._run(self._close)
+
+    async def destination_id(self) -> str:
+        def read() -> str:
+            (found,) = self._connected().execute("SELECT id FROM eventrec_destination").fetchone()
+            return str(found)
+
+        return await self._run(read)
+
+    async def resume(self, log_id: UUID, subscription: str, start: int) -> int:
+        def find() -> int:
+            with self._transaction() as connection:
+                connection.execute(
+                    "INSERT OR IGNORE INTO eventrec_checkpoints (log_id, subscription, next) VALUES (?, ?, ?)",
+                    (str(log_id), subscription, start),
+                )
+                found = _next(connection, log_id, subscription)
+                return start if found is None else found
+
+        return await self._run(find)
+
+    async def retire(self, log_id: UUID, subscription: str, end: int) -> None:
+        def stamp() -> None:
+            with self._transaction() as connection:
+                connection.execute(
+                    "INSERT INTO eventrec_checkpoints (log_id, subscription, next, retired_at) VALUES (?, ?, ?, ?)"
+                    " ON CONFLICT (log_id, subscription) DO UPDATE"
+                    " SET next = max(next, excluded.next), retired_at = excluded.retired_at",
+                    (str(log_id), subscription, end, self._now()),
+                )
+
+        await self._run(stamp)
+
+    async def tail(self, *, after: TailCursor | None = None, limit: int) -> Tail:
+        """Without `after` the newest events, with it those stored since that cursor was given; at most `limit`.
+
+        The order is that of arrival in each table, and several tables are merged by timestamp. Works whether the
+        handler is open or not, on a read-only connection of its own, and never makes a writer wait.
+
+        Raises:
+            PauseError: There is no such file, or it is no database.
+            TransientError: It is locked.
+        """
+
+        def read() -> Tail:
+            with errors_translated(self._path):
+                return read_tail(self._path, busy_timeout=self._busy_timeout, after=after, limit=limit)
+
+        return await to_thread.run_sync(read, limiter=CapacityLimiter(1))
+
+    # -- from here on everything runs in a worker thread, one job at a time
+
+    async def _run(self, job: Callable[[], T]) -> T:
+        if self._limiter is None:
+            raise RuntimeError(f"{self!r} has not been opened")
+        return await to_thread.run_sync(self._alone, job, limiter=self._limiter)
+
+    def _alone(self, job: Callable[[], T]) -> T:
+        with self._lock, errors_translated(self._path):
+            try:
+                return job()
+            except sqlite3.Error as exc:
+                if not outlives(exc):
+                    self._disconnect()
+                raise
+
+    def _store(self, batch: Batch) -> None:
+        refusals = Refusals()
+        parts = [Rows.of(request, refusals) for request in batch.row_inserts() if request.rows]
+        for _ in range(SCHEMA_ROUNDS):
+            with self._transaction() as connection:
+                plans = [(part, self._plan(connection, part)) for part in parts]
+                for part, plan in plans:
+                    part.refuse(plan, refusals)
+                refusals.raise_if_any(len(batch))
+                if all(plan.is_ready for _, plan in plans):
+                    for part, plan in plans:
+                        part.insert(connection, plan)
+                    self._acknowledge(connection, batch)
+                    return
+                # A transaction of its own, since others may wait for the same table. Each part is planned anew: two of
+                # them may share one.
+                for part in parts:
+                    for statement in statements(part.table, self._plan(connection, part)):
+                        connection.execute(statement)
+        raise TransientError(f"{self._path}: others have changed the tables {SCHEMA_ROUNDS} times meanwhile")
+
+    def _acknowledge(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        moved = connection.execute(
+            "UPDATE eventrec_checkpoints SET next = ?, retired_at = NULL"
+            " WHERE log_id = ? AND subscription = ? AND next = ?",
+            (batch.end, str(batch.log_id), batch.subscription, batch.start),
+        )
+        if moved.rowcount == 0:
+            stands = _next(connection, batch.log_id, batch.subscription)
+            raise FencedError(f"{self._path}: the checkpoint stands at {stands}, the batch starts at {batch.start}")
+
+    def _plan(self, connection: sqlite3.Connection, part: Rows) -> TablePlan:
+        """What the table of `part` needs. Holds until the transaction ends: nobody else can change a table before."""
+        if is_reserved(part.table):
+            return TablePlan(refused_table=f"names that start with {' or '.join(RESERVED)} are reserved")
+        (version,) = connection.execute("PRAGMA schema_version").fetchone()
+        if version != self._tables_version:
+            self._tables.clear()
+            self._tables_version = version
+        key = fold_ascii(part.table)
+        if key not in self._tables:
+            self._tables[key] = read_table(connection, part.table)
+        table = self._tables[key]
+        if table.kind not in (None, "table"):
+            return TablePlan(refused_table=f"its name is taken: {table.kind}")
+        return plan_table(
+            table.columns,
+            part.wanted,
+            required=REQUIRED,
+            schema=self._schema,
+            max_columns=self._max_columns,
+            fold=fold_ascii,
+        )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """A transaction with the write lock from its start on: committed at the end, rolled back on any exception."""
+        connection = self._connected()
+        patiently(lambda: connection.execute("BEGIN IMMEDIATE"), self._busy_timeout)
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            # What was read of the schema may be rolled back too, and its version be given again to another one.
+            self._tables_version = None
+            # SQLite may have rolled back by itself (a full disk); what happened first is what is raised.
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+
+    def _connected(self) -> sqlite3.Connection:
+        if not self._is_open:
+            raise RuntimeError(f"{self!r} is not open")
+        if self._connection is not None and identity(self._path) != self._file:
+            # Somebody has moved the file, and left its WAL behind: what is in there belongs into the file, and a new
+            # file at the same place would take it away. To go on would mean to write where nobody looks.
+            with suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._disconnect()
+        if self._connection is None:
+            self._connection = connect(self._path, self._busy_timeout)
+            self._file = identity(self._path)
+            try:
+                with self._transaction() as connection:
+                    make_own_tables(connection, self._now())
+            except BaseException:
+                self._disconnect()
+                raise
+        return self._connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        self._tables_version = None
+        if connection is not None:
+            connection.close()
+
+    def _close(self) -> None:
+        self._is_open = False
+        self._disconnect()
+
+
+def _next(connection: sqlite3.Connection, log_id: UUID, subscription: str) -> int | None:
+    found = connection.execute(
+        "SELECT next FROM eventrec_checkpoints WHERE log_id = ? AND subscription = ?", (str(log_id), subscription)
+    ).fetchone()
+    return None if found is None else int(found[0])

@@ -1,0 +1,220 @@
+"""The file: connecting, waiting for locks, what its errors mean, and the tables in it."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+from uuid import uuid4
+
+from anyio import from_thread
+
+from eventrec import PauseError, PermanentError, TransientError
+from eventrec_handlers._sql import fold_ascii, quoted
+from eventrec_handlers.sqlite.columns import REQUIRED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from eventrec_handlers._sql import TablePlan
+
+T = TypeVar("T")
+
+RESERVED: Final = ("sqlite_", "eventrec_")
+"""What no table of an event may start with."""
+
+MOST_COLUMNS: Final = 2_000
+"""SQLite's own bound on the columns of a table."""
+
+RETIRED_KEPT: Final = 30 * 86_400 * 1_000_000_000
+"""How long the row of a finished log still answers `resume`, in nanoseconds."""
+
+WAIT_SLICE: Final = 0.05
+"""Seconds that SQLite itself waits for a lock: between two such slices a cancellation is noticed."""
+
+_MiB: Final = 1 << 20
+
+
+# -- connecting -------------------------------------------------------------------------------------------------------
+
+
+def connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
+    """A connection for writing, used by one thread at a time; the file is made if there is none.
+
+    Raises:
+        sqlite3.Error: See `meaning`.
+        PauseError: The file system has no shared memory for WAL.
+    """
+    connection = sqlite3.connect(
+        path, timeout=min(WAIT_SLICE, busy_timeout), isolation_level=None, check_same_thread=False
+    )
+    try:
+        # The change into WAL needs a lock for which SQLite does not always wait by itself.
+        (mode,) = patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone(), busy_timeout)
+        _check_mode(path, mode)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA fullfsync = ON")  # macOS; elsewhere it changes nothing
+        connection.execute(f"PRAGMA journal_size_limit = {64 * _MiB}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_mode(path: Path, mode: str) -> None:
+    if mode != "wal":
+        raise PauseError(f"{path}: WAL is not possible here, the journal mode stays {mode!r}")
+
+
+def patiently(attempt: Callable[[], T], seconds: float) -> T:
+    """What `attempt` gives, tried again for `seconds` while the file is locked; the caller's cancellation ends it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return attempt()
+        except sqlite3.OperationalError as exc:
+            if _code(exc) not in _LOCKED or time.monotonic() >= deadline:
+                raise
+        from_thread.check_cancelled()
+        time.sleep(0.001)
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file stands at `path`: device and inode; None: there is none to be seen."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+_LOCKED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_TRANSIENT: Final = _LOCKED | {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_SCHEMA,
+}
+_PAUSE: Final = frozenset(
+    {
+        sqlite3.SQLITE_AUTH,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+_PERMANENT: Final = frozenset({sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG})
+_HARMLESS: Final = _LOCKED | _PERMANENT | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_INTERRUPT}
+
+
+def meaning(exc: sqlite3.Error, path: Path) -> Exception:
+    """What `exc` means for delivery: one of our errors, or `exc` itself where nobody can say."""
+    code, said = _code(exc), f"{path}: {exc}"
+    if code == sqlite3.SQLITE_CANTOPEN and not path.parent.is_dir():
+        return PauseError(f"{path}: there is no directory {path.parent}")
+    if code in _TRANSIENT or _is_about_schema(exc):
+        return TransientError(said)
+    if code in _PAUSE:
+        return PauseError(said)
+    if code in _PERMANENT:
+        return PermanentError(said)
+    return exc
+
+
+@contextmanager
+def errors_translated(path: Path) -> Iterator[None]:
+    """Raise what SQLite's errors mean."""
+    try:
+        yield
+    except sqlite3.Error as exc:
+        meant = meaning(exc, path)
+        if meant is exc:
+            raise
+        raise meant from exc
+
+
+def outlives(exc: sqlite3.Error) -> bool:
+    """Whether a connection is as good as before `exc`. Else a new one finds out what has become of the file."""
+    return _code(exc) in _HARMLESS
+
+
+def _is_about_schema(exc: sqlite3.Error) -> bool:
+    """Whether a table or column is gone: ours of the checkpoints, or one that a trigger needs."""
+    phrases = ("no such table", "no such column", "has no column named")
+    return _code(exc) == sqlite3.SQLITE_ERROR and any(phrase in str(exc) for phrase in phrases)
+
+
+def _code(exc: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 where the error is Python's own."""
+    code: int = getattr(exc, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What the schema holds under a name: a "table", "view" or "index", or nothing; and a table's columns.
+
+    `columns` are name to declared type; None: there is no table.
+    """
+
+    kind: str | None
+    columns: dict[str, str] | None
+
+
+def read_table(connection: sqlite3.Connection, name: str) -> Table:
+    """What stands under `name`, whose A to Z may have either case."""
+    found = connection.execute(
+        "SELECT type FROM sqlite_master WHERE name = ? COLLATE NOCASE AND type <> 'trigger'", (name,)
+    ).fetchone()
+    return Table(None, None) if found is None else Table(found[0], columns_of(connection, name))
+
+
+def columns_of(connection: sqlite3.Connection, table: str) -> dict[str, str]:
+    """The columns of a table, name to declared type."""
+    # Not the function of this name: an event's table may be called pragma_table_xinfo, and hide it. With the x it tells
+    # of generated columns too.
+    return {row[1]: row[2] for row in connection.execute(f"PRAGMA table_xinfo({quoted(table)})")}
+
+
+def is_reserved(table: str) -> bool:
+    """Whether the name belongs to SQLite or to us."""
+    return fold_ascii(table).startswith(RESERVED)
+
+
+def statements(table: str, plan: TablePlan) -> Iterator[str]:
+    """The statements that do what `plan` asks for."""
+    name = quoted(table)
+    if plan.create is not None:
+        columns = ", ".join(
+            f"{quoted(column)} {declared}{' NOT NULL' * (column in REQUIRED)}" for column, declared in plan.create
+        )
+        yield f"CREATE TABLE {name} ({columns})"
+        # Its name starts with what is reserved, so no event's table can have taken it.
+        yield f"CREATE INDEX {quoted(f'eventrec_{table}_type_timestamp')} ON {name} (type, timestamp DESC)"
+    for column, declared in plan.add:
+        yield f"ALTER TABLE {name} ADD COLUMN {quoted(column)} {declared}"
+
+
+def make_own_tables(connection: sqlite3.Connection, now: int) -> None:
+    """Make what is missing of our own two tables, and sweep what was retired long before `now`; in a transaction."""
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS eventrec_checkpoints (log_id TEXT NOT NULL, subscription TEXT NOT NULL,"
+        " next INTEGER NOT NULL, retired_at INTEGER, PRIMARY KEY (log_id, subscription)) WITHOUT ROWID"
+    )
+    connection.execute("CREATE TABLE IF NOT EXISTS eventrec_destination (id TEXT NOT NULL)")
+    connection.execute(
+        "INSERT INTO eventrec_destination (id) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM eventrec_destination)",
+        (str(uuid4()),),
+    )
+    connection.execute("DELETE FROM eventrec_checkpoints WHERE retired_at < ?", (now - RETIRED_KEPT,))

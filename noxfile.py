@@ -1,0 +1,152 @@
+"""The one way to run anything: `nox` for all that guards a change, `nox -s NAME -- ARGUMENTS` for one part of it."""
+
+import functools
+import hashlib
+import os
+import re
+import shutil
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "types", "layers", "tests", "handlers", "examples", "package"]
+
+ROOT = Path(__file__).parent
+ENVIRONMENTS = ROOT / ".nox"
+PASSED_OR_EMPTY = (0, 5)  # pytest's 5: nothing collected, in a room without an inhabitant yet
+
+
+class Run(Protocol):
+    """Runs commands of one environment."""
+
+    def __call__(self, command: str, /, *arguments: str, success_codes: tuple[int, ...] = (0,)) -> None:
+        """Run `command`; an exit code that is not in `success_codes` fails the session."""
+
+
+def timed(work: Callable[[nox.Session], None]) -> object:
+    """Make `work` a session, in no environment of its own (see `environment`), that prints its seconds."""
+
+    @functools.wraps(work)
+    def run(session: nox.Session) -> None:
+        start = time.perf_counter()
+        try:
+            work(session)
+        finally:
+            print(f"nox > {session.name}: {time.perf_counter() - start:.1f} s", flush=True)
+
+    return nox.session(venv_backend="none")(run)
+
+
+def environment(session: nox.Session, name: str, *install: str) -> Run:
+    """Return what runs commands in the environment `name`, which holds what `install` tells pip.
+
+    It has the Python that runs nox, serves every session that asks for it, and is made again only when that Python,
+    pyproject.toml or `install` has changed.
+    """
+    home = ENVIRONMENTS / name
+    commands = home / ("Scripts" if sys.platform == "win32" else "bin")
+    path = f"{commands}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+
+    def run(command: str, /, *arguments: str, success_codes: tuple[int, ...] = (0,)) -> None:
+        session.run(
+            str(commands / command),
+            *arguments,
+            env={"PATH": path, "VIRTUAL_ENV": str(home)},
+            external=True,
+            success_codes=success_codes,
+        )
+
+    pyproject = (ROOT / "pyproject.toml").read_bytes()
+    made_of = hashlib.sha256(pyproject + repr((sys.version, install)).encode()).hexdigest()
+    stamp = home / "made-of"
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != made_of:
+        shutil.rmtree(home, ignore_errors=True)
+        session.run(sys.executable, "-m", "venv", str(home), external=True)
+        run("python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *install)
+        stamp.write_text(made_of, encoding="utf-8")
+    return run
+
+
+def workshop(session: nox.Session) -> Run:
+    """The environment that nearly every session shares: eventrec as it stands in the tree, and all the tools."""
+    return environment(session, "dev", "--editable", ".[dev]")
+
+
+@timed
+def lint(session: nox.Session) -> None:
+    """Ruff: every rule but the few that pyproject.toml gives a reason against, and the format."""
+    run = workshop(session)
+    run("ruff", "check")
+    run("ruff", "format", "--check")
+
+
+@timed
+def types(session: nox.Session) -> None:
+    """Types, by mypy (strict, everything) and pyright (strict, the public surface as a user's checker sees it)."""
+    run = workshop(session)
+    run("mypy")
+    run("pyright")
+
+
+@timed
+def layers(session: nox.Session) -> None:
+    """Import-linter: the contract in pyproject.toml is the map."""
+    workshop(session)("lint-imports")
+
+
+@timed
+def tests(session: nox.Session) -> None:
+    """What needs no server, kills no process and runs no example."""
+    rest = ("--ignore=tests/examples", "--ignore=tests/package", "-m", "not handlers and not faults")
+    workshop(session)("pytest", *rest, *session.posargs)
+
+
+@timed
+def handlers(session: nox.Session) -> None:
+    """Conformance of each handler against its real destination."""
+    workshop(session)("pytest", "-m", "handlers", *session.posargs, success_codes=PASSED_OR_EMPTY)
+
+
+@timed
+def examples(session: nox.Session) -> None:
+    """Each example, and the README's quickstart, as they are."""
+    workshop(session)("pytest", "tests/examples", *session.posargs)
+
+
+@timed
+def package(session: nox.Session) -> None:
+    """The wheel: what is in it, and that it works in an environment which holds nothing else."""
+    workshop(session)("pytest", "tests/package", *session.posargs)
+
+
+@timed
+def faults(session: nox.Session) -> None:
+    """Kill, cut, starve; compare the account with what the destination holds."""
+    workshop(session)("pytest", "-m", "faults", *session.posargs, success_codes=PASSED_OR_EMPTY)
+
+
+@timed
+def bench(session: nox.Session) -> None:
+    """Each `tests/benchmarks/bench_*.py`: ratios against peers in the same run, printed, never a gate."""
+    run = workshop(session)
+    for script in sorted((ROOT / "tests" / "benchmarks").glob("bench_*.py")):
+        run("python", str(script), *session.posargs)
+
+
+@timed
+def lowest(session: nox.Session) -> None:
+    """The tests against the lower bounds in pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    bounded = "\n".join(project["dependencies"] + extras["cli"] + extras["testing"])
+    constraints = ENVIRONMENTS / "lowest.txt"
+    ENVIRONMENTS.mkdir(exist_ok=True)
+    constraints.write_text(re.sub(r"(\[.*\])?>=", "==", bounded), encoding="utf-8")
+    run = environment(session, "lowest", "--editable", ".[dev]", "--constraint", str(constraints))
+    run("pytest", "--ignore=tests/package", "-m", "not handlers and not faults", *session.posargs)

@@ -1,0 +1,106 @@
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from eventrec import cli
+
+
+class Run(Protocol):
+    def __call__(self, *arguments: str | Path, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]: ...
+
+
+def test_console_script_is_main() -> None:
+    (script,) = entry_points(group="console_scripts", name="eventrec")
+
+    assert script.load() is cli.main
+
+
+@pytest.mark.parametrize("command", ["demo", "record", "tail"])
+def test_help_shows_an_example(eventrec: Run, command: str) -> None:
+    done = eventrec(command, "--help")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "For example" in done.stdout
+    assert f"eventrec {command} " in done.stdout.split("For example")[1]
+    assert "--json" in done.stdout
+
+
+def test_help_names_every_command(eventrec: Run) -> None:
+    for arguments in ([], ["--help"]):
+        shown = eventrec(*arguments).stdout
+        assert all(command in shown for command in ("demo", "record", "tail"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["frobnicate"], (2, "frobnicate")),
+        (["record", "-"], (2, "--to")),
+        (["record", "--to", "memory:"], (2, "FILE")),
+        (["record", "-", "--to", "memory:", "--tpye-field", "x"], (2, "--tpye-field")),
+        (["record", "-", "--to", "memory:", "--timestamp-unit", "weeks"], (2, '"weeks"')),
+        (["record", "-", "--to", "memory:", "--table", ""], (2, "--table")),
+        (["record", "-", "--to", "memory:", "--dead", "-"], (2, "--dead")),
+        (["record", "-", "--to", "memory:", "--max-event-bytes", "0"], (2, "--max-event-bytes")),
+        (["tail", "sqlite:///x.db", "-n", "-1"], (2, "-n")),
+        (["tail", "sqlite:///x.db", "-n", "\x1b[31m"], (2, "\\x1b[31m")),
+        (["demo", "--events", "-1"], (2, "--events")),
+        (["demo", "--seconds", "nan"], (2, "--seconds")),
+        (["record", "-", "--to", "nope:///x"], (3, "no handler for the scheme 'nope'; known are")),
+        (["record", "-", "--to", "events.db"], (3, "starts with a scheme")),
+        (["record", "-", "--to", "sqlite:///x.db?colour=red"], (3, "unknown option 'colour'")),
+        (["record", "-", "--to", "env:NOT_SET_AT_ALL"], (3, "NOT_SET_AT_ALL")),
+        (["record", "missing.jsonl", "--to", "sqlite:///x.db"], (4, "cannot read missing.jsonl: No such file")),
+        (["record", ".", "--to", "sqlite:///x.db"], (4, "cannot read .: Is a directory")),
+        (["record", "-", "--to", "sqlite:///x.db", "--dead", "/proc/none/dead"], (4, "cannot write /proc/none/dead")),
+    ],
+)
+def test_error_is_one_clear_line_and_an_exit_code(
+    arguments: list[str],
+    expected: tuple[int, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    code = cli.main(arguments)
+
+    out, err = capsys.readouterr()
+    assert code == expected[0]
+    assert expected[1] in err
+    assert len(err.splitlines()) == 1
+    assert "\x1b" not in err
+    assert out == ""
+
+
+def test_code_of_an_error_is_that_of_the_process(eventrec: Run) -> None:
+    assert eventrec("record", "-", "--to", "nope:///x").returncode == 3
+
+
+def test_destination_that_cannot_be_opened_ends_it_at_once(eventrec: Run) -> None:
+    done = eventrec("record", "-", "--to", "sqlite:////none/here/x.db", stdin="{}\n")
+
+    assert done.returncode == 3
+    assert "there is no directory /none/here" in done.stderr
+
+
+def test_password_of_a_url_is_not_shown(eventrec: Run) -> None:
+    done = eventrec("record", "-", "--to", "sqlite://me:hunter2@host/x.db")
+
+    assert done.returncode == 3
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["cyclopts", "rich"])
+def test_without_the_extra_one_line_says_what_to_install(missing: str) -> None:
+    hidden = f"import sys; sys.modules[{missing!r}] = None; from eventrec.cli import main; sys.exit(main(['demo']))"
+
+    done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr == f"eventrec: the command line needs {missing}: pip install 'eventrec[cli]'\n"

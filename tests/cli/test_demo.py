@@ -1,0 +1,116 @@
+import json
+import sqlite3
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from eventrec import cli
+from eventrec.cli.shop import TABLES, count_by_type, shop_events
+
+QUICK = ("demo", "--events", "2000", "--seconds", "0.5")
+
+
+class Run(Protocol):
+    def __call__(self, *arguments: str | Path, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]: ...
+
+
+def count_rows(database: Path) -> dict[str, int]:
+    union = " UNION ALL ".join(f"SELECT type FROM {table}" for table in TABLES)  # noqa: S608 - our own names
+    with closing(sqlite3.connect(database)) as connection:
+        return dict(connection.execute(f"SELECT type, count(*) FROM ({union}) GROUP BY type").fetchall())  # noqa: S608
+
+
+def test_shop_makes_the_same_events_again() -> None:
+    assert list(shop_events(500)) == list(islice(shop_events(1_000), 500))
+    assert list(shop_events(500)) != list(shop_events(500, seed=1))
+
+
+def test_database_holds_what_the_shop_made(eventrec: Run, tmp_path: Path) -> None:
+    done = eventrec(*QUICK)
+
+    assert done.returncode == 0
+    assert done.stderr == "recording 2,000 events into eventrec-demo/run-1/shop.db\n"
+    assert count_rows(tmp_path / "eventrec-demo" / "run-1" / "shop.db") == count_by_type(2_000)
+    for words in ("delivered to sqlite", "2,000", "page_view", "█", "are equal; the account balances", "eventrec tail"):
+        assert words in done.stdout
+
+
+def test_second_run_counts_anew(eventrec: Run, tmp_path: Path) -> None:
+    told = [json.loads(eventrec(*QUICK, "--dir", "d", "--json").stdout) for _ in range(2)]
+
+    assert [Path(each["database"]) for each in told] == [Path("d/run-1/shop.db"), Path("d/run-2/shop.db")]
+    for each in told:
+        assert each["is_complete"]
+        assert each["made"] == each["stored"] == count_rows(tmp_path / each["database"])
+        assert each["account"]["offered"] == 2_000
+
+
+def test_as_fast_as_it_goes_nothing_overflows(eventrec: Run) -> None:
+    done = eventrec("demo", "--events", "30000", "--seconds", "0", "--json")
+
+    told = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert told["rows"] == 30_000
+    assert told["account"]["refused"] == {}
+
+
+def test_how_to_look_at_it_is_right(eventrec: Run) -> None:
+    shown = eventrec(*QUICK, "--dir", "a dir").stdout
+    command = next(line.strip() for line in shown.splitlines() if line.strip().startswith("eventrec tail"))
+
+    done = eventrec("tail", command.split(maxsplit=2)[2].strip("'"))
+
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 10)
+
+
+def test_counts_that_differ_are_said_and_an_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("eventrec.cli.demo.read_counts", lambda _: (Counter(page_view=1), 1))
+
+    code = cli.main(["demo", "--events", "10", "--seconds", "0"])
+
+    assert code == 1
+    assert "are NOT equal; the account balances" in capsys.readouterr().out
+
+
+def test_no_event_at_all_is_fine(eventrec: Run) -> None:
+    assert eventrec("demo", "--events", "0", "--seconds", "0").returncode == 0
+
+
+def test_directory_that_cannot_be_made_is_one_line(eventrec: Run, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+
+    for directory in ("taken", "taken/below"):
+        done = eventrec(*QUICK, "--dir", directory)
+
+        assert done.returncode == 4
+        assert len(done.stderr.splitlines()) == 1
+        assert "see --dir" in done.stderr
+
+
+def test_progress_is_shown_on_a_terminal(on_terminal: Callable[..., Any]) -> None:
+    code, written = on_terminal("demo", "--events", "2000", "--seconds", "1")
+
+    assert code == 0
+    assert "stored in" in written
+    assert "recorded," in written
+
+
+def test_interrupted_it_stops_and_what_was_recorded_is_stored(start: Callable[..., Any], tmp_path: Path) -> None:
+    running = start("demo", "--events", "100000", "--seconds", "60")
+    running.wait_for_error("recording 100,000 events")
+
+    running.interrupt()
+    code, _ = running.end()
+
+    assert code == 130
+    assert "Traceback" not in "".join(running.errors)
+    assert (tmp_path / "eventrec-demo" / "run-1").is_dir()

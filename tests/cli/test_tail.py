@@ -1,0 +1,140 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+
+class Run(Protocol):
+    def __call__(self, *arguments: str | Path, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture(scope="module")
+def stored(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of a database with fifteen events: each third is a payment, one second after the other."""
+    directory = tmp_path_factory.mktemp("stored")
+    events = [
+        {"type": "payment" if n % 3 == 0 else "view", "at": 1_769_860_800_123_456_789 + n * 1_000_000_000, "n": n}
+        for n in range(1, 16)
+    ]
+    url = f"sqlite:///{directory}/t.db"
+    subprocess.run(
+        [sys.executable, "-m", "eventrec.cli", "record", "-", "--to", url, "--timestamp-field", "at"],
+        input="\n".join(map(json.dumps, events)).encode(),
+        env=environment,
+        check=True,
+    )
+    return url
+
+
+def told(done: subprocess.CompletedProcess[str]) -> list[int]:
+    assert (done.returncode, done.stderr) == (0, "")
+    return [json.loads(line)["payload"]["n"] for line in done.stdout.splitlines()]
+
+
+def test_newest_events_are_shown_the_older_ones_first_in_local_time(eventrec: Run, stored: str) -> None:
+    done = eventrec("tail", stored, "-n", "2")
+
+    assert done.stdout.splitlines() == [
+        '2026-01-31T12:00:14.123+00:00  view  events {"n":14}',
+        '2026-01-31T12:00:15.123+00:00  payment  events {"n":15}',
+    ]
+
+
+def test_ten_are_shown_unless_told_otherwise(eventrec: Run, stored: str) -> None:
+    assert told(eventrec("tail", stored, "--json")) == list(range(6, 16))
+    assert told(eventrec("tail", stored, "--json", "-n", "0")) == []
+    assert told(eventrec("tail", stored, "--json", "--last", "99")) == list(range(1, 16))
+
+
+def test_one_type_is_looked_for_further_back(eventrec: Run, stored: str) -> None:
+    assert told(eventrec("tail", stored, "--json", "--type", "payment", "-n", "3")) == [9, 12, 15]
+    assert told(eventrec("tail", stored, "--json", "--type", "nothing")) == []
+
+
+def test_json_holds_the_whole_event(eventrec: Run, stored: str) -> None:
+    (line,) = eventrec("tail", stored, "--json", "-n", "1").stdout.splitlines()
+
+    event = json.loads(line)
+    assert len(event.pop("id")) == 36
+    assert event == {
+        "table": "events",
+        "type": "payment",
+        "timestamp": 1_769_860_815_123_456_789,
+        "payload": {"n": 15},
+    }
+
+
+def test_new_events_are_shown_as_they_arrive(eventrec: Run, start: Callable[..., Any]) -> None:
+    eventrec("record", "-", "--to", "sqlite:///t.db", stdin='{"n":14}\n{"n":15}\n')
+    running = start("tail", "sqlite:///t.db", "-n", "1", "--follow", "--json")
+    shown = running.process.stdout
+    assert json.loads(shown.readline())["payload"] == {"n": 15}
+
+    later = eventrec("record", "-", "--to", "sqlite:///t.db", "--table", "other", stdin='{"n":16}\n{"n":17}\n')
+    assert later.returncode == 0, later.stderr
+
+    assert json.loads(shown.readline())["payload"] == {"n": 16}
+    assert json.loads(shown.readline())["payload"] == {"n": 17}
+    running.interrupt()
+    assert running.end()[0] == 130
+
+
+def test_nothing_from_an_event_controls_the_terminal(eventrec: Run) -> None:
+    evil = '{"type":"\\u001b[31m[red]x\\u0007","a":"\\u001b]0;title\\u0007 \x7f\u009b31m\u202e[bold]"}\n'
+    eventrec("record", "-", "--to", "sqlite:///t.db", stdin=evil)
+
+    shown = eventrec("tail", "sqlite:///t.db").stdout
+    as_json = eventrec("tail", "sqlite:///t.db", "--json").stdout
+
+    for output in (shown, as_json):
+        assert all(char.isprintable() or char == "\n" for char in output)
+    assert "\\x1b[31m[red]x\\x07" in shown
+    assert "\\x7f\\x9b31m\\u202e[bold]" in shown
+    event = json.loads(as_json)
+    assert event["type"] == "\x1b[31m[red]x\x07"
+    assert event["payload"] == {"a": "\x1b]0;title\x07 \x7f\u009b31m\u202e[bold]"}
+
+
+def test_nothing_from_an_event_controls_a_real_terminal(eventrec: Run, on_terminal: Callable[..., Any]) -> None:
+    eventrec("record", "-", "--to", "sqlite:///t.db", stdin='{"type":"\\u001b]0;title\\u0007","a":"\u009b[/]"}\n')
+
+    code, written = on_terminal("tail", "sqlite:///t.db")
+
+    assert code == 0
+    assert "\x1b]" not in written
+    assert "\x9b" not in written
+    assert "\\x1b]0;title\\x07" in written
+    assert "[/]" in written
+
+
+def test_reader_that_goes_away_is_no_traceback(eventrec: Run, stored: str, start: Callable[..., Any]) -> None:
+    given = "\n".join(f'{{"n":{n}}}' for n in range(20_000))
+    eventrec("record", "-", "--to", "sqlite:///big.db", stdin=given)
+    running = start("tail", "sqlite:///big.db", "-n", "20000")
+
+    running.process.stdout.readline()
+    running.process.stdout.close()
+
+    assert running.process.wait(20) == 141
+    running._thread.join(20)
+    assert running.errors == []
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("sqlite:///missing.db", "missing.db"),
+        ("memory:", "the handler for 'memory' cannot tell what it has stored"),
+        ("sqlite://host/x.db", "sqlite"),
+    ],
+)
+def test_destination_that_cannot_be_read_is_one_line(eventrec: Run, url: str, reason: str) -> None:
+    done = eventrec("tail", url)
+
+    assert done.returncode == 3
+    assert reason in done.stderr
+    assert len(done.stderr.splitlines()) == 1

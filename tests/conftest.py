@@ -1,0 +1,66 @@
+"""What holds for every test: async ones run on asyncio and on trio, and none may block the loop."""
+
+import inspect
+import traceback
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import BlockingError, blockbuster_ctx
+
+import eventrec
+import eventrec_handlers
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: object) -> None:
+    """Every async test belongs to anyio's plugin, without a mark at each."""
+    if collector.istestfunction(obj, name) and inspect.iscoroutinefunction(_inner(obj)):
+        pytest.mark.anyio(obj)
+
+
+def _inner(test: object) -> object:
+    """The function that hypothesis wraps, where it does."""
+    return getattr(getattr(test, "hypothesis", None), "inner_test", test)
+
+
+@pytest.fixture(scope="module", params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    backend: str = request.param
+    return backend
+
+
+@pytest.fixture(autouse=True)
+def _loop_is_never_blocked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In async tests a blocking call that our own code makes on the loop's thread raises, and fails the test.
+
+    The test's own blocking calls are let through: it may look into a file or a database. Blockbuster knows a running
+    loop by asyncio alone, so the same test under trio does not look.
+    """
+    if "anyio_backend" not in request.fixturenames:
+        yield
+        return
+
+    blocked: list[str] = []
+
+    class NotedBlockingError(BlockingError):
+        """Delivery contains errors, this one too: so it is noted where it is made."""
+
+        def __init__(self, func: str) -> None:
+            super().__init__(func)
+            blocked.append(f"{self}\n{''.join(traceback.format_stack()[:-2])}")
+
+    monkeypatch.setattr("blockbuster.blockbuster.BlockingError", NotedBlockingError)
+    with blockbuster_ctx([eventrec, eventrec_handlers]) as detector:
+        detector.functions["os.getcwd"].deactivate()  # the kernel knows it: no disk is asked
+        for function in detector.functions.values():
+            # A recorder that is made on the loop may look up what is installed: like an import, once, at its start.
+            function.can_block_in("eventrec/registry.py", {"_entry_points", "_loaded", "_has_extra"})
+        # Where log lines go is the application's choice; pytest's own is a file.
+        for writer in ("io.TextIOWrapper.write", "io.BufferedWriter.write"):
+            detector.functions[writer].can_block_in("logging/__init__.py", "emit")
+        # Looking a URL's scheme up reads what is installed: once, where a recorder is made.
+        for function in detector.functions.values():
+            function.can_block_in("eventrec/registry.py", {"_entry_points", "_loaded"})
+        yield
+    if blocked:
+        pytest.fail("\n".join(blocked), pytrace=False)

@@ -1,0 +1,44 @@
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import eventrec
+
+HANDLERS = Path(__file__).parents[2] / "handlers" / "eventrec_handlers"
+MODULES = sorted(HANDLERS.rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Each import of ours as (module, name), the name None where the module itself is imported."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import():
+                found: list[tuple[str, str | None]] = [(alias.name, None) for alias in node.names]
+            case ast.ImportFrom():
+                found = [("." * node.level + (node.module or ""), alias.name) for alias in node.names]
+            case _:
+                continue
+        yield from (one for one in found if one[0].startswith((".", "eventrec")))
+
+
+def is_allowed(handler: str, module: str, name: str | None) -> bool:
+    match module.split("."):
+        case ["eventrec"]:
+            return name is None or name in eventrec.__all__
+        case ["eventrec_handlers", room, *_]:
+            return room in {handler, "_sql"}
+        case ["eventrec_handlers"]:
+            return name in {handler, "_sql"}
+        case _:
+            return False
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(HANDLERS)))
+def test_handler_imports_only_public_names_itself_and_what_the_sql_ones_share(path: Path) -> None:
+    handler = path.relative_to(HANDLERS).parts[0].removesuffix(".py")
+
+    refused = [found for found in imports(path) if not is_allowed(handler, *found)]
+
+    assert refused == []

@@ -1,0 +1,59 @@
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+# The first test that asks for it waits until the wheel is built and installed.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+# Imported by nothing in the core, in whichever way: named by extras or the standard library, loaded by a handler.
+DRIVERS = ["sqlite3", "asyncpg", "clickhouse_connect", "grpc", "redis", "nats", "aiokafka", "httpx"]
+
+
+def run(python: Path, code: str) -> str:
+    """What `code` prints, run outside the repository and with warnings as errors."""
+    done = subprocess.run(
+        [python, "-I", "-W", "error", "-c", code], cwd=python.parent, check=True, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+def test_wheel_holds_our_two_packages_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        top = {name.split("/")[0] for name in archive.namelist()}
+
+    assert {name for name in top if not name.endswith(".dist-info")} == {"eventrec", "eventrec_handlers"}
+
+
+def test_wheel_marks_both_packages_as_typed(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+
+    assert {"eventrec/py.typed", "eventrec_handlers/py.typed"} <= set(names)
+
+
+def test_importing_eventrec_loads_no_driver_and_no_handler(bare_python: Path) -> None:
+    loaded = set(run(bare_python, "import sys, eventrec; print(*sys.modules)").split())
+
+    assert "eventrec.recorder" in loaded
+    assert not loaded & {*DRIVERS, "eventrec_handlers"}
+
+
+def test_every_public_name_is_there_in_a_bare_environment(bare_python: Path) -> None:
+    missing = run(
+        bare_python,
+        "import eventrec; print(*[name for name in eventrec.__all__ if not hasattr(eventrec, name)])",
+    )
+
+    assert missing.split() == []
+
+
+def test_every_handler_of_the_entry_points_is_importable(bare_python: Path) -> None:
+    loaded = run(
+        bare_python,
+        "from importlib.metadata import entry_points\n"
+        "for point in entry_points(group='eventrec.handlers'): print(point.name, callable(point.load()))",
+    )
+
+    assert sorted(loaded.splitlines()) == ["memory True", "sqlite True"]
