@@ -19,7 +19,12 @@ Errors = set[tuple[str, int]]
 
 def run_mypy(folder: Path) -> tuple[Errors, str]:
     ran = subprocess.run(
-        [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), *map(str, folder.glob("*.py"))],
+        [
+            *(sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml")),
+            # Of its own, for another mypy may be running on the whole tree.
+            *("--cache-dir", str(ROOT / ".mypy_cache" / "uses")),
+            *map(str, folder.glob("*.py")),
+        ],
         capture_output=True,
         text=True,
         check=False,
