@@ -56,8 +56,12 @@ def _is_plain_object(value: dict[Any, object]) -> bool:
     """
     for key, part in value.items():
         kind = part.__class__
-        if kind is not str and kind not in _PLAIN and not _is_plain(kind, part):
-            return False
+        if kind is not str and kind is not int:
+            if kind is float:
+                if not _is_finite(part):
+                    return False
+            elif kind not in _PLAIN and not _is_plain(kind, part):
+                return False
         if key.__class__ is not str:
             return False
     return True

@@ -88,15 +88,11 @@ class Intake:
     def offer(self, cell: Cell, entry: Entry) -> Reason | None:
         """Take `entry` and return None, or refuse, count and return why."""
         size = entry[6]
-        if self._closed is not None:
-            return cell.refuse(self._closed)
-        if size > self._max_event_bytes:
-            return cell.refuse("too_large")
         queue = self._queue
-        if len(queue) + self.held_events >= self._max_events or cell.allowance < size:
-            while not self._has_room(cell, size):
-                if not (self._drop_old and self._drop_oldest(cell)):
-                    return cell.refuse("overflow")
+        if len(queue) + self.held_events >= self._max_events or cell.allowance < size or size > self._max_event_bytes:
+            reason = self._make_room(cell, size)
+            if reason is not None:
+                return cell.refuse(reason)
         cell.allowance -= size
         queue.append(entry)
         if self._armed:
@@ -109,6 +105,17 @@ class Intake:
         if self._armed:
             self._armed = False
             self._wake()
+
+    def _make_room(self, cell: Cell, size: int) -> Reason | None:
+        """Room for `size` bytes, by dropping the oldest where that is the policy; or why there is none."""
+        if self._closed is not None:
+            return self._closed
+        if size > self._max_event_bytes:
+            return "too_large"
+        while not self._has_room(cell, size):
+            if not (self._drop_old and self._drop_oldest(cell)):
+                return "overflow"
+        return None
 
     def _has_room(self, cell: Cell, size: int) -> bool:
         if len(self._queue) + self.held_events >= self._max_events:
@@ -135,10 +142,11 @@ class Intake:
     def close(self, reason: Reason) -> None:
         """Refuse from now on, for `reason`."""
         self._closed = reason
+        self._max_events = 0  # So that `offer` needs no look of its own at `_closed`.
 
     def forget(self, reason: Reason) -> None:
         """In a forked child: start from nothing, refuse for `reason`, wake nobody. The parent has its own copy."""
-        self._closed = reason
+        self.close(reason)
         self._armed = False
         self._queue = deque()
         self.cells.clear()
