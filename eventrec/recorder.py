@@ -215,9 +215,9 @@ class EventRecorder:
             reason: Reason = "invalid" if isinstance(exc, InvalidEventError) else "not_encodable"
             return self._refused(event, cell.refuse(reason), described(exc))
         if entry.__class__ is not tuple:
-            cell.refuse(entry)
+            cell.refuse(entry)  # type: ignore[arg-type]  # a Reason
             return False
-        refused = self._offer(cell, entry)  # type: ignore[arg-type]  # an Entry
+        refused = self._offer(cell, entry)
         return refused is None or self._refused(event, refused, "")
 
     def record_many(self, events: Iterable[Event | Eventable]) -> int:

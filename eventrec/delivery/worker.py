@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 _logging = get_logger("eventrec.delivery")
 
+_CLOSE_SECONDS: Final = 10.0
+"""How long a handler may take to close: a hanging one must not hang its subscription."""
+
 _SUSPECTS: Final = 16
 """Records in a row that fail alone, with none passing: enough to call it an outage."""
 
@@ -74,6 +77,7 @@ class Worker:
         self._holding: anyio.CancelScope | None = None
         self._changed = anyio.Event()
         self._is_open = False
+        self._must_close = False
         self._must_resume = True
         self._destination: str | None = None
         self._same_error = SameError()
@@ -150,12 +154,13 @@ class Worker:
         self._health.closes()
 
     async def close(self) -> None:
-        """Close the handler; its errors end in a log line."""
-        if self._is_open:
-            self._is_open = False
+        """Close the handler, also where opening it failed half-way; its errors end in a log line."""
+        if self._must_close:
+            self._must_close = self._is_open = False
             self._must_resume = True
             try:
-                await self._handler.close()
+                with anyio.move_on_after(_CLOSE_SECONDS):
+                    await self._handler.close()
             except Exception as exc:  # noqa: BLE001 - foreign code, at the end of its life
                 _logging.warning("handler failed to close", subscription=self.name, error=said(exc))
 
@@ -227,6 +232,7 @@ class Worker:
         """Open, if need be, and ask the destination where it is, after anything that leaves it uncertain."""
         if not self._is_open:
             self._health.opens()
+            self._must_close = True
             await self._handler.open()
             self._is_open = True
             self._must_resume = True

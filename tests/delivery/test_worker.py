@@ -308,6 +308,36 @@ async def test_a_handler_that_cannot_open_is_tried_again(error: Exception) -> No
     assert_conserved(recorder.status(), offered=1)
 
 
+async def test_a_handler_that_failed_to_open_is_closed_at_the_end() -> None:
+    def fail() -> None:
+        raise TransientError("half open")
+
+    handler = ScriptedHandler(open_acts=[fail] * 100)
+
+    async with EventRecorder(handler, options=quickly()) as recorder:
+        recorder.record(Numbered(0))
+        await anyio.sleep(1.5)
+
+    assert handler.closed == 1
+    assert_conserved(recorder.status(), offered=1)
+
+
+async def test_a_handler_that_hangs_while_closing_does_not_hang_its_subscription() -> None:
+    class Hanging(ScriptedHandler):
+        async def close(self) -> None:
+            await super().close()
+            if self.closed == 1:
+                await anyio.sleep_forever()
+
+    handler = Hanging(acts=[raising(ZeroDivisionError("oops"))])
+
+    async with EventRecorder(handler, options=quickly()) as recorder:
+        recorder.record(Numbered(0))
+        assert await recorder.flush(timeout=60)
+
+    assert handler.delivered == [0]
+
+
 async def test_a_handler_that_refuses_to_open_pauses_and_says_why() -> None:
     def fail() -> None:
         raise PermanentError("no such schema")
