@@ -296,13 +296,11 @@ class Worker:
                 raise TryAgainError from exc
             case DeliveryError():
                 raise HoldError(said(exc)) from exc
-            case _ if not isinstance(exc, Exception) and is_cancelled():
-                raise exc
             case Exception():
                 await self._unknown(exc)
+                raise TryAgainError from exc
             case _:
-                raise exc
-        raise TryAgainError from exc
+                await self._stray(exc)
 
     async def _failed(self, piece: Piece, exc: BaseException) -> None:
         """Settle what can be settled after `exc`, or raise for another attempt."""
@@ -361,7 +359,7 @@ class Worker:
             self._interrupted(open_[0])
             raise TryAgainError from open_[0]
 
-    async def _stray(self, exc: BaseException) -> None:
+    async def _stray(self, exc: BaseException) -> NoReturn:
         """A cancellation nobody asked for comes from inside the handler, and must not end the worker."""
         if is_cancelled() or not isinstance(exc, anyio.get_cancelled_exc_class()):
             raise exc
