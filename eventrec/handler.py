@@ -36,6 +36,13 @@ class EventHandler(ABC):
     async def open(self) -> None:
         """Connect. Called before the first batch, and again after `close` when something unknown went wrong."""
 
+    async def prepare(self, batch: Batch) -> None:
+        """Get ready for `batch` while the one before it is still being handled: encode it, say. Optional.
+
+        Called only where it is overridden, with the very object that `handle` will be given, if it comes to that: a
+        failure in between makes another batch of the same records. What it raises is ignored; it may be cancelled.
+        """
+
     @abstractmethod
     async def handle(self, batch: Batch) -> None:
         """Deliver `batch`. Returning means: every record is safe at the destination.

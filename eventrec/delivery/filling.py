@@ -21,7 +21,7 @@ class Filling:
     """The piece that is being read; it outlives a cancelled `next_piece`, since what was fetched is nowhere else.
 
     `on_filtered(end)` is called when nothing below `end` is for this subscription, `on_forfeited(end)` when what lies
-    below `end` was forfeited, and counted there; nothing before it is open in either case.
+    below `end` was forfeited, and counted there. Both only while `is_alone()`: nothing before it is open.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class Filling:
         source: Source,
         start: int,
         *,
+        is_alone: Callable[[], bool],
         on_filtered: Callable[[int], None],
         on_forfeited: Callable[[int], None],
     ) -> None:
@@ -38,6 +39,7 @@ class Filling:
         self._subscription = subscription
         self._settings = subscription.settings
         self._source = source
+        self._is_alone = is_alone
         self._on_filtered = on_filtered
         self._on_forfeited = on_forfeited
         self._oldest: float | None = None
@@ -69,6 +71,7 @@ class Filling:
         while True:
             is_cut = source.position(self._subscription.name) > piece.end
             if is_cut and not piece.entries:
+                await self._until_alone()
                 self._on_filtered(piece.end)
                 piece.end = source.position(self._subscription.name)
                 self._on_forfeited(piece.end)
@@ -81,10 +84,15 @@ class Filling:
             if piece.entries and (is_due or is_cut or (is_flushed and (self._is_full() or not more))):
                 self.start_over(piece.end)
                 return piece
-            if not piece.entries:
+            if not piece.entries and self._is_alone():
                 self._on_filtered(piece.end)
             if self._is_full() or not more:
                 await self._wait(batching.seconds_left(oldest=self._oldest, now=now))
+
+    async def _until_alone(self) -> None:
+        """Read ahead no further: who does is cancelled when what is before it is settled."""
+        while not self._is_alone():
+            await anyio.sleep_forever()
 
     def _is_full(self) -> bool:
         return len(self.piece) >= self.batching.rows or self.piece.size >= self._settings.batch_bytes

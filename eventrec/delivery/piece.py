@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from eventrec.batch import Batch
     from eventrec.record import Entry
 
 
@@ -27,6 +28,10 @@ class Piece:
     delivered: list[int] = field(default_factory=list)
     size: int = 0
     generation: int = 0
+    is_tried: bool = False
+    """Whether it has been a batch: then it stays that batch, however large."""
+    batch: Batch | None = None
+    """The batch it was prepared as."""
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -30,6 +30,7 @@ from eventrec.errors import (
     PermanentError,
     TransientError,
 )
+from eventrec.handler import EventHandler
 from eventrec.status import SubscriptionStatus
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Worker:
         self.subscription = subscription
         self.name = subscription.name
         self._handler = subscription.handler
+        self._prepares = type(subscription.handler).prepare is not EventHandler.prepare
         self._settings = subscription.settings
         self._source = source
         self._dead_letters = dead_letters
@@ -71,9 +73,16 @@ class Worker:
         self.progress = Progress(start, start, start)
         self._health = Health(self.name, self._notify)
         self._retrying = retrying(self._settings.retry, sleep=anyio.sleep, before_sleep=self._health.retries)
-        self._filling = Filling(subscription, source, start, on_filtered=self._filtered, on_forfeited=self._skipped)
         self._hand: list[Piece] = []
         """Pieces to settle, the next one last."""
+        self._filling = Filling(
+            subscription,
+            source,
+            start,
+            is_alone=lambda: not self._hand,
+            on_filtered=self._filtered,
+            on_forfeited=self._skipped,
+        )
         self._holding: anyio.CancelScope | None = None
         self._changed = anyio.Event()
         self._is_open = False
@@ -173,6 +182,7 @@ class Worker:
             if not self._hand:
                 self._hand.append(await self._filling.next_piece())
             while self._hand:
+                self._cut_to_size()
                 await self._settle(self._hand[-1])
 
     def _filtered(self, end: int) -> None:
@@ -209,18 +219,53 @@ class Worker:
         except BaseException as exc:  # noqa: BLE001 - sorted out below
             await self._failed_to_open(exc)
         try:
-            await self._handler.handle(self._batch(piece))
+            await self._handle(piece)
         except BaseException as exc:  # noqa: BLE001 - sorted out below
             self._must_resume = True
             await self._failed(piece, exc)
         else:
             await self._delivered(piece)
 
-    def _batch(self, piece: Piece) -> Batch:
+    async def _handle(self, piece: Piece) -> None:
+        piece.is_tried = True
+        batch = self._batch(piece, self.progress.acknowledged)
+        if not self._prepares or len(self._hand) > 1:
+            await self._handler.handle(batch)
+            return
+        failure: BaseException | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._prepare_next, piece.end)
+            try:
+                await self._handler.handle(batch)
+            except BaseException as exc:  # noqa: BLE001 - raised below, out of the group's hands
+                failure = exc
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _prepare_next(self, start: int) -> None:
+        """Take the next piece in hand, and let the handler get ready for it as if this one had gone through."""
+        piece = await self._filling.next_piece()
+        self._hand.insert(0, piece)
+        piece.batch = self._batch(piece, start)
+        try:
+            await self._handler.prepare(piece.batch)
+        except Exception:  # noqa: BLE001 - `handle` will meet it again, where it is sorted out
+            piece.batch = None
+
+    def _cut_to_size(self) -> None:
+        """A piece that was taken in hand before an outage is cut to what is sent after one."""
+        piece, rows = self._hand[-1], self._filling.batching.rows
+        if not piece.is_tried and len(piece) > rows:
+            self._hand[-1:] = reversed(piece.parted_at(piece.offsets[rows]))
+
+    def _batch(self, piece: Piece, start: int) -> Batch:
+        if (ready := piece.batch) is not None and (ready.start, ready.generation) == (start, piece.generation):
+            return ready
         return Batch(
             log_id=self._source.id,
             subscription=self.name,
-            start=self.progress.acknowledged,
+            start=start,
             end=piece.end,
             offsets=tuple(piece.offsets),
             entries=tuple(piece.entries),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import anyio
 import pytest
@@ -501,6 +502,104 @@ async def test_when_every_subscription_is_behind_the_intake_overflows_as_told(ov
     assert handler.delivered[0] == 0
     assert (handler.delivered[-1] == 299) == (overflow == "drop_old")
     assert_conserved(recorder.status(), offered=300)
+
+
+# -- the next batch is prepared while one is in flight
+
+
+class PreparingHandler(FencedHandler):
+    """Notes what it was asked to prepare, and while which batch."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.prepared: list[tuple[Batch, list[int] | None]] = []
+        self.handled: list[Batch] = []
+        self.in_flight: list[int] | None = None
+
+    async def prepare(self, batch: Batch) -> None:
+        self.prepared.append((batch, self.in_flight))
+
+    async def handle(self, batch: Batch) -> None:
+        self.in_flight = numbers(batch)
+        self.handled.append(batch)
+        await anyio.sleep(0.01)
+        await super().handle(batch)
+        self.in_flight = None
+
+
+async def test_the_next_batch_is_prepared_while_one_is_in_flight() -> None:
+    handler = PreparingHandler()
+
+    async with EventRecorder(handler, options=quickly(batch_rows=10)) as recorder:
+        recorder.record_many(Numbered(n) for n in range(50))
+        assert await recorder.flush(timeout=60)
+
+    assert handler.delivered == list(range(50))
+    assert [in_flight for _, in_flight in handler.prepared] == [list(range(n, n + 10)) for n in (0, 10, 20, 30)]
+    assert [batch for batch, _ in handler.prepared] == handler.handled[1:]
+    assert_conserved(recorder.status(), offered=50)
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+async def test_what_was_prepared_for_a_batch_that_fails_is_made_anew_or_used_rightly(failing: int) -> None:
+    acts = [lambda _: None] * failing
+    handler = PreparingHandler(
+        acts=[*acts, raising(TransientError("down")), raising(TransientError("down"))],
+        always=refusing({7, 23, 24}, lambda: PermanentError("never")),
+        after_commit=[*acts, raising(TransientError("looked failed"))],
+    )
+    recorder = EventRecorder(options=quickly(batch_rows=10))
+    recorder.register(handler, name="preparing", types=["a", "c"])
+
+    async with recorder:
+        recorder.record_many(Numbered(n, kind="abc"[n % 3]) for n in range(200))
+        assert await recorder.flush(timeout=600)
+
+    assert handler.delivered == [n for n in range(200) if n % 3 != 1 and n not in {23, 24}]
+    assert_conserved(recorder.status(), offered=200)
+
+
+async def test_what_prepare_raises_is_met_again_by_handle() -> None:
+    class Failing(PreparingHandler):
+        async def prepare(self, batch: Batch) -> None:
+            raise ZeroDivisionError
+
+    handler = Failing()
+
+    async with EventRecorder(handler, options=quickly(batch_rows=10)) as recorder:
+        recorder.record_many(Numbered(n) for n in range(50))
+        assert await recorder.flush(timeout=60)
+
+    assert handler.delivered == list(range(50))
+
+
+async def test_reading_ahead_never_passes_over_what_is_open() -> None:
+    """A filtered or forfeited range behind a batch in flight is settled only after that batch."""
+    release = anyio.Event()
+
+    class Stuck(PreparingHandler):
+        async def handle(self, batch: Batch) -> None:
+            await release.wait()
+            await super().handle(batch)
+
+    handler, fast = Stuck(), ScriptedHandler()
+    recorder = EventRecorder(options=quickly(queue_events=40, batch_rows=5))
+    recorder.register(handler, name="stuck", types=["a"])
+    recorder.register(fast, name="fast")
+
+    async with recorder:
+        for n in range(200):
+            recorder.record(Numbered(n, kind="a" if n < 8 or n > 150 else "b"))
+            await anyio.sleep(0.05)
+            assert recorder.status().is_balanced
+            assert recorder.status().subscriptions["stuck"].scanned == 0
+        release.set()
+        await anyio.sleep(10)
+
+    assert fast.delivered == list(range(200))
+    part = recorder.status().subscriptions["stuck"]
+    assert len(handler.delivered) + part.dropped.get("overflow", 0) == 8 + 49
+    assert_conserved(recorder.status(), offered=200)
 
 
 # -- destinations that keep their checkpoint
