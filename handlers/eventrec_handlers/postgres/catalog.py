@@ -1,0 +1,159 @@
+"""The tables of events: what they are, what they lack, and making what is missing.
+
+DDL runs in short transactions of its own, one for each table, under an advisory lock and a lock timeout. (Measured:
+concurrent CREATE … IF NOT EXISTS fails in three ways; COPY and then ALTER in one transaction deadlocks.) A transaction
+that makes things waits for one table and holds no other, so it cannot deadlock with those that write.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from eventrec_handlers._sql import TablePlan, plan_table, quoted
+from eventrec_handlers.postgres.columns import REQUIRED
+from eventrec_handlers.postgres.own import making
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    import asyncpg
+
+    from eventrec_handlers._sql import SchemaMode, Wanted
+    from eventrec_handlers.postgres.own import Place
+
+MOST_COLUMNS: Final = 1_600
+"""PostgreSQL's own bound on the columns of a table, those included that were dropped."""
+
+RESERVED: Final = "eventrec_"
+"""What no table of an event may start with."""
+
+_SYSTEM_COLUMNS: Final = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
+_KINDS: Final = {
+    "v": "view",
+    "m": "materialized view",
+    "i": "index",
+    "I": "index",
+    "S": "sequence",
+    "f": "foreign table",
+    "c": "type",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What stands under a name: a "table", something else, or nothing (None); and the columns of a table.
+
+    `columns` are name to type as `format_type` spells it, `numbers` name to (number of the column, oid of its type).
+    """
+
+    kind: str | None = None
+    oid: int = 0
+    columns: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    dropped: int = 0
+
+    def identities(self, columns: Sequence[str]) -> Iterator[tuple[int, int, int]]:
+        """What identifies each of `columns`: table, column, type."""
+        return ((self.oid, *self.numbers[name]) for name in columns)
+
+
+async def read_tables(connection: asyncpg.Connection, place: Place, names: Collection[str]) -> dict[str, Table]:
+    """What stands under each of `names`. To be asked for in a transaction."""
+    holdable = [name for name in names if len(name.encode()) <= place.longest_name]
+    found = await connection.fetch(
+        "SELECT c.relname::text AS name, c.relkind::text AS kind, c.oid::bigint AS oid, a.attname::text AS column,"
+        " a.attnum::int AS number, a.atttypid::bigint AS type, a.attisdropped AS dropped,"
+        " format_type(a.atttypid, a.atttypmod) || CASE a.attgenerated WHEN '' THEN '' ELSE ' generated' END AS declared"
+        " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0"
+        " WHERE n.nspname::text = $1 AND c.relname = ANY ($2::text[]::name[])"
+        # A type that belongs to no table takes the name too; one that is made beside a type, an array of it, gives way.
+        " UNION ALL SELECT t.typname::text, 'c', 0, NULL, NULL, NULL, NULL, NULL"
+        " FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace"
+        " WHERE n.nspname::text = $1 AND t.typname = ANY ($2::text[]::name[]) AND t.typrelid = 0 AND t.typcategory <> 'A'"
+        " ORDER BY number",
+        place.namespace,
+        holdable,
+    )
+    tables = dict.fromkeys(names, Table())
+    for name in holdable:
+        mine = [row for row in found if row["name"] == name]
+        if mine:
+            columns = [row for row in mine if row["column"] is not None and not row["dropped"]]
+            tables[name] = Table(
+                kind=_KINDS.get(mine[0]["kind"], "table"),
+                oid=mine[0]["oid"],
+                columns={row["column"]: _spelled(row["declared"]) for row in columns},
+                numbers={row["column"]: (row["number"], row["type"]) for row in columns},
+                dropped=sum(row["dropped"] is True for row in mine),
+            )
+    return tables
+
+
+def _spelled(declared: str) -> str:
+    """A text of limited length takes the same fields as one that is not; what is too long, the server refuses."""
+    return (
+        "text" if declared.startswith("character varying") and not declared.endswith(("]", "generated")) else declared
+    )
+
+
+def plan(table: Table, name: str, wanted: Wanted, place: Place, *, schema: SchemaMode, max_columns: int) -> TablePlan:
+    """What `table`, called `name`, needs before rows with the `wanted` columns fit, and what will never fit."""
+    longest = place.longest_name
+    if name.startswith(RESERVED):
+        return TablePlan(refused_table=f"names that start with {RESERVED} are reserved")
+    if (size := len(name.encode())) > longest:
+        return TablePlan(refused_table=f"its name has {size} bytes, and PostgreSQL holds {longest}")
+    if table.kind not in (None, "table"):
+        return TablePlan(refused_table=f"its name is taken: {table.kind}")
+    impossible: dict[str, str] = {}
+    for column, _ in wanted:
+        if (size := len(column.encode())) > longest:
+            impossible[column] = f"its name has {size} bytes, and PostgreSQL holds {longest}"
+        elif column in _SYSTEM_COLUMNS:
+            impossible[column] = "PostgreSQL has a column of this name in every table"
+    found = plan_table(
+        None if table.kind is None else table.columns,
+        [(column, kind) for column, kind in wanted if column not in impossible],
+        required=REQUIRED,
+        schema=schema,
+        max_columns=min(max_columns, MOST_COLUMNS - table.dropped),
+    )
+    if impossible and found.refused_table is None:
+        return TablePlan(create=found.create, add=found.add, refused={**found.refused, **impossible})
+    return found
+
+
+def statements(place: Place, table: str, needs: TablePlan) -> Iterator[str]:
+    """The statements that do what `needs` asks for."""
+    name = place.named(table)
+    if needs.create is not None:
+        columns = ", ".join(
+            f"{quoted(column)} {declared}{' NOT NULL' * (column in REQUIRED)}" for column, declared in needs.create
+        )
+        yield f"CREATE TABLE {name} ({columns})"
+        # The server gives it a name: one that is free, and not cut off in a way that collides.
+        yield f"CREATE INDEX ON {name} (type, timestamp DESC)"
+    if needs.add:
+        added = ", ".join(f"ADD COLUMN {quoted(column)} {declared}" for column, declared in needs.add)
+        yield f"ALTER TABLE {name} {added}"
+
+
+async def make(
+    connection: asyncpg.Connection,
+    place: Place,
+    table: str,
+    shapes: Sequence[Wanted],
+    *,
+    schema: SchemaMode,
+    max_columns: int,
+) -> Table:
+    """Make what `table` lacks for rows of every one of `shapes`, as it stands once nobody else makes anything."""
+    async with making(connection, place):
+        for wanted in shapes:
+            found = (await read_tables(connection, place, [table]))[table]
+            needs = plan(found, table, wanted, place, schema=schema, max_columns=max_columns)
+            for statement in statements(place, table, needs):
+                await connection.execute(statement)
+        return (await read_tables(connection, place, [table]))[table]

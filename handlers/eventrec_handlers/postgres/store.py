@@ -1,0 +1,188 @@
+"""One batch into the database: what its tables lack, then its rows and the checkpoint in one transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+
+from eventrec import FencedError, PermanentError
+from eventrec_handlers._sql import Refusals
+from eventrec_handlers.postgres import own
+from eventrec_handlers.postgres.catalog import Table, make, plan, read_tables
+from eventrec_handlers.postgres.copy import Copy, Rows
+from eventrec_handlers.postgres.errors import brief, errors_translated, is_permanent, is_stale, line_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from eventrec import Batch, ColumnSchema
+    from eventrec_handlers._sql import SchemaMode, TablePlan
+    from eventrec_handlers.postgres.own import Place
+
+ROUNDS: Final = 5
+"""How often a batch starts anew because others have changed the tables meanwhile."""
+
+_MOST: Final = 10_000
+"""Remembered at once: types and tables made from user input must not fill the memory."""
+
+
+class Store:
+    """Writes batches, and remembers the tables it writes to. `where` is how errors call the database."""
+
+    def __init__(self, where: str, *, schema: SchemaMode, max_columns: int) -> None:
+        self.written: set[str] = set()
+        """The tables that rows have gone to."""
+        self._where = where
+        self._schema: SchemaMode = schema
+        self._max_columns = max_columns
+        self._tables: dict[str, Table] = {}
+        self._plans: dict[tuple[str, Sequence[ColumnSchema]], TablePlan] = {}
+
+    def forget(self) -> None:
+        """The tables may have changed: read them anew."""
+        self.written = set()
+        self._tables = {}
+        self._plans = {}
+
+    async def store(self, connection: asyncpg.Connection, place: Place, batch: Batch) -> bool:
+        """Write `batch` whole, or nothing of it; False: others have changed the tables all the time.
+
+        Raises:
+            PermanentError: Records cannot be stored; it names those that are known to be at fault.
+            FencedError: The checkpoint is not where the batch starts.
+            asyncpg.PostgresError: What else the server says. Nothing was written, but the transaction may be open.
+        """
+        if max(len(self._tables), len(self._plans)) >= _MOST:
+            self.forget()
+        parts = [Rows.of(request) for request in batch.row_inserts(id_form="bytes") if request.rows]
+        for _ in range(ROUNDS):
+            refusals = Refusals()
+            tables = await self._known(connection, place, {part.table for part in parts})
+            plans = [self._plan(place, part, tables[part.table]) for part in parts]
+            for part, needs in zip(parts, plans, strict=True):
+                part.refuse(needs, refusals)
+            refusals.raise_if_any(len(batch))
+            lacking = {part.table for part, needs in zip(parts, plans, strict=True) if not needs.is_ready}
+            if lacking:
+                await self._make(connection, place, [part for part in parts if part.table in lacking])
+                continue
+            copies = _copies(parts, plans, refusals)
+            try:
+                if await self._write(connection, place, batch, copies, _guard(copies, tables), refusals):
+                    self.written |= tables.keys()
+                    return True
+            except asyncpg.PostgresError as exc:
+                if not is_stale(exc):
+                    raise
+            await connection.execute("ROLLBACK")
+            self.forget()
+        return False
+
+    # -- tables
+
+    async def _known(self, connection: asyncpg.Connection, place: Place, names: set[str]) -> dict[str, Table]:
+        unknown = names - self._tables.keys()
+        known = {name: self._tables[name] for name in names - unknown}
+        if unknown:
+            async with connection.transaction(isolation="read_committed"):
+                found = await read_tables(connection, place, unknown)
+            self._learn(found)
+            known |= found
+        return known
+
+    def _learn(self, tables: Mapping[str, Table]) -> None:
+        self._tables.update(tables)
+        self._plans = {key: known for key, known in self._plans.items() if key[0] not in tables}
+
+    def _plan(self, place: Place, part: Rows, table: Table) -> TablePlan:
+        key = (part.table, part.request.schema)
+        found = self._plans.get(key)
+        if found is None:
+            found = self._plans[key] = plan(
+                table, part.table, part.wanted, place, schema=self._schema, max_columns=self._max_columns
+            )
+        return found
+
+    async def _make(self, connection: asyncpg.Connection, place: Place, parts: Sequence[Rows]) -> None:
+        """Make what the tables of `parts` lack. What goes wrong here is never a record's fault."""
+        with errors_translated(self._where, makes_tables=True):
+            for table in dict.fromkeys(part.table for part in parts):
+                shapes = [part.wanted for part in parts if part.table == table]
+                made = await make(connection, place, table, shapes, schema=self._schema, max_columns=self._max_columns)
+                self._learn({table: made})
+
+    # -- rows
+
+    async def _write(
+        self,
+        connection: asyncpg.Connection,
+        place: Place,
+        batch: Batch,
+        copies: Sequence[Copy],
+        guard: str,
+        refusals: Refusals,
+    ) -> bool:
+        """The transaction; False, and it is still open: a table is not what we took it for.
+
+        Its last statement moves the checkpoint, or changes nothing where that is not at the batch's start.
+        """
+        await connection.execute(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on;"
+            f" SET LOCAL lock_timeout = {place.lock_timeout}"
+        )
+        for copy in copies:
+            try:
+                await connection.copy_to_table(
+                    copy.table, source=copy, columns=copy.columns, schema_name=place.namespace, format="binary"
+                )
+            except asyncpg.PostgresError as exc:
+                refusals.raise_if_any(len(batch))
+                if is_permanent(exc):
+                    raise self._refusal(exc, copy, len(batch)) from exc
+                raise
+            refusals.raise_if_any(len(batch))
+        moved = await connection.execute(own.acknowledgement(place, batch, guard))
+        if moved != "UPDATE 1":
+            stands = await own.next_offset(connection, place, batch.log_id, batch.subscription)
+            if stands == batch.start:
+                return False
+            raise FencedError(f"{self._where}: the checkpoint stands at {stands}, the batch starts at {batch.start}")
+        await connection.execute("COMMIT")
+        return True
+
+    def _refusal(self, exc: asyncpg.PostgresError, copy: Copy, records: int) -> PermanentError:
+        line = line_of(exc, copy.table)
+        offset = None if line is None else copy.offset(line)
+        reason = f"table {copy.table!r} refuses it: {brief(exc)}"
+        if offset is None:
+            return PermanentError(f"{self._where}: {reason}")
+        return PermanentError(
+            f"1 of {records} records cannot be stored; at offset {offset}: {reason}", records={offset: reason}
+        )
+
+
+def _copies(parts: Sequence[Rows], plans: Sequence[TablePlan], refusals: Refusals) -> list[Copy]:
+    """As few as there are tables and sets of columns: types that differ in nothing else are written together."""
+    copies: dict[tuple[str, ...], Copy] = {}
+    for part, needs in zip(parts, plans, strict=True):
+        taken = part.taken(needs)
+        key = (part.table, *(part.wanted[i][0] for i in taken))
+        if key in copies:
+            copies[key].join(part, taken)
+        else:
+            copies[key] = Copy(part, taken, refusals)
+    return list(copies.values())
+
+
+def _guard(copies: Sequence[Copy], tables: Mapping[str, Table]) -> str:
+    """A condition: every column is still of the type that its fields were made for.
+
+    A binary COPY does not notice a column that has become another type of the same length: 1 as a bigint is a moment of
+    the year 2000 as a timestamptz. Once a COPY has begun, nobody can change its table any more.
+    """
+    known = [f"({a},{b},{c})" for copy in copies for a, b, c in tables[copy.table].identities(copy.columns)]
+    return (
+        f"{len(known)} = (SELECT count(*) FROM pg_attribute WHERE NOT attisdropped"  # noqa: S608 - numbers
+        f" AND (attrelid, attnum, atttypid) IN ({','.join(known)}))"
+    )
