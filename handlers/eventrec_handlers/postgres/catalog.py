@@ -7,6 +7,7 @@ that makes things waits for one table and holds no other, so it cannot deadlock 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -71,8 +72,8 @@ async def read_tables(connection: asyncpg.Connection, place: Place, names: Colle
         # A type that belongs to no table takes the name too; one that is made beside a type, an array of it, gives way.
         " UNION ALL SELECT t.typname::text, 'c', 0, NULL, NULL, NULL, NULL, NULL"
         " FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace"
-        " WHERE n.nspname::text = $1 AND t.typname = ANY ($2::text[]::name[]) AND t.typrelid = 0 AND t.typcategory <> 'A'"
-        " ORDER BY number",
+        " WHERE n.nspname::text = $1 AND t.typname = ANY ($2::text[]::name[])"
+        " AND t.typrelid = 0 AND t.typcategory <> 'A' ORDER BY number",
         place.namespace,
         holdable,
     )
@@ -93,9 +94,7 @@ async def read_tables(connection: asyncpg.Connection, place: Place, names: Colle
 
 def _spelled(declared: str) -> str:
     """A text of limited length takes the same fields as one that is not; what is too long, the server refuses."""
-    return (
-        "text" if declared.startswith("character varying") and not declared.endswith(("]", "generated")) else declared
-    )
+    return "text" if re.fullmatch(r"character varying(\(\d+\))?", declared) else declared
 
 
 def plan(table: Table, name: str, wanted: Wanted, place: Place, *, schema: SchemaMode, max_columns: int) -> TablePlan:

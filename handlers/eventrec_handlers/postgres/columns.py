@@ -1,4 +1,4 @@
-"""What each column type is stored as in PostgreSQL, and its value as a field of a binary COPY.
+r"""What each column type is stored as in PostgreSQL, and its value as a field of a binary COPY.
 
     column type                     stored as              holds
     BOOLEAN                         boolean
@@ -11,7 +11,7 @@
     BINARY                          bytea
     STRING, DICTIONARY              text                   without NUL; a `character varying` column takes it too
     DECIMAL128                      numeric                numeric(p,s) where precision and scale are declared
-    JSON, LIST, STRUCT              jsonb                  without \\u0000 and lone surrogates
+    JSON, LIST, STRUCT              jsonb                  without \u0000 and lone surrogates
     VECTOR                          real[]
     DATE                            date                   4713 BC to 5874897
     DATETIME, TIMESTAMP_SECOND …    timestamptz            4713 BC to 294276, microseconds: finer is cut off
@@ -20,9 +20,9 @@
     INTERVAL_DAY_TIME               interval               an exact time: 24 hours are not 1 day
     INTERVAL_MONTH_DAY_NANO         interval               months, days, microseconds: finer is cut off
 
-The base columns: `id uuid`, `type text`, `timestamp timestamptz`, `payload jsonb`, and `context jsonb` where a record has
-one. PostgreSQL has no type for nanoseconds, so an event's timestamp is kept to the microsecond, as everything that reads
-a timestamptz expects; events of one microsecond are still in their order by `id`, within one log.
+The base columns: `id uuid`, `type text`, `timestamp timestamptz`, `payload jsonb`, and `context jsonb` where a record
+has one. PostgreSQL has no type for nanoseconds, so an event's timestamp is kept to the microsecond, as everything that
+reads a timestamptz expects; events of one microsecond are still in their order by `id`, within one log.
 
 The formats are those of PostgreSQL's `…_recv` functions (src/backend/utils/adt), behind the length of each field.
 """
@@ -178,21 +178,23 @@ def _real_array(value: Sequence[float]) -> bytes:
 
 # -- what jsonb cannot hold although it is JSON -----------------------------------------------------------------------
 
+_HIGH, _LOW = range(0xD800, 0xDC00), range(0xDC00, 0xE000)
 _ESCAPE: Final = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+_LONE: Final = "it holds a lone surrogate, which no text of PostgreSQL can"
 
 
 def json_refusal(value: bytes) -> str | None:
-    """Why jsonb cannot hold the JSON text `value`; None where escapes are no reason. Ask where there is a `\\u`."""
+    """Why jsonb cannot hold the JSON text `value`; None where no escape of a character is a reason."""
     high_until = -1
     for escape in _ESCAPE.finditer(value):
         code = -1 if escape[1] is None else int(escape[1], 16)
-        is_low = 0xDC00 <= code <= 0xDFFF
+        is_low = code in _LOW
         if is_low != (high_until == escape.start()) or (high_until >= 0 and not is_low):
-            return "it holds a lone surrogate, which no text of PostgreSQL can"
-        high_until = escape.end() if 0xD800 <= code <= 0xDBFF else -1
+            return _LONE
+        high_until = escape.end() if code in _HIGH else -1
         if code == 0:
             return "it holds a NUL character (\\u0000), which no text of PostgreSQL can"
-    return "it holds a lone surrogate, which no text of PostgreSQL can" if high_until >= 0 else None
+    return _LONE if high_until >= 0 else None
 
 
 # -- the table --------------------------------------------------------------------------------------------------------

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-import asyncpg
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    import asyncpg
 
     from eventrec_handlers.postgres.own import Place
 
@@ -72,8 +72,8 @@ class Expiry:
 
 
 def _delete(place: Place, table: str, ttl: float) -> str:
-    # The index begins with the type, so each type is looked up by itself; and the types are found by leaping from one to
-    # the next in that index, not by reading it.
+    # The index begins with the type, so each type is looked up by itself; and the types are found by leaping from one
+    # to the next in that index, not by reading it.
     name = place.named(table)
     return (
         f"WITH RECURSIVE kinds AS ((SELECT type FROM {name} ORDER BY type LIMIT 1)"  # noqa: S608 - quoted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -38,20 +39,21 @@ class Portal:
         tasks: list[asyncio.Task[T]] = []
 
         def over(_: object) -> None:
-            try:
+            with suppress(trio.RunFinishedError):  # nobody waits any more
                 token.run_sync_soon(done.set)
-            except trio.RunFinishedError:  # nobody waits any more
-                pass
 
         def start() -> None:
             tasks.append(self._loop.create_task(job()))
             tasks[0].add_done_callback(over)
 
+        def cancel() -> None:
+            tasks[0].cancel()  # which `start` has put there, though perhaps only just now
+
         self._loop.call_soon_threadsafe(start)
         try:
             await done.wait()
         except BaseException:
-            self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+            self._loop.call_soon_threadsafe(cancel)
             with anyio.CancelScope(shield=True):
                 await done.wait()
             if not tasks[0].cancelled():

@@ -69,7 +69,7 @@ class Store:
                 continue
             copies = _copies(parts, plans, refusals)
             try:
-                if await self._write(connection, place, batch, copies, _guard(copies, tables), refusals):
+                if await self._write(connection, place, batch, copies, guard=_guard(copies, tables), refusals=refusals):
                     self.written |= tables.keys()
                     return True
             except asyncpg.PostgresError as exc:
@@ -120,6 +120,7 @@ class Store:
         place: Place,
         batch: Batch,
         copies: Sequence[Copy],
+        *,
         guard: str,
         refusals: Refusals,
     ) -> bool:
