@@ -182,7 +182,7 @@ def _guard(copies: Sequence[Copy], tables: Mapping[str, Table]) -> str:
     A binary COPY does not notice a column that has become another type of the same length: 1 as a bigint is a moment of
     the year 2000 as a timestamptz. Once a COPY has begun, nobody can change its table any more.
     """
-    known = [f"({a},{b},{c})" for copy in copies for a, b, c in tables[copy.table].identities(copy.columns)]
+    known = {f"({a},{b},{c})" for copy in copies for a, b, c in tables[copy.table].identities(copy.columns)}
     return (
         f"{len(known)} = (SELECT count(*) FROM pg_attribute WHERE NOT attisdropped"  # noqa: S608 - numbers
         f" AND (attrelid, attnum, atttypid) IN ({','.join(known)}))"
