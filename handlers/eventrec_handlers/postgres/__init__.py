@@ -296,6 +296,7 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
     async def _handle(self, batch: Batch) -> None:
         async with self._connected() as (connection, place):
             if not await self._store.store(connection, place, batch):
+                self._forget()
                 raise TransientError(f"{self._target}: others change the tables all the time")
             if self._expiry.is_due:
                 try:

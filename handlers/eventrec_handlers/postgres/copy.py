@@ -153,6 +153,11 @@ class Copy:
             line -= len(part.request.offsets)
         return None
 
+    async def look_through(self) -> None:
+        """Note every value that PostgreSQL cannot hold, and write nothing."""
+        async for _ in self:
+            pass
+
     def __aiter__(self) -> _Chunks:
         slices = [
             (part, start, taken) for part, taken in self._parts for start in range(0, len(part.request.rows), SLICE)

@@ -56,7 +56,7 @@ class Store:
         if max(len(self._tables), len(self._plans)) >= _MOST:
             self.forget()
         parts = [Rows.of(request) for request in batch.row_inserts(id_form="bytes") if request.rows]
-        for _ in range(ROUNDS):
+        for rounds_left in reversed(range(ROUNDS)):
             refusals = Refusals()
             tables = await self._known(connection, place, {part.table for part in parts})
             plans = [self._plan(place, part, tables[part.table]) for part in parts]
@@ -73,7 +73,7 @@ class Store:
                     self.written |= tables.keys()
                     return True
             except asyncpg.PostgresError as exc:
-                if not is_stale(exc):
+                if not is_stale(exc) or rounds_left == 0:
                     raise
             await connection.execute("ROLLBACK")
             self.forget()
@@ -132,17 +132,20 @@ class Store:
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on;"
             f" SET LOCAL lock_timeout = {place.lock_timeout}"
         )
-        for copy in copies:
+        for number, copy in enumerate(copies, 1):
             try:
                 await connection.copy_to_table(
                     copy.table, source=copy, columns=copy.columns, schema_name=place.namespace, format="binary"
                 )
             except asyncpg.PostgresError as exc:
-                refusals.raise_if_any(len(batch))
-                if is_permanent(exc):
+                if is_permanent(exc) and not refusals.reasons:
                     raise self._refusal(exc, copy, len(batch)) from exc
-                raise
-            refusals.raise_if_any(len(batch))
+                if not refusals.reasons:
+                    raise
+            if refusals.reasons:
+                for rest in copies[number:]:
+                    await rest.look_through()
+                refusals.raise_if_any(len(batch))
         moved = await connection.execute(own.acknowledgement(place, batch, guard))
         if moved != "UPDATE 1":
             stands = await own.next_offset(connection, place, batch.log_id, batch.subscription)
