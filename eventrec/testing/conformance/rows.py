@@ -1,0 +1,89 @@
+"""What a destination holds, compared with what it should hold, in words that say what went wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventrec.testing.conformance.harness import Delivered, HandlerHarness
+    from eventrec.testing.conformance.log import Log
+
+
+async def assert_holds(
+    harness: HandlerHarness, *logs: Log, end: int | None = None, copies: int = 1, may_double: bool = False
+) -> None:
+    """Assert that the destination holds `[0, end)` of each log `copies` times, whole, in order, and nothing else.
+
+    `may_double`: more copies will do, as long as they carry the same id.
+    """
+    expected = [row for log in logs for row in log.rows(0, end)]
+    compare(await harness.delivered(), expected, harness=harness, copies=copies, may_double=may_double)
+
+
+def compare(
+    found: Sequence[Delivered],
+    expected: Sequence[Delivered],
+    *,
+    harness: HandlerHarness,
+    copies: int = 1,
+    may_double: bool = False,
+) -> None:
+    """Assert that `found` is `expected`, each row `copies` times."""
+    counts = Counter(row.id for row in found)
+    wanted = {row.id: row for row in expected}
+    missing = [row for row in expected if counts[row.id] < copies]
+    doubled = [row for row in expected if counts[row.id] > copies]
+    foreign = [row for row in found if row.id not in wanted]
+    assert not missing, f"lost: {_brief(missing)} of {len(expected)} records did not arrive ({_where(missing, counts)})"
+    assert may_double or not doubled, f"doubled: {_brief(doubled)} of {len(expected)} arrived more often than once"
+    assert not foreign, f"made up: {_brief(foreign)} carry ids that no record has; ids must be those of the batch"
+    for row in found:
+        _assert_same(row, wanted[row.id], harness)
+    if "order" not in harness.lacks and copies == 1 and not may_double:
+        _assert_in_order(found, expected)
+
+
+def _assert_same(row: Delivered, record: Delivered, harness: HandlerHarness) -> None:
+    assert row.type == record.type, f"record {row.id}: its type is {record.type!r}, it arrived as {row.type!r}"
+    assert row.table == record.table, f"record {row.id}: its table is {record.table!r}, it arrived in {row.table!r}"
+    unit = harness.timestamp_unit
+    assert row.timestamp // unit == record.timestamp // unit, (
+        f"record {row.id}: its timestamp is {record.timestamp} ns, it arrived as {row.timestamp} ns"
+    )
+    if row.payload != record.payload:
+        assert harness.payloads == "value", f"payload changed from {record.payload!r:.200} to {row.payload!r:.200}"
+        assert _value(row.payload) == _value(record.payload), (
+            f"payload changed from {record.payload!r:.200} to {row.payload!r:.200}"
+        )
+    if "columns" not in harness.lacks:
+        there = {name: value for name, value in row.columns.items() if value is not None}
+        assert there == record.columns, f"record {row.id}: its columns are {record.columns}, they arrived as {there}"
+
+
+def _assert_in_order(found: Sequence[Delivered], expected: Sequence[Delivered]) -> None:
+    for table, kind in {(row.table, row.type) for row in expected}:
+        arrived = [row.id for row in found if (row.table, row.type) == (table, kind)]
+        in_order = [row.id for row in expected if (row.table, row.type) == (table, kind)]
+        assert arrived == in_order, f"out of order: in {table!r}, records of type {kind!r} arrived in another order"
+
+
+def numbers(found: Sequence[Delivered]) -> list[int]:
+    """The numbers in the payloads of `numbered` events, as they arrived."""
+    return [_value(row.payload)["n"] for row in found]
+
+
+def _value(payload: bytes) -> Any:
+    return msgspec.json.decode(payload)
+
+
+def _brief(rows: Sequence[Delivered]) -> str:
+    return f"{len(rows)} (the first: {rows[0].type!r} {rows[0].payload!r:.60})" if rows else "none"
+
+
+def _where(missing: Sequence[Delivered], counts: Counter[str]) -> str:
+    return f"they were there {sorted({counts[row.id] for row in missing})} times" if missing else ""

@@ -1,0 +1,13 @@
+"""All claims in one class: the one to subclass."""
+
+from __future__ import annotations
+
+from eventrec.testing.conformance.checkpoints import CheckpointClaims
+from eventrec.testing.conformance.delivery import DeliveryClaims
+from eventrec.testing.conformance.failures import FailureClaims
+from eventrec.testing.conformance.lifecycle import LifecycleClaims
+from eventrec.testing.conformance.recorders import RecorderClaims
+
+
+class HandlerConformance(DeliveryClaims, CheckpointClaims, FailureClaims, LifecycleClaims, RecorderClaims):
+    """Every claim about a handler. Subclass it under a name that pytest collects, with a fixture `harness`."""

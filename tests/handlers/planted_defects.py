@@ -1,0 +1,434 @@
+"""Handlers with one defect each. Not collected by itself: `test_conformance_bites.py` runs it, and expects red.
+
+`CAUGHT_BY` says for each defect the claims that must fail; others may.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import anyio
+import pytest
+
+from eventrec import Batch, BatchTooLargeError, PermanentError, TransientError
+from eventrec.testing.conformance import Claims, Delivered, HandlerConformance, HandlerHarness
+from eventrec.testing.conformance.model import Key, ModelDestination, ModelError, ModelHandler, ModelHarness, State
+
+CAUGHT_BY: dict[type[ModelHandler], set[str]] = {}
+ALL_ARE_LEFT: list[object] = []
+"""Keeps what a leaking handler leaks."""
+
+
+def caught_by(*claims: str) -> Callable[[type[ModelHandler]], type[ModelHandler]]:
+    """The claims that must turn red."""
+
+    def noted(handler: type[ModelHandler]) -> type[ModelHandler]:
+        CAUGHT_BY[handler] = set(claims)
+        return handler
+
+    return noted
+
+
+# -- arriving once
+
+
+@caught_by(
+    "test_overlapping_redelivery_leaves_each_record_once",
+    "test_repeated_batch_is_fenced",
+    "test_two_handlers_with_the_same_batch_store_it_once",
+    "test_commit_that_is_still_under_way_while_the_retry_arrives_stores_once",
+)
+class NoComparison(ModelHandler):
+    """Moves the checkpoint without looking where it stands."""
+
+    def move(self, state: State, batch: Batch) -> None:
+        state.next[self.key(batch.log_id, batch.subscription)] = batch.end
+
+
+@caught_by(
+    "test_commit_whose_answer_is_lost_is_transient_and_stored_once",
+    "test_recorder_survives_lost_answers",
+    "test_overlapping_redelivery_leaves_each_record_once",
+)
+class Autocommit(ModelHandler):
+    """Writes the rows in one transaction, and the checkpoint in the next."""
+
+    async def handle(self, batch: Batch) -> None:
+        rows = self.rows(batch)
+        with self.translated(batch):
+            await self.transact(lambda state: self.insert(state, rows))
+            await self.transact(lambda state: self.move(state, batch))
+
+
+@caught_by("test_commit_whose_answer_is_lost_is_transient_and_stored_once", "test_refused_batch_leaves_nothing_behind")
+class CheckpointFirst(ModelHandler):
+    """The checkpoint in a transaction before that of the rows."""
+
+    async def handle(self, batch: Batch) -> None:
+        rows = self.rows(batch)
+        with self.translated(batch):
+            await self.transact(lambda state: self.move(state, batch))
+            await self.transact(lambda state: self.insert(state, rows))
+
+
+@caught_by("test_cancelled_batch_is_whole_or_absent_and_the_handler_usable", "test_refused_batch_leaves_nothing_behind")
+class RowByRow(ModelHandler):
+    """A transaction for each record, each with its checkpoint."""
+
+    async def handle(self, batch: Batch) -> None:
+        with self.translated(batch):
+            for number, row in enumerate(self.rows(batch)):
+                await anyio.sleep(0.0001)
+                await self.transact(lambda state, row=row: self.insert(state, [row]))  # type: ignore[misc]
+                await self.transact(lambda state, at=batch.offsets[number] + 1: self._to(state, batch, at))  # type: ignore[misc]
+
+    def _to(self, state: State, batch: Batch, at: int) -> None:
+        state.next[self.key(batch.log_id, batch.subscription)] = at
+
+
+@caught_by("test_checkpoint_moves_to_the_end_of_the_range")
+class EndOfTheLastRecord(ModelHandler):
+    """Takes the last record plus one for the end of the range."""
+
+    def move(self, state: State, batch: Batch) -> None:
+        super().move(state, batch)
+        state.next[self.key(batch.log_id, batch.subscription)] = batch.offsets[-1] + 1
+
+
+@caught_by("test_checkpoints_are_kept_per_log_and_subscription", "test_two_subscriptions_on_one_table_get_a_copy_each")
+class OneCheckpointForAllNames(ModelHandler):
+    """Keeps one checkpoint a log, whoever subscribes."""
+
+    def key(self, log_id: UUID, subscription: str) -> Key:
+        return log_id, ""
+
+
+@caught_by("test_unknown_log_starts_where_it_is_told", "test_replaced_destination_has_another_id")
+class AlwaysFromZero(ModelHandler):
+    """Ignores where an unknown log is to start."""
+
+    async def resume(self, log_id: UUID, subscription: str, start: int) -> int:
+        return await super().resume(log_id, subscription, 0)
+
+
+@caught_by("test_checkpoint_outlives_the_handler", "test_restored_destination_says_so_and_takes_what_it_lost")
+class AnotherIdEachTime(ModelHandler):
+    """Makes up the destination's id whenever it is asked."""
+
+    async def destination_id(self) -> str:
+        return str(uuid4())
+
+
+@caught_by("test_replaced_destination_has_another_id")
+class NameOfTheHost(ModelHandler):
+    """Takes an address for an identity."""
+
+    async def destination_id(self) -> str:
+        return "localhost"
+
+
+@caught_by("test_checkpoint_outlives_the_handler", "test_restore_under_an_open_handler_is_noticed")
+class RemembersCheckpoints(ModelHandler):
+    """Believes itself rather than the destination."""
+
+    def __init__(self, destination: ModelDestination) -> None:
+        super().__init__(destination)
+        self.known: dict[Key, int] = {}
+
+    async def resume(self, log_id: UUID, subscription: str, start: int) -> int:
+        return self.known.setdefault(self.key(log_id, subscription), start)
+
+    def move(self, state: State, batch: Batch) -> None:
+        key = self.key(batch.log_id, batch.subscription)
+        state.next[key] = self.known.get(key, batch.start)
+        super().move(state, batch)
+        self.known[key] = batch.end
+
+
+@caught_by("test_retired_log_still_answers_resume")
+class ForgetsRetiredLogs(ModelHandler):
+    """Deletes the row of a finished log."""
+
+    async def retire(self, log_id: UUID, subscription: str, end: int) -> None:
+        self.destination.state.next.pop(self.key(log_id, subscription), None)
+
+
+@caught_by("test_repeated_batch_keeps_its_ids", "test_records_are_at_the_destination_when_handle_returns")
+class IdsOfItsOwn(ModelHandler):
+    """Gives every row a new id."""
+
+    def rows(self, batch: Batch) -> list[Delivered]:
+        return [replace(row, id=str(uuid4())) for row in super().rows(batch)]
+
+
+# -- arriving whole
+
+
+@caught_by("test_largest_batch_arrives", "test_recorder_delivers_every_event_once")
+class OneRecordDropped(ModelHandler):
+    """Loses the last record of a longer batch."""
+
+    def rows(self, batch: Batch) -> list[Delivered]:
+        rows = super().rows(batch)
+        return rows[:-1] if len(rows) > 10 else rows
+
+
+@caught_by("test_records_are_at_the_destination_when_handle_returns")
+class NotYetThere(ModelHandler):
+    """Returns as soon as the batch is in its own memory."""
+
+    def __init__(self, destination: ModelDestination) -> None:
+        super().__init__(destination)
+        self.waiting: list[Batch] = []
+
+    async def handle(self, batch: Batch) -> None:
+        for earlier in self.waiting:
+            await super().handle(earlier)
+        self.waiting = [batch]
+
+    async def close(self) -> None:
+        with suppress(TransientError):
+            for earlier in self.waiting:
+                await super().handle(earlier)
+        self.waiting = []
+        await super().close()
+
+
+@caught_by("test_records_of_several_batches_arrive_in_order")
+class Backwards(ModelHandler):
+    """Writes the newest record of a batch first."""
+
+    def rows(self, batch: Batch) -> list[Delivered]:
+        return super().rows(batch)[::-1]
+
+
+@caught_by("test_any_text_arrives_in_payload_and_type")
+class PlainAscii(ModelHandler):
+    """Drops what is not ASCII."""
+
+    def rows(self, batch: Batch) -> list[Delivered]:
+        return [replace(row, payload=row.payload.decode("ascii", "ignore").encode()) for row in super().rows(batch)]
+
+
+@caught_by("test_large_payload_arrives")
+class ShortPayloads(ModelHandler):
+    """Cuts payloads at 64 KiB."""
+
+    def rows(self, batch: Batch) -> list[Delivered]:
+        return [replace(row, payload=row.payload[:65_536]) for row in super().rows(batch)]
+
+
+@caught_by("test_timestamps_are_those_of_the_events")
+class TimeOfDelivery(ModelHandler):
+    """Stamps anew."""
+
+    def rows(self, batch: Batch) -> list[Delivered]:
+        return [replace(row, timestamp=time.time_ns()) for row in super().rows(batch)]
+
+
+@caught_by("test_several_tables_in_one_batch_arrive")
+class OneTable(ModelHandler):
+    """Puts everything where the first record goes."""
+
+    def rows(self, batch: Batch) -> list[Delivered]:
+        rows = super().rows(batch)
+        return [replace(row, table=rows[0].table) for row in rows]
+
+
+@caught_by("test_columns_that_come_later_arrive")
+class ColumnsOfTheFirstBatch(ModelHandler):
+    """Never looks again which columns there are."""
+
+    def __init__(self, destination: ModelDestination) -> None:
+        super().__init__(destination)
+        self.columns: set[str] | None = None
+
+    def rows(self, batch: Batch) -> list[Delivered]:
+        rows = super().rows(batch)
+        if self.columns is None:
+            self.columns = {name for row in rows for name in row.columns}
+        known = self.columns
+        return [replace(row, columns={k: v for k, v in row.columns.items() if k in known}) for row in rows]
+
+
+# -- calling failures by their names
+
+
+@caught_by("test_outage_between_batches_is_transient", "test_outage_at_open_is_transient")
+class RawDriverError(ModelHandler):
+    """Lets the driver's errors out as they are."""
+
+    def meaning(self, exc: ModelError, batch: Batch | None) -> Exception:
+        return exc
+
+
+@caught_by("test_outage_between_batches_is_transient")
+class FailureSwallowed(ModelHandler):
+    """Logs and goes on."""
+
+    async def handle(self, batch: Batch) -> None:
+        with suppress(TransientError):
+            await super().handle(batch)
+
+
+@caught_by("test_outage_between_batches_is_transient")
+class OutageCalledPermanent(ModelHandler):
+    """Sets an outage's records aside."""
+
+    def meaning(self, exc: ModelError, batch: Batch | None) -> Exception:
+        meant = super().meaning(exc, batch)
+        return PermanentError(str(exc)) if isinstance(meant, TransientError) else meant
+
+
+@caught_by("test_outage_between_batches_is_transient", "test_recorder_survives_outages")
+class NeverConnectsAgain(ModelHandler):
+    """Waits for somebody to close and open it."""
+
+    async def transact(self, change: Callable[[State], None]) -> None:
+        if self.connection is None:
+            raise ModelError("unreachable")
+        await super().transact(change)
+
+
+@caught_by("test_poison_alone_is_permanent", "test_poison_goes_alone_and_its_neighbours_arrive")
+class PoisonCalledTransient(ModelHandler):
+    """Tries for ever what will never pass."""
+
+    def meaning(self, exc: ModelError, batch: Batch | None) -> Exception:
+        return TransientError(str(exc)) if exc.code == "refused" else super().meaning(exc, batch)
+
+
+@caught_by("test_poison_goes_alone_and_its_neighbours_arrive")
+class PoisonTakesItsNeighbours(ModelHandler):
+    """Names the whole batch."""
+
+    def meaning(self, exc: ModelError, batch: Batch | None) -> Exception:
+        if exc.code == "refused" and batch is not None:
+            return PermanentError(str(exc), records=dict.fromkeys(batch.offsets, str(exc)))
+        return super().meaning(exc, batch)
+
+
+@caught_by("test_poison_alone_is_permanent")
+class PoisonByItsIndex(ModelHandler):
+    """Names the row's number where the offset is asked for: right in the first batch, wrong from then on."""
+
+    def meaning(self, exc: ModelError, batch: Batch | None) -> Exception:
+        if exc.code == "refused" and exc.row is not None:
+            return PermanentError(str(exc), records={exc.row + 1: str(exc)})
+        return super().meaning(exc, batch)
+
+
+@caught_by("test_poison_alone_is_permanent")
+class PoisonSkipped(ModelHandler):
+    """Leaves out what is refused, and tells nobody."""
+
+    def insert(self, state: State, rows: Sequence[Delivered]) -> None:
+        super().insert(state, [row for row in rows if row.type != "poison"])
+
+
+@caught_by("test_batch_that_is_too_large_is_named_so_and_its_records_arrive_alone")
+class TooLargeCalledPermanent(ModelHandler):
+    """Sets good records aside for their number."""
+
+    def meaning(self, exc: ModelError, batch: Batch | None) -> Exception:
+        meant = super().meaning(exc, batch)
+        return PermanentError(str(exc)) if isinstance(meant, BatchTooLargeError) else meant
+
+
+@caught_by("test_refused_credentials_pause_at_open", "test_rights_taken_away_meanwhile_pause")
+class PauseCalledTransient(ModelHandler):
+    """Knocks at a locked door at full speed."""
+
+    def meaning(self, exc: ModelError, batch: Batch | None) -> Exception:
+        return TransientError(str(exc)) if exc.code == "forbidden" else super().meaning(exc, batch)
+
+
+# -- being a guest
+
+
+@caught_by("test_closing_is_always_allowed")
+class ClosesOnce(ModelHandler):
+    """Cannot be closed twice."""
+
+    async def close(self) -> None:
+        if self.connection is None:
+            raise RuntimeError("not open")
+        await super().close()
+
+
+@caught_by("test_nothing_is_left_after_close", "test_cancelled_open_leaves_nothing_and_may_be_repeated")
+class LeavesAThread(ModelHandler):
+    """Starts one at each open, and none ends."""
+
+    async def open(self) -> None:
+        await super().open()
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+
+@caught_by("test_nothing_is_left_after_close")
+class LeavesASocket(ModelHandler):
+    """Connects, and never disconnects."""
+
+    async def open(self) -> None:
+        await super().open()
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+        ALL_ARE_LEFT.append(listener)
+
+
+@caught_by("test_loop_is_never_blocked")
+class BlocksTheLoop(ModelHandler):
+    """A driver that waits."""
+
+    async def handle(self, batch: Batch) -> None:
+        time.sleep(0.15)  # noqa: ASYNC251 - the defect
+        await super().handle(batch)
+
+
+@caught_by("test_cancellation_ends_handle_soon")
+class CannotBeCancelled(ModelHandler):
+    """Finishes what it has begun, however long it takes."""
+
+    async def handle(self, batch: Batch) -> None:
+        with anyio.CancelScope(shield=True):
+            if len(batch) >= 1_000:
+                await anyio.sleep(2)
+            await super().handle(batch)
+
+
+@caught_by("test_batch_cancelled_by_its_task_is_whole_or_absent_and_the_handler_usable")
+class BrokenByCancellation(ModelHandler):
+    """A connection on which an answer is still outstanding is used again."""
+
+    def __init__(self, destination: ModelDestination) -> None:
+        super().__init__(destination)
+        self.is_busy = False
+
+    async def transact(self, change: Callable[[State], None]) -> None:
+        if self.is_busy:
+            raise ModelError("another operation is in progress")
+        self.is_busy = True
+        await anyio.sleep(0.001)
+        await super().transact(change)
+        self.is_busy = False
+
+
+def _suite_of(handler: type[ModelHandler]) -> type:
+    """Those claims of the suite that must catch `handler`."""
+
+    class Harness(ModelHarness):
+        handler_class = handler
+        patience = 3.0
+
+    @pytest.fixture
+    def harness(_: object) -> HandlerHarness:
+        return Harness()
+
+    claims = {name: getattr(HandlerConformance, name) for name in CAUGHT_BY[handler]}
+    return type(handler.__name__, (Claims,), {"harness": harness, **claims})
+
+
+for _handler in CAUGHT_BY:
+    globals()[f"Test{_handler.__name__}"] = _suite_of(_handler)

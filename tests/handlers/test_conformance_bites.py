@@ -1,0 +1,51 @@
+"""The suite is believed because each of these defects turns it red."""
+
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+pytestmark = [pytest.mark.handlers, pytest.mark.slow]
+
+PLANTED = Path(__file__).with_name("planted_defects.py")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What pytest says of the planted defects, each under the claims that must catch it, on asyncio."""
+    report = tmp_path_factory.mktemp("planted") / "report.xml"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--tb=no",
+        "--noconftest",
+        "-k",
+        "not trio",
+        f"--junitxml={report}",
+    ]
+    done = subprocess.run(
+        [*command, str(PLANTED)], cwd=PLANTED.parents[2], check=False, capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == 1, f"{done.stdout}\n{done.stderr}"
+    return report
+
+
+def test_each_planted_defect_is_caught_by_each_claim_that_must_catch_it(report: Path) -> None:
+    cases = ET.parse(report).getroot().iter("testcase")  # noqa: S314 - pytest's own
+
+    passed = [f"{case.get('classname')}.{case.get('name')}" for case in cases if not len(case)]
+
+    assert passed == []
+
+
+def test_planted_defects_are_many(report: Path) -> None:
+    cases = list(ET.parse(report).getroot().iter("testcase"))  # noqa: S314 - pytest's own
+
+    failed = {case.get("classname") for case in cases if case.find("failure") is not None}
+
+    assert len(failed) >= 30
+    assert failed == {case.get("classname") for case in cases}
