@@ -1,0 +1,175 @@
+"""Appends lines of JSON to files in a directory: for `jq`, for a log shipper, for whoever comes later.
+
+Effectively once: lines are synced before the sidecar `next`, replaced atomically, says that they count; what a crash
+leaves behind is cut off. A directory for each log and subscription, `<log id>/<name>/`: `place.py` tells what is in it,
+`lines.py` what a line holds. Several processes may share the directory, on a local file system; on Windows, where there
+is no lock, a log belongs to one process.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+from uuid import uuid4
+
+from anyio import CancelScope, CapacityLimiter, to_thread
+
+from eventrec import Batch, DestinationCheckpoints, EventHandler, HandlerURL, HandlerURLError
+from eventrec_handlers.jsonl.disk import Disk, errors_translated
+from eventrec_handlers.jsonl.lines import lines_of
+from eventrec_handlers.jsonl.place import LOCK_SECONDS, Place, Rotation, folder_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+    from uuid import UUID
+
+__all__ = ["JsonlHandler", "from_url"]
+
+T = TypeVar("T")
+
+ROTATE_BYTES: Final = 64 << 20
+DESTINATION: Final = "destination"
+
+
+def from_url(url: str) -> JsonlHandler:
+    """The handler for `jsonl:///relative/directory` or `jsonl:////absolute`; its keyword arguments are the options.
+
+    Raises:
+        HandlerURLError: It names no directory, an unknown option, or a value that is not allowed.
+    """
+    given = HandlerURL(url)
+    given.accept("rotate_bytes", "rotate_age", "fsync", parts=("host", "path"))
+    if given.host is not None or not given.path:
+        raise HandlerURLError(
+            "a jsonl URL is jsonl:///relative/directory, or with four slashes jsonl:////absolute/directory"
+        )
+    return JsonlHandler(
+        given.path,
+        rotate_bytes=given.integer("rotate_bytes", default=ROTATE_BYTES) or None,
+        rotate_age=given.seconds("rotate_age", default=0) or None,
+        fsync=given.boolean("fsync", default=True),
+    )
+
+
+class JsonlHandler(EventHandler, DestinationCheckpoints):
+    """Appends batches below the directory `path`, made if need be; a relative one counts from where it is constructed.
+
+    The file in use is left for a new one when it has `rotate_bytes` bytes, or is `rotate_age` seconds old, and the next
+    batch arrives; None: never. Files that were left may be taken away.
+
+    `fsync=False` leaves it to the system when bytes reach the disk: exact as long as the machine runs, whatever becomes
+    of the process; after a power cut the last batches may be missing or there twice, so it is at least once at best.
+
+    `disk` is the file system, `now` gives nanoseconds since the epoch.
+
+    Raises:
+        ValueError: `path` is empty, or a bound of the rotation is not positive.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        rotate_bytes: int | None = ROTATE_BYTES,
+        rotate_age: float | None = None,
+        fsync: bool = True,
+        disk: Disk | None = None,
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
+        if not os.fspath(path):
+            raise ValueError("path must name a directory")
+        if (rotate_bytes is not None and rotate_bytes <= 0) or (rotate_age is not None and rotate_age <= 0):
+            raise ValueError(f"rotate_bytes and rotate_age are positive, or None: got {rotate_bytes} and {rotate_age}")
+        self._path = Path(path).absolute()
+        self._disk = Disk(sync=fsync) if disk is None else disk
+        self._rotation = Rotation(rotate_bytes, None if rotate_age is None else int(rotate_age * 1e9))
+        self._now = now
+        # A native `task.cancel()` abandons a job in its thread; the lock is what the next one, and `close`, wait for.
+        self._lock = threading.Lock()
+        self._limiter: CapacityLimiter | None = None
+        self._places: dict[tuple[UUID, str], Place] = {}
+
+    def __repr__(self) -> str:
+        return f"<JsonlHandler {str(self._path)!r} {'closed' if self._limiter is None else 'open'}>"
+
+    @property
+    def checkpoints(self) -> Self:
+        return self
+
+    async def open(self) -> None:
+        """Make the directory, and give it an id.
+
+        Raises:
+            PauseError: It cannot be a directory of ours: no rights, or something else is in its place.
+            TransientError: The disk is full, or fails.
+        """
+        limiter = CapacityLimiter(1)
+        await self._run(self._id, limiter)
+        self._limiter = limiter
+
+    async def handle(self, batch: Batch) -> None:
+        await self._run(
+            lambda: self._place(batch.log_id, batch.subscription).append(
+                lines_of(batch), start=batch.start, end=batch.end
+            )
+        )
+
+    async def close(self) -> None:
+        """Wait for what is still being written."""
+        limiter, self._limiter = self._limiter, None
+        if limiter is not None:
+            with CancelScope(shield=True):
+                await self._run(self._places.clear, limiter)
+
+    async def destination_id(self) -> str:
+        return await self._run(self._id)
+
+    async def resume(self, log_id: UUID, subscription: str, start: int) -> int:
+        def begin() -> int:
+            self._id()  # the directory may have been replaced
+            return self._place(log_id, subscription).begin(start)
+
+        return await self._run(begin)
+
+    async def retire(self, log_id: UUID, subscription: str, end: int) -> None:
+        await self._run(lambda: self._place(log_id, subscription).retire(end))
+
+    # -- from here on everything runs in a worker thread, one job at a time
+
+    async def _run(self, job: Callable[[], T], limiter: CapacityLimiter | None = None) -> T:
+        limiter = limiter or self._limiter
+        if limiter is None:
+            raise RuntimeError(f"{self!r} is not open")
+        return await to_thread.run_sync(self._alone, job, limiter=limiter)
+
+    def _alone(self, job: Callable[[], T]) -> T:
+        with self._lock, errors_translated():
+            return job()
+
+    def _id(self) -> str:
+        path = self._path / DESTINATION
+        found = self._disk.read(path)
+        if found is None:
+            self._disk.make_directory(self._path)
+            with self._disk.locked(self._path / "lock", seconds=LOCK_SECONDS):
+                found = self._disk.read(path)
+                if found is None:  # the first of several
+                    found = str(uuid4()).encode()
+                    self._disk.replace(path, found)
+        return found.decode()
+
+    def _place(self, log_id: UUID, subscription: str) -> Place:
+        key = (log_id, subscription)
+        if key not in self._places:
+            self._places[key] = Place(
+                self._path / str(log_id) / folder_name(subscription),
+                subscription,
+                disk=self._disk,
+                rotation=self._rotation,
+                now=self._now,
+            )
+        return self._places[key]

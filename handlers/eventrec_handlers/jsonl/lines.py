@@ -1,0 +1,95 @@
+"""A batch as lines of JSON, one for each row, in the order of the log.
+
+    {"id":"…","type":"order_placed","timestamp":1709208000123456789,"table":"orders","payload":…,"context":…,"columns":…}
+
+    id          text; the same at every attempt
+    timestamp   nanoseconds since the epoch, UTC: more digits than a double holds
+    payload     the event's JSON, byte for byte, but for line breaks between its tokens, which become spaces
+    context     left out where there is none
+    columns     the extra columns, name to value, null where there is none; left out where the event has no columns
+
+A column's value is the plain form that `eventrec.column_types` documents; BINARY is base64; JSON, LIST and STRUCT are
+JSON as they are. An event of several rows is as many lines, which differ in `id` and `columns`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from eventrec import ColumnType, PermanentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from eventrec import Batch, ColumnSchema, RowInsertRequest
+
+_encode: Final = msgspec.json.Encoder().encode
+_check_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
+_JSON_TYPES: Final = frozenset({ColumnType.JSON, ColumnType.LIST, ColumnType.STRUCT})
+
+
+def lines_of(batch: Batch) -> bytes:
+    """The lines of `batch`, each with its line break.
+
+    Raises:
+        PermanentError: Payloads are no JSON; names each of those records.
+    """
+    refused: dict[int, str] = {}
+    lines = [line for request in batch.row_inserts() for line in _lines(request, refused)]
+    if refused:
+        offset, reason = next(iter(refused.items()))
+        raise PermanentError(
+            f"{len(refused)} of {len(batch)} records cannot be lines of JSON; at offset {offset}: {reason}",
+            records=refused,
+        )
+    lines.sort(key=lambda line: line[0])  # they come shape by shape; rows of one record keep their order
+    return b"".join(line for _, line in lines)
+
+
+def _lines(request: RowInsertRequest, refused: dict[int, str]) -> Iterator[tuple[int, bytes]]:
+    """Offset and line of each row that can be one; why others cannot goes into `refused`."""
+    has_context = len(request.schema) > _BASE and request.schema[_BASE].name == "context"
+    extra = request.schema[_BASE + has_context :]
+    kind, table = _encode(request.type), _encode(request.table)
+    for offset, row in zip(request.offsets, request.rows, strict=True):
+        id_, _, timestamp, payload = row[:_BASE]
+        why = _fault(payload)
+        if why is not None:
+            refused.setdefault(offset, why)
+            continue
+        context = row[_BASE] if has_context else None
+        parts = [
+            b'{"id":"%b","type":%b,"timestamp":%d,"table":%b,"payload":%b'
+            % (id_.encode(), kind, timestamp, table, payload)
+        ]
+        if context is not None:
+            parts.append(b',"context":' + context)
+        if extra:
+            parts.append(b',"columns":' + _encode(_columns(extra, row[_BASE + has_context :])))
+        line = b"".join(parts)
+        if b"\n" in line or b"\r" in line:  # none can be inside a string, so they stand between tokens
+            line = line.replace(b"\n", b" ").replace(b"\r", b" ")
+        yield offset, line + b"}\n"
+
+
+_BASE: Final = 4
+"""Id, type, timestamp, payload."""
+
+
+def _fault(payload: bytes) -> str | None:
+    """Why `payload` is no JSON text in UTF-8; None where it is. A received one has been seen by nobody yet."""
+    try:
+        _check_json(payload)
+        payload.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        return f"its payload is no JSON: {exc}"
+    return None
+
+
+def _columns(schema: tuple[ColumnSchema, ...], values: tuple[Any, ...]) -> dict[str, Any]:
+    return {
+        column.name: msgspec.Raw(value) if value is not None and column.type in _JSON_TYPES else value
+        for column, value in zip(schema, values, strict=True)
+    }
