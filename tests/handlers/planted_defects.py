@@ -3,6 +3,7 @@
 `CAUGHT_BY` says for each defect the claims that must fail; others may.
 """
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -162,6 +163,30 @@ class IdsOfItsOwn(ModelHandler):
 
     def rows(self, batch: Batch) -> list[Delivered]:
         return [replace(row, id=str(uuid4())) for row in super().rows(batch)]
+
+
+@caught_by("test_two_handlers_with_the_same_batch_store_it_once")
+class ComparesTooEarly(ModelHandler):
+    """Looks at the checkpoint in one transaction, and writes in the next."""
+
+    async def handle(self, batch: Batch) -> None:
+        rows = self.rows(batch)
+        with self.translated(batch):
+            await self.transact(lambda state: self.move(state.copy(), batch))
+            await self.transact(lambda state: self._write_anyway(state, batch, rows))
+
+    def _write_anyway(self, state: State, batch: Batch, rows: Sequence[Delivered]) -> None:
+        self.insert(state, rows)
+        state.next[self.key(batch.log_id, batch.subscription)] = batch.end
+
+
+@caught_by("test_batch_of_an_unknown_log_is_fenced")
+class TakesUnknownLogs(ModelHandler):
+    """Makes the checkpoint's row when a batch comes, whoever sends it."""
+
+    def move(self, state: State, batch: Batch) -> None:
+        state.next.setdefault(self.key(batch.log_id, batch.subscription), batch.start)
+        super().move(state, batch)
 
 
 # -- arriving whole
@@ -357,6 +382,34 @@ class ClosesOnce(ModelHandler):
         if self.connection is None:
             raise RuntimeError("not open")
         await super().close()
+
+
+@caught_by("test_handler_that_is_closed_and_opened_after_a_failure_goes_on")
+class OpensOnce(ModelHandler):
+    """Cannot be opened a second time."""
+
+    was_opened = False
+
+    async def open(self) -> None:
+        if self.was_opened:
+            raise RuntimeError("opened already")
+        self.was_opened = True
+        await super().open()
+
+
+@caught_by("test_one_object_serves_one_loop_after_another")
+class KeepsItsLoop(ModelHandler):
+    """Remembers the loop it was first used on."""
+
+    def __init__(self, destination: ModelDestination) -> None:
+        super().__init__(destination)
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    async def handle(self, batch: Batch) -> None:
+        if self.loop not in {None, asyncio.get_running_loop()}:
+            raise RuntimeError("attached to a different loop")
+        self.loop = asyncio.get_running_loop()
+        await super().handle(batch)
 
 
 @caught_by("test_nothing_is_left_after_close", "test_cancelled_open_leaves_nothing_and_may_be_repeated")
