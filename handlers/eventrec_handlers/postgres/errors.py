@@ -1,10 +1,11 @@
 """What PostgreSQL's errors mean for delivery, and which record one is about.
 
     SQLSTATE                                    means
-    08, 40, 53, 55, 57, 25, connection errors   transient; 25006 (read only): with new connections
+    08, 25, 40, 53, 55, 57, connection errors   transient; 25006 (read only): with new connections
     28, 3D000, 3F000, 42501, TLS not accepted   pause: somebody must act
     22, 23, 54 while rows are written           permanent: a record's fault
-    42P01, 42703, 42704, 0A000, 22P03, 42804    somebody changed the tables: look again, then transient
+    42P01, 42703, 42704, 42804, 0A000,
+    22P03, 08P01                                somebody changed the tables: look again, then transient
     anything while tables are made              transient, unless it means pause: never a record's fault
     the rest                                    unknown: left as it is
 
@@ -13,7 +14,6 @@ No error that leaves this handler has frames of the driver's connecting code, wh
 
 from __future__ import annotations
 
-import asyncio
 import re
 import ssl
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ _TRANSIENT: Final = ("08", "25", "40", "53", "55", "57")
 _PAUSE_CLASSES: Final = ("28",)
 _PAUSE: Final = frozenset({"3D000", "3F000", "42501"})
 _PERMANENT: Final = ("22", "23", "54")
-_STALE: Final = frozenset({"0A000", "22P03", "42703", "42704", "42804", "42P01"})
+_STALE: Final = frozenset({"08P01", "0A000", "22P03", "42703", "42704", "42804", "42P01"})
 
 
 def state(exc: BaseException) -> str:
@@ -43,7 +43,7 @@ def state(exc: BaseException) -> str:
 def is_stale(exc: BaseException) -> bool:
     """Whether it says that a table is not what we took it for.
 
-    22P03, a field of the wrong length, is one: the fields are right for the types that the table had.
+    22P03 and 08P01, a field that is too long or too short, are two of them: the fields fit the types that the table had.
     """
     return state(exc) in _STALE
 
@@ -65,7 +65,8 @@ def meaning(exc: Exception, where: str, *, makes_tables: bool = False) -> Except
         return PermanentError(said) if is_permanent(exc) else exc
     if isinstance(exc, (ssl.SSLCertVerificationError, asyncpg.exceptions.ClientConfigurationError)):
         return PauseError(said)
-    if isinstance(exc, (OSError, TimeoutError, asyncio.IncompleteReadError, asyncpg.InterfaceError)):
+    # The last one: a server's last words on an idle connection leave the driver in a state of which it complains.
+    if isinstance(exc, (OSError, TimeoutError, EOFError, asyncpg.InterfaceError, asyncpg.InternalClientError)):
         return TransientError(said)
     return exc
 
