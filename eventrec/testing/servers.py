@@ -8,6 +8,7 @@ from fixtures and tests that run no event loop.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -31,6 +32,9 @@ STARTING: Final = 30.0
 THROW_AWAY: Final = {"fsync": "off", "full_page_writes": "off", "max_connections": "60", "shared_buffers": "32MB"}
 """Settings of a server whose data nobody will miss: safe against its own death, not against that of the machine."""
 
+_HELD: Final = re.compile("pre-existing shared memory block|Address already in use")
+"""What a server says while the children of one that was killed are still dying."""
+
 
 class ServerError(Exception):
     """A server cannot be started; the message ends with the end of its own log."""
@@ -48,7 +52,7 @@ class PostgresServer:
 
     def __init__(self, *, settings: Mapping[str, str] = THROW_AWAY) -> None:
         self._bin = _postgres_binaries()
-        self._settings = dict(settings)
+        self.settings = dict(settings)
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.host = "127.0.0.1"
@@ -86,11 +90,13 @@ class PostgresServer:
             self._directory = self._initialised()
             self.port = free_port(self.host)
         deadline = time.monotonic() + STARTING
-        while not self.is_running or not self._answers():
-            if time.monotonic() > deadline:
+        self._process = self._process if self.is_running else self._spawned(self._directory)
+        while not self._answers():
+            last_words = self.log()[-2_000:]
+            if time.monotonic() > deadline or (not self.is_running and not _HELD.search(last_words)):
                 self.kill()
-                raise ServerError(f"PostgreSQL does not answer after {STARTING:.0f} s\n{self.log()[-2_000:]}")
-            if not self.is_running:  # also where the children of one that was killed still hold its memory
+                raise ServerError(f"PostgreSQL does not answer\n{last_words}")
+            if not self.is_running:
                 self._process = self._spawned(self._directory)
             time.sleep(0.02)
         return self
@@ -155,7 +161,7 @@ class PostgresServer:
 
     def _spawned(self, directory: Path) -> subprocess.Popen[bytes]:
         settings = {
-            **self._settings,
+            **self.settings,
             "listen_addresses": self.host,
             "port": str(self.port),
             "unix_socket_directories": str(directory),

@@ -208,6 +208,9 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
     # -- from here on everything runs on asyncio: on the caller's loop, or on that of the portal
 
     async def _run(self, job: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        if self._portal is None and is_trio():
+            raise RuntimeError(f"{self!r} is not open")
+
         async def bounded() -> T:
             with errors_translated(str(self._target)):
                 async with asyncio.timeout(self._timeout):
