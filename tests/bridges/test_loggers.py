@@ -1,0 +1,195 @@
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from eventrec import EventRecorder
+from eventrec._logging import get_logger
+from eventrec.bridges.loggers import RecordingHandler, RecordingProcessor
+from eventrec.testing.recorded import RecordedEvents
+
+
+@pytest.fixture
+def events() -> RecordedEvents:
+    return RecordedEvents()
+
+
+@pytest.fixture
+def logger(events: RecordedEvents) -> Iterator[logging.Logger]:
+    """A logger of the standard library whose lines are recorded."""
+    root, handler = logging.getLogger(), RecordingHandler(events.recorder)
+    root.addHandler(handler)
+    logger = logging.getLogger("shop.orders")
+    logger.setLevel(logging.INFO)
+    yield logger
+    root.removeHandler(handler)
+
+
+def alone(handler: logging.Handler) -> logging.Logger:
+    """A logger with this handler and no other."""
+    logger = logging.getLogger(f"alone.{id(handler)}")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    logger.handlers[:] = [handler]
+    return logger
+
+
+class TestLogging:
+    def test_line_becomes_an_event_with_its_arguments_and_extras(
+        self, events: RecordedEvents, logger: logging.Logger
+    ) -> None:
+        logger.info("order %d for %s", 7, "ada", extra={"total": 12.5, "customer": "ada"})
+
+        (event,) = events
+        assert (event.type, event.table) == ("logged", "events")
+        assert event.payload == {
+            "logger": "shop.orders",
+            "level": "info",
+            "message": "order 7 for ada",
+            "fields": {"total": 12.5, "customer": "ada"},
+        }
+
+    def test_time_is_that_of_the_line(self, events: RecordedEvents, logger: logging.Logger) -> None:
+        line = logging.makeLogRecord(
+            {"name": "x", "created": 1_700_000_000.25, "levelno": logging.INFO, "levelname": "INFO", "msg": "said"}
+        )
+
+        logger.handle(line)
+
+        assert events[0].timestamp == 1_700_000_000_250_000_000
+
+    def test_traceback_is_text(self, events: RecordedEvents, logger: logging.Logger) -> None:
+        try:
+            _ = dict[str, int]()["gone"]
+        except KeyError:
+            logger.exception("failed")
+
+        assert events[0].payload["exception"].startswith("Traceback (most recent call last):")
+        assert events[0].payload["exception"].endswith("KeyError: 'gone'")
+
+    def test_what_json_cannot_say_is_recorded_as_it_looks(self, events: RecordedEvents, logger: logging.Logger) -> None:
+        class Hostile:
+            def __repr__(self) -> str:
+                raise RuntimeError
+
+        logger.warning("odd", extra={"a": {b"\0"}, "b": Hostile(), "c": float("nan"), "d": "x" * 5_000})
+
+        fields = events[0].payload["fields"]
+        assert (fields["a"], fields["b"], fields["c"], len(fields["d"])) == ("{b'\\x00'}", "a Hostile", "nan", 5_000)
+
+    def test_our_own_loggers_are_left_out(self, events: RecordedEvents, logger: logging.Logger) -> None:
+        get_logger("eventrec.delivery").warning("delivery interrupted")
+        logging.getLogger("eventrec").error("ours")
+        logging.getLogger("eventrecorder").error("somebody else's")
+
+        assert [event.payload["message"] for event in events] == ["somebody else's"]
+
+    def test_recorder_in_trouble_does_not_record_its_own_complaints(
+        self, events: RecordedEvents, logger: logging.Logger
+    ) -> None:
+        recorder = EventRecorder()
+        handler = RecordingHandler(recorder)
+        logging.getLogger().addHandler(handler)
+        try:
+            with recorder.sync():
+                recorder.record(object())  # type: ignore[arg-type]
+                logger.info("after")
+        finally:
+            logging.getLogger().removeHandler(handler)
+
+        assert recorder.status().offered == 2
+        assert recorder.status().appended == 1
+
+    def test_level_and_filters_hold(self, events: RecordedEvents) -> None:
+        handler = RecordingHandler(events.recorder, level="WARNING", table="lines")
+        handler.addFilter(lambda line: "secret" not in line.getMessage())
+        logger = alone(handler)
+
+        logger.info("too low")
+        logger.warning("a secret")
+        logger.warning("kept")
+
+        assert [(event.payload["message"], event.table) for event in events] == [("kept", "lines")]
+
+    def test_line_that_cannot_be_formatted_disturbs_nobody(
+        self, events: RecordedEvents, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(logging, "raiseExceptions", False)
+        said = alone(RecordingHandler(events.recorder))
+
+        said.info("%d", "no number")
+        said.info("fine")
+
+        assert [event.payload["message"] for event in events] == ["fine"]
+
+    def test_it_holds_no_lock_while_it_records(self, events: RecordedEvents) -> None:
+        handler = RecordingHandler(events.recorder)
+        said = alone(handler)
+        handler.acquire()  # as another thread would that is interrupted in the middle
+
+        thread = threading.Thread(target=said.info, args=("said",), daemon=True)
+        thread.start()
+        thread.join(5)
+        handler.release()
+
+        assert [event.payload["message"] for event in events] == ["said"]
+
+
+class TestStructlog:
+    def processed(self, events: RecordedEvents, **fields: Any) -> dict[str, Any]:
+        processor = RecordingProcessor(events.recorder)
+        given = dict(fields)
+        assert processor(None, "info", given) is given
+        assert given == fields, "the event goes on as it was"
+        payload: dict[str, Any] = events[-1].payload
+        return payload
+
+    def test_event_becomes_an_event(self, events: RecordedEvents) -> None:
+        payload = self.processed(events, event="placed", logger="shop", level="warning", order=7)
+
+        assert payload == {"logger": "shop", "level": "warning", "message": "placed", "fields": {"order": 7}}
+
+    def test_level_is_that_of_the_method_where_nobody_added_one(self, events: RecordedEvents) -> None:
+        assert self.processed(events, event="x")["level"] == "info"
+
+    @pytest.mark.parametrize("how", ["exception", "true", "triple", "text"])
+    def test_each_way_to_give_an_exception(self, events: RecordedEvents, how: str) -> None:
+        try:
+            _ = dict[str, int]()["gone"]
+        except KeyError as exc:
+            ways: dict[str, dict[str, Any]] = {
+                "exception": {"exc_info": exc},
+                "true": {"exc_info": True},
+                "triple": {"exc_info": (type(exc), exc, None)},
+                "text": {"exception": "Traceback: KeyError: 'gone'"},
+            }
+            payload = self.processed(events, event="x", **ways[how])
+
+        assert payload["exception"].endswith("KeyError: 'gone'")
+        assert "fields" not in payload
+
+    def test_no_exception_is_none(self, events: RecordedEvents) -> None:
+        assert "exception" not in self.processed(events, event="x", exc_info=False)
+        assert "exception" not in self.processed(events, event="x", exc_info=True)
+
+    def test_our_own_loggers_are_left_out(self, events: RecordedEvents) -> None:
+        processor = RecordingProcessor(events.recorder)
+
+        processor(logging.getLogger("eventrec.intake"), "info", {"event": "ours"})
+        processor(None, "info", {"event": "ours", "logger": "eventrec"})
+
+        assert list(events) == []
+
+    def test_it_works_in_a_chain(self, events: RecordedEvents) -> None:
+        logger = structlog.wrap_logger(
+            structlog.PrintLogger(),
+            processors=[RecordingProcessor(events.recorder), lambda *_: (_ for _ in ()).throw(structlog.DropEvent)],
+        )
+
+        logger.bind(user="u").error("failed", code=3)
+
+        assert events[0].payload["fields"] == {"user": "u", "code": 3}
+        assert events[0].payload["level"] == "error"
