@@ -68,7 +68,8 @@ IDLE = """
 import sys
 
 def test_nothing_was_loaded_that_nobody_asked_for():
-    assert not {"eventrec.testing.recorded", "eventrec.testing.conformance", "eventrec.testing.proxy"} & set(sys.modules)
+    rooms = {"recorded", "conformance", "proxy"}
+    assert not {f"eventrec.testing.{room}" for room in rooms} & set(sys.modules)
 """
 
 
