@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -15,8 +14,8 @@ from eventrec.testing.account import assert_conserved
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from eventrec import Event, Eventable
-    from eventrec.record import Encoder, Entry, Reason
+    from eventrec.intake import Cell
+    from eventrec.record import Entry, Reason
 
 R = TypeVar("R", bound=EventRecorder)
 
@@ -111,38 +110,20 @@ class Conservation:
 
 
 class _Telling(EventRecorder):
-    """Tells of every entry it takes."""
+    """Tells of every entry that its intake takes."""
 
     def __init__(self, note: Callable[[Entry], None], options: EventRecorderOptions | None) -> None:
         super().__init__(options=options)
         self.register(_Nowhere(), name="recorded_events")
-        self._note = note
-        self._encoder: Any = _Remembering(self._encoder)
+        take = self._offer
 
-    def record(self, event: Event | Eventable) -> bool:
-        taken = super().record(event)
-        if taken:
-            self._note(self._encoder.entry)
-        return taken
+        def offer(cell: Cell, entry: Entry) -> Reason | None:
+            refused = take(cell, entry)
+            if refused is None:
+                note(entry)
+            return refused
 
-
-class _Remembering:
-    """An encoder that remembers its last entry, for each thread."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-        self._last = threading.local()
-
-    @property
-    def entry(self) -> Entry:
-        entry: Entry = self._last.entry
-        return entry
-
-    def encode(self, event: object) -> Entry | Reason:
-        entry = self._encoder.encode(event)
-        if not isinstance(entry, str):
-            self._last.entry = entry
-        return entry
+        self._offer = offer
 
 
 class _Nowhere(EventHandler):

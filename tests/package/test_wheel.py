@@ -49,11 +49,22 @@ def test_every_public_name_is_there_in_a_bare_environment(bare_python: Path) -> 
     assert missing.split() == []
 
 
-def test_every_handler_of_the_entry_points_is_importable(bare_python: Path) -> None:
+def test_a_handler_is_importable_or_says_which_extra_it_lacks(bare_python: Path) -> None:
     loaded = run(
         bare_python,
         "from importlib.metadata import entry_points\n"
-        "for point in entry_points(group='eventrec.handlers'): print(point.name, callable(point.load()))",
+        "from eventrec import HandlerURLError, handler_from_url\n"
+        "for point in entry_points(group='eventrec.handlers'):\n"
+        "    try: print(point.name, callable(point.load()))\n"
+        "    except ImportError:\n"
+        "        try: handler_from_url(point.name + '://127.0.0.1/x')\n"
+        "        except HandlerURLError as exc: print(point.name, 'eventrec[postgres]' in str(exc))",
     )
 
-    assert sorted(loaded.splitlines()) == ["memory True", "sqlite True"]
+    assert sorted(loaded.splitlines()) == [
+        "jsonl True",
+        "memory True",
+        "postgres True",
+        "postgresql True",
+        "sqlite True",
+    ]

@@ -143,9 +143,7 @@ def _tasks() -> set[Any]:
         return set()
 
 
-async def test_encoding_gives_the_loop_its_turn(
-    handler: PostgresHandler, event: Events, batch: Batches
-) -> None:
+async def test_encoding_gives_the_loop_its_turn(handler: PostgresHandler, event: Events, batch: Batches) -> None:
     given = batch(*(event({"n": n, "text": "x" * 200}) for n in range(1_000)))
     late: list[float] = []
 

@@ -203,5 +203,7 @@ async def test_two_subscriptions_on_one_table_store_two_copies(database: Any) ->
             recorder.record(Numbered(number))
         assert await recorder.flush(timeout=10)
 
-    assert database.rows("SELECT count(*), count(DISTINCT id), count(DISTINCT payload) FROM events") == [(200, 100, 100)]
+    assert database.rows("SELECT count(*), count(DISTINCT id), count(DISTINCT payload) FROM events") == [
+        (200, 100, 100)
+    ]
     assert_conserved(recorder.status(), offered=100)

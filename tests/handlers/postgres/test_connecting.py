@@ -199,7 +199,9 @@ def encrypted(guarded: PostgresServer, tmp_path_factory: pytest.TempPathFactory)
     if shutil.which("openssl") is None:
         pytest.skip("openssl is missing: apt install openssl")
     directory = tmp_path_factory.mktemp("tls")
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    )
     files = ["-keyout", directory / "key", "-out", directory / "crt"]
     subprocess.run([*command.split(), *files], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -70,9 +70,7 @@ async def test_revoked_right_pauses_until_it_is_granted_again(
         with pytest.raises(PauseError, match=r"permission denied for schema public"):
             await limited.handle(batch(event(3, into="new"), start=3))
         with pytest.raises(PauseError, match=r"must be owner of table events"):
-            await limited.handle(
-                batch(event(3, columns=[ColumnSchema("a", ColumnType.INT64)], values=(3,)), start=3)
-            )
+            await limited.handle(batch(event(3, columns=[ColumnSchema("a", ColumnType.INT64)], values=(3,)), start=3))
         await limited.close()
 
     assert stored(database) == ["0", "1", "2"]

@@ -22,9 +22,7 @@ def stored(database: Any, table: str = "events") -> list[str]:
     return [payload for (payload,) in database.rows(f"SELECT payload FROM {table} ORDER BY id")]  # noqa: S608
 
 
-async def test_what_is_older_than_the_ttl_is_deleted(
-    opened: Any, database: Any, event: Events, batch: Batches
-) -> None:
+async def test_what_is_older_than_the_ttl_is_deleted(opened: Any, database: Any, event: Events, batch: Batches) -> None:
     handler = await opened(database.url(), ttl=3_600)
     now = time.time_ns()
 

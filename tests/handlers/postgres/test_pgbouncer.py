@@ -50,9 +50,7 @@ def pooled(database: Any, tmp_path: Path) -> Iterator[str]:
     process.wait(10)
 
 
-async def test_many_handlers_share_two_connections(
-    pooled: str, database: Any, event: Events, batch: Batches
-) -> None:
+async def test_many_handlers_share_two_connections(pooled: str, database: Any, event: Events, batch: Batches) -> None:
     batches = 10
 
     async def deliver(number: int) -> None:
@@ -71,7 +69,9 @@ async def test_many_handlers_share_two_connections(
         for number in range(6):
             tasks.start_soon(deliver, number)
 
-    assert database.rows("SELECT count(*), count(DISTINCT id), count(DISTINCT payload) FROM events") == [(600, 600, 100)]
+    assert database.rows("SELECT count(*), count(DISTINCT id), count(DISTINCT payload) FROM events") == [
+        (600, 600, 100)
+    ]
     assert len(database.declared()) == 4 + 2 * batches
     assert database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
 

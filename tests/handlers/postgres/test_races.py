@@ -49,9 +49,7 @@ async def test_handlers_that_make_the_same_tables_and_columns_at_once(
                 event(writer, into=f"t{(n * (writer + 1)) % tables}", columns=columns, values=(turn,) * turn)
                 for n in range(1, tables)
             ]
-            await handler.handle(
-                batch(*events, event(writer, into="t0"), start=turn * tables, log_id=log_id)
-            )
+            await handler.handle(batch(*events, event(writer, into="t0"), start=turn * tables, log_id=log_id))
         await handler.close()
 
     async with anyio.create_task_group() as tasks:
@@ -71,9 +69,7 @@ async def test_table_that_another_program_makes_meanwhile_is_used_the_next_time(
 ) -> None:
     # Others do not know our lock.
     other = database.session()
-    database.run(
-        other.execute("BEGIN; CREATE TABLE events (id uuid, type text, timestamp timestamptz, payload jsonb)")
-    )
+    database.run(other.execute("BEGIN; CREATE TABLE events (id uuid, type text, timestamp timestamptz, payload jsonb)"))
     raised = []
 
     async def attempt() -> None:

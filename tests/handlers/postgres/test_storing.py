@@ -101,17 +101,13 @@ async def test_one_batch_may_hold_many_tables_and_shapes(
     assert database.rows("SELECT payload, c3, c33 FROM t3 ORDER BY id") == [("3", 3, None), ("33", None, 33)]
 
 
-async def test_largest_record_is_stored(
-    handler: PostgresHandler, database: Any, event: Events, batch: Batches
-) -> None:
+async def test_largest_record_is_stored(handler: PostgresHandler, database: Any, event: Events, batch: Batches) -> None:
     await handler.handle(batch(event("é" * (1 << 19)), event(2)))
 
     assert database.rows("SELECT length(payload::text) FROM events ORDER BY id") == [((1 << 19) + 2,), (1,)]
 
 
-async def test_id_that_a_record_brings_with_it_is_kept(
-    handler: PostgresHandler, database: Any, batch: Batches
-) -> None:
+async def test_id_that_a_record_brings_with_it_is_kept(handler: PostgresHandler, database: Any, batch: Batches) -> None:
     own = UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
 
     await handler.handle(batch(ReceivedEvent("received", b"1", id=own.bytes)))

@@ -86,7 +86,9 @@ async def test_each_column_type_is_stored_as_documented(
     schema = [ColumnSchema(f"c{i}", kind) for i, (kind, *_) in enumerate(CONVERSIONS)]
     values = tuple(value for _, value, *_ in CONVERSIONS)
 
-    await handler.handle(batch(event(columns=schema, values=values), event(columns=schema, values=(None,) * len(values))))
+    await handler.handle(
+        batch(event(columns=schema, values=values), event(columns=schema, values=(None,) * len(values)))
+    )
 
     full, empty = (row[4:] for row in database.rows("SELECT * FROM events ORDER BY id"))
     assert list(database.declared().values())[4:] == [kind for _, _, kind, _ in CONVERSIONS]
@@ -230,7 +232,9 @@ async def test_payload_that_jsonb_cannot_hold_is_refused_alone_without_bisecting
     assert database.rows("SELECT payload FROM events") == [("1",)]
 
 
-@pytest.mark.parametrize("payload", [rb'"\ud83d\ude00 \\u0000 \\\\u0000 \u00e9"', rb'"\\ud800"', rb'{"\u0001":"\ud83d\ude00"}'])
+@pytest.mark.parametrize(
+    "payload", [rb'"\ud83d\ude00 \\u0000 \\\\u0000 \u00e9"', rb'"\\ud800"', rb'{"\u0001":"\ud83d\ude00"}']
+)
 async def test_payload_with_other_escapes_is_stored(
     handler: PostgresHandler, database: Any, batch: Batches, payload: bytes
 ) -> None:
