@@ -9,7 +9,7 @@ from eventrec.registry import resolve_url
 from eventrec_handlers.memory import MemoryHandler
 from eventrec_handlers.sqlite import SqliteHandler
 
-SECRET = "hunter2"  # noqa: S105 - what must not be shown
+SECRET = "hunter2"
 
 
 @pytest.fixture

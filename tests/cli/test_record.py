@@ -21,7 +21,7 @@ def commits(count: int) -> list[str]:
 
 def rows(database: Path, table: str = "events") -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(database)) as connection:
-        return connection.execute(f'SELECT type, timestamp, payload FROM "{table}" ORDER BY timestamp').fetchall()  # noqa: S608
+        return connection.execute(f'SELECT type, timestamp, payload FROM "{table}" ORDER BY timestamp').fetchall()
 
 
 def test_every_line_is_stored_once_with_its_own_time(eventrec: Run, tmp_path: Path) -> None:

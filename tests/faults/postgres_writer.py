@@ -45,7 +45,8 @@ class Written(Event):
         return (tuple((self.number, str(self.number), {"n": self.number})[n % 3] for n in range(self.turn)),)
 
 
-async def main(url: str, writer: int, types: int, turns: int, events: int) -> None:
+async def main(url: str, *counts: int) -> None:
+    writer, types, turns, events = counts
     options = EventRecorderOptions(batch_rows=97, flush_interval=0.02, queue_events=100_000)
     async with EventRecorder(PostgresHandler(url), options=options) as recorder:
         number = 0

@@ -122,7 +122,7 @@ def test_processes_with_growing_columns_lose_and_double_nothing(
     tables = server.execute("SELECT tablename FROM pg_tables WHERE tablename ~ '^(own|shared)_'").splitlines()
     assert len(tables) == types // 2 + 2
     union = " UNION ALL ".join(
-        f"SELECT id, type, payload, to_jsonb(t) - '{{id,type,timestamp,payload}}'::text[] AS extra FROM {table} t"  # noqa: S608
+        f"SELECT id, type, payload, to_jsonb(t) - '{{id,type,timestamp,payload}}'::text[] AS extra FROM {table} t"
         for table in tables
     )
     all_ = f"FROM ({union}) AS every"

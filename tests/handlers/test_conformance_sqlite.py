@@ -44,7 +44,7 @@ class SqliteHarness(HandlerHarness):
             tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             for (table,) in tables:
                 if not table.startswith("eventrec_"):
-                    cursor = connection.execute(f'SELECT * FROM "{table}" ORDER BY rowid')  # noqa: S608 - the tests' own names
+                    cursor = connection.execute(f'SELECT * FROM "{table}" ORDER BY rowid')
                     names = [description[0] for description in cursor.description]
                     found += [_delivered(table, dict(zip(names, row, strict=True))) for row in cursor]
         return found

@@ -483,7 +483,7 @@ def test_eight_processes_share_one_file_from_empty_with_growing_columns(path: Pa
     ]
     # Each row has its number in its payload and in the column that was new when it was written.
     columns = [name for (name,) in rows(path, "SELECT name FROM pragma_table_info('events') WHERE cid > 3")]
-    found = rows(path, f"SELECT payload, coalesce({', '.join(columns)}) FROM events")  # noqa: S608 - our own names
+    found = rows(path, f"SELECT payload, coalesce({', '.join(columns)}) FROM events")
     assert all(int(payload) == value for payload, value in found)
     assert len(columns) == 8 + 8 * 4
     assert rows(path, "SELECT next FROM eventrec_checkpoints ORDER BY log_id") == [(count,) for count in sent]

@@ -43,7 +43,7 @@ def state(exc: BaseException) -> str:
 def is_stale(exc: BaseException) -> bool:
     """Whether it says that a table is not what we took it for.
 
-    22P03 and 08P01, a field that is too long or too short, are two of them: the fields fit the types that the table had.
+    22P03 and 08P01, a field too long or too short, are two of them: the fields fit the types that the table had.
     """
     return state(exc) in _STALE
 

@@ -56,7 +56,8 @@ class Database:
         return dict(
             self.rows(
                 "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute a JOIN pg_class c"
-                " ON c.oid = attrelid WHERE relname = $1::text::name AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+                " ON c.oid = attrelid WHERE relname = $1::text::name AND attnum > 0 AND NOT attisdropped"
+                " ORDER BY attnum",
                 table,
             )
         )

@@ -46,7 +46,7 @@ async def test_a_batch_before_resume_is_fenced(
 
 
 @pytest.mark.parametrize("name", ["it's", "a\\", "\\'; DROP TABLE eventrec_checkpoints; --", "é 🎉", "$1"])
-async def test_any_subscription_name_has_its_own_row(
+async def test_any_subscription_name_has_its_own_row(  # noqa: PLR0917 - fixtures, by name
     handler: PostgresHandler, database: Any, event: Events, batch: Batches, log_id: UUID, name: str
 ) -> None:
     await handler.resume(log_id, name, 40)

@@ -165,7 +165,7 @@ async def test_closed_handler_says_so(database: Any, event: Events, batch: Batch
     await handler.open()
     await handler.close()
 
-    with pytest.raises(RuntimeError, match="closed.* is not open"):
+    with pytest.raises(RuntimeError, match=r"closed.* is not open"):
         await handler.handle(batch(event(1)))
 
 
@@ -202,7 +202,7 @@ def encrypted(guarded: PostgresServer, tmp_path_factory: pytest.TempPathFactory)
     command = (
         "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
     )
-    files = ["-keyout", directory / "key", "-out", directory / "crt"]
+    files = ["-keyout", str(directory / "key"), "-out", str(directory / "crt")]
     subprocess.run([*command.split(), *files], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(directory / "crt", directory / "key")
@@ -305,7 +305,7 @@ async def test_tls_is_as_strict_as_the_url_asks_for(guarded: PostgresServer, enc
     assert await is_encrypted()
     assert await is_encrypted(sslmode="require")
     assert await is_encrypted(sslmode="verify-full", sslrootcert=certificate)
-    other = ssl.get_default_verify_paths().cafile
+    other: str | None = ssl.get_default_verify_paths().cafile
     if other is not None and Path(other).exists():
         with pytest.raises(PauseError, match="certificate verify failed"):
             await is_encrypted(sslmode="verify-full", sslrootcert=other)

@@ -120,7 +120,7 @@ async def test_read_only_database_is_left_for_new_connections(
     await handler.close()
     await handler.open()
 
-    with pytest.raises(TransientError, match="read-only transaction .25006"):
+    with pytest.raises(TransientError, match=r"read-only transaction .25006"):
         await handler.handle(batch(event(1), start=1))
     with pytest.raises(TransientError, match="read-only transaction"):
         await handler.resume(log_id, "tested", 0)
@@ -165,7 +165,7 @@ async def test_connection_that_is_cut_during_a_batch_leaves_nothing_of_it(
     async with anyio.create_task_group() as tasks:
         with table_locked(database):
             tasks.start_soon(_cut, database)
-            with pytest.raises(TransientError, match="57P01|connection"):
+            with pytest.raises(TransientError, match=r"57P01|connection"):
                 await handler.handle(batch(event(1), start=1))
     assert await handler.resume(log_id, "tested", 0) == 1
     await handler.handle(batch(event(1), start=1))
@@ -223,7 +223,7 @@ async def test_full_house_is_transient(opened: Any, handler: PostgresHandler, da
     with role(database, "ALL ON ALL TABLES IN SCHEMA public") as name:
         database.execute(f"ALTER ROLE {name} CONNECTION LIMIT 0")
 
-        with pytest.raises(TransientError, match="too many connections for role .*53300"):
+        with pytest.raises(TransientError, match=r"too many connections for role .*53300"):
             await PostgresHandler(database.url(name)).open()
 
 
@@ -270,7 +270,7 @@ async def test_column_retyped_by_another_is_never_written_as_what_it_was(  # noq
 
     database.execute(f"ALTER TABLE events ALTER COLUMN a TYPE {becomes}")
 
-    with pytest.raises(PermanentError, match="column 'a' of table 'events' cannot take .* the table declares it"):
+    with pytest.raises(PermanentError, match=r"column 'a' of table 'events' cannot take .* the table declares it"):
         await handler.handle(batch(valued, event(2), start=1))
     await handler.handle(batch(event(2), start=1))
     assert stored(database) == ["1", "2"]
@@ -293,8 +293,8 @@ async def test_whatever_goes_wrong_while_tables_are_made_is_no_records_fault(
     handler: PostgresHandler, database: Any, event: Events, batch: Batches
 ) -> None:
     database.execute(
-        "CREATE FUNCTION no() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now' USING ERRCODE = '23505';"
-        " END $$",
+        "CREATE FUNCTION no() RETURNS event_trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE 'not now' USING ERRCODE = '23505'; END $$",
         "CREATE EVENT TRIGGER t ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION no()",
     )
 

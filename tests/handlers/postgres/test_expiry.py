@@ -19,7 +19,7 @@ HOUR = 3_600 * 1_000_000_000
 
 
 def stored(database: Any, table: str = "events") -> list[str]:
-    return [payload for (payload,) in database.rows(f"SELECT payload FROM {table} ORDER BY id")]  # noqa: S608
+    return [payload for (payload,) in database.rows(f"SELECT payload FROM {table} ORDER BY id")]
 
 
 async def test_what_is_older_than_the_ttl_is_deleted(opened: Any, database: Any, event: Events, batch: Batches) -> None:

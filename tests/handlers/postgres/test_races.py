@@ -57,7 +57,7 @@ async def test_handlers_that_make_the_same_tables_and_columns_at_once(
             tasks.start_soon(deliver, writer)
 
     assert database.tables() == {f"t{n}" for n in range(tables)}
-    assert sum(n for table in database.tables() for ((n,),) in [database.rows(f"SELECT count(*) FROM {table}")]) == (  # noqa: S608
+    assert sum(n for table in database.tables() for ((n,),) in [database.rows(f"SELECT count(*) FROM {table}")]) == (
         writers * turns * tables
     )
     assert list(database.declared("t1"))[4:] == [f"c{n}" for n in range(turns - 1)]

@@ -222,7 +222,7 @@ async def test_payload_that_jsonb_cannot_hold_is_refused_alone_without_bisecting
     handler: PostgresHandler, database: Any, event: Events, batch: Batches, payload: bytes, why: str
 ) -> None:
     many = [event(n, kind=f"k{n % 3}") for n in range(SLICE + 20)]
-    many[-7] = ReceivedEvent("received", payload)  # type: ignore[call-overload]
+    many[-7] = ReceivedEvent("received", payload)
 
     with pytest.raises(PermanentError, match=why) as caught:
         await handler.handle(batch(*many))
@@ -250,9 +250,9 @@ async def test_constraints_of_ones_own_name_the_record(
     await handler.handle(batch(event(0)))
     database.execute("CREATE UNIQUE INDEX ON events (payload)", "ALTER TABLE events ADD CHECK (type <> 'never')")
 
-    with pytest.raises(PermanentError, match="duplicate key value violates unique constraint .*23505") as twice:
+    with pytest.raises(PermanentError, match=r"duplicate key value violates unique constraint .*23505") as twice:
         await handler.handle(batch(*(event(n) for n in (1, 2, 3, 2, 4)), start=1))
-    with pytest.raises(PermanentError, match="violates check constraint .*23514") as never:
+    with pytest.raises(PermanentError, match=r"violates check constraint .*23514") as never:
         await handler.handle(batch(event(1), event(2, kind="never"), event(3), start=1))
     database.execute("ALTER TABLE events ADD COLUMN owner text NOT NULL DEFAULT 'me'")
     await handler.handle(batch(event(1), start=1))
