@@ -153,5 +153,5 @@ def _delivered(table: str, row: dict[str, Any]) -> Delivered:
 
 class TestPostgresHandler(HandlerConformance):
     @pytest.fixture
-    def harness(self, postgres_server: PostgresServer) -> HandlerHarness:  # noqa: F811 - a fixture
+    def harness(self, postgres_server: PostgresServer) -> HandlerHarness:
         return PostgresHarness(postgres_server)

@@ -88,13 +88,24 @@ class Disk:
                 file.seek(at)
             try:
                 self._write_all(file.fileno(), content)
+                self._sync(file.fileno(), path)
             except OSError:
-                with suppress(OSError):  # else it is cut before the next batch is written
+                with suppress(OSError):  # else `cut` will
                     file.truncate(at)
                 raise
-            self._sync(file.fileno(), path)
         if not at:
             self.sync_directory(path.parent)
+
+    def cut(self, path: Path, at: int) -> None:
+        """Cut the file to `at` bytes, where it is there and longer."""
+        try:
+            if path.stat().st_size <= at:
+                return
+        except FileNotFoundError:
+            return
+        with path.open("r+b", buffering=0) as file:
+            file.truncate(at)
+            self._sync(file.fileno(), path)
 
     def replace(self, path: Path, content: bytes) -> None:
         """Put a file with `content` at `path`, at once: who reads it sees the old one or the new one."""

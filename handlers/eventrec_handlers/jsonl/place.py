@@ -6,8 +6,8 @@
     lock                          held while something is written
 
 Lines are appended and synced first, then `next` is replaced: it alone says what was delivered. Bytes past `length` are
-what a crash, or a failure, has left; they are cut off before the next batch is written. Files other than the current
-one may be taken away at any time, `next` never.
+what a crash, or a failure, has left; they are cut off at the next `resume`, and before anything else is written. Files
+other than the current one may be taken away at any time, `next` never.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ class Place:
             if stands is None:
                 stands = Next(subscription=self._subscription, next=start)
                 self._write(stands)
+            self._cut(stands)
         return stands.next
 
     def append(self, lines: bytes, *, start: int, end: int) -> None:
@@ -104,6 +105,7 @@ class Place:
                 raise FencedError(f"{self._path}: next is {where}, the batch starts at {start}")
             now = self._now()
             if self._rotation.is_due(stands, now) or stands.file == self._distrusted:
+                self._cut(stands)  # nobody will look at it again
                 stands = msgspec.structs.replace(stands, file=f"{start:020}.jsonl", length=0, started=now)
                 if stands.file == self._distrusted:
                     stands = msgspec.structs.replace(stands, file=f"{start:020}-{now}.jsonl")
@@ -152,6 +154,11 @@ class Place:
                 f"not 1 and {self._subscription!r}"
             )
         return stands
+
+    def _cut(self, stands: Next) -> None:
+        """Take off what does not count."""
+        if stands.file is not None and stands.file != self._distrusted:
+            self._disk.cut(self._path / stands.file, stands.length)
 
     def _write(self, stands: Next) -> None:
         self._disk.replace(self._path / SIDECAR, msgspec.json.encode(stands) + b"\n")
