@@ -70,7 +70,7 @@ class PostgresHarness(HandlerHarness):
             found: list[Delivered] = []
             for table in await self._tables(connection):
                 if table not in OWN:
-                    rows = await connection.fetch(f'SELECT * FROM {self.name}."{table}" ORDER BY ctid')  # noqa: S608
+                    rows = await connection.fetch(f'SELECT * FROM {self.name}."{table}" ORDER BY ctid')
                     found += [_delivered(table, dict(row)) for row in rows]
             return found
 
@@ -97,7 +97,7 @@ class PostgresHarness(HandlerHarness):
     async def backup(self) -> object:
         async def copy(connection: asyncpg.Connection) -> dict[str, list[Any]]:
             return {
-                table: await connection.fetch(f'SELECT * FROM {self.name}."{table}"')  # noqa: S608 - our own
+                table: await connection.fetch(f'SELECT * FROM {self.name}."{table}"')
                 for table in await self._tables(connection)
             }
 

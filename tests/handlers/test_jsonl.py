@@ -408,7 +408,7 @@ async def test_directory_that_is_removed_is_another_destination(
 ) -> None:
     handler = await opened(directory, log_id)
     before = await handler.destination_id()
-    directory.rename(directory.with_name("moved"))  # noqa: ASYNC240 - a test may
+    directory.rename(directory.with_name("moved"))
 
     with pytest.raises(FencedError, match="is gone"):
         await handler.handle(batch(event(0)))
@@ -495,7 +495,7 @@ async def test_closed_handler_says_so(directory: Path, event: Events, batch: Bat
 def test_writer_that_is_killed_at_any_instant_leaves_each_record_once(directory: Path) -> None:
     log_id = uuid4()
     script = Path(__file__).with_name("jsonl_writer.py")
-    luck = random.Random(3)  # noqa: S311 - a test's
+    luck = random.Random(3)
     for _ in range(12):
         with _writing(script, directory, log_id):
             time.sleep(luck.uniform(0, 0.25))
