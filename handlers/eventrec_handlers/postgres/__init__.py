@@ -173,6 +173,9 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
             await self.close()
             raise
 
+    async def prepare(self, batch: Batch) -> None:
+        await self._store.prepare(batch)
+
     async def handle(self, batch: Batch) -> None:
         await self._run(lambda: self._handle(batch))
 

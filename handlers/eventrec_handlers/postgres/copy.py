@@ -7,11 +7,14 @@ Format: https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format".
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
+from anyio.lowlevel import checkpoint
+
+from eventrec_handlers._sql import Refusals
 from eventrec_handlers.postgres.columns import (
     EPOCH_US,
     JSON_TYPES,
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from eventrec import RowInsertRequest
-    from eventrec_handlers._sql import Refusals, TablePlan
+    from eventrec_handlers._sql import TablePlan
     from eventrec_handlers.postgres.columns import Encode
 
 SLICE: Final = 200
@@ -51,6 +54,8 @@ class Rows:
 
     request: RowInsertRequest
     wanted: tuple[tuple[str, str], ...]
+    _ahead: dict[int, bytes] = field(default_factory=dict, repr=False)
+    """Slices with all columns that were encoded before they were asked for, by their start."""
 
     @classmethod
     def of(cls, request: RowInsertRequest) -> Self:
@@ -82,8 +87,20 @@ class Rows:
         """The columns to write. One that `plan` refuses holds nothing but NULL, and is left out."""
         return tuple(i for i, (name, _) in enumerate(self.wanted) if name not in plan.refused)
 
+    async def encode_ahead(self) -> None:
+        """Encode all slices now; one that holds what PostgreSQL cannot is left to be refused in its turn."""
+        every = tuple(range(len(self.wanted)))
+        for start in range(0, len(self.request.rows), SLICE):
+            refusals = Refusals()
+            data = self.encoded(start, every, refusals)
+            if not refusals.reasons:
+                self._ahead[start] = data
+            await checkpoint()
+
     def encoded(self, start: int, taken: Sequence[int], refusals: Refusals) -> bytes:
         """The slice of rows from `start` on; a value that PostgreSQL cannot hold is noted in `refusals`."""
+        if len(taken) == len(self.wanted) and (ahead := self._ahead.pop(start, None)) is not None:
+            return ahead
         schema = self.request.schema
         columns = list(zip(*self.request.rows[start : start + SLICE], strict=True))
         ids, _, timestamps, payloads = columns[:_BASE]

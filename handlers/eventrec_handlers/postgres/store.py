@@ -38,12 +38,20 @@ class Store:
         self._max_columns = max_columns
         self._tables: dict[str, Table] = {}
         self._plans: dict[tuple[str, Sequence[ColumnSchema]], TablePlan] = {}
+        self._prepared: tuple[Batch, list[Rows]] | None = None
 
     def forget(self) -> None:
         """The tables may have changed: read them anew."""
         self.written = set()
         self._tables = {}
         self._plans = {}
+
+    async def prepare(self, batch: Batch) -> None:
+        """Encode the rows of `batch` before it is its turn; from any loop."""
+        parts = _parts(batch)
+        for part in parts:
+            await part.encode_ahead()
+        self._prepared = (batch, parts)
 
     async def store(self, connection: asyncpg.Connection, place: Place, batch: Batch) -> bool:
         """Write `batch` whole, or nothing of it; False: others have changed the tables all the time.
@@ -55,7 +63,8 @@ class Store:
         """
         if max(len(self._tables), len(self._plans)) >= _MOST:
             self.forget()
-        parts = [Rows.of(request) for request in batch.row_inserts(id_form="bytes") if request.rows]
+        parts = self._prepared[1] if self._prepared is not None and self._prepared[0] is batch else _parts(batch)
+        self._prepared = None
         for rounds_left in reversed(range(ROUNDS)):
             refusals = Refusals()
             tables = await self._known(connection, place, {part.table for part in parts})
@@ -164,6 +173,10 @@ class Store:
         return PermanentError(
             f"1 of {records} records cannot be stored; at offset {offset}: {reason}", records={offset: reason}
         )
+
+
+def _parts(batch: Batch) -> list[Rows]:
+    return [Rows.of(request) for request in batch.row_inserts(id_form="bytes") if request.rows]
 
 
 def _copies(parts: Sequence[Rows], plans: Sequence[TablePlan], refusals: Refusals) -> list[Copy]:
