@@ -58,8 +58,11 @@ async def main(url: str, *counts: int) -> None:
             await anyio.sleep(0.02)
         flushed = await recorder.flush(timeout=120)
     status = recorder.status()
-    print(json.dumps({"flushed": flushed, "balanced": status.is_balanced, "recorded": number, **status.to_dict()}))
+    sys.stdout.write(
+        json.dumps({"flushed": flushed, "balanced": status.is_balanced, "recorded": number, **status.to_dict()})
+    )
 
 
 if __name__ == "__main__":
-    anyio.run(main, sys.argv[1], *map(int, sys.argv[2:]))
+    url, *numbers = sys.argv[1:]
+    anyio.run(lambda: main(url, *map(int, numbers)))

@@ -46,7 +46,7 @@ async def test_a_batch_before_resume_is_fenced(
 
 
 @pytest.mark.parametrize("name", ["it's", "a\\", "\\'; DROP TABLE eventrec_checkpoints; --", "é 🎉", "$1"])
-async def test_any_subscription_name_has_its_own_row(  # noqa: PLR0917 - fixtures, by name
+async def test_any_subscription_name_has_its_own_row(  # noqa: PLR0917
     handler: PostgresHandler, database: Any, event: Events, batch: Batches, log_id: UUID, name: str
 ) -> None:
     await handler.resume(log_id, name, 40)
@@ -69,7 +69,7 @@ async def test_resume_makes_the_row_at_start_once(handler: PostgresHandler) -> N
 
 async def test_retired_row_answers_for_thirty_days(handler: PostgresHandler, database: Any, log_id: UUID) -> None:
     async def after(days: int) -> int:
-        database.execute(f"UPDATE eventrec_checkpoints SET retired_at = now() - interval '{days} days'")
+        database.execute(f"UPDATE eventrec_checkpoints SET retired_at = now() - interval '{days} days'")  # noqa: S608
         return await handler.resume(log_id, "tested", 0)
 
     await handler.retire(log_id, "tested", 9)
@@ -137,7 +137,7 @@ async def test_retry_waits_for_a_backend_that_is_still_committing(
     database.run(
         other.execute("INSERT INTO events SELECT gen_random_uuid(), type, timestamp, '\"first\"'::jsonb FROM events")
     )
-    database.run(other.execute(f"UPDATE eventrec_checkpoints SET next = 2 WHERE log_id = '{log_id}' AND next = 1"))
+    database.run(other.execute("UPDATE eventrec_checkpoints SET next = 2 WHERE log_id = $1 AND next = 1", log_id))
     raised = []
 
     async def retry() -> None:
@@ -203,7 +203,6 @@ async def test_two_subscriptions_on_one_table_store_two_copies(database: Any) ->
             recorder.record(Numbered(number))
         assert await recorder.flush(timeout=10)
 
-    assert database.rows("SELECT count(*), count(DISTINCT id), count(DISTINCT payload) FROM events") == [
-        (200, 100, 100)
-    ]
+    counts = "SELECT count(*), count(DISTINCT id), count(DISTINCT payload) FROM events"
+    assert database.rows(counts) == [(200, 100, 100)]
     assert_conserved(recorder.status(), offered=100)

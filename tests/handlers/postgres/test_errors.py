@@ -293,8 +293,8 @@ async def test_whatever_goes_wrong_while_tables_are_made_is_no_records_fault(
     handler: PostgresHandler, database: Any, event: Events, batch: Batches
 ) -> None:
     database.execute(
-        "CREATE FUNCTION no() RETURNS event_trigger LANGUAGE plpgsql"
-        " AS $$ BEGIN RAISE 'not now' USING ERRCODE = '23505'; END $$",
+        "CREATE FUNCTION no() RETURNS event_trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE 'not now' USING ERRCODE = '23505'; END $$",
         "CREATE EVENT TRIGGER t ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION no()",
     )
 

@@ -69,9 +69,8 @@ async def test_many_handlers_share_two_connections(pooled: str, database: Any, e
         for number in range(6):
             tasks.start_soon(deliver, number)
 
-    assert database.rows("SELECT count(*), count(DISTINCT id), count(DISTINCT payload) FROM events") == [
-        (600, 600, 100)
-    ]
+    counts = "SELECT count(*), count(DISTINCT id), count(DISTINCT payload) FROM events"
+    assert database.rows(counts) == [(600, 600, 100)]
     assert len(database.declared()) == 4 + 2 * batches
     assert database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
 

@@ -86,9 +86,9 @@ async def test_each_column_type_is_stored_as_documented(
     schema = [ColumnSchema(f"c{i}", kind) for i, (kind, *_) in enumerate(CONVERSIONS)]
     values = tuple(value for _, value, *_ in CONVERSIONS)
 
-    await handler.handle(
-        batch(event(columns=schema, values=values), event(columns=schema, values=(None,) * len(values)))
-    )
+    empty_values = (None,) * len(values)
+
+    await handler.handle(batch(event(columns=schema, values=values), event(columns=schema, values=empty_values)))
 
     full, empty = (row[4:] for row in database.rows("SELECT * FROM events ORDER BY id"))
     assert list(database.declared().values())[4:] == [kind for _, _, kind, _ in CONVERSIONS]
