@@ -29,7 +29,7 @@ from eventrec import (
 from eventrec_handlers.postgres import own
 from eventrec_handlers.postgres.catalog import MOST_COLUMNS
 from eventrec_handlers.postgres.columns import BASE_DECLARED
-from eventrec_handlers.postgres.errors import READ_ONLY, errors_translated, is_stale, state, without_frames
+from eventrec_handlers.postgres.errors import READ_ONLY, errors_translated, hush, is_stale, state, without_frames
 from eventrec_handlers.postgres.expiry import Expiry
 from eventrec_handlers.postgres.portal import Portal, is_trio
 from eventrec_handlers.postgres.store import Store
@@ -293,6 +293,7 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
                 if not connection.is_closed():
                     return
         self._forget()
+        hush(connection)
         connection.terminate()
         if is_read_only and self._pool is not None:
             await self._pool.expire_connections()  # they lead to the same server, which is a standby by now

@@ -14,6 +14,8 @@ No error that leaves this handler has frames of the driver's connecting code, wh
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import re
 import ssl
 from contextlib import contextmanager
@@ -105,6 +107,17 @@ def without_frames(exc: Exception) -> Exception:
             one.__traceback__ = None
             rest += [one.__cause__, one.__context__]
     return exc
+
+
+def hush(connection: asyncpg.Connection) -> None:
+    """Look at what becomes of the operation that `connection` is given up in.
+
+    A COPY that the driver refuses to begin, because the server's last words have come in just before, leaves a future
+    that nobody has a name for; asyncio would complain about it later, in the application's logging.
+    """
+    for held in gc.get_referents(getattr(connection, "_protocol", None)):
+        if isinstance(held, asyncio.Future):
+            held.add_done_callback(lambda future: future.cancelled() or future.exception())
 
 
 def line_of(exc: BaseException, table: str) -> int | None:

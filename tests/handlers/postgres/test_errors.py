@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -180,6 +181,34 @@ async def _cut(database: Any) -> None:
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE application_name = 'eventrec' AND datname = current_database()"
     )
+
+
+async def test_last_words_of_a_server_between_two_statements_are_transient_and_leave_nothing_behind(  # noqa: PLR0917
+    handler: PostgresHandler,
+    database: Any,
+    event: Events,
+    batch: Batches,
+    log_id: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await handler.handle(batch(event(0)))
+    copy = asyncpg.Connection.copy_to_table
+
+    async def after_last_words(connection: Any, *arguments: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        said = b"SFATAL\0C57P02\0Mterminating connection\0\0"
+        connection._protocol.data_received(b"E" + (len(said) + 4).to_bytes(4) + said)
+        return await copy(connection, *arguments, **options)
+
+    monkeypatch.setattr(asyncpg.Connection, "copy_to_table", after_last_words)
+
+    with pytest.raises(TransientError, match="another operation"):
+        await handler.handle(batch(event(1), start=1))
+    gc.collect()  # a future that nobody has looked at would complain now, and fail the test
+    assert await handler.resume(log_id, "tested", 0) == 1
+    await handler.handle(batch(event(1), start=1))
+
+    assert stored(database) == ["0", "1"]
 
 
 async def test_idle_connection_that_was_cut_is_replaced(
