@@ -1,4 +1,4 @@
-"""The command `eventrec`: demo, record, tail. Each tells its options and an example with `--help`.
+"""The command `eventrec`: demo, record, tail, new-handler. Each tells its options and an example with `--help`.
 
     exit code  it means
     0          all of it was done

@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from eventrec.cli.demo import Demo
 from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.cli.new_handler import new_handler
 from eventrec.cli.received import Reading
 from eventrec.cli.record import Recording, dead_letter_file
 from eventrec.cli.tail import tail as tail_events
@@ -209,3 +210,6 @@ def tail(
     if last < 0:
         raise CommandError("-n is not negative", ExitCode.USAGE)
     anyio.run(lambda: tail_events(url, last=last, follow=follow, kind=kind, json=json, terminal=Terminal()))
+
+
+app.command(new_handler)

@@ -31,7 +31,8 @@ _NUMBERS = (0, -1, 2**63 - 1, -(2**63), 0.1, 1e300, -2.5e-10)
 class DeliveryClaims(Claims):
     """What a handler is given arrives."""
 
-    def test_harness_has_or_names_every_capability(self, harness: HandlerHarness) -> None:
+    @claim()
+    async def test_harness_has_or_names_every_capability(self, harness: HandlerHarness) -> None:
         """Nothing is skipped in silence."""
         faults = unsaid(harness)
 
