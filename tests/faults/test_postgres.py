@@ -64,7 +64,7 @@ async def test_server_that_is_killed_loses_and_doubles_nothing(
         tasks.start_soon(produce)
         for number in range(kills):
             await until(recorder, "delivering")
-            await anyio.sleep(random.Random(number).uniform(0, 0.5))  # noqa: S311 - to be repeated
+            await anyio.sleep(random.Random(number).uniform(0, 0.5))
             await to_thread.run_sync(server.kill)
             await until(recorder, "retrying")
             await to_thread.run_sync(server.start)

@@ -34,7 +34,7 @@ async def test_batch_that_is_cancelled_at_any_time_is_whole_or_absent(
 ) -> None:
     await handler.handle(batch(*(event(n) for n in range(ROWS))))
     took = await _seconds(handler, batch(*(event(n) for n in range(ROWS)), start=ROWS))
-    start, rng, outcomes = 2 * ROWS, random.Random(7), set()  # noqa: S311 - to be repeated
+    start, rng, outcomes = 2 * ROWS, random.Random(7), set()
 
     for _ in range(40):
         with anyio.move_on_after(took * rng.random() * 1.2) as scope:
@@ -60,7 +60,7 @@ async def test_native_cancellation_does_the_same_even_if_repeated(
 ) -> None:
     await handler.handle(batch(*(event(n) for n in range(ROWS))))
     took = await _seconds(handler, batch(*(event(n) for n in range(ROWS)), start=ROWS))
-    start, rng = 2 * ROWS, random.Random(7)  # noqa: S311 - to be repeated
+    start, rng = 2 * ROWS, random.Random(7)
 
     for _ in range(40):
         task = asyncio.create_task(handler.handle(batch(*(event(n) for n in range(ROWS)), start=start)))

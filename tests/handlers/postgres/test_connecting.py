@@ -31,7 +31,7 @@ pytestmark = pytest.mark.handlers
 Events = Callable[..., Event]
 Batches = Callable[..., Batch]
 
-SECRET = "s3cr3t/@?"  # noqa: S105 - it is none
+SECRET = "s3cr3t/@?"
 ENCODED = "s3cr3t%2F%40%3F"
 
 
@@ -305,7 +305,7 @@ async def test_tls_is_as_strict_as_the_url_asks_for(guarded: PostgresServer, enc
     assert await is_encrypted(sslmode="require")
     assert await is_encrypted(sslmode="verify-full", sslrootcert=certificate)
     other = str(ssl.get_default_verify_paths().cafile)
-    if os.path.exists(other):  # noqa: ASYNC240, PTH110 - a test
+    if os.path.exists(other):  # noqa: PTH110 - a test
         with pytest.raises(PauseError, match="certificate verify failed"):
             await is_encrypted(sslmode="verify-full", sslrootcert=other)
     with pytest.raises(PauseError, match="certificate verify failed"):
@@ -332,7 +332,7 @@ def _everything(exc: BaseException) -> str:
 
 @pytest.mark.parametrize("failing", ["password", "database", "port", "tls", "mode"])
 async def test_no_error_shows_the_password(guarded: PostgresServer, failing: str) -> None:
-    password = "wr0ng-s3cr3t"  # noqa: S105 - it is none
+    password = "wr0ng-s3cr3t"
     urls = {
         "password": _url(guarded, password),
         "database": _url(guarded).replace("/postgres?", "/nowhere?"),
