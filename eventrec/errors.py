@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -58,6 +59,65 @@ class SubscriptionError(EventrecError):
 
 class RecorderClosedError(EventrecError):
     """The recorder has been closed and takes nothing any more."""
+
+
+# -- what the disk does, or holds -------------------------------------------------------------------------------------
+
+
+class LogError(EventrecError):
+    """The log cannot do what it was asked."""
+
+
+class LogClosedError(LogError):
+    """The log was closed, or given up in a forked child."""
+
+
+class LogLockedError(LogError):
+    """Somebody else holds the lock."""
+
+
+class LogWriteError(LogError):
+    """The disk refused. What was written before is unharmed; what was not stays taken and is tried again."""
+
+
+class LogFullError(LogWriteError):
+    """The disk, the quota, or the memory for commits that cannot be written is full."""
+
+
+class Damage(StrEnum):
+    """What is wrong with the bytes at a position."""
+
+    HEADER = "segment header"
+    SHORT = "incomplete"
+    ZEROS = "zeros"
+    TOO_LONG = "longer than what remains"
+    NO_RECORDS = "no records"
+    CHECKSUM = "checksum"
+    FORKED = "forked"
+    OUT_OF_ORDER = "out of order"
+    OVERLAPS = "overlaps the next segment"
+    HOLE = "records missing"
+    INDEX = "offset index"
+    FRAME = "compressed frame"
+
+
+class CorruptCommitError(LogError):
+    """Bytes that are no valid commit.
+
+    Attributes:
+        reason: What is wrong.
+        segment: Name of the file, or "" where bytes were decoded that belong to none.
+        position: The byte at which the bad bytes begin, in the uncompressed segment.
+        offset: The record expected there, or None where that is not known.
+    """
+
+    def __init__(self, reason: Damage, *, segment: str = "", position: int = 0, offset: int | None = None) -> None:
+        where = f"{segment or 'commit'} at byte {position}"
+        super().__init__(f"{where}: {reason}" + ("" if offset is None else f" (record {offset} expected)"))
+        self.reason = reason
+        self.segment = segment
+        self.position = position
+        self.offset = offset
 
 
 # -- what a handler raises, and what the worker makes of it (see `eventrec.handler`) ----------------------------------

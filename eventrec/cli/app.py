@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from eventrec.cli.demo import Demo
 from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.cli.log import log
 from eventrec.cli.new_handler import new_handler
 from eventrec.cli.received import Reading
 from eventrec.cli.record import Recording, dead_letter_file
@@ -213,3 +214,4 @@ def tail(
 
 
 app.command(new_handler)
+app.command(log)

@@ -1,0 +1,106 @@
+"""The head: the one segment that is being written."""
+
+import bisect
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import Sequence
+
+from eventrec.log.index import ENTRY_SIZE, INDEX_INTERVAL, Entry, IndexPlan, encode_entries
+from eventrec.log.segment import index_name, load_index, segment_name
+from eventrec.log.storage import File, Storage, write_all, write_some
+
+_ENTRIES_PER_WRITE = 256
+"""A page at once: an index file dirtied at every sync would slow each of them."""
+
+
+class Head:
+    """Segment `first`, to be written from byte `position` on, which is always the end of a whole commit."""
+
+    def __init__(self, storage: Storage, first: int, position: int, *, index_interval: int = INDEX_INTERVAL) -> None:
+        self.first = first
+        self.position = position
+        self._start = position
+        self._file = storage.open(segment_name(first), "write")
+        self._storage = storage
+        self._plan = IndexPlan(index_interval)
+        self._due: deque[Entry] = deque()
+        self._index: File | None = None
+        self._index_size = 0
+
+    def write(self, commits: Sequence[bytes]) -> None:
+        """Write to the page cache. On an OSError too, `position` is past the last commit that is whole there."""
+        content = commits[0] if len(commits) == 1 else b"".join(commits)
+        position, end = self.position, self.position + len(content)
+        try:
+            while position < end:
+                position += write_some(self._file, content[position - self.position :], position)
+        except OSError:
+            ends = list(itertools.accumulate(map(len, commits), initial=self.position))
+            self.position = ends[bisect.bisect_right(ends, position) - 1]
+            # What could not be cut is overwritten by the next write, which begins at the same place.
+            with contextlib.suppress(OSError):
+                self._file.truncate(self.position)
+            raise
+        self.position = end
+
+    def note(self, offset: int, position: int, size: int) -> None:
+        """Remember a written commit for the index."""
+        if entry := self._plan.note(offset, position, size):
+            self._due.append(entry)
+
+    def sync(self) -> None:
+        """On return what was written before the call survives a power cut.
+
+        Raises:
+            OSError: This file must never be synced again.
+        """
+        self._file.sync()
+        if len(self._due) >= _ENTRIES_PER_WRITE:
+            self._write_index()
+
+    def cut(self, position: int) -> None:
+        """Cut the file, if that can be done."""
+        with contextlib.suppress(OSError):
+            self._file.truncate(position)
+
+    def abandon(self) -> None:
+        """Give the descriptors back and do nothing else."""
+        self._due.clear()
+        self.close()
+
+    def close(self) -> None:
+        """Give the descriptors back, and the index what it lacks."""
+        self._write_index()
+        self._file.close()
+        if self._index is not None:
+            self._index.close()
+
+    def _write_index(self) -> None:
+        """Write the entries that are due: never synced, and given up where the disk refuses, for it is only a hint."""
+        entries = []
+        while self._due:
+            entries.append(self._due.popleft())
+        if not entries:
+            return
+        try:
+            if self._index is None:
+                self._index, self._index_size = self._open_index()
+            self._index_size = write_all(self._index, encode_entries(entries), self._index_size)
+        except OSError:
+            self._due.clear()
+
+    def _open_index(self) -> tuple[File, int]:
+        """The index file, cut to the entries that can be right, and its size."""
+        index = load_index(self._storage, self.first)
+        size = ENTRY_SIZE * sum(entry.position < self._start for entry in index)
+        try:
+            file = self._storage.open(index_name(self.first), "write")
+        except FileNotFoundError:
+            return self._storage.open(index_name(self.first), "create"), 0
+        try:
+            file.truncate(size)
+        except OSError:
+            file.close()
+            raise
+        return file, size

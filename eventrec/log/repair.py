@@ -1,0 +1,205 @@
+"""What an owner may do about damage: keep the bytes, rebuild an index, and open the last segment for append."""
+
+import contextlib
+from typing import NamedTuple
+
+from eventrec.errors import CorruptCommitError, Damage, LogWriteError
+from eventrec.log.commit import MAX_OFFSET, VERSION, Commit, header_size, read_commit, read_header
+from eventrec.log.index import INDEX_INTERVAL, Entry, IndexPlan, OffsetIndex, encode_entries
+from eventrec.log.resync import IsOurs
+from eventrec.log.segment import (
+    HEADER_SIZE,
+    Segment,
+    delete_segment,
+    index_name,
+    list_leftovers,
+    list_segments,
+    load_index,
+    replace_file,
+    segment_name,
+)
+from eventrec.log.storage import File, Storage, write_all
+from eventrec.log.walk import Gap, Tail, Walk
+
+_CHUNK = 1 << 20
+_TRIES = 64
+
+
+class Recovered(NamedTuple):
+    """How a log was found, and where it goes on.
+
+    Attributes:
+        head: First offset of the segment to go on in; None: a new one must be made at `end`.
+        position: The byte to go on at.
+        end: The next offset.
+        epoch: The greatest epoch seen in the last segment.
+        gaps: What was passed over in the last segment.
+        cut: Bytes of a torn tail that were cut off.
+    """
+
+    head: int | None
+    position: int
+    end: int
+    epoch: int
+    gaps: tuple[Gap, ...]
+    cut: int
+
+
+def recover(storage: Storage, *, strict: bool, is_ours: IsOurs | None, at_least: int) -> Recovered:
+    """Make the directory fit for append; reads the last segment only. On return what it holds is synced.
+
+    Half-made segments, and segments without a byte of content, are deleted; a torn tail is cut, after what may have
+    been a commit of it was kept in a side file. A segment that cannot take more (old version, compressed, damaged,
+    or what it ends with cannot be kept) is left as it is, to be followed by a new one.
+
+    Raises:
+        CorruptCommitError: `strict`, and the last segment is damaged. Nothing was changed.
+        OSError: The disk refused.
+    """
+    firsts = list_segments(storage)
+    empty = []
+    while firsts and _is_empty(storage, firsts[-1]):
+        empty.append(firsts.pop())
+    if firsts:
+        found = _recover_segment(storage, firsts[-1], strict=strict, is_ours=is_ours)
+    else:
+        found = Recovered(None, 0, 0, 0, (), 0)
+    for name in list_leftovers(storage):
+        storage.delete(name)
+    for first in empty:
+        delete_segment(storage, first)
+    storage.sync_directory()
+    # An empty segment proves by its name that all offsets below were given out, even if their records are lost.
+    end = max(found.end, at_least, *empty) if empty else max(found.end, at_least)
+    return found if end == found.end else found._replace(head=None, end=end)
+
+
+def _is_empty(storage: Storage, first: int) -> bool:
+    file = storage.open(segment_name(first), "read")
+    try:
+        return file.size() <= HEADER_SIZE or _is_zero(file)
+    finally:
+        file.close()
+
+
+def _is_zero(file: File) -> bool:
+    position = 0
+    while piece := file.read(position, _CHUNK if position else HEADER_SIZE):
+        if any(piece):
+            return False
+        position += len(piece)
+    return True
+
+
+def _recover_segment(storage: Storage, first: int, *, strict: bool, is_ours: IsOurs | None) -> Recovered:
+    segment = Segment.open(storage, first)
+    try:
+        if strict and segment.damage:
+            raise CorruptCommitError(segment.damage, segment=segment.name, offset=first)
+        entry = seek(segment, load_index(storage, first), MAX_OFFSET)
+        walk = Walk(segment, position=entry.position, offset=entry.offset, is_ours=is_ours)
+        gaps, epoch = [], 0
+        while step := walk.step():
+            if isinstance(step, Commit):
+                epoch = max(epoch, step.epoch)
+                continue
+            if strict:
+                raise CorruptCommitError(step.reason, segment=segment.name, position=step.position, offset=step.offset)
+            gaps.append(step)
+            keep_gap(storage, segment, step)
+        rest = walk.size - walk.position
+        if strict and walk.tail is Tail.DAMAGED:
+            raise CorruptCommitError(Damage.CHECKSUM, segment=segment.name, position=walk.position, offset=walk.offset)
+        tail = Gap(first, walk.position, rest, walk.offset, 0, walk.damage or Damage.SHORT)
+        is_kept = walk.tail not in (Tail.TORN, Tail.DAMAGED) or walk.damage is Damage.SHORT
+        is_kept = is_kept or keep_gap(storage, segment, tail)
+        has_commits = walk.offset > first
+        if not has_commits and not is_kept:
+            raise LogWriteError(f"{segment.name} holds no commit, and its {rest} bytes cannot be set aside")
+        is_closed = segment.is_compressed or segment.version != VERSION or bool(segment.damage) or bool(gaps)
+        if is_closed or not is_kept or not has_commits:
+            _sync(storage, first, None)
+            return Recovered(None, 0, walk.offset, epoch, tuple(gaps), 0)
+        _sync(storage, first, walk.position if rest else None)
+        if entry.position == HEADER_SIZE:
+            rebuild_index(storage, first)
+        return Recovered(first, walk.position, walk.offset, epoch, tuple(gaps), rest)
+    finally:
+        segment.close()
+
+
+def _sync(storage: Storage, first: int, size: int | None) -> None:
+    """Cut the segment to `size`, and sync it: what a writer that died left in the page cache is relied on from now."""
+    file = storage.open(segment_name(first), "write")
+    try:
+        if size is not None:
+            file.truncate(size)
+        file.sync()
+    finally:
+        file.close()
+
+
+def seek(segment: Segment, index: OffsetIndex, offset: int) -> Entry:
+    """Where to begin reading to find `offset`: the nearest entry of `index` that proves right, else the beginning."""
+    tries = _TRIES
+    for entry in index.candidates(offset):
+        if _is_right(segment, entry):
+            return entry
+        tries -= 1
+        if not tries:
+            break
+    return Entry(segment.first, HEADER_SIZE)
+
+
+def _is_right(segment: Segment, entry: Entry) -> bool:
+    available = segment.file.size() - entry.position
+    head = segment.file.read(entry.position, header_size(segment.version))
+    try:
+        header = read_header(head, 0, available, segment.version)
+        if header.offset != entry.offset:
+            return False
+        read_commit(segment.file.read(entry.position, header.size), 0, header)
+    except CorruptCommitError:
+        return False
+    return True
+
+
+def rebuild_index(storage: Storage, first: int, interval: int = INDEX_INTERVAL) -> bool:
+    """Write the index of a segment anew from its commits. Returns whether that succeeded: an index may be missing."""
+    plan = IndexPlan(interval)
+    entries = []
+    try:
+        segment = Segment.open(storage, first)
+        try:
+            walk = Walk(segment)
+            while step := walk.step():
+                if isinstance(step, Commit) and (entry := plan.note(step.offset, walk.start, step.size)):
+                    entries.append(entry)
+        finally:
+            segment.close()
+        content = encode_entries(entries)
+        replace_file(storage, index_name(first), lambda file: write_all(file, content, 0))
+    except OSError:
+        return False
+    return True
+
+
+def keep_gap(storage: Storage, segment: Segment, gap: Gap) -> bool:
+    """Keep the bytes of `gap` in a side file, for a person to look at. Returns whether they are kept now.
+
+    The file is `{segment:020d}.{position}.gap`; it is made once, never overwritten, and is no part of the log.
+    """
+    name = f"{gap.segment:020d}.{gap.position}.gap"
+    if not gap.size:
+        return True
+
+    def copy(file: File) -> None:
+        for position in range(gap.position, gap.position + gap.size, _CHUNK):
+            piece = segment.file.read(position, min(_CHUNK, gap.position + gap.size - position))
+            write_all(file, piece, position - gap.position)
+
+    with contextlib.suppress(OSError):
+        if name not in storage.list():
+            replace_file(storage, name, copy)
+        return True
+    return False

@@ -1,0 +1,145 @@
+"""Checking every byte of a directory of segments, and naming each fault with its file and byte. Changes nothing."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from eventrec.errors import Damage
+from eventrec.log.commit import MAX_OFFSET, Commit
+from eventrec.log.compressed import CompressedFile
+from eventrec.log.index import ENTRY_SIZE, OffsetIndex
+from eventrec.log.resync import IsOurs
+from eventrec.log.segment import HEADER_SIZE, Segment, index_name, list_segments
+from eventrec.log.storage import Storage
+from eventrec.log.walk import Tail, Walk
+
+
+class Fault(NamedTuple):
+    """What is wrong in `file` at byte `position`, and what it costs.
+
+    Attributes:
+        file: Name of a segment or an index.
+        position: In the uncompressed segment, except for the reason FRAME: there in the file.
+        size: Bytes concerned, 0 where bytes are absent.
+        offset: The record expected there.
+        missing: Records lost by it, as far as that is known: nobody knows what a torn tail was to hold.
+        reason: What is wrong.
+    """
+
+    file: str
+    position: int
+    size: int
+    offset: int
+    missing: int
+    reason: Damage
+
+    def __str__(self) -> str:
+        return f"{self.file} byte {self.position}: {self.reason}, {self.size} bytes, {self.missing} records missing"
+
+
+class Description(NamedTuple):
+    """Where a log stands, by its last segment with content.
+
+    Attributes:
+        first: First offset of that segment.
+        position: The byte after its last commit.
+        end: The next offset.
+        epoch: The greatest epoch in it.
+        last: Its last commit.
+        tail: What is left behind it.
+        damage: What is wrong there, if anything is.
+    """
+
+    first: int
+    position: int
+    end: int
+    epoch: int
+    last: Commit | None
+    tail: Tail
+    damage: Damage | None
+
+
+def describe(storage: Storage, *, is_ours: IsOurs | None = None) -> Description | None:
+    """Where the log in `storage` stands; None if it holds nothing. Reads the last segment only, and changes nothing.
+
+    Raises:
+        OSError: The directory cannot be read.
+        LogError: The segment is compressed, and zstd is not installed.
+    """
+    for first in reversed(list_segments(storage)):
+        segment = Segment.open(storage, first)
+        try:
+            walk = Walk(segment, is_ours=is_ours)
+            epoch, last = 0, None
+            while step := walk.step():
+                if isinstance(step, Commit):
+                    epoch, last = max(epoch, step.epoch), step
+            if last is not None or walk.tail not in (Tail.CLEAN, Tail.ZEROS):
+                return Description(first, walk.position, walk.offset, epoch, last, walk.tail, walk.damage)
+        finally:
+            segment.close()
+    return None
+
+
+def verify(storage: Storage, *, is_ours: IsOurs | None = None) -> Iterator[Fault]:
+    """Every fault of the log in `storage`, ours or another's, segment by segment. None: it is whole.
+
+    No fault are: reserved space (zeros) at the end, superseded bytes, segments without content, a missing index.
+
+    Raises:
+        OSError: The directory cannot be read.
+        LogError: A segment is compressed, and zstd is not installed.
+    """
+    firsts = list_segments(storage)
+    for first, upper in zip(firsts, [*firsts[1:], None], strict=True):
+        segment = Segment.open(storage, first)
+        try:
+            yield from _verify_segment(storage, segment, upper, is_ours)
+        finally:
+            segment.close()
+
+
+def _verify_segment(storage: Storage, segment: Segment, upper: int | None, is_ours: IsOurs | None) -> Iterator[Fault]:
+    name, file = segment.name, segment.file
+    if segment.damage:
+        yield Fault(name, 0, HEADER_SIZE, segment.first, 0, segment.damage)
+    walk = Walk(segment, upper=upper, is_ours=is_ours)
+    commits: dict[int, int] = {}
+    unreadable: list[range] = []
+    while step := walk.step():
+        if isinstance(step, Commit):
+            commits[step.offset] = walk.start
+        else:
+            unreadable.append(range(step.position, step.position + step.size))
+            yield Fault(name, step.position, step.size, step.offset, step.missing, step.reason)
+    rest = max(0, walk.size - walk.position)
+    unreadable.append(range(walk.position, MAX_OFFSET))
+    if upper is not None and walk.offset < upper:
+        missing = upper - walk.offset
+        yield Fault(name, walk.position, rest, walk.offset, missing, walk.damage or Damage.HOLE)
+    elif walk.tail in (Tail.TORN, Tail.DAMAGED):
+        yield Fault(name, walk.position, rest, walk.offset, 0, walk.damage or Damage.SHORT)
+    if isinstance(file, CompressedFile):
+        for position, size in file.bad_frames:
+            yield Fault(name, position, size, segment.first, 0, Damage.FRAME)
+    yield from _verify_index(storage, segment.first, commits, unreadable)
+
+
+def _verify_index(storage: Storage, first: int, commits: dict[int, int], unreadable: list[range]) -> Iterator[Fault]:
+    """The entries that name no commit, other than one that was there before it went bad: that is a fault already."""
+    name = index_name(first)
+    try:
+        file = storage.open(name, "read")
+    except FileNotFoundError:
+        return
+    try:
+        content = file.read(0, file.size())
+    finally:
+        file.close()
+    index = OffsetIndex(content)
+    for number, entry in enumerate(index):
+        is_lost = any(entry.position in part for part in unreadable)
+        if commits.get(entry.offset) != entry.position and not is_lost:
+            yield Fault(name, number * ENTRY_SIZE, ENTRY_SIZE, entry.offset, 0, Damage.INDEX)
+    used = len(index) * ENTRY_SIZE
+    if content[used:].strip(b"\0"):
+        yield Fault(name, used, len(content) - used, first, 0, Damage.INDEX)

@@ -1,0 +1,212 @@
+"""Walking through one segment, commit by commit, over whatever damage there is.
+
+What stands at a position, where record `offset` is expected and the next segment begins at `upper`:
+
+    nothing, or `offset` has reached `upper`         the walk ends; the rest is superseded
+    a valid commit at `offset`                       it is next
+    a valid commit, an exact repetition of the last  passed over
+    a valid commit further on, ending by `upper`     a gap of records without bytes, then it is next
+    a valid commit at or past `upper`                the walk ends; the rest is superseded
+    any other valid commit                           a gap of bytes without records
+    no valid commit, but one that fits behind it     a gap: corrupt
+    no valid commit, and none behind it              the walk ends: a torn tail
+"""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from eventrec.errors import CorruptCommitError, Damage
+from eventrec.log.commit import MAX_OFFSET, Commit, Header, header_size, read_commit, read_header
+from eventrec.log.resync import IsOurs, Resync
+from eventrec.log.segment import HEADER_SIZE, Segment
+
+_CHUNK = 1 << 20
+
+
+class Gap(NamedTuple):
+    """Something passed over. `size` bytes at `position` of segment `segment`; `missing` records from `offset` on."""
+
+    segment: int
+    position: int
+    size: int
+    offset: int
+    missing: int
+    reason: Damage
+
+
+class Tail(StrEnum):
+    """Why a walk ended, and so what the bytes are that it did not pass."""
+
+    CLEAN = "clean"
+    SUPERSEDED = "superseded"
+    ZEROS = "zeros"
+    TORN = "torn"
+    DAMAGED = "damaged"
+    """One whole commit by its length, wrong by its checksum: torn, or the log's last commit gone bad."""
+
+
+class Walk:
+    """One pass through `segment` from `position`, where record `offset` is expected, to byte `size`.
+
+    `upper` is the first offset of the next segment, None if there is none. `is_ours` may veto what is found behind
+    damage. After each step `position` and `offset` say what is expected next, and `start` where the last commit began;
+    at the end `tail` and `damage` say what the rest is.
+    """
+
+    def __init__(
+        self,
+        segment: Segment,
+        *,
+        position: int = HEADER_SIZE,
+        offset: int | None = None,
+        size: int | None = None,
+        upper: int | None = None,
+        is_ours: IsOurs | None = None,
+    ) -> None:
+        self.segment = segment
+        self.position = position
+        self.offset = segment.first if offset is None else offset
+        self.start = position
+        self.size = segment.file.size() if size is None else size
+        self.tail = Tail.CLEAN
+        self.damage: Damage | None = None
+        self.upper = upper
+        self._is_ours = is_ours
+        self._head = header_size(segment.version)
+        self._buffer = b""
+        self._base = 0
+        self._last: Commit | None = None
+        self._resync: Resync | None = None
+
+    def step(self) -> Commit | Gap | None:
+        """The next commit, or what had to be passed over, or None at the end: then `tail` says why.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        self.tail, self.damage = Tail.CLEAN, None
+        while self.position < self.size and self.offset != self.upper:
+            try:
+                commit = self._commit_at(self.position)
+            except CorruptCommitError as error:
+                self.damage = error.reason
+                return self._pass_damage(error.reason)
+            if commit.offset != self.offset:
+                found = self._pass_misplaced(commit)
+                if found is not None or self.tail is Tail.SUPERSEDED:
+                    return found
+            elif self.upper is not None and commit.end > self.upper:
+                return self._gap(commit.size, 0, Damage.OVERLAPS)
+            else:
+                self.start = self.position
+                self.position += commit.size
+                self.offset = commit.end
+                self._last = commit
+                return commit
+        if self.position < self.size:
+            self.tail = Tail.SUPERSEDED
+        return None
+
+    def _commit_at(self, position: int) -> Commit:
+        header = self._header_at(position)
+        return read_commit(self._buffer, self._load(position, header.size), header)
+
+    def _header_at(self, position: int) -> Header:
+        available = self.size - position
+        at = self._load(position, min(self._head, available))
+        return read_header(self._buffer, at, available, self.segment.version)
+
+    def _load(self, position: int, size: int) -> int:
+        """Have `size` bytes from `position` on in the buffer. Returns where in it they begin."""
+        at = position - self._base
+        if at < 0 or at + size > len(self._buffer):
+            wanted = min(max(size, _CHUNK), self.size - position)
+            self._buffer = self.segment.file.read(position, wanted)
+            self._base, at = position, 0
+            if len(self._buffer) < wanted:
+                self.size = position + len(self._buffer)
+                raise CorruptCommitError(Damage.SHORT, position=position)
+        return at
+
+    def _gap(self, size: int, missing: int, reason: Damage) -> Gap:
+        gap = Gap(self.segment.first, self.position, size, self.offset, missing, reason)
+        self.position += size
+        self.offset += missing
+        return gap
+
+    def _pass_misplaced(self, commit: Commit) -> Gap | None:
+        """Deal with a valid commit that is not the one expected. None: it was a repetition, or ends the walk."""
+        upper = MAX_OFFSET if self.upper is None else self.upper
+        if commit.offset >= upper:
+            self.tail = Tail.SUPERSEDED
+            return None
+        last = self._last
+        if last is not None and commit.offset == last.offset:
+            if commit.checksum == last.checksum:
+                self.position += commit.size
+                return None
+            return self._gap(commit.size, 0, Damage.FORKED)
+        if commit.offset < self.offset:
+            return self._gap(commit.size, 0, Damage.OUT_OF_ORDER)
+        if commit.end > upper:
+            return self._gap(commit.size, 0, Damage.OVERLAPS)
+        self._resync = None
+        return self._gap(0, commit.offset - self.offset, Damage.HOLE)
+
+    def _pass_damage(self, reason: Damage) -> Gap | None:
+        is_last = False
+        if reason is Damage.CHECKSUM:
+            header = self._header_at(self.position)
+            end = self.position + header.size
+            is_last = header.offset == self.offset and end == self.size and self.upper in (None, header.end)
+            if header.offset == self.offset and end < self.size and self._follows(end, header.end):
+                # Its length was right. Looking inside its records could only find what is no commit of ours.
+                return self._gap(header.size, header.n, reason)
+        found = None if reason is Damage.SHORT else self._search()
+        if is_last and found is not None and not self._reaches_end(found[0]):
+            # A commit inside its records. Had its length been wrong instead, commits would go on to the very end.
+            found = None
+        if found is None:
+            self.tail = Tail.DAMAGED if is_last else self._tail(reason)
+            return None
+        position, offset = found
+        return self._gap(position - self.position, offset - self.offset, reason)
+
+    def _reaches_end(self, position: int) -> bool:
+        try:
+            while position < self.size:
+                position += self._commit_at(position).size
+        except CorruptCommitError:
+            return False
+        return True
+
+    def _follows(self, position: int, offset: int) -> bool:
+        try:
+            return self._commit_at(position).offset == offset
+        except CorruptCommitError:
+            return False
+
+    def _search(self) -> tuple[int, int] | None:
+        if self._resync is None:
+            self._resync = Resync(
+                self.segment.file,
+                self.position + 1,
+                self.size,
+                version=self.segment.version,
+                lowest=self.offset,
+                upper=self.upper,
+                is_ours=self._is_ours,
+            )
+        found = self._resync.find(self.position + 1, self.offset)
+        return None if found is None else (found.position, found.header.offset)
+
+    def _tail(self, reason: Damage) -> Tail:
+        if reason is not Damage.ZEROS:
+            return Tail.TORN
+        position = self.position
+        while position < self.size:
+            piece = self.segment.file.read(position, _CHUNK)
+            if piece.count(0) < len(piece) or not piece:
+                return Tail.TORN
+            position += len(piece)
+        return Tail.ZEROS

@@ -1,0 +1,370 @@
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from eventrec.errors import LogLockedError
+from eventrec.log import storage as storage_module
+from eventrec.log.storage import DiskStorage, Storage, write_all
+from eventrec.testing.storage import FaultyStorage, MemoryStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(params=["descriptor", "path", "memory", "faulty"])
+def any_storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    if request.param == "path":
+        # What a system without directory descriptors gives.
+        monkeypatch.setattr(os, "supports_dir_fd", set())
+        for name in ("pread", "pwrite"):
+            monkeypatch.setattr(storage_module, f"_{name}", getattr(storage_module, f"_seek_{name[1:]}"))
+    made: Storage
+    match request.param:
+        case "memory":
+            made = MemoryStorage()
+        case "faulty":
+            made = FaultyStorage()
+        case _:
+            made = DiskStorage(tmp_path / "a" / "b", create=True)
+    yield made
+    made.close()
+
+
+def test_a_file_is_written_at_positions_and_read_back(any_storage: Storage) -> None:
+    file = any_storage.open("f", "create")
+
+    assert file.write(b"hello", 0) == 5
+    assert file.write(b"!", 7) == 1
+    file.sync()
+
+    assert file.read(0, 99) == b"hello\0\0!"
+    assert (file.read(3, 2), file.read(8, 1), file.size()) == (b"lo", b"", 8)
+    file.truncate(2)
+    assert any_storage.open("f", "read").read(0, 99) == b"he"
+    file.truncate(4)
+    assert (file.read(0, 99), any_storage.size("f").length) == (b"he\0\0", 4)
+    assert any_storage.size("f").allocated % 512 == 0
+    file.close()
+    file.close()
+
+
+def test_names_are_made_listed_replaced_and_deleted(any_storage: Storage) -> None:
+    for name in ("a", "b"):
+        write_all(any_storage.open(name, "create"), name.encode(), 0)
+
+    any_storage.replace("a", "b")
+    any_storage.sync_directory()
+
+    assert any_storage.list() == ["b"]
+    assert any_storage.open("b", "write").read(0, 9) == b"a"
+    any_storage.delete("b")
+    assert any_storage.list() == []
+
+
+def test_what_is_not_there_is_said_so(any_storage: Storage) -> None:
+    any_storage.open("there", "create").close()
+
+    for missing in (
+        lambda: any_storage.open("gone", "read"),
+        lambda: any_storage.open("gone", "write"),
+        lambda: any_storage.delete("gone"),
+        lambda: any_storage.size("gone"),
+    ):
+        with pytest.raises(FileNotFoundError):
+            missing()
+    with pytest.raises(FileExistsError):
+        any_storage.open("there", "create")
+
+
+def test_a_lock_is_held_by_one_or_shared_by_many(any_storage: Storage) -> None:
+    lock = any_storage.lock("l")
+
+    for shared in (False, True):
+        with pytest.raises(LogLockedError):
+            any_storage.lock("l", shared=shared)
+    lock.release()
+    one, two = any_storage.lock("l", shared=True), any_storage.lock("l", shared=True)
+    with pytest.raises(LogLockedError):
+        any_storage.lock("l")
+    one.release()
+    two.release(delete=True)
+    any_storage.lock("l").release(delete=True)
+
+    assert any_storage.list() == []
+
+
+def test_directories_are_not_listed(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "f").touch()
+
+    assert DiskStorage(tmp_path).list() == ["f"]
+
+
+def test_a_directory_that_is_not_there_is_made_only_on_demand(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        DiskStorage(tmp_path / "x")
+
+
+def test_renaming_the_directory_does_not_matter(tmp_path: Path) -> None:
+    storage = DiskStorage(tmp_path / "old", create=True)
+
+    (tmp_path / "old").rename(tmp_path / "new")
+    storage.open("f", "create").close()
+
+    assert (tmp_path / "new" / "f").exists()
+    assert "old" in repr(storage)
+    storage.close()
+    storage.close()
+
+
+def test_a_lock_taken_on_a_file_deleted_meanwhile_is_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = DiskStorage(tmp_path)
+    locked: list[int] = []
+    real = fcntl.flock
+
+    def flock(fd: int, operation: int) -> None:
+        real(fd, operation)
+        locked.append(fd)
+        if len(locked) == 1:
+            (tmp_path / "l").unlink()
+        elif len(locked) == 2:
+            (tmp_path / "l").rename(tmp_path / "other")
+            (tmp_path / "l").touch()
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    lock = storage.lock("l")
+
+    assert len(locked) == 3
+    with pytest.raises(LogLockedError):
+        storage.lock("l")
+    lock.release()
+
+
+def test_a_lock_whose_file_cannot_be_deleted_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = DiskStorage(tmp_path)
+    lock = storage.lock("l")
+    monkeypatch.setattr(storage, "delete", lambda _: (_ for _ in ()).throw(PermissionError()))
+
+    lock.release(delete=True)
+
+    storage.lock("l").release()
+
+
+def test_a_forked_child_that_forgets_a_lock_leaves_it_to_its_parent(tmp_path: Path) -> None:
+    storage = DiskStorage(tmp_path)
+    lock = storage.lock("l")
+    pid = os.fork()
+    if not pid:
+        lock.forget()
+        os._exit(0)
+
+    os.waitpid(pid, 0)
+
+    with pytest.raises(LogLockedError):
+        storage.lock("l")
+    lock.release()
+
+
+def test_forgetting_a_lock_closes_its_descriptor(tmp_path: Path) -> None:
+    storage = DiskStorage(tmp_path)
+    lock = storage.lock("l")
+
+    lock.forget()
+
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(lock._fd)
+
+
+def test_a_lock_in_memory_can_be_forgotten() -> None:
+    storage = MemoryStorage()
+    storage.lock("l").forget()
+
+    with pytest.raises(LogLockedError):
+        storage.lock("l")
+
+
+def test_reading_goes_on_where_the_system_returns_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = DiskStorage(tmp_path)
+    file = storage.open("f", "create")
+    write_all(file, b"0123456789", 0)
+    monkeypatch.setattr(storage_module, "_pread", lambda fd, size, position: os.pread(fd, min(3, size), position))
+
+    assert (file.read(1, 7), file.read(5, 99)) == (b"1234567", b"56789")
+
+
+def test_writing_all_goes_on_after_a_short_write() -> None:
+    storage = FaultyStorage(most_per_write=3)
+
+    end = write_all(storage.open("f", "create"), b"0123456789", 0)
+
+    assert (end, storage.read("f"), storage.counts["write"]) == (10, b"0123456789", 4)
+
+
+def test_a_disk_that_takes_nothing_is_an_error_and_no_loop() -> None:
+    storage = FaultyStorage(most_per_write=0)
+
+    with pytest.raises(OSError, match="took nothing"):
+        write_all(storage.open("f", "create"), b"x", 0)
+
+
+@pytest.mark.parametrize("expected", ["fdatasync", "fsync"])
+def test_files_are_synced_by_fdatasync_where_there_is_one_and_directories_by_fsync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: str
+) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda _: called.append("fsync"))
+    monkeypatch.setattr(os, "fdatasync", lambda _: called.append("fdatasync"))
+    if expected == "fsync":
+        monkeypatch.delattr(os, "fdatasync")
+    storage = DiskStorage(tmp_path)
+
+    storage.open("f", "create").sync()
+    storage.sync_directory()
+
+    assert called == [expected, "fsync"]
+
+
+def test_macos_syncs_past_the_drives_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[int] = []
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", lambda _, operation: called.append(operation))
+
+    DiskStorage(tmp_path).open("f", "create").sync()
+
+    assert called == [51]
+
+
+class _Msvcrt:
+    LK_NBLCK, LK_UNLCK = 2, 0
+
+    def __init__(self) -> None:
+        self.called: list[tuple[int, int]] = []
+
+    def locking(self, _: int, mode: int, size: int) -> None:
+        self.called.append((mode, size))
+
+
+def test_windows_locks_by_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = _Msvcrt()
+    monkeypatch.setattr(storage_module, "_fcntl", None)
+    monkeypatch.setattr(storage_module, "_msvcrt", fake)
+
+    DiskStorage(tmp_path).lock("l").release()
+
+    assert fake.called == [(2, 1), (0, 1)]
+
+
+def test_a_module_of_another_system_is_none() -> None:
+    optional: Any = storage_module._optional
+
+    assert optional("no_such_module") is None
+    assert optional("sys") is sys
+
+
+# -- the storage that fails ------------------------------------------------------------------------------------------
+
+
+def test_a_power_cut_keeps_what_was_synced_and_loses_names_that_were_not() -> None:
+    storage = FaultyStorage()
+    file = storage.open("f", "create")
+    file.write(b"abc", 0)
+    file.sync()
+
+    assert storage.crash(keep=0).list() == []
+    storage.sync_directory()
+    file.write(b"def", 3)
+
+    assert storage.crash(keep=0).read("f") == b"abc"
+    assert storage.crash(keep=1).read("f") == b"abcdef"
+
+
+def test_a_power_cut_may_reorder_sectors_lengths_cuts_and_names() -> None:
+    storage = FaultyStorage(seed=1)
+    file = storage.open("f", "create")
+    storage.sync_directory()
+    file.write(b"a" * 1024, 0)
+    file.truncate(700)
+    storage.open("g", "create")
+    storage.delete("g")
+    storage.replace("f", "h")
+
+    seen = {
+        (tuple(sorted(after.list())), *(after.read(n) for n in after.list())) for after in map(_cut, [storage] * 99)
+    }
+
+    contents = {content for _, *rest in seen for content in rest}
+    assert {b"a" * 1024, bytes(512) + b"a" * 512, b"a" * 512 + bytes(512), bytes(1024), b"", b"a" * 700} <= contents
+    assert {("f",), ("h",), ("f", "g"), ("g", "h")} == {names for names, *_ in seen}
+
+
+def _cut(storage: FaultyStorage) -> FaultyStorage:
+    return storage.crash()
+
+
+def test_after_a_failed_sync_later_ones_say_nothing_about_the_bytes() -> None:
+    for seed in range(20):
+        storage = FaultyStorage(seed)
+        file = storage.open("f", "create")
+        storage.sync_directory()
+        file.write(b"x", 0)
+        storage.fail("sync")
+        with pytest.raises(OSError, match="Input/output"):
+            file.sync()
+        file.sync()
+        if storage.crash(keep=1).read("f") != b"x":
+            break
+    else:
+        pytest.fail("twenty failed syncs, and every byte was on the disk")
+
+    assert file.read(0, 1) == b"x"
+    storage.evict()
+    assert file.read(0, 1) != b"x"
+
+
+def test_a_full_disk_cuts_a_write_short_first() -> None:
+    storage = FaultyStorage(capacity=5)
+    file = storage.open("f", "create")
+
+    assert (file.write(b"abc", 0), file.write(b"defg", 3)) == (3, 2)
+    with pytest.raises(OSError, match="No space") as caught:
+        file.write(b"g", 5)
+
+    assert caught.value.errno == errno.ENOSPC
+    assert file.write(b"x", 0) == 1
+    storage.heal()
+    assert file.write(b"fg", 5) == 2
+    assert repr(storage) == "<FaultyStorage 1 files>"
+
+
+def test_evicting_keeps_what_is_not_yet_written_back() -> None:
+    storage = FaultyStorage()
+    file = storage.open("f", "create")
+    file.write(b"x", 0)
+
+    storage.evict()
+
+    assert file.read(0, 1) == b"x"
+
+
+def test_faults_come_after_a_number_of_calls_and_go() -> None:
+    storage = FaultyStorage()
+    storage.fail("list", after=1, times=2)
+
+    outcomes = []
+    for _ in range(4):
+        try:
+            storage.list()
+            outcomes.append("ok")
+        except OSError:
+            outcomes.append("error")
+
+    assert outcomes == ["ok", "error", "error", "ok"]

@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import random
+import struct
+from typing import TYPE_CHECKING
+
+import google_crc32c
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventrec.errors import Damage
+from eventrec.log import resync
+from eventrec.log.commit import MAX_OFFSET, Commit, encode_commit
+from eventrec.log.resync import Resync, shift_crc
+from eventrec.log.segment import Segment, encode_header, segment_name
+from eventrec.log.walk import Gap, Tail, Walk
+from eventrec.testing.storage import FaultyStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RANDOM = random.Random(7)
+
+
+def _walk(
+    content: bytes, *, version: int = 1, upper: int | None = None, is_ours: Callable[[bytes], bool] | None = None
+) -> tuple[list[Commit | Gap], Walk]:
+    storage = FaultyStorage()
+    storage.put(segment_name(0), encode_header(version) + content)
+    walk = Walk(Segment.open(storage, 0), upper=upper, is_ours=is_ours)
+    steps = []
+    while step := walk.step():
+        steps.append(step)
+    return steps, walk
+
+
+def _brief(steps: list[Commit | Gap]) -> list[object]:
+    return [step.offset if isinstance(step, Commit) else (step.missing, step.reason) for step in steps]
+
+
+def _commits(*offsets: int, n: int = 1, size: int = 40) -> list[bytes]:
+    return [encode_commit(offset, RANDOM.randbytes(size), n) for offset in offsets]
+
+
+def test_whole_commits_end_clean() -> None:
+    steps, walk = _walk(b"".join(_commits(0, 1, 2)))
+
+    assert (_brief(steps), walk.tail, walk.offset, walk.damage) == ([0, 1, 2], Tail.CLEAN, 3, None)
+    assert walk.step() is None
+
+
+@pytest.mark.parametrize("keep", [0, 1, 21, 22, 30, 65])
+def test_an_incomplete_commit_is_a_torn_tail(keep: int) -> None:
+    whole = b"".join(_commits(0, 1))
+
+    steps, walk = _walk(whole + _commits(2)[0][:keep])
+
+    assert (_brief(steps), walk.position) == ([0, 1], 10 + len(whole))
+    assert walk.tail is (Tail.TORN if keep else Tail.CLEAN)
+
+
+def test_a_whole_last_commit_with_a_wrong_checksum_is_told_apart() -> None:
+    raw = bytearray(b"".join(_commits(0, 1)))
+    raw[-1] ^= 1
+
+    steps, walk = _walk(bytes(raw))
+
+    assert (_brief(steps), walk.tail, walk.damage) == ([0], Tail.DAMAGED, Damage.CHECKSUM)
+
+
+@pytest.mark.parametrize("size", [1, 13, 14, 21, 22, 23, 5000, 3 << 20])
+@pytest.mark.parametrize("version", [0, 1])
+def test_zeros_to_the_end_are_reserved_space(foreign_commit: Callable[..., bytes], size: int, version: int) -> None:
+    steps, walk = _walk(foreign_commit(0, b"a", version=version) + bytes(size), version=version)
+
+    assert _brief(steps) == [0]
+    assert walk.tail is (Tail.ZEROS if size >= (22 if version else 14) else Tail.TORN)
+
+
+def test_zeros_with_something_behind_are_no_reserved_space() -> None:
+    steps, walk = _walk(_commits(0)[0] + bytes(5000) + b"x")
+
+    assert (_brief(steps), walk.tail) == ([0], Tail.TORN)
+
+
+def test_zeros_with_a_commit_behind_are_a_gap() -> None:
+    a, b, c = _commits(0, 1, 2)
+
+    steps, walk = _walk(a + bytes(len(b)) + c)
+
+    assert _brief(steps) == [0, (1, Damage.ZEROS), 2]
+    assert steps[1] == Gap(0, 10 + len(a), len(b), 1, 1, Damage.ZEROS)
+    assert walk.tail is Tail.CLEAN
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_every_flipped_bit_costs_at_most_the_commit_it_is_in(
+    foreign_segment: Callable[..., bytes], version: int
+) -> None:
+    contents = [b"first", b"second", b"third", b"fourth"]
+    whole = foreign_segment(contents, version=version)
+    sizes = [26 - 8 * (not version) + len(content) for content in contents]
+
+    for bit in range(80, len(whole) * 8):
+        raw = bytearray(whole)
+        raw[bit // 8] ^= 1 << bit % 8
+        steps, _ = _walk(bytes(raw[10:]), version=version)
+        hit = next(i for i in range(4) if bit // 8 < 10 + sum(sizes[: i + 1]))
+        found = [(step.offset, step.content) for step in steps if isinstance(step, Commit)]
+        assert found == [(i, content) for i, content in enumerate(contents) if i != hit]
+        assert sum(step.missing for step in steps if isinstance(step, Gap)) == (hit < 3)
+
+
+def test_garbage_between_commits_costs_no_record() -> None:
+    a, b = _commits(0, 1)
+
+    steps, _ = _walk(a + b"garbage that is long enough" + b)
+
+    assert _brief(steps) == [0, (0, Damage.TOO_LONG), 1]
+
+
+def test_an_exact_repetition_is_passed_over() -> None:
+    a, b = _commits(0, 1)
+
+    steps, _ = _walk(a + a + b + b)
+
+    assert _brief(steps) == [0, 1]
+
+
+def test_another_commit_of_the_same_offset_is_a_fork() -> None:
+    a, other, b = _commits(0, 0, 1)
+
+    steps, _ = _walk(a + other + b)
+
+    assert _brief(steps) == [0, (0, Damage.FORKED), 1]
+
+
+def test_an_older_commit_is_out_of_order() -> None:
+    a, b, old, c = _commits(0, 1, 0, 2)
+
+    steps, _ = _walk(a + b + old + c)
+
+    assert _brief(steps) == [0, 1, (0, Damage.OUT_OF_ORDER), 2]
+
+
+def test_records_that_are_not_there_are_a_hole() -> None:
+    a, b = _commits(0, 18)
+
+    steps, _ = _walk(a + b)
+
+    assert _brief(steps) == [0, (17, Damage.HOLE), 18]
+    assert steps[1][2] == 0
+
+
+def test_damage_behind_a_far_hole_is_passed_over_too() -> None:
+    a, far, bad, last = _commits(0, 1 << 60, (1 << 60) + 1, (1 << 60) + 2)
+    broken = bytearray(bad)
+    broken[18] ^= 8
+
+    first_damage = b"?" * 30
+    steps, _ = _walk(a + first_damage + _commits(1)[0] + far + bytes(broken) + last)
+
+    assert [step for step in _brief(steps) if isinstance(step, int)] == [0, 1, 1 << 60, (1 << 60) + 2]
+
+
+def test_what_the_next_segment_holds_is_superseded() -> None:
+    raw = _commits(0, 1, 2, 3)
+
+    steps, walk = _walk(b"".join(raw), upper=2)
+
+    assert (_brief(steps), walk.tail) == ([0, 1], Tail.SUPERSEDED)
+
+
+def test_a_commit_past_the_next_segment_ends_the_walk() -> None:
+    steps, walk = _walk(b"".join(_commits(0, 5)), upper=3)
+
+    assert (_brief(steps), walk.tail, walk.offset) == ([0], Tail.SUPERSEDED, 1)
+
+
+def test_a_commit_that_reaches_into_the_next_segment_does_not_fit() -> None:
+    for offset in (1, 2):
+        steps, _ = _walk(_commits(0)[0] + _commits(offset, n=5)[0], upper=3)
+        assert _brief(steps) == [0, (0, Damage.OVERLAPS)]
+
+
+def test_what_is_superseded_is_not_found_behind_damage() -> None:
+    damaged = bytearray(_commits(1)[0])
+    damaged[18] ^= 4
+
+    for offset, n in ((5, 1), (3, 1), (2, 2)):
+        steps, walk = _walk(_commits(0)[0] + bytes(damaged) + _commits(offset, n=n)[0], upper=3)
+        assert (_brief(steps), walk.offset) == ([0], 1)
+
+
+def test_a_bad_last_commit_before_the_next_segment_is_known_by_its_length() -> None:
+    raw = bytearray(b"".join(_commits(0, 1)))
+    raw[-1] ^= 1
+
+    steps, walk = _walk(bytes(raw), upper=2)
+
+    assert (_brief(steps), walk.tail, walk.offset) == ([0], Tail.DAMAGED, 1)
+
+
+def test_a_valid_commit_inside_a_damaged_one_is_not_taken_for_one() -> None:
+    inner = _commits(1)[0]
+    outer = bytearray(encode_commit(1, b"--" + inner + b"--", 3))
+    outer[23] ^= 1
+
+    for behind in (b"", _commits(4)[0]):
+        steps, _ = _walk(_commits(0)[0] + bytes(outer) + behind)
+        assert [step.offset for step in steps if isinstance(step, Commit)] == ([0, 4] if behind else [0])
+
+
+def test_a_valid_commit_inside_the_next_whole_one_is_not_taken_for_it() -> None:
+    inner = _commits(3)[0]
+    good = encode_commit(2, b"--" + inner + b"--", 3)
+    damaged = bytearray(_commits(1)[0])
+    damaged[19] ^= 1
+
+    steps, _ = _walk(_commits(0)[0] + bytes(damaged) + good)
+
+    assert _brief(steps) == [0, (1, Damage.TOO_LONG), 2]
+
+
+def test_what_is_not_ours_is_no_commit_behind_damage() -> None:
+    inner = encode_commit(2, b"copy" * 9, 1)
+    damaged = bytearray(encode_commit(1, b"ours" + inner + b"ours", 1))
+    damaged[18] ^= 4
+    rest = encode_commit(2, b"ours", 1)
+
+    steps, _ = _walk(encode_commit(0, b"ours", 1) + bytes(damaged) + rest, is_ours=lambda head: head[:4] == b"ours")
+
+    assert [step.content for step in steps if isinstance(step, Commit)] == [b"ours", b"ours"]
+
+
+def test_a_segment_cut_while_it_is_walked_ends_there() -> None:
+    storage = FaultyStorage()
+    storage.put(segment_name(0), encode_header() + b"".join(_commits(0, 1, 2)))
+    walk = Walk(Segment.open(storage, 0))
+    walk.step()
+    storage.open(segment_name(0), "write").truncate(100)
+    walk._buffer = b""
+
+    assert (walk.step(), walk.tail) == (None, Tail.TORN)
+
+
+def test_the_file_cut_during_a_search_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resync, "CHUNK", 64)
+    storage = FaultyStorage()
+    storage.put("f", b"?" * 30 + encode_commit(0, bytes(500), 1))
+    file = storage.open("f", "write")
+    search = Resync(file, 0, file.size(), version=1, lowest=0, upper=None, is_ours=None)
+    search._advance()
+    assert search._found[0].is_valid is None
+
+    file.truncate(150)
+
+    assert search.find(0, 0) is None
+
+
+@given(st.binary(max_size=200), st.binary(max_size=5000))
+def test_a_checksum_is_shifted_as_if_bytes_followed(head: bytes, rest: bytes) -> None:
+    whole = google_crc32c.value(head + rest)
+
+    assert shift_crc(google_crc32c.value(head), len(rest)) ^ google_crc32c.value(rest) == whole
+
+
+@pytest.mark.parametrize("lowest", [0, 255, 256, 2**16 - 1, 2**31, 2**56, 2**63, MAX_OFFSET - 3])
+@pytest.mark.parametrize("version", [0, 1])
+def test_the_next_commit_is_found_whatever_its_offset(
+    foreign_commit: Callable[..., bytes], lowest: int, version: int
+) -> None:
+    raw = b"\x01" * 37 + foreign_commit(lowest + 1, b"abc", version=version) + b"\xff" * 30
+    storage = FaultyStorage()
+    storage.put("f", raw)
+    for upper in (None, lowest + 2):
+        if upper is not None or lowest < 2**63:
+            file = storage.open("f", "read")
+
+            found = Resync(file, 0, len(raw), version=version, lowest=lowest, upper=upper, is_ours=None).find(0, lowest)
+
+            assert found is not None
+            assert (found.position, found.header.offset, found.end) == (37, lowest + 1, len(raw) - 30)
+
+
+@pytest.mark.parametrize("chunk", [64, 100, 1000])
+def test_a_commit_is_found_across_chunks(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(resync, "CHUNK", chunk)
+    raw = RANDOM.randbytes(333) + _commits(5, size=400)[0] + RANDOM.randbytes(50) + _commits(9, size=3)[0] + b"!" * 70
+    storage = FaultyStorage()
+    storage.put("f", raw)
+    search = Resync(storage.open("f", "read"), 0, len(raw), version=1, lowest=3, upper=50, is_ours=None)
+
+    assert [found and found.position for found in (search.find(0, 3), search.find(334, 6), search.find(900, 10))] == [
+        333,
+        333 + 426 + 50,
+        None,
+    ]
+
+
+def _hostile(bait: int, damaged: int) -> bytes:
+    """Damaged commits full of headers that fit, each claiming a length that reaches far."""
+    commits = []
+    total = damaged * (bait * 22 + 60)
+    for i in range(damaged):
+        far = total - i * (bait * 22 + 60) - 200
+        headers = b"".join(struct.pack("<QQHI", 2 * i + 2, 0, 1, max(0, far - 22 * k)) for k in range(bait))
+        bad = bytearray(encode_commit(2 * i, headers, 1))
+        bad[20] ^= 0x40
+        commits += [bytes(bad), encode_commit(2 * i + 1, b"good", 1)]
+    return b"".join(commits)
+
+
+def test_recovery_is_linear_in_size_even_against_hostile_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resync, "CHUNK", 4096)
+    summed = [0]
+
+    def count(name: str) -> None:
+        real = getattr(google_crc32c, name)
+
+        def counted(*values: bytes) -> int:
+            summed[0] += len(values[-1])
+            crc: int = real(*values)
+            return crc
+
+        monkeypatch.setattr(google_crc32c, name, counted)
+
+    count("value")
+    count("extend")
+    for damaged in (50, 200):
+        content = _hostile(60, damaged)
+        storage = FaultyStorage()
+        storage.put(segment_name(0), encode_header() + content)
+        summed[0] = 0
+
+        walk = Walk(Segment.open(storage, 0))
+        found = []
+        while step := walk.step():
+            found.append(step)
+
+        assert sum(isinstance(step, Commit) for step in found) == damaged
+        assert storage.bytes_read < 4 * len(content)
+        assert summed[0] < 4 * len(content)
+
+
+def test_one_big_damaged_region_is_read_a_few_times_at_most() -> None:
+    storage = FaultyStorage()
+    content = _commits(0)[0] + RANDOM.randbytes(4 << 20) + _commits(1)[0]
+    storage.put(segment_name(0), encode_header() + content)
+    walk = Walk(Segment.open(storage, 0))
+
+    found = [walk.step(), walk.step(), walk.step()]
+
+    assert [type(step) for step in found] == [Commit, Gap, Commit]
+    assert storage.bytes_read < 3 * len(content)
