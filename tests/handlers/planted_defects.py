@@ -279,6 +279,27 @@ class ColumnsOfTheFirstBatch(ModelHandler):
         return [replace(row, columns={k: v for k, v in row.columns.items() if k in known}) for row in rows]
 
 
+@caught_by("test_batch_prepared_beside_another_one_arrives")
+class OneBuffer(ModelHandler):
+    """Prepares the next batch where the one in flight still is."""
+
+    async def prepare(self, batch: Batch) -> None:
+        self.buffer = self.rows(batch)
+
+    async def handle(self, batch: Batch) -> None:
+        self.buffer = self.rows(batch)
+        with self.translated(batch):
+            await self.transact(lambda state: self.write(state, batch, self.buffer))
+
+
+@caught_by("test_batch_prepared_and_never_handled_changes_nothing")
+class WritesWhatWasPreparedLast(ModelHandler):
+    """Takes any prepared rows for those of the batch at hand."""
+
+    def prepared_rows(self, batch: Batch) -> list[Delivered]:
+        return self.rows(batch) if self.prepared is None else self.prepared[1]
+
+
 # -- calling failures by their names
 
 

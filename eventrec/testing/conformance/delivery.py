@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
-from eventrec import ColumnSchema, ColumnType
+from eventrec import ColumnSchema, ColumnType, EventHandler
 from eventrec.testing.conformance.claim import Claims, claim, deliver, opened
 from eventrec.testing.conformance.harness import HandlerHarness, unsaid
 from eventrec.testing.conformance.log import Log, Sample, numbered
 from eventrec.testing.conformance.rows import assert_holds, numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from eventrec import Batch
 
 _TEXTS = (
     "é",
@@ -179,6 +185,42 @@ class DeliveryClaims(Claims):
 
         await assert_holds(harness, log, copies=2)
 
+    # -- batches that are prepared while another one is handled
+
+    @claim()
+    async def test_batch_prepared_beside_another_one_arrives(self, harness: HandlerHarness) -> None:
+        """As the worker does it: the next batch is prepared while this one is handled."""
+        log = Log(*numbered(0, 40))
+        async with opened(harness) as handler:
+            prepare = _prepare_of(handler)
+            await log.resume(handler)
+            batches = [log.batch(start, start + 10) for start in range(0, 40, 10)]
+            for batch, following in zip(batches, [*batches[1:], None], strict=True):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(handler.handle, batch)
+                    if following is not None:
+                        tasks.start_soon(prepare, following)
+
+        await assert_holds(harness, log)
+
+    @claim()
+    async def test_batch_prepared_and_never_handled_changes_nothing(self, harness: HandlerHarness) -> None:
+        """A failure in between makes another batch of the same records, or a part of it."""
+        log = Log(*numbered(0, 20))
+        async with opened(harness) as handler:
+            prepare = _prepare_of(handler)
+            await log.resume(handler)
+            await prepare(log.batch(0, 20))
+            await assert_holds(harness, log, end=0)
+
+            await handler.handle(log.batch(0, 10))
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await prepare(log.batch(10, 20))
+            await handler.handle(log.batch(10, 20))
+
+        await assert_holds(harness, log)
+
     @claim()
     async def test_two_logs_arrive_side_by_side(self, harness: HandlerHarness) -> None:
         """Equal offsets of two processes are different records."""
@@ -190,3 +232,11 @@ class DeliveryClaims(Claims):
         found = await harness.delivered()
         assert sorted(numbers(found)) == [*range(20), *range(100, 120)]
         assert len({row.id for row in found}) == len(found)
+
+
+def _prepare_of(handler: EventHandler) -> Callable[[Batch], Coroutine[Any, Any, None]]:
+    """`prepare`, where the handler has one of its own; else the claim is skipped."""
+    if getattr(type(handler), "prepare", None) is getattr(EventHandler, "prepare", None):
+        pytest.skip("the handler prepares nothing")
+    prepare: Callable[[Batch], Coroutine[Any, Any, None]] = handler.prepare  # type: ignore[attr-defined,unused-ignore]
+    return prepare

@@ -125,6 +125,7 @@ class ModelHandler(EventHandler, DestinationCheckpoints):
     def __init__(self, destination: ModelDestination) -> None:
         self.destination = destination
         self.connection: int | None = None
+        self.prepared: tuple[Batch, list[Delivered]] | None = None
 
     @property
     def checkpoints(self) -> Self | None:
@@ -134,8 +135,12 @@ class ModelHandler(EventHandler, DestinationCheckpoints):
         with self.translated():
             self.connection = self.destination.connect()
 
+    async def prepare(self, batch: Batch) -> None:
+        """Encode the next batch while another one is handled."""
+        self.prepared = batch, self.rows(batch)
+
     async def handle(self, batch: Batch) -> None:
-        rows = self.rows(batch)
+        rows = self.prepared_rows(batch)
         with self.translated(batch):
             await self.transact(lambda state: self.write(state, batch, rows))
 
@@ -181,6 +186,11 @@ class ModelHandler(EventHandler, DestinationCheckpoints):
             )
             for record in batch.records
         ]
+
+    def prepared_rows(self, batch: Batch) -> list[Delivered]:
+        """The rows of this very batch, where it was prepared."""
+        prepared, self.prepared = self.prepared, None
+        return prepared[1] if prepared is not None and prepared[0] is batch else self.rows(batch)
 
     def write(self, state: State, batch: Batch, rows: Sequence[Delivered]) -> None:
         """The transaction: rows, and the checkpoint where it stood at the start."""

@@ -9,5 +9,6 @@ from eventrec.testing.conformance.lifecycle import LifecycleClaims
 from eventrec.testing.conformance.recorders import RecorderClaims
 
 
-class HandlerConformance(DeliveryClaims, CheckpointClaims, FailureClaims, LifecycleClaims, RecorderClaims):
+# pytest begins with the last one: what a beginner meets first is the simplest.
+class HandlerConformance(RecorderClaims, LifecycleClaims, FailureClaims, CheckpointClaims, DeliveryClaims):
     """Every claim about a handler. Subclass it under a name that pytest collects, with a fixture `harness`."""
