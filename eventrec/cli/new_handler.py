@@ -196,7 +196,7 @@ def test_url() -> None:
 README: Final = """\
 # eventrec-$name
 
-Delivers what [eventrec](https://pypi.org/project/eventrec/) records to $name.
+Delivers what eventrec records to $name.
 
 ```python
 async with EventRecorder("$name://host/path") as recorder:
