@@ -109,7 +109,8 @@ class Walk:
 
     def _commit_at(self, position: int) -> Commit:
         header = self._header_at(position)
-        return read_commit(self._buffer, self._load(position, header.size), header)
+        at = self._load(position, header.size)  # It may replace the buffer: not to be read before.
+        return read_commit(self._buffer, at, header)
 
     def _header_at(self, position: int) -> Header:
         available = self.size - position

@@ -50,6 +50,13 @@ def test_whole_commits_end_clean() -> None:
     assert walk.step() is None
 
 
+@pytest.mark.parametrize("before", [(1 << 20) - 27, (1 << 20) - 26 - 22, (1 << 20) - 500])
+def test_a_commit_whose_header_is_buffered_and_whose_records_are_not_is_whole(before: int) -> None:
+    steps, walk = _walk(b"".join(_commits(0, size=before - 26) + _commits(1, size=5_000) + _commits(2)))
+
+    assert (_brief(steps), walk.tail) == ([0, 1, 2], Tail.CLEAN)
+
+
 @pytest.mark.parametrize("keep", [0, 1, 21, 22, 30, 65])
 def test_an_incomplete_commit_is_a_torn_tail(keep: int) -> None:
     whole = b"".join(_commits(0, 1))
