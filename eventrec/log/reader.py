@@ -179,7 +179,9 @@ class LogReader:
             if first > self._expected:
                 self._skip_to(segment)
             upper = next((other for other in firsts if other > first), None)
-            size = extent.position if extent and extent.first == first else segment.file.size()
+            # Since the extent was asked, a segment may have been filled and followed: then it is whole.
+            is_head = extent is not None and extent.first == first and upper is None
+            size = extent.position if extent and is_head else segment.file.size()
             entry = self._find(segment, is_sealed=upper is not None)
             here = (first, entry.position, size, segment.file.read(entry.position, HEADER_SIZE * 3))
         except BaseException:

@@ -142,8 +142,14 @@ class DiskStorage:
 
     def list(self) -> list[str]:
         """See `Storage`."""
-        with os.scandir(self.directory if self._dir is None else self._dir) as entries:
-            return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+        if self._dir is None:
+            return _files(self.directory)
+        # A descriptor has one place in the directory, which two threads that list at once would share.
+        own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0), dir_fd=self._dir)
+        try:
+            return _files(own)
+        finally:
+            os.close(own)
 
     def open(self, name: str, mode: Literal["read", "write", "create"]) -> "DiskFile":
         """See `Storage`."""
@@ -246,6 +252,11 @@ class DiskLock:
     def forget(self) -> None:
         """See `Lock`."""
         os.close(self._fd)
+
+
+def _files(directory: Path | int) -> list[str]:
+    with os.scandir(directory) as entries:
+        return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
 
 
 def _seek_read(fd: int, size: int, position: int) -> bytes:

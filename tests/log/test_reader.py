@@ -10,7 +10,7 @@ import pytest
 from eventrec.errors import CorruptCommitError, Damage
 from eventrec.log.commit import encode_commit
 from eventrec.log.log import Log, LogOptions
-from eventrec.log.reader import LogReader
+from eventrec.log.reader import Extent, LogReader
 from eventrec.log.segment import encode_header, index_name, list_segments, segment_name
 from eventrec.log.walk import Gap, Tail
 
@@ -371,3 +371,25 @@ def test_a_lost_end_that_turns_out_to_be_a_new_segment_is_none(storage: FaultySt
     _segment(storage, 1, _commit(1))
 
     assert ([commit.offset for commit in reader.commits()], reader.gaps) == ([1, 2], 0)
+
+
+def test_a_segment_filled_and_followed_while_it_is_opened_is_read_whole(storage: FaultyStorage) -> None:
+    log = Log.create(storage, LogOptions(segment_bytes=100))
+    log.append([b"a"])
+    log.write()
+    asked = 0
+
+    def extent() -> Extent:
+        nonlocal asked
+        now = log._readable()
+        asked += 1
+        if asked == 2:
+            for _ in range(4):
+                log.append([b"x" * 60])
+                log.write()
+        return now
+
+    reader = LogReader(storage, extent=extent)
+
+    assert [commit.offset for commit in reader.commits()] == [0, 1, 2, 3, 4]
+    assert (reader.gaps, reader.missing) == (0, 0)

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -368,3 +369,16 @@ def test_faults_come_after_a_number_of_calls_and_go() -> None:
             outcomes.append("error")
 
     assert outcomes == ["ok", "error", "error", "ok"]
+
+
+def test_threads_that_list_at_once_all_see_every_file(tmp_path: Path) -> None:
+    storage = DiskStorage(tmp_path)
+    names = {f"{number:020d}.stdb.log" for number in range(500)}
+    for name in names:
+        (tmp_path / name).touch()
+
+    def see(_: int) -> bool:
+        return all(set(storage.list()) == names for _ in range(50))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(see, range(4)))
