@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from eventrec.batch import Batch
     from eventrec.record import Entry
@@ -78,6 +78,10 @@ class Piece:
         self.entries = [entry for _, entry in open_]
         self.generation += 1
 
-    def entry_at(self, offset: int) -> Entry:
-        """The open record with this offset."""
-        return self.entries[self.offsets.index(offset)]
+    def open_among(self, reasons: Mapping[int, str]) -> dict[int, tuple[Entry, str]]:
+        """The open records that `reasons` names by offset, each with its reason."""
+        return {
+            offset: (entry, reasons[offset])
+            for offset, entry in zip(self.offsets, self.entries, strict=True)
+            if offset in reasons
+        }

@@ -356,12 +356,12 @@ class Worker:
             case TransientError():
                 self._interrupted(exc)
                 raise TryAgainError from exc
-            case PermanentError() if named := {at: why for at, why in exc.records.items() if at in piece.offsets}:
+            case PermanentError() if named := piece.open_among(exc.records):
                 await self._bury(piece, named)
             case PermanentError() if len(piece) == 1:
-                await self._bury(piece, {piece.offsets[0]: said(exc)})
+                await self._bury(piece, piece.open_among({piece.offsets[0]: said(exc)}))
             case BatchTooLargeError() if len(piece) == 1:
-                await self._bury(piece, {piece.offsets[0]: f"too large alone: {said(exc)}"})
+                await self._bury(piece, piece.open_among({piece.offsets[0]: f"too large alone: {said(exc)}"}))
             case PermanentError() | BatchTooLargeError():
                 self._part(piece)
             case PartialError() if set(exc.errors) <= set(piece.offsets) and exc.errors:
@@ -395,7 +395,7 @@ class Worker:
             if isinstance(error, (PermanentError, BatchTooLargeError))
         }
         piece.settle(delivered=[offset for offset in piece.offsets if offset not in exc.errors])
-        await self._bury(piece, final)
+        await self._bury(piece, piece.open_among(final))
         for error in exc.errors.values():
             if isinstance(error, PauseError):
                 raise HoldError(said(error)) from error
@@ -431,7 +431,7 @@ class Worker:
         if self._settings.hold_unmapped:
             raise HoldError(reason, is_paused=False) from exc
         if self._probe_passed:
-            await self._bury(piece, {piece.offsets[0]: reason})
+            await self._bury(piece, piece.open_among({piece.offsets[0]: reason}))
             return
         self._suspects.append((piece.offsets[0], piece.entries[0], reason))
         self._hand.pop()
@@ -444,12 +444,12 @@ class Worker:
             self._hand.append(Piece(offset + 1, [offset], [entry]))
         self._suspects.clear()
 
-    async def _bury(self, piece: Piece, reasons: Mapping[int, str]) -> None:
+    async def _bury(self, piece: Piece, dead: Mapping[int, tuple[Entry, str]]) -> None:
         """Set records aside as dead letters: written first, settled after."""
         await self._bury_suspects(piece)
-        await self._write_letters({offset: (piece.entry_at(offset), why) for offset, why in reasons.items()})
-        kinds = [piece.entry_at(offset)[0].type for offset in reasons]
-        piece.settle(dead=list(reasons))
+        await self._write_letters(dead)
+        kinds = [entry[0].type for entry, _ in dead.values()]
+        piece.settle(dead=list(dead))
         if not piece.entries:
             self._done(piece, delivered=0)
         pulled = [kind for kind in kinds if self._brake.note(kind, dead=True)]
