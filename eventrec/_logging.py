@@ -36,3 +36,16 @@ def _to_stdlib(_: WrappedLogger, __: str, event: EventDict) -> tuple[tuple[Any, 
 def _shown(value: object) -> str:
     text = value if isinstance(value, str) else repr(value)
     return text if text.isprintable() and " " not in text and text else repr(text)
+
+
+def text_of(exc: BaseException) -> str:
+    """What `exc` says; the name of its class where it cannot say anything, since that is foreign code too."""
+    try:
+        return str(exc)
+    except Exception:  # noqa: BLE001 - foreign code
+        return type(exc).__name__
+
+
+def described(exc: BaseException) -> str:
+    """Class and text of `exc`."""
+    return f"{type(exc).__name__}: {text_of(exc)}"

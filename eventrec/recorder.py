@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 import anyio
 
 from eventrec._json import encode_json
-from eventrec._logging import get_logger
+from eventrec._logging import described, get_logger
 from eventrec.backend import current_backend
 from eventrec.context import ContextFields
 from eventrec.delivery.dead_letters import DeadLetterFile, LoggedDeadLetters
@@ -28,7 +28,7 @@ from eventrec.errors import InvalidEventError, RecorderClosedError, Subscription
 from eventrec.intake import Intake
 from eventrec.options import EventRecorderOptions, duration_seconds
 from eventrec.record import Encoder
-from eventrec.refusals import Refusals, described
+from eventrec.refusals import Refusals
 from eventrec.registry import handler_from_url, resolve_url
 from eventrec.schema import check_name
 from eventrec.status import Status
@@ -213,7 +213,7 @@ class EventRecorder:
             entry = plan(event) if plan is not None else self._encoder.encode(event)
         except Exception as exc:  # noqa: BLE001 - an event's own code may raise anything; the caller must not see it
             reason: Reason = "invalid" if isinstance(exc, InvalidEventError) else "not_encodable"
-            return self._refused(event, cell.refuse(reason), described(exc))
+            return self._refused(event, cell.refuse(reason), described(exc)[:200])
         if entry.__class__ is not tuple:
             cell.refuse(entry)  # type: ignore[arg-type]  # a Reason
             return False
@@ -306,7 +306,7 @@ class EventRecorder:
             try:
                 self._on_drop(reason, count)
             except Exception as exc:
-                _logging.exception("on_drop failed", error=described(exc))
+                _logging.exception("on_drop failed", error=described(exc)[:200])
 
     def _static_context(self) -> bytes | None:
         options = self._options

@@ -22,9 +22,6 @@ class Refusals:
         self._notes: dict[tuple[str, str], tuple[int, str]] = {}
         self._said: dict[tuple[str, str], float] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._notes)
-
     def note(self, kind: str, reason: str, detail: str) -> None:
         """One event of `kind` was refused. Never waits; beyond 1,000 kinds a note is dropped."""
         key = (kind, reason)
@@ -44,11 +41,3 @@ class Refusals:
                 self._said.clear()
             self._said[key] = now
             self._log.warning("events refused", type=kind, reason=reason, count=count, detail=detail)
-
-
-def described(exc: BaseException) -> str:
-    """Class and text of `exc`, at most 200 characters, even where its text cannot be had."""
-    try:
-        return f"{type(exc).__name__}: {exc}"[:200]
-    except Exception:  # noqa: BLE001 - user code
-        return type(exc).__name__

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from eventrec._logging import get_logger
+from eventrec._logging import described, get_logger, text_of
 from eventrec.errors import DeliveryError
 
 if TYPE_CHECKING:
@@ -100,4 +100,4 @@ class Health:
 
 def said(exc: BaseException) -> str:
     """What `exc` says; its class too, where it is not one of a handler's own words."""
-    return str(exc) if isinstance(exc, DeliveryError) else f"{type(exc).__name__}: {exc}"
+    return text_of(exc) if isinstance(exc, DeliveryError) else described(exc)

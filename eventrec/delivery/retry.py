@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import tenacity
 
+from eventrec._logging import described
 from eventrec.errors import TransientError
 
 if TYPE_CHECKING:
@@ -67,13 +68,13 @@ class SameError:
     SECONDS: Final = 60.0
 
     def __init__(self) -> None:
-        self._seen: tuple[str, str] | None = None
+        self._seen: str | None = None
         self._times = 0
         self._since = 0.0
 
     def saw(self, error: Exception, *, now: float) -> bool:
         """Note `error`; True where it is new, worth a traceback."""
-        seen = (type(error).__name__, str(error))
+        seen = described(error)
         if seen == self._seen:
             self._times += 1
             return False

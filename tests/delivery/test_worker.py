@@ -236,6 +236,24 @@ async def test_an_unknown_error_is_shown_once_and_gives_the_handler_a_fresh_star
     assert_conserved(recorder.status(), offered=1)
 
 
+async def test_an_error_that_cannot_say_what_it_is_ends_no_subscription() -> None:
+    class Mute(Exception):  # noqa: N818 - foreign code names its errors as it likes
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    mute, fine = ScriptedHandler(acts=[raising(Mute())] * 3), ScriptedHandler()
+    recorder = EventRecorder(options=quickly())
+    recorder.register(mute, name="mute")
+    recorder.register(fine, name="fine")
+
+    async with recorder:
+        recorder.record_many(Numbered(n) for n in range(5))
+        assert await recorder.flush(timeout=60)
+
+    assert mute.delivered == fine.delivered == [0, 1, 2, 3, 4]
+    assert_conserved(recorder.status(), offered=5)
+
+
 async def test_a_record_that_fails_alone_while_a_neighbour_passes_is_unmapped() -> None:
     handler = ScriptedHandler(always=refusing({0, 1, 13}, lambda: ValueError("cannot map")))
 
