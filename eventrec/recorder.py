@@ -258,16 +258,17 @@ class EventRecorder:
     def status(self) -> Status:
         """The account now. From any thread; exact whenever no `record()` is in progress."""
         while True:
-            before = self._dispatcher.moves if self._dispatcher is not None else 0
+            dispatcher = self._dispatcher
+            before = dispatcher.moves if dispatcher is not None else 0
             status = Status(
-                state=self._state if self._dispatcher is None or not self._dispatcher.ended.is_set() else "closed",
+                state=self._state if dispatcher is None or not dispatcher.ended.is_set() else "closed",
                 offered=self._intake.offered(),
-                appended=self._dispatcher.appended if self._dispatcher is not None else 0,
+                appended=dispatcher.appended if dispatcher is not None else 0,
                 refused=self._intake.refused(),
                 in_intake=len(self._intake),
-                subscriptions=self._dispatcher.status() if self._dispatcher is not None else {},
+                subscriptions=dispatcher.status() if dispatcher is not None else {},
             )
-            if before % 2 == 0 and (self._dispatcher is None or self._dispatcher.moves == before):
+            if before % 2 == 0 and (dispatcher is None or dispatcher.moves == before):
                 return status
 
     # -- the end

@@ -116,11 +116,6 @@ class Dispatcher:
         """The subscriptions' part of the account."""
         return {name: worker.status() for name, worker in self.workers.items()}
 
-    def move_now(self) -> None:
-        """Move everything from the intake that there is room for."""
-        while self._move_slice():
-            pass
-
     async def _deliver_until_closed(self) -> None:
         self._move_slice()
         async with anyio.create_task_group() as tasks:
@@ -147,7 +142,8 @@ class Dispatcher:
 
     async def _end(self) -> None:
         self._intake.close("closed")
-        self.move_now()
+        while self._move_slice():
+            pass
         with anyio.move_on_after(max(_LAST_SECOND, self._close_timeout)):
             async with anyio.create_task_group() as tasks:
                 for worker in self.workers.values():
@@ -198,15 +194,18 @@ class Dispatcher:
             entries = self._intake.take(min(room, SLICE))
             self.appended += len(entries)
             self._source.append(entries)
-            self._intake.held_events = len(self._source)
-            self._intake.freed_bytes = self._source.freed_bytes
+            self._count_held()
             self.moves += 1
             moved, self._moved = self._moved, anyio.Event()
             moved.set()
         return bool(entries)
 
     def _room_was_made(self) -> None:
-        self._intake.held_events = len(self._source)
-        self._intake.freed_bytes = self._source.freed_bytes
+        self._count_held()
         if len(self._intake):
             self._woken.set()
+
+    def _count_held(self) -> None:
+        """What the source holds still counts against the intake's bound."""
+        self._intake.held_events = len(self._source)
+        self._intake.freed_bytes = self._source.freed_bytes

@@ -63,21 +63,18 @@ class Health:
 
     def fails(self, exc: Exception) -> None:
         """An attempt failed in a way that a later one may mend."""
-        if self._outage_since is None:
-            self._outage_since = anyio.current_time()
+        if self._begins():
             _logging.warning("delivery interrupted", subscription=self._subscription, error=said(exc))
 
     def fails_unknown(self, exc: Exception, *, is_new: bool) -> None:
         """An attempt failed with what nobody named; a new one of these is worth a traceback."""
-        if self._outage_since is None:
-            self._outage_since = anyio.current_time()
+        self._begins()
         if is_new:
             _logging.error("handler failed", subscription=self._subscription, error=said(exc), exc_info=exc)
 
     def holds(self, hold: HoldError) -> None:
         """Nothing goes on; said once for as long as the reason is the same."""
-        if self._outage_since is None:
-            self._outage_since = anyio.current_time()
+        self._begins()
         if self._held_as != hold.state:
             self._held_as = hold.state
             _logging.error("delivery on hold", subscription=self._subscription, state=hold.state)
@@ -92,6 +89,13 @@ class Health:
 
     def closes(self) -> None:
         self._is("closed")
+
+    def _begins(self) -> bool:
+        """Whether this begins an outage, and does not only prolong one."""
+        if self._outage_since is not None:
+            return False
+        self._outage_since = anyio.current_time()
+        return True
 
     def _is(self, state: str) -> None:
         self.state = state

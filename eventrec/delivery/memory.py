@@ -99,10 +99,9 @@ class MemorySource:
     def _free(self) -> None:
         keep = min((cursor.next for cursor in self._cursors.values()), default=self.end)
         if keep > self._start:
-            free = self._entries[: keep - self._start]
             del self._entries[: keep - self._start]
             self._start = keep
-            self.freed_bytes += sum(entry[6] for entry in free)
+            self.freed_bytes = min((cursor.bytes for cursor in self._cursors.values()), default=self._bytes)
             self.on_room()
 
     # -- reading
