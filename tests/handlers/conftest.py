@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from eventrec import Batch, ColumnSchema, Event, ReceivedEvent, Row
+from eventrec import Batch, Event, ReceivedEvent
 from eventrec.record import Encoder
+from eventrec.testing.conformance.log import Sample
 from eventrec_handlers.sqlite import SqliteHandler
 
 LOG = UUID("01990000-0000-7000-8000-000000000001")
-
-
-@dataclass(frozen=True)
-class Happening(Event):
-    """An event that says whatever a test wants it to."""
-
-    payload: object = None
-    columns: Sequence[ColumnSchema] = ()
-    values: Row = ()
-    kind: str = "happening"
-    into: str = "events"
-    at: int | None = None
-
-    @property
-    def type(self) -> str:
-        return self.kind
-
-    @property
-    def table(self) -> str:
-        return self.into
-
-    @property
-    def timestamp(self) -> int | None:
-        return self.at
-
-    def extra_schema(self) -> Sequence[ColumnSchema]:
-        return self.columns
-
-    def extra_rows(self) -> Sequence[Row]:
-        return (self.values,)
 
 
 def batch_of(
@@ -68,8 +39,9 @@ def batch_of(
 
 
 @pytest.fixture(name="event")
-def _event() -> type[Happening]:
-    return Happening
+def _event() -> Callable[..., Event]:
+    """An event that says whatever a test wants it to."""
+    return partial(Sample, kind="happening")
 
 
 @pytest.fixture(name="batch")
