@@ -84,6 +84,14 @@ class LogFullError(LogWriteError):
     """The disk, the quota, or the memory for commits that cannot be written is full."""
 
 
+class ContentError(LogError):
+    """A valid commit does not hold what this version can read: another version's, or another program's, content."""
+
+
+class NotDurableError(LogError):
+    """There is no log to be durable in: give the recorder one with `log=`."""
+
+
 class Damage(StrEnum):
     """What is wrong with the bytes at a position."""
 
