@@ -2,6 +2,7 @@
 
 from eventrec.batch import Batch
 from eventrec.column_types import ColumnType, SemanticType
+from eventrec.durable import Position
 from eventrec.errors import (
     BatchTooLargeError,
     DeliveryError,
@@ -10,6 +11,9 @@ from eventrec.errors import (
     FencedError,
     HandlerURLError,
     InvalidEventError,
+    LogError,
+    LogFullError,
+    NotDurableError,
     OptionsError,
     PartialError,
     PauseError,
@@ -54,10 +58,14 @@ __all__ = [
     "HandlerURL",
     "HandlerURLError",
     "InvalidEventError",
+    "LogError",
+    "LogFullError",
+    "NotDurableError",
     "OptionsError",
     "PartialError",
     "PauseError",
     "PermanentError",
+    "Position",
     "ReceivedEvent",
     "Record",
     "RecorderClosedError",

@@ -144,9 +144,10 @@ class Intake:
         self._closed = reason
         self._max_events = 0  # So that `offer` needs no look of its own at `_closed`.
 
-    def forget(self, reason: Reason) -> None:
-        """In a forked child: start from nothing, refuse for `reason`, wake nobody. The parent has its own copy."""
-        self.close(reason)
+    def forget(self, reason: Reason | None) -> None:
+        """In a forked child: start from nothing, wake nobody, and refuse for `reason`. The parent has its own copy."""
+        if reason is not None:
+            self.close(reason)
         self._armed = False
         self._queue = deque()
         self.cells.clear()

@@ -104,6 +104,11 @@ class EventRecorderOptions(BaseModel):
     """None: `Backoff()`, without a log with 4 attempts."""
     write_interval: Duration = Field(default=0.02)
     """Bound on the time between taken and written."""
+    sync: Literal["interval", "never", "take"] = "interval"
+    """When the log is synced: every `sync_interval`, never by itself, or after each take."""
+    sync_interval: Duration = Field(default=1.0)
+    segment_bytes: int = Field(default=64 * MiB, ge=1)
+    """A segment of the log is followed by a new one once it holds this much; delivered ones are deleted."""
     close_timeout: Duration = Field(default=5.0)
     event_types: Annotated[frozenset[str] | None, BeforeValidator(_several)] = None
     """Types to take; None: all, empty: none."""
@@ -168,6 +173,9 @@ class EventRecorderOptions(BaseModel):
             queue_events=self.queue_events if self.queue_events is not None or has_log else 10_000,
             queue_bytes=self.queue_bytes,
             write_interval=duration_seconds(self.write_interval),
+            sync=self.sync,
+            sync_interval=duration_seconds(self.sync_interval),
+            segment_bytes=self.segment_bytes,
             close_timeout=duration_seconds(self.close_timeout),
             delivery=DeliverySettings(
                 batch_rows=self.batch_rows,
@@ -221,6 +229,9 @@ class Settled:
     queue_events: int | None
     queue_bytes: int
     write_interval: float
+    sync: Literal["interval", "never", "take"]
+    sync_interval: float
+    segment_bytes: int
     close_timeout: float
     delivery: DeliverySettings
 

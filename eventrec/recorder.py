@@ -11,10 +11,11 @@ import os
 import time
 import weakref
 from _thread import get_ident
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
-from uuid import UUID, uuid4
 
 import anyio
+import anyio.to_thread
 
 from eventrec._json import encode_json
 from eventrec._logging import described, get_logger
@@ -22,10 +23,13 @@ from eventrec.backend import current_backend
 from eventrec.context import ContextFields
 from eventrec.delivery.dead_letters import DeadLetterFile, LoggedDeadLetters
 from eventrec.delivery.dispatcher import Dispatcher
+from eventrec.delivery.log_dispatcher import LogDispatcher
 from eventrec.delivery.memory import MemorySource
 from eventrec.delivery.subscription import Subscription
-from eventrec.errors import InvalidEventError, RecorderClosedError, SubscriptionError
+from eventrec.durable import Position, take_durably, wait_durably
+from eventrec.errors import InvalidEventError, NotDurableError, RecorderClosedError, SubscriptionError
 from eventrec.intake import Intake
+from eventrec.log.runs import new_run_id
 from eventrec.options import EventRecorderOptions, duration_seconds
 from eventrec.record import Encoder
 from eventrec.refusals import Refusals
@@ -33,13 +37,17 @@ from eventrec.registry import handler_from_url, resolve_url
 from eventrec.schema import check_name
 from eventrec.status import Status
 from eventrec.sync import SyncRecorder
+from eventrec.writing import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
     from contextlib import AbstractContextManager
     from types import TracebackType
+    from uuid import UUID
 
+    from eventrec.backend import Backend
     from eventrec.delivery.dead_letters import DeadLetters
+    from eventrec.delivery.supervisor import Supervisor
     from eventrec.event import Event, Eventable
     from eventrec.handler import EventHandler
     from eventrec.options import Backoff, Duration
@@ -54,6 +62,9 @@ class EventRecorder:
         async with EventRecorder("sqlite:///events.db") as recorder:
             recorder.record(OrderPlaced(...))
 
+    With `log`, a directory, records are written there before they are delivered, and what earlier runs left in it is
+    delivered too. Several recorders and processes may share it. Without, they wait in memory.
+
     `on_drop(reason, count)` is called on the loop when records are lost after they were taken. `clock` gives the time
     in nanoseconds since the epoch, `new_id` the id of the log.
 
@@ -65,18 +76,21 @@ class EventRecorder:
     def __init__(
         self,
         *handlers_or_urls: EventHandler | str,
+        log: str | os.PathLike[str] | None = None,
         options: EventRecorderOptions | None = None,
         on_drop: Callable[[str, int], object] | None = None,
         clock: Callable[[], int] = time.time_ns,
-        new_id: Callable[[], UUID] = uuid4,
+        new_id: Callable[[], UUID] = new_run_id,
     ) -> None:
         self._options = options or EventRecorderOptions()
-        self._settled = self._options.settled(has_log=False)
+        self._log_directory = None if log is None else Path(log)
+        self._settled = self._options.settled(has_log=log is not None)
         self._on_drop = on_drop
         self._new_id = new_id
-        self._state: Literal["new", "open", "closed"] = "new"
+        self._state: Literal["new", "open", "forked", "closed"] = "new"
         self._subscriptions: dict[str, Subscription] = {}
-        self._dispatcher: Dispatcher | None = None
+        self._dispatcher: Supervisor | None = None
+        self._clock = clock
         self._context = ContextFields()
         self._refusals = Refusals(_logging, time.monotonic)
         self._encoder = Encoder(types=self._options.event_types, context=self._context.encoded, now=clock)
@@ -87,6 +101,7 @@ class EventRecorder:
             overflow=self._options.overflow,
             wake=self._wake,
         )
+        self._writer = self._new_writer()
         self._cells, self._plans, self._offer = self._intake.cells, self._encoder.plans, self._intake.offer
         _after_fork(self)
         for handler_or_url in handlers_or_urls:
@@ -144,7 +159,7 @@ class EventRecorder:
         self._subscriptions[name] = Subscription(
             name=name,
             handler=handler,
-            settings=EventRecorderOptions(**changed).settled(has_log=False).delivery,
+            settings=EventRecorderOptions(**changed).settled(has_log=self._writer is not None).delivery,
             types=None if types is None else frozenset(types),
             start=start,
         )
@@ -159,19 +174,31 @@ class EventRecorder:
         Raises:
             RecorderClosedError: The recorder has been closed; make a new one.
             SubscriptionError: It is open already.
+            LogError: The log cannot be made; the recorder is closed.
             RuntimeError: No loop runs here: see `sync`.
         """
         if self._state == "closed":
             raise RecorderClosedError("the recorder has been closed: make a new one")
-        if self._state == "open":
-            raise SubscriptionError("the recorder is open already")
+        if self._state != "new":
+            raise SubscriptionError(f"the recorder is {self._state} already")
         backend = current_backend()
-        settled, static = self._settled, self._static_context()
+        dispatcher = self._memory_dispatcher(backend) if self._writer is None else self._log_dispatcher(backend)
+        self._state = "open"
+        self._dispatcher = dispatcher
+        backend.spawn(dispatcher.run, "eventrec supervisor")
+        await dispatcher.started.wait()
+        if self._writer is not None and self._writer.log is None and self._writer.failure is not None:
+            failure = self._writer.failure
+            await self.close(0)
+            raise failure
+
+    def _memory_dispatcher(self, backend: Backend) -> Supervisor:
+        settled = self._settled
         source = MemorySource(
             self._new_id(),
             max_events=None if settled.queue_events is None else max(1, settled.queue_events // 2),
             max_bytes=max(1, settled.queue_bytes // 2),
-            static_context=static,
+            static_context=self._static_context(),
         )
         dispatcher = Dispatcher(
             self._intake,
@@ -181,15 +208,47 @@ class EventRecorder:
             write_interval=settled.write_interval,
             on_slice=self._refusals.say,
         )
-        letters: DeadLetters = LoggedDeadLetters(time.monotonic)
-        if self._options.dead_letters is not None:
-            letters = DeadLetterFile(self._options.dead_letters)
+        letters = self._letters()
         for subscription in self._subscriptions.values():
             dispatcher.subscribe(subscription, letters, self._dropped)
-        self._state = "open"
-        self._dispatcher = dispatcher
-        backend.spawn(dispatcher.run, "eventrec supervisor")
-        await dispatcher.started.wait()
+        return dispatcher
+
+    def _log_dispatcher(self, backend: Backend) -> Supervisor:
+        assert self._writer is not None  # noqa: S101 - asked by the caller
+        return LogDispatcher(
+            self._intake,
+            self._writer,
+            backend,
+            subscriptions=list(self._subscriptions.values()),
+            letters=self._letters(),
+            on_drop=self._dropped,
+            close_timeout=self._settled.close_timeout,
+            sync=self._settled.sync,
+            sync_interval=self._settled.sync_interval,
+        )
+
+    def _letters(self) -> DeadLetters:
+        if self._options.dead_letters is not None:
+            return DeadLetterFile(self._options.dead_letters)
+        return LoggedDeadLetters(time.monotonic)
+
+    def _new_writer(self) -> Writer | None:
+        """Armed: the first record starts it."""
+        if self._log_directory is None:
+            return None
+        self._intake.arm()
+        return Writer(
+            self._log_directory,
+            self._intake,
+            new_id=self._new_id,
+            now=self._clock,
+            static_context=self._static_context(),
+            segment_bytes=self._settled.segment_bytes,
+            write_interval=self._settled.write_interval,
+            sync=self._settled.sync,
+            sync_interval=self._settled.sync_interval,
+            on_take=self._refusals.say,
+        )
 
     def sync(self) -> SyncRecorder:
         """This recorder for programs without a loop: the same verbs, blocking; delivery runs in a thread of its own."""
@@ -224,6 +283,30 @@ class EventRecorder:
         """Record each of `events`; how many were taken. What the iterable itself raises comes out."""
         return sum(map(self.record, events))
 
+    async def record_durable(
+        self, event: Event | Eventable, *, until: Literal["written", "synced"] = "synced"
+    ) -> Position | None:
+        """Record `event`, and return where it stands once it is in the log; None where it was filtered or declined.
+
+        "written" survives the end of the process, "synced" a power cut; all who wait at once share one sync. Being
+        cancelled, or an error of the disk, does not retract the event.
+
+        Raises:
+            NotDurableError: The recorder has no log.
+            RecorderClosedError: It is not open.
+            EncodeError, InvalidEventError: The event cannot be recorded.
+            LogFullError: The intake or the disk is full.
+            LogError: The disk refused.
+        """
+        if self._writer is None:
+            raise NotDurableError("the recorder has no log: give it a directory with log=")
+        if self._state != "open" or not isinstance(self._dispatcher, LogDispatcher):
+            raise RecorderClosedError(f"the recorder is not open, it is {self._state}")
+        ticket = take_durably(
+            event, encoder=self._encoder, intake=self._intake, offer=self._offer, writer=self._writer
+        )
+        return None if ticket is None else await wait_durably(ticket, self._dispatcher, until=until)
+
     def context(self, **fields: object) -> AbstractContextManager[None]:
         """Add `fields` to every event recorded inside the block, in this task or thread.
 
@@ -250,25 +333,28 @@ class EventRecorder:
         Raises:
             SubscriptionError: No subscription has this name, or the recorder is not open.
         """
-        workers = self._dispatcher.workers if self._dispatcher is not None else {}
-        if name not in workers:
-            raise SubscriptionError(f"no open subscription {name!r}; there are {sorted(workers)}")
-        workers[name].resume()
+        names = self._subscriptions if self._dispatcher is not None else {}
+        if self._dispatcher is None or name not in names:
+            raise SubscriptionError(f"no open subscription {name!r}; there are {sorted(names)}")
+        self._dispatcher.resume(name)
 
     def status(self) -> Status:
         """The account now. From any thread; exact whenever no `record()` is in progress."""
+        counts = self._dispatcher or self._writer
         while True:
+            before = counts.moves if counts is not None else 0
             dispatcher = self._dispatcher
-            before = dispatcher.moves if dispatcher is not None else 0
+            held = self._writer.in_hand if self._writer is not None else 0
             status = Status(
                 state=self._state if dispatcher is None or not dispatcher.ended.is_set() else "closed",
                 offered=self._intake.offered(),
-                appended=dispatcher.appended if dispatcher is not None else 0,
+                appended=counts.appended if counts is not None else 0,
                 refused=self._intake.refused(),
-                in_intake=len(self._intake),
+                in_intake=len(self._intake) + held,
                 subscriptions=dispatcher.status() if dispatcher is not None else {},
+                adopted=dispatcher.adopted() if dispatcher is not None else {},
             )
-            if before % 2 == 0 and (dispatcher is None or dispatcher.moves == before):
+            if before % 2 == 0 and (counts is None or counts.moves == before):
                 return status
 
     # -- the end
@@ -283,6 +369,9 @@ class EventRecorder:
         if self._dispatcher is not None:
             self._dispatcher.close(self._settled.close_timeout if timeout is None else duration_seconds(timeout))
             await self._dispatcher.ended.wait()
+        elif self._writer is not None:
+            seconds = self._settled.close_timeout if timeout is None else duration_seconds(timeout)
+            await anyio.to_thread.run_sync(self._writer.end, seconds)
         return self.status()
 
     async def __aexit__(
@@ -294,7 +383,9 @@ class EventRecorder:
     # -- beneath
 
     def _wake(self) -> None:
-        if self._dispatcher is not None:
+        if self._writer is not None:
+            self._writer.wake()
+        elif self._dispatcher is not None:
             self._dispatcher.wake()
 
     def _refused(self, event: object, reason: Reason, detail: str) -> bool:
@@ -316,10 +407,21 @@ class EventRecorder:
         return encode_json(given) if given else None
 
     def _forked(self) -> None:
-        """In a forked child: the loop and the destination's connections are the parent's; only refusing is safe."""
-        self._intake.forget("forked")
-        self._dispatcher = None
-        self._state = "closed"
+        """In a forked child: the loop and the destination's connections are the parent's.
+
+        Without a log only refusing is safe. With one, the first record makes a run of the child's own; a recorder that
+        was open is not opened again here: what it writes is delivered by a sibling, or by whoever comes later.
+        """
+        was_open, self._dispatcher = self._dispatcher is not None, None
+        if self._writer is None:
+            self._intake.forget("forked")
+            self._state = "closed"
+            return
+        self._intake.forget("closed" if self._state == "closed" else None)
+        self._writer.abandon()
+        self._writer = self._new_writer()
+        if was_open and self._state == "open":
+            self._state = "forked"
 
 
 def _after_fork(recorder: EventRecorder) -> None:

@@ -13,7 +13,7 @@ class SubscriptionStatus:
 
     `acknowledged` and `scanned` are next offsets; `lag` is `end - scanned`; `dropped` counts records by reason:
     `overflow` (its oldest, when it was too far behind), `exhausted` (after the last attempt), `closed` (undelivered at
-    the end of a recorder without a log).
+    the end of a recorder without a log), `corrupt` (the log's bytes went bad). Of a log, `pending` is on the disk.
     """
 
     name: str
@@ -53,12 +53,15 @@ class Status:
     refused: dict[str, int]
     in_intake: int
     subscriptions: dict[str, SubscriptionStatus] = field(default_factory=dict)
+    adopted: dict[str, dict[str, SubscriptionStatus]] = field(default_factory=dict)
+    """Logs that earlier runs left and that are being delivered now, by their id."""
 
     @property
     def is_balanced(self) -> bool:
         """Whether the account adds up, here and in every subscription."""
         taken = self.appended + sum(self.refused.values()) + self.in_intake
-        return self.offered == taken and all(part.is_balanced for part in self.subscriptions.values())
+        parts = [*self.subscriptions.values(), *(part for log in self.adopted.values() for part in log.values())]
+        return self.offered == taken and all(part.is_balanced for part in parts)
 
     @property
     def is_healthy(self) -> bool:

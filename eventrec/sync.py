@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import atexit
 import threading
-from typing import TYPE_CHECKING, Self
+from functools import partial
+from typing import TYPE_CHECKING, Literal, Self
 
 import anyio
 from anyio.from_thread import BlockingPortal
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import TracebackType
 
+    from eventrec.durable import Position
     from eventrec.event import Event, Eventable
     from eventrec.options import Duration
     from eventrec.recorder import EventRecorder
@@ -61,6 +63,12 @@ class SyncRecorder:
     def record_many(self, events: Iterable[Event | Eventable]) -> int:
         """See `EventRecorder.record_many`."""
         return self._recorder.record_many(events)
+
+    def record_durable(
+        self, event: Event | Eventable, *, until: Literal["written", "synced"] = "synced"
+    ) -> Position | None:
+        """See `EventRecorder.record_durable`; blocks."""
+        return self._in_loop().call(partial(self._recorder.record_durable, event, until=until))
 
     def context(self, **fields: object) -> AbstractContextManager[None]:
         """See `EventRecorder.context`."""

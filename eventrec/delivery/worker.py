@@ -7,6 +7,7 @@ in hand, kept on the worker itself: a cancelled worker may run again and goes on
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from time import time
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -15,7 +16,7 @@ import anyio
 from eventrec._logging import get_logger
 from eventrec.backend import is_cancelled
 from eventrec.batch import Batch
-from eventrec.delivery.checkpoint import Progress
+from eventrec.delivery.checkpoint import Checkpoint, Progress
 from eventrec.delivery.dead_letters import DeadLetter
 from eventrec.delivery.filling import Filling
 from eventrec.delivery.health import Health, HoldError, said
@@ -60,10 +61,13 @@ class Worker:
         dead_letters: DeadLetters,
         *,
         on_drop: Callable[[str, int], None] = lambda _reason, _count: None,
+        checkpoint: Checkpoint | None = None,
+        handler: EventHandler | None = None,
     ) -> None:
+        """Go on where `checkpoint` says. `handler` stands in for the subscription's own, and speaks to it."""
         self.subscription = subscription
         self.name = subscription.name
-        self._handler = subscription.handler
+        self._handler = handler or subscription.handler
         self._prepares = type(subscription.handler).prepare is not EventHandler.prepare
         self._settings = subscription.settings
         self._source = source
@@ -71,6 +75,10 @@ class Worker:
         self._on_drop = on_drop
         start = source.subscribe(self.name, subscription.start, self._forfeited)
         self.progress = Progress(start, start, start)
+        if checkpoint is not None:
+            self.progress = checkpoint.progress
+            start = checkpoint.progress.scanned
+            source.fetched(self.name, start)
         self._health = Health(self.name, self._notify)
         self._retrying = retrying(self._settings.retry, sleep=anyio.sleep, before_sleep=self._health.retries)
         self._hand: list[Piece] = []
@@ -88,7 +96,7 @@ class Worker:
         self._is_open = False
         self._must_close = False
         self._must_resume = True
-        self._destination: str | None = None
+        self._destination = checkpoint.destination if checkpoint is not None else None
         self._same_error = SameError()
         self._is_probing = False
         self._probe_passed = False
@@ -133,6 +141,16 @@ class Worker:
             await self._changed.wait()
         return True
 
+    async def settled(self, to: int) -> None:
+        """Send what is there without waiting for more, and return once everything below `to` is settled."""
+        self._filling.flush(to)
+        while self.progress.scanned < to:
+            await self._changed.wait()
+
+    def is_closed(self) -> None:
+        """What is not settled stays in the log."""
+        self._health.closes()
+
     def resume(self) -> None:
         """Somebody acted: go on at once, with the brake released."""
         self._brake.release()
@@ -140,6 +158,15 @@ class Worker:
         self._health.is_held = False
         if self._holding is not None:
             self._holding.cancel()
+
+    def checkpoint(self) -> Checkpoint:
+        """What a later run needs to know."""
+        progress = replace(self.progress, dropped=dict(self.progress.dropped))
+        return Checkpoint(subscription=self.name, progress=progress, destination=self._destination)
+
+    def lost(self, count: int) -> None:
+        """`count` records that it reached cannot be read any more."""
+        self._drop("corrupt", count)
 
     def drop_rest(self, reason: str, rest: Records) -> None:
         """The end of a source that does not outlive the process: what is in hand and in `rest` is lost for `reason`."""
@@ -468,7 +495,9 @@ class Worker:
 
     async def _write_letters(self, dead: Mapping[int, tuple[Entry, str]]) -> None:
         letters = [
-            DeadLetter(self._source.id, offset, self.name, type(self._handler).__name__, reason, time(), entry)
+            DeadLetter(
+                self._source.id, offset, self.name, type(self.subscription.handler).__name__, reason, time(), entry
+            )
             for offset, (entry, reason) in sorted(dead.items())
         ]
         if not letters:

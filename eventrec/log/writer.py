@@ -97,6 +97,11 @@ class LogWriter:
         return self._extent.offset
 
     @property
+    def readable(self) -> int:
+        """Every record below can be read: what is written, or after a failed sync what is synced."""
+        return self._readable().offset
+
+    @property
     def synced(self) -> int:
         """Every record below survives a power cut."""
         return self._synced

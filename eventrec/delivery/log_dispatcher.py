@@ -1,0 +1,249 @@
+"""Delivers a recorder's own log, and beside it what earlier runs in the same directory have left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+import anyio
+import anyio.to_thread
+
+from eventrec._logging import get_logger
+from eventrec.delivery.log_delivery import LogDelivery, OpenedOrphan, open_orphan
+from eventrec.delivery.supervisor import LAST_SECOND, Supervisor, flush_workers
+from eventrec.delivery.turns import SharedHandler
+from eventrec.errors import LogError
+from eventrec.log.runs import adopt_orphans, sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from eventrec.backend import Backend
+    from eventrec.delivery.checkpoint import Checkpoint
+    from eventrec.delivery.dead_letters import DeadLetters
+    from eventrec.delivery.subscription import Subscription
+    from eventrec.intake import Intake
+    from eventrec.log.log import Log
+    from eventrec.log.runs import Run
+    from eventrec.status import SubscriptionStatus
+    from eventrec.writing import Writer
+
+_logging = get_logger("eventrec.delivery")
+
+MOST_ADOPTED: Final = 8
+"""Orphans delivered at once; each costs a few descriptors."""
+
+_SCAN_SECONDS: Final = 2.0
+
+
+class LogDispatcher(Supervisor):
+    """The life of a recorder with a log, between `open` and the end of `close`."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        writer: Writer,
+        backend: Backend,
+        *,
+        subscriptions: list[Subscription],
+        letters: DeadLetters,
+        on_drop: Callable[[str, int], None],
+        close_timeout: float,
+        sync: Literal["interval", "never", "take"],
+        sync_interval: float,
+    ) -> None:
+        super().__init__(intake, backend, close_timeout=close_timeout)
+        self.workers = {}
+        self.writer = writer
+        self._subscriptions = subscriptions
+        self._handlers = {each.name: SharedHandler(each.handler) for each in subscriptions}
+        self._letters = letters
+        self._on_drop = on_drop
+        self._sync: Literal["interval", "never", "take"] = sync
+        self._sync_interval = sync_interval
+        self._own: LogDelivery | None = None
+        self._adopted: dict[UUID, LogDelivery] = {}
+        self._left: set[UUID] = set()
+        """Orphans that others must finish, or that we cannot read."""
+        writer.on_change = self.wake
+
+    def _wake_here(self) -> None:
+        woken, self._woken = self._woken, anyio.Event()
+        woken.set()
+        if self._own is not None:
+            self._own.source.grew()
+
+    def next_change(self) -> anyio.Event:
+        """Set when more is written or synced, or the disk refused."""
+        return self._woken
+
+    # -- the account
+
+    @property
+    def appended(self) -> int:
+        return self.writer.appended
+
+    @property
+    def in_intake(self) -> int:
+        return len(self._intake) + self.writer.in_hand
+
+    @property
+    def moves(self) -> int:
+        return self.writer.moves
+
+    def status(self) -> dict[str, SubscriptionStatus]:
+        return self._own.status() if self._own is not None else {}
+
+    def adopted(self) -> dict[str, dict[str, SubscriptionStatus]]:
+        return {str(id_): delivery.status() for id_, delivery in list(self._adopted.items())}
+
+    def resume(self, name: str) -> None:
+        for delivery in [*self._adopted.values(), *([self._own] if self._own is not None else [])]:
+            delivery.workers[name].resume()
+
+    # -- its life
+
+    async def flush(self) -> bool:
+        target = self.appended + self.in_intake
+        self.writer.wake()
+        while (log := self.writer.log) is None or log.written < target:
+            if self.writer.failure is not None or self.writer.is_ended:
+                return False
+            if log is not None and not self.in_intake and log.written == log.taken:
+                break  # A full intake dropped some of its oldest.
+            woken = self._woken
+            if self.writer.log is log and (log is None or log.written < target):
+                await woken.wait()
+        return await flush_workers(self.workers.values(), min(target, self._own.source.end if self._own else 0))
+
+    async def _deliver_until_closed(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            self.writer.wake()
+            if await self._begin():
+                assert self._own is not None  # noqa: S101 - see `_begin`
+                tasks.start_soon(self._own.run)
+                if self._subscriptions and not self._closing.is_set():
+                    tasks.start_soon(self._adopt)
+                await anyio.lowlevel.checkpoint()
+                self.started.set()
+            await self._closing.wait()
+            with anyio.move_on_after(self._close_timeout):
+                self.writer.close()
+                while not self.writer.is_ended:
+                    await self._woken.wait()
+                await self.flush_what_is_written()
+            tasks.cancel_scope.cancel()
+
+    async def flush_what_is_written(self) -> bool:
+        """True once everything written is settled in every subscription."""
+        return self._own is None or await flush_workers(self.workers.values(), self._own.source.end)
+
+    async def _begin(self) -> bool:
+        """Wait for the writer's log; False: `close` came first."""
+        while self._own is None:
+            woken = self._woken
+            if self.writer.log is not None and self.writer.run is not None:
+                static = self.writer.static_context
+                self._own = self._delivery(
+                    self.writer.run, self.writer.log, saved={}, static_context=static, is_orphan=False
+                )
+                self.workers = self._own.workers
+                await self._own.save(sync=self._sync != "never")
+            elif self._closing.is_set() and self.writer.is_ended:
+                return False
+            else:
+                if self.writer.failure is not None:
+                    self.started.set()
+                if self._closing.is_set():
+                    self.writer.close()
+                await woken.wait()
+        return True
+
+    def _delivery(
+        self, run: Run, log: Log, *, saved: dict[str, Checkpoint], static_context: bytes | None, is_orphan: bool
+    ) -> LogDelivery:
+        return LogDelivery(
+            run,
+            log,
+            saved=saved,
+            subscriptions=self._subscriptions,
+            handlers=self._handlers,
+            letters=self._letters,
+            on_drop=self._on_drop,
+            static_context=static_context,
+            is_orphan=is_orphan,
+            sync=self._sync,
+            sync_interval=self._sync_interval,
+        )
+
+    async def _end(self) -> None:
+        self._intake.close("closed")
+        self.writer.close()
+        with anyio.move_on_after(max(LAST_SECOND, self._close_timeout)):
+            while not self.writer.is_ended:
+                await self._woken.wait()
+        with anyio.move_on_after(max(LAST_SECOND, self._close_timeout)):
+            async with anyio.create_task_group() as tasks:
+                for worker in self.workers.values():
+                    tasks.start_soon(worker.close)
+        for delivery in [*self._adopted.values(), *([self._own] if self._own is not None else [])]:
+            await delivery.end()
+        self._adopted.clear()
+        for worker in self.workers.values():
+            worker.is_closed()
+
+    # -- orphans
+
+    async def _adopt(self) -> None:
+        """Look for orphans now and then, and deliver a few of them at once."""
+        seen: float | None = None
+        async with anyio.create_task_group() as tasks:
+            for delivery in self._adopted.values():
+                tasks.start_soon(self._deliver_orphan, delivery)
+            while True:
+                stamp = await anyio.to_thread.run_sync(self._stamp)
+                if stamp != seen or not self._adopted:
+                    seen = stamp
+                    for delivery in await self._adopt_some():
+                        tasks.start_soon(self._deliver_orphan, delivery)
+                await anyio.sleep(_SCAN_SECONDS)
+
+    def _stamp(self) -> float:
+        try:
+            return self.writer.directory.stat().st_mtime
+        except OSError:
+            return 0.0
+
+    async def _adopt_some(self) -> list[LogDelivery]:
+        room = MOST_ADOPTED - len(self._adopted)
+        if room <= 0:
+            return []
+        but = {*self._left, *self._adopted}
+        # A lock is ours once it is taken, whoever cancels meanwhile.
+        with anyio.CancelScope(shield=True):
+            found = await anyio.to_thread.run_sync(self._open_orphans, room, but)
+        for run, (log, saved, static_context) in found:
+            self._adopted[run.id] = self._delivery(run, log, saved=saved, static_context=static_context, is_orphan=True)
+        return [self._adopted[run.id] for run, _ in found]
+
+    def _open_orphans(self, most: int, but: set[UUID]) -> list[tuple[Run, OpenedOrphan]]:
+        """In a thread."""
+        sweep(self.writer.directory)
+        opened: list[tuple[Run, OpenedOrphan]] = []
+        for run in adopt_orphans(self.writer.directory, most=most, but=but):
+            try:
+                opened.append((run, open_orphan(run)))
+            except (OSError, LogError) as exc:
+                _logging.warning("orphan left alone", log=str(run.id), error=str(exc))
+                self._left.add(run.id)
+                run.release()
+            else:
+                _logging.info("orphan adopted", log=str(run.id), records=opened[-1][1][0].written)
+        return opened
+
+    async def _deliver_orphan(self, delivery: LogDelivery) -> None:
+        await delivery.run(until_settled=True)
+        with anyio.CancelScope(shield=True):
+            self._left.add(delivery.run_of.id)
+            await delivery.end()
+            self._adopted.pop(delivery.run_of.id, None)
