@@ -124,6 +124,9 @@ class LogSource:
         readable = self._log.readable
         try:
             commits = await anyio.to_thread.run_sync(self._read_commits, start, limiter=self._limiter)
+            if not commits and start < readable:
+                # Nothing but a second look, by a reader of its own, says that what is written is lost.
+                commits = await anyio.to_thread.run_sync(self._read_anew, start, limiter=self._limiter)
         except (LogError, OSError) as exc:
             if not self._is_unreadable:
                 _logging.warning("log unreadable", log=str(self.id), offset=start, error=str(exc))
@@ -207,6 +210,10 @@ class LogSource:
             return read
         self._keep_reader(reader)
         return read
+
+    def _read_anew(self, start: int) -> list[tuple[int, Sequence[Entry], int]]:
+        self.close()
+        return self._read_commits(start)
 
     def _decoded(self, commit: Commit) -> Sequence[Entry]:
         entries = self._decoder.decode(commit.content).entries
