@@ -25,7 +25,14 @@ class Position(NamedTuple):
     offset: int
 
 
-def take_durably(event: Event | Eventable, *, encoder: Encoder, intake: Intake, offer: Callable[[Cell, Entry], Reason | None], writer: Writer) -> Ticket | None:
+def take_durably(
+    event: Event | Eventable,
+    *,
+    encoder: Encoder,
+    intake: Intake,
+    offer: Callable[[Cell, Entry], Reason | None],
+    writer: Writer,
+) -> Ticket | None:
     """Take `event`; None where it is filtered or declined. Raises as `EventRecorder.record_durable`, and counts."""
     cell = intake.cell()
     cell.offered += 1

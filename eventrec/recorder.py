@@ -302,9 +302,7 @@ class EventRecorder:
             raise NotDurableError("the recorder has no log: give it a directory with log=")
         if self._state != "open" or not isinstance(self._dispatcher, LogDispatcher):
             raise RecorderClosedError(f"the recorder is not open, it is {self._state}")
-        ticket = take_durably(
-            event, encoder=self._encoder, intake=self._intake, offer=self._offer, writer=self._writer
-        )
+        ticket = take_durably(event, encoder=self._encoder, intake=self._intake, offer=self._offer, writer=self._writer)
         return None if ticket is None else await wait_durably(ticket, self._dispatcher, until=until)
 
     def context(self, **fields: object) -> AbstractContextManager[None]:

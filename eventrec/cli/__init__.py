@@ -1,8 +1,9 @@
-"""The command `eventrec`: demo, record, tail, log, new-handler. Each tells its options and an example with `--help`.
+"""The command `eventrec`: demo, record, tail, status, drain, log, new-handler; each has an example in its `--help`.
 
     exit code  it means
     0          all of it was done
-    1          done, but lines were malformed, records were refused, a log has faults, or the demo's counts differ
+    1          done, but lines were malformed, records were refused, a log has faults or is not delivered,
+               or the demo's counts differ
     2          usage: unknown command or option, or a value that is not allowed
     3          the destination: its URL is wrong, it cannot be opened, or it will not take what is left
     4          a file named on the command line cannot be read or written

@@ -13,8 +13,9 @@ import anyio
 from cyclopts import App, CycloptsError, Parameter
 
 from eventrec.cli.demo import Demo
+from eventrec.cli.drain import drain
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.log import log
+from eventrec.cli.log import log, status
 from eventrec.cli.new_handler import new_handler
 from eventrec.cli.received import Reading
 from eventrec.cli.record import Recording, dead_letter_file
@@ -87,8 +88,9 @@ def demo(
     seconds: float = 5.0,
     json: Json = False,
 ) -> int:
-    """Watch the events of a little shop being recorded, batched, and stored in SQLite.
+    """Watch the events of a little shop being recorded, batched, and stored in SQLite, with a SIGKILL half-way.
 
+    The process that records the first half is killed; the next one delivers what it left in its log, and goes on.
     Afterwards the account of the recorder is printed, and how many events of each type the database holds beside how
     many the shop made; the exit code is 0 only if they are equal.
 
@@ -214,4 +216,6 @@ def tail(
 
 
 app.command(new_handler)
+app.command(drain)
 app.command(log)
+app.command(status)

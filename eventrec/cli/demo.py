@@ -1,15 +1,19 @@
-"""`eventrec demo`: a shop's events through a recorder into SQLite, and then the two counts side by side.
+"""`eventrec demo`: a shop's events through a log into SQLite, with a SIGKILL half-way; then both counts.
 
-    stream   the shop makes events, paced over some seconds, and records them
+    stream   a process records the first half, paced, and delivers (`demo_stream.py`)
+    kill     as soon as the half is written, with SIGKILL: what it had not delivered is in its log
+    go on    a second recorder delivers what the first one left, and records and delivers the other half
     read     the counts per type, by plain SQL, from the file
     tell     both counts, and the recorder's account
 
-The shop's own count is made apart from the stream (`shop.count_by_type`): it holds even for a stream that was killed.
+The shop's own count is made apart from the stream (`shop.count_by_type`): it holds whatever became of the stream.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import time
 from collections import Counter
 from contextlib import closing
@@ -18,27 +22,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.to_thread
+from anyio.streams.text import TextReceiveStream
 
 from eventrec.cli.demo_report import tell
+from eventrec.cli.demo_stream import DATABASE, LOG, Watched, record_part, recorder_in
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.progress import LiveProgress, Look
-from eventrec.cli.shop import TABLES, count_by_type, shop_events
-from eventrec.handler import EventHandler
-from eventrec.recorder import EventRecorder
-from eventrec_handlers.sqlite import SqliteHandler
+from eventrec.cli.shop import TABLES, count_by_type
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from eventrec.batch import Batch
-    from eventrec.cli.terminal import Terminal
-    from eventrec.handler import DestinationCheckpoints
-    from eventrec.status import Status
+    from anyio.abc import Process
 
-DATABASE: Final = "shop.db"
-MOST_IN_A_SLICE: Final = 100
-MOST_WAITING: Final = 5_000
-"""Half of what a recorder without a log holds by default: the demo shall show delivery, not overflow."""
+    from eventrec.cli.terminal import Terminal
+    from eventrec.recorder import EventRecorder
+    from eventrec.status import Status
 
 FLUSH_SECONDS: Final = 30
 
@@ -56,6 +55,11 @@ class Result:
     batches: int
     seconds: float
     status: Status
+    """The account of the second recorder: the first one was killed, and its counts with it."""
+    killed_at: int
+    """Events the first process had written when it was killed."""
+    stored_at_kill: int
+    """Of these, what the database held then."""
 
     @property
     def is_complete(self) -> bool:
@@ -71,6 +75,8 @@ class Result:
             "rows": self.rows,
             "batches": self.batches,
             "seconds": round(self.seconds, 3),
+            "killed_at": self.killed_at,
+            "stored_at_kill": self.stored_at_kill,
             "is_complete": self.is_complete,
             "account": self.status.to_dict(),
         }
@@ -84,7 +90,8 @@ class Demo:
         self._events = events
         self._seconds = seconds
         self._terminal = terminal
-        self._watched: _Watched
+        self._first = (0, 0, 0)
+        """What the first process said last: written, stored, batches."""
 
     async def run_and_tell(self, json: bool) -> int:  # noqa: FBT001 - anyio.run passes by position
         """The whole demo; its exit code.
@@ -92,74 +99,80 @@ class Demo:
         Raises:
             CommandError: The directory cannot be made, or the database does not take the events.
         """
-        database = await anyio.to_thread.run_sync(_new_directory, self._directory) / DATABASE
+        directory = await anyio.to_thread.run_sync(_new_directory, self._directory)
+        database = directory / DATABASE
         started = time.monotonic()
         if not json and not self._terminal.is_live:
             self._terminal.say(f"recording {self._events:,} events into {database}")
-        status = await self._stream(database)
+        half = self._events // 2
+        if half:
+            await self._stream_and_kill(directory, half)
+        stored_at_kill = await anyio.to_thread.run_sync(lambda: read_counts(database)[1] if half else 0)
+        status, batches = await self._go_on(directory, half)
         seconds = time.monotonic() - started
         made, (stored, rows) = (
             await anyio.to_thread.run_sync(lambda: count_by_type(self._events)),
             await anyio.to_thread.run_sync(read_counts, database),
         )
-        result = Result(database, made, stored, rows, self._watched.batches, seconds, status)
+        result = Result(database, made, stored, rows, self._first[2] + batches, seconds, status, half, stored_at_kill)
         if json:
             self._terminal.show_json(result.to_dict())
         else:
             tell(result, self._terminal)
         return ExitCode.OK if result.is_complete else ExitCode.INCOMPLETE
 
-    async def _stream(self, database: Path) -> Status:
-        self._watched = _Watched(SqliteHandler(database))
-        recorder = EventRecorder()
-        recorder.register(self._watched, name="sqlite", flush_interval=0.2)
-        async with recorder, anyio.create_task_group() as tasks:
-            with LiveProgress(self._terminal, lambda: self._look(recorder)) as progress:
+    async def _stream_and_kill(self, directory: Path, half: int) -> None:
+        command = [sys.executable, "-m", "eventrec.cli.demo_stream", str(directory), str(half), str(self._seconds / 2)]
+        # In a session of its own: Ctrl-C is ours to handle, and ends it with us.
+        process = await anyio.open_process(command, stderr=subprocess.PIPE, start_new_session=True)
+        async with process, anyio.create_task_group() as tasks:
+            with LiveProgress(self._terminal, self._look_at_first) as progress:
                 tasks.start_soon(progress.keep_fresh)
-                await self._record(recorder)
-                await recorder.flush(timeout=FLUSH_SECONDS)
+                await self._wait_for_half(process, half)
+            process.kill()
             tasks.cancel_scope.cancel()
-        return await recorder.close()
 
-    async def _record(self, recorder: EventRecorder) -> None:
-        """Record every event, evenly over the time, in slices; wait for the database before anything overflows."""
-        started, slice_ = anyio.current_time(), max(1, min(MOST_IN_A_SLICE, self._events // 400))
-        for number, event in enumerate(shop_events(self._events)):
-            if number % slice_ == 0:
-                due = started + self._seconds * number / self._events
-                await anyio.sleep(max(0.0, due - anyio.current_time()))
-                if number - self._watched.rows >= MOST_WAITING:
-                    await recorder.flush(timeout=FLUSH_SECONDS)
-            recorder.record(event)
+    async def _wait_for_half(self, process: Process, half: int) -> None:
+        assert process.stdout is not None  # noqa: S101 - a pipe, by default
+        assert process.stderr is not None  # noqa: S101 - likewise
+        rest = ""
+        async for text in TextReceiveStream(process.stdout):
+            *lines, rest = (rest + text).split("\n")
+            for line in lines:
+                written, stored, batches = map(int, line.split())
+                self._first = (written, stored, batches)
+            if self._first[0] >= half:
+                return
+        said = [text async for text in TextReceiveStream(process.stderr)]
+        last = ("".join(said).strip().splitlines() or ["it said nothing"])[-1]
+        raise CommandError(f"the first process failed: {last}", ExitCode.DESTINATION)
 
-    def _look(self, recorder: EventRecorder) -> Look:
-        recorded, stored, batches = recorder.status().offered, self._watched.rows, self._watched.batches
-        words = f"{recorded:,} recorded, {recorded - stored:,} waiting, {stored:,} stored in {batches:,} batches"
+    async def _go_on(self, directory: Path, half: int) -> tuple[Status, int]:
+        recorder, watched = recorder_in(directory)
+        async with recorder, anyio.create_task_group() as tasks:
+            with LiveProgress(self._terminal, lambda: self._look(recorder, watched, half)) as progress:
+                tasks.start_soon(progress.keep_fresh)
+                await record_part(recorder, half, self._events, seconds=self._seconds / 2)
+                await recorder.flush(timeout=FLUSH_SECONDS)
+                with anyio.move_on_after(FLUSH_SECONDS):
+                    while await anyio.to_thread.run_sync(_runs, directory) > 1:  # noqa: ASYNC110 - a directory
+                        await anyio.sleep(0.02)
+            tasks.cancel_scope.cancel()
+        return await recorder.close(), watched.batches
+
+    def _look_at_first(self) -> Look:
+        _, stored, batches = self._first
+        return Look(stored, self._events, f"{stored:,} stored in {batches:,} batches by a process about to be killed")
+
+    def _look(self, recorder: EventRecorder, watched: Watched, half: int) -> Look:
+        recorded, stored = half + recorder.status().offered, self._first[1] + watched.rows
+        waiting = max(0, recorded - stored)
+        words = f"{recorded:,} recorded, {waiting:,} waiting, {stored:,} stored after the kill and a restart"
         return Look(stored, self._events, words)
 
 
-class _Watched(EventHandler):
-    """A handler that counts what another one stores."""
-
-    def __init__(self, handler: EventHandler) -> None:
-        self.batches = 0
-        self.rows = 0
-        self._handler = handler
-
-    @property
-    def checkpoints(self) -> DestinationCheckpoints | None:
-        return self._handler.checkpoints
-
-    async def open(self) -> None:
-        await self._handler.open()
-
-    async def handle(self, batch: Batch) -> None:
-        await self._handler.handle(batch)
-        self.batches += 1
-        self.rows += len(batch)
-
-    async def close(self) -> None:
-        await self._handler.close()
+def _runs(directory: Path) -> int:
+    return len(list((directory / LOG).iterdir()))
 
 
 def _new_directory(parent: Path) -> Path:

@@ -22,6 +22,12 @@ def tell(result: Result, terminal: Terminal) -> None:
     """Print everything on stdout."""
     rows, batches = result.rows, result.batches
     terminal.show(f"{rows:,} rows stored in {batches:,} batches, in {result.seconds:.1f} s")
+    if result.killed_at:
+        left = result.killed_at - result.stored_at_kill
+        terminal.show(
+            f"The first process was killed with SIGKILL after {result.killed_at:,} events; {left:,} of them were not in"
+            " the database yet, and came out of its log."
+        )
     terminal.show()
     terminal.out.print(_account(result.status))
     terminal.show()
@@ -41,7 +47,7 @@ def _balance(status: Status) -> str:
 
 
 def _account(status: Status) -> Table:
-    table = _table("Account of the recorder")
+    table = _table("Account of the recorder after the kill")
     table.add_column("")
     table.add_column("events", justify="right")
     table.add_row("offered", f"{status.offered:,}")

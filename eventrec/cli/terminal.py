@@ -86,7 +86,7 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-SAID_BY_COMMANDS: Final = frozenset({"delivery on hold"})
+SAID_BY_COMMANDS: Final = frozenset({"delivery on hold", "orphan adopted"})
 """What the library logs, and a command says in its own words with what follows from it."""
 
 

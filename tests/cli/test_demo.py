@@ -37,7 +37,15 @@ def test_database_holds_what_the_shop_made(eventrec: Run, tmp_path: Path) -> Non
     assert done.returncode == 0
     assert done.stderr == "recording 2,000 events into eventrec-demo/run-1/shop.db\n"
     assert count_rows(tmp_path / "eventrec-demo" / "run-1" / "shop.db") == count_by_type(2_000)
-    for words in ("delivered to sqlite", "2,000", "page_view", "█", "are equal; the account balances", "eventrec tail"):
+    for words in (
+        "delivered to sqlite",
+        "2,000",
+        "page_view",
+        "█",
+        "killed with SIGKILL after 1,000",
+        "are equal; the account balances",
+        "eventrec tail",
+    ):
         assert words in done.stdout
 
 
@@ -48,7 +56,17 @@ def test_second_run_counts_anew(eventrec: Run, tmp_path: Path) -> None:
     for each in told:
         assert each["is_complete"]
         assert each["made"] == each["stored"] == count_rows(tmp_path / each["database"])
-        assert each["account"]["offered"] == 2_000
+        assert each["account"]["offered"] == each["killed_at"] == 1_000
+
+
+def test_a_killed_half_is_neither_missing_nor_doubled(eventrec: Run) -> None:
+    done = eventrec("demo", "--events", "5001", "--seconds", "1", "--json")
+
+    told = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert told["rows"] == 5_001
+    assert told["stored_at_kill"] < told["killed_at"] == 2_500
+    assert list(Path(told["database"]).parent.glob("log/*")) == []
 
 
 def test_as_fast_as_it_goes_nothing_overflows(eventrec: Run) -> None:

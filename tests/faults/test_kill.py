@@ -105,7 +105,7 @@ def assert_prefixes(stored: list[int], offered: list[int]) -> None:
 
 
 def kills() -> list[float]:
-    chance = random.Random(4)  # noqa: S311 - the same in every run
+    chance = random.Random(4)
     times = int(os.environ.get("EVENTREC_TEST_KILLS", "3"))
     return [chance.uniform(0.05, 0.5) for _ in range(times)]
 
