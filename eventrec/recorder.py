@@ -25,7 +25,7 @@ from eventrec.delivery.dead_letters import DeadLetterFile, LoggedDeadLetters
 from eventrec.delivery.dispatcher import Dispatcher
 from eventrec.delivery.log_dispatcher import LogDispatcher
 from eventrec.delivery.memory import MemorySource
-from eventrec.delivery.subscription import Subscription
+from eventrec.delivery.subscription import NewDestination, Subscription
 from eventrec.durable import Position, take_durably, wait_durably
 from eventrec.errors import InvalidEventError, NotDurableError, RecorderClosedError, SubscriptionError
 from eventrec.intake import Intake
@@ -119,6 +119,7 @@ class EventRecorder:
         name: str | None = None,
         types: Collection[str] | None = None,
         start: Literal["earliest", "latest"] = "earliest",
+        on_new_destination: NewDestination = "pause",
         batch_rows: int | None = None,
         batch_bytes: int | None = None,
         flush_interval: Duration | None = None,
@@ -126,7 +127,9 @@ class EventRecorder:
     ) -> None:
         """Add a subscription, before `open`. What is None follows the recorder's options.
 
-        `types=None` delivers every type, `[]` none. `name` defaults to the URL's scheme or the handler's class.
+        `types=None` delivers every type, `[]` none. `name` defaults to the URL's scheme or the handler's class. Where
+        another destination answers than before, the subscription pauses; or with `on_new_destination` sends it all that
+        is kept ("earliest"), or what was not delivered to the one before ("latest").
 
         Raises:
             SubscriptionError: The name is taken or invalid, `types` is a plain text, or the recorder is not new.
@@ -162,6 +165,7 @@ class EventRecorder:
             settings=EventRecorderOptions(**changed).settled(has_log=self._writer is not None).delivery,
             types=None if types is None else frozenset(types),
             start=start,
+            on_new_destination=on_new_destination,
         )
 
     async def __aenter__(self) -> Self:
@@ -325,8 +329,11 @@ class EventRecorder:
             return await self._dispatcher.flush()
         return False
 
-    def resume(self, name: str) -> None:
+    def resume(self, name: str, *, start: Literal["earliest", "latest"] | None = None) -> None:
         """Let a paused subscription go on at once. On the loop's thread.
+
+        One that is paused because another destination answers needs `start`: "earliest" sends it all that is kept,
+        "latest" what was not delivered to the one before.
 
         Raises:
             SubscriptionError: No subscription has this name, or the recorder is not open.
@@ -334,7 +341,7 @@ class EventRecorder:
         names = self._subscriptions if self._dispatcher is not None else {}
         if self._dispatcher is None or name not in names:
             raise SubscriptionError(f"no open subscription {name!r}; there are {sorted(names)}")
-        self._dispatcher.resume(name)
+        self._dispatcher.resume(name, start)
 
     def status(self) -> Status:
         """The account now. From any thread; exact whenever no `record()` is in progress."""

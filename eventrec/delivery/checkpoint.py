@@ -46,12 +46,27 @@ class Progress:
             self.dropped[reason] = self.dropped.get(reason, 0) + count
 
 
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch that may have reached the destination: it is sent again as it was, under the same token, or not at all.
+
+    `offsets` are those of its records, `dead` and `delivered` those of its range that were settled before.
+    """
+
+    start: int
+    end: int
+    generation: int
+    offsets: list[int]
+    dead: list[int] = []
+    delivered: list[int] = []
+
+
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """What a run remembers of one subscription. `destination` is the id of the database it goes to, if that has one."""
 
     subscription: str
     progress: Progress
     destination: str | None = None
+    attempt: Attempt | None = None
     version: int = 1
 
 

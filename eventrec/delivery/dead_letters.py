@@ -13,7 +13,7 @@ from eventrec._logging import get_logger
 from eventrec.record import decode_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
     from uuid import UUID
 
@@ -24,7 +24,7 @@ _logging = get_logger("eventrec.dead_letters")
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record set aside, and why. `seconds` is when, since the epoch."""
+    """A record set aside, and why. `seconds` is when, since the epoch; `static_context` that of its log."""
 
     log_id: UUID
     offset: int
@@ -33,6 +33,7 @@ class DeadLetter:
     reason: str
     seconds: float
     entry: Entry
+    static_context: bytes | None = None
 
 
 class DeadLetters(Protocol):
@@ -44,6 +45,9 @@ class DeadLetters(Protocol):
         Raises:
             OSError: They could not be kept; nothing may be skipped because of them.
         """
+
+    def known(self, log_id: UUID, subscription: str) -> Collection[int]:
+        """The offsets of which there are letters, as far as this can be told: what is there is never sent again."""
 
 
 class DeadLetterFile:
@@ -58,6 +62,11 @@ class DeadLetterFile:
 
     async def write(self, letters: Sequence[DeadLetter]) -> None:
         await anyio.to_thread.run_sync(self._write, b"".join(_line(letter) for letter in letters))
+
+    def known(self, log_id: UUID, subscription: str) -> Collection[int]:
+        """None: the file is for people, and nobody looks anything up in it."""
+        del log_id, subscription
+        return ()
 
     def _write(self, lines: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,3 +142,8 @@ class LoggedDeadLetters:
                 bytes=letter.entry[6],
                 unsaid=self._unsaid.pop(kind, 0),
             )
+
+    def known(self, log_id: UUID, subscription: str) -> Collection[int]:
+        """None: nothing is kept."""
+        del log_id, subscription
+        return ()

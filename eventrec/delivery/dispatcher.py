@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from eventrec.backend import Backend
     from eventrec.delivery.dead_letters import DeadLetters
     from eventrec.delivery.memory import MemorySource
-    from eventrec.delivery.subscription import Subscription
+    from eventrec.delivery.subscription import NewDestination, Subscription
     from eventrec.intake import Intake
     from eventrec.record import Entry
     from eventrec.status import SubscriptionStatus
@@ -82,8 +82,8 @@ class Dispatcher(Supervisor):
     def status(self) -> dict[str, SubscriptionStatus]:
         return {name: worker.status() for name, worker in self.workers.items()}
 
-    def resume(self, name: str) -> None:
-        self.workers[name].resume()
+    def resume(self, name: str, start: NewDestination | None = None) -> None:
+        self.workers[name].resume(start)
 
     async def _deliver_until_closed(self) -> None:
         self._move_slice()

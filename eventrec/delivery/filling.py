@@ -11,7 +11,7 @@ from eventrec.delivery.batching import Batching
 from eventrec.delivery.piece import Piece
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from eventrec.delivery.source import Source
     from eventrec.delivery.subscription import Subscription
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class Filling:
     """The piece that is being read; it outlives a cancelled `next_piece`, since what was fetched is nowhere else.
 
-    `on_filtered(end)` is called when nothing below `end` is for this subscription, `on_forfeited(end)` when what lies
-    below `end` was forfeited, and counted there. Both only while `is_alone()`: nothing before it is open.
+    `known_dead()` gives the offsets of which there are letters already. `on_empty(piece)` is called for a piece without
+    a record to send, `on_forfeited(end)` when what lies below `end` was forfeited, and counted there. Both only while
+    `is_alone()`: nothing before it is open.
     """
 
     def __init__(
@@ -31,7 +32,8 @@ class Filling:
         start: int,
         *,
         is_alone: Callable[[], bool],
-        on_filtered: Callable[[int], None],
+        known_dead: Callable[[], Collection[int]],
+        on_empty: Callable[[Piece], None],
         on_forfeited: Callable[[int], None],
     ) -> None:
         self.piece = Piece(start)
@@ -40,7 +42,8 @@ class Filling:
         self._settings = subscription.settings
         self._source = source
         self._is_alone = is_alone
-        self._on_filtered = on_filtered
+        self._known_dead = known_dead
+        self._on_empty = on_empty
         self._on_forfeited = on_forfeited
         self._oldest: float | None = None
         self._flush_to = start
@@ -72,7 +75,7 @@ class Filling:
             is_cut = source.position(self._subscription.name) > piece.end
             if is_cut and not piece.entries:
                 await self._until_alone()
-                self._on_filtered(piece.end)
+                self._let_go()
                 piece.end = source.position(self._subscription.name)
                 self._on_forfeited(piece.end)
                 is_cut = False
@@ -85,9 +88,14 @@ class Filling:
                 self.start_over(piece.end)
                 return piece
             if not piece.entries and self._is_alone():
-                self._on_filtered(piece.end)
+                self._let_go()
             if self._is_full() or not more:
                 await self._wait(batching.seconds_left(oldest=self._oldest, now=now))
+
+    def _let_go(self) -> None:
+        """Nothing of what was read is to be sent."""
+        self._on_empty(Piece(self.piece.end, dead=self.piece.dead))
+        self.piece.dead = []
 
     async def _until_alone(self) -> None:
         """Read ahead no further: who does is cancelled when what is before it is settled."""
@@ -108,9 +116,13 @@ class Filling:
             return
         self._source.fetched(self._subscription.name, records.end)
         piece.end = records.end
+        dead = self._known_dead()
         for offset, entry in enumerate(records.entries, records.start):
             if self._subscription.wants(entry[0].type):
-                piece.add(offset, entry)
+                if dead and offset in dead:
+                    piece.dead.append(offset)
+                else:
+                    piece.add(offset, entry)
         if piece.entries and self._oldest is None:
             self._oldest = anyio.current_time()
 

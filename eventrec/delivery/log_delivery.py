@@ -14,7 +14,7 @@ from eventrec.content import ContentDecoder, is_ours
 from eventrec.delivery.checkpoint import Checkpoint, CheckpointFiles
 from eventrec.delivery.log_source import LogSource
 from eventrec.delivery.worker import Worker
-from eventrec.errors import LogError
+from eventrec.errors import LogError, TransientError
 from eventrec.log.log import Log
 from eventrec.log.runs import CHECKPOINTS
 from eventrec.log.segment import list_segments
@@ -67,6 +67,7 @@ class LogDelivery:
                 on_drop=on_drop,
                 checkpoint=saved.get(each.name),
                 handler=handlers[each.name].view(is_orphan=is_orphan),
+                freeze=self._freeze,
             )
             for each in subscriptions
         }
@@ -162,6 +163,16 @@ class LogDelivery:
             is_due = anyio.current_time() - self._synced_at >= self._sync_interval
             await self.save(sync=self._sync == "take" or (self._sync == "interval" and is_due))
             await anyio.sleep(_BETWEEN_SAVES)
+
+    async def _freeze(self) -> None:
+        """Make the checkpoints durable.
+
+        Raises:
+            TransientError: The disk refused, so the batch must not be sent.
+        """
+        await self.save(sync=True)
+        if self._is_refused:
+            raise TransientError("the checkpoint cannot be saved")
 
     def _notice(self) -> None:
         self._moved.set()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from eventrec.backend import Backend
     from eventrec.delivery.checkpoint import Checkpoint
     from eventrec.delivery.dead_letters import DeadLetters
-    from eventrec.delivery.subscription import Subscription
+    from eventrec.delivery.subscription import NewDestination, Subscription
     from eventrec.intake import Intake
     from eventrec.log.log import Log
     from eventrec.log.runs import Run
@@ -97,9 +97,9 @@ class LogDispatcher(Supervisor):
     def adopted(self) -> dict[str, dict[str, SubscriptionStatus]]:
         return {str(id_): delivery.status() for id_, delivery in list(self._adopted.items())}
 
-    def resume(self, name: str) -> None:
+    def resume(self, name: str, start: NewDestination | None = None) -> None:
         for delivery in [*self._adopted.values(), *([self._own] if self._own is not None else [])]:
-            delivery.workers[name].resume()
+            delivery.workers[name].resume(start)
 
     # -- its life
 

@@ -90,6 +90,12 @@ class LogSource:
         self._positions[name] = max(self._positions[name], next_offset)
         self._floor = max(self._floor, next_offset)
 
+    async def oldest(self) -> int:
+        return await anyio.to_thread.run_sync(lambda: self._log.first)
+
+    def rewind(self, name: str, offset: int) -> None:
+        self._positions[name] = offset
+
     def acknowledge(self, name: str, next_offset: int) -> None:
         """It stands in the checkpoint soon, and what all checkpoints are past is deleted then."""
         del name, next_offset

@@ -132,5 +132,13 @@ class MemorySource:
         cursor.next = max(cursor.next, next_offset)
         self._free()
 
+    async def oldest(self) -> int:
+        return self._start
+
+    def rewind(self, name: str, offset: int) -> None:
+        cursor = self._cursors[name]
+        cursor.bytes -= sum(entry[6] for entry in self._entries[offset - self._start : cursor.next - self._start])
+        cursor.next = min(cursor.next, offset)
+
     def acknowledge(self, name: str, next_offset: int) -> None:
         """Nothing to do: what is fetched is in the worker's hands, and nothing outlives the process."""

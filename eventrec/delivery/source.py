@@ -54,5 +54,11 @@ class Source(Protocol):
     def fetched(self, name: str, next_offset: int) -> None:
         """`name` has the records below `next_offset` in hand: they cannot be forfeited any more."""
 
+    async def oldest(self) -> int:
+        """The first record that can still be read; `end` where there is none."""
+
+    def rewind(self, name: str, offset: int) -> None:
+        """`name` reads again from `offset` on, which is not below `oldest`."""
+
     def acknowledge(self, name: str, next_offset: int) -> None:
         """`name` is done with everything below `next_offset`."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from eventrec.handler import EventHandler
     from eventrec.options import DeliverySettings
+
+
+NewDestination: TypeAlias = Literal["pause", "earliest", "latest"]
+"""What to do where another destination answers than before: wait for somebody, send again what is kept, or go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,7 @@ class Subscription:
     settings: DeliverySettings
     types: frozenset[str] | None = None
     start: Literal["earliest", "latest"] = "earliest"
+    on_new_destination: NewDestination = "pause"
 
     def wants(self, kind: str) -> bool:
         """Whether records of this type are delivered."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from eventrec.backend import Backend
+    from eventrec.delivery.subscription import NewDestination
     from eventrec.delivery.worker import Worker
     from eventrec.intake import Intake
     from eventrec.status import SubscriptionStatus
@@ -108,8 +109,8 @@ class Supervisor(ABC):
         """True once everything taken before is settled in every subscription; False where one of them is held."""
 
     @abstractmethod
-    def resume(self, name: str) -> None:
-        """Let the paused subscription `name` go on at once."""
+    def resume(self, name: str, start: NewDestination | None = None) -> None:
+        """Let the paused subscription `name` go on at once; `start` is where to begin at another destination."""
 
     @abstractmethod
     async def _deliver_until_closed(self) -> None:

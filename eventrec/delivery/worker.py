@@ -7,8 +7,6 @@ in hand, kept on the worker itself: a cancelled worker may run again and goes on
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from time import time
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import anyio
@@ -16,12 +14,13 @@ import anyio
 from eventrec._logging import get_logger
 from eventrec.backend import is_cancelled
 from eventrec.batch import Batch
-from eventrec.delivery.checkpoint import Checkpoint, Progress
-from eventrec.delivery.dead_letters import DeadLetter
+from eventrec.delivery.aside import Aside
 from eventrec.delivery.filling import Filling
+from eventrec.delivery.freezing import frozen, thawed
 from eventrec.delivery.health import Health, HoldError, said
+from eventrec.delivery.ledger import Ledger
 from eventrec.delivery.piece import Piece
-from eventrec.delivery.retry import Brake, SameError, TryAgainError, retrying
+from eventrec.delivery.retry import SameError, TryAgainError, retrying
 from eventrec.errors import (
     BatchTooLargeError,
     DeliveryError,
@@ -35,20 +34,19 @@ from eventrec.handler import EventHandler
 from eventrec.status import SubscriptionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from eventrec.delivery.checkpoint import Attempt, Checkpoint, Progress
     from eventrec.delivery.dead_letters import DeadLetters
     from eventrec.delivery.source import Records, Source
-    from eventrec.delivery.subscription import Subscription
+    from eventrec.delivery.subscription import NewDestination, Subscription
+    from eventrec.handler import DestinationCheckpoints
     from eventrec.record import Entry
 
 _logging = get_logger("eventrec.delivery")
 
 _CLOSE_SECONDS: Final = 10.0
 """How long a handler may take to close: a hanging one must not hang its subscription."""
-
-_SUSPECTS: Final = 16
-"""Records in a row that fail alone, with none passing: enough to call it an outage."""
 
 
 class Worker:
@@ -58,50 +56,47 @@ class Worker:
         self,
         subscription: Subscription,
         source: Source,
-        dead_letters: DeadLetters,
+        letters: DeadLetters,
         *,
         on_drop: Callable[[str, int], None] = lambda _reason, _count: None,
         checkpoint: Checkpoint | None = None,
         handler: EventHandler | None = None,
+        freeze: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Go on where `checkpoint` says. `handler` stands in for the subscription's own, and speaks to it."""
+        """Go on where `checkpoint` says. `handler` stands in for the subscription's own, and speaks to it.
+
+        `freeze` makes the checkpoint durable, for destinations that know a batch by its token.
+        """
         self.subscription = subscription
         self.name = subscription.name
         self._handler = handler or subscription.handler
         self._prepares = type(subscription.handler).prepare is not EventHandler.prepare
+        self._freeze = freeze if subscription.handler.dedupes_by_token else None
         self._settings = subscription.settings
         self._source = source
-        self._dead_letters = dead_letters
-        self._on_drop = on_drop
-        start = source.subscribe(self.name, subscription.start, self._forfeited)
-        self.progress = Progress(start, start, start)
-        if checkpoint is not None:
-            self.progress = checkpoint.progress
-            start = checkpoint.progress.scanned
-            source.fetched(self.name, start)
-        self._health = Health(self.name, self._notify)
+        self._ledger = Ledger(subscription, source, checkpoint=checkpoint, on_drop=on_drop)
+        self._aside = Aside(subscription, source, letters)
+        self._health = Health(self.name, self._ledger.tell)
         self._retrying = retrying(self._settings.retry, sleep=anyio.sleep, before_sleep=self._health.retries)
         self._hand: list[Piece] = []
         """Pieces to settle, the next one last."""
         self._filling = Filling(
             subscription,
             source,
-            start,
+            self.progress.scanned,
             is_alone=lambda: not self._hand,
-            on_filtered=self._filtered,
-            on_forfeited=self._skipped,
+            known_dead=self._aside.known_dead,
+            on_empty=self._empty,
+            on_forfeited=self._ledger.skip_to,
         )
         self._holding: anyio.CancelScope | None = None
-        self._changed = anyio.Event()
         self._is_open = False
         self._must_close = False
         self._must_resume = True
-        self._destination = checkpoint.destination if checkpoint is not None else None
         self._same_error = SameError()
         self._is_probing = False
         self._probe_passed = False
-        self._suspects: list[tuple[int, Entry, str]] = []
-        self._brake = Brake()
+        self._on_new_destination: NewDestination = subscription.on_new_destination
 
     def __repr__(self) -> str:
         return f"<Worker {self.name!r} next={self.progress.scanned} lag={self.lag} {self._health.state}>"
@@ -109,8 +104,18 @@ class Worker:
     # -- what others ask of it
 
     @property
+    def progress(self) -> Progress:
+        """Its part of the account, as it is kept."""
+        return self._ledger.progress
+
+    @property
     def lag(self) -> int:
         return self._source.end - self.progress.scanned
+
+    @property
+    def is_held(self) -> bool:
+        """Paused or holding: somebody has to act."""
+        return self._health.is_held
 
     def status(self) -> SubscriptionStatus:
         """Its part of the account."""
@@ -138,53 +143,61 @@ class Worker:
         while self.progress.scanned < to:
             if self._health.is_held:
                 return False
-            await self._changed.wait()
+            await self._ledger.next_change()
         return True
 
     async def settled(self, to: int) -> None:
         """Send what is there without waiting for more, and return once everything below `to` is settled."""
         self._filling.flush(to)
         while self.progress.scanned < to:
-            await self._changed.wait()
+            await self._ledger.next_change()
 
     def is_closed(self) -> None:
         """What is not settled stays in the log."""
         self._health.closes()
 
-    def resume(self) -> None:
-        """Somebody acted: go on at once, with the brake released."""
-        self._brake.release()
-        self._destination = None
+    def resume(self, start: NewDestination | None = None) -> None:
+        """Somebody acted: go on at once, with the brake released.
+
+        `start` is where to begin at another destination: "earliest" sends again all that is kept, "latest" only what
+        was not delivered to the one before.
+        """
+        self._aside.brake.release()
+        if start is not None:
+            self._on_new_destination = start
         self._health.is_held = False
         if self._holding is not None:
             self._holding.cancel()
 
     def checkpoint(self) -> Checkpoint:
         """What a later run needs to know."""
-        progress = replace(self.progress, dropped=dict(self.progress.dropped))
-        return Checkpoint(subscription=self.name, progress=progress, destination=self._destination)
+        return self._ledger.checkpoint()
+
+    async def retire(self) -> None:
+        """Everything is settled: have the destination remember that, for a copy of this log. Errors come out."""
+        if self._handler.checkpoints is not None:
+            await self._get_ready()
+            await self._handler.checkpoints.retire(self._source.id, self.name, self.progress.scanned)
 
     def lost(self, count: int) -> None:
         """`count` records that it reached cannot be read any more."""
-        self._drop("corrupt", count)
+        self._ledger.drop("corrupt", count)
 
     def drop_rest(self, reason: str, rest: Records) -> None:
         """The end of a source that does not outlive the process: what is in hand and in `rest` is lost for `reason`."""
-        for _, entry, _ in self._suspects:
-            self._hand.append(Piece(self.progress.scanned, entries=[entry]))
-        self._suspects.clear()
-        pieces = [*self._hand, self._filling.piece]
-        lost = sum(len(piece) for piece in pieces)
-        lost += sum(self.subscription.wants(entry[0].type) for entry in rest.entries)
-        dead = sum(len(piece.dead) for piece in pieces)
-        delivered = sum(len(piece.delivered) for piece in pieces)
-        progress = self.progress
-        span = self._filling.end - progress.scanned + rest.end - rest.start
-        progress.dead += dead
-        progress.delivered += delivered
-        progress.filtered += span - lost - dead - delivered
-        progress.scanned = rest.end
-        self._drop(reason, lost)
+        pieces = [*self._hand, *self._aside.take_back(), self._filling.piece]
+        in_hand = Piece(
+            self._filling.end,
+            dead=[offset for piece in pieces for offset in piece.dead],
+            delivered=[offset for piece in pieces for offset in piece.delivered],
+        )
+        for piece, lost in (
+            (in_hand, sum(map(len, pieces))),
+            (Piece(rest.end), sum(self.subscription.wants(entry[0].type) for entry in rest.entries)),
+        ):
+            self._ledger.settle(piece, delivered=0, dropped=lost)
+            self._ledger.drop(reason, lost)
+            self._ledger.skip_to(max(piece.end, rest.start))
         self._hand.clear()
         self._filling.start_over(rest.end)
         self._health.closes()
@@ -205,6 +218,8 @@ class Worker:
     async def run(self) -> NoReturn:
         """Deliver until cancelled; may be called again afterwards."""
         self._filling.start_clock()
+        if self._ledger.attempt is not None and not self._hand and self.progress.scanned == self._filling.end:
+            await self._thaw(self._ledger.attempt)
         while True:
             if not self._hand:
                 self._hand.append(await self._filling.next_piece())
@@ -212,15 +227,20 @@ class Worker:
                 self._cut_to_size()
                 await self._settle(self._hand[-1])
 
-    def _filtered(self, end: int) -> None:
-        if end > self.progress.scanned:
-            self._move(Piece(end), delivered=0)
+    def _empty(self, piece: Piece) -> None:
+        if piece.end > self.progress.scanned:
+            self._ledger.settle(piece, delivered=0)
 
-    def _skipped(self, end: int) -> None:
-        """Forfeited, and counted then; the destination learns of it with the next batch."""
-        self.progress.scanned = end
-        self._source.acknowledge(self.name, end)
-        self._notify()
+    async def _thaw(self, attempt: Attempt) -> None:
+        """The batch that a run before us may have sent: the same records, under the same token."""
+        piece = await thawed(attempt, self._source, self.progress.scanned)
+        if piece is None:
+            _logging.warning("frozen batch lost records", subscription=self.name, log=str(self._source.id))
+            self._ledger.attempt = None
+            return
+        self._source.fetched(self.name, attempt.end)
+        self._filling.start_over(attempt.end)
+        self._hand.append(piece)
 
     # -- one piece
 
@@ -256,6 +276,8 @@ class Worker:
     async def _handle(self, piece: Piece) -> None:
         piece.is_tried = True
         batch = self._batch(piece, self.progress.acknowledged)
+        if self._freeze is not None:
+            await self._freeze_first(piece, batch, self._freeze)
         if not self._prepares or len(self._hand) > 1:
             await self._handler.handle(batch)
             return
@@ -300,6 +322,13 @@ class Worker:
             static_context=self._source.static_context,
         )
 
+    async def _freeze_first(self, piece: Piece, batch: Batch, freeze: Callable[[], Awaitable[None]]) -> None:
+        """On return this attempt is on the disk, so that a restart makes the same batch of it."""
+        attempt = frozen(piece, batch)
+        if self._ledger.attempt != attempt:
+            self._ledger.attempt = attempt
+            await freeze()
+
     async def _get_ready(self) -> None:
         """Open, if need be, and ask the destination where it is, after anything that leaves it uncertain."""
         if not self._is_open:
@@ -309,23 +338,36 @@ class Worker:
             self._is_open = True
             self._must_resume = True
         if self._must_resume and (checkpoints := self._handler.checkpoints) is not None:
-            destination = await checkpoints.destination_id()
-            if self._destination not in (None, destination):
-                raise HoldError("destination changed", slowly=False)
-            self._destination = destination
-            self._resume_at(await checkpoints.resume(self._source.id, self.name, self.progress.acknowledged))
+            await self._ask(checkpoints)
         self._must_resume = False
         self._health.is_ready()
 
-    def _resume_at(self, answer: int) -> None:
+    async def _ask(self, checkpoints: DestinationCheckpoints) -> None:
+        ledger, destination = self._ledger, await checkpoints.destination_id()
+        # A destination that has no row of ours, though we have been there, lost it together with our rows.
+        start = ledger.progress.acknowledged if ledger.destination is None else ledger.progress.start
+        if ledger.destination not in (None, destination):
+            if self._on_new_destination == "pause":
+                raise HoldError("destination changed", slowly=False)
+            _logging.warning("destination changed", subscription=self.name, start=self._on_new_destination)
+            if self._on_new_destination == "earliest":
+                self._read_again(await ledger.start_again(0))
+            start = ledger.progress.acknowledged = ledger.progress.scanned
+            self._on_new_destination = self.subscription.on_new_destination
+        ledger.destination = destination
+        await self._resume_at(await checkpoints.resume(self._source.id, self.name, start))
+
+    def _read_again(self, first: int) -> None:
+        """What is in hand was read too far ahead: begin anew at `first`."""
+        self._hand.clear()
+        self._aside.forget_suspects()
+        self._filling.start_over(first)
+
+    async def _resume_at(self, answer: int) -> None:
         """The destination says its next offset: it is the authority."""
-        progress = self.progress
-        if answer < progress.acknowledged:
-            lost = progress.acknowledged - answer
-            _logging.error("destination went back", subscription=self.name, to=answer, lost=lost)
-            progress.acknowledged = answer
-            progress.rewound += lost
-            self._drop("rewound", lost)
+        ledger, progress = self._ledger, self.progress
+        if answer < progress.acknowledged and (first := await ledger.went_back(answer)) is not None:
+            self._read_again(first)
         while self._hand and answer > progress.scanned:
             piece = self._hand[-1]
             if piece.end > answer:
@@ -333,27 +375,23 @@ class Worker:
                 self._hand[-1:] = [rest, passed]
                 piece = passed
             progress.acknowledged = answer
-            piece.delivered.extend(offset for offset, _, _ in self._suspects)
-            self._suspects.clear()
+            self._aside.acquit(piece)
             self._done(piece, delivered=len(piece))
         if answer > progress.scanned:
-            # Somebody else delivered for this log and name, further than we have read.
-            self._source.fetched(self.name, answer)
-            progress.delivered += answer - progress.scanned
-            progress.acknowledged = progress.scanned = answer
+            progress.acknowledged = answer
+            ledger.is_elsewhere(answer)
             self._filling.start_over(answer)
-            self._notify()
 
     # -- what may come of it
 
     async def _delivered(self, piece: Piece) -> None:
-        await self._bury_suspects(piece)
+        await self._aside.bury_suspects(piece)
         self._probe_passed = self._is_probing
         self._same_error.forget()
         self._filling.batching.succeeded()
-        if self._brake:
+        if self._aside.brake:
             for entry in piece.entries:
-                self._brake.note(entry[0].type, dead=False)
+                self._aside.brake.note(entry[0].type, dead=False)
         self.progress.acknowledged = piece.end
         self._done(piece, delivered=len(piece))
         self._health.delivers(self.lag)
@@ -460,52 +498,19 @@ class Worker:
         if self._probe_passed:
             await self._bury(piece, piece.open_among({piece.offsets[0]: reason}))
             return
-        self._suspects.append((piece.offsets[0], piece.entries[0], reason))
+        is_outage = self._aside.suspect(piece, reason)
         self._hand.pop()
-        if not self._hand or len(self._suspects) >= _SUSPECTS:
-            self._take_back_suspects()
+        if is_outage or not self._hand:
+            self._hand += self._aside.take_back()
             raise HoldError(f"every record fails: {said(exc)}", is_paused=False) from exc
-
-    def _take_back_suspects(self) -> None:
-        for offset, entry, _ in reversed(self._suspects):
-            self._hand.append(Piece(offset + 1, [offset], [entry]))
-        self._suspects.clear()
 
     async def _bury(self, piece: Piece, dead: Mapping[int, tuple[Entry, str]]) -> None:
         """Set records aside as dead letters: written first, settled after."""
-        await self._bury_suspects(piece)
-        await self._write_letters(dead)
-        kinds = [entry[0].type for entry, _ in dead.values()]
-        piece.settle(dead=list(dead))
+        await self._aside.bury_suspects(piece)
+        await self._aside.bury(piece, dead)
         if not piece.entries:
             self._done(piece, delivered=0)
-        pulled = [kind for kind in kinds if self._brake.note(kind, dead=True)]
-        if pulled:
-            raise HoldError(
-                f"over half of the last {Brake.WINDOW:,} records of type {pulled[0]!r} were refused for good",
-                slowly=False,
-            )
-
-    async def _bury_suspects(self, piece: Piece) -> None:
-        """The destination judges single records, so it works, and what failed alone is at fault itself."""
-        if self._suspects:
-            await self._write_letters({offset: (entry, reason) for offset, entry, reason in self._suspects})
-            piece.dead.extend(offset for offset, _, _ in self._suspects)
-            self._suspects.clear()
-
-    async def _write_letters(self, dead: Mapping[int, tuple[Entry, str]]) -> None:
-        letters = [
-            DeadLetter(
-                self._source.id, offset, self.name, type(self.subscription.handler).__name__, reason, time(), entry
-            )
-            for offset, (entry, reason) in sorted(dead.items())
-        ]
-        if not letters:
-            return
-        try:
-            await self._dead_letters.write(letters)
-        except OSError as exc:
-            raise HoldError(f"dead letters cannot be written: {exc}", is_paused=False) from exc
+        self._aside.pull_brake([entry[0].type for entry, _ in dead.values()])
 
     def _part(self, piece: Piece) -> None:
         left, right = piece.halves()
@@ -513,45 +518,17 @@ class Worker:
 
     def _give_up(self, piece: Piece) -> None:
         """The last attempt failed: count, and on to the next. One line an outage says so."""
-        lost = len(piece) + len(self._suspects)
-        self._suspects.clear()
+        lost = len(piece) + self._aside.forget_suspects()
         self._health.drops(lost)
-        self._drop("exhausted", lost)
+        self._ledger.drop("exhausted", lost)
         self._done(piece, delivered=0, dropped=lost)
 
-    # -- moving on
-
     def _done(self, piece: Piece, *, delivered: int, dropped: int = 0) -> None:
+        """All of `piece` is settled: on to what is next in hand."""
         self._hand.pop()
         if not self._hand:
             self._is_probing = self._probe_passed = False
-        self._move(piece, delivered=delivered, dropped=dropped)
-
-    def _move(self, piece: Piece, *, delivered: int, dropped: int = 0) -> None:
-        """Everything up to the end of `piece` is settled: count it, and let the source and waiters know."""
-        progress = self.progress
-        settled = delivered + len(piece.delivered) + len(piece.dead) + dropped
-        progress.delivered += delivered + len(piece.delivered)
-        progress.dead += len(piece.dead)
-        progress.filtered += piece.end - progress.scanned - settled
-        progress.scanned = piece.end
-        self._source.acknowledge(self.name, piece.end)
-        self._notify()
-
-    def _forfeited(self, entry: Entry) -> None:
-        if self.subscription.wants(entry[0].type):
-            self._drop("overflow", 1)
-        else:
-            self.progress.filtered += 1
-
-    def _drop(self, reason: str, count: int) -> None:
-        if count:
-            self.progress.drop(reason, count)
-            self._on_drop(reason, count)
-
-    def _notify(self) -> None:
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+        self._ledger.settle(piece, delivered=delivered, dropped=dropped)
 
     async def _hold(self, hold: HoldError) -> None:
         """Stand still, health red, until it is time to look again or somebody says so."""

@@ -106,6 +106,11 @@ class Log(LogWriter):
             self._storage, start, strict=strict, is_ours=is_ours, on_gap=on_gap, extent=self._readable, repair=True
         )
 
+    @property
+    def first(self) -> int:
+        """The first offset of the oldest segment that is there."""
+        return min(list_segments(self._storage), default=self._head.first)
+
     def delete_below(self, offset: int) -> int:
         """Delete the sealed segments all of whose records are below `offset`. Returns how many.
 
