@@ -45,8 +45,10 @@ _Id: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 _Time: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 _Column: TypeAlias = tuple[str, int, int, int | None, int | None, int | None]
-_Shape: TypeAlias = tuple[str, str, tuple[_Column, ...]]
-_Head: TypeAlias = tuple[_Id, _Time, bytes | None, list[_Shape]]
+PlainShape: TypeAlias = tuple[str, str, tuple[_Column, ...]]
+"""Table, type, columns."""
+
+_Head: TypeAlias = tuple[_Id, _Time, bytes | None, list[PlainShape]]
 _Record: TypeAlias = tuple[_Number, _Time, bytes, bytes | None, bytes | None, _Id | None]
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -95,11 +97,12 @@ def _encoded(entries: Sequence[Entry], log_id: UUID, written: int, static_contex
             number = numbers[id(shape)] = len(shapes)
             shapes.append(shape)
         records.append((number, timestamp, payload, context, extras, id_))
-    head = (log_id.bytes, written, static_context, [_plain(shape) for shape in shapes])
+    head = (log_id.bytes, written, static_context, [plain_shape(shape) for shape in shapes])
     return VERSION + _encode((head, records))
 
 
-def _plain(shape: Shape) -> _Shape:
+def plain_shape(shape: Shape) -> PlainShape:
+    """`shape` in values that msgpack knows."""
     columns = (
         (column.name, int(column.type), int(column.semantic), column.precision, column.scale, column.dimensions)
         for column in shape.columns
@@ -107,11 +110,29 @@ def _plain(shape: Shape) -> _Shape:
     return shape.table, shape.type, tuple(columns)
 
 
+class Shapes:
+    """Shapes of their plain forms; equal ones become one object, so that grouping is a comparison of identities."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[PlainShape, Shape] = {}
+
+    def of(self, plain: PlainShape) -> Shape:
+        """The shape. InvalidEventError or ValueError where there is none like it."""
+        shape = self._shapes.get(plain)
+        if shape is None:
+            table, kind, columns = plain
+            shape = Shape(table, kind, tuple(_column(column) for column in columns))
+            if len(self._shapes) >= _MAX_SHAPES:
+                self._shapes.clear()
+            self._shapes[plain] = shape
+        return shape
+
+
 class ContentDecoder:
     """Decodes the contents of commits; equal shapes become one object. Use by one thread at a time."""
 
     def __init__(self) -> None:
-        self._shapes: dict[_Shape, Shape] = {}
+        self._shapes = Shapes()
 
     def decode(self, content: bytes) -> Content:
         """The records of one commit.
@@ -124,7 +145,7 @@ class ContentDecoder:
             raise ContentError(f"content version 0x{found} is unknown: this eventrec reads 0x{VERSION.hex()}")
         try:
             head, records = _decode(memoryview(content)[1:])
-            shapes = [self._shape(plain) for plain in head[3]]
+            shapes = [self._shapes.of(plain) for plain in head[3]]
             entries = [
                 (
                     shapes[number],
@@ -142,16 +163,6 @@ class ContentDecoder:
         except (msgspec.MsgspecError, InvalidEventError, ValueError, IndexError, RecursionError) as exc:
             raise ContentError(f"{len(content)} bytes are no content of ours: {exc}") from exc
         return Content(UUID(bytes=head[0]), head[1], head[2], entries)
-
-    def _shape(self, plain: _Shape) -> Shape:
-        shape = self._shapes.get(plain)
-        if shape is None:
-            table, kind, columns = plain
-            shape = Shape(table, kind, tuple(_column(column) for column in columns))
-            if len(self._shapes) >= _MAX_SHAPES:
-                self._shapes.clear()
-            self._shapes[plain] = shape
-        return shape
 
 
 def _column(plain: _Column) -> ColumnSchema:

@@ -113,7 +113,9 @@ class EventRecorderOptions(BaseModel):
     event_types: Annotated[frozenset[str] | None, BeforeValidator(_several)] = None
     """Types to take; None: all, empty: none."""
     dead_letters: Path | None = None
-    """Without a log: a JSON Lines file for the records a destination refused for good."""
+    """A JSON Lines file for the records a destination refused for good; with a log, a copy of what is kept there."""
+    max_dead_bytes: int = Field(default=256 * MiB, ge=0)
+    """With a log: bytes of dead letters that are kept. Once it is reached, a subscription with another one holds."""
     on_unmapped: Literal["dead", "hold"] = "dead"
     """What becomes of a record that fails alone, with an error nobody named, while its neighbours pass."""
     service: str | None = None

@@ -23,6 +23,7 @@ from eventrec.backend import current_backend
 from eventrec.context import ContextFields
 from eventrec.delivery.dead_letters import DeadLetterFile, LoggedDeadLetters
 from eventrec.delivery.dispatcher import Dispatcher
+from eventrec.delivery.letter_log import DEAD, LetterLog
 from eventrec.delivery.log_dispatcher import LogDispatcher
 from eventrec.delivery.memory import MemorySource
 from eventrec.delivery.subscription import NewDestination, Subscription
@@ -224,7 +225,7 @@ class EventRecorder:
             self._writer,
             backend,
             subscriptions=list(self._subscriptions.values()),
-            letters=self._letters(),
+            letters=self._letter_log(self._writer),
             on_drop=self._dropped,
             close_timeout=self._settled.close_timeout,
             sync=self._settled.sync,
@@ -235,6 +236,14 @@ class EventRecorder:
         if self._options.dead_letters is not None:
             return DeadLetterFile(self._options.dead_letters)
         return LoggedDeadLetters(time.monotonic)
+
+    def _letter_log(self, writer: Writer) -> LetterLog:
+        return LetterLog(
+            writer.directory / DEAD,
+            writer.run_id,
+            most_bytes=self._options.max_dead_bytes,
+            copy=DeadLetterFile(self._options.dead_letters) if self._options.dead_letters is not None else None,
+        )
 
     def _new_writer(self) -> Writer | None:
         """Armed: the first record starts it."""

@@ -127,6 +127,10 @@ class Writer:
 
     # -- from any thread
 
+    def run_id(self) -> UUID:
+        """The id of the run that is written, or of another one where none could be made."""
+        return self.run.id if self.run is not None else self._new_id()
+
     def wake(self) -> None:
         """Take what is there at once. The first call starts the threads."""
         if next(self._starts) == 0:

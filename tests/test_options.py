@@ -53,6 +53,7 @@ def test_defaults_are_those_of_the_design() -> None:
         "close_timeout": 5.0,
         "event_types": None,
         "dead_letters": None,
+        "max_dead_bytes": 256 * 2**20,
         "on_unmapped": "dead",
         "service": None,
         "host": None,

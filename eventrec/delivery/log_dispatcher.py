@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from eventrec.backend import Backend
     from eventrec.delivery.checkpoint import Checkpoint
-    from eventrec.delivery.dead_letters import DeadLetters
+    from eventrec.delivery.letter_log import LetterLog
     from eventrec.delivery.subscription import NewDestination, Subscription
     from eventrec.intake import Intake
     from eventrec.log.log import Log
@@ -46,7 +46,7 @@ class LogDispatcher(Supervisor):
         backend: Backend,
         *,
         subscriptions: list[Subscription],
-        letters: DeadLetters,
+        letters: LetterLog,
         on_drop: Callable[[str, int], None],
         close_timeout: float,
         sync: Literal["interval", "never", "take"],
@@ -189,6 +189,7 @@ class LogDispatcher(Supervisor):
         for delivery in [*self._adopted.values(), *([self._own] if self._own is not None else [])]:
             await delivery.end()
         self._adopted.clear()
+        await anyio.to_thread.run_sync(self._letters.close)
         for worker in self.workers.values():
             worker.is_closed()
 
@@ -228,6 +229,7 @@ class LogDispatcher(Supervisor):
 
     def _open_orphans(self, most: int, but: set[UUID]) -> list[tuple[Run, OpenedOrphan]]:
         """In a thread."""
+        self._letters.learn()
         sweep(self.writer.directory)
         opened: list[tuple[Run, OpenedOrphan]] = []
         for run in adopt_orphans(self.writer.directory, most=most, but=but):
