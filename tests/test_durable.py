@@ -13,6 +13,7 @@ from uuid import UUID
 
 import anyio
 import anyio.to_thread
+import msgspec
 import pytest
 
 from eventrec import (
@@ -496,7 +497,7 @@ def test_checkpoints_are_found_again_whatever_the_subscription_is_called(tmp_pat
         files.save(checkpoint, sync=True)
     files.sync_names()
 
-    assert files.load() == saved
+    assert {name: msgspec.structs.replace(each, saved=0.0) for name, each in files.load().items()} == saved
     assert len({file_name(name) for name in names}) == len(names)
     assert all(path.parent == tmp_path and len(path.name) < 200 for path in tmp_path.rglob("*"))
 

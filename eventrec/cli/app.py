@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import anyio
 from cyclopts import App, CycloptsError, Parameter
 
+from eventrec.cli.dead import dead
 from eventrec.cli.demo import Demo
 from eventrec.cli.drain import drain
 from eventrec.cli.exit_codes import CommandError, ExitCode
@@ -19,6 +20,7 @@ from eventrec.cli.log import log, status
 from eventrec.cli.new_handler import new_handler
 from eventrec.cli.received import Reading
 from eventrec.cli.record import Recording, dead_letter_file
+from eventrec.cli.resume import resume
 from eventrec.cli.tail import tail as tail_events
 from eventrec.cli.terminal import Terminal
 from eventrec.cli.timestamps import Unit  # noqa: TC001 - cyclopts reads annotations
@@ -219,3 +221,5 @@ app.command(new_handler)
 app.command(drain)
 app.command(log)
 app.command(status)
+app.command(resume)
+app.command(dead)

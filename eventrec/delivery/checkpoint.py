@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
@@ -61,12 +62,16 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run remembers of one subscription. `destination` is the id of the database it goes to, if that has one."""
+    """What a run remembers of one subscription. `destination` is the id of the database it goes to, if that has one.
+
+    `saved` is when, in seconds since the epoch.
+    """
 
     subscription: str
     progress: Progress
     destination: str | None = None
     attempt: Attempt | None = None
+    saved: float = 0.0
     version: int = 1
 
 
@@ -102,7 +107,7 @@ class CheckpointFiles:
         new = path.with_suffix(".new")
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
-            encoded = memoryview(msgspec.json.encode(checkpoint))
+            encoded = memoryview(msgspec.json.encode(msgspec.structs.replace(checkpoint, saved=time.time())))
             while encoded:
                 encoded = encoded[os.write(descriptor, encoded) :]
             if sync:

@@ -85,6 +85,11 @@ class DeadLetterFile:
 
 
 def _line(letter: DeadLetter) -> bytes:
+    return msgspec.json.encode(letter_document(letter)) + b"\n"
+
+
+def letter_document(letter: DeadLetter) -> dict[str, Any]:
+    """What a line of the file holds; its JSON parts are `msgspec.Raw`."""
     shape, timestamp, payload, context, extras, id_, _ = letter.entry
     document: dict[str, Any] = {
         "log_id": str(letter.log_id),
@@ -105,7 +110,7 @@ def _line(letter: DeadLetter) -> bytes:
         document["rows"] = [[_readable(value) for value in row] for row in decode_rows(extras)]
     if id_ is not None:
         document["id"] = id_.hex()
-    return msgspec.json.encode(document) + b"\n"
+    return document
 
 
 def _readable(value: object) -> object:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 import anyio
 import anyio.to_thread
 
-from eventrec._logging import get_logger
+from eventrec._logging import described, get_logger
 from eventrec.content import ContentDecoder, is_ours
 from eventrec.delivery.checkpoint import Checkpoint, CheckpointFiles
 from eventrec.delivery.log_source import LogSource
@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from eventrec.delivery.dead_letters import DeadLetters
     from eventrec.delivery.subscription import Subscription
     from eventrec.delivery.turns import SharedHandler
+    from eventrec.delivery.wishes import Wish
     from eventrec.log.runs import Run
     from eventrec.status import SubscriptionStatus
 
 _logging = get_logger("eventrec.delivery")
+
+_STAMP_SECONDS: Final = 5.0
 
 _BETWEEN_SAVES: Final = 0.05
 """Seconds: as much as a handler without checkpoints of its own may have to take again after a crash."""
@@ -81,6 +84,7 @@ class LogDelivery:
         self._synced_at = -math.inf
         self._saving = anyio.Lock()
         self._is_refused = False
+        self._is_stamped = False
 
     def __repr__(self) -> str:
         return f"<LogDelivery {self.run_of.id} of {self.source!r}>"
@@ -115,6 +119,12 @@ class LogDelivery:
                         await worker.settled(end)
                     end = self.source.end
                 tasks.cancel_scope.cancel()
+
+    def grant(self, wish: Wish) -> None:
+        """An operator wishes something of one of the subscriptions."""
+        worker = self.workers.get(wish.subscription)
+        if worker is not None:
+            worker.apply(wish)
 
     async def save(self, *, sync: bool) -> None:
         """Save every checkpoint that changed; with `sync` durably, and then delete what all are past."""
@@ -185,6 +195,19 @@ class LogDelivery:
         await self.save(sync=self._sync != "never" or self.is_done)
         await anyio.to_thread.run_sync(self._end)
 
+    async def stamp(self) -> None:
+        """If the log is done, have every destination remember that: its rows still answer, to a copy of this log."""
+        if not self.is_done or self._is_stamped:
+            return
+        await self.save(sync=self._sync != "never")
+        with anyio.move_on_after(_STAMP_SECONDS):
+            try:
+                for worker in self.workers.values():
+                    await worker.retire()
+                self._is_stamped = True
+            except Exception as exc:  # noqa: BLE001 - foreign code; the next adopter asks again
+                _logging.warning("log not retired", log=str(self.run_of.id), error=described(exc))
+
     def _end(self) -> None:
         self.source.close()
         try:
@@ -192,7 +215,7 @@ class LogDelivery:
         except (OSError, LogError) as exc:
             _logging.warning("log not synced at its end", log=str(self.run_of.id), error=str(exc))
         try:
-            if self.is_done and not self._is_refused:
+            if self.is_done and self._is_stamped and not self._is_refused:
                 self.run_of.retire()
             else:
                 self.run_of.release()

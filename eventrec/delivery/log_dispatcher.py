@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from time import time
 from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
@@ -11,6 +13,7 @@ from eventrec._logging import get_logger
 from eventrec.delivery.log_delivery import LogDelivery, OpenedOrphan, open_orphan
 from eventrec.delivery.supervisor import LAST_SECOND, Supervisor, flush_workers
 from eventrec.delivery.turns import SharedHandler
+from eventrec.delivery.wishes import load_wishes, sweep_wishes
 from eventrec.errors import LogError
 from eventrec.log.runs import adopt_orphans, sweep
 
@@ -63,6 +66,7 @@ class LogDispatcher(Supervisor):
         self._sync_interval = sync_interval
         self._own: LogDelivery | None = None
         self._adopted: dict[UUID, LogDelivery] = {}
+        self._wished = time()
         self._left: set[UUID] = set()
         """Orphans that others must finish, or that we cannot read."""
         writer.on_change = self.wake
@@ -124,6 +128,7 @@ class LogDispatcher(Supervisor):
                 tasks.start_soon(self._own.run)
                 if self._subscriptions and not self._closing.is_set():
                     tasks.start_soon(self._adopt)
+                    tasks.start_soon(self._grant_wishes)
                 await anyio.lowlevel.checkpoint()
                 self.started.set()
             await self._closing.wait()
@@ -182,16 +187,33 @@ class LogDispatcher(Supervisor):
         with anyio.move_on_after(max(LAST_SECOND, self._close_timeout)):
             while not self.writer.is_ended:
                 await self._woken.wait()
+        deliveries = [*self._adopted.values(), *([self._own] if self._own is not None else [])]
+        with anyio.move_on_after(max(LAST_SECOND, self._close_timeout)):
+            async with anyio.create_task_group() as tasks:
+                for delivery in deliveries:
+                    tasks.start_soon(delivery.stamp)
         with anyio.move_on_after(max(LAST_SECOND, self._close_timeout)):
             async with anyio.create_task_group() as tasks:
                 for worker in self.workers.values():
                     tasks.start_soon(worker.close)
-        for delivery in [*self._adopted.values(), *([self._own] if self._own is not None else [])]:
+        for delivery in deliveries:
             await delivery.end()
         self._adopted.clear()
         await anyio.to_thread.run_sync(self._letters.close)
         for worker in self.workers.values():
             worker.is_closed()
+
+    # -- what operators wish
+
+    async def _grant_wishes(self) -> None:
+        """Look now and then what was wished since the last look."""
+        while True:
+            await anyio.sleep(_SCAN_SECONDS)
+            since, self._wished = self._wished, time()
+            for wish in await anyio.to_thread.run_sync(partial(load_wishes, self.writer.directory, since=since)):
+                _logging.info("wish granted", subscription=wish.subscription, start=wish.start, skip=wish.skip)
+                for delivery in [*self._adopted.values(), *([self._own] if self._own is not None else [])]:
+                    delivery.grant(wish)
 
     # -- orphans
 
@@ -223,13 +245,20 @@ class LogDispatcher(Supervisor):
         # A lock is ours once it is taken, whoever cancels meanwhile.
         with anyio.CancelScope(shield=True):
             found = await anyio.to_thread.run_sync(self._open_orphans, room, but)
+            wishes = await anyio.to_thread.run_sync(partial(load_wishes, self.writer.directory, since=0.0))
         for run, (log, saved, static_context) in found:
-            self._adopted[run.id] = self._delivery(run, log, saved=saved, static_context=static_context, is_orphan=True)
+            delivery = self._delivery(run, log, saved=saved, static_context=static_context, is_orphan=True)
+            self._adopted[run.id] = delivery
+            for wish in wishes:
+                # What was wished before nobody delivered this log is meant for it too.
+                if wish.subscription in saved and wish.asked > saved[wish.subscription].saved:
+                    delivery.grant(wish)
         return [self._adopted[run.id] for run, _ in found]
 
     def _open_orphans(self, most: int, but: set[UUID]) -> list[tuple[Run, OpenedOrphan]]:
         """In a thread."""
         self._letters.learn()
+        sweep_wishes(self.writer.directory)
         sweep(self.writer.directory)
         opened: list[tuple[Run, OpenedOrphan]] = []
         for run in adopt_orphans(self.writer.directory, most=most, but=but):
@@ -245,6 +274,7 @@ class LogDispatcher(Supervisor):
 
     async def _deliver_orphan(self, delivery: LogDelivery) -> None:
         await delivery.run(until_settled=True)
+        await delivery.stamp()
         with anyio.CancelScope(shield=True):
             self._left.add(delivery.run_of.id)
             await delivery.end()

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from eventrec.delivery.dead_letters import DeadLetters
     from eventrec.delivery.source import Records, Source
     from eventrec.delivery.subscription import NewDestination, Subscription
+    from eventrec.delivery.wishes import Wish
     from eventrec.handler import DestinationCheckpoints
     from eventrec.record import Entry
 
@@ -96,6 +97,8 @@ class Worker:
         self._same_error = SameError()
         self._is_probing = False
         self._probe_passed = False
+        self._skips: set[int] = set()
+        """Records that an operator wants to be set aside."""
         self._on_new_destination: NewDestination = subscription.on_new_destination
 
     def __repr__(self) -> str:
@@ -169,13 +172,25 @@ class Worker:
         if self._holding is not None:
             self._holding.cancel()
 
+    def apply(self, wish: Wish) -> None:
+        """An operator wishes something of this subscription."""
+        if wish.skip is None:
+            if self.is_held or self._must_resume:
+                self.resume(wish.start)
+        elif wish.log == self._source.id or (wish.log is None and self._holds_at(wish.skip)):
+            self._skips.add(wish.skip)
+            self.resume()
+
+    def _holds_at(self, offset: int) -> bool:
+        return self.is_held and any(offset in piece.offsets[:1] for piece in self._hand[-1:])
+
     def checkpoint(self) -> Checkpoint:
         """What a later run needs to know."""
         return self._ledger.checkpoint()
 
     async def retire(self) -> None:
-        """Everything is settled: have the destination remember that, for a copy of this log. Errors come out."""
-        if self._handler.checkpoints is not None:
+        """Everything is settled: have the destination remember that, where it knows this log. Its errors come out."""
+        if self._handler.checkpoints is not None and self._ledger.destination is not None:
             await self._get_ready()
             await self._handler.checkpoints.retire(self._source.id, self.name, self.progress.scanned)
 
@@ -256,6 +271,10 @@ class Worker:
             await self._hold(hold)
 
     async def _attempt(self, piece: Piece) -> None:
+        if self._skips and (skipped := piece.open_among(dict.fromkeys(self._skips, "skipped by an operator"))):
+            self._skips -= set(skipped)
+            await self._bury(piece, skipped)
+            return
         if not piece.entries:
             self._done(piece, delivered=0)
             return
@@ -353,8 +372,8 @@ class Worker:
             if self._on_new_destination == "earliest":
                 self._read_again(await ledger.start_again(0))
             start = ledger.progress.acknowledged = ledger.progress.scanned
-            self._on_new_destination = self.subscription.on_new_destination
         ledger.destination = destination
+        self._on_new_destination = self.subscription.on_new_destination
         await self._resume_at(await checkpoints.resume(self._source.id, self.name, start))
 
     def _read_again(self, first: int) -> None:

@@ -1,0 +1,332 @@
+"""Dead letters delivered after all: a log of letters as a source, for one subscription alone.
+
+A record comes with its own timestamp, and with the id that it would have had. What is refused again becomes a letter
+again, in the log of letters of this process. How far a replay is stands in `checkpoints/` beside the letters, and at
+the destination under an id of its own, so that a replay that is killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+import anyio
+import anyio.to_thread
+
+from eventrec.context import merged_context
+from eventrec.delivery.checkpoint import Checkpoint, CheckpointFiles, Progress
+from eventrec.delivery.letter_log import letters_of
+from eventrec.delivery.source import Records
+from eventrec.delivery.subscription import Subscription
+from eventrec.delivery.worker import Worker
+from eventrec.errors import DeliveryError
+from eventrec.log.runs import CHECKPOINTS, Run, list_runs
+from eventrec.log.storage import DiskStorage
+from eventrec.record import Ids
+from eventrec.schema import Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from pathlib import Path
+    from typing import Literal
+
+    from eventrec.delivery.dead_letters import DeadLetter, DeadLetters
+    from eventrec.handler import EventHandler
+    from eventrec.options import DeliverySettings
+    from eventrec.record import Entry
+
+LOCK: Final = "replay"
+
+_BETWEEN_SAVES: Final = 0.2
+"""Seconds: as much as a destination without checkpoints may be given twice after a kill."""
+
+_NOT_OURS: Final = Shape("events", "letter_of_another_subscription", ())
+
+Key = tuple[UUID, int, str]
+"""Log id, offset, subscription: what a letter is about."""
+
+
+def key_of(letter: DeadLetter) -> Key:
+    """What `letter` is about."""
+    return letter.log_id, letter.offset, letter.subscription
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLetter:
+    """A letter, where it is kept, and whether it still waits to be replayed or purged."""
+
+    run: UUID
+    number: int
+    letter: DeadLetter
+    is_waiting: bool
+
+
+def kept_letters(directory: Path) -> Iterator[KeptLetter]:
+    """Every letter below `directory`, oldest first; of letters about the same record the last one alone waits."""
+    last: dict[Key, tuple[UUID, int]] = {}
+    runs = list_runs(directory)
+    for run in runs:
+        for number, letter in letters_of(directory, run):
+            last[key_of(letter)] = run, number
+    for run in runs:
+        done = {name: each.progress.scanned for name, each in _checkpoints(directory, run).load().items()}
+        for number, letter in letters_of(directory, run):
+            is_last = last.get(key_of(letter), (run, number)) == (run, number)
+            yield KeptLetter(run, number, letter, is_last and number >= done.get(letter.subscription, 0))
+
+
+def purge(directory: Path, run: UUID, subscription: str, *, below: int) -> None:
+    """Give up the letters of `subscription` in `run` with numbers less than `below`. Durable on return. Blocking.
+
+    Raises:
+        LogLockedError: They are being replayed.
+        OSError: The disk refused.
+    """
+    with closing(DiskStorage(directory / str(run))) as storage:
+        lock = storage.lock(LOCK)
+        try:
+            files = _checkpoints(directory, run)
+            saved = files.load().get(subscription) or Checkpoint(subscription=subscription, progress=Progress(0, 0, 0))
+            progress = saved.progress
+            if below > progress.scanned:
+                waiting = [
+                    number
+                    for number, letter in letters_of(directory, run, progress.scanned)
+                    if letter.subscription == subscription and number < below
+                ]
+                progress.drop("purged", len(waiting))
+                progress.filtered += below - progress.scanned - len(waiting)
+                progress.scanned = below
+                files.save(saved, sync=True)
+                files.sync_names()
+        finally:
+            lock.release(delete=True)
+
+
+def sweep_letters(directory: Path) -> None:
+    """Delete the logs of letters that nobody writes and of which no letter waits. Blocking."""
+    waiting = {kept.run for kept in kept_letters(directory) if kept.is_waiting}
+    for id_ in list_runs(directory):
+        if id_ not in waiting and (run := Run.adopt(directory, id_)) is not None:
+            # Its owner may have written another one before it let go.
+            if any(kept.is_waiting for kept in kept_letters(directory) if kept.run == id_):
+                run.release()
+            else:
+                run.retire()
+    with suppress(OSError):
+        directory.rmdir()
+
+
+class LetterSource:
+    """The letters of one run that wait for `subscription`, as records; what else there is, is filtered."""
+
+    static_context = None
+
+    def __init__(self, directory: Path, run: UUID, subscription: str, letters: Sequence[KeptLetter]) -> None:
+        self.id = UUID(bytes=blake2b(b"replay" + run.bytes, digest_size=16).digest(), version=4)
+        self.run = run
+        self._directory = directory
+        self._waiting = {
+            kept.number for kept in letters if kept.is_waiting and kept.letter.subscription == subscription
+        }
+        self.types = frozenset(kept.letter.entry[0].type for kept in letters if kept.number in self._waiting)
+        self.end = max((kept.number for kept in letters), default=-1) + 1
+        self._position = 0
+        self._acknowledged: Callable[[], object] = lambda: None
+
+    def __repr__(self) -> str:
+        return f"<LetterSource {self.run} waiting={len(self._waiting)}>"
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def subscribe(self, name: str, start: Literal["earliest", "latest"], on_forfeit: Callable[[Entry], None]) -> int:
+        """The first letter; nothing is ever forfeited."""
+        del name, start, on_forfeit
+        return 0
+
+    async def read(self, start: int, *, max_records: int, max_bytes: int) -> Records:
+        return await anyio.to_thread.run_sync(self._read, start, max_records, max_bytes)
+
+    def _read(self, start: int, max_records: int, max_bytes: int) -> Records:
+        entries: list[Entry] = []
+        size = 0
+        for number, letter in letters_of(self._directory, self.run, start):
+            if number != start + len(entries) or len(entries) >= max_records or number >= self.end:
+                break
+            entry = self._entry(number, letter)
+            size += entry[6]
+            if size > max_bytes and entries:
+                break
+            entries.append(entry)
+        if not entries and start < self.end:
+            return Records(self.end, self.end, ())
+        return Records(start, start + len(entries), entries)
+
+    def _entry(self, number: int, letter: DeadLetter) -> Entry:
+        shape, timestamp, payload, context, extras, explicit, size = letter.entry
+        if number not in self._waiting:
+            return (_NOT_OURS, timestamp, b"{}", None, None, None, size)
+        context = merged_context(letter.static_context, context)
+        id_ = explicit if explicit is not None else Ids(letter.log_id).as_bytes(letter.offset, 0, None)
+        return (shape, timestamp, payload, context, extras, id_, size)
+
+    async def wait_past(self, offset: int) -> None:
+        while self.end <= offset:
+            await anyio.sleep_forever()
+
+    def position(self, name: str) -> int:
+        del name
+        return self._position
+
+    def fetched(self, name: str, next_offset: int) -> None:
+        del name
+        self._position = max(self._position, next_offset)
+
+    async def oldest(self) -> int:
+        return 0
+
+    def rewind(self, name: str, offset: int) -> None:
+        del name
+        self._position = offset
+
+    def acknowledge(self, name: str, next_offset: int) -> None:
+        """It stands in the checkpoint soon: see `Replay`."""
+
+
+class _Again:
+    """What is refused again: a new letter about the old record."""
+
+    def __init__(self, letters: DeadLetters, originals: dict[int, DeadLetter]) -> None:
+        self._letters = letters
+        self._originals = originals
+
+    async def write(self, letters: Sequence[DeadLetter]) -> None:
+        await self._letters.write(
+            [
+                replace(self._originals[letter.offset], reason=letter.reason, seconds=letter.seconds)
+                for letter in letters
+            ]
+        )
+
+    def known(self, log_id: UUID, subscription: str) -> Collection[int]:
+        del log_id, subscription
+        return ()
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What became of letters: delivered, or dead again. Not `is_done`: the rest waits, because of `state`."""
+
+    delivered: int = 0
+    dead: int = 0
+    is_done: bool = True
+    state: str = ""
+
+
+async def replay(
+    directory: Path,
+    handler: EventHandler,
+    *,
+    name: str,
+    settings: DeliverySettings,
+    letters: DeadLetters,
+    on_progress: Callable[[Replayed], object] = lambda _: None,
+) -> Replayed:
+    """Deliver to `handler` the letters below `directory` that wait for the subscription `name`.
+
+    Ends when none waits, or the destination holds. What is refused again goes to `letters`.
+
+    Raises:
+        LogLockedError: Another replay of the same letters is on.
+    """
+    total = Replayed()
+    kept = await anyio.to_thread.run_sync(lambda: list(kept_letters(directory)))
+    for run in sorted({each.run for each in kept if each.is_waiting and each.letter.subscription == name}):
+        of_run = [each for each in kept if each.run == run]
+        source = LetterSource(directory, run, name, of_run)
+        await _Replay(directory, source, of_run, letters, Subscription(name, handler, settings, source.types)).run(
+            total, on_progress
+        )
+        if not total.is_done:
+            break
+    return total
+
+
+class _Replay:
+    """The letters of one run, delivered by a worker of their own."""
+
+    def __init__(
+        self,
+        directory: Path,
+        source: LetterSource,
+        kept: Sequence[KeptLetter],
+        letters: DeadLetters,
+        subscription: Subscription,
+    ) -> None:
+        self._source = source
+        self._storage = DiskStorage(directory / str(source.run))
+        self._files = _checkpoints(directory, source.run)
+        self._letters = _Again(letters, {each.number: each.letter for each in kept})
+        self._subscription = subscription
+
+    async def run(self, total: Replayed, on_progress: Callable[[Replayed], object]) -> None:
+        """Deliver until all is settled or the subscription is held, and add what came of it to `total`."""
+        lock = await anyio.to_thread.run_sync(self._storage.lock, LOCK)
+        try:
+            saved = (await anyio.to_thread.run_sync(self._files.load)).get(self._subscription.name)
+            await self._deliver(saved, total, on_progress)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(lambda: lock.release(delete=True))
+                self._storage.close()
+
+    async def _deliver(
+        self, saved: Checkpoint | None, total: Replayed, on_progress: Callable[[Replayed], object]
+    ) -> None:
+        before = saved.progress if saved is not None else Progress(0, 0, 0)
+        so_far = replace(total)
+
+        async def save() -> None:
+            await anyio.to_thread.run_sync(self._save, worker.checkpoint())
+
+        async def keep_saving() -> None:
+            while True:
+                await anyio.sleep(_BETWEEN_SAVES)
+                await save()
+                count()
+
+        def count() -> None:
+            progress = worker.progress
+            total.delivered = so_far.delivered + progress.delivered - before.delivered
+            total.dead = so_far.dead + progress.dead - before.dead
+            total.state = worker.status().state
+            on_progress(total)
+
+        worker = Worker(self._subscription, self._source, self._letters, checkpoint=saved, freeze=save)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(worker.run)
+                tasks.start_soon(keep_saving)
+                total.is_done = await worker.flush(self._source.end)
+                if total.is_done:
+                    # A row that is not stamped is only not swept.
+                    with suppress(DeliveryError):
+                        await worker.retire()
+                tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await worker.close()
+                await save()
+            count()
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        self._files.save(checkpoint, sync=True)
+        self._files.sync_names()
+
+
+def _checkpoints(directory: Path, run: UUID) -> CheckpointFiles:
+    return CheckpointFiles(directory / str(run) / CHECKPOINTS)
