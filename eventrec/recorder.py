@@ -357,8 +357,8 @@ class EventRecorder:
         counts = self._dispatcher or self._writer
         while True:
             before = counts.moves if counts is not None else 0
-            dispatcher = self._dispatcher
-            held = self._writer.in_hand if self._writer is not None else 0
+            dispatcher, writer = self._dispatcher, self._writer
+            held = writer.in_hand if writer is not None else 0
             status = Status(
                 state=self._state if dispatcher is None or not dispatcher.ended.is_set() else "closed",
                 offered=self._intake.offered(),
@@ -367,9 +367,15 @@ class EventRecorder:
                 in_intake=len(self._intake) + held,
                 subscriptions=dispatcher.status() if dispatcher is not None else {},
                 adopted=dispatcher.adopted() if dispatcher is not None else {},
+                failure=str(writer.failure) if writer is not None and writer.failure is not None else None,
+                defect=self._defect(),
             )
             if before % 2 == 0 and (counts is None or counts.moves == before):
                 return status
+
+    def _defect(self) -> str | None:
+        defects = [each.defect for each in (self._dispatcher, self._writer) if each is not None]
+        return next((described(each)[:200] for each in defects if each is not None), None)
 
     # -- the end
 

@@ -44,6 +44,19 @@ class SubscriptionStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Health:
+    """For health checks. `live`: restarting the process would mend nothing that it could not mend itself.
+
+    `ready`: it is open, its log can be written, and no subscription waits for somebody to act; `reasons` says what of
+    that is not so.
+    """
+
+    live: bool
+    ready: bool
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """A snapshot. `offered == appended + refused + in_intake`, exact whenever no `record()` is in progress."""
 
@@ -55,6 +68,10 @@ class Status:
     subscriptions: dict[str, SubscriptionStatus] = field(default_factory=dict)
     adopted: dict[str, dict[str, SubscriptionStatus]] = field(default_factory=dict)
     """Logs that earlier runs left and that are being delivered now, by their id."""
+    failure: str | None = None
+    """Why the log cannot be written, while it cannot."""
+    defect: str | None = None
+    """What ended delivery, or writing, before its time: a defect of ours."""
 
     @property
     def is_balanced(self) -> bool:
@@ -67,6 +84,17 @@ class Status:
     def is_healthy(self) -> bool:
         """Whether every subscription delivers."""
         return all(part.healthy for part in self.subscriptions.values())
+
+    @property
+    def health(self) -> Health:
+        """What a health check asks."""
+        reasons = [f"defect: {self.defect}"] if self.defect is not None else []
+        if self.state != "open":
+            reasons.append(f"the recorder is {self.state}")
+        if self.failure is not None:
+            reasons.append(f"the log cannot be written: {self.failure}")
+        reasons += [f"{part.name}: {part.state}" for part in self.subscriptions.values() if not part.healthy]
+        return Health(live=self.defect is None, ready=not reasons, reasons=tuple(reasons))
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""

@@ -103,6 +103,8 @@ class Writer:
         """Odd while records are on their way from one of these counters to the next."""
         self.failure: LogError | None = None
         """Why the disk refuses, while it does."""
+        self.defect: BaseException | None = None
+        """What ended the writer, if that was no request."""
         self.is_ended = False
         self.on_change: Callable[[], object] = lambda: None
         self._intake = intake
@@ -211,6 +213,7 @@ class Writer:
                     return
                 self._rest(is_written=is_written)
         except Exception as exc:
+            self.defect = exc
             self.failure = LogError(f"the writer ended by a defect: {exc!r}")
             _logging.exception("writer ended by a defect", error=repr(exc))
         finally:

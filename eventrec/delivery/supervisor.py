@@ -34,7 +34,7 @@ class Supervisor(ABC):
         self.started = anyio.Event()
         """Set once all tasks run: from then on a cancellation finds somebody who flushes."""
         self.ended = anyio.Event()
-        self.failure: BaseException | None = None
+        self.defect: BaseException | None = None
         """What ended it, if it was no cancellation: a defect of ours."""
         self._intake = intake
         self._backend = backend
@@ -58,7 +58,7 @@ class Supervisor(ABC):
             await self._backend.outlive(self._deliver_until_closed)
             raise
         except Exception as exc:
-            self.failure = exc
+            self.defect = exc
             _logging.exception("delivery ended by a defect", error=repr(exc))
         finally:
             await self._backend.outlive(self._end_and_say)

@@ -1,0 +1,74 @@
+"""The account as measurements: their names, and what each says. Exporters turn them into their own form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from eventrec.status import Status
+
+
+class Measure(NamedTuple):
+    """A counter only rises while the recorder lives; a gauge goes up and down. `unit` is what is counted."""
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    unit: str
+    description: str
+    labels: tuple[str, ...] = ()
+
+
+OFFERED: Final = Measure("offered", "counter", "events", "Events given to record().")
+APPENDED: Final = Measure("appended", "counter", "events", "Events taken into the log.")
+REFUSED: Final = Measure("refused", "counter", "events", "Events not taken, by reason.", ("reason",))
+IN_INTAKE: Final = Measure("in_intake", "gauge", "events", "Events taken and not yet in the log.")
+DELIVERED: Final = Measure("delivered", "counter", "records", "Records safe at the destination.", ("subscription",))
+FILTERED: Final = Measure("filtered", "counter", "records", "Records not for this subscription.", ("subscription",))
+DEAD: Final = Measure("dead", "counter", "records", "Records set aside as dead letters.", ("subscription",))
+DROPPED: Final = Measure("dropped", "counter", "records", "Records lost, by reason.", ("subscription", "reason"))
+REWOUND: Final = Measure("rewound", "counter", "records", "Records that a destination had and lost.", ("subscription",))
+PENDING: Final = Measure("pending", "gauge", "records", "Records not settled yet.", ("subscription",))
+HEALTHY: Final = Measure("healthy", "gauge", "1", "0 while somebody has to act, else 1.", ("subscription",))
+ADOPTED: Final = Measure(
+    "adopted_pending", "gauge", "records", "Records of earlier runs that are not settled yet.", ("subscription",)
+)
+LOG_OK: Final = Measure("log_writable", "gauge", "1", "1 while the log can be written, 0 while the disk refuses.")
+
+MEASURES: Final = (
+    OFFERED,
+    APPENDED,
+    REFUSED,
+    IN_INTAKE,
+    DELIVERED,
+    FILTERED,
+    DEAD,
+    DROPPED,
+    REWOUND,
+    PENDING,
+    HEALTHY,
+    ADOPTED,
+    LOG_OK,
+)
+
+
+def measured(status: Status) -> Iterator[tuple[Measure, Mapping[str, str], int]]:
+    """Every measurement that `status` holds, with its labels."""
+    yield OFFERED, {}, status.offered
+    yield APPENDED, {}, status.appended
+    for reason, count in status.refused.items():
+        yield REFUSED, {"reason": reason}, count
+    yield IN_INTAKE, {}, status.in_intake
+    yield LOG_OK, {}, int(status.failure is None)
+    for name, part in status.subscriptions.items():
+        of = {"subscription": name}
+        yield DELIVERED, of, part.delivered
+        yield FILTERED, of, part.filtered
+        yield DEAD, of, part.dead
+        for reason, count in part.dropped.items():
+            yield DROPPED, {**of, "reason": reason}, count
+        yield REWOUND, of, part.rewound
+        yield PENDING, of, part.pending
+        yield HEALTHY, of, int(part.healthy)
+        yield ADOPTED, of, sum(log[name].pending for log in status.adopted.values() if name in log)

@@ -1,0 +1,96 @@
+"""The account as metrics, and as a health check: the same numbers as `status()`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from prometheus_client import CollectorRegistry, generate_latest
+
+from eventrec import EventRecorder, PauseError, PermanentError, TransientError
+from eventrec.bridges.measures import MEASURES
+from eventrec.bridges.opentelemetry import observe
+from eventrec.bridges.prometheus import RecorderCollector
+from eventrec.testing import assert_conserved
+from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly, raising, refusing
+
+
+async def test_prometheus_is_told_the_account() -> None:
+    recorder = EventRecorder(options=quickly(batch_rows=4))
+    recorder.register(ScriptedHandler(always=refusing({3}, lambda: PermanentError("no"))), name="one", types=["a"])
+    registry = CollectorRegistry()
+    registry.register(RecorderCollector(recorder, service="shop"))
+
+    async with recorder:
+        recorder.record_many(Numbered(n, kind="ab"[n % 5 == 0]) for n in range(10))
+        recorder.record(object())  # type: ignore[arg-type]
+        assert await recorder.flush(timeout=10)
+        told = generate_latest(registry).decode()
+
+    assert 'eventrec_offered_total{service="shop"} 11.0\n' in told
+    assert 'eventrec_refused_total{reason="invalid",service="shop"} 1.0\n' in told
+    assert 'eventrec_delivered_total{service="shop",subscription="one"} 7.0\n' in told
+    assert 'eventrec_filtered_total{service="shop",subscription="one"} 2.0\n' in told
+    assert 'eventrec_dead_total{service="shop",subscription="one"} 1.0\n' in told
+    assert 'eventrec_pending{service="shop",subscription="one"} 0.0\n' in told
+    assert 'eventrec_healthy{service="shop",subscription="one"} 1.0\n' in told
+    assert_conserved(recorder.status(), offered=11)
+
+
+async def test_opentelemetry_is_told_the_account() -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider(metric_readers=[reader])
+    recorder = EventRecorder(options=quickly())
+    recorder.register(ScriptedHandler(), name="one")
+    observe(recorder, provider.get_meter("test"), service="shop")
+
+    async with recorder:
+        recorder.record_many(Numbered(n) for n in range(10))
+        assert await recorder.flush(timeout=10)
+        told = points(reader)
+
+    assert set(told) <= {f"eventrec.{measure.name}" for measure in MEASURES}
+    assert told["eventrec.offered"] == [({"service": "shop"}, 10)]
+    assert told["eventrec.delivered"] == [({"service": "shop", "subscription": "one"}, 10)]
+    assert_conserved(recorder.status(), offered=10)
+    provider.shutdown()
+
+
+def points(reader: InMemoryMetricReader) -> dict[str, list[tuple[dict[str, Any], float]]]:
+    collected = reader.get_metrics_data()
+    assert collected is not None
+    return {
+        metric.name: [(dict(point.attributes or {}), point.value) for point in metric.data.data_points]  # type: ignore[union-attr]
+        for resource in collected.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
+
+
+async def test_a_recorder_is_ready_while_it_is_open_and_nobody_has_to_act(tmp_path: Path) -> None:
+    handler = ScriptedHandler()
+    recorder = EventRecorder(handler, log=tmp_path, options=quickly())
+    assert (recorder.status().health.live, recorder.status().health.ready) == (True, False)
+
+    async with recorder:
+        assert recorder.status().health.ready
+        handler.always = raising(TransientError("down"))
+        recorder.record(Numbered(0))
+        assert await recorder.flush(timeout=0.2) is False
+        assert recorder.status().health.ready
+        handler.always = raising(PauseError("wrong password"))
+        with anyio.fail_after(10):
+            while recorder.status().health.ready:  # noqa: ASYNC110 - a disk changes it
+                await anyio.sleep(0.01)
+        health = recorder.status().health
+        handler.always = lambda _: None
+        recorder.resume("ScriptedHandler")
+        assert await recorder.flush(timeout=10)
+
+    assert health.live
+    assert health.reasons == ("ScriptedHandler: paused: wrong password",)
+    assert recorder.status().health.reasons == ("the recorder is closed",)
+    assert_conserved(recorder.status(), offered=1)
