@@ -16,8 +16,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from eventrec.errors import OptionsError
+from eventrec.retention import Bound, Retain
 
 MiB: Final = 1 << 20
+
+_LEAST_SEGMENTS: Final = 8
 
 _UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zµ]+)\s*")
@@ -109,6 +112,15 @@ class EventRecorderOptions(BaseModel):
     sync_interval: Duration = Field(default=1.0)
     segment_bytes: int = Field(default=64 * MiB, ge=1)
     """A segment of the log is followed by a new one once it holds this much; delivered ones are deleted."""
+    max_log_bytes: int = Field(default=8 << 30, ge=1)
+    """Bytes of the whole log directory. Beyond, logs of earlier runs go, then the subscription furthest behind loses
+    its oldest records; where all are that far behind, new events are refused."""
+    keep_free: float = Field(default=0.05, ge=0, allow_inf_nan=False)
+    """What is left free on the log's file system: a share of it, at most 1 GiB, or, from 1 on, bytes."""
+    retain: Duration | None = None
+    """How long delivered records stay in the log, for a destination that is restored, or replaced."""
+    retain_bytes: int | None = Field(default=None, ge=0)
+    """How many bytes of delivered records stay."""
     close_timeout: Duration = Field(default=5.0)
     event_types: Annotated[frozenset[str] | None, BeforeValidator(_several)] = None
     """Types to take; None: all, empty: none."""
@@ -177,7 +189,10 @@ class EventRecorderOptions(BaseModel):
             write_interval=duration_seconds(self.write_interval),
             sync=self.sync,
             sync_interval=duration_seconds(self.sync_interval),
-            segment_bytes=self.segment_bytes,
+            # Several segments have to fit, or nothing could go without everything going.
+            segment_bytes=max(1, min(self.segment_bytes, self.max_log_bytes // _LEAST_SEGMENTS)),
+            bound=Bound(self.max_log_bytes, self.keep_free),
+            retain=Retain(None if self.retain is None else duration_seconds(self.retain), self.retain_bytes),
             close_timeout=duration_seconds(self.close_timeout),
             delivery=DeliverySettings(
                 batch_rows=self.batch_rows,
@@ -234,6 +249,8 @@ class Settled:
     sync: Literal["interval", "never", "take"]
     sync_interval: float
     segment_bytes: int
+    bound: Bound
+    retain: Retain
     close_timeout: float
     delivery: DeliverySettings
 

@@ -179,7 +179,7 @@ class EventRecorder:
         Raises:
             RecorderClosedError: The recorder has been closed; make a new one.
             SubscriptionError: It is open already.
-            LogError: The log cannot be made; the recorder is closed.
+            LogError: The log cannot be made, or is on a network file system; the recorder is closed.
             RuntimeError: No loop runs here: see `sync`.
         """
         if self._state == "closed":
@@ -230,6 +230,9 @@ class EventRecorder:
             close_timeout=self._settled.close_timeout,
             sync=self._settled.sync,
             sync_interval=self._settled.sync_interval,
+            bound=self._settled.bound,
+            retain=self._settled.retain,
+            forfeits_by_all=self._options.overflow == "drop_old",
         )
 
     def _letters(self) -> DeadLetters:
@@ -367,11 +370,16 @@ class EventRecorder:
                 in_intake=len(self._intake) + held,
                 subscriptions=dispatcher.status() if dispatcher is not None else {},
                 adopted=dispatcher.adopted() if dispatcher is not None else {},
-                failure=str(writer.failure) if writer is not None and writer.failure is not None else None,
+                failure=self._failure(),
                 defect=self._defect(),
             )
             if before % 2 == 0 and (counts is None or counts.moves == before):
                 return status
+
+    def _failure(self) -> str | None:
+        if self._writer is not None and self._writer.failure is not None:
+            return str(self._writer.failure)
+        return self._dispatcher.untrusted if self._dispatcher is not None else None
 
     def _defect(self) -> str | None:
         defects = [each.defect for each in (self._dispatcher, self._writer) if each is not None]

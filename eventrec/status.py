@@ -69,7 +69,7 @@ class Status:
     adopted: dict[str, dict[str, SubscriptionStatus]] = field(default_factory=dict)
     """Logs that earlier runs left and that are being delivered now, by their id."""
     failure: str | None = None
-    """Why the log cannot be written, while it cannot."""
+    """Why the log cannot be written, or trusted, while it cannot."""
     defect: str | None = None
     """What ended delivery, or writing, before its time: a defect of ours."""
 
@@ -92,7 +92,7 @@ class Status:
         if self.state != "open":
             reasons.append(f"the recorder is {self.state}")
         if self.failure is not None:
-            reasons.append(f"the log cannot be written: {self.failure}")
+            reasons.append(f"the log: {self.failure}")
         reasons += [f"{part.name}: {part.state}" for part in self.subscriptions.values() if not part.healthy]
         return Health(live=self.defect is None, ready=not reasons, reasons=tuple(reasons))
 

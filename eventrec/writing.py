@@ -23,6 +23,7 @@ from eventrec._logging import get_logger
 from eventrec.content import encode_take
 from eventrec.errors import LogClosedError, LogError, LogFullError, LogWriteError
 from eventrec.log.log import Log, LogOptions
+from eventrec.log.mounts import local_directory
 from eventrec.log.runs import Run
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class Writer:
         self._signal, self._sync_signal, self._end_signal = Signal(), Signal(), Signal()
         self._is_closing = False
         self._sync_wanted = 0
+        self._held: str | None = None
         self._hand: deque[tuple[bytes, int, int]] = deque()
         """Contents not yet appended, with their records and the bytes these count."""
         self._tickets: dict[int, Ticket] = {}
@@ -143,6 +145,12 @@ class Writer:
     def expect(self, ticket: Ticket) -> None:
         """Tell `ticket` its offset once its record is appended. Call it before the record is offered."""
         self._tickets[id(ticket.entry)] = ticket
+
+    def hold(self, reason: str | None) -> None:
+        """Take nothing more while there is a `reason`: the intake's own bound refuses then. What is taken stays."""
+        if self._held != reason:
+            self._held = reason
+            self._signal.set()
 
     def dismiss(self, ticket: Ticket) -> None:
         """It was not taken after all."""
@@ -238,7 +246,7 @@ class Writer:
     def _is_made(self) -> bool:
         if self.log is None:
             try:
-                self.run = self.run or Run.create(self.directory, self._new_id())
+                self.run = self.run or Run.create(local_directory(self.directory), self._new_id())
                 self.log = Log.create(self.run.storage, self._options)
             except (OSError, LogError) as exc:
                 self._refused(exc if isinstance(exc, LogError) else LogWriteError(f"make a log: {exc}"))
@@ -250,6 +258,9 @@ class Writer:
     def _move(self) -> bool:
         """Take, append and write everything, a few takes at a time; False: the disk refused, and what is left stays."""
         assert self.log is not None  # noqa: S101 - see `_is_made`
+        if self._held is not None and not self._is_closing:
+            self._refused(LogFullError(self._held))
+            return False
         before = self.log.written
         try:
             self._append_hand()

@@ -17,6 +17,7 @@ from eventrec.options import (
     duration_seconds,
     seconds,
 )
+from eventrec.retention import Bound, Retain
 
 MiB = 1 << 20
 DURATIONS = ["flush_interval", "write_interval", "close_timeout"]
@@ -50,6 +51,10 @@ def test_defaults_are_those_of_the_design() -> None:
         "sync": "interval",
         "sync_interval": 1.0,
         "segment_bytes": 64 * MiB,
+        "max_log_bytes": 8 << 30,
+        "keep_free": 0.05,
+        "retain": None,
+        "retain_bytes": None,
         "close_timeout": 5.0,
         "event_types": None,
         "dead_letters": None,
@@ -72,6 +77,8 @@ def test_without_a_log_the_queue_holds_10_000_events_and_a_batch_has_4_attempts(
         sync="interval",
         sync_interval=1.0,
         segment_bytes=64 * MiB,
+        bound=Bound(8 << 30, 0.05),
+        retain=Retain(),
         close_timeout=5.0,
         delivery=DeliverySettings(
             batch_rows=1_000,

@@ -56,7 +56,11 @@ class Filling:
 
     def start_over(self, offset: int) -> None:
         """Read on at `offset`."""
-        self.piece, self._oldest = Piece(offset), None
+        self.take_up(Piece(offset))
+
+    def take_up(self, piece: Piece) -> None:
+        """Go on with `piece`."""
+        self.piece, self._oldest = piece, anyio.current_time() if piece.entries else None
 
     def start_clock(self) -> None:
         """The loop runs anew: so do the ticks."""

@@ -24,28 +24,41 @@ class HoldError(Exception):
         self.state = f"{'paused' if is_paused else 'holding'}: {reason}"
 
 
+class Outage:
+    """What the workers of one subscription know together: so that an outage is said once, however many logs wait."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self.held_as: str | None = None
+        self.has_said_dropped = False
+
+
 class Health:
     """The state of one subscription: waiting, opening, delivering, `retrying in 2.0 s`, `paused: …`, `holding: …`.
 
-    `on_change` is called after each change.
+    `on_change` is called after each change, `outage` shared with the subscription's other workers.
     """
 
-    def __init__(self, subscription: str, on_change: Callable[[], None]) -> None:
+    def __init__(self, subscription: str, on_change: Callable[[], None], outage: Outage | None = None) -> None:
         self.state = "waiting"
         self.is_held = False
         """Paused or holding: red until something is delivered, or somebody calls `resume`."""
         self._subscription = subscription
         self._on_change = on_change
-        self._outage_since: float | None = None
-        self._held_as: str | None = None
-        self._has_said_dropped = False
+        self._outage = outage or Outage()
+        self._is_failing = False
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt failed, and nothing went through since."""
+        return self._is_failing
 
     def opens(self) -> None:
         self._is("opening")
 
     def is_ready(self) -> None:
         """Open, and where the destination is is known; an outage ends only with a delivery."""
-        if self._outage_since is None:
+        if not self._is_failing:
             self._is("delivering")
 
     def retries(self, seconds: float) -> None:
@@ -53,11 +66,12 @@ class Health:
 
     def delivers(self, lag: int) -> None:
         """Something went through."""
-        if self._outage_since is not None:
-            seconds = round(anyio.current_time() - self._outage_since, 1)
+        outage = self._outage
+        if outage.since is not None:
+            seconds = round(anyio.current_time() - outage.since, 1)
             _logging.info("delivery restored", subscription=self._subscription, after_seconds=seconds, lag=lag)
-        self._outage_since = self._held_as = None
-        self.is_held = self._has_said_dropped = False
+        outage.since = outage.held_as = None
+        self.is_held = self._is_failing = outage.has_said_dropped = False
         if self.state != "delivering":
             self._is("delivering")
 
@@ -75,16 +89,16 @@ class Health:
     def holds(self, hold: HoldError) -> None:
         """Nothing goes on; said once for as long as the reason is the same."""
         self._begins()
-        if self._held_as != hold.state:
-            self._held_as = hold.state
+        if self._outage.held_as != hold.state:
+            self._outage.held_as = hold.state
             _logging.error("delivery on hold", subscription=self._subscription, state=hold.state)
         self.is_held = True
         self._is(hold.state)
 
     def drops(self, records: int) -> None:
         """The last attempt failed; said once an outage."""
-        if not self._has_said_dropped:
-            self._has_said_dropped = True
+        if not self._outage.has_said_dropped:
+            self._outage.has_said_dropped = True
             _logging.warning("records dropped", subscription=self._subscription, reason="exhausted", records=records)
 
     def closes(self) -> None:
@@ -92,9 +106,10 @@ class Health:
 
     def _begins(self) -> bool:
         """Whether this begins an outage, and does not only prolong one."""
-        if self._outage_since is not None:
+        self._is_failing = True
+        if self._outage.since is not None:
             return False
-        self._outage_since = anyio.current_time()
+        self._outage.since = anyio.current_time()
         return True
 
     def _is(self, state: str) -> None:

@@ -7,7 +7,7 @@ remembered: what is there is never sent again, except by replay. So a kill betwe
 from __future__ import annotations
 
 import threading
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +19,7 @@ from eventrec.delivery.letters import decode_letters, encode_letters, is_letters
 from eventrec.errors import ContentError, LogError
 from eventrec.log.log import Log
 from eventrec.log.reader import LogReader
-from eventrec.log.runs import Run, list_runs
+from eventrec.log.runs import Run, list_runs, tree_size
 from eventrec.log.storage import DiskStorage
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class LetterLog:
     def _write(self, letters: Sequence[DeadLetter]) -> None:
         with self._writing:
             size = sum(letter.entry[6] for letter in letters)
-            if (held := directory_bytes(self._directory)) + size > self._most_bytes:
+            if (held := tree_size(self._directory)) + size > self._most_bytes:
                 raise OSError(f"{held:,} bytes of dead letters are kept, of {self._most_bytes:,} allowed")
             try:
                 run, log = self._opened()
@@ -151,13 +151,3 @@ def letters_of(directory: Path, id_: UUID, start: int = 0) -> Iterator[tuple[int
                         yield offset, letter
         except (OSError, LogError) as exc:
             _logging.warning("dead letters unreadable", log=str(id_), error=str(exc))
-
-
-def directory_bytes(directory: Path) -> int:
-    """The length of all files below `directory`."""
-    total = 0
-    with suppress(FileNotFoundError):
-        for path in directory.rglob("*"):
-            with suppress(FileNotFoundError):
-                total += path.stat().st_size
-    return total

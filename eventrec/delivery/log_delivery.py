@@ -18,6 +18,7 @@ from eventrec.errors import LogError, TransientError
 from eventrec.log.log import Log
 from eventrec.log.runs import CHECKPOINTS
 from eventrec.log.segment import list_segments
+from eventrec.retention import Kept, Retain, SealedSegment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _logging = get_logger("eventrec.delivery")
 
 _STAMP_SECONDS: Final = 5.0
+_FORFEIT_SECONDS: Final = 5.0
 
 _BETWEEN_SAVES: Final = 0.05
 """Seconds: as much as a handler without checkpoints of its own may have to take again after a crash."""
@@ -57,6 +59,8 @@ class LogDelivery:
         is_orphan: bool,
         sync: Literal["interval", "never", "take"],
         sync_interval: float,
+        retain: Retain,
+        on_rewind: Callable[[], None],
     ) -> None:
         self.run_of = run
         self.log = log
@@ -71,20 +75,25 @@ class LogDelivery:
                 checkpoint=saved.get(each.name),
                 handler=handlers[each.name].view(is_orphan=is_orphan),
                 freeze=self._freeze,
+                outage=handlers[each.name].outage,
+                on_rewind=on_rewind,
             )
             for each in subscriptions
         }
-        others = [each.progress.scanned for name, each in saved.items() if name not in self.workers]
-        self._others = min(others, default=None)
+        self._others_scanned = {name: each.progress.scanned for name, each in saved.items() if name not in self.workers}
+        self._others = min(self._others_scanned.values(), default=None)
         self._files = CheckpointFiles(run.path / CHECKPOINTS)
         self._sync = sync
         self._sync_interval = sync_interval
+        self._retain = retain
         self._saved: dict[str, Checkpoint] = {}
         self._unsynced: set[str] = set()
         self._synced_at = -math.inf
         self._saving = anyio.Lock()
         self._is_refused = False
         self._is_stamped = False
+        self._is_given_up = False
+        self._is_trusted = True
 
     def __repr__(self) -> str:
         return f"<LogDelivery {self.run_of.id} of {self.source!r}>"
@@ -101,6 +110,72 @@ class LogDelivery:
         end = max(self.source.end, self.log.taken)
         scanned = [worker.progress.scanned for worker in self.workers.values()]
         return min([*scanned, end if self._others is None else self._others]) >= end and (bool(scanned) or end == 0)
+
+    @property
+    def waiting(self) -> frozenset[str]:
+        """The subscriptions of ours that are not settled."""
+        end = self.source.end
+        return frozenset(name for name, worker in self.workers.items() if worker.progress.scanned < end)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it waits for nothing but destinations that are down, or for somebody to act."""
+        waiting = self.waiting
+        return bool(waiting) and all(self.workers[name].is_failing for name in waiting)
+
+    def has_grown(self) -> bool:
+        """Blocking. Whether an adopted log is written by somebody else all the same."""
+        try:
+            return self.log.has_grown()
+        except LogError:
+            return False
+
+    def distrust(self) -> None:
+        """Its lock means nothing: never delete it."""
+        self._is_trusted = False
+
+    def forfeit_all(self) -> dict[str, int]:
+        """All that is open is lost, for everybody, to the disk bound: how many records, by subscription."""
+        self._is_given_up = True
+        end = self.source.end
+        lost = {name: end - worker.progress.scanned for name, worker in self.workers.items()}
+        lost |= {name: end - scanned for name, scanned in self._others_scanned.items()}
+        self._others = None
+        for worker in self.workers.values():
+            worker.forfeit(end)
+        return {name: count for name, count in lost.items() if count}
+
+    def forfeit(self, end: int) -> dict[str, int]:
+        """Our subscriptions that are behind `end` lose what lies below it: how many records each, at most."""
+        lost = {}
+        for name, worker in self.workers.items():
+            if worker.progress.scanned < end:
+                lost[name] = end - worker.progress.scanned
+                worker.forfeit(end)
+        return lost
+
+    async def forfeited(self, end: int) -> None:
+        """Once nobody is behind `end` any more, delete what lies below."""
+        with anyio.move_on_after(_FORFEIT_SECONDS):
+            while any(worker.progress.scanned < end for worker in self.workers.values()):
+                await self._moved_once()
+        await self.save(sync=True, must_delete=True)
+
+    async def _moved_once(self) -> None:
+        with anyio.move_on_after(_BETWEEN_SAVES):
+            await self._moved.wait()
+
+    def sealed(self) -> list[SealedSegment]:
+        """Blocking. What could go of it, oldest first."""
+        try:
+            return [SealedSegment(first, end, size) for first, end, size, _ in self.log.sealed()]
+        except LogError:
+            return []
+
+    async def trim(self) -> None:
+        """Delete what is delivered, retained or not: the disk is full."""
+        self._retain = Retain()
+        await self.save(sync=True, must_delete=True)
 
     def status(self) -> dict[str, SubscriptionStatus]:
         """The account, by subscription."""
@@ -126,12 +201,12 @@ class LogDelivery:
         if worker is not None:
             worker.apply(wish)
 
-    async def save(self, *, sync: bool) -> None:
+    async def save(self, *, sync: bool, must_delete: bool = False) -> None:
         """Save every checkpoint that changed; with `sync` durably, and then delete what all are past."""
         async with self._saving:
             now = {name: worker.checkpoint() for name, worker in self.workers.items()}
             changed = {name: each for name, each in now.items() if each != self._saved.get(name)}
-            if not changed and not (sync and self._unsynced):
+            if not changed and not (sync and self._unsynced) and not must_delete:
                 return
             self._unsynced.update(changed)
             again = {name: now[name] for name in self._unsynced} if sync else changed
@@ -155,14 +230,22 @@ class LogDelivery:
         """In a thread. Whether all that was saved so far is durable now."""
         firsts = list_segments(self.run_of.storage)
         may_delete = len(firsts) > 1 and firsts[1] <= lowest
+        below = self._outlived(lowest) if may_delete else 0
+        may_delete = below > firsts[0] if firsts else False
         sync = sync or (may_delete and self._sync != "interval" and set(checkpoints) >= self._unsynced)
         for checkpoint in checkpoints.values():
             self._files.save(checkpoint, sync=sync)
         if sync:
             self._files.sync_names()
             if may_delete:
-                self.log.delete_below(lowest)
+                self.log.delete_below(below)
         return sync
+
+    def _outlived(self, lowest: int) -> int:
+        """The offset below which segments go, of those that everybody is past."""
+        done = [each for each in self.log.sealed() if each[1] <= lowest]
+        count = self._retain.outlived([Kept(size, age) for _, _, size, age in done])
+        return done[count - 1][1] if count else 0
 
     async def _keep_checkpoints(self) -> None:
         while True:
@@ -204,7 +287,7 @@ class LogDelivery:
             try:
                 for worker in self.workers.values():
                     await worker.retire()
-                self._is_stamped = True
+                self._is_stamped = self.is_done
             except Exception as exc:  # noqa: BLE001 - foreign code; the next adopter asks again
                 _logging.warning("log not retired", log=str(self.run_of.id), error=described(exc))
 
@@ -215,10 +298,13 @@ class LogDelivery:
         except (OSError, LogError) as exc:
             _logging.warning("log not synced at its end", log=str(self.run_of.id), error=str(exc))
         try:
-            if self.is_done and self._is_stamped and not self._is_refused:
-                self.run_of.retire()
-            else:
+            may_go = self.is_done and (self._is_stamped or self._is_given_up)
+            if not may_go or self._is_refused or not self._is_trusted:
                 self.run_of.release()
+            elif self._retain and self.log.taken and not self._is_given_up:
+                self.run_of.retain()
+            else:
+                self.run_of.retire()
         except OSError as exc:
             _logging.warning("log not deleted", log=str(self.run_of.id), error=str(exc))
 

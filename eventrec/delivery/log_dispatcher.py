@@ -4,39 +4,36 @@ from __future__ import annotations
 
 from functools import partial
 from time import time
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 import anyio.to_thread
 
 from eventrec._logging import get_logger
-from eventrec.delivery.log_delivery import LogDelivery, OpenedOrphan, open_orphan
+from eventrec.delivery.adoption import SCAN_SECONDS, Adoption
+from eventrec.delivery.disk import DiskJudge
+from eventrec.delivery.log_delivery import LogDelivery
 from eventrec.delivery.supervisor import LAST_SECOND, Supervisor, flush_workers
 from eventrec.delivery.turns import SharedHandler
-from eventrec.delivery.wishes import load_wishes, sweep_wishes
-from eventrec.errors import LogError
-from eventrec.log.runs import adopt_orphans, sweep
+from eventrec.delivery.wishes import load_wishes
+from eventrec.log.runs import take_up_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from uuid import UUID
 
     from eventrec.backend import Backend
     from eventrec.delivery.checkpoint import Checkpoint
     from eventrec.delivery.letter_log import LetterLog
+    from eventrec.delivery.log_delivery import OpenedOrphan
     from eventrec.delivery.subscription import NewDestination, Subscription
     from eventrec.intake import Intake
     from eventrec.log.log import Log
     from eventrec.log.runs import Run
+    from eventrec.retention import Bound, Retain
     from eventrec.status import SubscriptionStatus
     from eventrec.writing import Writer
 
 _logging = get_logger("eventrec.delivery")
-
-MOST_ADOPTED: Final = 8
-"""Orphans delivered at once; each costs a few descriptors."""
-
-_SCAN_SECONDS: Final = 2.0
 
 
 class LogDispatcher(Supervisor):
@@ -54,6 +51,9 @@ class LogDispatcher(Supervisor):
         close_timeout: float,
         sync: Literal["interval", "never", "take"],
         sync_interval: float,
+        bound: Bound,
+        retain: Retain,
+        forfeits_by_all: bool,
     ) -> None:
         super().__init__(intake, backend, close_timeout=close_timeout)
         self.workers = {}
@@ -65,10 +65,25 @@ class LogDispatcher(Supervisor):
         self._sync: Literal["interval", "never", "take"] = sync
         self._sync_interval = sync_interval
         self._own: LogDelivery | None = None
-        self._adopted: dict[UUID, LogDelivery] = {}
+        self._adoption = Adoption(
+            writer.directory,
+            deliver=self._deliver_orphan,
+            letters=letters,
+            is_failing=self._is_failing,
+        )
+        self._judge = DiskJudge(
+            writer.directory,
+            bound,
+            retain,
+            writer=writer,
+            adoption=self._adoption,
+            own=lambda: self._own,
+            by_all=forfeits_by_all,
+            on_drop=on_drop,
+        )
+        self._retain = retain
         self._wished = time()
-        self._left: set[UUID] = set()
-        """Orphans that others must finish, or that we cannot read."""
+        self._rewound = anyio.Event()
         writer.on_change = self.wake
 
     def _wake_here(self) -> None:
@@ -98,11 +113,17 @@ class LogDispatcher(Supervisor):
     def status(self) -> dict[str, SubscriptionStatus]:
         return self._own.status() if self._own is not None else {}
 
+    @property
+    def untrusted(self) -> str | None:
+        """Which logs are written by somebody else though we hold their locks."""
+        logs = ", ".join(map(str, sorted(self._adoption.untrusted)))
+        return f"locks mean nothing here: {logs} grew though locked" if logs else None
+
     def adopted(self) -> dict[str, dict[str, SubscriptionStatus]]:
-        return {str(id_): delivery.status() for id_, delivery in list(self._adopted.items())}
+        return {str(id_): delivery.status() for id_, delivery in list(self._adoption.adopted.items())}
 
     def resume(self, name: str, start: NewDestination | None = None) -> None:
-        for delivery in [*self._adopted.values(), *([self._own] if self._own is not None else [])]:
+        for delivery in [*self._adoption.adopted.values(), *([self._own] if self._own is not None else [])]:
             delivery.workers[name].resume(start)
 
     # -- its life
@@ -127,8 +148,10 @@ class LogDispatcher(Supervisor):
                 assert self._own is not None  # noqa: S101 - see `_begin`
                 tasks.start_soon(self._own.run)
                 if self._subscriptions and not self._closing.is_set():
-                    tasks.start_soon(self._adopt)
-                    tasks.start_soon(self._grant_wishes)
+                    tasks.start_soon(self._adoption.run, name="eventrec adoption")
+                    tasks.start_soon(self._grant_wishes, name="eventrec wishes")
+                    tasks.start_soon(self._take_up_done, name="eventrec retained")
+                    tasks.start_soon(self._judge.run, name="eventrec disk")
                 await anyio.lowlevel.checkpoint()
                 self.started.set()
             await self._closing.wait()
@@ -179,7 +202,30 @@ class LogDispatcher(Supervisor):
             is_orphan=is_orphan,
             sync=self._sync,
             sync_interval=self._sync_interval,
+            retain=self._retain,
+            on_rewind=self._went_back,
         )
+
+    def _deliver_orphan(self, run: Run, opened: OpenedOrphan) -> LogDelivery:
+        log, saved, static_context = opened
+        return self._delivery(run, log, saved=saved, static_context=static_context, is_orphan=True)
+
+    def _is_failing(self, name: str) -> bool:
+        worker = self.workers.get(name)
+        return worker is not None and self._handlers[name].outage.since is not None
+
+    def _went_back(self) -> None:
+        self._rewound.set()
+
+    async def _take_up_done(self) -> None:
+        """A destination that lost something of one log may have lost something of those that are done."""
+        while True:
+            await self._rewound.wait()
+            self._rewound = anyio.Event()
+            count = await anyio.to_thread.run_sync(take_up_done, self.writer.directory)
+            if count:
+                _logging.warning("retained logs taken up again", logs=count)
+                self._adoption.take_up_again()
 
     async def _end(self) -> None:
         self._intake.close("closed")
@@ -187,7 +233,7 @@ class LogDispatcher(Supervisor):
         with anyio.move_on_after(max(LAST_SECOND, self._close_timeout)):
             while not self.writer.is_ended:
                 await self._woken.wait()
-        deliveries = [*self._adopted.values(), *([self._own] if self._own is not None else [])]
+        deliveries = [*self._adoption.adopted.values(), *([self._own] if self._own is not None else [])]
         with anyio.move_on_after(max(LAST_SECOND, self._close_timeout)):
             async with anyio.create_task_group() as tasks:
                 for delivery in deliveries:
@@ -198,7 +244,7 @@ class LogDispatcher(Supervisor):
                     tasks.start_soon(worker.close)
         for delivery in deliveries:
             await delivery.end()
-        self._adopted.clear()
+        self._adoption.adopted.clear()
         await anyio.to_thread.run_sync(self._letters.close)
         for worker in self.workers.values():
             worker.is_closed()
@@ -208,74 +254,9 @@ class LogDispatcher(Supervisor):
     async def _grant_wishes(self) -> None:
         """Look now and then what was wished since the last look."""
         while True:
-            await anyio.sleep(_SCAN_SECONDS)
+            await anyio.sleep(SCAN_SECONDS)
             since, self._wished = self._wished, time()
             for wish in await anyio.to_thread.run_sync(partial(load_wishes, self.writer.directory, since=since)):
                 _logging.info("wish granted", subscription=wish.subscription, start=wish.start, skip=wish.skip)
-                for delivery in [*self._adopted.values(), *([self._own] if self._own is not None else [])]:
+                for delivery in [*self._adoption.adopted.values(), *([self._own] if self._own is not None else [])]:
                     delivery.grant(wish)
-
-    # -- orphans
-
-    async def _adopt(self) -> None:
-        """Look for orphans now and then, and deliver a few of them at once."""
-        seen: float | None = None
-        async with anyio.create_task_group() as tasks:
-            for delivery in self._adopted.values():
-                tasks.start_soon(self._deliver_orphan, delivery)
-            while True:
-                stamp = await anyio.to_thread.run_sync(self._stamp)
-                if stamp != seen or not self._adopted:
-                    seen = stamp
-                    for delivery in await self._adopt_some():
-                        tasks.start_soon(self._deliver_orphan, delivery)
-                await anyio.sleep(_SCAN_SECONDS)
-
-    def _stamp(self) -> float:
-        try:
-            return self.writer.directory.stat().st_mtime
-        except OSError:
-            return 0.0
-
-    async def _adopt_some(self) -> list[LogDelivery]:
-        room = MOST_ADOPTED - len(self._adopted)
-        if room <= 0:
-            return []
-        but = {*self._left, *self._adopted}
-        # A lock is ours once it is taken, whoever cancels meanwhile.
-        with anyio.CancelScope(shield=True):
-            found = await anyio.to_thread.run_sync(self._open_orphans, room, but)
-            wishes = await anyio.to_thread.run_sync(partial(load_wishes, self.writer.directory, since=0.0))
-        for run, (log, saved, static_context) in found:
-            delivery = self._delivery(run, log, saved=saved, static_context=static_context, is_orphan=True)
-            self._adopted[run.id] = delivery
-            for wish in wishes:
-                # What was wished before nobody delivered this log is meant for it too.
-                if wish.subscription in saved and wish.asked > saved[wish.subscription].saved:
-                    delivery.grant(wish)
-        return [self._adopted[run.id] for run, _ in found]
-
-    def _open_orphans(self, most: int, but: set[UUID]) -> list[tuple[Run, OpenedOrphan]]:
-        """In a thread."""
-        self._letters.learn()
-        sweep_wishes(self.writer.directory)
-        sweep(self.writer.directory)
-        opened: list[tuple[Run, OpenedOrphan]] = []
-        for run in adopt_orphans(self.writer.directory, most=most, but=but):
-            try:
-                opened.append((run, open_orphan(run)))
-            except (OSError, LogError) as exc:
-                _logging.warning("orphan left alone", log=str(run.id), error=str(exc))
-                self._left.add(run.id)
-                run.release()
-            else:
-                _logging.info("orphan adopted", log=str(run.id), records=opened[-1][1][0].written)
-        return opened
-
-    async def _deliver_orphan(self, delivery: LogDelivery) -> None:
-        await delivery.run(until_settled=True)
-        await delivery.stamp()
-        with anyio.CancelScope(shield=True):
-            self._left.add(delivery.run_of.id)
-            await delivery.end()
-            self._adopted.pop(delivery.run_of.id, None)

@@ -98,6 +98,11 @@ class Supervisor(ABC):
     def status(self) -> dict[str, SubscriptionStatus]:
         """The subscriptions' part of the account."""
 
+    @property
+    def untrusted(self) -> str | None:
+        """Why what we know of the log directory cannot be trusted."""
+        return None
+
     def adopted(self) -> dict[str, dict[str, SubscriptionStatus]]:
         """Likewise of logs that earlier runs left, by their id."""
         return {}

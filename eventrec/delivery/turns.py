@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from eventrec.delivery.health import Outage
 from eventrec.errors import DeliveryError, PauseError, TransientError
 from eventrec.handler import DestinationCheckpoints, EventHandler
 
@@ -22,6 +23,7 @@ class SharedHandler:
 
     def __init__(self, handler: EventHandler) -> None:
         self.handler = handler
+        self.outage = Outage()
         self.is_open = False
         self._turn = anyio.Lock()
         self._orphans = anyio.Lock()

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from eventrec.delivery.checkpoint import Attempt, Checkpoint, Progress
     from eventrec.delivery.dead_letters import DeadLetters
+    from eventrec.delivery.health import Outage
     from eventrec.delivery.source import Records, Source
     from eventrec.delivery.subscription import NewDestination, Subscription
     from eventrec.delivery.wishes import Wish
@@ -63,10 +64,13 @@ class Worker:
         checkpoint: Checkpoint | None = None,
         handler: EventHandler | None = None,
         freeze: Callable[[], Awaitable[None]] | None = None,
+        outage: Outage | None = None,
+        on_rewind: Callable[[], None] = lambda: None,
     ) -> None:
         """Go on where `checkpoint` says. `handler` stands in for the subscription's own, and speaks to it.
 
-        `freeze` makes the checkpoint durable, for destinations that know a batch by its token.
+        `freeze` makes the checkpoint durable, for destinations that know a batch by its token. The workers of one
+        subscription share an `outage`. `on_rewind` is called when the destination lost what it had.
         """
         self.subscription = subscription
         self.name = subscription.name
@@ -77,7 +81,8 @@ class Worker:
         self._source = source
         self._ledger = Ledger(subscription, source, checkpoint=checkpoint, on_drop=on_drop)
         self._aside = Aside(subscription, source, letters)
-        self._health = Health(self.name, self._ledger.tell)
+        self._on_rewind = on_rewind
+        self._health = Health(self.name, self._ledger.tell, outage)
         self._retrying = retrying(self._settings.retry, sleep=anyio.sleep, before_sleep=self._health.retries)
         self._hand: list[Piece] = []
         """Pieces to settle, the next one last."""
@@ -91,6 +96,8 @@ class Worker:
             on_forfeited=self._ledger.skip_to,
         )
         self._holding: anyio.CancelScope | None = None
+        self._at_work: anyio.CancelScope | None = None
+        self._forfeit_to = 0
         self._is_open = False
         self._must_close = False
         self._must_resume = True
@@ -119,6 +126,11 @@ class Worker:
     def is_held(self) -> bool:
         """Paused or holding: somebody has to act."""
         return self._health.is_held
+
+    @property
+    def is_failing(self) -> bool:
+        """In an outage, or held: nothing went through since the last attempt failed."""
+        return self._health.is_failing
 
     def status(self) -> SubscriptionStatus:
         """Its part of the account."""
@@ -189,14 +201,24 @@ class Worker:
         return self._ledger.checkpoint()
 
     async def retire(self) -> None:
-        """Everything is settled: have the destination remember that, where it knows this log. Its errors come out."""
+        """All is settled: have the destination remember that, where it knows this log. Its errors come out.
+
+        A destination that answers that it lost some of it is not told so: there is something to deliver again.
+        """
         if self._handler.checkpoints is not None and self._ledger.destination is not None:
             await self._get_ready()
-            await self._handler.checkpoints.retire(self._source.id, self.name, self.progress.scanned)
+            if self.progress.scanned >= self._source.end:
+                await self._handler.checkpoints.retire(self._source.id, self.name, self.progress.scanned)
 
     def lost(self, count: int) -> None:
         """`count` records that it reached cannot be read any more."""
         self._ledger.drop("corrupt", count)
+
+    def forfeit(self, end: int) -> None:
+        """Everything below `end` is lost for this subscription: the disk bound takes it."""
+        self._forfeit_to = max(self._forfeit_to, end)
+        if self._at_work is not None:
+            self._at_work.cancel()
 
     def drop_rest(self, reason: str, rest: Records) -> None:
         """The end of a source that does not outlive the process: what is in hand and in `rest` is lost for `reason`."""
@@ -236,11 +258,44 @@ class Worker:
         if self._ledger.attempt is not None and not self._hand and self.progress.scanned == self._filling.end:
             await self._thaw(self._ledger.attempt)
         while True:
-            if not self._hand:
-                self._hand.append(await self._filling.next_piece())
-            while self._hand:
-                self._cut_to_size()
-                await self._settle(self._hand[-1])
+            # What is forfeited is taken from its hands, whatever it does with it.
+            with anyio.CancelScope() as self._at_work:
+                await self._deliver_one()
+            self._at_work = None
+            if self._forfeit_to > self.progress.scanned:
+                self._give_up_below(self._forfeit_to)
+
+    async def _deliver_one(self) -> None:
+        """Fill a batch, and settle all that becomes of it."""
+        if not self._hand:
+            self._hand.append(await self._filling.next_piece())
+        while self._hand:
+            self._cut_to_size()
+            await self._settle(self._hand[-1])
+
+    def _give_up_below(self, end: int) -> None:
+        """Count what is open below `end` as lost to the disk bound, in hand or not, and go on behind it."""
+        self._must_resume = True
+        reading = self._filling.piece
+        pieces = [reading, *self._hand, *self._aside.take_back()]
+        self._hand.clear()
+        for piece in reversed(pieces):
+            gone, rest = (piece, None) if piece.end <= end else piece.parted_at(end)
+            if gone.end > self.progress.scanned:
+                self._lose(gone, len(gone))
+            if piece is reading:
+                self._filling.take_up(rest or Piece(end))
+            elif rest is not None and rest.entries:
+                self._hand.insert(0, rest)
+            elif rest is not None:
+                self._ledger.settle(rest, delivered=0)
+        if end > self.progress.scanned:
+            self._lose(Piece(end), end - self.progress.scanned)
+            self._source.fetched(self.name, end)
+
+    def _lose(self, piece: Piece, count: int) -> None:
+        self._ledger.drop("retention", count)
+        self._ledger.settle(piece, delivered=0, dropped=count)
 
     def _empty(self, piece: Piece) -> None:
         if piece.end > self.progress.scanned:
@@ -385,8 +440,11 @@ class Worker:
     async def _resume_at(self, answer: int) -> None:
         """The destination says its next offset: it is the authority."""
         ledger, progress = self._ledger, self.progress
-        if answer < progress.acknowledged and (first := await ledger.went_back(answer)) is not None:
-            self._read_again(first)
+        if answer < progress.acknowledged:
+            first = await ledger.went_back(answer)
+            if first is not None:
+                self._read_again(first)
+            self._on_rewind()
         while self._hand and answer > progress.scanned:
             piece = self._hand[-1]
             if piece.end > answer:

@@ -21,7 +21,7 @@ from eventrec.log import tending
 from eventrec.log.reader import LogReader
 from eventrec.log.repair import Recovered, recover
 from eventrec.log.resync import IsOurs
-from eventrec.log.segment import list_segments
+from eventrec.log.segment import list_segments, segment_name
 from eventrec.log.storage import FileSize, Storage
 from eventrec.log.walk import Gap
 from eventrec.log.writer import LogOptions, LogWriter, translated
@@ -110,6 +110,22 @@ class Log(LogWriter):
     def first(self) -> int:
         """The first offset of the oldest segment that is there."""
         return min(list_segments(self._storage), default=self._head.first)
+
+    def sealed(self) -> list[tuple[int, int, int, float]]:
+        """The segments that are not written any more, oldest first: first offset, end, bytes, seconds since written.
+
+        Raises:
+            LogError: The directory cannot be read.
+        """
+        with translated("list segments"):
+            return tending.sealed(self._storage, head=self._head.first)
+
+    def has_grown(self) -> bool:
+        """Whether somebody else has written into it: never, where locks mean something."""
+        with translated("look at the head"):
+            newest = max(list_segments(self._storage), default=0)
+            written = self._storage.size(segment_name(self._head.first)).length
+            return newest > self._head.first or written > self._head.position
 
     def delete_below(self, offset: int) -> int:
         """Delete the sealed segments all of whose records are below `offset`. Returns how many.

@@ -3,6 +3,7 @@
     <log>/.new-<id>/    being made; a leftover once it is a minute old and nobody has locked it
     <log>/<id>/         a run: segments, indexes, `checkpoints/`, `lock`; an orphan when nobody has locked it
     <log>/gone-<id>/    delivered, being deleted; whoever finds it unlocked goes on deleting
+    <log>/done/<id>/    delivered, and retained for a while; not adopted there
 
 The id is a UUIDv7, so that names sort by age. Who owns a run says `flock` on its `lock` alone.
 """
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from eventrec.log.storage import Lock
 
 LOCK: Final = "lock"
+DONE: Final = "done"
 CHECKPOINTS: Final = "checkpoints"
 
 _NEW: Final = ".new-"
@@ -109,12 +111,70 @@ class Run:
         finally:
             self.release()
 
+    def retain(self) -> None:
+        """Move it to `done/`: all of it is delivered, and durably known to be, but a destination may lose it again.
+
+        Raises:
+            OSError: The disk refused; it is still an orphan.
+        """
+        done = self.path.parent / DONE
+        try:
+            done.mkdir(exist_ok=True)
+            self.path.rename(done / str(self.id))
+            _sync_directory(done)
+            _sync_directory(done.parent)
+        finally:
+            self.release()
+
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return tree_size(self.path)
+
     def forget(self) -> None:
         """In the child of a fork: close what was inherited, and leave the lock to its owner."""
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.forget()
             self.storage.close()
+
+
+def take_up_done(directory: Path) -> int:
+    """Make orphans again of the runs in `done/`: a destination lost something. Returns how many."""
+    count = 0
+    for id_ in list_runs(directory / DONE):
+        with contextlib.suppress(OSError):
+            (directory / DONE / str(id_)).rename(directory / str(id_))
+            count += 1
+    if count:
+        _sync_directory(directory / DONE)
+        _sync_directory(directory)
+    return count
+
+
+def delete_done(directory: Path, id_: UUID) -> None:
+    """Delete a run in `directory`, which is a `done/`, for good; nothing where another process was faster.
+
+    Raises:
+        OSError: The disk refused.
+    """
+    run = Run.adopt(directory, id_)
+    if run is not None:
+        run.retire()
+
+
+def tree_size(directory: Path) -> int:
+    """Bytes of all files below `directory`; of what goes meanwhile, nothing."""
+    total = 0
+    pending = [os.fspath(directory)]
+    while pending:
+        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
+    return total
 
 
 def list_runs(directory: Path) -> list[UUID]:

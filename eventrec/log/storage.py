@@ -8,6 +8,7 @@ import contextlib
 import errno
 import importlib
 import os
+import time
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -15,10 +16,11 @@ from eventrec.errors import LogLockedError
 
 
 class FileSize(NamedTuple):
-    """Bytes in a file, and bytes the disk gave it."""
+    """Bytes in a file, bytes the disk gave it, and the seconds since it was written, where that is known."""
 
     length: int
     allocated: int
+    age: float = 0.0
 
 
 class File(Protocol):
@@ -168,7 +170,9 @@ class DiskStorage:
     def size(self, name: str) -> FileSize:
         """See `Storage`."""
         stat = os.stat(self._path(name), dir_fd=self._dir)
-        return FileSize(stat.st_size, getattr(stat, "st_blocks", -(-stat.st_size // 512)) * 512)
+        return FileSize(
+            stat.st_size, getattr(stat, "st_blocks", -(-stat.st_size // 512)) * 512, time.time() - stat.st_mtime
+        )
 
     def sync_directory(self) -> None:
         """See `Storage`. Where a directory cannot be opened (Windows) the file system is trusted."""

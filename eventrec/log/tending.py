@@ -32,6 +32,16 @@ def delete_below(storage: Storage, offset: int, *, head: int) -> int:
     return len(below)
 
 
+def sealed(storage: Storage, *, head: int) -> list[tuple[int, int, int, float]]:
+    """The segments before `head`, oldest first: first offset, end, bytes, and seconds since it was written."""
+    found = []
+    for first, end in itertools.pairwise(list_segments(storage)):
+        if end <= head:
+            size = storage.size(segment_name(first))
+            found.append((first, end, size.length, size.age))
+    return found
+
+
 def compress_below(storage: Storage, offset: int, *, head: int) -> tuple[int, int]:
     """Compress the segments before `head` all of whose records are below `offset`. Returns bytes before and after."""
     read = written = 0

@@ -437,7 +437,7 @@ def test_size_counts_every_file_and_survives_one_that_goes(
     _fill(log, 1)
     monkeypatch.setattr(storage, "list", lambda: [segment_name(0), "gone"])
 
-    assert log.size() == (68, 512)
+    assert log.size()[:2] == (68, 512)
 
 
 def test_a_forked_child_abandons_a_log_without_a_trace(storage: FaultyStorage) -> None:

@@ -1,0 +1,219 @@
+"""Logs that earlier runs left: found, locked, delivered a few at a time, and given back where others can do more.
+
+orphan    nobody holds its lock
+adopted   we do, and our subscriptions deliver it
+parked    given back, because what it lacks waits for a destination that is down, and other orphans wait for us
+left      given back: what it lacks is not ours to deliver, or we cannot read it
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import anyio.to_thread
+
+from eventrec._logging import get_logger
+from eventrec.delivery.log_delivery import open_orphan
+from eventrec.delivery.wishes import load_wishes, sweep_wishes
+from eventrec.errors import LogError
+from eventrec.log.runs import Run, list_runs, sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from uuid import UUID
+
+    from anyio.abc import TaskGroup
+
+    from eventrec.delivery.letter_log import LetterLog
+    from eventrec.delivery.log_delivery import LogDelivery, OpenedOrphan
+    from eventrec.delivery.wishes import Wish
+
+MOST_ADOPTED: Final = 8
+"""Orphans delivered at once; each costs a few descriptors."""
+
+SCAN_SECONDS: Final = 2.0
+
+_GIVE_UP_SECONDS: Final = 10.0
+
+_logging = get_logger("eventrec.delivery")
+
+
+class Adoption:
+    """Adopts orphans in `directory`, and has `deliver(run, opened)` make what delivers one.
+
+    `is_failing(name)` tells of a subscription whether its destination is down.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        deliver: Callable[[Run, OpenedOrphan], LogDelivery],
+        letters: LetterLog,
+        is_failing: Callable[[str], bool],
+    ) -> None:
+        self.adopted: dict[UUID, LogDelivery] = {}
+        self.unreadable: set[UUID] = set()
+        """Orphans whose format we do not know, or whose bytes the disk does not give."""
+        self.untrusted: set[UUID] = set()
+        """Logs that grew though we held their locks: somebody else writes them, and locks mean nothing here."""
+        self.opening = anyio.Lock()
+        """Held while orphans are locked and not yet among the adopted ones."""
+        self._directory = directory
+        self._deliver = deliver
+        self._letters = letters
+        self._is_failing = is_failing
+        self._left: set[UUID] = set()
+        self._parked: dict[UUID, frozenset[str]] = {}
+        """The subscriptions it waits for, by log; the one parked first comes first."""
+        self._orphans: list[UUID] = []
+        """What the last look into the directory found, oldest first."""
+        self._scopes: dict[UUID, anyio.CancelScope] = {}
+        self._freed = anyio.Event()
+
+    async def run(self) -> None:
+        """Adopt and deliver until cancelled; may be called again."""
+        async with anyio.create_task_group() as tasks:
+            for delivery in self.adopted.values():
+                tasks.start_soon(self._deliver_orphan, delivery)
+            seen: float | None = None
+            while True:
+                stamp = await anyio.to_thread.run_sync(self._stamp)
+                if stamp != seen:
+                    seen = stamp
+                    self._orphans = await anyio.to_thread.run_sync(self._look)
+                await self._let_go_of_what_grew()
+                await self._fill_slots(tasks)
+                self._make_room()
+                await self._rest(tasks)
+
+    async def _rest(self, tasks: TaskGroup) -> None:
+        """Until it is time to look again; a slot that comes free meanwhile is filled at once."""
+        with anyio.move_on_after(SCAN_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311 - so that siblings spread out
+            while True:
+                freed = self._freed
+                await freed.wait()
+                await self._fill_slots(tasks)
+
+    def _stamp(self) -> float:
+        try:
+            return self._directory.stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def _look(self) -> list[UUID]:
+        """In a thread."""
+        sweep(self._directory)
+        sweep_wishes(self._directory)
+        return list_runs(self._directory)
+
+    # -- which
+
+    def _candidates(self) -> list[UUID]:
+        """Orphans to adopt next, the oldest first; then those parked for a destination that is back."""
+        known = {*self.adopted, *self._left, *self._parked, *self.unreadable, *self.untrusted}
+        fresh = [id_ for id_ in self._orphans if id_ not in known]
+        back = [id_ for id_, names in self._parked.items() if any(not self._is_failing(name) for name in names)]
+        return [*fresh, *back]
+
+    def _make_room(self) -> None:
+        """Give back one that waits for a destination which is down, where another one need not wait."""
+        if len(self.adopted) < MOST_ADOPTED or not self._candidates():
+            return
+        for id_, delivery in self.adopted.items():
+            if delivery.is_stuck and id_ in self._scopes:
+                self._parked[id_] = delivery.waiting
+                self._scopes[id_].cancel()
+                return
+
+    # -- adopting
+
+    async def _fill_slots(self, tasks: TaskGroup) -> None:
+        while len(self.adopted) < MOST_ADOPTED and (candidates := self._candidates()):
+            room = MOST_ADOPTED - len(self.adopted)
+            # A lock is ours once it is taken, whoever cancels meanwhile.
+            async with self.opening:
+                with anyio.CancelScope(shield=True):
+                    found, wishes = await anyio.to_thread.run_sync(self._open, candidates[:room])
+                    for run, opened in found:
+                        self.adopted[run.id] = self._deliver(run, opened)
+                        self._grant(wishes, self.adopted[run.id], opened)
+            for run, _ in found:
+                tasks.start_soon(self._deliver_orphan, self.adopted[run.id])
+
+    def _open(self, ids: list[UUID]) -> tuple[list[tuple[Run, OpenedOrphan]], list[Wish]]:
+        """In a thread. Those of `ids` that nobody holds."""
+        self._letters.learn()
+        opened: list[tuple[Run, OpenedOrphan]] = []
+        for id_ in ids:
+            self._parked.pop(id_, None)
+            run = Run.adopt(self._directory, id_)
+            if run is None:
+                self._orphans = [each for each in self._orphans if each != id_]
+                continue
+            try:
+                opened.append((run, open_orphan(run)))
+            except (OSError, LogError) as exc:
+                _logging.warning("orphan left alone", log=str(id_), error=str(exc))
+                self.unreadable.add(id_)
+                run.release()
+            else:
+                _logging.info("orphan adopted", log=str(id_), records=opened[-1][1][0].written)
+        return opened, load_wishes(self._directory, since=0.0)
+
+    @staticmethod
+    def _grant(wishes: list[Wish], delivery: LogDelivery, opened: OpenedOrphan) -> None:
+        """What was wished while nobody delivered this log is meant for it too."""
+        saved = opened[1]
+        for wish in wishes:
+            if wish.subscription in saved and wish.asked > saved[wish.subscription].saved:
+                delivery.grant(wish)
+
+    async def _deliver_orphan(self, delivery: LogDelivery) -> None:
+        id_ = delivery.run_of.id
+        with anyio.CancelScope() as scope:
+            self._scopes[id_] = scope
+            await delivery.run(until_settled=True)
+            await delivery.stamp()
+            while not delivery.is_settled:
+                # Asked where it is, a destination said that it lost some.
+                await delivery.run(until_settled=True)
+                await delivery.stamp()
+        del self._scopes[id_]
+        with anyio.CancelScope(shield=True):
+            await delivery.end()
+            if id_ not in self._parked:
+                self._left.add(id_)
+            self.adopted.pop(id_, None)
+            freed, self._freed = self._freed, anyio.Event()
+            freed.set()
+
+    async def _let_go_of_what_grew(self) -> None:
+        for id_, delivery in list(self.adopted.items()):
+            if id_ in self._scopes and await anyio.to_thread.run_sync(delivery.has_grown):
+                _logging.error("log grew though it is locked", log=str(id_))
+                self.untrusted.add(id_)
+                delivery.distrust()
+                self._scopes[id_].cancel()
+
+    # -- what the disk bound asks
+
+    async def give_up(self, id_: UUID) -> dict[str, int]:
+        """Forfeit all that is open of an adopted log, and delete it: how many records, by subscription."""
+        lost = self.adopted[id_].forfeit_all()
+        with anyio.move_on_after(_GIVE_UP_SECONDS):
+            while id_ in self.adopted:
+                await self._freed.wait()
+        return lost
+
+    def oldest(self) -> list[UUID]:
+        """All orphans, adopted or not: those that nobody can read, then the oldest first."""
+        known = {*self._orphans, *self.adopted} - self.untrusted
+        return sorted(known, key=lambda id_: (id_ not in self.unreadable, id_))
+
+    def take_up_again(self) -> None:
+        """Look at everything anew: a destination lost what it had."""
+        self._left.clear()
