@@ -1,12 +1,14 @@
-"""The command `eventrec`: demo, record, tail, status, drain, log, new-handler; each has an example in its `--help`.
+"""The command `eventrec`: demo, record, tail, status, drain, log, doctor, new-handler; each has an example in `--help`.
 
     exit code  it means
     0          all of it was done
     1          done, but lines were malformed, records were refused, a log has faults or is not delivered,
-               or the demo's counts differ
+               the doctor found a problem, or the demo's counts differ
     2          usage: unknown command or option, or a value that is not allowed
     3          the destination: its URL is wrong, it cannot be opened, or it will not take what is left
-    4          a file named on the command line cannot be read or written
+    4          a file or log named on the command line cannot be read or written
+    5          a log that is to be changed is held by a process; the others are done
+    6          it needs a package that is not installed; the error names the extra
     130        interrupted by Ctrl-C
     141        whoever read the output went away
     143        terminated
@@ -18,6 +20,8 @@ from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING, Final
+
+from eventrec.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,5 +38,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if missing not in _EXTRA:
             raise
         sys.stderr.write(f"eventrec: the command line needs {missing}: pip install 'eventrec[cli]'\n")
-        return 1
+        return ExitCode.MISSING
     return run(sys.argv[1:] if arguments is None else arguments)

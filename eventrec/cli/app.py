@@ -14,17 +14,20 @@ from cyclopts import App, CycloptsError, Parameter
 
 from eventrec.cli.dead import dead
 from eventrec.cli.demo import Demo
+from eventrec.cli.doctor import doctor
 from eventrec.cli.drain import drain
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.log import log, status
+from eventrec.cli.log import log
 from eventrec.cli.new_handler import new_handler
 from eventrec.cli.received import Reading
 from eventrec.cli.record import Recording, dead_letter_file
 from eventrec.cli.resume import resume
+from eventrec.cli.status import status
 from eventrec.cli.tail import tail as tail_events
+from eventrec.cli.tend import compress, forget
 from eventrec.cli.terminal import Terminal
 from eventrec.cli.timestamps import Unit  # noqa: TC001 - cyclopts reads annotations
-from eventrec.errors import HandlerURLError, InvalidEventError
+from eventrec.errors import HandlerURLError, InvalidEventError, LogError
 from eventrec.event import DEFAULT_TABLE
 from eventrec.schema import check_name
 
@@ -76,6 +79,8 @@ def _run(arguments: Sequence[str]) -> int:
         message, code = str(exc), exc.code
     except HandlerURLError as exc:
         message, code = str(exc), ExitCode.DESTINATION
+    except LogError as exc:
+        message, code = str(exc), ExitCode.FILE
     else:
         return int(code or 0)
     terminal.say(f"eventrec: {' '.join(message.replace(_STDIN, '-').split())}", style="red")
@@ -219,7 +224,10 @@ def tail(
 
 app.command(new_handler)
 app.command(drain)
+log.command(forget)
+log.command(compress)
 app.command(log)
 app.command(status)
 app.command(resume)
 app.command(dead)
+app.command(doctor)

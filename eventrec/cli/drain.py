@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
+from eventrec.cli.directory import existing
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.log import existing
 from eventrec.cli.terminal import Terminal
 from eventrec.errors import LogError
 from eventrec.log.runs import is_locked, list_runs

@@ -13,6 +13,8 @@ class ExitCode(IntEnum):
     USAGE = 2
     DESTINATION = 3
     FILE = 4
+    HELD = 5
+    MISSING = 6
     INTERRUPTED = 130
     BROKEN_PIPE = 141
     TERMINATED = 143

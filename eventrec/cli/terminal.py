@@ -56,9 +56,9 @@ class Terminal:
         """One line on stderr, above a progress bar if there is one."""
         self.err.print(Text(safe(message), style=style), soft_wrap=True)
 
-    def show(self, line: str = "") -> None:
+    def show(self, line: str = "", *, style: str = "") -> None:
         """One line on stdout."""
-        self.out.print(Text(safe(line)), soft_wrap=True)
+        self.out.print(Text(safe(line), style=style), soft_wrap=True)
 
     def show_json(self, document: Mapping[str, Any]) -> None:
         """One JSON object on one line of stdout, never wrapped, at once."""

@@ -116,6 +116,15 @@ class CheckpointFiles:
             os.close(descriptor)
         new.replace(path)
 
+    def remove(self, subscription: str) -> None:
+        """Delete the file, if there is one. On return that survives a power cut.
+
+        Raises:
+            OSError: It may not, or the file is there still.
+        """
+        (self._directory / file_name(subscription)).unlink(missing_ok=True)
+        self.sync_names()
+
     def sync_names(self) -> None:
         """On return the replacements so far survive a power cut.
 
