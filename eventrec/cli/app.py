@@ -13,11 +13,11 @@ import anyio
 from cyclopts import App, CycloptsError, Parameter
 
 from eventrec.cli.dead import dead
+from eventrec.cli import log as logs
 from eventrec.cli.demo import Demo
 from eventrec.cli.doctor import doctor
 from eventrec.cli.drain import drain
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.log import log
 from eventrec.cli.new_handler import new_handler
 from eventrec.cli.received import Reading
 from eventrec.cli.record import Recording, dead_letter_file
@@ -126,6 +126,7 @@ def record(
     /,
     *,
     to: str,
+    log: Annotated[Path | None, Parameter(name="--log")] = None,
     type_field: str | None = None,
     timestamp_field: str | None = None,
     timestamp_unit: Unit = "auto",
@@ -141,6 +142,12 @@ def record(
     reported by its number, and the rest goes on; the exit code is then 1. Ctrl-C stops reading, and delivers what was
     read.
 
+    With `--log` it reads as fast as the disk takes it, until 4 GiB wait, and what it has read survives `kill -9`: the
+    next run with that directory delivers it too, and so does `eventrec drain`. Ctrl-C then leaves what is not delivered
+    in the log. It does not remember how far it has read: the same file given again is recorded again from its first
+    line, as other events, unless `--id-field` gives each line the id it had before, by which the destination's readers
+    can tell them. Give it a directory of its own: whatever waits in there is delivered.
+
     For example:
 
     ```sh
@@ -150,6 +157,7 @@ def record(
 
     Args:
         to: The destination's URL, for example sqlite:///events.db; env:NAME takes it from the environment.
+        log: A directory for a crash-safe log of what is read and not delivered yet. Default: it waits in memory.
         type_field: The field with the event's type. Default: "type", and where there is none, the type is "event".
         timestamp_field: The field with its time. Default: "time" of a CloudEvent, else the time of reading.
         timestamp_unit: How times are written; auto takes ISO 8601 (UTC where it names no zone), and numbers by size.
@@ -163,8 +171,10 @@ def record(
         check_name("--table", table)
     except InvalidEventError as exc:
         raise CommandError(str(exc), ExitCode.USAGE) from exc
-    if max_event_bytes < 1 or str(dead) == _STDIN:
-        raise CommandError("--max-event-bytes is at least 1, and --dead is a file, not -", ExitCode.USAGE)
+    if max_event_bytes < 1 or _STDIN in {str(dead), str(log)}:
+        raise CommandError(
+            "--max-event-bytes is at least 1, --dead a file and --log a directory, not -", ExitCode.USAGE
+        )
     reading = Reading(
         type_field=type_field,
         timestamp_field=timestamp_field,
@@ -184,6 +194,7 @@ def record(
                 reading=reading,
                 dead=dead_letter_file(dead, stack),
                 terminal=terminal,
+                log=log,
             )
             outcome = await recording.run()
         outcome.tell(terminal, json=json)
@@ -224,9 +235,9 @@ def tail(
 
 app.command(new_handler)
 app.command(drain)
-log.command(forget)
-log.command(compress)
-app.command(log)
+logs.log.command(forget)
+logs.log.command(compress)
+app.command(logs.log)
 app.command(status)
 app.command(resume)
 app.command(dead)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from eventrec.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from signal import Signals
 
     from eventrec.cli.exit_codes import CommandError
@@ -35,6 +36,12 @@ class Outcome:
     status: Status | None = None
     first_open_line: int | None = None
     seconds: float = 0.0
+    kept_in: Path | None = None
+    """The log directory: what is not delivered waits there."""
+    earlier: int = 0
+    """Records of earlier runs that were dealt with, and of these what the destination refused; and those left."""
+    earlier_refused: int = 0
+    earlier_left: int = 0
 
     def finish(self, status: Status, *, first_open_line: int | None, seconds: float) -> None:
         """The account is closed. `first_open_line`: what became of every line before it is known."""
@@ -56,7 +63,12 @@ class Outcome:
     def undelivered(self) -> int:
         """Events that were read and are not at the destination, nor refused by it."""
         parts = self.status.subscriptions.values() if self.status is not None else ()
-        return sum(part.pending + sum(part.dropped.values()) for part in parts)
+        return sum(part.pending + sum(part.dropped.values()) for part in parts) + self.unwritten
+
+    @property
+    def unwritten(self) -> int:
+        """Of these, those that not even the log took: the disk refused."""
+        return self.status.in_intake if self.status is not None else 0
 
     @property
     def exit_code(self) -> ExitCode:
@@ -67,14 +79,22 @@ class Outcome:
             return self.failure.code
         if self.undelivered:
             return ExitCode.DESTINATION
-        return ExitCode.INCOMPLETE if self.malformed or self.refused else ExitCode.OK
+        is_incomplete = self.malformed or self.refused or self.earlier_refused or self.earlier_left
+        return ExitCode.INCOMPLETE if is_incomplete else ExitCode.OK
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
+        log = {
+            "log": str(self.kept_in),
+            "earlier": self.earlier,
+            "earlier_refused": self.earlier_refused,
+            "earlier_left": self.earlier_left,
+        }
         return {
             "lines": self.lines,
             "delivered": self.delivered,
             **self.wrong,
+            **(log if self.kept_in is not None else {}),
             "is_at_end": self.is_at_end,
             "first_open_line": self.first_open_line,
             "seconds": round(self.seconds, 3),
@@ -86,7 +106,17 @@ class Outcome:
         """Say it: problems on stderr, the result on stdout."""
         if self.failure is not None:
             terminal.say(f"eventrec: {self.failure}", style="red")
-        if self.first_open_line is not None:
+        if self.unwritten:
+            terminal.say(f"eventrec: the disk refused the log: {self.unwritten:,} events are lost", style="red")
+        if self.kept_in is not None:
+            waiting = self.undelivered - self.unwritten + self.earlier_left
+            if waiting:
+                terminal.say(
+                    f"eventrec: not delivered yet: {waiting:,} events, kept in {self.kept_in}: the next run with this "
+                    f"--log delivers them, or eventrec drain {self.kept_in} --to the same destination",
+                    style="yellow",
+                )
+        elif self.first_open_line is not None:
             terminal.say(
                 f"eventrec: read but not delivered: {self.undelivered:,} events; every line before line "
                 f"{self.first_open_line} is dealt with",
@@ -100,4 +130,6 @@ class Outcome:
         if self.failure is not None and not self.delivered:
             return
         wrong = "".join(f", {count:,} {word}" for word, count in self.wrong.items() if count)
-        terminal.show(f"{self.lines:,} lines: {self.delivered:,} events delivered{wrong}, in {self.seconds:.1f} s")
+        earlier = f", {self.earlier:,} more of earlier runs" if self.earlier else ""
+        told = f"{self.delivered:,} events delivered{wrong}{earlier}"
+        terminal.show(f"{self.lines:,} lines: {told}, in {self.seconds:.1f} s")
