@@ -11,6 +11,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from importlib.metadata import entry_points
 from pathlib import Path  # noqa: TC003 - cyclopts reads annotations
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -21,6 +22,7 @@ from cyclopts import Parameter
 
 from eventrec.cli.directory import listed, names_in, see_all
 from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.cli.on_the_way import RefusedRecords, dead_letter_file
 from eventrec.cli.orphans import Orphans, held_state
 from eventrec.cli.progress import LiveProgress, Look
 from eventrec.cli.terminal import Terminal
@@ -52,7 +54,7 @@ def drain(
     """Deliver what a log directory still holds: every log in it that no process holds.
 
     It tries again for as long as it has to; Ctrl-C leaves the rest where it is. Logs that a process holds are named and
-    skipped: that process delivers them. The exit code is 0 only if nothing is left but those.
+    skipped: that process delivers them. The exit code is 0 only if nothing is left but those, and nothing was refused.
 
     For example:
 
@@ -65,7 +67,7 @@ def drain(
         to: The destination's URL; env:NAME takes it from the environment.
         name: The subscription's name. Default: the one in the logs that a handler of this URL has by itself.
         type_: Deliver events of this type only, as that subscription does; give it once for each type.
-        dead: A file of JSON lines to keep what the destination refuses. Without, it is named and gone.
+        dead: A file of JSON lines to keep what the destination refuses. Without it that is named, and gone.
         timeout: Seconds after which it gives up; the exit code is then 1.
         json: Print JSON for a machine instead.
     """
@@ -80,15 +82,17 @@ def drain(
         sweep(directory)
         orphans = [log for log in logs if not log.is_held]
         chosen = chosen_name(to, name, names_in(orphans))
-        draining = Draining(directory, Orphans(directory, chosen, orphans), terminal)
-        try:
-            recorder = EventRecorder(log=directory, options=EventRecorderOptions(dead_letters=dead))
-            recorder.register(to, name=chosen, types=type_)
-        except SubscriptionError as exc:
-            raise CommandError(f"--name: {exc}", ExitCode.USAGE) from exc
-        if orphans:
-            anyio.run(draining.run, recorder, timeout)
-        return draining.tell(json=json)
+        with ExitStack() as stack:
+            letters = dead_letter_file(dead, stack)
+            draining = Draining(directory, Orphans(directory, chosen, orphans), letters, terminal)
+            try:
+                recorder = EventRecorder(log=directory, options=EventRecorderOptions(dead_letters=letters))
+                recorder.register(to, name=chosen, types=type_)
+            except SubscriptionError as exc:
+                raise CommandError(f"--name: {exc}", ExitCode.USAGE) from exc
+            if orphans:
+                anyio.run(draining.run, recorder, timeout)
+            return draining.tell(json=json)
 
 
 def chosen_name(to: str, given: str | None, known: Sequence[str]) -> str:
@@ -115,10 +119,19 @@ def chosen_name(to: str, given: str | None, known: Sequence[str]) -> str:
 
 
 class Draining:
-    """One run of the command."""
+    """One run of the command. What the destination refuses stands in the file `dead`.
 
-    def __init__(self, directory: Path, orphans: Orphans, terminal: Terminal) -> None:
+    Raises:
+        CommandError: That cannot be written.
+    """
+
+    def __init__(self, directory: Path, orphans: Orphans, dead: Path, terminal: Terminal) -> None:
         self._directory = directory
+        try:
+            self._refused = RefusedRecords(dead, orphans.ids)
+        except OSError as exc:
+            raise CommandError(f"cannot write {dead}: {exc.strerror}", ExitCode.FILE) from exc
+        self._refusals = 0
         self._orphans = orphans
         self._logs = len(orphans.left)
         self._terminal = terminal
@@ -148,10 +161,17 @@ class Draining:
             await anyio.sleep(_LOOKS_EVERY)
             status = recorder.status()
             await anyio.to_thread.run_sync(self._orphans.look, status)
+            self._say_refused()
             held = held_state(status)
             if held is not None:
                 self._failure = CommandError(f"the destination takes no more, {held}", ExitCode.DESTINATION)
                 return
+
+    def _say_refused(self) -> None:
+        for log_id, offset, reason in self._refused.fresh():
+            self._refusals += 1
+            said = f"{log_id}: record {offset:,} is refused by the destination: {reason}"
+            self._terminal.say(f"eventrec: {said}", style="red")
 
     async def _watch_signals(self, scope: anyio.CancelScope) -> None:
         if sys.platform == "win32":
@@ -180,7 +200,8 @@ class Draining:
         rest = [log for log in see_all(self._directory) if not log.is_held]
         records = self._orphans.records - self._orphans.look_again()
         gone = self._logs - sum(log.id in self._orphans.ids for log in rest)
-        code = ExitCode.INCOMPLETE if rest else ExitCode.OK
+        self._say_refused()
+        code = ExitCode.INCOMPLETE if rest or self._refusals else ExitCode.OK
         if self._failure is not None:
             code = self._failure.code
         if self._interrupted_by is not None:
@@ -189,7 +210,10 @@ class Draining:
             self._terminal.show_json(self._plain(rest, records, gone) | {"exit_code": int(code)})
         else:
             seconds = time.monotonic() - self._started
-            self._terminal.show(f"{gone:,} of {self._logs:,} logs delivered: {records:,} records, in {seconds:.1f} s")
+            counts = f"{records - self._refusals:,} records" + (
+                f", {self._refusals:,} refused" if self._refusals else ""
+            )
+            self._terminal.show(f"{gone:,} of {self._logs:,} logs delivered: {counts}, in {seconds:.1f} s")
         for log in rest:
             self._terminal.say(f"eventrec: {log.id}: {_why_left(log, self._orphans.name)}", style="red")
         if self._failure is not None:
@@ -201,7 +225,8 @@ class Draining:
             "subscription": self._orphans.name,
             "logs": self._logs,
             "delivered_logs": gone,
-            "records": records,
+            "records": records - self._refusals,
+            "refused": self._refusals,
             "left": [
                 {"log": str(log.id), "pending": {name: log.pending(name) for name in _waiting(log, self._orphans.name)}}
                 for log in rest

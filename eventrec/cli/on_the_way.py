@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -11,7 +13,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from pathlib import Path
+    from contextlib import AsyncExitStack, ExitStack
 
 
 class _Letter(msgspec.Struct):
@@ -112,3 +114,8 @@ class Backlog:
         """The records before `scanned` are delivered."""
         while self._parts and self._parts[0][0] <= scanned:
             self.bytes -= self._parts.popleft()[1]
+
+
+def dead_letter_file(given: Path | None, stack: ExitStack | AsyncExitStack) -> Path:
+    """Where dead letters go: `given`, or a file that goes with `stack`. Each is reported by its line in any case."""
+    return given or Path(stack.enter_context(TemporaryDirectory(prefix="eventrec-"))) / "dead.jsonl"

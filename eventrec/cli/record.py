@@ -14,8 +14,6 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -35,7 +33,7 @@ from eventrec.options import Backoff, EventRecorderOptions
 from eventrec.recorder import EventRecorder
 
 if TYPE_CHECKING:
-    from contextlib import AsyncExitStack
+    from pathlib import Path
     from uuid import UUID
 
     from eventrec.cli.terminal import Terminal
@@ -350,8 +348,3 @@ class Recording:
             words.append(part.state)
         total = self._input.size if self._input is not None else None
         return Look(outcome.bytes, total, " · ".join(words))
-
-
-def dead_letter_file(given: Path | None, stack: AsyncExitStack) -> Path:
-    """Where dead letters go: `given`, or a file that goes with `stack`. Each is reported by its line in any case."""
-    return given or Path(stack.enter_context(TemporaryDirectory(prefix="eventrec-"))) / "dead.jsonl"

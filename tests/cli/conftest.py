@@ -11,7 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+import anyio
 import pytest
+
+from eventrec import EventRecorder, TransientError
+from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly, raising
 
 COMMAND = [sys.executable, "-W", "error", "-m", "eventrec.cli"]
 
@@ -114,6 +118,12 @@ class Start(Protocol):
     def __call__(self, *arguments: str | Path) -> Started: ...
 
 
+class Main(Protocol):
+    """Runs the command in this process."""
+
+    def __call__(self, *arguments: str | Path) -> tuple[int, str, str]: ...
+
+
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment in which the scheme `staged` is installed."""
@@ -202,6 +212,52 @@ def on_terminal(environment: dict[str, str], tmp_path: Path) -> Callable[..., tu
             pass  # Linux's word for the end of a terminal.
         os.close(ours)
         return process.wait(50), written.decode()
+
+    return run
+
+
+class Leave(Protocol):
+    """Leaves an orphan in `directory` with the events `start` to `stop`, which no subscription of `names` got.
+
+    Those of `delivered` got them all.
+    """
+
+    def __call__(self, directory: Path, start: int, stop: int, *names: str, delivered: tuple[str, ...] = ()) -> None: ...
+
+
+@pytest.fixture
+def leave() -> Leave:
+    def run(directory: Path, start: int, stop: int, *names: str, delivered: tuple[str, ...] = ()) -> None:
+        async def record() -> None:
+            recorder = EventRecorder(log=directory, options=quickly())
+            for name in names:
+                down = ScriptedHandler(always=raising(TransientError("nobody answers")))
+                recorder.register(ScriptedHandler() if name in delivered else down, name=name)
+            await recorder.open()
+            recorder.record_many(Numbered(n) for n in range(start, stop))
+            while not all(
+                part.scanned == stop - start
+                for name, part in recorder.status().subscriptions.items()
+                if name in delivered
+            ):
+                await anyio.sleep(0.005)
+            await recorder.close(0)
+
+        anyio.run(record)
+
+    return run
+
+
+@pytest.fixture
+def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Main:
+    """The command in this process, in `tmp_path`: exit code, stdout, stderr. For what a process cannot be staged for."""
+    from eventrec import cli  # noqa: PLC0415 - the other tests need it in processes of its own only
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        code = cli.main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
 
     return run
 
