@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
+    from eventrec.cli.directory import SeenLog
     from eventrec.cli.terminal import Terminal
     from eventrec.handler import EventHandler
     from eventrec.status import SubscriptionStatus
@@ -121,10 +122,10 @@ class Recording:
 
         Raises:
             LogError: The log cannot be made.
-            CommandError: A log that is there cannot be read.
+            CommandError: Its directory cannot be made, or a log that is there not be read.
         """
         started = time.monotonic()
-        before = await anyio.to_thread.run_sync(see_all, self._log) if self._log and self._log.is_dir() else []
+        before = await anyio.to_thread.run_sync(_made_and_seen, self._log) if self._log is not None else []
         async with self._recorder:
             if self._log is not None:
                 self._orphans = Orphans(self._log, self._part.name, before)
@@ -348,3 +349,12 @@ class Recording:
             words.append(part.state)
         total = self._input.size if self._input is not None else None
         return Look(outcome.bytes, total, " · ".join(words))
+
+
+def _made_and_seen(directory: Path) -> list[SeenLog]:
+    """The logs in `directory`, which is made where it is not there."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise CommandError(f"cannot write {directory}: {exc.strerror}", ExitCode.FILE) from exc
+    return see_all(directory)

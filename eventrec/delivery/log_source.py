@@ -140,7 +140,8 @@ class LogSource:
             await anyio.sleep(_PATIENCE)
             return None
         self._is_unreadable = False
-        for first, entries, size in commits:
+        # The one that is asked for comes last, so that no other one of this read pushes it out of the window.
+        for first, entries, size in reversed(commits):
             self._keep(first, entries, size)
         if commits:
             return commits[0][0]

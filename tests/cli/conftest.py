@@ -222,7 +222,9 @@ class Leave(Protocol):
     Those of `delivered` got them all.
     """
 
-    def __call__(self, directory: Path, start: int, stop: int, *names: str, delivered: tuple[str, ...] = ()) -> None: ...
+    def __call__(
+        self, directory: Path, start: int, stop: int, *names: str, delivered: tuple[str, ...] = ()
+    ) -> None: ...
 
 
 @pytest.fixture
@@ -235,11 +237,10 @@ def leave() -> Leave:
                 recorder.register(ScriptedHandler() if name in delivered else down, name=name)
             await recorder.open()
             recorder.record_many(Numbered(n) for n in range(start, stop))
-            while not all(
-                part.scanned == stop - start
-                for name, part in recorder.status().subscriptions.items()
-                if name in delivered
-            ):
+            while True:
+                parts = recorder.status().subscriptions
+                if all(parts[name].scanned == stop - start for name in delivered):
+                    break
                 await anyio.sleep(0.005)
             await recorder.close(0)
 
@@ -250,7 +251,7 @@ def leave() -> Leave:
 
 @pytest.fixture
 def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Main:
-    """The command in this process, in `tmp_path`: exit code, stdout, stderr. For what a process cannot be staged for."""
+    """The command in this process, in `tmp_path`: exit code, stdout, stderr."""
     from eventrec import cli  # noqa: PLC0415 - the other tests need it in processes of its own only
 
     monkeypatch.chdir(tmp_path)

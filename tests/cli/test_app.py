@@ -13,26 +13,32 @@ class Run(Protocol):
     def __call__(self, *arguments: str | Path, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]: ...
 
 
+COMMANDS = [
+    *("demo", "record", "tail", "status", "drain", "doctor", "new-handler"),
+    *("log verify", "log list", "log cat", "log forget", "log compress"),
+]
+
+
 def test_console_script_is_main() -> None:
     (script,) = entry_points(group="console_scripts", name="eventrec")
 
     assert script.load() is cli.main
 
 
-@pytest.mark.parametrize("command", ["demo", "record", "tail"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_an_example(eventrec: Run, command: str) -> None:
-    done = eventrec(command, "--help")
+    done = eventrec(*command.split(), "--help")
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "For example" in done.stdout
     assert f"eventrec {command} " in done.stdout.split("For example")[1]
-    assert "--json" in done.stdout
+    assert ("--json" in done.stdout) is (command not in {"log cat", "new-handler"})
 
 
 def test_help_names_every_command(eventrec: Run) -> None:
     for arguments in ([], ["--help"]):
         shown = eventrec(*arguments).stdout
-        assert all(command in shown for command in ("demo", "record", "tail"))
+        assert all(command.split()[0] in shown for command in COMMANDS)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +52,10 @@ def test_help_names_every_command(eventrec: Run) -> None:
         (["record", "-", "--to", "memory:", "--table", ""], (2, "--table")),
         (["record", "-", "--to", "memory:", "--dead", "-"], (2, "--dead")),
         (["record", "-", "--to", "memory:", "--max-event-bytes", "0"], (2, "--max-event-bytes")),
+        (["record", "-", "--to", "memory:", "--log", "-"], (2, "--log")),
+        (["drain", ".", "--to", "memory:", "--timeout", "-1"], (2, "--timeout")),
+        (["drain", ".", "--to", "memory:", "--name", ""], (2, "--name")),
+        (["drain", ".", "--to", "memory:", "--dead", "/proc/none/dead"], (4, "cannot write /proc/none/dead")),
         (["tail", "sqlite:///x.db", "-n", "-1"], (2, "-n")),
         (["tail", "sqlite:///x.db", "-n", "\x1b[31m"], (2, "\\x1b[31m")),
         (["demo", "--events", "-1"], (2, "--events")),
@@ -54,6 +64,9 @@ def test_help_names_every_command(eventrec: Run) -> None:
         (["record", "-", "--to", "events.db"], (3, "starts with a scheme")),
         (["record", "-", "--to", "sqlite:///x.db?colour=red"], (3, "unknown option 'colour'")),
         (["record", "-", "--to", "env:NOT_SET_AT_ALL"], (3, "NOT_SET_AT_ALL")),
+        (["drain", ".", "--to", "nope:///x"], (3, "no handler for the scheme 'nope'; known are")),
+        (["record", "-", "--to", "memory:", "--log", "/proc/none"], (4, "cannot write /proc/none")),
+        (["log", "forget", ".", "nobody"], (2, "there are: none")),
         (["record", "missing.jsonl", "--to", "sqlite:///x.db"], (4, "cannot read missing.jsonl: No such file")),
         (["record", ".", "--to", "sqlite:///x.db"], (4, "cannot read .: Is a directory")),
         (["record", "-", "--to", "sqlite:///x.db", "--dead", "/proc/none/dead"], (4, "cannot write /proc/none/dead")),
@@ -102,5 +115,5 @@ def test_without_the_extra_one_line_says_what_to_install(missing: str) -> None:
 
     done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, check=False)
 
-    assert done.returncode == 1
+    assert done.returncode == 6
     assert done.stderr == f"eventrec: the command line needs {missing}: pip install 'eventrec[cli]'\n"
