@@ -137,11 +137,11 @@ def look_at_clocks(
     newest_log: int | None = None,
 ) -> Finding:
     """Whether the time of day passes as the monotonic clock does, and is not older than the newest log (ns)."""
-    worst = 0
+    worst, apart = 0, wall() - monotonic()
     for _ in range(_LOOKS):
-        wall_before, before = wall(), monotonic()
         sleep(0.02)
-        worst = max(worst, abs((wall() - wall_before) - (monotonic() - before)))
+        before, apart = apart, wall() - monotonic()
+        worst = max(worst, abs(apart - before))
     now = wall()
     if now < _EARLIEST:
         return problem("clock", "the time of day lies before 2024", "set it: it becomes the timestamp of every event")
