@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import anyio
 from cyclopts import App, CycloptsError, Parameter
 
-from eventrec.cli.dead import dead
 from eventrec.cli import log as logs
+from eventrec.cli.dead import dead
 from eventrec.cli.demo import Demo
 from eventrec.cli.doctor import doctor
 from eventrec.cli.drain import drain
@@ -21,9 +21,8 @@ from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.new_handler import new_handler
 from eventrec.cli.on_the_way import dead_letter_file
 from eventrec.cli.received import Reading
-from eventrec.cli.record import Recording, dead_letter_file
-from eventrec.cli.resume import resume
 from eventrec.cli.record import Recording
+from eventrec.cli.resume import resume
 from eventrec.cli.status import status
 from eventrec.cli.tail import tail as tail_events
 from eventrec.cli.tend import compress, forget
