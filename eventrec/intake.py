@@ -8,10 +8,11 @@ then: the byte bound may be passed by at most 64 KiB per thread, the event bound
 
 from __future__ import annotations
 
-from _thread import get_ident
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal
+
+from eventrec.native import get_ident
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +45,8 @@ class Cell:
 class Intake:
     """Takes entries from any thread, gives them to one consumer.
 
-    `wake` is called, at most once per `arm()`, when an entry arrives.
+    `wake` is called, at most once per `arm()`, when an entry arrives. Where it returns a reason, nobody can come for
+    that entry, and it is refused.
     """
 
     def __init__(
@@ -54,9 +56,9 @@ class Intake:
         max_bytes: int,
         max_event_bytes: int,
         overflow: Literal["drop_new", "drop_old"],
-        wake: Callable[[], object],
+        wake: Callable[[], Reason | None],
     ) -> None:
-        self._max_events = max_events if max_events is not None else 1 << 62
+        self._event_bound = self._max_events = max_events if max_events is not None else 1 << 62
         self._max_bytes = max_bytes
         self._max_event_bytes = max_event_bytes
         self._drop_old = overflow == "drop_old"
@@ -97,8 +99,20 @@ class Intake:
         queue.append(entry)
         if self._armed:
             self._armed = False
-            self._wake()
+            reason = self._wake()
+            if reason is not None:
+                return self._taken_back(cell, entry, reason)
         return None
+
+    def _taken_back(self, cell: Cell, entry: Entry, reason: Reason) -> Reason | None:
+        """Nobody comes for `entry`; the next one asks again. None: somebody came meanwhile."""
+        self._armed = True
+        try:
+            self._queue.remove(entry)
+        except (ValueError, IndexError):  # It is gone, or others move the queue and it stays with theirs.
+            return None
+        cell.bytes_dropped += entry[6]
+        return cell.refuse(reason)
 
     def nudge(self) -> None:
         """Wake the consumer though nothing arrived: there is something to say."""
@@ -144,8 +158,22 @@ class Intake:
         self._closed = reason
         self._max_events = 0  # So that `offer` needs no look of its own at `_closed`.
 
+    def refuse_rest(self, reason: Reason) -> None:
+        """Nobody will come for what is still here: count it as refused after all."""
+        while entries := self.take(1_000):
+            cell = self.cell()
+            for entry in entries:
+                cell.bytes_dropped += entry[6]
+                cell.refuse(reason)
+
+    def reopen(self) -> None:
+        """Refuse no longer."""
+        self._closed = None
+        self._max_events = self._event_bound
+
     def forget(self, reason: Reason | None) -> None:
         """In a forked child: start from nothing, wake nobody, and refuse for `reason`. The parent has its own copy."""
+        self.reopen()
         if reason is not None:
             self.close(reason)
         self._armed = False

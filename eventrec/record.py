@@ -40,9 +40,13 @@ Entry: TypeAlias = "tuple[Shape, int, bytes, bytes | None, bytes | None, bytes |
 """Shape, timestamp (ns), payload (JSON), context of the call (JSON), extra rows (msgpack), explicit id, size."""
 
 Reason: TypeAlias = Literal[
-    "filtered", "declined", "not_encodable", "invalid", "too_large", "overflow", "closed", "forked"
+    "filtered", "declined", "not_encodable", "invalid", "too_large", "overflow", "closed", "forked", "no_writer"
 ]
-"""Why an event was not taken; `declined` means it said itself that there is nothing to record."""
+"""Why an event was not taken.
+
+`declined`: it said itself that there is nothing to record. `forked`: this is a forked child, where the recorder is not
+open and has no log. `no_writer`: the system gives no thread to write the log, or the interpreter ends.
+"""
 
 OVERHEAD_BYTES: Final = 200
 """What an entry counts beyond its encoded length."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import time
-import weakref
-from _thread import get_ident
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import anyio
 import anyio.to_thread
@@ -31,7 +31,9 @@ from eventrec.durable import Position, take_durably, wait_durably
 from eventrec.errors import InvalidEventError, NotDurableError, RecorderClosedError, SubscriptionError
 from eventrec.intake import Intake
 from eventrec.log.runs import new_run_id
+from eventrec.native import get_ident
 from eventrec.options import EventRecorderOptions, duration_seconds
+from eventrec.process import Home, around_forks, keep_for_ever
 from eventrec.record import Encoder
 from eventrec.refusals import Refusals
 from eventrec.registry import handler_from_url, resolve_url
@@ -41,6 +43,7 @@ from eventrec.sync import SyncRecorder
 from eventrec.writing import Writer
 
 if TYPE_CHECKING:
+    from _thread import LockType
     from collections.abc import Callable, Collection, Iterable
     from contextlib import AbstractContextManager
     from types import TracebackType
@@ -56,6 +59,11 @@ if TYPE_CHECKING:
 
 _logging = get_logger("eventrec.recorder")
 
+_REMEDIES: Final[dict[Reason, str]] = {
+    "forked": "open the recorder in the forked process, or give it a log",
+    "no_writer": "the system gives no thread to write the log: record earlier, or allow more threads",
+}
+
 
 class EventRecorder:
     """Records events and delivers them to handlers, beside the application's own tasks.
@@ -65,6 +73,10 @@ class EventRecorder:
 
     With `log`, a directory, records are written there before they are delivered, and what earlier runs left in it is
     delivered too. Several recorders and processes may share it. Without, they wait in memory.
+
+    It may be made before a fork. What a child records goes into a log of the child's own, which the child delivers once
+    it calls `open`, or a sibling, or `eventrec drain`. If the parent had opened it, the child makes its handlers anew
+    from their URLs; without a log the child refuses until it has called `open`.
 
     `on_drop(reason, count)` is called on the loop when records are lost after they were taken. `clock` gives the time
     in nanoseconds since the epoch, `new_id` the id of the log.
@@ -90,6 +102,10 @@ class EventRecorder:
         self._new_id = new_id
         self._state: Literal["new", "open", "forked", "closed"] = "new"
         self._subscriptions: dict[str, Subscription] = {}
+        self._urls: dict[str, str] = {}
+        """Of the subscriptions that were registered by one, as it was given."""
+        self._home = Home()
+        self._said: set[Reason] = set()
         self._dispatcher: Supervisor | None = None
         self._clock = clock
         self._context = ContextFields()
@@ -104,7 +120,8 @@ class EventRecorder:
         )
         self._writer = self._new_writer()
         self._cells, self._plans, self._offer = self._intake.cells, self._encoder.plans, self._intake.offer
-        _after_fork(self)
+        self._is_here = self._home.is_here
+        around_forks(self, wait_for=EventRecorder._lock_being_taken, moved=EventRecorder._note_fork)
         for handler_or_url in handlers_or_urls:
             self.register(handler_or_url)
 
@@ -168,6 +185,8 @@ class EventRecorder:
             start=start,
             on_new_destination=on_new_destination,
         )
+        if isinstance(handler_or_url, str):
+            self._urls[name] = handler_or_url
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -178,15 +197,20 @@ class EventRecorder:
 
         Raises:
             RecorderClosedError: The recorder has been closed; make a new one.
-            SubscriptionError: It is open already.
+            SubscriptionError: It is open already; or it was when this process was forked, and one of its handlers was
+                not registered by URL.
             LogError: The log cannot be made, or is on a network file system; the recorder is closed.
             RuntimeError: No loop runs here: see `sync`.
         """
+        self._note_fork()
         if self._state == "closed":
             raise RecorderClosedError("the recorder has been closed: make a new one")
-        if self._state != "new":
-            raise SubscriptionError(f"the recorder is {self._state} already")
+        if self._state == "open":
+            raise SubscriptionError("the recorder is open already")
         backend = current_backend()
+        if self._state == "forked":
+            self._subscriptions = {name: self._made_anew(each) for name, each in self._subscriptions.items()}
+            self._intake.reopen()
         dispatcher = self._memory_dispatcher(backend) if self._writer is None else self._log_dispatcher(backend)
         self._state = "open"
         self._dispatcher = dispatcher
@@ -268,7 +292,7 @@ class EventRecorder:
 
     def sync(self) -> SyncRecorder:
         """This recorder for programs without a loop: the same verbs, blocking; delivery runs in a thread of its own."""
-        return SyncRecorder(self)
+        return SyncRecorder(self, close_timeout=self._settled.close_timeout, end=self._end_unopened)
 
     # -- while it runs
 
@@ -278,6 +302,8 @@ class EventRecorder:
         Before `open` events wait in the intake. False: refused, see `status().refused`.
         """
         # Look-ups instead of calls, classes instead of isinstance: everybody pays for what stands here.
+        if not self._is_here:
+            self._note_fork()
         try:
             cell = self._cells[get_ident()]
         except KeyError:
@@ -314,6 +340,7 @@ class EventRecorder:
             LogFullError: The intake or the disk is full.
             LogError: The disk refused.
         """
+        self._note_fork()
         if self._writer is None:
             raise NotDurableError("the recorder has no log: give it a directory with log=")
         if self._state != "open" or not isinstance(self._dispatcher, LogDispatcher):
@@ -335,6 +362,7 @@ class EventRecorder:
         Settled means delivered, dead or dropped, each counted. False: `timeout` seconds passed, or a subscription is
         paused or holding, or the recorder is not open.
         """
+        self._note_fork()
         if self._dispatcher is None:
             return False
         with anyio.move_on_after(None if timeout is None else duration_seconds(timeout)):
@@ -357,6 +385,7 @@ class EventRecorder:
 
     def status(self) -> Status:
         """The account now. From any thread; exact whenever no `record()` is in progress."""
+        self._note_fork()
         counts = self._dispatcher or self._writer
         while True:
             before = counts.moves if counts is not None else 0
@@ -392,15 +421,25 @@ class EventRecorder:
 
         From any task; a second call waits for the first. Being cancelled does not cut the flush short.
         """
-        self._state = "closed"
-        self._intake.close("closed")
+        self._note_fork()
         if self._dispatcher is not None:
+            self._state = "closed"
             self._dispatcher.close(self._settled.close_timeout if timeout is None else duration_seconds(timeout))
             await self._dispatcher.ended.wait()
-        elif self._writer is not None:
-            seconds = self._settled.close_timeout if timeout is None else duration_seconds(timeout)
-            await anyio.to_thread.run_sync(self._writer.end, seconds)
+        elif self._state == "forked":
+            # The loop may be the parent's: a thread that answers would wake that one. Nothing else is to run here.
+            self._end_unopened(timeout)
+        else:
+            await anyio.to_thread.run_sync(self._end_unopened, timeout)
         return self.status()
+
+    def _end_unopened(self, timeout: Duration | None) -> None:
+        """Close a recorder that is not open in this process: write and sync what was taken. Blocking."""
+        self._note_fork()
+        self._state = "closed"
+        self._intake.close("closed")
+        if self._writer is not None:
+            self._writer.end(self._settled.close_timeout if timeout is None else duration_seconds(timeout))
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -410,16 +449,27 @@ class EventRecorder:
 
     # -- beneath
 
-    def _wake(self) -> None:
+    def _wake(self) -> Reason | None:
         if self._writer is not None:
-            self._writer.wake()
-        elif self._dispatcher is not None:
+            return self._writer.wake()
+        if self._dispatcher is not None:
             self._dispatcher.wake()
+        return None
 
     def _refused(self, event: object, reason: Reason, detail: str) -> bool:
+        if reason in _REMEDIES:
+            self._warn_once(reason)
+            return False
         self._refusals.note(type(event).__name__, reason, detail)
         self._intake.nudge()
         return False
+
+    def _warn_once(self, reason: Reason) -> None:
+        """There is neither a loop nor a writer to say it."""
+        if reason not in self._said:
+            self._said.add(reason)
+            with suppress(Exception):
+                _logging.warning("events refused in this process", reason=reason, remedy=_REMEDIES[reason])
 
     def _dropped(self, reason: str, count: int) -> None:
         if self._on_drop is not None:
@@ -434,31 +484,33 @@ class EventRecorder:
         given = {name: value for name, value in fields.items() if value is not None}
         return encode_json(given) if given else None
 
+    def _lock_being_taken(self) -> LockType | None:
+        return None if self._writer is None else self._writer.making
+
+    def _note_fork(self) -> None:
+        self._home.move(self._forked)
+
     def _forked(self) -> None:
-        """In a forked child: the loop and the destination's connections are the parent's.
-
-        Without a log only refusing is safe. With one, the first record makes a run of the child's own; a recorder that
-        was open is not opened again here: what it writes is delivered by a sibling, or by whoever comes later.
-        """
-        was_open, self._dispatcher = self._dispatcher is not None, None
-        if self._writer is None:
-            self._intake.forget("forked")
-            self._state = "closed"
-            return
-        self._intake.forget("closed" if self._state == "closed" else None)
-        self._writer.abandon()
-        self._writer = self._new_writer()
-        if was_open and self._state == "open":
+        """In a forked child: the loop, the threads and the destination's connections are the parent's."""
+        inherited, self._dispatcher = self._dispatcher, None
+        self._said.clear()
+        self._refusals = Refusals(_logging, time.monotonic)
+        if inherited is not None:
+            inherited.abandon()
+            keep_for_ever((inherited, self._subscriptions))
+        if self._state == "open":
             self._state = "forked"
+        refuses = self._state == "closed" or (self._state == "forked" and self._writer is None)
+        self._intake.forget(("closed" if self._state == "closed" else "forked") if refuses else None)
+        if self._writer is not None:
+            self._writer.abandon()
+            self._writer = self._new_writer()
 
-
-def _after_fork(recorder: EventRecorder) -> None:
-    # The hook cannot be taken back, so it must not keep the recorder alive.
-    reference = weakref.ref(recorder)
-
-    def forked() -> None:
-        alive = reference()
-        if alive is not None:
-            alive._forked()  # noqa: SLF001 - the recorder's own hook
-
-    os.register_at_fork(after_in_child=forked)
+    def _made_anew(self, subscription: Subscription) -> Subscription:
+        url = self._urls.get(subscription.name)
+        if url is None:
+            raise SubscriptionError(
+                f"the handler {subscription.name!r} belongs to the process that forked this one, which had opened it: "
+                "register it by its URL, or make a recorder after the fork"
+            )
+        return replace(subscription, handler=handler_from_url(url))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import atexit
 import threading
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 import anyio
 from anyio.from_thread import BlockingPortal
 
+from eventrec._logging import get_logger
 from eventrec.errors import RecorderClosedError
+from eventrec.native import threads_are_greenlets
+from eventrec.process import Home, at_end, at_end_of_child, not_at_end
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -23,6 +26,11 @@ if TYPE_CHECKING:
     from eventrec.recorder import EventRecorder
     from eventrec.status import Status
 
+_logging = get_logger("eventrec.recorder")
+
+_STOP_SECONDS: Final = 5.0
+"""What the end of the process waits beyond the time that closing may take: a handler that blocks its loop has it hang."""
+
 
 class SyncRecorder:
     """`EventRecorder` for a program without a loop.
@@ -30,31 +38,47 @@ class SyncRecorder:
         with EventRecorder("sqlite:///events.db").sync() as recorder:
             recorder.record(OrderPlaced(...))
 
-    All methods may be called from any thread.
+    All methods may be called from any thread. At the end of the process it closes itself. In a forked child it may be
+    opened again.
     """
 
-    def __init__(self, recorder: EventRecorder) -> None:
+    def __init__(
+        self, recorder: EventRecorder, *, close_timeout: float, end: Callable[[Duration | None], object]
+    ) -> None:
+        """`end` closes `recorder` where it is not open in this process."""
         self._recorder = recorder
+        self._close_timeout = close_timeout
+        self._end = end
+        self._home = Home()
         self._portal: BlockingPortal | None = None
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="eventrec", daemon=True)
+        self._thread: threading.Thread | None = None
+        self._ending: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
         self.open()
         return self
 
     def open(self) -> None:
-        """Start delivering; raises what `EventRecorder.open` raises."""
+        """Start delivering. Raises what `EventRecorder.open` raises, and RuntimeError where gevent has patched threads."""
+        self._home.move(self._forked)
         if self._portal is not None:
             raise RecorderClosedError("the recorder has been opened already")
+        if threads_are_greenlets():
+            raise RuntimeError(
+                "gevent has replaced the threads that delivery needs: record here, with a log, and deliver with "
+                "`eventrec drain` or a recorder in another process"
+            )
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(started,), name="eventrec", daemon=True)
         self._thread.start()
-        self._started.wait()
+        started.wait()
         try:
             self._in_loop().call(self._recorder.open)
         except BaseException:
             self._stop()
             raise
-        atexit.register(self._at_exit)
+        self._ending = at_end(self._at_exit)
+        at_end_of_child(self._ending)
 
     def record(self, event: Event | Eventable) -> bool:
         """See `EventRecorder.record`."""
@@ -88,11 +112,13 @@ class SyncRecorder:
 
     def close(self, timeout: Duration | None = None) -> Status:
         """See `EventRecorder.close`; blocks. May be called again."""
-        if self._thread.is_alive():
+        if self._is_running():
             try:
                 self._in_loop().call(self._recorder.close, timeout)
             finally:
                 self._stop()
+        else:
+            self._end(timeout)
         return self._recorder.status()
 
     def __exit__(
@@ -100,27 +126,41 @@ class SyncRecorder:
     ) -> None:
         self.close()
 
-    def _run(self) -> None:
-        anyio.run(self._serve)
+    def _run(self, started: threading.Event) -> None:
+        anyio.run(self._serve, started)
 
-    async def _serve(self) -> None:
+    async def _serve(self, started: threading.Event) -> None:
         async with BlockingPortal() as portal:
             self._portal = portal
-            self._started.set()
+            started.set()
             await portal.sleep_until_stopped()
 
+    def _is_running(self) -> bool:
+        self._home.move(self._forked)
+        return self._thread is not None and self._thread.is_alive()
+
     def _in_loop(self) -> BlockingPortal:
-        if self._portal is None or not self._thread.is_alive():
+        if not self._is_running() or self._portal is None:
             raise RecorderClosedError("the recorder is not open: use it in a `with` block")
         return self._portal
 
-    def _stop(self) -> None:
-        atexit.unregister(self._at_exit)
-        if self._portal is not None:
+    def _stop(self, timeout: float | None = None) -> None:
+        not_at_end(self._ending)
+        if self._portal is not None and self._thread is not None:
             self._portal.start_task_soon(self._portal.stop)
-        self._thread.join()
+            self._thread.join(timeout)
+
+    def _forked(self) -> None:
+        """In a forked child: loop and thread are the parent's."""
+        not_at_end(self._ending)
+        self._portal = self._thread = None
 
     def _at_exit(self) -> None:
-        """The program forgot to close. Bounded by the close timeout, like any close."""
-        if self._thread.is_alive():
-            self.close()
+        """The program forgot to close. Bounded, whatever a handler does."""
+        if not self._is_running():
+            return
+        try:
+            self._in_loop().start_task_soon(self._recorder.close).result(3 * self._close_timeout + _STOP_SECONDS)
+            self._stop(_STOP_SECONDS)
+        except FutureTimeoutError:
+            _logging.warning("left behind at exit: a handler does not let its loop go on")

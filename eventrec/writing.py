@@ -5,15 +5,15 @@
     write    into the page cache: from here on it survives the end of the process
     sync     by policy, or because somebody waits for it
 
-Both threads are daemons. The first one starts with the first record, and makes the run; no `record()` waits for either.
+Both threads are daemons of the system's kind, also under gevent. The first one starts with the first record, and makes
+the run; no `record()` waits for either. Where the system gives no second thread, the first one syncs too.
 """
 
 from __future__ import annotations
 
-import atexit
 import itertools
+import sys
 import time
-from _thread import allocate_lock, start_new_thread
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +25,8 @@ from eventrec.errors import LogClosedError, LogError, LogFullError, LogWriteErro
 from eventrec.log.log import Log, LogOptions
 from eventrec.log.mounts import local_directory
 from eventrec.log.runs import Run
+from eventrec.native import allocate_lock, start_new_thread
+from eventrec.process import at_end, at_end_of_child, not_at_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from eventrec.intake import Intake
-    from eventrec.record import Entry
+    from eventrec.record import Entry, Reason
 
 _logging = get_logger("eventrec.log")
 
@@ -116,7 +118,12 @@ class Writer:
         self._sync = sync
         self._sync_interval = sync_interval
         self._on_take = on_take
+        self.making = allocate_lock()
+        """Held while the lock of a run is taken: until it stands where a forked child finds it, nobody may fork."""
         self._starts = itertools.count()
+        self._start_again_at = 0.0
+        self._has_syncer = False
+        self._synced_at = 0.0
         self._signal, self._sync_signal, self._end_signal = Signal(), Signal(), Signal()
         self._is_closing = False
         self._sync_wanted = 0
@@ -124,6 +131,7 @@ class Writer:
         self._hand: deque[tuple[bytes, int, int]] = deque()
         """Contents not yet appended, with their records and the bytes these count."""
         self._tickets: dict[int, Ticket] = {}
+        self._ending = at_end(self._at_exit)
 
     def __repr__(self) -> str:
         state = "ended" if self.is_ended else f"refused: {self.failure}" if self.failure else "writing"
@@ -135,12 +143,27 @@ class Writer:
         """The id of the run that is written, or of another one where none could be made."""
         return self.run.id if self.run is not None else self._new_id()
 
-    def wake(self) -> None:
-        """Take what is there at once. The first call starts the threads."""
-        if next(self._starts) == 0:
-            atexit.register(self._at_exit)
-            start_new_thread(self._write_until_closed, ())
+    def wake(self) -> Reason | None:
+        """Take what is there at once. The first call starts the threads; "no_writer": there are none to be had."""
+        if next(self._starts) == 0 and not self._start():
+            return "no_writer"
         self._signal.set()
+        return None
+
+    def _start(self) -> bool:
+        """Start the writing thread; for a while after a failure, do not even try."""
+        if not self.is_ended and time.monotonic() >= self._start_again_at:
+            try:
+                _start_thread(self._write_until_closed)
+            except RuntimeError as exc:
+                self._start_again_at = time.monotonic() + _RETRY_SECONDS
+                self.failure = LogError(f"no thread to write the log: {exc}")
+            else:
+                at_end_of_child(self._ending)
+                return True
+        self._starts = itertools.count()
+        self.on_change()
+        return False
 
     def expect(self, ticket: Ticket) -> None:
         """Tell `ticket` its offset once its record is appended. Call it before the record is offered."""
@@ -159,18 +182,18 @@ class Writer:
     def want_synced(self, offset: int) -> None:
         """Sync at once, if what lies below `offset` is not."""
         self._sync_wanted = max(self._sync_wanted, offset)
-        self._sync_signal.set()
+        (self._sync_signal if self._has_syncer else self._signal).set()
 
     def close(self) -> None:
         """Write and sync what is in the intake, and end. Returns at once; the intake must take nothing any more."""
         self._is_closing = True
-        if next(self._starts) > 0:
+        self._start_again_at = 0.0
+        is_started = next(self._starts) > 0
+        if is_started or (len(self._intake) and self._start()):
             self._signal.set()
-        elif len(self._intake):
-            start_new_thread(self._write_until_closed, ())
         else:
-            self.is_ended = True
-            self._end_signal.set()
+            self._intake.refuse_rest("no_writer")
+            self._ended()
 
     def wait_ended(self, timeout: float) -> bool:
         """Wait for the end that `close` asked for; False: it takes longer than `timeout` seconds. One waiter only."""
@@ -191,6 +214,13 @@ class Writer:
                 with suppress(OSError):
                     self.run.retire()
 
+    def _ended(self) -> None:
+        not_at_end(self._ending)
+        self.is_ended = True
+        self._end_signal.set()
+        self._sync_signal.set()
+        self.on_change()
+
     def _at_exit(self) -> None:
         """The program forgot to close."""
         if not self.is_ended:
@@ -201,11 +231,14 @@ class Writer:
         """In the child of a fork, where the threads are not: close what was inherited, and touch nothing."""
         log, run, self.log, self.run = self.log, self.run, None, None
         self.is_ended = True
-        atexit.unregister(self._at_exit)
-        if log is not None:
-            log.abandon()
-        if run is not None:
-            run.forget()
+        not_at_end(self._ending)
+        # Whoever closed every descriptor after the fork has closed these too.
+        with suppress(OSError):
+            if run is not None:
+                run.forget()
+        with suppress(OSError):
+            if log is not None:
+                log.abandon()
 
     # -- the writing thread
 
@@ -215,23 +248,20 @@ class Writer:
             while True:
                 is_closing = self._is_closing
                 is_written = self._is_made() and self._move()
+                pause = self._sync_by_itself()
                 self._on_take()
                 tries = tries + 1 if is_closing else 0
                 if is_closing and (tries > _CLOSING_TRIES or (is_written and self._settle())):
                     return
-                self._rest(is_written=is_written)
+                self._rest(pause, is_written=is_written)
         except Exception as exc:
             self.defect = exc
             self.failure = LogError(f"the writer ended by a defect: {exc!r}")
             _logging.exception("writer ended by a defect", error=repr(exc))
         finally:
-            atexit.unregister(self._at_exit)
-            self.is_ended = True
-            self._end_signal.set()
-            self._sync_signal.set()
-            self.on_change()
+            self._ended()
 
-    def _rest(self, *, is_written: bool) -> None:
+    def _rest(self, pause: float | None, *, is_written: bool) -> None:
         if self._is_closing and is_written:
             return
         if not is_written:
@@ -241,17 +271,23 @@ class Writer:
             # only when nothing came meanwhile ask to be woken.
             self._signal.wait(self._write_interval)
             if not len(self._intake) and not self._is_closing and self._intake.arm():
-                self._signal.wait()
+                self._signal.wait(pause)
 
     def _is_made(self) -> bool:
         if self.log is None:
             try:
-                self.run = self.run or Run.create(local_directory(self.directory), self._new_id())
+                if self.run is None:
+                    with self.making:
+                        self.run = Run.create(local_directory(self.directory), self._new_id())
                 self.log = Log.create(self.run.storage, self._options)
             except (OSError, LogError) as exc:
                 self._refused(exc if isinstance(exc, LogError) else LogWriteError(f"make a log: {exc}"))
                 return False
-            start_new_thread(self._sync_until_closed, (self.log,))
+            self._has_syncer = True
+            try:
+                _start_thread(self._sync_until_closed, self.log)
+            except RuntimeError:
+                self._has_syncer = False
             self.on_change()
         return True
 
@@ -347,25 +383,42 @@ class Writer:
     # -- the syncing thread
 
     def _sync_until_closed(self, log: Log) -> None:
-        last = time.monotonic() - self._sync_interval
         while not self.is_ended:
+            try:
+                pause = self._sync_if_due(log)
+            except LogClosedError:
+                return
+            self._sync_signal.wait(pause)
+
+    def _sync_by_itself(self) -> float | None:
+        """In the writing thread, where there is no other: seconds until it is to look again; None: no need."""
+        return None if self._has_syncer or self.log is None else self._sync_if_due(self.log)
+
+    def _sync_if_due(self, log: Log) -> float | None:
+        """Sync what policy or somebody who waits asks for; seconds until the next look, None: when there is more."""
+        while log.written > log.synced:
             now = time.monotonic()
-            is_due = self._sync == "take" or (self._sync == "interval" and now - last >= self._sync_interval)
-            has_more = log.written > log.synced
-            if has_more and (is_due or self._sync_wanted > log.synced):
-                try:
-                    log.sync()
-                except LogClosedError:
-                    return
-                except LogError as exc:
-                    self._refused(exc)
-                    self._sync_signal.wait(_RETRY_SECONDS)
-                    continue
-                last = now
-                self.on_change()
-                continue
-            waits = has_more and self._sync == "interval"
-            self._sync_signal.wait(last + self._sync_interval - now if waits else None)
+            left = 0.0 if self._sync == "take" else self._synced_at + self._sync_interval - now
+            is_due = self._sync != "never" and left <= 0
+            if not is_due and self._sync_wanted <= log.synced:
+                return left if self._sync == "interval" else None
+            try:
+                log.sync()
+            except LogClosedError:
+                raise
+            except LogError as exc:
+                self._refused(exc)
+                return _RETRY_SECONDS
+            self._synced_at = now
+            self.on_change()
+        return None
+
+
+def _start_thread(function: Callable[..., object], *arguments: object) -> None:
+    # Up to Python 3.11 a thread can be started while the interpreter ends, and never runs.
+    if sys.is_finalizing():
+        raise RuntimeError("the interpreter ends")
+    start_new_thread(function, *arguments)
 
 
 def not_written(writer: Writer, ticket: Ticket) -> LogError | None:

@@ -9,6 +9,7 @@ left      given back: what it lacks is not ours to deliver, or we cannot read it
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -22,6 +23,7 @@ from eventrec.log.runs import Run, list_runs, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from uuid import UUID
 
@@ -44,7 +46,8 @@ _logging = get_logger("eventrec.delivery")
 class Adoption:
     """Adopts orphans in `directory`, and has `deliver(run, opened)` make what delivers one.
 
-    `is_failing(name)` tells of a subscription whether its destination is down.
+    `is_failing(name)` tells of a subscription whether its destination is down. `locking` is held while locks are taken:
+    who forks waits for it, so that the child knows which ones it inherits.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Adoption:
         deliver: Callable[[Run, OpenedOrphan], LogDelivery],
         letters: LetterLog,
         is_failing: Callable[[str], bool],
+        locking: AbstractContextManager[object],
     ) -> None:
         self.adopted: dict[UUID, LogDelivery] = {}
         self.unreadable: set[UUID] = set()
@@ -66,6 +70,9 @@ class Adoption:
         self._deliver = deliver
         self._letters = letters
         self._is_failing = is_failing
+        self._locking = locking
+        self._locked: list[Run] = []
+        """Orphans whose lock is ours, and that are not delivered yet."""
         self._left: set[UUID] = set()
         self._parked: dict[UUID, frozenset[str]] = {}
         """The subscriptions it waits for, by log; the one parked first comes first."""
@@ -141,6 +148,7 @@ class Adoption:
                     for run, opened in found:
                         self.adopted[run.id] = self._deliver(run, opened)
                         self._grant(wishes, self.adopted[run.id], opened)
+                    self._locked = []
             for run, _ in found:
                 tasks.start_soon(self._deliver_orphan, self.adopted[run.id])
 
@@ -150,18 +158,20 @@ class Adoption:
         opened: list[tuple[Run, OpenedOrphan]] = []
         for id_ in ids:
             self._parked.pop(id_, None)
-            run = Run.adopt(self._directory, id_)
-            if run is None:
-                self._orphans = [each for each in self._orphans if each != id_]
-                continue
+        with self._locking:
+            found = [Run.adopt(self._directory, id_) for id_ in ids]
+            self._locked = [run for run in found if run is not None]
+        gone = set(ids) - {run.id for run in self._locked}
+        self._orphans = [id_ for id_ in self._orphans if id_ not in gone]
+        for run in self._locked:
             try:
                 opened.append((run, open_orphan(run)))
             except (OSError, LogError) as exc:
-                _logging.warning("orphan left alone", log=str(id_), error=str(exc))
-                self.unreadable.add(id_)
+                _logging.warning("orphan left alone", log=str(run.id), error=str(exc))
+                self.unreadable.add(run.id)
                 run.release()
             else:
-                _logging.info("orphan adopted", log=str(id_), records=opened[-1][1][0].written)
+                _logging.info("orphan adopted", log=str(run.id), records=opened[-1][1][0].written)
         return opened, load_wishes(self._directory, since=0.0)
 
     @staticmethod
@@ -198,6 +208,15 @@ class Adoption:
                 self.untrusted.add(id_)
                 delivery.distrust()
                 self._scopes[id_].cancel()
+
+    def abandon(self) -> None:
+        """In the child of a fork: give back what was inherited, and touch nothing."""
+        for run in self._locked:
+            with suppress(OSError):  # Whoever closed every descriptor after the fork has closed these too.
+                run.forget()
+        for delivery in self.adopted.values():
+            with suppress(OSError):
+                delivery.abandon()
 
     # -- what the disk bound asks
 

@@ -291,6 +291,14 @@ class LogDelivery:
             except Exception as exc:  # noqa: BLE001 - foreign code; the next adopter asks again
                 _logging.warning("log not retired", log=str(self.run_of.id), error=described(exc))
 
+    def abandon(self) -> None:
+        """In the child of a fork: give back what was inherited, and touch nothing."""
+        for worker in self.workers.values():
+            worker.abandon()
+        self.source.close()
+        self.log.abandon()
+        self.run_of.forget()
+
     def _end(self) -> None:
         self.source.close()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Literal
@@ -70,6 +71,7 @@ class LogDispatcher(Supervisor):
             deliver=self._deliver_orphan,
             letters=letters,
             is_failing=self._is_failing,
+            locking=writer.making,
         )
         self._judge = DiskJudge(
             writer.directory,
@@ -127,6 +129,15 @@ class LogDispatcher(Supervisor):
             delivery.workers[name].resume(start)
 
     # -- its life
+
+    def abandon(self) -> None:
+        super().abandon()
+        self._adoption.abandon()
+        with suppress(OSError):  # Whoever closed every descriptor after the fork has closed these too.
+            self._letters.abandon()
+        if self._own is not None:
+            with suppress(OSError):
+                self._own.abandon()
 
     async def flush(self) -> bool:
         target = self.appended + self.in_intake

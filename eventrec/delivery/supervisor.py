@@ -41,6 +41,7 @@ class Supervisor(ABC):
         self._close_timeout = close_timeout
         self._woken = anyio.Event()
         self._closing = anyio.Event()
+        self._is_abandoned = False
 
     def wake(self) -> bool:
         """From any thread: something changed. False where the loop is gone."""
@@ -54,6 +55,8 @@ class Supervisor(ABC):
         try:
             await self._deliver_until_closed()
         except anyio.get_cancelled_exc_class():
+            if self._is_abandoned:
+                raise
             self.close(self._close_timeout)
             await self._backend.outlive(self._deliver_until_closed)
             raise
@@ -61,7 +64,14 @@ class Supervisor(ABC):
             self.defect = exc
             _logging.exception("delivery ended by a defect", error=repr(exc))
         finally:
-            await self._backend.outlive(self._end_and_say)
+            if not self._is_abandoned:
+                await self._backend.outlive(self._end_and_say)
+
+    def abandon(self) -> None:
+        """In the child of a fork: whoever runs the parent's loop there does not deliver what the parent delivers."""
+        self._is_abandoned = True
+        for worker in self.workers.values():
+            worker.abandon()
 
     def close(self, timeout: float) -> None:
         """Take nothing any more, and end after `timeout` seconds at most. Only the first call counts."""

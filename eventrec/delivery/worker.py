@@ -152,6 +152,10 @@ class Worker:
             pending=self._filling.end - progress.scanned + self._source.end - self._source.position(self.name),
         )
 
+    def abandon(self) -> None:
+        """In the child of a fork: never use the handler again, whose connections are the parent's."""
+        self._handler, self._prepares = _ElsewhereHandler(), False
+
     async def flush(self, to: int) -> bool:
         """Send what is there without waiting for more. True once everything below `to` is settled; False: held."""
         self._filling.flush(to)
@@ -614,3 +618,14 @@ class Worker:
         with anyio.CancelScope(deadline=anyio.current_time() + seconds) as self._holding:
             await anyio.sleep_forever()
         self._holding = None
+
+
+class _ElsewhereHandler(EventHandler):
+    """Stands in for a handler that lives in another process: who wants to use it waits until it is cancelled."""
+
+    async def open(self) -> None:
+        await anyio.sleep_forever()
+
+    async def handle(self, batch: Batch) -> None:
+        del batch
+        await anyio.sleep_forever()

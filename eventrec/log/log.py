@@ -11,7 +11,6 @@ only when it is whole and synced; then the old file is cut there, and never sync
 the disk, its rest is superseded: a segment ends where the next one begins.
 """
 
-import threading
 from collections.abc import Callable
 from typing import Self
 
@@ -25,6 +24,7 @@ from eventrec.log.segment import list_segments, segment_name
 from eventrec.log.storage import FileSize, Storage
 from eventrec.log.walk import Gap
 from eventrec.log.writer import LogOptions, LogWriter, translated
+from eventrec.native import allocate_lock
 
 __all__ = ["Log", "LogOptions"]
 
@@ -44,7 +44,7 @@ class Log(LogWriter):
 
     def __init__(self, storage: Storage, options: LogOptions, found: Recovered) -> None:
         """Not to be called: see `create` and `open`."""
-        self._tending = threading.Lock()
+        self._tending = allocate_lock()
         super().__init__(storage, options, found)
 
     @classmethod

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from eventrec.log.reader import Extent
 from eventrec.log.repair import Recovered
 from eventrec.log.segment import HEADER_SIZE, create_segment, segment_name
 from eventrec.log.storage import Storage
+from eventrec.native import RLock
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -54,8 +54,8 @@ class LogWriter:
         self.failed_syncs = 0
         self._storage = storage
         self._options = options
-        self._writing = threading.RLock()
-        self._syncing = threading.RLock()
+        self._writing = RLock()
+        self._syncing = RLock()
         self._is_closed = False
         self._generation = 0
         self._begin(found)

@@ -1,0 +1,47 @@
+"""Threads and locks of the system, also where gevent has put its own in their place.
+
+A greenlet runs only when the program lets it, and no thread of the system can wait for a lock of gevent's. gevent keeps
+what it replaced, and is asked only where the program has loaded it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+from _thread import RLock
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["RLock", "allocate_lock", "get_ident", "start_new_thread", "threads_are_greenlets"]
+
+
+def _original(name: str) -> Any:
+    monkey = sys.modules.get("gevent.monkey")
+    return getattr(_thread, name) if monkey is None else monkey.get_original("_thread", name)
+
+
+get_ident: Final[Callable[[], int]] = _original("get_ident")
+"""Looked up once: every `record()` calls it."""
+
+
+def allocate_lock() -> _thread.LockType:
+    """A lock for threads of the system."""
+    lock: _thread.LockType = _original("allocate_lock")()
+    return lock
+
+
+def start_new_thread(function: Callable[..., object], *arguments: object) -> None:
+    """Run `function` in a daemon thread of the system.
+
+    Raises:
+        RuntimeError: There are too many threads, or the interpreter ends.
+    """
+    _original("start_new_thread")(function, arguments)
+
+
+def threads_are_greenlets() -> bool:
+    """Whether `threading` makes greenlets: where gevent has patched it."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
