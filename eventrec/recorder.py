@@ -7,7 +7,6 @@ close     takes nothing more, flushes for a while, and gives an honest account (
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -43,6 +42,7 @@ from eventrec.sync import SyncRecorder
 from eventrec.writing import Writer
 
 if TYPE_CHECKING:
+    import os
     from _thread import LockType
     from collections.abc import Callable, Collection, Iterable
     from contextlib import AbstractContextManager

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _logging = get_logger("eventrec.recorder")
 
 _STOP_SECONDS: Final = 5.0
-"""What the end of the process waits beyond the time that closing may take: a handler that blocks its loop has it hang."""
+"""What the end of the process waits beyond the time that closing may take: a handler may block its loop."""
 
 
 class SyncRecorder:
@@ -59,7 +59,7 @@ class SyncRecorder:
         return self
 
     def open(self) -> None:
-        """Start delivering. Raises what `EventRecorder.open` raises, and RuntimeError where gevent has patched threads."""
+        """Start delivering. Raises what `EventRecorder.open` does, and RuntimeError where gevent has patched threads."""
         self._home.move(self._forked)
         if self._portal is not None:
             raise RecorderClosedError("the recorder has been opened already")
