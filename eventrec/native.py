@@ -36,9 +36,26 @@ def start_new_thread(function: Callable[..., object], *arguments: object) -> Non
     """Run `function` in a daemon thread of the system.
 
     Raises:
-        RuntimeError: There are too many threads, or the interpreter ends.
+        RuntimeError: There are too many threads, the interpreter ends, or uWSGI is about to fork behind Python's back.
     """
+    if sys.is_finalizing():
+        # Up to Python 3.11 such a thread starts, and never runs.
+        raise RuntimeError("the interpreter ends")
+    if _is_forked_unprepared():
+        raise RuntimeError(
+            "uWSGI is about to fork without telling Python, and a thread would leave its workers hanging: "
+            "set py-call-uwsgi-fork-hooks or lazy-apps"
+        )
     _original("start_new_thread")(function, arguments)
+
+
+def _is_forked_unprepared() -> bool:
+    """Whether this is uWSGI before its workers are forked, and the fork will copy a locked interpreter into them."""
+    uwsgi = sys.modules.get("uwsgi")
+    if uwsgi is None or not hasattr(uwsgi, "opt") or uwsgi.worker_id() or uwsgi.mule_id():
+        return False
+    has_hooks = "py-call-uwsgi-fork-hooks" in uwsgi.opt
+    return not has_hooks and ("master" in uwsgi.opt or uwsgi.numproc > 1)
 
 
 def threads_are_greenlets() -> bool:

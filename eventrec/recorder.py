@@ -59,10 +59,8 @@ if TYPE_CHECKING:
 
 _logging = get_logger("eventrec.recorder")
 
-_REMEDIES: Final[dict[Reason, str]] = {
-    "forked": "open the recorder in the forked process, or give it a log",
-    "no_writer": "the system gives no thread to write the log: record earlier, or allow more threads",
-}
+_UNSAID: Final[tuple[Reason, ...]] = ("forked", "no_writer")
+"""Where there is neither a loop nor a writer to say it."""
 
 
 class EventRecorder:
@@ -457,7 +455,7 @@ class EventRecorder:
         return None
 
     def _refused(self, event: object, reason: Reason, detail: str) -> bool:
-        if reason in _REMEDIES:
+        if reason in _UNSAID:
             self._warn_once(reason)
             return False
         self._refusals.note(type(event).__name__, reason, detail)
@@ -465,11 +463,11 @@ class EventRecorder:
         return False
 
     def _warn_once(self, reason: Reason) -> None:
-        """There is neither a loop nor a writer to say it."""
         if reason not in self._said:
             self._said.add(reason)
             with suppress(Exception):
-                _logging.warning("events refused in this process", reason=reason, remedy=_REMEDIES[reason])
+                why = self._writer.failure if self._writer is not None else "open the recorder here, or give it a log"
+                _logging.warning("events refused in this process", reason=reason, why=str(why))
 
     def _dropped(self, reason: str, count: int) -> None:
         if self._on_drop is not None:

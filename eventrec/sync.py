@@ -59,7 +59,7 @@ class SyncRecorder:
         return self
 
     def open(self) -> None:
-        """Start delivering. Raises what `EventRecorder.open` does, and RuntimeError where gevent has patched threads."""
+        """Start delivering. Raises what `EventRecorder.open` does; RuntimeError where gevent has patched threads."""
         self._home.move(self._forked)
         if self._portal is not None:
             raise RecorderClosedError("the recorder has been opened already")

@@ -12,7 +12,6 @@ the run; no `record()` waits for either. Where the system gives no second thread
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 from collections import deque
 from contextlib import suppress
@@ -154,7 +153,7 @@ class Writer:
         """Start the writing thread; for a while after a failure, do not even try."""
         if not self.is_ended and time.monotonic() >= self._start_again_at:
             try:
-                _start_thread(self._write_until_closed)
+                start_new_thread(self._write_until_closed)
             except RuntimeError as exc:
                 self._start_again_at = time.monotonic() + _RETRY_SECONDS
                 self.failure = LogError(f"no thread to write the log: {exc}")
@@ -285,7 +284,7 @@ class Writer:
                 return False
             self._has_syncer = True
             try:
-                _start_thread(self._sync_until_closed, self.log)
+                start_new_thread(self._sync_until_closed, self.log)
             except RuntimeError:
                 self._has_syncer = False
             self.on_change()
@@ -412,13 +411,6 @@ class Writer:
             self._synced_at = now
             self.on_change()
         return None
-
-
-def _start_thread(function: Callable[..., object], *arguments: object) -> None:
-    # Up to Python 3.11 a thread can be started while the interpreter ends, and never runs.
-    if sys.is_finalizing():
-        raise RuntimeError("the interpreter ends")
-    start_new_thread(function, *arguments)
 
 
 def not_written(writer: Writer, ticket: Ticket) -> LogError | None:
