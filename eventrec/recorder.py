@@ -442,6 +442,11 @@ class EventRecorder:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._note_fork()
+        if self._state == "forked":
+            # In a child that left the parent's block: the parent's loop does not run here.
+            self._end_unopened(None)
+            return
         with anyio.CancelScope(shield=True):
             await self.close()
 

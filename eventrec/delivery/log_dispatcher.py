@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 import anyio.to_thread
 
-from eventrec._logging import get_logger
+from eventrec._logging import described, get_logger
 from eventrec.delivery.adoption import SCAN_SECONDS, Adoption
 from eventrec.delivery.disk import DiskJudge
 from eventrec.delivery.log_delivery import LogDelivery
@@ -253,12 +253,21 @@ class LogDispatcher(Supervisor):
             async with anyio.create_task_group() as tasks:
                 for worker in self.workers.values():
                     tasks.start_soon(worker.close)
+            for name, shared in self._handlers.items():
+                await self._close_handler(name, shared)
         for delivery in deliveries:
             await delivery.end()
         self._adoption.adopted.clear()
         await anyio.to_thread.run_sync(self._letters.close)
         for worker in self.workers.values():
             worker.is_closed()
+
+    async def _close_handler(self, name: str, shared: SharedHandler) -> None:
+        """Where nobody has: the worker of an orphan opened it, and is gone."""
+        try:
+            await shared.view(is_orphan=False).close()
+        except Exception as exc:  # noqa: BLE001 - foreign code, at the end of its life
+            _logging.warning("handler failed to close", subscription=name, error=described(exc)[:200])
 
     # -- what operators wish
 

@@ -61,6 +61,8 @@ class Supervisor(ABC):
             await self._backend.outlive(self._deliver_until_closed)
             raise
         except Exception as exc:
+            if self._is_abandoned:
+                return
             self.defect = exc
             _logging.exception("delivery ended by a defect", error=repr(exc))
         finally:
@@ -68,7 +70,7 @@ class Supervisor(ABC):
                 await self._backend.outlive(self._end_and_say)
 
     def abandon(self) -> None:
-        """In the child of a fork: whoever runs the parent's loop there does not deliver what the parent delivers."""
+        """In the child of a fork: whoever runs the parent's loop there delivers nothing of what the parent delivers."""
         self._is_abandoned = True
         for worker in self.workers.values():
             worker.abandon()

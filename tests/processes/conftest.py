@@ -97,6 +97,8 @@ class Site:
         if not (self.directory / "events.db").exists():
             return []
         with closing(sqlite3.connect(self.directory / "events.db")) as database:
+            if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchall():
+                return []
             rows = database.execute("SELECT id, payload FROM events").fetchall()
         assert len({id_ for id_, _ in rows}) == len(rows)
         return sorted(number(payload.encode()) for _, payload in rows)

@@ -174,7 +174,11 @@ with recorder.sync() as delivering:
 }
 
 
-@pytest.mark.parametrize("how", ENDS)
+OFTEN = {"an exception", "sys.exit in a thread", "never opened", "asyncio, never closed", "asyncio, Ctrl-C", "os._exit"}
+"""The other ones run in `nox -s faults`: each is a process and a second."""
+
+
+@pytest.mark.parametrize("how", [pytest.param(how, marks=[] if how in OFTEN else pytest.mark.faults) for how in ENDS])
 def test_whatever_ends_a_process_everything_is_stored_once(how: str, site: Site) -> None:
     program, code, is_delivered = ENDS[how]
 
@@ -198,9 +202,12 @@ recorder = EventRecorder(
 @pytest.mark.parametrize(
     "program",
     [
-        "with recorder.sync(): record(range(100))",
+        pytest.param("with recorder.sync(): record(range(100))", marks=pytest.mark.faults),
         "delivering = recorder.sync()\ndelivering.open()\nrecord(range(100))",
-        "async def main():\n  async with recorder: record(range(100))\nasyncio.run(main())",
+        pytest.param(
+            "async def main():\n  async with recorder: record(range(100))\nasyncio.run(main())",
+            marks=pytest.mark.faults,
+        ),
         "async def main():\n  await recorder.open()\n  record(range(100))\nasyncio.run(main())",
     ],
     ids=["sync", "sync, never closed", "asyncio", "asyncio, never closed"],
@@ -345,8 +352,7 @@ delivering = recorder.sync()
 delivering.open()
 record(range(50))
 assert delivering.flush(timeout=5)
-started = []
-start, _thread.start_new_thread = _thread.start_new_thread, None
+started, ending = [], delivering._ending
 
 def refuse(*arguments):
     started.append(arguments)
@@ -355,12 +361,11 @@ def refuse(*arguments):
 def forbid():
     _thread.start_new_thread = threading._start_new_thread = refuse
 
-atexit.register(lambda: started and os._exit(9))
-delivering._ending, ending = None, delivering._ending
+# Called last to first: no thread from here on, the end, and what came of it.
 atexit.unregister(ending)
+atexit.register(lambda: started and os._exit(9))
 atexit.register(ending)
 atexit.register(forbid)
-_thread.start_new_thread = start
 record(range(50, 100))
 """
     )
