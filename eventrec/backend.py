@@ -1,16 +1,28 @@
-"""The two seams to asyncio and trio: run the supervisor beside the application's tasks, and wake its loop."""
+"""The seams to asyncio and trio: run the supervisor beside the application's tasks, wake its loop, block beside it."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import sys
-from typing import TYPE_CHECKING, Protocol
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+
+from eventrec.threads import in_daemon_thread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+
+T = TypeVar("T")
+
+_NO_THREAD: Final = "new thread"
+"""Python says "can't start new thread", and from 3.12 on "can't create new thread at interpreter shutdown"."""
+
+_takes_no_thread: Final[RunVar[bool]] = RunVar("eventrec takes no thread", default=False)
 
 
 class Backend(Protocol):
@@ -104,6 +116,26 @@ class TrioBackend:
     async def outlive(self, run: Callable[[], Awaitable[None]]) -> None:
         with anyio.CancelScope(shield=True):
             await run()
+
+
+async def in_thread(work: Callable[..., T], *arguments: object, limiter: anyio.CapacityLimiter | None = None) -> T:
+    """Call `work`, which blocks, in a thread; here on the loop after `take_no_thread`, or where none is to be had."""
+    if not _takes_no_thread.get():
+        try:
+            if _is_trio():
+                return await anyio.to_thread.run_sync(work, *arguments, limiter=limiter)
+            async with limiter or nullcontext():
+                return await in_daemon_thread(work, *arguments)
+        except RuntimeError as exc:
+            if _NO_THREAD not in str(exc):
+                raise
+    await anyio.lowlevel.checkpoint()
+    return work(*arguments)
+
+
+def take_no_thread() -> None:
+    """From now on `in_thread` blocks this loop: the interpreter ends, and what threads there are are the handlers'."""
+    _takes_no_thread.set(True)
 
 
 def is_cancelled() -> bool:

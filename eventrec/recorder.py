@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import anyio
-import anyio.to_thread
 
 from eventrec._json import encode_json
 from eventrec._logging import described, get_logger
-from eventrec.backend import current_backend
+from eventrec.backend import current_backend, in_thread
 from eventrec.context import ContextFields
 from eventrec.delivery.dead_letters import DeadLetterFile, LoggedDeadLetters
 from eventrec.delivery.dispatcher import Dispatcher
@@ -428,7 +427,7 @@ class EventRecorder:
             # The loop may be the parent's: a thread that answers would wake that one. Nothing else is to run here.
             self._end_unopened(timeout)
         else:
-            await anyio.to_thread.run_sync(self._end_unopened, timeout)
+            await in_thread(self._end_unopened, timeout)
         return self.status()
 
     def _end_unopened(self, timeout: Duration | None) -> None:

@@ -8,9 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 import anyio
+import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
 from eventrec._logging import get_logger
+from eventrec.backend import take_no_thread
 from eventrec.errors import RecorderClosedError
 from eventrec.native import threads_are_greenlets
 from eventrec.process import Home, at_end, at_end_of_child, not_at_end
@@ -53,6 +55,7 @@ class SyncRecorder:
         self._portal: BlockingPortal | None = None
         self._thread: threading.Thread | None = None
         self._ending: Callable[[], None] = lambda: None
+        self._spare = threading.Event()
 
     def __enter__(self) -> Self:
         self.open()
@@ -77,6 +80,8 @@ class SyncRecorder:
         except BaseException:
             self._stop()
             raise
+        self._spare = threading.Event()
+        self._in_loop().start_task_soon(self._keep_threads, len(self._recorder.status().subscriptions))
         self._ending = at_end(self._at_exit)
         at_end_of_child(self._ending)
 
@@ -132,6 +137,7 @@ class SyncRecorder:
     async def _serve(self, started: threading.Event) -> None:
         async with BlockingPortal() as portal:
             self._portal = portal
+            self._spared = anyio.Event()
             started.set()
             await portal.sleep_until_stopped()
 
@@ -146,6 +152,7 @@ class SyncRecorder:
 
     def _stop(self, timeout: float | None = None) -> None:
         not_at_end(self._ending)
+        self._spare.set()
         if self._portal is not None and self._thread is not None:
             self._portal.start_task_soon(self._portal.stop)
             self._thread.join(timeout)
@@ -155,12 +162,26 @@ class SyncRecorder:
         not_at_end(self._ending)
         self._portal = self._thread = None
 
+    async def _keep_threads(self, count: int) -> None:
+        """Keep one for each handler, waiting: at its end the interpreter starts none, and handlers block in some."""
+        limiter = anyio.CapacityLimiter(max(1, count))
+        async with anyio.create_task_group() as tasks:
+            for _ in range(count):
+                tasks.start_soon(partial(anyio.to_thread.run_sync, self._spare.wait, limiter=limiter))
+        self._spared.set()
+
+    async def _close_at_exit(self) -> None:
+        take_no_thread()
+        self._spare.set()
+        await self._spared.wait()
+        await self._recorder.close()
+
     def _at_exit(self) -> None:
         """The program forgot to close. Bounded, whatever a handler does."""
         if not self._is_running():
             return
         try:
-            self._in_loop().start_task_soon(self._recorder.close).result(3 * self._close_timeout + _STOP_SECONDS)
+            self._in_loop().start_task_soon(self._close_at_exit).result(3 * self._close_timeout + _STOP_SECONDS)
             self._stop(_STOP_SECONDS)
         except FutureTimeoutError:
             _logging.warning("left behind at exit: a handler does not let its loop go on")

@@ -237,3 +237,21 @@ async def test_a_log_on_a_network_file_system_is_refused_at_open(
         await recorder.open()
 
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_log_whose_owner_ends_later_is_adopted_then(tmp_path: Path) -> None:
+    handler, down = ScriptedHandler(), ScriptedHandler(always=DOWN)
+    sibling = EventRecorder(log=tmp_path, options=quickly(close_timeout=0.05))
+    sibling.register(down, name="scripted")
+    await sibling.open()
+    recorder = EventRecorder(log=tmp_path, options=quickly(flush_interval=0.02))
+    recorder.register(handler, name="scripted")
+
+    async with recorder:
+        sibling.record_many(Numbered(n) for n in range(5))
+        await eventually(lambda: sibling.status().appended == 5)
+        await anyio.sleep(3)  # Both have looked at each other by now.
+        await sibling.close()
+        await eventually(lambda: handler.delivered == list(range(5)))
+
+    assert_conserved(recorder.status(), offered=0)

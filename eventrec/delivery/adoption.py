@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import anyio.to_thread
 
 from eventrec._logging import get_logger
+from eventrec.backend import in_thread
 from eventrec.delivery.log_delivery import open_orphan
 from eventrec.delivery.wishes import load_wishes, sweep_wishes
 from eventrec.errors import LogError
@@ -78,6 +78,8 @@ class Adoption:
         """The subscriptions it waits for, by log; the one parked first comes first."""
         self._orphans: list[UUID] = []
         """What the last look into the directory found, oldest first."""
+        self._held: set[UUID] = set()
+        """Those that somebody else held when we asked last; no change of the directory tells when they let go."""
         self._scopes: dict[UUID, anyio.CancelScope] = {}
         self._freed = anyio.Event()
 
@@ -88,10 +90,11 @@ class Adoption:
                 tasks.start_soon(self._deliver_orphan, delivery)
             seen: float | None = None
             while True:
-                stamp = await anyio.to_thread.run_sync(self._stamp)
+                stamp = await in_thread(self._stamp)
                 if stamp != seen:
                     seen = stamp
-                    self._orphans = await anyio.to_thread.run_sync(self._look)
+                    self._orphans = await in_thread(self._look)
+                self._held.clear()
                 await self._let_go_of_what_grew()
                 await self._fill_slots(tasks)
                 self._make_room()
@@ -121,9 +124,10 @@ class Adoption:
 
     def _candidates(self) -> list[UUID]:
         """Orphans to adopt next, the oldest first; then those parked for a destination that is back."""
-        known = {*self.adopted, *self._left, *self._parked, *self.unreadable, *self.untrusted}
+        known = {*self.adopted, *self._left, *self._held, *self._parked, *self.unreadable, *self.untrusted}
         fresh = [id_ for id_ in self._orphans if id_ not in known]
-        back = [id_ for id_, names in self._parked.items() if any(not self._is_failing(name) for name in names)]
+        parked = {id_: names for id_, names in self._parked.items() if id_ not in self._held}
+        back = [id_ for id_, names in parked.items() if any(not self._is_failing(name) for name in names)]
         return [*fresh, *back]
 
     def _make_room(self) -> None:
@@ -144,7 +148,7 @@ class Adoption:
             # A lock is ours once it is taken, whoever cancels meanwhile.
             async with self.opening:
                 with anyio.CancelScope(shield=True):
-                    found, wishes = await anyio.to_thread.run_sync(self._open, candidates[:room])
+                    found, wishes = await in_thread(self._open, candidates[:room])
                     for run, opened in found:
                         self.adopted[run.id] = self._deliver(run, opened)
                         self._grant(wishes, self.adopted[run.id], opened)
@@ -161,8 +165,7 @@ class Adoption:
         with self._locking:
             found = [Run.adopt(self._directory, id_) for id_ in ids]
             self._locked = [run for run in found if run is not None]
-        gone = set(ids) - {run.id for run in self._locked}
-        self._orphans = [id_ for id_ in self._orphans if id_ not in gone]
+        self._held.update(set(ids) - {run.id for run in self._locked})
         for run in self._locked:
             try:
                 opened.append((run, open_orphan(run)))
@@ -203,7 +206,7 @@ class Adoption:
 
     async def _let_go_of_what_grew(self) -> None:
         for id_, delivery in list(self.adopted.items()):
-            if id_ in self._scopes and await anyio.to_thread.run_sync(delivery.has_grown):
+            if id_ in self._scopes and await in_thread(delivery.has_grown):
                 _logging.error("log grew though it is locked", log=str(id_))
                 self.untrusted.add(id_)
                 delivery.distrust()

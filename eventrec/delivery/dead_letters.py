@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import anyio.to_thread
 import msgspec
 
 from eventrec._logging import get_logger
+from eventrec.backend import in_thread
 from eventrec.record import decode_rows
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class DeadLetterFile:
         self._path = path
 
     async def write(self, letters: Sequence[DeadLetter]) -> None:
-        await anyio.to_thread.run_sync(self._write, b"".join(_line(letter) for letter in letters))
+        await in_thread(self._write, b"".join(_line(letter) for letter in letters))
 
     def known(self, log_id: UUID, subscription: str) -> Collection[int]:
         """None: the file is for people, and nobody looks anything up in it."""

@@ -16,9 +16,9 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import anyio.to_thread
 
 from eventrec._logging import get_logger
+from eventrec.backend import in_thread
 from eventrec.delivery.checkpoint import CheckpointFiles
 from eventrec.errors import LogError, LogLockedError
 from eventrec.log.runs import CHECKPOINTS, DONE, Run, delete_done, list_runs, tree_size
@@ -88,7 +88,7 @@ class DiskJudge:
 
     async def judge(self) -> None:
         """Look, and have go what must."""
-        excess = await anyio.to_thread.run_sync(self._excess)
+        excess = await in_thread(self._excess)
         if excess > 0:
             with suppress(LogLockedError):
                 excess = await self._under_lock(excess)
@@ -113,23 +113,23 @@ class DiskJudge:
         return self._bound.excess(used=used, free=disk.free, capacity=disk.total)
 
     async def _under_lock(self, excess: int) -> int:
-        storage = await anyio.to_thread.run_sync(DiskStorage, self._directory)
+        storage = await in_thread(DiskStorage, self._directory)
         with closing(storage):
             with anyio.CancelScope(shield=True):
-                lock = await anyio.to_thread.run_sync(storage.lock, LOCK)
+                lock = await in_thread(storage.lock, LOCK)
             try:
                 # Another one may have judged meanwhile.
-                excess = await anyio.to_thread.run_sync(self._excess)
+                excess = await in_thread(self._excess)
                 return await self._make_room(excess)
             finally:
                 lock.release()
 
     async def _make_room(self, excess: int) -> int:
         if excess > 0:
-            excess -= await anyio.to_thread.run_sync(self._delete_done, excess)
+            excess -= await in_thread(self._delete_done, excess)
         if excess > 0:
             await self._trim()
-            excess = await anyio.to_thread.run_sync(self._excess)
+            excess = await in_thread(self._excess)
         async with self._adoption.opening:
             for id_ in self._adoption.oldest() if excess > 0 else []:
                 if excess > 0:
@@ -145,9 +145,9 @@ class DiskJudge:
         """Bytes of an orphan that went, and its open records by subscription."""
         adopted = self._adoption.adopted.get(id_)
         if adopted is not None:
-            size = await anyio.to_thread.run_sync(adopted.run_of.size)
+            size = await in_thread(adopted.run_of.size)
             return size, await self._adoption.give_up(id_)
-        size, lost = await anyio.to_thread.run_sync(self._delete_orphan, id_)
+        size, lost = await in_thread(self._delete_orphan, id_)
         for count in lost.values():
             self._on_drop("retention", count)
         return size, lost
@@ -158,7 +158,7 @@ class DiskJudge:
                 await delivery.trim()
 
     async def _forfeit(self, own: LogDelivery, excess: int) -> int:
-        segments = await anyio.to_thread.run_sync(own.sealed)
+        segments = await in_thread(own.sealed)
         scanned = [worker.progress.scanned for worker in own.workers.values()]
         end = forfeited(segments, scanned, excess, by_all=self._by_all)
         if end is None:

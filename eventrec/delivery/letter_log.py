@@ -11,9 +11,8 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import anyio.to_thread
-
 from eventrec._logging import get_logger
+from eventrec.backend import in_thread
 from eventrec.content import Shapes
 from eventrec.delivery.letters import decode_letters, encode_letters, is_letters_of
 from eventrec.errors import ContentError, LogError
@@ -65,7 +64,7 @@ class LetterLog:
         Raises:
             OSError: They could not be kept, or the bound is reached.
         """
-        await anyio.to_thread.run_sync(self._write, letters)
+        await in_thread(self._write, letters)
         if self._copy is not None:
             await self._copy.write(letters)
 

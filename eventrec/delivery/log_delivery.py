@@ -7,9 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import anyio
-import anyio.to_thread
 
 from eventrec._logging import described, get_logger
+from eventrec.backend import in_thread
 from eventrec.content import ContentDecoder, is_ours
 from eventrec.delivery.checkpoint import Checkpoint, CheckpointFiles
 from eventrec.delivery.log_source import LogSource
@@ -214,7 +214,7 @@ class LogDelivery:
             if self._others is not None:
                 lowest = min(lowest, self._others)
             try:
-                durable = await anyio.to_thread.run_sync(partial(self._save, again, lowest, sync=sync))
+                durable = await in_thread(partial(self._save, again, lowest, sync=sync))
             except (OSError, LogError) as exc:
                 if not self._is_refused:
                     _logging.warning("checkpoint not saved", log=str(self.run_of.id), error=str(exc))
@@ -276,7 +276,7 @@ class LogDelivery:
     async def end(self) -> None:
         """Save, close the log, and retire the run if it is done; else leave it, unlocked, to whoever comes."""
         await self.save(sync=self._sync != "never" or self.is_done)
-        await anyio.to_thread.run_sync(self._end)
+        await in_thread(self._end)
 
     async def stamp(self) -> None:
         """If the log is done, have every destination remember that: its rows still answer, to a copy of this log."""

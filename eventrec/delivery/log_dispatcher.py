@@ -8,9 +8,9 @@ from time import time
 from typing import TYPE_CHECKING, Literal
 
 import anyio
-import anyio.to_thread
 
 from eventrec._logging import described, get_logger
+from eventrec.backend import in_thread
 from eventrec.delivery.adoption import SCAN_SECONDS, Adoption
 from eventrec.delivery.disk import DiskJudge
 from eventrec.delivery.log_delivery import LogDelivery
@@ -233,7 +233,7 @@ class LogDispatcher(Supervisor):
         while True:
             await self._rewound.wait()
             self._rewound = anyio.Event()
-            count = await anyio.to_thread.run_sync(take_up_done, self.writer.directory)
+            count = await in_thread(take_up_done, self.writer.directory)
             if count:
                 _logging.warning("retained logs taken up again", logs=count)
                 self._adoption.take_up_again()
@@ -258,7 +258,7 @@ class LogDispatcher(Supervisor):
         for delivery in deliveries:
             await delivery.end()
         self._adoption.adopted.clear()
-        await anyio.to_thread.run_sync(self._letters.close)
+        await in_thread(self._letters.close)
         for worker in self.workers.values():
             worker.is_closed()
 
@@ -276,7 +276,7 @@ class LogDispatcher(Supervisor):
         while True:
             await anyio.sleep(SCAN_SECONDS)
             since, self._wished = self._wished, time()
-            for wish in await anyio.to_thread.run_sync(partial(load_wishes, self.writer.directory, since=since)):
+            for wish in await in_thread(partial(load_wishes, self.writer.directory, since=since)):
                 _logging.info("wish granted", subscription=wish.subscription, start=wish.start, skip=wish.skip)
                 for delivery in [*self._adoption.adopted.values(), *([self._own] if self._own is not None else [])]:
                     delivery.grant(wish)

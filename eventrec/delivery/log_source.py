@@ -7,9 +7,9 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
-import anyio.to_thread
 
 from eventrec._logging import get_logger
+from eventrec.backend import in_thread
 from eventrec.content import ContentDecoder
 from eventrec.delivery.source import Records
 from eventrec.errors import ContentError, LogError
@@ -91,7 +91,7 @@ class LogSource:
         self._floor = max(self._floor, next_offset)
 
     async def oldest(self) -> int:
-        return await anyio.to_thread.run_sync(lambda: self._log.first)
+        return await in_thread(lambda: self._log.first)
 
     def rewind(self, name: str, offset: int) -> None:
         self._positions[name] = offset
@@ -129,10 +129,10 @@ class LogSource:
         """Read on at `start`; the first offset there is now. None: nothing can be read for the moment."""
         readable = self._log.readable
         try:
-            commits = await anyio.to_thread.run_sync(self._read_commits, start, limiter=self._limiter)
+            commits = await in_thread(self._read_commits, start, limiter=self._limiter)
             if not commits and start < readable:
                 # Nothing but a second look, by a reader of its own, says that what is written is lost.
-                commits = await anyio.to_thread.run_sync(self._read_anew, start, limiter=self._limiter)
+                commits = await in_thread(self._read_anew, start, limiter=self._limiter)
         except (LogError, OSError) as exc:
             if not self._is_unreadable:
                 _logging.warning("log unreadable", log=str(self.id), offset=start, error=str(exc))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import anyio
-import anyio.to_thread
 
+from eventrec.backend import in_thread
 from eventrec.context import merged_context
 from eventrec.delivery.checkpoint import Checkpoint, CheckpointFiles, Progress
 from eventrec.delivery.letter_log import letters_of
@@ -149,7 +149,7 @@ class LetterSource:
         return 0
 
     async def read(self, start: int, *, max_records: int, max_bytes: int) -> Records:
-        return await anyio.to_thread.run_sync(self._read, start, max_records, max_bytes)
+        return await in_thread(self._read, start, max_records, max_bytes)
 
     def _read(self, start: int, max_records: int, max_bytes: int) -> Records:
         entries: list[Entry] = []
@@ -244,7 +244,7 @@ async def replay(
         LogLockedError: Another replay of the same letters is on.
     """
     total = Replayed()
-    kept = await anyio.to_thread.run_sync(lambda: list(kept_letters(directory)))
+    kept = await in_thread(lambda: list(kept_letters(directory)))
     for run in sorted({each.run for each in kept if each.is_waiting and each.letter.subscription == name}):
         of_run = [each for each in kept if each.run == run]
         source = LetterSource(directory, run, name, of_run)
@@ -275,13 +275,13 @@ class _Replay:
 
     async def run(self, total: Replayed, on_progress: Callable[[Replayed], object]) -> None:
         """Deliver until all is settled or the subscription is held, and add what came of it to `total`."""
-        lock = await anyio.to_thread.run_sync(self._storage.lock, LOCK)
+        lock = await in_thread(self._storage.lock, LOCK)
         try:
-            saved = (await anyio.to_thread.run_sync(self._files.load)).get(self._subscription.name)
+            saved = (await in_thread(self._files.load)).get(self._subscription.name)
             await self._deliver(saved, total, on_progress)
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(lambda: lock.release(delete=True))
+                await in_thread(lambda: lock.release(delete=True))
                 self._storage.close()
 
     async def _deliver(
@@ -291,7 +291,7 @@ class _Replay:
         so_far = replace(total)
 
         async def save() -> None:
-            await anyio.to_thread.run_sync(self._save, worker.checkpoint())
+            await in_thread(self._save, worker.checkpoint())
 
         async def keep_saving() -> None:
             while True:

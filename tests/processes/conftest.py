@@ -12,7 +12,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class Site:
     """A directory with a log and a database, where programs run."""
 
     directory: Path
+    started: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
     @property
     def log(self) -> Path:
@@ -65,7 +67,7 @@ class Site:
 
     def start(self, *command: str | Path, **settings: Any) -> subprocess.Popen[str]:
         """In a process group of its own, so that it can be ended with all it started."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             list(map(str, command)),
             cwd=self.directory,
             env={**self.environment, **settings},
@@ -74,6 +76,8 @@ class Site:
             text=True,
             start_new_session=True,
         )
+        self.started.append(process)
+        return process
 
     def run(self, program: str, *arguments: str, code: int = 0, seconds: float = 20, **settings: Any) -> str:
         """Run a program of Python's to its end, warnings being errors; what it said."""
@@ -173,24 +177,19 @@ class Server:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    for process in site.started:
+        end(process)
+        process.communicate()
 
 
 @pytest.fixture
-def serve(site: Site) -> Iterator[Callable[..., Server]]:
-    """Starts a server with the files of the page, and ends it."""
+def serve(site: Site) -> Callable[..., Server]:
+    """Starts a server with the files of the page."""
     site.write_page()
-    servers: list[Server] = []
-
-    def start(*command: str | Path, **settings: Any) -> Server:
-        servers.append(Server(site, *command, **settings))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        end(server.process)
-        server.process.communicate()
+    return partial(Server, site)
 
 
 @pytest.fixture
