@@ -180,7 +180,7 @@ class Adoption:
     @staticmethod
     def _grant(wishes: list[Wish], delivery: LogDelivery, opened: OpenedOrphan) -> None:
         """What was wished while nobody delivered this log is meant for it too."""
-        saved = opened[1]
+        saved = opened[2]
         for wish in wishes:
             if wish.subscription in saved and wish.asked > saved[wish.subscription].saved:
                 delivery.grant(wish)

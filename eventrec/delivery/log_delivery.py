@@ -40,7 +40,7 @@ _BETWEEN_SAVES: Final = 0.05
 
 
 class LogDelivery:
-    """Delivers `log`, which is that of `run`, to `subscriptions`. For the loop's thread, where nothing else is said.
+    """Delivers `log`, which is that of `run` and begins at `first`, to `subscriptions`. For the loop's thread, mostly.
 
     `saved` are the checkpoints that were found; those of subscriptions that are not ours hold records too.
     """
@@ -50,6 +50,7 @@ class LogDelivery:
         run: Run,
         log: Log,
         *,
+        first: int,
         saved: Mapping[str, Checkpoint],
         subscriptions: Iterable[Subscription],
         handlers: Mapping[str, SharedHandler],
@@ -65,7 +66,9 @@ class LogDelivery:
         self.run_of = run
         self.log = log
         self._moved = anyio.Event()
-        self.source = LogSource(log, run.id, static_context=static_context, on_lost=self._lost, on_move=self._notice)
+        self.source = LogSource(
+            log, run.id, first=first, static_context=static_context, on_lost=self._lost, on_move=self._notice
+        )
         self.workers = {
             each.name: Worker(
                 each,
@@ -160,6 +163,7 @@ class LogDelivery:
             while any(worker.progress.scanned < end for worker in self.workers.values()):
                 await self._moved_once()
         await self.save(sync=True, must_delete=True)
+        await self.source.let_go()
 
     async def _moved_once(self) -> None:
         with anyio.move_on_after(_BETWEEN_SAVES):
@@ -317,11 +321,11 @@ class LogDelivery:
             _logging.warning("log not deleted", log=str(self.run_of.id), error=str(exc))
 
 
-OpenedOrphan: TypeAlias = "tuple[Log, dict[str, Checkpoint], bytes | None]"
+OpenedOrphan: TypeAlias = "tuple[Log, int, dict[str, Checkpoint], bytes | None]"
 
 
 def open_orphan(run: Run) -> OpenedOrphan:
-    """The log of an adopted run, synced, its checkpoints, and its static context. Blocking.
+    """The log of an adopted run, synced, where it begins, its checkpoints, and its static context. Blocking.
 
     A checkpoint past the log's end was delivered before a power cut: the end is raised to it.
 
@@ -339,4 +343,4 @@ def open_orphan(run: Run) -> OpenedOrphan:
     except BaseException:
         log.close()
         raise
-    return log, saved, static_context
+    return log, log.first, saved, static_context

@@ -184,7 +184,7 @@ class LogDispatcher(Supervisor):
             if self.writer.log is not None and self.writer.run is not None:
                 static = self.writer.static_context
                 self._own = self._delivery(
-                    self.writer.run, self.writer.log, saved={}, static_context=static, is_orphan=False
+                    self.writer.run, self.writer.log, first=0, saved={}, static_context=static, is_orphan=False
                 )
                 self.workers = self._own.workers
                 await self._own.save(sync=self._sync != "never")
@@ -199,11 +199,19 @@ class LogDispatcher(Supervisor):
         return True
 
     def _delivery(
-        self, run: Run, log: Log, *, saved: dict[str, Checkpoint], static_context: bytes | None, is_orphan: bool
+        self,
+        run: Run,
+        log: Log,
+        *,
+        first: int,
+        saved: dict[str, Checkpoint],
+        static_context: bytes | None,
+        is_orphan: bool,
     ) -> LogDelivery:
         return LogDelivery(
             run,
             log,
+            first=first,
             saved=saved,
             subscriptions=self._subscriptions,
             handlers=self._handlers,
@@ -218,8 +226,8 @@ class LogDispatcher(Supervisor):
         )
 
     def _deliver_orphan(self, run: Run, opened: OpenedOrphan) -> LogDelivery:
-        log, saved, static_context = opened
-        return self._delivery(run, log, saved=saved, static_context=static_context, is_orphan=True)
+        log, first, saved, static_context = opened
+        return self._delivery(run, log, first=first, saved=saved, static_context=static_context, is_orphan=True)
 
     def _is_failing(self, name: str) -> bool:
         worker = self.workers.get(name)

@@ -35,7 +35,7 @@ _logging = get_logger("eventrec.delivery")
 
 
 class LogSource:
-    """One log, read by several subscriptions at their own pace. For the loop's thread alone.
+    """One log, which begins at `first`, read by several subscriptions at their own pace. For the loop's thread alone.
 
     `on_lost(name, count)` is called for records that `name` reached and nobody can read any more; they count as
     `dropped[corrupt]`.
@@ -46,12 +46,14 @@ class LogSource:
         log: Log,
         id_: UUID,
         *,
+        first: int = 0,
         static_context: bytes | None,
         on_lost: Callable[[str, int], None],
         on_move: Callable[[], object],
     ) -> None:
         self.id = id_
         self.static_context = static_context
+        self._first = first
         self._log = log
         self._on_lost = on_lost
         self._on_move = on_move
@@ -78,9 +80,9 @@ class LogSource:
         return self._floor
 
     def subscribe(self, name: str, start: Literal["earliest", "latest"], on_forfeit: Callable[[Entry], None]) -> int:
-        """`on_forfeit` is never called: a log forfeits nothing."""
+        """`on_forfeit` is never called: what a subscription forfeits, its worker is told."""
         del on_forfeit
-        self._positions[name] = 0 if start == "earliest" else self.end
+        self._positions[name] = self._first if start == "earliest" else self.end
         return self._positions[name]
 
     def position(self, name: str) -> int:
@@ -235,6 +237,11 @@ class LogSource:
         self._readers[reader.next_offset] = reader
         while len(self._readers) > _READERS:
             self._readers.popitem(last=False)[1].close()
+
+    async def let_go(self) -> None:
+        """Segments were deleted: close what is open of them, so that the disk gets them back."""
+        async with self._reading:
+            await in_thread(self.close)
 
     def close(self) -> None:
         """Give the descriptors back. Blocking."""

@@ -106,7 +106,7 @@ class Run:
         try:
             self.path.rename(gone)
             _sync_directory(gone.parent)
-            shutil.rmtree(gone)
+            _delete(gone)
             _sync_directory(gone.parent)
         finally:
             self.release()
@@ -226,7 +226,8 @@ def sweep(directory: Path) -> int:
                 locked = _lock(path)
                 if locked is not None:
                     storage, lock = locked
-                    shutil.rmtree(path, ignore_errors=True)
+                    with contextlib.suppress(OSError):
+                        _delete(path)
                     lock.release()
                     storage.close()
                     swept += 1
@@ -252,6 +253,17 @@ def _lock(path: Path) -> tuple[DiskStorage, Lock] | None:
     lock.release()
     storage.close()
     return None
+
+
+def _delete(path: Path) -> None:
+    """The lock goes last: until then nobody else deletes."""
+    for each in list(path.iterdir()):
+        if each.is_dir():
+            shutil.rmtree(each)
+        elif each.name != LOCK:
+            each.unlink()
+    (path / LOCK).unlink(missing_ok=True)
+    path.rmdir()
 
 
 def _id_of(name: str) -> UUID | None:
