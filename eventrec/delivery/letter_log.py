@@ -18,7 +18,7 @@ from eventrec.delivery.letters import decode_letters, encode_letters, is_letters
 from eventrec.errors import ContentError, LogError
 from eventrec.log.log import Log
 from eventrec.log.reader import LogReader
-from eventrec.log.runs import Run, list_runs, tree_size
+from eventrec.log.runs import Run, list_runs, sweep, tree_size
 from eventrec.log.storage import DiskStorage
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ class LetterLog:
             self._keys.setdefault((letter.log_id, letter.subscription), set()).add(letter.offset)
 
     def learn(self) -> None:
-        """Read the keys of the letters that others wrote since the last look. Blocking."""
+        """Read the keys of the letters that others wrote since the last look, and delete logs half made. Blocking."""
+        sweep(self._directory)
         for id_ in list_runs(self._directory):
             if self._run is not None and id_ == self._run.id:
                 continue

@@ -1,0 +1,323 @@
+"""A recorder that lives many short lives, and dies at a step or a moment that it is told: `kill_writer.py`.
+
+Reads a life from each line of stdin, as JSON, and prints what became of it. Each is a fork of this process, which has
+imported everything, started nothing, and has one thread: so a life costs what it does, not what Python's start does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import mmap
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import anyio
+import asyncpg
+import msgspec
+import trio  # noqa: F401 - before the fork
+
+from eventrec import Backoff, ColumnSchema, ColumnType, Event, EventRecorder, EventRecorderOptions, Row
+from eventrec.delivery import log_dispatcher
+from eventrec.delivery.checkpoint import CheckpointFiles
+from eventrec.delivery.letter_log import DEAD, LetterLog
+from eventrec.delivery.log_source import LogSource
+from eventrec.event import ReceivedEvent
+from eventrec.log import runs, tending
+from eventrec.log.log import Log
+from eventrec_handlers import jsonl, postgres, sqlite
+from eventrec_handlers.jsonl import JsonlHandler
+from eventrec_handlers.jsonl.disk import Disk
+from eventrec_handlers.jsonl.place import Place
+from eventrec_handlers.postgres import PostgresHandler
+from eventrec_handlers.postgres.store import Store
+from eventrec_handlers.sqlite import SqliteHandler
+
+HANDLERS = {"sqlite": sqlite.from_url, "postgresql": postgres.from_url, "jsonl": jsonl.from_url}
+
+OPTIONS = EventRecorderOptions(
+    batch_rows=5,
+    flush_interval=0.005,
+    write_interval=0.001,
+    sync_interval=0.01,
+    segment_bytes=400,
+    retry=Backoff(first=0.01, max=0.1),
+)
+
+PATIENCE = 30.0
+"""Seconds: a life that is not killed and takes longer hangs."""
+
+
+class Life(msgspec.Struct):
+    """Record `events` numbers from `first` on into `log`, deliver all that is there to `url`, and end.
+
+    It dies when `step` is passed for the `nth` time, or `seconds` after it was born. `tidies` as if leftovers were old.
+    """
+
+    url: str
+    log: str
+    backend: Literal["asyncio", "trio"] = "asyncio"
+    first: int = 0
+    events: int = 0
+    step: str | None = None
+    nth: int = 1
+    seconds: float | None = None
+    tidies: bool = False
+
+
+class Death(msgspec.Struct):
+    """Numbers below `offered` were recorded, those below `told` said to be written; -1: none."""
+
+    offered: int
+    told: int
+    seconds: float
+    is_killed: bool
+
+
+# -- events, some of which the destination refuses --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sold(Event):
+    """SQLite has no integers of 64 bits without a sign, PostgreSQL no NUL."""
+
+    number: int
+    amount: int = 1
+    note: str = ""
+
+    @property
+    def type(self) -> str:
+        return "sold"
+
+    @property
+    def payload(self) -> object:
+        return {"number": self.number, "note": self.note}
+
+    def extra_schema(self) -> Sequence[ColumnSchema]:
+        return (ColumnSchema("amount", ColumnType.UINT64),)
+
+    def extra_rows(self) -> Sequence[Row]:
+        return ((self.amount,),)
+
+
+def event(number: int, url: str) -> Event:
+    """Every ninth is one that its destination refuses for good."""
+    if number % 9 != 4:
+        return Sold(number)
+    match url.partition(":")[0]:
+        case "sqlite":
+            return Sold(number, amount=2**63)
+        case "jsonl":
+            return ReceivedEvent("sold", b'{"number":%d,}' % number, None, "events", None)
+        case _:
+            return Sold(number, note="\0")
+
+
+# -- steps ------------------------------------------------------------------------------------------------------------
+
+
+class Steps:
+    """Kills this process when the step `mortal` is passed for the `nth` time."""
+
+    def __init__(self, mortal: str | None, nth: int) -> None:
+        self._mortal = mortal
+        self._left = nth
+
+    def passed(self, name: str) -> None:
+        if name == self._mortal:
+            self._left -= 1
+            if not self._left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(
+        self, owner: Any, function: str, before: str, after: str, *, when: Callable[..., bool] = lambda *_: True
+    ) -> None:
+        """Make `function` pass the steps `before` and `after` (empty: none), where `when` says so of its arguments."""
+        original = getattr(owner, function)
+
+        @contextmanager
+        def steps(*args: Any) -> Iterator[None]:
+            is_one = when(*args)
+            if is_one:
+                self.passed(before)
+            yield
+            if is_one:
+                self.passed(after)
+
+        @functools.wraps(original)
+        def wrapped(*args: Any, **options: Any) -> Any:
+            with steps(*args):
+                return original(*args, **options)
+
+        @functools.wraps(original)
+        async def awaited(*args: Any, **options: Any) -> Any:
+            with steps(*args):
+                return await original(*args, **options)
+
+        setattr(owner, function, awaited if inspect.iscoroutinefunction(original) else wrapped)
+
+
+def name_steps(steps: Steps) -> None:
+    """Put every step where it is passed. The names are those of `STEPS` in the test."""
+    steps.around(LogSource, "read", "before fetching", "fetched")
+    for handler in (SqliteHandler, PostgresHandler, JsonlHandler):
+        steps.around(handler, "handle", "before sending", "sent")
+        steps.around(handler, "retire", "before stamping", "stamped")
+    # The next thing that SQLite is told is COMMIT; and it was told.
+    steps.around(SqliteHandler, "_acknowledge", "", "before the commit")
+    steps.around(SqliteHandler, "_store", "", "committed")
+    # What a line of JSON counts by is the sidecar, which is replaced once the lines are synced.
+    steps.around(Disk, "write", "", "before the commit")
+    steps.around(Place, "append", "", "committed")
+    _name_steps_of_postgres(steps)
+    _name_steps_of_letters(steps)
+
+    def is_checkpoint(path: Path, *_: object) -> bool:
+        return path.parent.name == runs.CHECKPOINTS
+
+    def is_retired(_: object, target: Path) -> bool:
+        return target.name.startswith("gone-")
+
+    steps.around(Path, "replace", "before the checkpoint is replaced", "checkpoint replaced", when=is_checkpoint)
+    steps.around(CheckpointFiles, "sync_names", "before the checkpoint's name is synced", "checkpoint synced")
+    steps.around(tending, "delete_segment", "", "segment unlinked")
+    steps.around(Path, "rename", "", "renamed to gone", when=is_retired)
+    steps.around(Path, "rename", "before the log has its name", "", when=lambda _, target: not is_retired(_, target))
+    _name_steps_of_deleting(steps)
+
+
+def _name_steps_of_postgres(steps: Steps) -> None:
+    in_batch: ContextVar[bool] = ContextVar("in_batch", default=False)
+    write, execute = Store._write, asyncpg.Connection.execute
+
+    async def written(*args: Any, **options: Any) -> bool:
+        token = in_batch.set(True)
+        try:
+            return await write(*args, **options)
+        finally:
+            in_batch.reset(token)
+
+    async def executed(connection: asyncpg.Connection, query: str, *args: Any, **options: Any) -> Any:
+        if query != "COMMIT" or not in_batch.get():
+            return await execute(connection, query, *args, **options)
+        steps.passed("before the commit")
+        # The loop comes to this when the word is sent, and its answer waited for.
+        asyncio.get_running_loop().call_soon(steps.passed, "commit under way")
+        answer = await execute(connection, query, *args, **options)
+        steps.passed("committed")
+        return answer
+
+    Store._write = written  # type: ignore[method-assign]
+    asyncpg.Connection.execute = executed
+
+
+def _name_steps_of_letters(steps: Steps) -> None:
+    opened = LetterLog._opened
+    of_letters: set[int] = set()
+
+    def noted(letters: LetterLog) -> tuple[runs.Run, Log]:
+        run, log = opened(letters)
+        of_letters.add(id(log))
+        steps.passed("before the letter")
+        return run, log
+
+    LetterLog._opened = noted  # type: ignore[assignment, method-assign]
+    steps.around(Log, "sync", "letter written", "letter synced", when=lambda log: id(log) in of_letters)
+
+
+def _name_steps_of_deleting(steps: Steps) -> None:
+    remove = shutil.rmtree
+
+    def removed(path: Any, **options: Any) -> None:
+        files = sorted(Path(path).iterdir()) if Path(path).name.startswith("gone-") else []
+        for file in files[: (len(files) + 1) // 2]:
+            if file.is_file():
+                file.unlink()
+        if files:
+            steps.passed("half deleted")
+        remove(path, **options)
+        if files:
+            steps.passed("deleted")
+
+    shutil.rmtree = removed  # type: ignore[assignment]
+
+
+# -- a life -----------------------------------------------------------------------------------------------------------
+
+
+async def live(life: Life, counts: Any) -> None:
+    directory = Path(life.log)
+    log_dispatcher._SCAN_SECONDS = 0.02  # type: ignore[misc]
+    if life.tidies:
+        runs._LEFTOVER_SECONDS = 0  # type: ignore[misc]
+    recorder = EventRecorder(log=life.log, options=OPTIONS)
+    scheme = life.url.partition(":")[0]
+    recorder.register(HANDLERS[scheme](life.url), name=scheme)
+    with anyio.fail_after(PATIENCE):
+        async with recorder:
+            for number in range(life.first, life.first + life.events):
+                counts[0] = number + 1
+                if number % 4 == 3:
+                    await recorder.record_durable(event(number, life.url), until="written")
+                    counts[1] = number + 1
+                else:
+                    recorder.record(event(number, life.url))
+            if not await recorder.flush():
+                raise RuntimeError(f"not flushed: {recorder.status()}")
+            while len(_left(directory, tidies=life.tidies)) > 1:  # noqa: ASYNC110 - the disk says it
+                await anyio.sleep(0.002)
+
+
+def _left(directory: Path, *, tidies: bool) -> list[str]:
+    names = [path.name for path in directory.iterdir() if path.name != DEAD]
+    return names if tidies else [name for name in names if not name.startswith(".new-")]
+
+
+def main() -> None:
+    counts = memoryview(mmap.mmap(-1, 16)).cast("q")  # shared with every child
+    for line in sys.stdin.buffer:
+        life = msgspec.json.decode(line, type=Life)
+        counts[0] = counts[1] = -1
+        end, alive = os.pipe()
+        born = time.monotonic()
+        child = os.fork()
+        if not child:
+            _be_born(life, counts)
+        os.close(alive)
+        # The other end is closed when the child is gone, however it went.
+        if not select.select([end], [], [], life.seconds)[0]:
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        os.close(end)
+        died_by = os.waitstatus_to_exitcode(status)
+        if died_by not in (0, -signal.SIGKILL):
+            sys.exit(f"ended with {died_by}: {life}")
+        death = Death(counts[0], counts[1], time.monotonic() - born, is_killed=died_by != 0)
+        sys.stdout.buffer.write(msgspec.json.encode(death) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def _be_born(life: Life, counts: Any) -> None:
+    try:
+        name_steps(Steps(life.step, life.nth))
+        anyio.run(live, life, counts, backend=life.backend)
+    except BaseException:  # noqa: BLE001 - the end of this process
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
