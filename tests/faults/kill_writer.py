@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import itertools
 import mmap
 import os
 import select
@@ -63,6 +64,7 @@ PATIENCE = 30.0
 class Life(msgspec.Struct):
     """Record `events` numbers from `first` on into `log`, deliver all that is there to `url`, and end.
 
+    It records until the file `until` exists, where one is named, whatever `events` says.
     It dies when `step` is passed for the `nth` time, or `seconds` after it was born. `tidies` as if leftovers were old.
     """
 
@@ -71,6 +73,7 @@ class Life(msgspec.Struct):
     backend: Literal["asyncio", "trio"] = "asyncio"
     first: int = 0
     events: int = 0
+    until: str | None = None
     step: str | None = None
     nth: int = 1
     seconds: float | None = None
@@ -267,7 +270,7 @@ async def live(life: Life, counts: Any) -> None:
     recorder.register(HANDLERS[scheme](life.url), name=scheme)
     with anyio.fail_after(PATIENCE):
         async with recorder:
-            for number in range(life.first, life.first + life.events):
+            for number in _numbers(life):
                 counts[0] = number + 1
                 if number % 4 == 3:
                     await recorder.record_durable(event(number, life.url), until="written")
@@ -278,6 +281,14 @@ async def live(life: Life, counts: Any) -> None:
                 raise RuntimeError(f"not flushed: {recorder.status()}")
             while len(_left(directory, tidies=life.tidies)) > 1:  # noqa: ASYNC110 - the disk says it
                 await anyio.sleep(0.002)
+
+
+def _numbers(life: Life) -> Iterator[int]:
+    if life.until is None:
+        yield from range(life.first, life.first + life.events)
+        return
+    until = Path(life.until)
+    yield from itertools.takewhile(lambda _: not until.exists(), itertools.count(life.first))
 
 
 def _left(directory: Path, *, tidies: bool) -> list[str]:
