@@ -67,7 +67,7 @@ def drain(
         to: The destination's URL; env:NAME takes it from the environment.
         name: The subscription's name. Default: the one in the logs that a handler of this URL has by itself.
         type_: Deliver events of this type only, as that subscription does; give it once for each type.
-        dead: A file of JSON lines to keep what the destination refuses. Without it that is named, and gone.
+        dead: A file of JSON lines for a copy of what the destination refuses; the log directory keeps it in any case.
         timeout: Seconds after which it gives up; the exit code is then 1.
         json: Print JSON for a machine instead.
     """

@@ -62,6 +62,12 @@ class Aside:
                 slowly=False,
             )
 
+    def passed(self, piece: Piece) -> None:
+        """The destination has these, whoever delivered them: they speak for their types."""
+        if self.brake:
+            for entry in piece.entries:
+                self.brake.note(entry[0].type, dead=False)
+
     # -- suspects
 
     def suspect(self, piece: Piece, reason: str) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import anyio
 
-from eventrec._logging import described, get_logger
+from eventrec._logging import get_logger
 from eventrec.backend import in_thread
 from eventrec.delivery.adoption import SCAN_SECONDS, Adoption
 from eventrec.delivery.disk import DiskJudge
@@ -260,22 +260,13 @@ class LogDispatcher(Supervisor):
         with anyio.move_on_after(max(LAST_SECOND, self._close_timeout)):
             async with anyio.create_task_group() as tasks:
                 for worker in self.workers.values():
-                    tasks.start_soon(worker.close)
-            for name, shared in self._handlers.items():
-                await self._close_handler(name, shared)
+                    tasks.start_soon(partial(worker.close, is_last=True))
         for delivery in deliveries:
             await delivery.end()
         self._adoption.adopted.clear()
         await in_thread(self._letters.close)
         for worker in self.workers.values():
             worker.is_closed()
-
-    async def _close_handler(self, name: str, shared: SharedHandler) -> None:
-        """Where nobody has: the worker of an orphan opened it, and is gone."""
-        try:
-            await shared.view(is_orphan=False).close()
-        except Exception as exc:  # noqa: BLE001 - foreign code, at the end of its life
-            _logging.warning("handler failed to close", subscription=name, error=described(exc)[:200])
 
     # -- what operators wish
 

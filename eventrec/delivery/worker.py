@@ -243,9 +243,12 @@ class Worker:
         self._filling.start_over(rest.end)
         self._health.closes()
 
-    async def close(self) -> None:
-        """Close the handler, also where opening it failed half-way; its errors end in a log line."""
-        if self._must_close:
+    async def close(self, *, is_last: bool = False) -> None:
+        """Close the handler, also where opening it failed half-way; its errors end in a log line.
+
+        `is_last`: nobody uses the handler any more, so it is closed also where another worker has opened it.
+        """
+        if self._must_close or is_last:
             self._must_close = self._is_open = False
             self._must_resume = True
             try:
@@ -457,6 +460,7 @@ class Worker:
                 piece = passed
             progress.acknowledged = answer
             self._aside.acquit(piece)
+            self._aside.passed(piece)
             self._done(piece, delivered=len(piece))
         if answer > progress.scanned:
             progress.acknowledged = answer
@@ -470,9 +474,7 @@ class Worker:
         self._probe_passed = self._is_probing
         self._same_error.forget()
         self._filling.batching.succeeded()
-        if self._aside.brake:
-            for entry in piece.entries:
-                self._aside.brake.note(entry[0].type, dead=False)
+        self._aside.passed(piece)
         self.progress.acknowledged = piece.end
         self._done(piece, delivered=len(piece))
         self._health.delivers(self.lag)
