@@ -138,6 +138,19 @@ async def test_what_close_could_not_deliver_stays_and_the_next_run_delivers_it(t
     assert_conserved(second.status(), offered=1)
 
 
+async def test_a_handler_that_only_an_earlier_log_needed_is_closed(tmp_path: Path) -> None:
+    down = ScriptedHandler(always=raising(TransientError("down")))
+    async with EventRecorder(down, log=tmp_path, options=quickly(close_timeout=0.1)) as first:
+        first.record(Numbered(0))
+    up = ScriptedHandler()
+
+    async with EventRecorder(up, log=tmp_path, options=quickly()) as second:
+        await eventually(lambda: len(list(tmp_path.iterdir())) == 1)
+
+    assert (up.delivered, up.opened, up.closed) == ([0], 1, 1)
+    assert_conserved(second.status(), offered=0)
+
+
 async def test_a_restart_goes_on_where_the_checkpoint_says(tmp_path: Path) -> None:
     half = ScriptedHandler()
 

@@ -395,6 +395,25 @@ async def test_the_brake_holds_when_most_records_of_a_type_are_refused() -> None
     assert_conserved(recorder.status(), offered=2_000)
 
 
+async def test_the_brake_counts_what_arrived_though_it_looked_failed() -> None:
+    def refuse_every_third(batch: Batch) -> None:
+        bad = {offset: "never" for offset, n in zip(batch.offsets, numbers(batch), strict=True) if n % 3 == 0}
+        if bad:
+            raise PermanentError("never", records=bad)
+
+    handler = FencedHandler(
+        always=refuse_every_third, after_commit=[raising(TransientError("looked failed")) for _ in range(10)]
+    )
+
+    async with EventRecorder(handler, options=quickly(queue_events=100_000)) as recorder:
+        recorder.record_many(Numbered(n) for n in range(3_000))
+        assert await recorder.flush(timeout=600)
+
+    assert handler.delivered == [n for n in range(3_000) if n % 3]
+    assert recorder.status().subscriptions["FencedHandler"].dead == 1_000
+    assert_conserved(recorder.status(), offered=3_000)
+
+
 async def test_without_more_attempts_the_batch_is_dropped_and_counted() -> None:
     handler = ScriptedHandler(acts=[raising(TransientError("down"))] * 4)
     drops: list[tuple[str, int]] = []
