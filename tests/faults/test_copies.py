@@ -57,7 +57,7 @@ class Destination:
                 process.kill()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.handlers)])
+@pytest.fixture(params=["sqlite", "jsonl", pytest.param("postgres", marks=pytest.mark.handlers)])
 def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Destination]:
     if request.param == "sqlite":
         path = tmp_path / "events.db"
@@ -70,6 +70,19 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Dest
             return []
 
         with Destination(f"sqlite:///{path}", in_sqlite) as destination:
+            yield destination
+        return
+    if request.param == "jsonl":
+
+        def in_jsonl() -> list[int]:
+            found = []
+            for sidecar in (tmp_path / "lines").glob("*/*/next"):
+                stands = json.loads(sidecar.read_bytes())
+                content = (sidecar.parent / stands["file"]).read_bytes() if stands["file"] is not None else b""
+                found += [json.loads(line)["payload"]["number"] for line in content[: stands["length"]].splitlines()]
+            return found
+
+        with Destination(f"jsonl:///{tmp_path / 'lines'}", in_jsonl) as destination:
             yield destination
         return
     if not PostgresServer.is_installed():
