@@ -13,7 +13,6 @@ import itertools
 import mmap
 import os
 import select
-import shutil
 import signal
 import sys
 import time
@@ -31,7 +30,7 @@ import msgspec
 import trio  # noqa: F401 - before the fork
 
 from eventrec import Backoff, ColumnSchema, ColumnType, Event, EventRecorder, EventRecorderOptions, Row
-from eventrec.delivery import log_dispatcher
+from eventrec.delivery import adoption
 from eventrec.delivery.checkpoint import CheckpointFiles
 from eventrec.delivery.letter_log import DEAD, LetterLog
 from eventrec.delivery.log_source import LogSource
@@ -245,27 +244,24 @@ def _name_steps_of_letters(steps: Steps) -> None:
 
 
 def _name_steps_of_deleting(steps: Steps) -> None:
-    remove = shutil.rmtree
+    delete = runs._delete
 
-    def removed(path: Any, **options: Any) -> None:
-        files = sorted(Path(path).iterdir()) if Path(path).name.startswith("gone-") else []
+    def deleted(path: Path) -> None:
+        files = [file for file in sorted(path.iterdir()) if file.is_file() and file.name != runs.LOCK]
         for file in files[: (len(files) + 1) // 2]:
-            if file.is_file():
-                file.unlink()
-        if files:
-            steps.passed("half deleted")
-        remove(path, **options)
-        if files:
-            steps.passed("deleted")
+            file.unlink()
+        steps.passed("half deleted")
+        delete(path)
+        steps.passed("deleted")
 
-    shutil.rmtree = removed  # type: ignore[assignment]
+    runs._delete = deleted
 
 
 # -- a life -----------------------------------------------------------------------------------------------------------
 
 
 async def live(life: Life, counts: Any) -> None:
-    log_dispatcher._SCAN_SECONDS = 0.02  # type: ignore[misc]
+    adoption.SCAN_SECONDS = 0.02  # type: ignore[misc]
     if life.tidies:
         runs._LEFTOVER_SECONDS = 0  # type: ignore[misc]
     options = OPTIONS.model_copy(update={"batch_rows": life.batch_rows})

@@ -152,7 +152,7 @@ class Drains:
         for process in self._processes:
             _, error = process.communicate(timeout=50)
             said += error.decode()
-            assert process.returncode == 0, said
+            assert process.returncode in (0, 1), said  # 1: all is settled, and some was refused
         return said
 
 
