@@ -42,6 +42,7 @@ _TAKES_PER_WRITE: Final = 8
 _RETRY_SECONDS: Final = 1.0
 _CLOSING_TRIES: Final = 3
 _EXIT_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 1.0
 
 Sync = Literal["interval", "never", "take"]
 
@@ -127,6 +128,7 @@ class Writer:
         self._is_closing = False
         self._sync_wanted = 0
         self._held: str | None = None
+        self._look_at = 0.0
         self._hand: deque[tuple[bytes, int, int]] = deque()
         """Contents not yet appended, with their records and the bytes these count."""
         self._tickets: dict[int, Ticket] = {}
@@ -298,6 +300,7 @@ class Writer:
             return False
         before = self.log.written
         try:
+            self._look_for_directory()
             self._append_hand()
             offered = [ticket for ticket in list(self._tickets.values()) if ticket.is_offered]
             for _ in range(_TAKES_PER_WRITE):
@@ -318,6 +321,24 @@ class Writer:
             self._sync_signal.set()
             self.on_change()
         return True
+
+    def _look_for_directory(self) -> None:
+        """Once a second: somebody may have deleted it, or put another one in its place."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_SECONDS
+        run, log = self.run, self.log
+        if run is None or log is None or run.storage.is_in_place():
+            return
+        _logging.error("log directory gone", log=str(run.path), lost_below=log.synced)
+        try:
+            with self.making:
+                run.make_again()
+        except (OSError, LogError) as exc:
+            raise LogWriteError(f"make the log again: {exc}") from exc
+        log.move_to(run.storage)
+        self.on_change()
 
     def _take(self) -> bool:
         self.moves += 1

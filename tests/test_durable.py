@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -486,10 +487,10 @@ async def test_a_forked_child_writes_a_log_of_its_own_which_the_parent_delivers(
             status = recorder.status()
             os._exit(0 if taken and status.is_balanced and status.offered == status.appended == 1 else 1)
         _, code = await anyio.to_thread.run_sync(os.waitpid, child, 0)
+        assert os.waitstatus_to_exitcode(code) == 0
         recorder.record(Numbered(2))
         await eventually(lambda: len(handler.delivered) == 3)
 
-    assert os.waitstatus_to_exitcode(code) == 0
     assert sorted(handler.delivered) == [0, 1, 2]
     assert_conserved(recorder.status(), offered=2)
     assert list(tmp_path.iterdir()) == []
@@ -541,3 +542,66 @@ def test_asyncio_is_closed_over_our_heads_and_the_log_has_it_all(tmp_path: Path)
     loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
     loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
+
+
+async def test_a_log_directory_that_is_deleted_is_made_again_and_what_was_not_synced_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = ScriptedHandler(always=raising(TransientError("down")))
+    options = quickly(sync="never", write_interval=0.001)
+
+    async with EventRecorder(handler, log=tmp_path / "log", options=options) as recorder:
+        recorder.record_many(Numbered(n) for n in range(1_000))
+        await eventually(lambda: recorder.status().appended == 1_000)
+        await anyio.to_thread.run_sync((tmp_path / "log").rename, tmp_path / "gone")
+        await anyio.to_thread.run_sync(shutil.rmtree, tmp_path / "gone")
+        await anyio.sleep(1.1)
+        recorder.record_many(Numbered(n) for n in range(1_000, 1_010))
+        await recorder.record_durable(Numbered(1_010))
+        assert await stored_now(tmp_path / "log") == list(range(1_011))
+        handler.always = lambda _: None
+        assert await recorder.flush(timeout=10)
+
+    assert handler.delivered == list(range(1_011))
+    assert [record.args[0] for record in caplog.records if isinstance(record.args, tuple)].count(
+        "log directory gone"
+    ) == 1
+    assert list((tmp_path / "log").iterdir()) == []
+    assert_conserved(recorder.status(), offered=1_011)
+
+
+async def test_what_was_synced_in_a_directory_that_is_deleted_is_counted_as_lost(tmp_path: Path) -> None:
+    handler = ScriptedHandler(always=raising(TransientError("down")))
+
+    async with EventRecorder(handler, log=tmp_path / "log", options=quickly(batch_rows=10)) as recorder:
+        recorder.record_many(Numbered(n) for n in range(1_000))
+        await recorder.record_durable(Numbered(1_000))
+        await anyio.to_thread.run_sync((tmp_path / "log").rename, tmp_path / "gone")
+        await anyio.to_thread.run_sync(shutil.rmtree, tmp_path / "gone")
+        await anyio.sleep(1.1)
+        await recorder.record_durable(Numbered(1_001))
+        handler.always = lambda _: None
+        assert await recorder.flush(timeout=10)
+        status = recorder.status().subscriptions["ScriptedHandler"]
+
+    assert handler.delivered[-1] == 1_001
+    assert len(handler.delivered) + status.dropped.get("corrupt", 0) == 1_002
+    assert_conserved(recorder.status(), offered=1_002)
+
+
+async def test_a_directory_that_was_moved_away_is_delivered_once_all_the_same(tmp_path: Path) -> None:
+    handler = FencedHandler()
+
+    async with EventRecorder(handler, log=tmp_path / "log", options=quickly()) as recorder:
+        recorder.record_many(Numbered(n) for n in range(100))
+        assert await recorder.flush(timeout=10)
+        await anyio.to_thread.run_sync((tmp_path / "log").rename, tmp_path / "moved")
+        await anyio.sleep(1.1)
+        await recorder.record_durable(Numbered(100))
+        assert await recorder.flush(timeout=10)
+    async with EventRecorder(handler, log=tmp_path / "moved", options=quickly()) as other:
+        await eventually(lambda: not other.status().adopted and len(handler.resumed) >= 2)
+
+    assert handler.delivered == list(range(101))
+    assert_conserved(recorder.status(), offered=101)
+    assert_conserved(other.status(), offered=0)

@@ -47,7 +47,7 @@ class Adoption:
     """Adopts orphans in `directory`, and has `deliver(run, opened)` make what delivers one.
 
     `is_failing(name)` tells of a subscription whether its destination is down. `locking` is held while locks are taken:
-    who forks waits for it, so that the child knows which ones it inherits.
+    who forks waits for it, so that the child knows which ones it inherits. `own_id()` is the log that is written here.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Adoption:
         letters: LetterLog,
         is_failing: Callable[[str], bool],
         locking: AbstractContextManager[object],
+        own_id: Callable[[], UUID],
     ) -> None:
         self.adopted: dict[UUID, LogDelivery] = {}
         self.unreadable: set[UUID] = set()
@@ -71,6 +72,7 @@ class Adoption:
         self._letters = letters
         self._is_failing = is_failing
         self._locking = locking
+        self._own_id = own_id
         self._locked: list[Run] = []
         """Orphans whose lock is ours, and that are not delivered yet."""
         self._left: set[UUID] = set()
@@ -124,7 +126,15 @@ class Adoption:
 
     def _candidates(self) -> list[UUID]:
         """Orphans to adopt next, the oldest first; then those parked for a destination that is back."""
-        known = {*self.adopted, *self._left, *self._held, *self._parked, *self.unreadable, *self.untrusted}
+        known = {
+            self._own_id(),
+            *self.adopted,
+            *self._left,
+            *self._held,
+            *self._parked,
+            *self.unreadable,
+            *self.untrusted,
+        }
         fresh = [id_ for id_ in self._orphans if id_ not in known]
         parked = {id_: names for id_, names in self._parked.items() if id_ not in self._held}
         back = [id_ for id_, names in parked.items() if any(not self._is_failing(name) for name in names)]
@@ -233,7 +243,7 @@ class Adoption:
 
     def oldest(self) -> list[UUID]:
         """All orphans, adopted or not: those that nobody can read, then the oldest first."""
-        known = {*self._orphans, *self.adopted} - self.untrusted
+        known = {*self._orphans, *self.adopted} - self.untrusted - {self._own_id()}
         return sorted(known, key=lambda id_: (id_ not in self.unreadable, id_))
 
     def take_up_again(self) -> None:

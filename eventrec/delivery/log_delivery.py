@@ -90,6 +90,7 @@ class LogDelivery:
         self._sync_interval = sync_interval
         self._retain = retain
         self._saved: dict[str, Checkpoint] = {}
+        self._makings = run.makings
         self._unsynced: set[str] = set()
         self._synced_at = -math.inf
         self._saving = anyio.Lock()
@@ -208,6 +209,10 @@ class LogDelivery:
     async def save(self, *, sync: bool, must_delete: bool = False) -> None:
         """Save every checkpoint that changed; with `sync` durably, and then delete what all are past."""
         async with self._saving:
+            if self.run_of.makings != self._makings:
+                # Somebody deleted the directory, and the writer made it anew.
+                self._makings = self.run_of.makings
+                self._saved.clear()
             now = {name: worker.checkpoint() for name, worker in self.workers.items()}
             changed = {name: each for name, each in now.items() if each != self._saved.get(name)}
             if not changed and not (sync and self._unsynced) and not must_delete:

@@ -72,6 +72,7 @@ class LogDispatcher(Supervisor):
             letters=letters,
             is_failing=self._is_failing,
             locking=writer.making,
+            own_id=writer.run_id,
         )
         self._judge = DiskJudge(
             writer.directory,

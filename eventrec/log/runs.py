@@ -53,6 +53,8 @@ class Run:
         self.id = id_
         self.path = path
         self.storage = storage
+        self.makings = 1
+        """How often its directory was made."""
         self._lock: Lock | None = lock
 
     def __repr__(self) -> str:
@@ -82,12 +84,33 @@ class Run:
             raise
         return cls(id_, path, storage, lock)
 
+    def make_again(self) -> None:
+        """Its directory is gone from under us: make another one of the same name, locked, and empty.
+
+        Raises:
+            OSError: It cannot be made.
+            LogLockedError: Locks do not work in that file system.
+        """
+        other = Run.create(self.path.parent, self.id)
+        old_lock, old_storage = self._lock, self.storage
+        self.storage, self._lock = other.storage, other.give_lock()
+        self.makings += 1
+        if old_lock is not None:
+            with contextlib.suppress(OSError):
+                old_lock.release()
+        old_storage.close()
+
     @classmethod
     def adopt(cls, directory: Path, id_: UUID) -> Run | None:
         """Lock the run `<directory>/<id>`; None where somebody has, or it is gone."""
         path = directory / str(id_)
         locked = _lock(path)
         return None if locked is None else cls(id_, path, *locked)
+
+    def give_lock(self) -> Lock | None:
+        """The lock, for another one to hold."""
+        lock, self._lock = self._lock, None
+        return lock
 
     def release(self) -> None:
         """Let go of it, as an orphan. Idempotent."""

@@ -122,6 +122,9 @@ _fcntl = _optional("fcntl")
 _msvcrt = _optional("msvcrt")
 
 
+_BY_DESCRIPTOR = {os.open, os.stat, os.unlink, os.rename} <= os.supports_dir_fd
+
+
 class DiskStorage:
     """A directory of the file system. Where the system allows, it is held by descriptor: renaming it does not matter.
 
@@ -133,8 +136,8 @@ class DiskStorage:
         self.directory = Path(directory)
         if create:
             self.directory.mkdir(parents=True, exist_ok=True)
-        by_descriptor = {os.open, os.stat, os.unlink, os.rename} <= os.supports_dir_fd
-        self._dir = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY) if by_descriptor else None
+        self._dir = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY) if _BY_DESCRIPTOR else None
+        self._is_of = self.directory.stat() if self._dir is None else os.fstat(self._dir)
 
     def __repr__(self) -> str:
         return f"<DiskStorage {str(self.directory)!r}>"
@@ -178,6 +181,15 @@ class DiskStorage:
         """See `Storage`. Where a directory cannot be opened (Windows) the file system is trusted."""
         if self._dir is not None:
             _sync(self._dir, directory=True)
+
+    def is_in_place(self) -> bool:
+        """Whether the directory is still found under its name; True where nobody can tell."""
+        try:
+            return os.path.samestat(self._is_of, self.directory.stat())
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
 
     def lock(self, name: str, *, shared: bool = False) -> "DiskLock":
         """See `Storage`. The lock is `flock`'s: it goes with the process, and children share it."""

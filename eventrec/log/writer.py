@@ -312,6 +312,31 @@ class LogWriter:
         self.failed_syncs += 1
         _logger.warning("sync recovered", segment=segment_name(head.first), commits=len(commits))
 
+    def move_to(self, storage: Storage) -> None:
+        """Go on in `storage`, an empty directory, because the one before is gone; what was synced there is lost.
+
+        On return all that was written and not synced is synced here. Offsets go on; readers made before find nothing.
+
+        Raises:
+            LogWriteError: The disk refused. The log is where it was; call again to try again.
+        """
+        with self._writing, self._syncing:
+            self._check_open()
+            commits = [commit for commit, _ in self._kept]
+            with translated("write again what a directory that is gone had"):
+                create_segment(storage, self._synced, commits, is_ours=True)
+                storage, self._storage = self._storage, storage
+                try:
+                    head = self._head_at(self._synced, HEADER_SIZE + sum(map(len, commits)))
+                except BaseException:
+                    self._storage = storage
+                    raise
+            self._generation += 1
+            self._replace_head(head)
+            self._settle(self._extent)
+            self._synced_position = head.position
+            self._failure = None
+
     def _replace_head(self, head: Head) -> None:
         old, self._head = self._head, head
         self._extent = Extent(head.first, head.position, self.written, self._generation)

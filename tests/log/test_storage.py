@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def any_storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
     if request.param == "path":
         # What a system without directory descriptors gives.
-        monkeypatch.setattr(os, "supports_dir_fd", set())
+        monkeypatch.setattr("eventrec.log.storage._BY_DESCRIPTOR", False)
         for name in ("pread", "pwrite"):
             monkeypatch.setattr(storage_module, f"_{name}", getattr(storage_module, f"_seek_{name[1:]}"))
     made: Storage
