@@ -27,6 +27,8 @@ class Aside:
 
     def __init__(self, subscription: Subscription, source: Source, letters: DeadLetters) -> None:
         self.brake = Brake()
+        self._judged: list[tuple[int, str, bool]] = []
+        """Offset, type, and whether it died: what the brake has not heard yet."""
         self._suspects: list[tuple[int, Entry, str]] = []
         self._subscription = subscription
         self._source = source
@@ -48,25 +50,25 @@ class Aside:
         """
         await self._write(dead)
         piece.settle(dead=list(dead))
-
-    def pull_brake(self, kinds: list[str]) -> None:
-        """Records of these types died.
-
-        Raises:
-            HoldError: Too many of one type did.
-        """
-        pulled = [kind for kind in kinds if self.brake.note(kind, dead=True)]
-        if pulled:
-            raise HoldError(
-                f"over half of the last {Brake.WINDOW:,} records of type {pulled[0]!r} were refused for good",
-                slowly=False,
-            )
+        self._judged += [(offset, entry[0].type, True) for offset, (entry, _) in dead.items()]
 
     def passed(self, piece: Piece) -> None:
         """The destination has these, whoever delivered them: they speak for their types."""
-        if self.brake:
-            for entry in piece.entries:
-                self.brake.note(entry[0].type, dead=False)
+        if self.brake or self._judged:
+            self._judged += [
+                (offset, entry[0].type, False) for offset, entry in zip(piece.offsets, piece.entries, strict=True)
+            ]
+
+    def verdict(self) -> HoldError | None:
+        """Once what was judged is settled: what the brake says of it, in the order of the log."""
+        judged, self._judged = sorted(self._judged), []
+        pulled = [kind for _, kind, is_dead in judged if self.brake.note(kind, dead=is_dead)]
+        if not pulled:
+            return None
+        return HoldError(
+            f"over half of the last {Brake.WINDOW:,} records of type {pulled[0]!r} were refused for good",
+            slowly=False,
+        )
 
     # -- suspects
 
@@ -80,6 +82,7 @@ class Aside:
         if self._suspects:
             await self._write({offset: (entry, reason) for offset, entry, reason in self._suspects})
             piece.dead.extend(offset for offset, _, _ in self._suspects)
+            self._judged += [(offset, entry[0].type, True) for offset, entry, _ in self._suspects]
             self._suspects.clear()
 
     def acquit(self, piece: Piece) -> None:

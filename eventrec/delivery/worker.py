@@ -331,6 +331,9 @@ class Worker:
             self._give_up(piece)
         except HoldError as hold:
             await self._hold(hold)
+            return
+        if not any(piece is each for each in self._hand) and (pulled := self._aside.verdict()) is not None:
+            await self._hold(pulled)
 
     async def _attempt(self, piece: Piece) -> None:
         if self._skips and (skipped := piece.open_among(dict.fromkeys(self._skips, "skipped by an operator"))):
@@ -593,7 +596,6 @@ class Worker:
         await self._aside.bury(piece, dead)
         if not piece.entries:
             self._done(piece, delivered=0)
-        self._aside.pull_brake([entry[0].type for entry, _ in dead.values()])
 
     def _part(self, piece: Piece) -> None:
         left, right = piece.halves()
