@@ -70,7 +70,7 @@ class Log(LogWriter):
         is_ours: IsOurs | None = None,
         at_least: int = 0,
     ) -> Self:
-        """Go on with the log that is there, or begin one at record 0. Reads the last segment only.
+        """Go on with the log that is there, or begin one at record 0. Reads the last segment only, and syncs it anew.
 
         A torn tail is cut; damage is passed over, kept in a side file and listed in `recovered`. On return all that
         the log holds is synced. Offsets of commits that were cut are given out again, unless `at_least` says from

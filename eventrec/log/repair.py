@@ -10,7 +10,6 @@ from eventrec.log.resync import IsOurs
 from eventrec.log.segment import (
     HEADER_SIZE,
     Segment,
-    delete_segment,
     index_name,
     list_leftovers,
     list_segments,
@@ -35,6 +34,8 @@ class Recovered(NamedTuple):
         epoch: The greatest epoch seen in the last segment.
         gaps: What was passed over in the last segment.
         cut: Bytes of a torn tail that were cut off.
+        empty: Segments without content, to be deleted once the head is there: till then their names alone may say how
+            far offsets were given out.
     """
 
     head: int | None
@@ -43,13 +44,14 @@ class Recovered(NamedTuple):
     epoch: int
     gaps: tuple[Gap, ...]
     cut: int
+    empty: tuple[int, ...] = ()
 
 
 def recover(storage: Storage, *, strict: bool, is_ours: IsOurs | None, at_least: int) -> Recovered:
     """Make the directory fit for append; reads the last segment only. On return what it holds is synced.
 
-    Half-made segments, and segments without a byte of content, are deleted; a torn tail is cut, after what may have
-    been a commit of it was kept in a side file. A segment that cannot take more (old version, compressed, damaged,
+    Half-made segments are deleted; a torn tail is cut, after what may have been a commit of it was kept in a side
+    file. A segment that cannot take more (old version, compressed, damaged,
     or what it ends with cannot be kept) is left as it is, to be followed by a new one.
 
     Raises:
@@ -67,10 +69,12 @@ def recover(storage: Storage, *, strict: bool, is_ours: IsOurs | None, at_least:
     for name in list_leftovers(storage):
         storage.delete(name)
     for first in empty:
-        delete_segment(storage, first)
+        with contextlib.suppress(FileNotFoundError):
+            storage.delete(index_name(first))
     storage.sync_directory()
     # An empty segment proves by its name that all offsets below were given out, even if their records are lost.
-    end = max(found.end, at_least, *empty) if empty else max(found.end, at_least)
+    end = max(found.end, at_least, *empty)
+    found = found._replace(empty=tuple(empty))
     return found if end == found.end else found._replace(head=None, end=end)
 
 
@@ -129,11 +133,19 @@ def _recover_segment(storage: Storage, first: int, *, strict: bool, is_ours: IsO
 
 
 def _sync(storage: Storage, first: int, size: int | None) -> None:
-    """Cut the segment to `size`, and sync it: what a writer that died left in the page cache is relied on from now."""
+    """Cut the segment to `size`, and have it on the disk: what a writer that died left is relied on from now.
+
+    Every byte is written again, in its place. After a sync that failed, be it that writer's, the kernel's own or ours
+    when this was tried before, ext4 and xfs keep the bytes in the page cache and take them for written (Rebello et
+    al., USENIX ATC 2020): a sync of what nobody writes again succeeds, and the disk is without them.
+    """
     file = storage.open(segment_name(first), "write")
     try:
         if size is not None:
             file.truncate(size)
+        position = 0
+        while piece := file.read(position, _CHUNK):
+            position = write_all(file, piece, position)
         file.sync()
     finally:
         file.close()

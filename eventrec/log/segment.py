@@ -209,6 +209,18 @@ def load_index(storage: Storage, first: int) -> OffsetIndex:
         return OffsetIndex()
 
 
+def delete_segments(storage: Storage, firsts: Sequence[int]) -> None:
+    """Unlink segments and their indexes, in this order. On return they are gone for good.
+
+    Raises:
+        OSError: The disk refused; some may be gone.
+    """
+    for first in firsts:
+        delete_segment(storage, first)
+    if firsts:
+        storage.sync_directory()
+
+
 def delete_segment(storage: Storage, first: int) -> None:
     """Unlink a segment and its index. Durable after `sync_directory`.
 

@@ -8,6 +8,7 @@ from eventrec.log.repair import seek
 from eventrec.log.segment import (
     Segment,
     delete_segment,
+    delete_segments,
     list_segments,
     load_index,
     replace_file,
@@ -25,10 +26,7 @@ def delete_below(storage: Storage, offset: int, *, head: int) -> int:
     On return their names are gone for good: only then may the caller rely on their being gone.
     """
     below = _sealed_below(storage, offset, head)
-    for first in below:
-        delete_segment(storage, first)
-    if below:
-        storage.sync_directory()
+    delete_segments(storage, below)
     return len(below)
 
 

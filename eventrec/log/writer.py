@@ -13,7 +13,7 @@ from eventrec.log.head import Head
 from eventrec.log.index import INDEX_INTERVAL
 from eventrec.log.reader import Extent
 from eventrec.log.repair import Recovered
-from eventrec.log.segment import HEADER_SIZE, create_segment, segment_name
+from eventrec.log.segment import HEADER_SIZE, create_segment, delete_segments, segment_name
 from eventrec.log.storage import Storage
 from eventrec.native import RLock
 
@@ -66,6 +66,7 @@ class LogWriter:
             # If there is a file of that name, it was found to hold no commit.
             create_segment(self._storage, first, is_ours=True)
             position = HEADER_SIZE
+        delete_segments(self._storage, [other for other in found.empty if other != first])
         self.recovered = found
         self._head = self._head_at(first, position)
         self._epoch = found.epoch
