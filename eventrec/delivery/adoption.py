@@ -120,6 +120,7 @@ class Adoption:
         """In a thread."""
         sweep(self._directory)
         sweep_wishes(self._directory)
+        self._letters.learn()
         return list_runs(self._directory)
 
     # -- which

@@ -35,7 +35,7 @@ from eventrec.delivery.checkpoint import CheckpointFiles
 from eventrec.delivery.letter_log import DEAD, LetterLog
 from eventrec.delivery.log_source import LogSource
 from eventrec.event import ReceivedEvent
-from eventrec.log import runs, tending
+from eventrec.log import runs, segment
 from eventrec.log.log import Log
 from eventrec_handlers import jsonl, postgres, sqlite
 from eventrec_handlers.jsonl import JsonlHandler
@@ -198,7 +198,7 @@ def name_steps(steps: Steps) -> None:
 
     steps.around(Path, "replace", "before the checkpoint is replaced", "checkpoint replaced", when=is_checkpoint)
     steps.around(CheckpointFiles, "sync_names", "before the checkpoint's name is synced", "checkpoint synced")
-    steps.around(tending, "delete_segment", "", "segment unlinked")
+    steps.around(segment, "delete_segment", "", "segment unlinked")
     steps.around(Path, "rename", "", "renamed to gone", when=is_retired)
     steps.around(Path, "rename", "before the log has its name", "", when=lambda _, target: not is_retired(_, target))
     _name_steps_of_deleting(steps)
