@@ -59,6 +59,11 @@ class Head:
         if len(self._due) >= _ENTRIES_PER_WRITE:
             self._write_index()
 
+    def restore(self, commits: Sequence[bytes], position: int) -> None:
+        """Have the page cache hold `commits` again, if that can be done: after a failed sync it may drop them."""
+        with contextlib.suppress(OSError):
+            write_all(self._file, b"".join(commits), position)
+
     def cut(self, position: int) -> None:
         """Cut the file, if that can be done."""
         with contextlib.suppress(OSError):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from eventrec.errors import CorruptCommitError, Damage, LogWriteError
 from eventrec.log.commit import MAX_OFFSET, VERSION, Commit, header_size, read_commit, read_header
-from eventrec.log.index import INDEX_INTERVAL, Entry, IndexPlan, OffsetIndex, encode_entries
+from eventrec.log.index import ENTRY_SIZE, INDEX_INTERVAL, Entry, IndexPlan, OffsetIndex, encode_entries
 from eventrec.log.resync import IsOurs
 from eventrec.log.segment import (
     HEADER_SIZE,
@@ -127,6 +127,8 @@ def _recover_segment(storage: Storage, first: int, *, strict: bool, is_ours: IsO
         _sync(storage, first, walk.position if rest else None)
         if entry.position == HEADER_SIZE:
             rebuild_index(storage, first)
+        else:
+            _cut_index(storage, first, walk.position)
         return Recovered(first, walk.position, walk.offset, epoch, tuple(gaps), rest)
     finally:
         segment.close()
@@ -194,6 +196,18 @@ def rebuild_index(storage: Storage, first: int, interval: int = INDEX_INTERVAL) 
     except OSError:
         return False
     return True
+
+
+def _cut_index(storage: Storage, first: int, position: int) -> None:
+    """Cut off the entries from `position` on, where other commits will stand, if that can be done."""
+    size = ENTRY_SIZE * sum(entry.position < position for entry in load_index(storage, first))
+    with contextlib.suppress(OSError):
+        file = storage.open(index_name(first), "write")
+        try:
+            if file.size() > size:
+                file.truncate(size)
+        finally:
+            file.close()
 
 
 def keep_gap(storage: Storage, segment: Segment, gap: Gap) -> bool:

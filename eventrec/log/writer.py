@@ -301,6 +301,8 @@ class LogWriter:
     def _move_kept(self) -> None:
         """The answer to a failed sync. On return all that was written is synced, in a new segment."""
         commits = [commit for commit, _ in self._kept]
+        # Should the new segment fail, these are still all that a kill leaves of what was written.
+        self._head.restore(commits, self._synced_position)
         with translated("write again what could not be synced"):
             create_segment(self._storage, self._synced, commits, is_ours=True)
             head = self._head_at(self._synced, HEADER_SIZE + sum(map(len, commits)))

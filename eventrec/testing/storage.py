@@ -4,8 +4,14 @@ The power cut is the one of the ALICE paper (Pillai et al., OSDI 2014): of what 
 reached the disk, in any order: single sectors of a write, the new length without the bytes, a rename before the
 content of the file renamed, a deletion before an earlier one. What was synced is there, a name only after
 `sync_directory`.
+
+The failed sync is that of ext4 and xfs (Rebello et al., USENIX ATC 2020): some of the bytes reached the disk, all of
+them stay in the page cache and count as written, so that later syncs pass over them. A kill alone loses none of them;
+memory pressure or a power cut does, unless somebody writes them again. A directory whose sync failed is as unsynced
+as before: there the journal has ended, and nothing succeeds until the file system is mounted anew.
 """
 
+import copy
 import errno
 import os
 import random
@@ -180,7 +186,7 @@ class FaultyStorage(MemoryStorage):
         most_per_write: Bytes a single write takes at most. None: no bound.
 
     Attributes:
-        wreck: What `cut_power_in` left.
+        wreck: What `cut_power_in` or `kill_in` left.
         calls: (operation, name) in order, operation one of open, create, delete, replace, list, size, read, write,
             truncate, sync, sync_directory.
         bytes_read: In all.
@@ -194,7 +200,7 @@ class FaultyStorage(MemoryStorage):
         self.bytes_read = 0
         self.wreck: FaultyStorage | None = None
         self._cut_in = -1
-        self._keep = 0.5
+        self._keep: float | None = None
         self._random = random.Random(seed)  # noqa: S311  chosen by the seed, so that it can be repeated
         self._faults: list[_Fault] = []
         self._disk_names: dict[str, _Node] = {}
@@ -222,11 +228,18 @@ class FaultyStorage(MemoryStorage):
         self._cut_in = calls
         self._keep = keep
 
+    def kill_in(self, calls: int) -> None:
+        """Before the call after the next `calls` ones, leave in `wreck` what a kill then would; and go on."""
+        self.wreck = None
+        self._cut_in = calls
+        self._keep = None
+
     def evict(self) -> None:
-        """Drop what the page cache thinks is clean: files without unsynced bytes are read from the disk again."""
+        """Drop what the page cache thinks is clean: it is read from the disk again."""
         for node in self._names.values():
-            if not node.unsynced:
-                node.seen[:] = node.disk
+            node.seen[:] = node.disk
+            for position, piece in node.unsynced:
+                _apply(node.seen, position, piece)
 
     def crash(self, *, keep: float = 0.5) -> "FaultyStorage":
         """What is on the disk after a power cut now. Each unsynced thing is there with probability `keep`."""
@@ -238,6 +251,16 @@ class FaultyStorage(MemoryStorage):
         contents = {id(node): self._torn(node, keep) for node in names.values()}
         for name, node in names.items():
             after.put(name, contents[id(node)])
+        return after
+
+    def kill(self) -> "FaultyStorage":
+        """What a process that is killed now leaves to the next: the page cache, a disk as bad as it was, no lock."""
+        after = FaultyStorage(
+            self._random.randrange(1 << 30), capacity=self.capacity, most_per_write=self.most_per_write
+        )
+        after._names, after._disk_names, after._unsynced_names, after._faults = copy.deepcopy(
+            (self._names, self._disk_names, self._unsynced_names, self._faults)
+        )
         return after
 
     def put(self, name: str, content: bytes) -> None:
@@ -284,7 +307,7 @@ class FaultyStorage(MemoryStorage):
 
     def _call(self, operation: str, name: str) -> None:
         if self._cut_in == 0:
-            self.wreck = self.crash(keep=self._keep)
+            self.wreck = self.kill() if self._keep is None else self.crash(keep=self._keep)
         self._cut_in -= 1
         self.calls.append((operation, name))
         for fault in self._faults:

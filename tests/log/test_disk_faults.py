@@ -275,9 +275,9 @@ def test_the_new_segment_appears_only_when_it_is_whole_and_durable() -> None:
         call for call in storage.calls[at:] if call[0] in {"write", "sync", "replace", "sync_directory", "truncate"}
     ]
     operations = [operation for operation, _ in calls]
-    assert operations == ["sync", "write", "sync", "replace", "sync_directory", "truncate"]
+    assert operations == ["sync", "write", "write", "sync", "replace", "sync_directory", "truncate"]
     assert calls[-1][1] == segment_name(0)
-    assert calls[3][1] == segment_name(1)
+    assert calls[4][1] == segment_name(1)
 
 
 @pytest.mark.parametrize("operation", ["create", "write", "sync", "replace", "sync_directory", "open"])
@@ -305,6 +305,23 @@ def test_a_failed_sync_that_cannot_be_mended_yet_shows_readers_only_what_is_sync
     assert (reader.gaps, log.synced) == (0, 2)
     assert log.sync() == 3
     assert _contents(storage.crash(keep=0)) == [b"a", b"b", b"c"]
+
+
+def test_memory_pressure_and_a_kill_after_a_failed_sync_that_cannot_be_mended_lose_nothing_written() -> None:
+    for seed in range(20):
+        storage = FaultyStorage(seed)
+        log = Log.create(storage)
+        _fill(log, b"a")
+        storage.fail("sync")
+        storage.fail("create")
+        with pytest.raises(LogWriteError):
+            log.sync()
+
+        storage.evict()
+        left = storage.kill()
+
+        assert Log.open(left).taken == log.written == 1
+        assert _contents(left) == [b"a"]
 
 
 def test_a_reader_that_was_ahead_of_a_failed_sync_goes_on_where_it_was() -> None:

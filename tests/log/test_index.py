@@ -159,7 +159,7 @@ def test_an_index_of_an_earlier_life_is_cut_to_what_can_be_right(storage: Faulty
     storage.put(index_name(0), encode_entries([Entry(1, 37), Entry(2, 64), Entry(30, 5000)]))
     for fault in (True, False):
         if fault:
-            storage.fail("truncate", name="stdb.ofs")
+            storage.fail("truncate", name="stdb.ofs", times=2)
         with Log.open(storage, LogOptions(index_interval=1)) as log:
             log.append([b"x"])
 

@@ -331,6 +331,43 @@ def test_after_a_failed_sync_later_ones_say_nothing_about_the_bytes() -> None:
     assert file.read(0, 1) != b"x"
 
 
+def test_a_kill_leaves_the_page_cache_the_bad_disk_and_no_lock() -> None:
+    storage = FaultyStorage()
+    file = storage.open("f", "create")
+    file.write(b"a", 0)
+    storage.lock("l")
+    storage.fail("sync")
+    storage.kill_in(1)
+
+    storage.size("f")
+    file.write(b"b", 1)
+    left = storage.wreck
+
+    assert left is not None
+    assert left.read("f") == b"a"
+    left.lock("l")
+    with pytest.raises(OSError, match="Input/output"):
+        left.open("f", "write").sync()
+    assert left.crash(keep=0).list() == []
+
+
+def test_a_file_whose_sync_failed_is_on_the_disk_once_it_is_written_again() -> None:
+    for seed in range(20):
+        storage = FaultyStorage(seed)
+        file = storage.open("f", "create")
+        storage.sync_directory()
+        file.write(b"x", 0)
+        storage.fail("sync")
+        with pytest.raises(OSError, match="Input/output"):
+            file.sync()
+
+        file.write(b"x", 0)
+        storage.evict()
+        file.sync()
+
+        assert storage.crash(keep=0).read("f") == b"x"
+
+
 def test_a_full_disk_cuts_a_write_short_first() -> None:
     storage = FaultyStorage(capacity=5)
     file = storage.open("f", "create")

@@ -11,6 +11,7 @@ from eventrec.errors import LogClosedError, LogWriteError
 from eventrec.log.log import Log, LogOptions
 from eventrec.log.reader import LogReader
 from eventrec.log.segment import index_name, list_segments, segment_name
+from eventrec.log.verify import verify
 
 if TYPE_CHECKING:
     from eventrec.testing.storage import FaultyStorage
@@ -157,6 +158,21 @@ def test_a_cut_is_durable_on_return_and_leaves_no_hole_before(storage: FaultySto
     operations = [operation for operation, _ in storage.calls]
     assert operations.index("sync_directory") < operations.index("truncate") < operations.index("sync", 1)
     assert [c.offset for c in LogReader(storage.crash(keep=0)).commits()] == list(range(21))
+
+
+def test_the_index_of_a_segment_that_was_cut_names_nothing_that_will_stand_elsewhere(storage: FaultyStorage) -> None:
+    log = Log.create(storage, LogOptions(index_interval=100))
+    for _ in range(9):
+        log.append([bytes(60)])
+    log.sync()
+    log.write()
+
+    log.reset_to(4)
+    for size in range(30, 90, 10):
+        log.append([bytes(size)])
+    log.write()
+
+    assert list(verify(storage)) == []
 
 
 def test_a_record_that_is_deleted_cannot_be_gone_back_to(storage: FaultyStorage) -> None:
