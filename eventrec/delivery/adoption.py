@@ -209,7 +209,8 @@ class Adoption:
         del self._scopes[id_]
         with anyio.CancelScope(shield=True):
             await delivery.end()
-            if id_ not in self._parked:
+            # One that is done and could not be stamped in time is taken up again.
+            if id_ not in self._parked and not delivery.is_done:
                 self._left.add(id_)
             self.adopted.pop(id_, None)
             freed, self._freed = self._freed, anyio.Event()
