@@ -161,7 +161,8 @@ class Draining:
             await anyio.sleep(_LOOKS_EVERY)
             status = recorder.status()
             await anyio.to_thread.run_sync(self._orphans.look, status)
-            self._say_refused()
+            # Where nobody reads what we say, delivery goes on all the same.
+            await anyio.to_thread.run_sync(self._say_refused)
             held = held_state(status)
             if held is not None:
                 self._failure = CommandError(f"the destination takes no more, {held}", ExitCode.DESTINATION)

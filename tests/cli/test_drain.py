@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 import subprocess
+import sys
+import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -202,6 +205,33 @@ def test_what_the_destination_refuses_is_named_and_kept(eventrec: Command, log: 
     assert (done.returncode, told["records"], told["refused"], told["left"]) == (1, 19, 1, [])
     assert json.loads(letter)["payload"] == {"number": 13}
     assert f"{json.loads(letter)['log_id']}: record 3 is refused by the destination: it is poison" in done.stderr
+
+
+def test_delivery_does_not_wait_for_whoever_reads_what_is_said(
+    environment: dict[str, str], log: Path, tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(4_096))
+    os.set_blocking(writing, True)
+    to = f"staged:///{tmp_path}/out?poison=13&seconds=0.5"
+    command = [sys.executable, "-W", "error", "-m", "eventrec.cli", "drain", str(log), "--to", to]
+    with subprocess.Popen(command, env=environment, stderr=writing, stdout=subprocess.DEVNULL) as drain:
+        os.close(writing)
+        deadline = time.monotonic() + 20
+        delivered = 0
+        while delivered < 19 and time.monotonic() < deadline:
+            time.sleep(0.05)
+            with suppress(FileNotFoundError):
+                delivered = len((tmp_path / "out").read_bytes().splitlines())
+        with os.fdopen(reading, "rb") as said:
+            lines = said.read().lstrip(b"\0").decode()
+
+    assert delivered == 19
+    assert "record 3 is refused by the destination: it is poison" in lines
+    assert drain.returncode == 1
 
 
 def test_only_the_types_asked_for_are_delivered(main: Main, log: Path, tmp_path: Path) -> None:
