@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec.delivery.dead_letters import DeadLetter
 from eventrec.delivery.health import HoldError
-from eventrec.delivery.piece import Piece
 from eventrec.delivery.retry import Brake
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from eventrec.delivery.dead_letters import DeadLetters
+    from eventrec.delivery.piece import Piece
     from eventrec.delivery.source import Source
     from eventrec.delivery.subscription import Subscription
     from eventrec.record import Entry
@@ -29,7 +29,7 @@ class Aside:
         self.brake = Brake()
         self._judged: list[tuple[int, str, bool]] = []
         """Offset, type, and whether it died: what the brake has not heard yet."""
-        self._suspects: list[tuple[int, Entry, str]] = []
+        self._suspects: list[tuple[Piece, str]] = []
         self._subscription = subscription
         self._source = source
         self._letters = letters
@@ -74,33 +74,47 @@ class Aside:
 
     def suspect(self, piece: Piece, reason: str) -> bool:
         """The one record of `piece` failed alone, while nothing passed; True: that makes too many."""
-        self._suspects.append((piece.offsets[0], piece.entries[0], reason))
+        self._suspects.append((piece, reason))
         return len(self._suspects) >= _SUSPECTS
+
+    def suspects(self) -> dict[int, str]:
+        """Why, by offset."""
+        return {suspect.offsets[0]: reason for suspect, reason in self._suspects}
 
     async def bury_suspects(self, piece: Piece) -> None:
         """The destination judges single records, so it works, and what failed alone is at fault itself."""
-        if self._suspects:
-            await self._write({offset: (entry, reason) for offset, entry, reason in self._suspects})
-            piece.dead.extend(offset for offset, _, _ in self._suspects)
-            self._judged += [(offset, entry[0].type, True) for offset, entry, _ in self._suspects]
-            self._suspects.clear()
+        await self._bury_some(self._suspects, piece)
 
-    def acquit(self, piece: Piece) -> None:
-        """The destination has them after all: they count with `piece`."""
-        piece.delivered.extend(offset for offset, _, _ in self._suspects)
-        self._suspects.clear()
+    async def pass_below(self, answer: int, piece: Piece) -> None:
+        """The destination is at `answer`, past suspects; `piece` is what comes after them.
+
+        Where a batch of ours may have arrived, it left out every suspect but its own: rather a letter too many than a
+        record that is nowhere. Else somebody else sent them.
+        """
+        passed = [each for each in self._suspects if each[0].offsets[0] < answer]
+        sent = [each for each in passed if each[0].end == answer]
+        if not sent and not (piece.is_tried and piece.end <= answer):
+            sent = passed
+        await self._bury_some([each for each in passed if each not in sent], piece)
+        for suspect, _ in sent:
+            piece.dead += suspect.dead
+            piece.delivered += [*suspect.delivered, *suspect.offsets]
+        self._suspects = [each for each in self._suspects if each not in passed]
+
+    async def _bury_some(self, suspects: list[tuple[Piece, str]], piece: Piece) -> None:
+        """Write letters of `suspects`, which count with `piece` from then on."""
+        await self._write({suspect.offsets[0]: (suspect.entries[0], reason) for suspect, reason in suspects})
+        for suspect, _ in suspects:
+            piece.dead += [*suspect.dead, *suspect.offsets]
+            piece.delivered += suspect.delivered
+            self._judged.append((suspect.offsets[0], suspect.entries[0][0].type, True))
+        self._suspects = [each for each in self._suspects if each not in suspects]
 
     def take_back(self) -> list[Piece]:
-        """The suspects, as pieces of one record each, the first one last: nobody knows whose fault it is."""
-        pieces = [Piece(offset + 1, [offset], [entry]) for offset, entry, _ in reversed(self._suspects)]
+        """The suspects, the first one last: nobody knows whose fault it is."""
+        pieces = [suspect for suspect, _ in reversed(self._suspects)]
         self._suspects.clear()
         return pieces
-
-    def forget_suspects(self) -> int:
-        """How many there were."""
-        count = len(self._suspects)
-        self._suspects.clear()
-        return count
 
     async def _write(self, dead: Mapping[int, tuple[Entry, str]]) -> None:
         handler = type(self._subscription.handler).__name__

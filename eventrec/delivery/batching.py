@@ -31,7 +31,7 @@ class Batching:
         """
         is_full = rows >= self.rows or size >= self._settings.batch_bytes
         if not self._settings.ticks:
-            return is_full or (oldest is not None and now - oldest >= self._settings.flush_interval)
+            return is_full or (oldest is not None and now >= oldest + self._settings.flush_interval)
         ticked = now >= self._next_tick
         if ticked:
             self._next_tick += self._settings.flush_interval

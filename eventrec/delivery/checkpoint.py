@@ -50,7 +50,8 @@ class Progress:
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """A batch that may have reached the destination: it is sent again as it was, under the same token, or not at all.
 
-    `offsets` are those of its records, `dead` and `delivered` those of its range that were settled before.
+    `offsets` are those of its records, `dead` and `delivered` those of its range that were settled before. `suspects`
+    failed alone before it, each with its reason: where this batch arrives they are dead.
     """
 
     start: int
@@ -59,18 +60,21 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     offsets: list[int]
     dead: list[int] = []
     delivered: list[int] = []
+    suspects: dict[int, str] = {}
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """What a run remembers of one subscription. `destination` is the id of the database it goes to, if that has one.
 
-    `saved` is when, in seconds since the epoch.
+    `generation` is the first that no batch from `acknowledged` on has had: a piece that is read again after a restart
+    may end where a refused one did, and must not share its token. `saved` is when, in seconds since the epoch.
     """
 
     subscription: str
     progress: Progress
     destination: str | None = None
     attempt: Attempt | None = None
+    generation: int = 0
     saved: float = 0.0
     version: int = 1
 

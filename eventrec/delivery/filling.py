@@ -31,12 +31,14 @@ class Filling:
         source: Source,
         start: int,
         *,
+        generation: int,
         is_alone: Callable[[], bool],
         known_dead: Callable[[], Collection[int]],
         on_empty: Callable[[Piece], None],
         on_forfeited: Callable[[int], None],
     ) -> None:
-        self.piece = Piece(start)
+        self._generation = generation
+        self.piece = Piece(start, generation=generation)
         self.batching = Batching(subscription.settings, now=anyio.current_time())
         self._subscription = subscription
         self._settings = subscription.settings
@@ -56,11 +58,19 @@ class Filling:
 
     def start_over(self, offset: int) -> None:
         """Read on at `offset`."""
-        self.take_up(Piece(offset))
+        self.take_up(Piece(offset, generation=self._generation))
 
     def take_up(self, piece: Piece) -> None:
         """Go on with `piece`."""
         self.piece, self._oldest = piece, anyio.current_time() if piece.entries else None
+
+    def skip_to(self, offset: int) -> None:
+        """What lies below `offset` is settled; what was read beyond it is not read again."""
+        if offset >= self.end:
+            self.start_over(offset)
+            return
+        _, self.piece = self.piece.parted_at(offset)
+        self.piece.size = sum(entry[6] for entry in self.piece.entries)
 
     def start_clock(self) -> None:
         """The loop runs anew: so do the ticks."""

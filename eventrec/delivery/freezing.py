@@ -8,11 +8,13 @@ from eventrec.delivery.checkpoint import Attempt
 from eventrec.delivery.piece import Piece
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from eventrec.batch import Batch
     from eventrec.delivery.source import Source
 
 
-def frozen(piece: Piece, batch: Batch) -> Attempt:
+def frozen(piece: Piece, batch: Batch, suspects: Mapping[int, str]) -> Attempt:
     """What must be known to make `batch` of `piece` again."""
     return Attempt(
         start=batch.start,
@@ -21,21 +23,31 @@ def frozen(piece: Piece, batch: Batch) -> Attempt:
         offsets=list(piece.offsets),
         dead=list(piece.dead),
         delivered=list(piece.delivered),
+        suspects=dict(suspects),
     )
 
 
-async def thawed(attempt: Attempt, source: Source, scanned: int) -> Piece | None:
-    """The piece that `attempt` was made of, read from `scanned` on; None where not all of it can be read."""
-    wanted = set(attempt.offsets)
+async def thawed(attempt: Attempt, source: Source, scanned: int, dead: Collection[int]) -> list[Piece]:
+    """The piece that `attempt` was made of, read from `scanned` on, and then its suspects; none if one cannot be read.
+
+    What is among the `dead` was refused by a batch of which nothing arrived: it is left out.
+    """
     piece = Piece(attempt.end, dead=list(attempt.dead), delivered=list(attempt.delivered))
+    suspects: list[Piece] = []
     at = scanned
     while at < attempt.end:
         records = await source.read(at, max_records=attempt.end - at, max_bytes=1 << 62)
         if records.start != at or not records.entries:
-            return None
+            return []
         for offset, entry in enumerate(records.entries, at):
-            if offset in wanted:
+            if offset in attempt.suspects:
+                suspects.append(Piece(offset + 1, [offset], [entry], generation=attempt.generation))
+            elif offset in attempt.offsets:
                 piece.add(offset, entry)
         at = records.end
+    if (len(piece), len(suspects)) != (len(attempt.offsets), len(attempt.suspects)):
+        return []
     piece.generation, piece.is_tried = attempt.generation, True
-    return piece if len(piece) == len(wanted) else None
+    if refused := [offset for offset in piece.offsets if offset in dead]:
+        piece.settle(dead=refused)
+    return [piece, *suspects]

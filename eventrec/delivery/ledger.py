@@ -37,6 +37,8 @@ class Ledger:
     ) -> None:
         self.attempt: Attempt | None = None
         """The batch that was frozen last, as long as it is not settled."""
+        self.generation = 0
+        """See `Checkpoint`."""
         self.destination: str | None = None
         """The id of the destination that `acknowledged` is true of."""
         self._subscription = subscription
@@ -48,6 +50,7 @@ class Ledger:
         if checkpoint is not None:
             self.progress = replace(checkpoint.progress, dropped=dict(checkpoint.progress.dropped))
             self.attempt, self.destination = checkpoint.attempt, checkpoint.destination
+            self.generation = checkpoint.generation
             source.fetched(subscription.name, self.progress.scanned)
 
     def checkpoint(self) -> Checkpoint:
@@ -57,6 +60,7 @@ class Ledger:
             progress=replace(self.progress, dropped=dict(self.progress.dropped)),
             destination=self.destination,
             attempt=self.attempt,
+            generation=self.generation,
         )
 
     # -- moving on
@@ -74,9 +78,13 @@ class Ledger:
         """What lies below `end` is counted already; the destination learns of it with the next batch."""
         self._scan_to(end)
 
-    def is_elsewhere(self, answer: int) -> None:
-        """Somebody else delivered everything below `answer`, for this log and name, further than we have read."""
-        self.progress.delivered += answer - self.progress.scanned
+    def is_elsewhere(self, answer: int, *, dead: int, gone: int) -> None:
+        """Somebody else settled everything below `answer`, further than we have taken in hand, with `dead` letters.
+
+        `gone` of it were found missing, and are counted already.
+        """
+        self.progress.dead += dead
+        self.progress.delivered += answer - self.progress.scanned - dead - gone
         self._source.fetched(self._subscription.name, answer)
         self._scan_to(answer)
 
@@ -101,11 +109,17 @@ class Ledger:
         self.drop("rewound", lost)
         return await self.start_again(first) if is_kept else None
 
-    async def start_again(self, first: int) -> int:
-        """Read again from `first` on, or from the oldest record that is kept: returns which."""
+    async def start_again(self, first: int) -> int | None:
+        """Read again from `first` on, or from the oldest record that is kept: returns which.
+
+        None: nothing that was settled is kept. Then what is in hand may be nowhere else.
+        """
         progress = self.progress
-        first = min(max(first, await self._source.oldest()), progress.scanned)
-        progress.rewound += progress.scanned - first
+        first = max(first, await self._source.oldest())
+        if first >= progress.scanned:
+            return None
+        progress.rewound += progress.scanned - max(first, progress.start)
+        progress.start = min(progress.start, first)
         self._source.rewind(self._subscription.name, first)
         self.attempt = None
         self._scan_to(first)

@@ -69,14 +69,17 @@ class Worker:
     ) -> None:
         """Go on where `checkpoint` says. `handler` stands in for the subscription's own, and speaks to it.
 
-        `freeze` makes the checkpoint durable, for destinations that know a batch by its token. The workers of one
-        subscription share an `outage`. `on_rewind` is called when the destination lost what it had.
+        `freeze` makes the checkpoint durable, before a batch is sent that must be sent again as it was, if at all. The
+        workers of one subscription share an `outage`. `on_rewind` is called when the destination lost what it had.
         """
         self.subscription = subscription
         self.name = subscription.name
         self._handler = handler or subscription.handler
         self._prepares = type(subscription.handler).prepare is not EventHandler.prepare
-        self._freeze = freeze if subscription.handler.dedupes_by_token else None
+        self._freeze = freeze
+        self._freezes_all = subscription.handler.dedupes_by_token
+        self._frozen: Attempt | None = None
+        """What `freeze` made durable last."""
         self._settings = subscription.settings
         self._source = source
         self._ledger = Ledger(subscription, source, checkpoint=checkpoint, on_drop=on_drop)
@@ -90,6 +93,7 @@ class Worker:
             subscription,
             source,
             self.progress.scanned,
+            generation=self._ledger.generation,
             is_alone=lambda: not self._hand,
             known_dead=self._aside.known_dead,
             on_empty=self._empty,
@@ -194,7 +198,8 @@ class Worker:
             if self.is_held or self._must_resume:
                 self.resume(wish.start)
         elif wish.log == self._source.id or (wish.log is None and self._holds_at(wish.skip)):
-            self._skips.add(wish.skip)
+            if wish.skip >= self.progress.scanned:
+                self._skips.add(wish.skip)
             self.resume()
 
     def _holds_at(self, offset: int) -> bool:
@@ -210,8 +215,9 @@ class Worker:
         A destination that answers that it lost some of it is not told so: there is something to deliver again.
         """
         if self._handler.checkpoints is not None and self._ledger.destination is not None:
+            end = self.progress.scanned
             await self._get_ready()
-            if self.progress.scanned >= self._source.end:
+            if self.progress.scanned >= end:
                 await self._handler.checkpoints.retire(self._source.id, self.name, self.progress.scanned)
 
     def lost(self, count: int) -> None:
@@ -310,14 +316,17 @@ class Worker:
 
     async def _thaw(self, attempt: Attempt) -> None:
         """The batch that a run before us may have sent: the same records, under the same token."""
-        piece = await thawed(attempt, self._source, self.progress.scanned)
-        if piece is None:
+        pieces = await thawed(attempt, self._source, self.progress.scanned, self._aside.known_dead())
+        if not pieces:
             _logging.warning("frozen batch lost records", subscription=self.name, log=str(self._source.id))
             self._ledger.attempt = None
             return
         self._source.fetched(self.name, attempt.end)
         self._filling.start_over(attempt.end)
-        self._hand.append(piece)
+        self._frozen = attempt
+        self._hand.append(pieces[0])
+        for suspect in pieces[1:]:
+            self._aside.suspect(suspect, attempt.suspects[suspect.offsets[0]])
 
     # -- one piece
 
@@ -328,27 +337,36 @@ class Worker:
                 with attempt:
                     await self._attempt(piece)
         except TryAgainError:
-            self._give_up(piece)
+            if self._has_in_hand(piece):
+                self._give_up(piece)
         except HoldError as hold:
             await self._hold(hold)
             return
         if not any(piece is each for each in self._hand) and (pulled := self._aside.verdict()) is not None:
             await self._hold(pulled)
 
+    def _has_in_hand(self, piece: Piece) -> bool:
+        """Whether it is still next: an answer of the destination may have settled it, or sent us back."""
+        return bool(self._hand) and self._hand[-1] is piece
+
     async def _attempt(self, piece: Piece) -> None:
-        if self._skips and (skipped := piece.open_among(dict.fromkeys(self._skips, "skipped by an operator"))):
-            self._skips -= set(skipped)
-            await self._bury(piece, skipped)
+        if not self._has_in_hand(piece):
             return
         if not piece.entries:
+            await self._aside.bury_suspects(piece)
             self._done(piece, delivered=0)
             return
         try:
             await self._get_ready()
-            if not self._hand or self._hand[-1] is not piece:
+            if not self._has_in_hand(piece):
                 return
         except BaseException as exc:  # noqa: BLE001 - sorted out below
             await self._failed_to_open(exc)
+        # Not before it is asked: the record may have arrived.
+        if self._skips and (skipped := piece.open_among(dict.fromkeys(self._skips, "skipped by an operator"))):
+            self._skips -= set(skipped)
+            await self._bury(piece, skipped)
+            return
         try:
             await self._handle(piece)
         except BaseException as exc:  # noqa: BLE001 - sorted out below
@@ -360,7 +378,7 @@ class Worker:
     async def _handle(self, piece: Piece) -> None:
         piece.is_tried = True
         batch = self._batch(piece, self.progress.acknowledged)
-        if self._freeze is not None:
+        if self._freeze is not None and (self._freezes_all or self._aside):
             await self._freeze_first(piece, batch, self._freeze)
         if not self._prepares or len(self._hand) > 1:
             await self._handler.handle(batch)
@@ -408,10 +426,12 @@ class Worker:
 
     async def _freeze_first(self, piece: Piece, batch: Batch, freeze: Callable[[], Awaitable[None]]) -> None:
         """On return this attempt is on the disk, so that a restart makes the same batch of it."""
-        attempt = frozen(piece, batch)
-        if self._ledger.attempt != attempt:
+        attempt = frozen(piece, batch, self._aside.suspects())
+        if self._frozen != attempt:
             self._ledger.attempt = attempt
+            self._ledger.generation = max(self._ledger.generation, piece.generation + 1)
             await freeze()
+            self._frozen = attempt
 
     async def _get_ready(self) -> None:
         """Open, if need be, and ask the destination where it is, after anything that leaves it uncertain."""
@@ -434,17 +454,19 @@ class Worker:
             if self._on_new_destination == "pause":
                 raise HoldError("destination changed", slowly=False)
             _logging.warning("destination changed", subscription=self.name, start=self._on_new_destination)
-            if self._on_new_destination == "earliest":
-                self._read_again(await ledger.start_again(0))
+            if self._on_new_destination == "earliest" and (first := await ledger.start_again(0)) is not None:
+                self._read_again(first)
             start = ledger.progress.acknowledged = ledger.progress.scanned
+        answer = await checkpoints.resume(self._source.id, self.name, start)
+        # Not before it has our row: else the decision would be forgotten with an answer that is lost.
         ledger.destination = destination
         self._on_new_destination = self.subscription.on_new_destination
-        await self._resume_at(await checkpoints.resume(self._source.id, self.name, start))
+        await self._resume_at(answer)
 
     def _read_again(self, first: int) -> None:
         """What is in hand was read too far ahead: begin anew at `first`."""
         self._hand.clear()
-        self._aside.forget_suspects()
+        self._aside.take_back()
         self._filling.start_over(first)
 
     async def _resume_at(self, answer: int) -> None:
@@ -457,28 +479,32 @@ class Worker:
             self._on_rewind()
         while self._hand and answer > progress.scanned:
             piece = self._hand[-1]
+            await self._aside.pass_below(answer, piece)
             if piece.end > answer:
-                passed, rest = piece.parted_at(answer)
-                self._hand[-1:] = [rest, passed]
-                piece = passed
-            progress.acknowledged = answer
-            self._aside.acquit(piece)
+                piece, rest = piece.parted_at(answer)
+                self._hand[-1:] = [rest, piece]
             self._aside.passed(piece)
             self._done(piece, delivered=len(piece))
         if answer > progress.scanned:
-            progress.acknowledged = answer
-            ledger.is_elsewhere(answer)
-            self._filling.start_over(answer)
+            gone = range(self._filling.end, min(answer, self._source.position(self.name)))
+            dead = [each for each in self._aside.known_dead() if progress.scanned <= each < answer and each not in gone]
+            ledger.is_elsewhere(answer, dead=len(dead), gone=len(gone))
+            self._filling.skip_to(answer)
+        progress.acknowledged = max(progress.acknowledged, answer)
 
     # -- what may come of it
 
     async def _delivered(self, piece: Piece) -> None:
-        await self._aside.bury_suspects(piece)
         self._probe_passed = self._is_probing
         self._same_error.forget()
         self._filling.batching.succeeded()
         self._aside.passed(piece)
+        if self._aside:
+            # It has arrived, whatever becomes of the letters.
+            piece.settle(delivered=piece.offsets)
+            await self._aside.bury_suspects(piece)
         self.progress.acknowledged = piece.end
+        self._ledger.generation = 0
         self._done(piece, delivered=len(piece))
         self._health.delivers(self.lag)
 
@@ -535,7 +561,7 @@ class Worker:
             await self._get_ready()
         except BaseException as again:  # noqa: BLE001 - sorted out there
             await self._failed_to_open(again)
-        if self._hand and self._hand[-1] is piece and self.progress.acknowledged == before:
+        if self._has_in_hand(piece) and self.progress.acknowledged == before:
             self._interrupted(exc)
             raise TryAgainError from exc
 
@@ -571,12 +597,18 @@ class Worker:
         await self.close()
 
     async def _probe(self, piece: Piece, exc: Exception) -> None:
-        """Is it a record, or an outage? What fails alone while a neighbour passes is dead."""
+        """Is it a record, or an outage? What fails alone while a neighbour passes is dead, if it has not arrived."""
         self._is_probing = self._is_probing or self._same_error.is_stuck(now=anyio.current_time())
         if not self._is_probing:
             raise TryAgainError from exc
         if len(piece) > 1:
             self._part(piece)
+            return
+        try:
+            await self._get_ready()
+        except BaseException as again:  # noqa: BLE001 - sorted out there
+            await self._failed_to_open(again)
+        if not self._has_in_hand(piece):
             return
         reason = f"unmapped: {said(exc)}"
         if self._settings.hold_unmapped:
@@ -603,7 +635,11 @@ class Worker:
 
     def _give_up(self, piece: Piece) -> None:
         """The last attempt failed: count, and on to the next. One line an outage says so."""
-        lost = len(piece) + self._aside.forget_suspects()
+        suspects = self._aside.take_back()
+        for suspect in suspects:
+            piece.dead += suspect.dead
+            piece.delivered += suspect.delivered
+        lost = len(piece) + len(suspects)
         self._health.drops(lost)
         self._ledger.drop("exhausted", lost)
         self._done(piece, delivered=0, dropped=lost)
