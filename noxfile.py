@@ -127,8 +127,15 @@ def package(session: nox.Session) -> None:
 
 @timed
 def faults(session: nox.Session) -> None:
-    """Kill, cut, starve; compare the account with what the destination holds."""
-    workshop(session)("pytest", "-m", "faults", *session.posargs, success_codes=PASSED_OR_EMPTY)
+    """Kill, cut, starve; compare the account with what the destination holds.
+
+    `-- --mutants [WORD…]` plants known defects instead, all or those whose names hold a WORD: tests must catch each.
+    """
+    run = workshop(session)
+    if "--mutants" in session.posargs:
+        run("python", "tests/faults/mutants.py", *(each for each in session.posargs if each != "--mutants"))
+    else:
+        run("pytest", "-m", "faults", *session.posargs, success_codes=PASSED_OR_EMPTY)
 
 
 @timed

@@ -34,6 +34,7 @@ async def thawed(attempt: Attempt, source: Source, scanned: int, dead: Collectio
     """
     piece = Piece(attempt.end, dead=list(attempt.dead), delivered=list(attempt.delivered))
     suspects: list[Piece] = []
+    wanted = set(attempt.offsets)
     at = scanned
     while at < attempt.end:
         records = await source.read(at, max_records=attempt.end - at, max_bytes=1 << 62)
@@ -42,12 +43,12 @@ async def thawed(attempt: Attempt, source: Source, scanned: int, dead: Collectio
         for offset, entry in enumerate(records.entries, at):
             if offset in attempt.suspects:
                 suspects.append(Piece(offset + 1, [offset], [entry], generation=attempt.generation))
-            elif offset in attempt.offsets:
+            elif offset in wanted:
                 piece.add(offset, entry)
         at = records.end
-    if (len(piece), len(suspects)) != (len(attempt.offsets), len(attempt.suspects)):
+    if (len(piece), len(suspects)) != (len(wanted), len(attempt.suspects)):
         return []
-    piece.generation, piece.is_tried = attempt.generation, True
+    piece.generation, piece.is_tried, piece.is_doubtful = attempt.generation, True, True
     if refused := [offset for offset in piece.offsets if offset in dead]:
         piece.settle(dead=refused)
     return [piece, *suspects]

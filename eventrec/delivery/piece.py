@@ -32,6 +32,12 @@ class Piece:
     """Whether it has been a batch: then it stays that batch, however large."""
     batch: Batch | None = None
     """The batch it was prepared as."""
+    has_arrived: bool = False
+    """Whether a batch up to its end went through."""
+    is_doubtful: bool = False
+    """Whether it may have arrived, in an attempt that failed in another way than the last one."""
+    failure: str | None = None
+    """What the last attempt failed with, where nobody named it."""
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -77,6 +83,11 @@ class Piece:
         self.offsets = [offset for offset, _ in open_]
         self.entries = [entry for _, entry in open_]
         self.generation += 1
+
+    def fails(self, failure: str | None) -> None:
+        """An attempt failed: with what nobody named, or in a way that a later one may mend (None)."""
+        self.is_doubtful = self.is_doubtful or failure is None or self.failure not in (None, failure)
+        self.failure = failure
 
     def open_among(self, reasons: Mapping[int, str]) -> dict[int, tuple[Entry, str]]:
         """The open records that `reasons` names by offset, each with its reason."""

@@ -353,8 +353,7 @@ class Worker:
         if not self._has_in_hand(piece):
             return
         if not piece.entries:
-            await self._aside.bury_suspects(piece)
-            self._done(piece, delivered=0)
+            await self._close_off(piece)
             return
         try:
             await self._get_ready()
@@ -378,7 +377,7 @@ class Worker:
     async def _handle(self, piece: Piece) -> None:
         piece.is_tried = True
         batch = self._batch(piece, self.progress.acknowledged)
-        if self._freeze is not None and (self._freezes_all or self._aside):
+        if self._freeze is not None and (self._freezes_all or self._aside or self._has_frozen_suspects()):
             await self._freeze_first(piece, batch, self._freeze)
         if not self._prepares or len(self._hand) > 1:
             await self._handler.handle(batch)
@@ -424,10 +423,14 @@ class Worker:
             static_context=self._source.static_context,
         )
 
+    def _has_frozen_suspects(self) -> bool:
+        """Whether the disk says that some are dead if this arrives: not any more, once they are sent again."""
+        return self._ledger.attempt is not None and bool(self._ledger.attempt.suspects)
+
     async def _freeze_first(self, piece: Piece, batch: Batch, freeze: Callable[[], Awaitable[None]]) -> None:
         """On return this attempt is on the disk, so that a restart makes the same batch of it."""
         attempt = frozen(piece, batch, self._aside.suspects())
-        if self._frozen != attempt:
+        if not self._ledger.attempt == self._frozen == attempt:
             self._ledger.attempt = attempt
             self._ledger.generation = max(self._ledger.generation, piece.generation + 1)
             await freeze()
@@ -499,14 +502,20 @@ class Worker:
         self._same_error.forget()
         self._filling.batching.succeeded()
         self._aside.passed(piece)
+        piece.has_arrived = True
         if self._aside:
-            # It has arrived, whatever becomes of the letters.
+            # Whatever becomes of the letters.
             piece.settle(delivered=piece.offsets)
-            await self._aside.bury_suspects(piece)
-        self.progress.acknowledged = piece.end
-        self._ledger.generation = 0
-        self._done(piece, delivered=len(piece))
+        await self._close_off(piece)
         self._health.delivers(self.lag)
+
+    async def _close_off(self, piece: Piece) -> None:
+        """What is still open of `piece` was delivered; suspects before it were not."""
+        await self._aside.bury_suspects(piece)
+        if piece.has_arrived:
+            self.progress.acknowledged = piece.end
+            self._ledger.generation = 0
+        self._done(piece, delivered=len(piece))
 
     async def _failed_to_open(self, exc: BaseException) -> NoReturn:
         self._must_resume = True
@@ -531,6 +540,7 @@ class Worker:
                 # Not an outage: ask at once. Only a destination that sends us back to the same place needs patience.
                 await self._after_fence(piece, exc)
             case TransientError():
+                piece.fails(None)
                 self._interrupted(exc)
                 raise TryAgainError from exc
             case PermanentError() if named := piece.open_among(exc.records):
@@ -546,9 +556,11 @@ class Worker:
             case PauseError():
                 raise HoldError(said(exc)) from exc
             case Exception():
+                piece.fails(said(exc))
                 await self._unknown(exc)
                 await self._probe(piece, exc)
             case _:
+                piece.fails(None)
                 await self._stray(exc)
 
     def _interrupted(self, exc: Exception) -> None:
@@ -602,6 +614,9 @@ class Worker:
         if not self._is_probing:
             raise TryAgainError from exc
         if len(piece) > 1:
+            if self._freezes_all and piece.is_doubtful:
+                # Its halves would come under other tokens, and nobody says whether it has arrived.
+                raise HoldError(f"a batch that may have arrived fails: {said(exc)}", is_paused=False)
             self._part(piece)
             return
         try:
