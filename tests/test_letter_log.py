@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from eventrec.delivery.checkpoint import CheckpointFiles
 from eventrec.delivery.dead_letters import DeadLetter
 from eventrec.delivery.letter_log import DEAD, LetterLog, letters_of
 from eventrec.delivery.letters import decode_letters, encode_letters, is_letters_of
+from eventrec.delivery.replay import kept_letters, purge, sweep_letters
 from eventrec.errors import ContentError
 from eventrec.log.runs import CHECKPOINTS, list_runs, new_run_id
 from eventrec.record import OVERHEAD_BYTES
@@ -29,13 +31,18 @@ SHAPE = Shape("t", "a", (ColumnSchema("n", ColumnType.INT64),))
 
 
 def letter(
-    offset: int = 7, *, payload: bytes = b"{}", reason: str = "never", context: bytes | None = None
+    offset: int = 7,
+    subscription: str = "s",
+    *,
+    payload: bytes = b"{}",
+    reason: str = "never",
+    context: bytes | None = None,
 ) -> DeadLetter:
     size = len(payload) + OVERHEAD_BYTES + len(context or b"") + len(b"\x91\x91\x01")
     return DeadLetter(
         log_id=ID,
         offset=offset,
-        subscription="s",
+        subscription=subscription,
         handler="Handler",
         reason=reason,
         seconds=1.5,
@@ -123,6 +130,25 @@ async def test_no_letter_beyond_the_bound_and_none_is_dropped(tmp_path: Path) ->
 
     assert set(letters.known(ID, "s")) == {1}
     await anyio.to_thread.run_sync(letters.close)
+
+
+async def test_a_letter_that_a_later_one_replaced_does_not_wait_again_when_that_one_is_gone(tmp_path: Path) -> None:
+    ids = [new_run_id(), new_run_id()]
+    for id_, letters in zip(ids, ([letter(1, "s"), letter(2, "t")], [letter(1, "s")]), strict=True):
+        log = LetterLog(tmp_path, partial(UUID, bytes=id_.bytes), most_bytes=1 << 30)
+        await log.write(letters)
+        await anyio.to_thread.run_sync(log.close)
+
+    await anyio.to_thread.run_sync(partial(purge, tmp_path, ids[1], "s", below=1))
+    await anyio.to_thread.run_sync(sweep_letters, tmp_path)
+    waiting = await anyio.to_thread.run_sync(
+        lambda: [each.letter.subscription for each in kept_letters(tmp_path) if each.is_waiting]
+    )
+    await anyio.to_thread.run_sync(partial(purge, tmp_path, ids[0], "t", below=2))
+    await anyio.to_thread.run_sync(sweep_letters, tmp_path)
+
+    assert waiting == ["t"]
+    assert not await anyio.Path(tmp_path).exists()
 
 
 async def test_no_letter_no_directory(tmp_path: Path) -> None:

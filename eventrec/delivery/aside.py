@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from time import time
 from typing import TYPE_CHECKING, Final
 
@@ -10,7 +11,7 @@ from eventrec.delivery.health import HoldError
 from eventrec.delivery.retry import Brake
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from eventrec.delivery.dead_letters import DeadLetters
     from eventrec.delivery.piece import Piece
@@ -25,8 +26,8 @@ _SUSPECTS: Final = 16
 class Aside:
     """What one subscription sets aside of one source. A letter is written first, and counted after."""
 
-    def __init__(self, subscription: Subscription, source: Source, letters: DeadLetters) -> None:
-        self.brake = Brake()
+    def __init__(self, subscription: Subscription, source: Source, letters: DeadLetters, brake: Brake) -> None:
+        self.brake = brake
         self._judged: list[tuple[int, str, bool]] = []
         """Offset, type, and whether it died: what the brake has not heard yet."""
         self._suspects: list[tuple[Piece, str]] = []
@@ -52,16 +53,24 @@ class Aside:
         piece.settle(dead=list(dead))
         self._judged += [(offset, entry[0].type, True) for offset, (entry, _) in dead.items()]
 
-    def passed(self, piece: Piece) -> None:
+    def passed(self, arrived: Iterable[tuple[int, Entry]]) -> None:
         """The destination has these, whoever delivered them: they speak for their types."""
         if self.brake or self._judged:
-            self._judged += [
-                (offset, entry[0].type, False) for offset, entry in zip(piece.offsets, piece.entries, strict=True)
-            ]
+            self._judged += [(offset, entry[0].type, False) for offset, entry in arrived]
 
-    def verdict(self) -> HoldError | None:
-        """Once what was judged is settled: what the brake says of it, in the order of the log."""
-        judged, self._judged = sorted(self._judged), []
+    def too_many(self, dead: Mapping[int, tuple[Entry, str]]) -> int | None:
+        """Where to part a piece in which `dead` die: before too many of one type do for the brake; None: nowhere."""
+        died: Counter[str] = Counter()
+        for offset, (entry, _) in sorted(dead.items()):
+            died[entry[0].type] += 1
+            if died[entry[0].type] > Brake.MOST:
+                return offset
+        return None
+
+    def verdict(self, settled: int) -> HoldError | None:
+        """What the brake says of the records below `settled`, in the order of the log."""
+        judged = sorted(each for each in self._judged if each[0] < settled)
+        self._judged = [each for each in self._judged if each[0] >= settled]
         pulled = [kind for _, kind, is_dead in judged if self.brake.note(kind, dead=is_dead)]
         if not pulled:
             return None

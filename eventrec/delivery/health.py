@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from eventrec._logging import described, get_logger, text_of
+from eventrec.delivery.retry import Brake
 from eventrec.errors import DeliveryError
 
 if TYPE_CHECKING:
@@ -25,9 +26,13 @@ class HoldError(Exception):
 
 
 class Outage:
-    """What the workers of one subscription know together: so that an outage is said once, however many logs wait."""
+    """What the workers of one subscription know together, however many logs wait.
+
+    So an outage is said once, and the brake hears of every log.
+    """
 
     def __init__(self) -> None:
+        self.brake = Brake()
         self.since: float | None = None
         self.held_as: str | None = None
         self.has_said_dropped = False
@@ -39,13 +44,13 @@ class Health:
     `on_change` is called after each change, `outage` shared with the subscription's other workers.
     """
 
-    def __init__(self, subscription: str, on_change: Callable[[], None], outage: Outage | None = None) -> None:
+    def __init__(self, subscription: str, on_change: Callable[[], None], outage: Outage) -> None:
         self.state = "waiting"
         self.is_held = False
         """Paused or holding: red until something is delivered, or somebody calls `resume`."""
         self._subscription = subscription
         self._on_change = on_change
-        self._outage = outage or Outage()
+        self._outage = outage
         self._is_failing = False
 
     @property

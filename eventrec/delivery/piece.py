@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from eventrec.batch import Batch
     from eventrec.record import Entry
@@ -77,12 +77,14 @@ class Piece:
         gone = {*dead, *delivered}
         self.dead.extend(dead)
         self.delivered.extend(delivered)
-        open_ = [
-            (offset, entry) for offset, entry in zip(self.offsets, self.entries, strict=True) if offset not in gone
-        ]
+        open_ = [(offset, entry) for offset, entry in self.open() if offset not in gone]
         self.offsets = [offset for offset, _ in open_]
         self.entries = [entry for _, entry in open_]
         self.generation += 1
+
+    def open(self) -> Iterator[tuple[int, Entry]]:
+        """What is not settled, by offset."""
+        return zip(self.offsets, self.entries, strict=True)
 
     def fails(self, failure: str | None) -> None:
         """An attempt failed: with what nobody named, or in a way that a later one may mend (None)."""
@@ -91,8 +93,4 @@ class Piece:
 
     def open_among(self, reasons: Mapping[int, str]) -> dict[int, tuple[Entry, str]]:
         """The open records that `reasons` names by offset, each with its reason."""
-        return {
-            offset: (entry, reasons[offset])
-            for offset, entry in zip(self.offsets, self.entries, strict=True)
-            if offset in reasons
-        }
+        return {offset: (entry, reasons[offset]) for offset, entry in self.open() if offset in reasons}

@@ -56,12 +56,16 @@ def key_of(letter: DeadLetter) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class KeptLetter:
-    """A letter, where it is kept, and whether it still waits to be replayed or purged."""
+    """A letter, and where it is kept. `last` is where the last one about its record is: that one alone may wait."""
 
     run: UUID
     number: int
     letter: DeadLetter
+    last: UUID
     is_waiting: bool
+    """Whether it is to be replayed or purged."""
+    is_open: bool
+    """Whether it would wait, were it the last one."""
 
 
 def kept_letters(directory: Path) -> Iterator[KeptLetter]:
@@ -74,8 +78,9 @@ def kept_letters(directory: Path) -> Iterator[KeptLetter]:
     for run in runs:
         done = {name: each.progress.scanned for name, each in _checkpoints(directory, run).load().items()}
         for number, letter in letters_of(directory, run):
-            is_last = last.get(key_of(letter), (run, number)) == (run, number)
-            yield KeptLetter(run, number, letter, is_last and number >= done.get(letter.subscription, 0))
+            latest = last.get(key_of(letter), (run, number))
+            is_open = number >= done.get(letter.subscription, 0)
+            yield KeptLetter(run, number, letter, latest[0], is_open and latest == (run, number), is_open)
 
 
 def purge(directory: Path, run: UUID, subscription: str, *, below: int) -> None:
@@ -107,17 +112,31 @@ def purge(directory: Path, run: UUID, subscription: str, *, below: int) -> None:
 
 
 def sweep_letters(directory: Path) -> None:
-    """Delete the logs of letters that nobody writes and of which no letter waits. Blocking."""
-    waiting = {kept.run for kept in kept_letters(directory) if kept.is_waiting}
+    """Delete the logs of letters that nobody writes and of which no letter waits. Blocking.
+
+    One whose letter came after that of an older log stays as long as that one: else the older letter would wait again.
+    """
+    needed = _needed(directory)
     for id_ in list_runs(directory):
-        if id_ not in waiting and (run := Run.adopt(directory, id_)) is not None:
-            # Its owner may have written another one before it let go.
-            if any(kept.is_waiting for kept in kept_letters(directory) if kept.run == id_):
-                run.release()
-            else:
-                run.retire()
+        if id_ in needed or (run := Run.adopt(directory, id_)) is None:
+            continue
+        # Its owner may have written another one before it let go.
+        if id_ in _needed(directory):
+            run.release()
+        else:
+            run.retire()
+            # It may have been all that needed a later one.
+            needed = _needed(directory)
     with suppress(OSError):
         directory.rmdir()
+
+
+def _needed(directory: Path) -> set[UUID]:
+    """The logs whose letters wait, or keep an older one from waiting."""
+    kept = list(kept_letters(directory))
+    return {each.run for each in kept if each.is_waiting} | {
+        each.last for each in kept if each.is_open and each.last != each.run
+    }
 
 
 class LetterSource:

@@ -98,6 +98,7 @@ class Brake:
     """
 
     WINDOW: Final = 1_000
+    MOST: Final = WINDOW // 2
 
     def __init__(self) -> None:
         self._outcomes: dict[str, deque[bool]] = {}
@@ -122,7 +123,7 @@ class Brake:
         if not self._dead[kind]:
             del self._outcomes[kind], self._dead[kind]
             return False
-        return self._dead[kind] > self.WINDOW // 2
+        return self._dead[kind] > self.MOST
 
     def release(self) -> None:
         """Somebody looked at it: watch anew."""

@@ -17,7 +17,7 @@ from eventrec.batch import Batch
 from eventrec.delivery.aside import Aside
 from eventrec.delivery.filling import Filling
 from eventrec.delivery.freezing import frozen, thawed
-from eventrec.delivery.health import Health, HoldError, said
+from eventrec.delivery.health import Health, HoldError, Outage, said
 from eventrec.delivery.ledger import Ledger
 from eventrec.delivery.piece import Piece
 from eventrec.delivery.retry import SameError, TryAgainError, retrying
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from eventrec.delivery.checkpoint import Attempt, Checkpoint, Progress
     from eventrec.delivery.dead_letters import DeadLetters
-    from eventrec.delivery.health import Outage
     from eventrec.delivery.source import Records, Source
     from eventrec.delivery.subscription import NewDestination, Subscription
     from eventrec.delivery.wishes import Wish
@@ -83,7 +82,8 @@ class Worker:
         self._settings = subscription.settings
         self._source = source
         self._ledger = Ledger(subscription, source, checkpoint=checkpoint, on_drop=on_drop)
-        self._aside = Aside(subscription, source, letters)
+        outage = outage or Outage()
+        self._aside = Aside(subscription, source, letters, outage.brake)
         self._on_rewind = on_rewind
         self._health = Health(self.name, self._ledger.tell, outage)
         self._retrying = retrying(self._settings.retry, sleep=anyio.sleep, before_sleep=self._health.retries)
@@ -342,7 +342,7 @@ class Worker:
         except HoldError as hold:
             await self._hold(hold)
             return
-        if not any(piece is each for each in self._hand) and (pulled := self._aside.verdict()) is not None:
+        if (pulled := self._aside.verdict(self.progress.scanned)) is not None:
             await self._hold(pulled)
 
     def _has_in_hand(self, piece: Piece) -> bool:
@@ -486,7 +486,7 @@ class Worker:
             if piece.end > answer:
                 piece, rest = piece.parted_at(answer)
                 self._hand[-1:] = [rest, piece]
-            self._aside.passed(piece)
+            self._aside.passed(piece.open())
             self._done(piece, delivered=len(piece))
         if answer > progress.scanned:
             gone = range(self._filling.end, min(answer, self._source.position(self.name)))
@@ -501,7 +501,7 @@ class Worker:
         self._probe_passed = self._is_probing
         self._same_error.forget()
         self._filling.batching.succeeded()
-        self._aside.passed(piece)
+        self._aside.passed(piece.open())
         piece.has_arrived = True
         if self._aside:
             # Whatever becomes of the letters.
@@ -583,8 +583,10 @@ class Worker:
             for offset, error in exc.errors.items()
             if isinstance(error, (PermanentError, BatchTooLargeError))
         }
-        piece.settle(delivered=[offset for offset in piece.offsets if offset not in exc.errors])
+        arrived = [(offset, entry) for offset, entry in piece.open() if offset not in exc.errors]
+        piece.settle(delivered=[offset for offset, _ in arrived])
         await self._bury(piece, piece.open_among(final))
+        self._aside.passed(arrived)
         for error in exc.errors.values():
             if isinstance(error, PauseError):
                 raise HoldError(said(error)) from error
@@ -639,6 +641,10 @@ class Worker:
 
     async def _bury(self, piece: Piece, dead: Mapping[int, tuple[Entry, str]]) -> None:
         """Set records aside as dead letters: written first, settled after."""
+        if (cut := self._aside.too_many(dead)) is not None:
+            dead = {offset: each for offset, each in dead.items() if offset < cut}
+            piece, rest = piece.parted_at(cut)
+            self._hand[-1:] = [rest, piece]
         await self._aside.bury_suspects(piece)
         await self._aside.bury(piece, dead)
         if not piece.entries:

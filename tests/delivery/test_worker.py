@@ -414,6 +414,52 @@ async def test_the_brake_counts_what_arrived_though_it_looked_failed() -> None:
     assert_conserved(recorder.status(), offered=3_000)
 
 
+async def test_the_brake_holds_before_a_large_batch_is_all_letters() -> None:
+    """At 40 % of the traffic one type is refused for good, in one answer that names all 4,000 of a batch."""
+
+    def refuse(batch: Batch) -> None:
+        bad = {record.offset: "bad deploy" for record in batch.records if record.type == "new"}
+        if bad:
+            raise PermanentError("bad deploy", records=bad)
+
+    handler = FencedHandler(always=refuse)
+    options = quickly(queue_events=100_000, batch_rows=10_000)
+
+    async with EventRecorder(handler, options=options) as recorder:
+        recorder.record_many(Numbered(n, kind="new" if n % 5 < 2 else "old") for n in range(20_000))
+        await anyio.sleep(60)
+        status = recorder.status().subscriptions["FencedHandler"]
+        assert "over half of the last 1,000 records of type 'new'" in status.state
+        assert 500 < status.dead <= 1_000
+        handler.always = lambda _: None
+        recorder.resume("FencedHandler")
+        assert await recorder.flush(timeout=60)
+
+    assert len(handler.delivered) == 20_000 - status.dead
+    assert_conserved(recorder.status(), offered=20_000)
+
+
+async def test_the_brake_hears_what_arrived_of_a_batch_that_was_taken_in_part() -> None:
+    def take_two_thirds(batch: Batch) -> None:
+        bad = {
+            offset: PermanentError("never")
+            for offset, n in zip(batch.offsets, numbers(batch), strict=True)
+            if n % 3 == 0
+        }
+        if bad:
+            handler.batches.append([n for n in numbers(batch) if n % 3])
+            raise PartialError(bad)
+
+    handler = ScriptedHandler(always=take_two_thirds)
+
+    async with EventRecorder(handler, options=quickly(queue_events=100_000)) as recorder:
+        recorder.record_many(Numbered(n) for n in range(3_000))
+        assert await recorder.flush(timeout=600)
+
+    assert handler.delivered == [n for n in range(3_000) if n % 3]
+    assert_conserved(recorder.status(), offered=3_000)
+
+
 async def test_without_more_attempts_the_batch_is_dropped_and_counted() -> None:
     handler = ScriptedHandler(acts=[raising(TransientError("down"))] * 4)
     drops: list[tuple[str, int]] = []
