@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,11 +14,13 @@ if TYPE_CHECKING:
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An asyncio loop on virtual time, beginning at 0.
 
-    It knows nothing of threads: while one is at work, time jumps on. Use it for code that stays on the loop.
+    It knows nothing of threads: while one is at work, time jumps on, unless `at_work` is above zero.
     """
 
     def __init__(self) -> None:
         self._now = 0.0
+        self.at_work = 0
+        """How many jobs outside the loop are waited for: as long as there are any, time passes as it really does."""
         super().__init__(_JumpingSelector(self))
 
     def time(self) -> float:
@@ -35,6 +38,11 @@ class _JumpingSelector(selectors.DefaultSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout and self._loop.at_work:
+            started = time.monotonic()
+            ready = super().select(timeout)
+            self._loop.jump(time.monotonic() - started)
+            return ready
         ready = super().select(0 if timeout is not None else None)
         if not ready and timeout:
             self._loop.jump(timeout)
