@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
+from uuid import UUID
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from eventrec import Batch, EventRecorder, PermanentError, TransientError
+from eventrec.delivery import adoption
+from eventrec.log.runs import list_runs
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising, refusing
 
@@ -138,3 +142,43 @@ async def test_a_bisected_batch_is_sent_again_as_the_half_it_was(tmp_path: Path)
 
     assert sorted(handler.delivered) == [0, 1, 2, 3, 4, 6, 7]
     assert len({token for token, _ in sent}) == len(handler.batches)
+
+
+@dataclass
+class StampedHandler(FencedHandler):
+    """Refuses stamps while it `is_down`, and counts them."""
+
+    is_down: bool = True
+    stamps: int = 0
+
+    async def retire(self, log_id: UUID, subscription: str, end: int) -> None:
+        self.stamps += 1
+        if self.is_down:
+            raise TransientError("nobody answers")
+        await super().retire(log_id, subscription, end)
+
+
+async def test_a_log_that_cannot_be_stamped_is_tried_again_in_patience_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption, "SCAN_SECONDS", 0.2)
+    monkeypatch.setattr(adoption, "_FIRST_PAUSE", 0.5)
+    handler = StampedHandler()
+    async with EventRecorder(handler, log=tmp_path, options=quickly()) as recorder:
+        recorder.record(Numbered(0))
+        assert await recorder.flush(timeout=10)
+    caplog.clear()
+    handler.stamps = 0
+
+    async with EventRecorder(handler, log=tmp_path, options=quickly()):
+        await anyio.sleep(1.3)
+        tried = handler.stamps
+        lines = [record for record in caplog.records if "log not retired" in record.getMessage()]
+        handler.is_down = False
+        with anyio.fail_after(20):
+            while len(await anyio.to_thread.run_sync(list_runs, tmp_path)) > 1:  # noqa: ASYNC110 - a disk changes it
+                await anyio.sleep(0.05)
+
+    assert 1 <= tried <= 3
+    assert len(lines) == 1
+    assert handler.delivered == [0]

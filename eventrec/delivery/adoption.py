@@ -4,6 +4,7 @@ orphan    nobody holds its lock
 adopted   we do, and our subscriptions deliver it
 parked    given back, because what it lacks waits for a destination that is down, and other orphans wait for us
 left      given back: what it lacks is not ours to deliver, or we cannot read it
+unstamped given back: it is done, and its destination could not be told so; adopted again after a pause
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ MOST_ADOPTED: Final = 8
 SCAN_SECONDS: Final = 2.0
 
 _GIVE_UP_SECONDS: Final = 10.0
+
+_FIRST_PAUSE: Final = 2.0
+_LONGEST_PAUSE: Final = 300.0
 
 _logging = get_logger("eventrec.delivery")
 
@@ -78,6 +82,8 @@ class Adoption:
         self._left: set[UUID] = set()
         self._parked: dict[UUID, frozenset[str]] = {}
         """The subscriptions it waits for, by log; the one parked first comes first."""
+        self._unstamped: dict[UUID, tuple[float, float]] = {}
+        """Those that are done, and whose destination could not be told so: when to try again, and after what pause."""
         self._orphans: list[UUID] = []
         """What the last look into the directory found, oldest first."""
         self._held: set[UUID] = set()
@@ -127,8 +133,10 @@ class Adoption:
 
     def _candidates(self) -> list[UUID]:
         """Orphans to adopt next, the oldest first; then those parked for a destination that is back."""
+        now = anyio.current_time()
         known = {
             self._own_id(),
+            *(id_ for id_, (when, _) in self._unstamped.items() if when > now),
             *self.adopted,
             *self._left,
             *self._held,
@@ -201,7 +209,7 @@ class Adoption:
         with anyio.CancelScope() as scope:
             self._scopes[id_] = scope
             await delivery.run(until_settled=True)
-            await delivery.stamp()
+            await delivery.stamp(is_first=id_ not in self._unstamped)
             while not delivery.is_settled:
                 # Asked where it is, a destination said that it lost some.
                 await delivery.run(until_settled=True)
@@ -209,8 +217,11 @@ class Adoption:
         del self._scopes[id_]
         with anyio.CancelScope(shield=True):
             await delivery.end()
-            # One that is done and could not be stamped in time is taken up again.
-            if id_ not in self._parked and not delivery.is_done:
+            _, pause = self._unstamped.pop(id_, (0.0, _FIRST_PAUSE / 2))
+            if delivery.lacks_stamp:
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                self._unstamped[id_] = anyio.current_time() + pause, pause
+            elif id_ not in self._parked and not delivery.is_done:
                 self._left.add(id_)
             self.adopted.pop(id_, None)
             freed, self._freed = self._freed, anyio.Event()

@@ -287,8 +287,16 @@ class LogDelivery:
         await self.save(sync=self._sync != "never" or self.is_done)
         await in_thread(self._end)
 
-    async def stamp(self) -> None:
-        """If the log is done, have every destination remember that: its rows still answer, to a copy of this log."""
+    @property
+    def lacks_stamp(self) -> bool:
+        """Whether the log is done, and stays because a destination could not be told so."""
+        return self.is_done and not self._is_stamped and not self._is_given_up
+
+    async def stamp(self, *, is_first: bool = True) -> None:
+        """If the log is done, have every destination remember that: its rows still answer, to a copy of this log.
+
+        What goes wrong is said where it `is_first`.
+        """
         if not self.is_done or self._is_stamped:
             return
         await self.save(sync=self._sync != "never")
@@ -298,7 +306,8 @@ class LogDelivery:
                     await worker.retire()
                 self._is_stamped = self.is_done
             except Exception as exc:  # noqa: BLE001 - foreign code; the next adopter asks again
-                _logging.warning("log not retired", log=str(self.run_of.id), error=described(exc))
+                if is_first:
+                    _logging.warning("log not retired", log=str(self.run_of.id), error=described(exc))
 
     def abandon(self) -> None:
         """In the child of a fork: give back what was inherited, and touch nothing."""

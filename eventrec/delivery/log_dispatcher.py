@@ -238,7 +238,14 @@ class LogDispatcher(Supervisor):
         self._rewound.set()
 
     async def _take_up_done(self) -> None:
-        """A destination that lost something of one log may have lost something of those that are done."""
+        """A destination that lost something of one log may have lost something of those that are done.
+
+        Whether it was restored while nobody ran, the newest of those can tell: its destinations are asked about it. Not
+        at once, since who lives but shortly would only leave it for others.
+        """
+        if self._retain:
+            await anyio.sleep(SCAN_SECONDS)
+            await in_thread(partial(take_up_done, self.writer.directory, newest=True))
         while True:
             await self._rewound.wait()
             self._rewound = anyio.Event()

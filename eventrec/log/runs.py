@@ -161,10 +161,13 @@ class Run:
             self.storage.close()
 
 
-def take_up_done(directory: Path) -> int:
-    """Make orphans again of the runs in `done/`: a destination lost something. Returns how many."""
+def take_up_done(directory: Path, *, newest: bool = False) -> int:
+    """Make orphans again of the runs in `done/`, or of the `newest` alone: a destination lost something, or may have.
+
+    Returns how many.
+    """
     count = 0
-    for id_ in list_runs(directory / DONE):
+    for id_ in list_runs(directory / DONE)[-1 if newest else 0 :]:
         with contextlib.suppress(OSError):
             (directory / DONE / str(id_)).rename(directory / str(id_))
             count += 1
