@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -125,6 +126,13 @@ class Recorder:
         self._process.stdin.write(json.dumps(self._life).encode() + b"\n")
         self._process.stdin.flush()
         return self
+
+    @contextmanager
+    def asleep(self) -> Iterator[None]:
+        """It stands still, in the middle of whatever it does, and wakes late."""
+        self._process.send_signal(signal.SIGSTOP)
+        yield
+        self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """Let it record no more, and end in good order."""
@@ -242,6 +250,27 @@ def test_a_clone_that_goes_on_recording_beside_the_original_doubles_nothing(
     recorded = {*clone.end(), *original.end()}
 
     check_each_once(destination, recorded, log, copy)
+
+
+@pytest.mark.slow
+def test_a_process_that_sleeps_while_a_copy_of_its_log_is_delivered_doubles_nothing(
+    tmp_path: Path, destination: Destination
+) -> None:
+    log = tmp_path / "log"
+    original = Recorder(log, destination).start()
+    wait_until_delivered(destination, 1)
+    copies = []
+
+    for name in ("one", "two", "three"):
+        with original.asleep():
+            copies.append(copied(log, name))
+            drains = Drains(destination, copies[-1])
+            # Not until they end: it may sleep with the database locked.
+            time.sleep(1.5)
+        drains.end()
+    recorded = original.end()
+
+    check_each_once(destination, recorded, log, *copies)
 
 
 @pytest.mark.slow
