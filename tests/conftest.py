@@ -30,7 +30,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _loop_is_never_blocked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _loop_is_never_blocked(request: pytest.FixtureRequest) -> Iterator[None]:
     """In async tests a blocking call that our own code makes on the loop's thread raises, and fails the test.
 
     The test's own blocking calls are let through: it may look into a file or a database. Blockbuster knows a running
@@ -49,10 +49,11 @@ def _loop_is_never_blocked(request: pytest.FixtureRequest, monkeypatch: pytest.M
             super().__init__(func)
             blocked.append(f"{self}\n{''.join(traceback.format_stack()[:-2])}")
 
-    monkeypatch.setattr("blockbuster.blockbuster.BlockingError", NotedBlockingError)
     # The suite calls the harness, which is a test: it may look into a file.
     ours, theirs = [eventrec, eventrec_handlers], ["eventrec.testing.conformance"]
-    with blockbuster_ctx(ours, excluded_modules=theirs) as detector:
+    # Not the fixture `monkeypatch`: what a test patches is put back before this is, or it would put these back again.
+    with pytest.MonkeyPatch.context() as patch, blockbuster_ctx(ours, excluded_modules=theirs) as detector:
+        patch.setattr("blockbuster.blockbuster.BlockingError", NotedBlockingError)
         detector.functions["os.getcwd"].deactivate()  # the kernel knows it: no disk is asked
         for function in detector.functions.values():
             # A recorder that is made on the loop may look up what is installed: like an import, once, at its start.

@@ -133,7 +133,7 @@ async def test_no_letter_beyond_the_bound_and_none_is_dropped(tmp_path: Path) ->
 
 
 async def test_a_letter_that_a_later_one_replaced_does_not_wait_again_when_that_one_is_gone(tmp_path: Path) -> None:
-    ids = [new_run_id(), new_run_id()]
+    ids = sorted([new_run_id(), new_run_id()])
     for id_, letters in zip(ids, ([letter(1, "s"), letter(2, "t")], [letter(1, "s")]), strict=True):
         log = LetterLog(tmp_path, partial(UUID, bytes=id_.bytes), most_bytes=1 << 30)
         await log.write(letters)

@@ -255,18 +255,25 @@ class Replays(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "loop"):
-            self.destination.refused.clear()
-            self.destination.faults.clear()
-            for name in "st":
-                self.replay(name)
-            self.each_letter_waits_was_delivered_or_was_given_up()
-            # A replay that was killed may have delivered what was given up afterwards.
-            assert set(self.destination.rows) | self.purged == set(self.lettered)
-            self.letters.close()
-            sweep_letters(self.directory)
-            assert not self.directory.exists()
-            self.loop.close()
-            shutil.rmtree(self.home)
+            try:
+                self.replay_all()
+            finally:
+                self.letters.close()
+                self.loop.close()
+                shutil.rmtree(self.home)
+
+    def replay_all(self) -> None:
+        """The destination takes everything: no letter is left, and no log of letters."""
+        self.destination.refused.clear()
+        self.destination.faults.clear()
+        for name in "st":
+            self.replay(name)
+        self.each_letter_waits_was_delivered_or_was_given_up()
+        # A replay that was killed may have delivered what was given up afterwards.
+        assert set(self.destination.rows) | self.purged == set(self.lettered)
+        self.letters.close()
+        sweep_letters(self.directory)
+        assert not self.directory.exists()
 
 
 @pytest.mark.timeout(600)
