@@ -182,3 +182,34 @@ async def test_a_log_that_cannot_be_stamped_is_tried_again_in_patience_and_said_
     assert 1 <= tried <= 3
     assert len(lines) == 1
     assert handler.delivered == [0]
+
+
+class SlowHandler(FencedHandler):
+    """Takes its time for each batch."""
+
+    async def handle(self, batch: Batch) -> None:
+        await anyio.sleep(0.2)
+        await super().handle(batch)
+
+
+async def test_of_a_dead_a_slow_and_a_fine_destination_none_waits_for_another(tmp_path: Path) -> None:
+    dead, slow, fine = FencedHandler(always=raising(TransientError("down"))), SlowHandler(), FencedHandler()
+    recorder = EventRecorder(log=tmp_path, options=quickly(batch_rows=25, flush_interval=0.05, close_timeout=0.5))
+    for name, handler in {"dead": dead, "slow": slow, "fine": fine}.items():
+        recorder.register(handler, name=name)
+
+    async with recorder:
+        recorder.record_many(Numbered(n) for n in range(500))
+        await eventually(lambda: len(fine.delivered) == 500, seconds=5)
+        assert len(slow.delivered) < 250
+        assert dead.delivered == []
+        # The next batches of the fine one do not wait for those of the slow one either.
+        recorder.record(Numbered(500))
+        await eventually(lambda: len(fine.delivered) == 501, seconds=2)
+        assert len(slow.delivered) < 400
+        dead.always = lambda _: None
+        await eventually(lambda: len(dead.delivered) == 501, seconds=10)
+        await eventually(lambda: len(slow.delivered) == 501, seconds=20)
+
+    assert dead.delivered == slow.delivered == fine.delivered == list(range(501))
+    assert_conserved(recorder.status(), offered=501)
