@@ -1,8 +1,5 @@
 """Record what happens in an application, and get it into a database: nothing lost, nothing doubled, nobody waits."""
 
-from eventrec.batch import Batch
-from eventrec.column_types import ColumnType, SemanticType
-from eventrec.durable import Position
 from eventrec.errors import (
     BatchTooLargeError,
     DeliveryError,
@@ -24,15 +21,18 @@ from eventrec.errors import (
     SubscriptionError,
     TransientError,
 )
-from eventrec.event import Event, Eventable, EventModel, EventStruct, ReceivedEvent
-from eventrec.fields import Column, Timestamp
+from eventrec.events.event import Event, Eventable, EventModel, EventStruct, ReceivedEvent
+from eventrec.events.fields import Column, Timestamp
 from eventrec.handler import DestinationCheckpoints, EventHandler
+from eventrec.intake.durable import Position
 from eventrec.options import Backoff, EventRecorderOptions
-from eventrec.record import Record
 from eventrec.recorder import EventRecorder
+from eventrec.records.batch import Batch
+from eventrec.records.column_types import ColumnType, SemanticType
+from eventrec.records.entry import Record
+from eventrec.records.rows import RowInsertRequest
+from eventrec.records.schema import ColumnSchema, Row
 from eventrec.registry import HandlerURL, handler_from_url
-from eventrec.rows import RowInsertRequest
-from eventrec.schema import ColumnSchema, Row
 from eventrec.status import Status, SubscriptionStatus
 from eventrec.sync import SyncRecorder
 

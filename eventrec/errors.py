@@ -136,7 +136,7 @@ class DeliveryError(EventrecError):
 
 
 class TransientError(DeliveryError):
-    """The batch may succeed later. `retry_after` is the destination's own wish, in seconds: a minimum."""
+    """The batch may succeed later. `retry_after` is the destination's own demand, in seconds: a minimum."""
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from eventrec.batch import Batch
+    from eventrec.records.batch import Batch
 
 
 class EventHandler(ABC):

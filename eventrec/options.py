@@ -16,7 +16,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from eventrec.errors import OptionsError
-from eventrec.retention import Bound, Retain
 
 MiB: Final = 1 << 20
 
@@ -181,9 +180,9 @@ class EventRecorderOptions(BaseModel):
             retry=Backoff(first=5 / 3, factor=2, max=5.0, jitter="none", attempts=4),
         )
 
-    def settled(self, *, has_log: bool) -> Settled:
+    def resolve(self, *, has_log: bool) -> ResolvedOptions:
         """The numbers to work with, once it is known whether there is a log."""
-        return Settled(
+        return ResolvedOptions(
             queue_events=self.queue_events if self.queue_events is not None or has_log else 10_000,
             queue_bytes=self.queue_bytes,
             write_interval=duration_seconds(self.write_interval),
@@ -191,8 +190,10 @@ class EventRecorderOptions(BaseModel):
             sync_interval=duration_seconds(self.sync_interval),
             # Several segments have to fit, or nothing could go without everything going.
             segment_bytes=max(1, min(self.segment_bytes, self.max_log_bytes // _LEAST_SEGMENTS)),
-            bound=Bound(self.max_log_bytes, self.keep_free),
-            retain=Retain(None if self.retain is None else duration_seconds(self.retain), self.retain_bytes),
+            max_log_bytes=self.max_log_bytes,
+            keep_free=self.keep_free,
+            retain_seconds=None if self.retain is None else duration_seconds(self.retain),
+            retain_bytes=self.retain_bytes,
             close_timeout=duration_seconds(self.close_timeout),
             delivery=DeliverySettings(
                 batch_rows=self.batch_rows,
@@ -240,7 +241,7 @@ class DeliverySettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class ResolvedOptions:
     """What one recorder works with; durations in seconds."""
 
     queue_events: int | None
@@ -249,8 +250,10 @@ class Settled:
     sync: Literal["interval", "never", "take"]
     sync_interval: float
     segment_bytes: int
-    bound: Bound
-    retain: Retain
+    max_log_bytes: int
+    keep_free: float
+    retain_seconds: float | None
+    retain_bytes: int | None
     close_timeout: float
     delivery: DeliverySettings
 

@@ -1,7 +1,7 @@
 """Start reading here: an event goes in at `record`, and comes out at a handler.
 
 record    filter · stamp · encode (`record.py`) → the intake (`intake.py`)
-open      the dispatcher moves the intake into the source and runs a worker per subscription (`delivery/`)
+open      the supervisor moves the intake into the source and runs a worker per subscription (`delivery/`)
 close     takes nothing more, flushes for a while, and gives an honest account (`status.py`)
 """
 
@@ -15,30 +15,31 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import anyio
 
-from eventrec._json import encode_json
-from eventrec._logging import described, get_logger
-from eventrec.backend import current_backend, in_thread
-from eventrec.context import ContextFields
-from eventrec.delivery.dead_letters import DeadLetterFile, LoggedDeadLetters
-from eventrec.delivery.dispatcher import Dispatcher
-from eventrec.delivery.letter_log import DEAD, LetterLog
-from eventrec.delivery.log_dispatcher import LogDispatcher
-from eventrec.delivery.memory import MemorySource
+from eventrec.delivery.letters.dead_letters import DeadLetterFile, LoggedDeadLetters
+from eventrec.delivery.letters.log import DEAD, LetterLog
+from eventrec.delivery.log_supervisor import LogSupervisor
+from eventrec.delivery.memory_supervisor import MemorySupervisor
+from eventrec.delivery.sources.memory import MemorySource
 from eventrec.delivery.subscription import NewDestination, Subscription
-from eventrec.durable import Position, take_durably, wait_durably
 from eventrec.errors import InvalidEventError, NotDurableError, RecorderClosedError, SubscriptionError
-from eventrec.intake import Intake
-from eventrec.log.runs import new_run_id
-from eventrec.native import get_ident
+from eventrec.events.encoder import Encoder
+from eventrec.intake.durable import Position, take_durably, wait_durably
+from eventrec.intake.queue import Intake
+from eventrec.intake.refusals import Refusals
+from eventrec.intake.writer import Writer
 from eventrec.options import EventRecorderOptions, duration_seconds
-from eventrec.process import Home, around_forks, keep_for_ever
-from eventrec.record import Encoder
-from eventrec.refusals import Refusals
+from eventrec.records.context import ContextFields
+from eventrec.records.json import encode_json
+from eventrec.records.schema import check_name
 from eventrec.registry import handler_from_url, resolve_url
-from eventrec.schema import check_name
+from eventrec.runs.retention import Bound, Retain
+from eventrec.runs.run import new_run_id
+from eventrec.runtime.backend import current_backend, in_thread
+from eventrec.runtime.logging import described, get_logger
+from eventrec.runtime.native import get_ident
+from eventrec.runtime.process import ProcessIdentity, around_forks, never_finalize
 from eventrec.status import Status
 from eventrec.sync import SyncRecorder
-from eventrec.writing import Writer
 
 if TYPE_CHECKING:
     import os
@@ -48,15 +49,15 @@ if TYPE_CHECKING:
     from types import TracebackType
     from uuid import UUID
 
-    from eventrec.backend import Backend
-    from eventrec.delivery.dead_letters import DeadLetters
+    from eventrec.delivery.letters.dead_letters import DeadLetters
     from eventrec.delivery.supervisor import Supervisor
-    from eventrec.event import Event, Eventable
+    from eventrec.events.encoder import Reason
+    from eventrec.events.event import Event, Eventable
     from eventrec.handler import EventHandler
     from eventrec.options import Backoff, Duration
-    from eventrec.record import Reason
+    from eventrec.runtime.backend import Backend
 
-_logging = get_logger("eventrec.recorder")
+_logger = get_logger("eventrec.recorder")
 
 _UNSAID: Final[tuple[Reason, ...]] = ("forked", "no_writer")
 """Where there is neither a loop nor a writer to say it."""
@@ -94,30 +95,30 @@ class EventRecorder:
     ) -> None:
         self._options = options or EventRecorderOptions()
         self._log_directory = None if log is None else Path(log)
-        self._settled = self._options.settled(has_log=log is not None)
+        self._resolved = self._options.resolve(has_log=log is not None)
         self._on_drop = on_drop
         self._new_id = new_id
         self._state: Literal["new", "open", "forked", "closed"] = "new"
         self._subscriptions: dict[str, Subscription] = {}
         self._urls: dict[str, str] = {}
         """Of the subscriptions that were registered by one, as it was given."""
-        self._home = Home()
+        self._process = ProcessIdentity()
         self._said: set[Reason] = set()
-        self._dispatcher: Supervisor | None = None
+        self._supervisor: Supervisor | None = None
         self._clock = clock
         self._context = ContextFields()
-        self._refusals = Refusals(_logging, time.monotonic)
+        self._refusals = Refusals(_logger, time.monotonic)
         self._encoder = Encoder(types=self._options.event_types, context=self._context.encoded, now=clock)
         self._intake = Intake(
-            max_events=self._settled.queue_events,
-            max_bytes=self._settled.queue_bytes,
+            max_events=self._resolved.queue_events,
+            max_bytes=self._resolved.queue_bytes,
             max_event_bytes=self._options.max_event_bytes,
             overflow=self._options.overflow,
             wake=self._wake,
         )
         self._writer = self._new_writer()
         self._cells, self._plans, self._offer = self._intake.cells, self._encoder.plans, self._intake.offer
-        self._is_here = self._home.is_here
+        self._is_here = self._process.is_here
         around_forks(self, wait_for=EventRecorder._lock_being_taken, moved=EventRecorder._note_fork)
         for handler_or_url in handlers_or_urls:
             self.register(handler_or_url)
@@ -177,7 +178,7 @@ class EventRecorder:
         self._subscriptions[name] = Subscription(
             name=name,
             handler=handler,
-            settings=EventRecorderOptions(**changed).settled(has_log=self._writer is not None).delivery,
+            settings=EventRecorderOptions(**changed).resolve(has_log=self._writer is not None).delivery,
             types=None if types is None else frozenset(types),
             start=start,
             on_new_destination=on_new_destination,
@@ -208,51 +209,51 @@ class EventRecorder:
         if self._state == "forked":
             self._subscriptions = {name: self._made_anew(each) for name, each in self._subscriptions.items()}
             self._intake.reopen()
-        dispatcher = self._memory_dispatcher(backend) if self._writer is None else self._log_dispatcher(backend)
+        supervisor = self._memory_supervisor(backend) if self._writer is None else self._log_supervisor(backend)
         self._state = "open"
-        self._dispatcher = dispatcher
-        backend.spawn(dispatcher.run, "eventrec supervisor")
-        await dispatcher.started.wait()
+        self._supervisor = supervisor
+        backend.spawn(supervisor.run, "eventrec supervisor")
+        await supervisor.started.wait()
         if self._writer is not None and self._writer.log is None and self._writer.failure is not None:
             failure = self._writer.failure
             await self.close(0)
             raise failure
 
-    def _memory_dispatcher(self, backend: Backend) -> Supervisor:
-        settled = self._settled
+    def _memory_supervisor(self, backend: Backend) -> Supervisor:
+        resolved = self._resolved
         source = MemorySource(
             self._new_id(),
-            max_events=None if settled.queue_events is None else max(1, settled.queue_events // 2),
-            max_bytes=max(1, settled.queue_bytes // 2),
+            max_events=None if resolved.queue_events is None else max(1, resolved.queue_events // 2),
+            max_bytes=max(1, resolved.queue_bytes // 2),
             static_context=self._static_context(),
         )
-        dispatcher = Dispatcher(
+        supervisor = MemorySupervisor(
             self._intake,
             source,
             backend,
-            close_timeout=settled.close_timeout,
-            write_interval=settled.write_interval,
+            close_timeout=resolved.close_timeout,
+            write_interval=resolved.write_interval,
             on_slice=self._refusals.say,
         )
         letters = self._letters()
         for subscription in self._subscriptions.values():
-            dispatcher.subscribe(subscription, letters, self._dropped)
-        return dispatcher
+            supervisor.subscribe(subscription, letters, self._dropped)
+        return supervisor
 
-    def _log_dispatcher(self, backend: Backend) -> Supervisor:
+    def _log_supervisor(self, backend: Backend) -> Supervisor:
         assert self._writer is not None  # noqa: S101 - asked by the caller
-        return LogDispatcher(
+        return LogSupervisor(
             self._intake,
             self._writer,
             backend,
             subscriptions=list(self._subscriptions.values()),
             letters=self._letter_log(self._writer),
             on_drop=self._dropped,
-            close_timeout=self._settled.close_timeout,
-            sync=self._settled.sync,
-            sync_interval=self._settled.sync_interval,
-            bound=self._settled.bound,
-            retain=self._settled.retain,
+            close_timeout=self._resolved.close_timeout,
+            sync=self._resolved.sync,
+            sync_interval=self._resolved.sync_interval,
+            bound=Bound(self._resolved.max_log_bytes, self._resolved.keep_free),
+            retain=Retain(self._resolved.retain_seconds, self._resolved.retain_bytes),
             forfeits_by_all=self._options.overflow == "drop_old",
         )
 
@@ -265,7 +266,7 @@ class EventRecorder:
         return LetterLog(
             writer.directory / DEAD,
             writer.run_id,
-            most_bytes=self._options.max_dead_bytes,
+            max_bytes=self._options.max_dead_bytes,
             copy=DeadLetterFile(self._options.dead_letters) if self._options.dead_letters is not None else None,
         )
 
@@ -280,16 +281,16 @@ class EventRecorder:
             new_id=self._new_id,
             now=self._clock,
             static_context=self._static_context(),
-            segment_bytes=self._settled.segment_bytes,
-            write_interval=self._settled.write_interval,
-            sync=self._settled.sync,
-            sync_interval=self._settled.sync_interval,
+            segment_bytes=self._resolved.segment_bytes,
+            write_interval=self._resolved.write_interval,
+            sync=self._resolved.sync,
+            sync_interval=self._resolved.sync_interval,
             on_take=self._refusals.say,
         )
 
     def sync(self) -> SyncRecorder:
         """This recorder for programs without a loop: the same verbs, blocking; delivery runs in a thread of its own."""
-        return SyncRecorder(self, close_timeout=self._settled.close_timeout, end=self._end_unopened)
+        return SyncRecorder(self, close_timeout=self._resolved.close_timeout, end=self._end_unopened)
 
     # -- while it runs
 
@@ -340,10 +341,10 @@ class EventRecorder:
         self._note_fork()
         if self._writer is None:
             raise NotDurableError("the recorder has no log: give it a directory with log=")
-        if self._state != "open" or not isinstance(self._dispatcher, LogDispatcher):
+        if self._state != "open" or not isinstance(self._supervisor, LogSupervisor):
             raise RecorderClosedError(f"the recorder is not open, it is {self._state}")
         ticket = take_durably(event, encoder=self._encoder, intake=self._intake, offer=self._offer, writer=self._writer)
-        return None if ticket is None else await wait_durably(ticket, self._dispatcher, until=until)
+        return None if ticket is None else await wait_durably(ticket, self._supervisor, until=until)
 
     def context(self, **fields: object) -> AbstractContextManager[None]:
         """Add `fields` to every event recorded inside the block, in this task or thread.
@@ -360,10 +361,10 @@ class EventRecorder:
         paused or holding, or the recorder is not open.
         """
         self._note_fork()
-        if self._dispatcher is None:
+        if self._supervisor is None:
             return False
         with anyio.move_on_after(None if timeout is None else duration_seconds(timeout)):
-            return await self._dispatcher.flush()
+            return await self._supervisor.flush()
         return False
 
     def resume(self, name: str, *, start: Literal["earliest", "latest"] | None = None) -> None:
@@ -375,27 +376,27 @@ class EventRecorder:
         Raises:
             SubscriptionError: No subscription has this name, or the recorder is not open.
         """
-        names = self._subscriptions if self._dispatcher is not None else {}
-        if self._dispatcher is None or name not in names:
+        names = self._subscriptions if self._supervisor is not None else {}
+        if self._supervisor is None or name not in names:
             raise SubscriptionError(f"no open subscription {name!r}; there are {sorted(names)}")
-        self._dispatcher.resume(name, start)
+        self._supervisor.resume(name, start)
 
     def status(self) -> Status:
         """The account now. From any thread; exact whenever no `record()` is in progress."""
         self._note_fork()
-        counts = self._dispatcher or self._writer
+        counts = self._supervisor or self._writer
         while True:
             before = counts.moves if counts is not None else 0
-            dispatcher, writer = self._dispatcher, self._writer
+            supervisor, writer = self._supervisor, self._writer
             held = writer.in_hand if writer is not None else 0
             status = Status(
-                state=self._state if dispatcher is None or not dispatcher.ended.is_set() else "closed",
+                state=self._state if supervisor is None or not supervisor.ended.is_set() else "closed",
                 offered=self._intake.offered(),
                 appended=counts.appended if counts is not None else 0,
                 refused=self._intake.refused(),
                 in_intake=len(self._intake) + held,
-                subscriptions=dispatcher.status() if dispatcher is not None else {},
-                adopted=dispatcher.adopted() if dispatcher is not None else {},
+                subscriptions=supervisor.status() if supervisor is not None else {},
+                adopted=supervisor.adopted() if supervisor is not None else {},
                 failure=self._failure(),
                 defect=self._defect(),
             )
@@ -405,10 +406,10 @@ class EventRecorder:
     def _failure(self) -> str | None:
         if self._writer is not None and self._writer.failure is not None:
             return str(self._writer.failure)
-        return self._dispatcher.untrusted if self._dispatcher is not None else None
+        return self._supervisor.untrusted if self._supervisor is not None else None
 
     def _defect(self) -> str | None:
-        defects = [each.defect for each in (self._dispatcher, self._writer) if each is not None]
+        defects = [each.defect for each in (self._supervisor, self._writer) if each is not None]
         return next((described(each)[:200] for each in defects if each is not None), None)
 
     # -- the end
@@ -419,10 +420,10 @@ class EventRecorder:
         From any task; a second call waits for the first. Being cancelled does not cut the flush short.
         """
         self._note_fork()
-        if self._dispatcher is not None:
+        if self._supervisor is not None:
             self._state = "closed"
-            self._dispatcher.close(self._settled.close_timeout if timeout is None else duration_seconds(timeout))
-            await self._dispatcher.ended.wait()
+            self._supervisor.close(self._resolved.close_timeout if timeout is None else duration_seconds(timeout))
+            await self._supervisor.ended.wait()
         elif self._state == "forked":
             # The loop may be the parent's: a thread that answers would wake that one. Nothing else is to run here.
             self._end_unopened(timeout)
@@ -436,7 +437,7 @@ class EventRecorder:
         self._state = "closed"
         self._intake.close("closed")
         if self._writer is not None:
-            self._writer.end(self._settled.close_timeout if timeout is None else duration_seconds(timeout))
+            self._writer.end(self._resolved.close_timeout if timeout is None else duration_seconds(timeout))
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -454,8 +455,8 @@ class EventRecorder:
     def _wake(self) -> Reason | None:
         if self._writer is not None:
             return self._writer.wake()
-        if self._dispatcher is not None:
-            self._dispatcher.wake()
+        if self._supervisor is not None:
+            self._supervisor.wake()
         return None
 
     def _refused(self, event: object, reason: Reason, detail: str) -> bool:
@@ -471,14 +472,14 @@ class EventRecorder:
             self._said.add(reason)
             with suppress(Exception):
                 why = self._writer.failure if self._writer is not None else "open the recorder here, or give it a log"
-                _logging.warning("events refused in this process", reason=reason, why=str(why))
+                _logger.warning("events refused in this process", reason=reason, why=str(why))
 
     def _dropped(self, reason: str, count: int) -> None:
         if self._on_drop is not None:
             try:
                 self._on_drop(reason, count)
             except Exception as exc:
-                _logging.exception("on_drop failed", error=described(exc)[:200])
+                _logger.exception("on_drop failed", error=described(exc)[:200])
 
     def _static_context(self) -> bytes | None:
         options = self._options
@@ -487,19 +488,19 @@ class EventRecorder:
         return encode_json(given) if given else None
 
     def _lock_being_taken(self) -> LockType | None:
-        return None if self._writer is None else self._writer.making
+        return None if self._writer is None else self._writer.fork_guard
 
     def _note_fork(self) -> None:
-        self._home.move(self._forked)
+        self._process.detect_fork(self._forked)
 
     def _forked(self) -> None:
         """In a forked child: the loop, the threads and the destination's connections are the parent's."""
-        inherited, self._dispatcher = self._dispatcher, None
+        inherited, self._supervisor = self._supervisor, None
         self._said.clear()
-        self._refusals = Refusals(_logging, time.monotonic)
+        self._refusals = Refusals(_logger, time.monotonic)
         if inherited is not None:
             inherited.abandon()
-            keep_for_ever((inherited, self._subscriptions))
+            never_finalize((inherited, self._subscriptions))
         if self._state == "open":
             self._state = "forked"
         refuses = self._state == "closed" or (self._state == "forked" and self._writer is None)

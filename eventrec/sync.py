@@ -11,24 +11,24 @@ import anyio
 import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
-from eventrec._logging import get_logger
-from eventrec.backend import take_no_thread
 from eventrec.errors import RecorderClosedError
-from eventrec.native import threads_are_greenlets
-from eventrec.process import Home, at_end, at_end_of_child, not_at_end
+from eventrec.runtime.backend import take_no_thread
+from eventrec.runtime.logging import get_logger
+from eventrec.runtime.native import threads_are_greenlets
+from eventrec.runtime.process import ProcessIdentity, register_exit, register_exit_of_child, unregister_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from eventrec.durable import Position
-    from eventrec.event import Event, Eventable
+    from eventrec.events.event import Event, Eventable
+    from eventrec.intake.durable import Position
     from eventrec.options import Duration
     from eventrec.recorder import EventRecorder
     from eventrec.status import Status
 
-_logging = get_logger("eventrec.recorder")
+_logger = get_logger("eventrec.recorder")
 
 _STOP_SECONDS: Final = 5.0
 """What the end of the process waits beyond the time that closing may take: a handler may block its loop."""
@@ -51,7 +51,7 @@ class SyncRecorder:
         self._recorder = recorder
         self._close_timeout = close_timeout
         self._end = end
-        self._home = Home()
+        self._process = ProcessIdentity()
         self._portal: BlockingPortal | None = None
         self._thread: threading.Thread | None = None
         self._ending: Callable[[], None] = lambda: None
@@ -63,7 +63,7 @@ class SyncRecorder:
 
     def open(self) -> None:
         """Start delivering. Raises what `EventRecorder.open` does; RuntimeError where gevent has patched threads."""
-        self._home.move(self._forked)
+        self._process.detect_fork(self._forked)
         if self._portal is not None:
             raise RecorderClosedError("the recorder has been opened already")
         if threads_are_greenlets():
@@ -82,8 +82,8 @@ class SyncRecorder:
             raise
         self._spare = threading.Event()
         self._in_loop().start_task_soon(self._keep_threads, len(self._recorder.status().subscriptions))
-        self._ending = at_end(self._at_exit)
-        at_end_of_child(self._ending)
+        self._ending = register_exit(self._at_exit)
+        register_exit_of_child(self._ending)
 
     def record(self, event: Event | Eventable) -> bool:
         """See `EventRecorder.record`."""
@@ -142,7 +142,7 @@ class SyncRecorder:
             await portal.sleep_until_stopped()
 
     def _is_running(self) -> bool:
-        self._home.move(self._forked)
+        self._process.detect_fork(self._forked)
         return self._thread is not None and self._thread.is_alive()
 
     def _in_loop(self) -> BlockingPortal:
@@ -151,7 +151,7 @@ class SyncRecorder:
         return self._portal
 
     def _stop(self, timeout: float | None = None) -> None:
-        not_at_end(self._ending)
+        unregister_exit(self._ending)
         self._spare.set()
         if self._portal is not None and self._thread is not None:
             self._portal.start_task_soon(self._portal.stop)
@@ -159,7 +159,7 @@ class SyncRecorder:
 
     def _forked(self) -> None:
         """In a forked child: loop and thread are the parent's."""
-        not_at_end(self._ending)
+        unregister_exit(self._ending)
         self._portal = self._thread = None
 
     async def _keep_threads(self, count: int) -> None:
@@ -184,4 +184,4 @@ class SyncRecorder:
             self._in_loop().start_task_soon(self._close_at_exit).result(3 * self._close_timeout + _STOP_SECONDS)
             self._stop(_STOP_SECONDS)
         except FutureTimeoutError:
-            _logging.warning("left behind at exit: a handler does not let its loop go on")
+            _logger.warning("left behind at exit: a handler does not let its loop go on")

@@ -12,12 +12,11 @@ from eventrec.options import (
     Backoff,
     DeliverySettings,
     EventRecorderOptions,
+    ResolvedOptions,
     RetrySettings,
-    Settled,
     duration_seconds,
     seconds,
 )
-from eventrec.retention import Bound, Retain
 
 MiB = 1 << 20
 DURATIONS = ["flush_interval", "write_interval", "close_timeout"]
@@ -68,17 +67,19 @@ def test_defaults_are_those_of_the_design() -> None:
 
 
 def test_without_a_log_the_queue_holds_10_000_events_and_a_batch_has_4_attempts() -> None:
-    settled = EventRecorderOptions().settled(has_log=False)
+    settled = EventRecorderOptions().resolve(has_log=False)
 
-    assert settled == Settled(
+    assert settled == ResolvedOptions(
         queue_events=10_000,
         queue_bytes=64 * MiB,
         write_interval=0.02,
         sync="interval",
         sync_interval=1.0,
         segment_bytes=64 * MiB,
-        bound=Bound(8 << 30, 0.05),
-        retain=Retain(),
+        max_log_bytes=8 << 30,
+        keep_free=0.05,
+        retain_seconds=None,
+        retain_bytes=None,
         close_timeout=5.0,
         delivery=DeliverySettings(
             batch_rows=1_000,
@@ -92,7 +93,7 @@ def test_without_a_log_the_queue_holds_10_000_events_and_a_batch_has_4_attempts(
 
 
 def test_with_a_log_the_queue_is_bounded_by_bytes_alone_and_attempts_have_no_end() -> None:
-    settled = EventRecorderOptions().settled(has_log=True)
+    settled = EventRecorderOptions().resolve(has_log=True)
 
     assert (settled.queue_events, settled.delivery.retry.attempts) == (None, None)
 
@@ -107,7 +108,7 @@ def test_what_is_set_holds_with_and_without_a_log(has_log: bool) -> None:  # noq
         on_unmapped="hold",
     )
 
-    settled = options.settled(has_log=has_log)
+    settled = options.resolve(has_log=has_log)
 
     assert settled.queue_events == 5
     assert settled.delivery.retry == RetrySettings(first=0.001, factor=2.0, max=30.0, full_jitter=False, attempts=None)
@@ -119,7 +120,7 @@ def test_what_is_set_holds_with_and_without_a_log(has_log: bool) -> None:  # noq
 
 
 def test_reference_has_the_numbers_of_greptimedb() -> None:
-    settled = EventRecorderOptions.reference().settled(has_log=False)
+    settled = EventRecorderOptions.reference().resolve(has_log=False)
 
     retry = settled.delivery.retry
     waits = [min(retry.first * retry.factor**number, retry.max) for number in range(3)]

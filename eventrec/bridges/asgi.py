@@ -18,7 +18,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 from uuid import uuid4
 
-from eventrec.event import EventStruct
+from eventrec.events.event import EventStruct
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

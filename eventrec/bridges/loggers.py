@@ -23,9 +23,9 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from eventrec._json import encode_json
-from eventrec._logging import ROOT
-from eventrec.event import DEFAULT_TABLE, Event
+from eventrec.events.event import DEFAULT_TABLE, Event
+from eventrec.records.json import encode_json
+from eventrec.runtime.logging import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

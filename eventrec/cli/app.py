@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING, Annotated, Final
 import anyio
 from cyclopts import App, CycloptsError, Parameter
 
-from eventrec.cli import log as logs
-from eventrec.cli.dead import dead
-from eventrec.cli.demo import Demo
-from eventrec.cli.doctor import doctor
-from eventrec.cli.drain import drain
+from eventrec.cli.demo.demo import Demo
+from eventrec.cli.doctor.doctor import doctor
 from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.cli.logs import log as logs
+from eventrec.cli.logs.dead import dead
+from eventrec.cli.logs.drain import drain
+from eventrec.cli.logs.maintenance import compress, forget
+from eventrec.cli.logs.resume import resume
+from eventrec.cli.logs.status import status
 from eventrec.cli.new_handler import new_handler
-from eventrec.cli.on_the_way import dead_letter_file
-from eventrec.cli.received import Reading
-from eventrec.cli.record import Recording
-from eventrec.cli.resume import resume
-from eventrec.cli.status import status
+from eventrec.cli.record.in_flight import dead_letter_file
+from eventrec.cli.record.record import Recording
 from eventrec.cli.tail import tail as tail_events
-from eventrec.cli.tend import compress, forget
 from eventrec.cli.terminal import Terminal
-from eventrec.cli.timestamps import Unit  # noqa: TC001 - cyclopts reads annotations
 from eventrec.errors import HandlerURLError, InvalidEventError, LogError
-from eventrec.event import DEFAULT_TABLE
-from eventrec.schema import check_name
+from eventrec.events.event import DEFAULT_TABLE
+from eventrec.ingest.received import Reading
+from eventrec.ingest.timestamps import Unit  # noqa: TC001 - cyclopts reads annotations
+from eventrec.records.schema import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -28,7 +28,7 @@ POLL_SECONDS: Final = 0.25
 PAGE: Final = 1_000
 """Events asked for at once: as many as a batch has, so that the newest are among them."""
 
-MOST_LOOKED_AT: Final = 100_000
+MAX_LOOKED_AT: Final = 100_000
 """The newest events among which those of one type are looked for."""
 
 
@@ -127,9 +127,9 @@ async def _newest(handler: Tailing, last: int, kind: str | None) -> tuple[Sequen
     while True:
         page = await handler.tail(after=None, limit=limit)
         found = _by_time(page.events, kind)
-        if len(found) >= last or len(page.events) < limit or limit >= MOST_LOOKED_AT:
+        if len(found) >= last or len(page.events) < limit or limit >= MAX_LOOKED_AT:
             return found[max(0, len(found) - last) :], page.cursor
-        limit = min(MOST_LOOKED_AT, limit * 10)
+        limit = min(MAX_LOOKED_AT, limit * 10)
 
 
 def _by_time(events: Sequence[StoredEvent], kind: str | None) -> list[StoredEvent]:

@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from eventrec._logging import ROOT
+from eventrec.runtime.logging import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from eventrec._logging import get_logger
-from eventrec.backend import in_thread
 from eventrec.delivery.log_delivery import open_orphan
-from eventrec.delivery.wishes import load_wishes, sweep_wishes
 from eventrec.errors import LogError
-from eventrec.log.runs import Run, list_runs, sweep
+from eventrec.runs.requests import load_requests, sweep_requests
+from eventrec.runs.run import Run, list_runs, sweep
+from eventrec.runtime.backend import in_thread
+from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from eventrec.delivery.letter_log import LetterLog
+    from eventrec.delivery.letters.log import LetterLog
     from eventrec.delivery.log_delivery import LogDelivery, OpenedOrphan
-    from eventrec.delivery.wishes import Wish
+    from eventrec.runs.requests import OperatorRequest
 
-MOST_ADOPTED: Final = 8
+MAX_ADOPTED: Final = 8
 """Orphans delivered at once; each costs a few descriptors."""
 
 SCAN_SECONDS: Final = 2.0
@@ -44,7 +44,7 @@ _GIVE_UP_SECONDS: Final = 10.0
 _FIRST_PAUSE: Final = 2.0
 _LONGEST_PAUSE: Final = 300.0
 
-_logging = get_logger("eventrec.delivery")
+_logger = get_logger("eventrec.delivery")
 
 
 class Adoption:
@@ -125,7 +125,7 @@ class Adoption:
     def _look(self) -> list[UUID]:
         """In a thread."""
         sweep(self._directory)
-        sweep_wishes(self._directory)
+        sweep_requests(self._directory)
         self._letters.learn()
         return list_runs(self._directory)
 
@@ -151,7 +151,7 @@ class Adoption:
 
     def _make_room(self) -> None:
         """Give back one that waits for a destination which is down, where another one need not wait."""
-        if len(self.adopted) < MOST_ADOPTED or not self._candidates():
+        if len(self.adopted) < MAX_ADOPTED or not self._candidates():
             return
         for id_, delivery in self.adopted.items():
             if delivery.is_stuck and id_ in self._scopes:
@@ -162,20 +162,20 @@ class Adoption:
     # -- adopting
 
     async def _fill_slots(self, tasks: TaskGroup) -> None:
-        while len(self.adopted) < MOST_ADOPTED and (candidates := self._candidates()):
-            room = MOST_ADOPTED - len(self.adopted)
+        while len(self.adopted) < MAX_ADOPTED and (candidates := self._candidates()):
+            room = MAX_ADOPTED - len(self.adopted)
             # A lock is ours once it is taken, whoever cancels meanwhile.
             async with self.opening:
                 with anyio.CancelScope(shield=True):
-                    found, wishes = await in_thread(self._open, candidates[:room])
+                    found, requests = await in_thread(self._open, candidates[:room])
                     for run, opened in found:
                         self.adopted[run.id] = self._deliver(run, opened)
-                        self._grant(wishes, self.adopted[run.id], opened)
+                        self._apply(requests, self.adopted[run.id], opened)
                     self._locked = []
             for run, _ in found:
                 tasks.start_soon(self._deliver_orphan, self.adopted[run.id])
 
-    def _open(self, ids: list[UUID]) -> tuple[list[tuple[Run, OpenedOrphan]], list[Wish]]:
+    def _open(self, ids: list[UUID]) -> tuple[list[tuple[Run, OpenedOrphan]], list[OperatorRequest]]:
         """In a thread. Those of `ids` that nobody holds."""
         self._letters.learn()
         opened: list[tuple[Run, OpenedOrphan]] = []
@@ -189,20 +189,20 @@ class Adoption:
             try:
                 opened.append((run, open_orphan(run)))
             except (OSError, LogError) as exc:
-                _logging.warning("orphan left alone", log=str(run.id), error=str(exc))
+                _logger.warning("orphan left alone", log=str(run.id), error=str(exc))
                 self.unreadable.add(run.id)
                 run.release()
             else:
-                _logging.info("orphan adopted", log=str(run.id), records=opened[-1][1][0].written)
-        return opened, load_wishes(self._directory, since=0.0)
+                _logger.info("orphan adopted", log=str(run.id), records=opened[-1][1][0].written)
+        return opened, load_requests(self._directory, since=0.0)
 
     @staticmethod
-    def _grant(wishes: list[Wish], delivery: LogDelivery, opened: OpenedOrphan) -> None:
+    def _apply(requests: list[OperatorRequest], delivery: LogDelivery, opened: OpenedOrphan) -> None:
         """What was wished while nobody delivered this log is meant for it too."""
         saved = opened[2]
-        for wish in wishes:
-            if wish.subscription in saved and wish.asked > saved[wish.subscription].saved:
-                delivery.grant(wish)
+        for request in requests:
+            if request.subscription in saved and request.asked > saved[request.subscription].saved:
+                delivery.apply(request)
 
     async def _deliver_orphan(self, delivery: LogDelivery) -> None:
         id_ = delivery.run_of.id
@@ -230,7 +230,7 @@ class Adoption:
     async def _let_go_of_what_grew(self) -> None:
         for id_, delivery in list(self.adopted.items()):
             if id_ in self._scopes and await in_thread(delivery.has_grown):
-                _logging.error("log grew though it is locked", log=str(id_))
+                _logger.error("log grew though it is locked", log=str(id_))
                 self.untrusted.add(id_)
                 delivery.distrust()
                 self._scopes[id_].cancel()

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from eventrec._logging import get_logger
-from eventrec.backend import in_thread
-from eventrec.delivery.checkpoint import CheckpointFiles
 from eventrec.errors import LogError, LogLockedError
-from eventrec.log.runs import CHECKPOINTS, DONE, Run, delete_done, list_runs, tree_size
 from eventrec.log.storage import DiskStorage
 from eventrec.log.verify import describe
-from eventrec.retention import Kept, forfeited
+from eventrec.runs.checkpoint import CheckpointFiles
+from eventrec.runs.retention import Kept, forfeited
+from eventrec.runs.run import CHECKPOINTS, DONE, Run, delete_done, list_runs, tree_size
+from eventrec.runtime.backend import in_thread
+from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,23 +33,23 @@ if TYPE_CHECKING:
 
     from eventrec.delivery.adoption import Adoption
     from eventrec.delivery.log_delivery import LogDelivery
-    from eventrec.retention import Bound, Retain
-    from eventrec.writing import Writer
+    from eventrec.intake.writer import Writer
+    from eventrec.runs.retention import Bound, Retain
 
-LOCK: Final = "judge"
+LOCK: Final = "quota"
 
-_JUDGES_EVERY: Final = 1.0
-_JUDGES_SELDOM: Final = 10.0
+_LOOKS_EVERY: Final = 1.0
+_LOOKS_SELDOM: Final = 10.0
 _LOOKS_FOR: Final = 10
 """At most a tenth of the time is spent looking."""
 
 _IS_OVER: Final = 0.25
 """The share of the bound that has to be free again, before a loss is a new one."""
 
-_logging = get_logger("eventrec.delivery")
+_logger = get_logger("eventrec.delivery")
 
 
-class DiskJudge:
+class DiskQuota:
     """Keeps `directory` within `bound`, and `done/` within `retain`. For the loop's thread.
 
     `own()` is the delivery of the log that is written; `by_all` lets it forfeit what nobody has delivered yet, instead
@@ -83,19 +83,19 @@ class DiskJudge:
     async def run(self) -> None:
         """Judge about once a second until cancelled; less often where there is so much that looking takes long."""
         while True:
-            await self.judge()
-            await anyio.sleep(max(_JUDGES_EVERY, min(_JUDGES_SELDOM, self._look_seconds * _LOOKS_FOR)))
+            await self.enforce()
+            await anyio.sleep(max(_LOOKS_EVERY, min(_LOOKS_SELDOM, self._look_seconds * _LOOKS_FOR)))
 
-    async def judge(self) -> None:
+    async def enforce(self) -> None:
         """Look, and have go what must."""
         excess = await in_thread(self._excess)
         if excess > 0:
             with suppress(LogLockedError):
                 excess = await self._under_lock(excess)
         if excess > 0 and not self._is_over:
-            _logging.error("log directory full", directory=str(self._directory), excess_bytes=excess)
-        if excess <= 0 and (self._is_over or (self._is_losing and excess < -self._bound.most_bytes * _IS_OVER)):
-            _logging.info("log directory within its bound again", directory=str(self._directory))
+            _logger.error("log directory full", directory=str(self._directory), excess_bytes=excess)
+        if excess <= 0 and (self._is_over or (self._is_losing and excess < -self._bound.max_bytes * _IS_OVER)):
+            _logger.info("log directory within its bound again", directory=str(self._directory))
             self._is_losing = False
         self._is_over = excess > 0
         self._writer.hold("the log directory has reached its bound" if self._is_over else None)
@@ -171,7 +171,7 @@ class DiskJudge:
         """Say it once an outage."""
         if lost and not self._is_losing:
             self._is_losing = True
-            _logging.warning("records forfeited to the disk bound", records=dict(lost), **where)
+            _logger.warning("records forfeited to the disk bound", records=dict(lost), **where)
 
     # -- in a thread
 
@@ -202,7 +202,7 @@ class DiskJudge:
         try:
             delete_done(self._directory / DONE, id_)
         except OSError as exc:
-            _logging.warning("retained log not deleted", log=str(id_), error=str(exc))
+            _logger.warning("retained log not deleted", log=str(id_), error=str(exc))
 
     def _delete_orphan(self, id_: UUID) -> tuple[int, dict[str, int]]:
         """Bytes and open records that went; nothing where somebody holds it."""
@@ -213,7 +213,7 @@ class DiskJudge:
         try:
             run.retire()
         except OSError as exc:
-            _logging.warning("orphan not deleted", log=str(id_), error=str(exc))
+            _logger.warning("orphan not deleted", log=str(id_), error=str(exc))
             return 0, {}
         return size, lost
 

@@ -8,29 +8,29 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import anyio
 
-from eventrec._logging import described, get_logger
-from eventrec.backend import in_thread
-from eventrec.content import ContentDecoder, is_ours
-from eventrec.delivery.checkpoint import Checkpoint, CheckpointFiles
-from eventrec.delivery.log_source import LogSource
-from eventrec.delivery.worker import Worker
+from eventrec.delivery.sources.log import LogSource
+from eventrec.delivery.worker.worker import Worker
 from eventrec.errors import LogError, TransientError
 from eventrec.log.log import Log
-from eventrec.log.runs import CHECKPOINTS
 from eventrec.log.segment import list_segments
-from eventrec.retention import Kept, Retain, SealedSegment
+from eventrec.records.content import ContentDecoder, is_ours
+from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles
+from eventrec.runs.retention import Kept, Retain, SealedSegment
+from eventrec.runs.run import CHECKPOINTS
+from eventrec.runtime.backend import in_thread
+from eventrec.runtime.logging import described, get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from eventrec.delivery.dead_letters import DeadLetters
+    from eventrec.delivery.letters.dead_letters import DeadLetters
+    from eventrec.delivery.shared_handler import SharedHandler
     from eventrec.delivery.subscription import Subscription
-    from eventrec.delivery.turns import SharedHandler
-    from eventrec.delivery.wishes import Wish
-    from eventrec.log.runs import Run
+    from eventrec.runs.requests import OperatorRequest
+    from eventrec.runs.run import Run
     from eventrec.status import SubscriptionStatus
 
-_logging = get_logger("eventrec.delivery")
+_logger = get_logger("eventrec.delivery")
 
 _STAMP_SECONDS: Final = 5.0
 _FORFEIT_SECONDS: Final = 5.0
@@ -76,7 +76,7 @@ class LogDelivery:
                 letters,
                 on_drop=on_drop,
                 checkpoint=saved.get(each.name),
-                handler=handlers[each.name].view(is_orphan=is_orphan),
+                handler=handlers[each.name].lease(is_orphan=is_orphan),
                 freeze=self._freeze,
                 outage=handlers[each.name].outage,
                 on_rewind=on_rewind,
@@ -90,7 +90,7 @@ class LogDelivery:
         self._sync_interval = sync_interval
         self._retain = retain
         self._saved: dict[str, Checkpoint] = {}
-        self._makings = run.makings
+        self._makings = run.incarnation
         self._unsynced: set[str] = set()
         self._synced_at = -math.inf
         self._saving = anyio.Lock()
@@ -200,18 +200,18 @@ class LogDelivery:
                     end = self.source.end
                 tasks.cancel_scope.cancel()
 
-    def grant(self, wish: Wish) -> None:
-        """An operator wishes something of one of the subscriptions."""
-        worker = self.workers.get(wish.subscription)
+    def apply(self, request: OperatorRequest) -> None:
+        """An operator requests something of one of the subscriptions."""
+        worker = self.workers.get(request.subscription)
         if worker is not None:
-            worker.apply(wish)
+            worker.apply(request)
 
     async def save(self, *, sync: bool, must_delete: bool = False) -> None:
         """Save every checkpoint that changed; with `sync` durably, and then delete what all are past."""
         async with self._saving:
-            if self.run_of.makings != self._makings:
+            if self.run_of.incarnation != self._makings:
                 # Somebody deleted the directory, and the writer made it anew.
-                self._makings = self.run_of.makings
+                self._makings = self.run_of.incarnation
                 self._saved.clear()
             now = {name: worker.checkpoint() for name, worker in self.workers.items()}
             changed = {name: each for name, each in now.items() if each != self._saved.get(name)}
@@ -226,7 +226,7 @@ class LogDelivery:
                 durable = await in_thread(partial(self._save, again, lowest, sync=sync))
             except (OSError, LogError) as exc:
                 if not self._is_refused:
-                    _logging.warning("checkpoint not saved", log=str(self.run_of.id), error=str(exc))
+                    _logger.warning("checkpoint not saved", log=str(self.run_of.id), error=str(exc))
                 self._is_refused = True
                 return
             self._is_refused = False
@@ -307,7 +307,7 @@ class LogDelivery:
                 self._is_stamped = self.is_done
             except Exception as exc:  # noqa: BLE001 - foreign code; the next adopter asks again
                 if is_first:
-                    _logging.warning("log not retired", log=str(self.run_of.id), error=described(exc))
+                    _logger.warning("log not retired", log=str(self.run_of.id), error=described(exc))
 
     def abandon(self) -> None:
         """In the child of a fork: give back what was inherited, and touch nothing."""
@@ -322,7 +322,7 @@ class LogDelivery:
         try:
             self.log.close()
         except (OSError, LogError) as exc:
-            _logging.warning("log not synced at its end", log=str(self.run_of.id), error=str(exc))
+            _logger.warning("log not synced at its end", log=str(self.run_of.id), error=str(exc))
         try:
             may_go = self.is_done and (self._is_stamped or self._is_given_up)
             if not may_go or self._is_refused or not self._is_trusted:
@@ -332,7 +332,7 @@ class LogDelivery:
             else:
                 self.run_of.retire()
         except OSError as exc:
-            _logging.warning("log not deleted", log=str(self.run_of.id), error=str(exc))
+            _logger.warning("log not deleted", log=str(self.run_of.id), error=str(exc))
 
 
 OpenedOrphan: TypeAlias = "tuple[Log, int, dict[str, Checkpoint], bytes | None]"

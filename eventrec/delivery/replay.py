@@ -15,28 +15,29 @@ from uuid import UUID
 
 import anyio
 
-from eventrec.backend import in_thread
-from eventrec.context import merged_context
-from eventrec.delivery.checkpoint import Checkpoint, CheckpointFiles, Progress
-from eventrec.delivery.letter_log import letters_of
-from eventrec.delivery.source import Records
+from eventrec.delivery.letters.log import letters_of
+from eventrec.delivery.sources.source import Records
 from eventrec.delivery.subscription import Subscription
-from eventrec.delivery.worker import Worker
+from eventrec.delivery.worker.worker import Worker
 from eventrec.errors import DeliveryError
-from eventrec.log.runs import CHECKPOINTS, Run, list_runs
 from eventrec.log.storage import DiskStorage
-from eventrec.record import Ids
-from eventrec.schema import Shape
+from eventrec.records.context import merged_context
+from eventrec.records.entry import SHAPE, SIZE
+from eventrec.records.ids import Ids
+from eventrec.records.schema import Shape
+from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
+from eventrec.runs.run import CHECKPOINTS, Run, list_runs
+from eventrec.runtime.backend import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
     from typing import Literal
 
-    from eventrec.delivery.dead_letters import DeadLetter, DeadLetters
+    from eventrec.delivery.letters.dead_letters import DeadLetter, DeadLetters
     from eventrec.handler import EventHandler
     from eventrec.options import DeliverySettings
-    from eventrec.record import Entry
+    from eventrec.records.entry import Entry
 
 LOCK: Final = "replay"
 
@@ -151,7 +152,7 @@ class LetterSource:
         self._waiting = {
             kept.number for kept in letters if kept.is_waiting and kept.letter.subscription == subscription
         }
-        self.types = frozenset(kept.letter.entry[0].type for kept in letters if kept.number in self._waiting)
+        self.types = frozenset(kept.letter.entry[SHAPE].type for kept in letters if kept.number in self._waiting)
         self.end = max((kept.number for kept in letters), default=-1) + 1
         self._position = 0
         self._acknowledged: Callable[[], object] = lambda: None
@@ -177,7 +178,7 @@ class LetterSource:
             if number != start + len(entries) or len(entries) >= max_records or number >= self.end:
                 break
             entry = self._entry(number, letter)
-            size += entry[6]
+            size += entry[SIZE]
             if size > max_bytes and entries:
                 break
             entries.append(entry)

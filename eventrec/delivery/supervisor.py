@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from eventrec._logging import get_logger
+from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from eventrec.backend import Backend
     from eventrec.delivery.subscription import NewDestination
-    from eventrec.delivery.worker import Worker
-    from eventrec.intake import Intake
+    from eventrec.delivery.worker.worker import Worker
+    from eventrec.intake.queue import Intake
+    from eventrec.runtime.backend import Backend
     from eventrec.status import SubscriptionStatus
 
-_logging = get_logger("eventrec.delivery")
+_logger = get_logger("eventrec.delivery")
 
 LAST_SECOND: Final = 1.0
 """What handlers get to close, whatever the timeout was."""
@@ -64,7 +64,7 @@ class Supervisor(ABC):
             if self._is_abandoned:
                 return
             self.defect = exc
-            _logging.exception("delivery ended by a defect", error=repr(exc))
+            _logger.exception("delivery ended by a defect", error=repr(exc))
         finally:
             if not self._is_abandoned:
                 await self._backend.outlive(self._end_and_say)

@@ -48,8 +48,8 @@ from typing import NamedTuple
 
 import google_crc32c
 
-from eventrec._logging import get_logger
 from eventrec.errors import CorruptCommitError, Damage
+from eventrec.runtime.logging import get_logger
 
 VERSION = 1
 VERSIONS = (1, 0)

@@ -14,9 +14,8 @@ the disk, its rest is superseded: a segment ends where the next one begins.
 from collections.abc import Callable
 from typing import Self
 
-from eventrec._logging import get_logger
 from eventrec.errors import LogError
-from eventrec.log import tending
+from eventrec.log import maintenance
 from eventrec.log.reader import LogReader
 from eventrec.log.repair import Recovered, recover
 from eventrec.log.resync import IsOurs
@@ -24,7 +23,8 @@ from eventrec.log.segment import list_segments, segment_name
 from eventrec.log.storage import FileSize, Storage
 from eventrec.log.walk import Gap
 from eventrec.log.writer import LogOptions, LogWriter, translated
-from eventrec.native import allocate_lock
+from eventrec.runtime.logging import get_logger
+from eventrec.runtime.native import allocate_lock
 
 __all__ = ["Log", "LogOptions"]
 
@@ -44,7 +44,7 @@ class Log(LogWriter):
 
     def __init__(self, storage: Storage, options: LogOptions, found: Recovered) -> None:
         """Not to be called: see `create` and `open`."""
-        self._tending = allocate_lock()
+        self._maintaining = allocate_lock()
         super().__init__(storage, options, found)
 
     @classmethod
@@ -118,7 +118,7 @@ class Log(LogWriter):
             LogError: The directory cannot be read.
         """
         with translated("list segments"):
-            return tending.sealed(self._storage, head=self._head.first)
+            return maintenance.sealed(self._storage, head=self._head.first)
 
     def has_grown(self) -> bool:
         """Whether somebody else has written into it: never, where locks mean something."""
@@ -135,8 +135,8 @@ class Log(LogWriter):
         Raises:
             LogWriteError: The disk refused; some may be gone.
         """
-        with self._tending, translated("delete segments"):
-            return tending.delete_below(self._storage, offset, head=self._head.first)
+        with self._maintaining, translated("delete segments"):
+            return maintenance.delete_below(self._storage, offset, head=self._head.first)
 
     def compress_below(self, offset: int) -> tuple[int, int]:
         """Compress the sealed segments all of whose records are below `offset` and which are not yet.
@@ -147,8 +147,8 @@ class Log(LogWriter):
             LogWriteError: The disk refused; some may be compressed.
             LogError: zstd is not installed.
         """
-        with self._tending, translated("compress segments"):
-            return tending.compress_below(self._storage, offset, head=self._head.first)
+        with self._maintaining, translated("compress segments"):
+            return maintenance.compress_below(self._storage, offset, head=self._head.first)
 
     def reset_to(self, offset: int) -> None:
         """Forget every commit after the one that holds record `offset`, which stays whole. Older readers are void.
@@ -157,14 +157,14 @@ class Log(LogWriter):
             ValueError: That record is deleted. Nothing was changed.
             LogWriteError: The disk refused. The log goes on with what is left, or is closed if it cannot.
         """
-        self._reset(lambda: tending.cut_after(self._storage, offset))
+        self._reset(lambda: maintenance.cut_after(self._storage, offset))
 
     def reset(self) -> None:
         """Forget everything, and begin again at record 0. Older readers are void. Raises as `reset_to`."""
-        self._reset(lambda: tending.delete_all(self._storage))
+        self._reset(lambda: maintenance.delete_all(self._storage))
 
     def _reset(self, cut: Callable[[], None]) -> None:
-        with self._tending, self._writing:
+        with self._maintaining, self._writing:
             self.write()
             with self._syncing, translated("reset the log"):
                 self.sync()
@@ -180,4 +180,4 @@ class Log(LogWriter):
     def size(self) -> FileSize:
         """Bytes of all files in the directory, and what the disk gave them."""
         with translated("measure the log"):
-            return tending.directory_size(self._storage)
+            return maintenance.directory_size(self._storage)

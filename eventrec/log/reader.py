@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Self, TypeVar
 
-from eventrec._logging import get_logger
 from eventrec.errors import CorruptCommitError, Damage, LogError
 from eventrec.log.commit import Commit
 from eventrec.log.index import Entry
@@ -12,6 +11,7 @@ from eventrec.log.resync import IsOurs
 from eventrec.log.segment import HEADER_SIZE, Segment, list_segments, load_index, segment_name
 from eventrec.log.storage import Storage
 from eventrec.log.walk import Gap, Tail, Walk
+from eventrec.runtime.logging import get_logger
 
 T = TypeVar("T")
 

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from eventrec._logging import get_logger
 from eventrec.errors import LogClosedError, LogFullError, LogWriteError
 from eventrec.log.commit import encode_commit, warn_if_slow
 from eventrec.log.head import Head
@@ -15,7 +14,8 @@ from eventrec.log.reader import Extent
 from eventrec.log.repair import Recovered
 from eventrec.log.segment import HEADER_SIZE, create_segment, delete_segments, segment_name
 from eventrec.log.storage import Storage
-from eventrec.native import RLock
+from eventrec.runtime.logging import get_logger
+from eventrec.runtime.native import RLock
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

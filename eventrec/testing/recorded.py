@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from eventrec import Batch, EventHandler, EventRecorder, EventRecorderOptions
-from eventrec.record import decode_rows
+from eventrec.records.extra_rows import decode_rows
 from eventrec.testing.account import assert_conserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from eventrec.intake import Cell
-    from eventrec.record import Entry, Reason
+    from eventrec.events.encoder import Reason
+    from eventrec.intake.queue import Cell
+    from eventrec.records.entry import Entry
 
 R = TypeVar("R", bound=EventRecorder)
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import anyio
 
 from eventrec import Batch, EventHandler, EventRecorder, EventRecorderOptions, TransientError
-from eventrec.content import encode_take
-from eventrec.delivery.checkpoint import Checkpoint, CheckpointFiles, Progress
+from eventrec.events.encoder import Encoder
 from eventrec.log.log import Log, LogOptions
-from eventrec.log.runs import CHECKPOINTS, Run, new_run_id
-from eventrec.record import Encoder
+from eventrec.records.content import encode_take
+from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
+from eventrec.runs.run import CHECKPOINTS, Run, new_run_id
 from eventrec.testing.scripted import Numbered
 
 EVENTS = 1_000_000

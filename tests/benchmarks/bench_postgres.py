@@ -31,7 +31,7 @@ import asyncpg
 import msgspec
 
 from eventrec import Batch, Column, EventRecorder, EventRecorderOptions, EventStruct
-from eventrec.record import Encoder
+from eventrec.events.encoder import Encoder
 from eventrec.testing.servers import PostgresServer
 from eventrec_handlers._sql import Refusals
 from eventrec_handlers.postgres import PostgresHandler

@@ -19,7 +19,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from eventrec import Batch, ColumnSchema, ColumnType, Event, Row
-from eventrec.record import Encoder
+from eventrec.events.encoder import Encoder
 from eventrec_handlers.sqlite import SqliteHandler
 
 BATCHES = 50

@@ -7,8 +7,8 @@ import pytest
 import structlog
 
 from eventrec import EventRecorder
-from eventrec._logging import get_logger
 from eventrec.bridges.loggers import RecordingHandler, RecordingProcessor
+from eventrec.runtime.logging import get_logger
 from eventrec.testing.recorded import RecordedEvents
 
 
@@ -178,7 +178,7 @@ class TestStructlog:
     def test_our_own_loggers_are_left_out(self, events: RecordedEvents) -> None:
         processor = RecordingProcessor(events.recorder)
 
-        processor(logging.getLogger("eventrec.intake"), "info", {"event": "ours"})
+        processor(logging.getLogger("eventrec.intake.queue"), "info", {"event": "ours"})
         processor(None, "info", {"event": "ours", "logger": "eventrec"})
 
         assert list(events) == []

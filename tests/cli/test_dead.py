@@ -14,8 +14,8 @@ import anyio.to_thread
 import pytest
 
 from eventrec import EventRecorder, PermanentError, TransientError
-from eventrec.delivery.wishes import Wish, load_wishes, save_wish, sweep_wishes
-from eventrec.log.runs import list_runs
+from eventrec.runs.requests import OperatorRequest, load_requests, save_request, sweep_requests
+from eventrec.runs.run import list_runs
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, quickly, raising, refusing
 
@@ -116,21 +116,21 @@ def test_what_is_no_directory_is_one_line(eventrec: Run, command: tuple[str, ...
     assert (done.returncode, done.stderr) == (4, "eventrec: nowhere is no directory\n")
 
 
-# -- wishes
+# -- requests
 
 
 def test_wishes_are_kept_a_day_and_told_from_a_time_on(tmp_path: Path) -> None:
-    save_wish(tmp_path, Wish(subscription="../a", asked=1.0))
-    save_wish(tmp_path, Wish(subscription="../a", asked=50_000.0, start="latest"))
-    save_wish(tmp_path, Wish(subscription="b", asked=60_000.0, skip=4))
-    save_wish(tmp_path, Wish(subscription="../a", asked=90_000.0))
+    save_request(tmp_path, OperatorRequest(subscription="../a", asked=1.0))
+    save_request(tmp_path, OperatorRequest(subscription="../a", asked=50_000.0, start="latest"))
+    save_request(tmp_path, OperatorRequest(subscription="b", asked=60_000.0, skip=4))
+    save_request(tmp_path, OperatorRequest(subscription="../a", asked=90_000.0))
 
-    assert [wish.asked for wish in load_wishes(tmp_path, since=0.0)] == [50_000.0, 60_000.0, 90_000.0]
-    assert [wish.skip for wish in load_wishes(tmp_path, since=55_000.0)] == [4, None]
-    (tmp_path / "wishes" / "b.json").write_text("{")
-    assert [wish.subscription for wish in load_wishes(tmp_path, since=0.0)] == ["../a", "../a"]
-    sweep_wishes(tmp_path)
-    assert len(load_wishes(tmp_path, since=0.0)) == 2
+    assert [request.asked for request in load_requests(tmp_path, since=0.0)] == [50_000.0, 60_000.0, 90_000.0]
+    assert [request.skip for request in load_requests(tmp_path, since=55_000.0)] == [4, None]
+    (tmp_path / "requests" / "b.json").write_text("{")
+    assert [request.subscription for request in load_requests(tmp_path, since=0.0)] == ["../a", "../a"]
+    sweep_requests(tmp_path)
+    assert len(load_requests(tmp_path, since=0.0)) == 2
 
 
 async def test_a_running_process_does_what_was_wished(eventrec: Run, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pytest
 
 from eventrec import cli
-from eventrec.cli.shop import TABLES, count_by_type, shop_events
+from eventrec.cli.demo.shop import TABLES, count_by_type, shop_events
 
 QUICK = ("demo", "--events", "2000", "--seconds", "0.5")
 
@@ -91,7 +91,7 @@ def test_counts_that_differ_are_said_and_an_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("eventrec.cli.demo.read_counts", lambda _: (Counter(page_view=1), 1))
+    monkeypatch.setattr("eventrec.cli.demo.demo.read_counts", lambda _: (Counter(page_view=1), 1))
 
     code = cli.main(["demo", "--events", "10", "--seconds", "0"])
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from eventrec.cli.doctor_directory import (
+from eventrec.cli.doctor.directory import (
     file_system,
     judged_file_system,
     judged_room,
@@ -17,10 +17,10 @@ from eventrec.cli.doctor_directory import (
     look_at_locks,
     look_at_syncs,
 )
-from eventrec.cli.doctor_logs import newest_log
-from eventrec.cli.doctor_python import look_at_checksum, look_at_clocks, numbers_of, parsed
-from eventrec.cli.findings import Level
-from eventrec.log.runs import CHECKPOINTS, Run, list_runs
+from eventrec.cli.doctor.findings import Level
+from eventrec.cli.doctor.logs import newest_log
+from eventrec.cli.doctor.python import look_at_checksum, look_at_clocks, numbers_of, parsed
+from eventrec.runs.run import CHECKPOINTS, Run, list_runs
 
 Main = Callable[..., tuple[int, str, str]]
 Leave = Callable[..., None]
@@ -44,7 +44,7 @@ def found(out: str) -> dict[str, dict[str, Any]]:
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the tests run on, it is said to be a disk."""
     (tmp_path / "mountinfo").write_text("22 1 8:1 / / rw - ext4 /dev/sda1 rw\n")
-    monkeypatch.setattr("eventrec.cli.doctor_directory.MOUNTS", tmp_path / "mountinfo")
+    monkeypatch.setattr("eventrec.cli.doctor.directory.MOUNTS", tmp_path / "mountinfo")
 
 
 # -- the whole command

@@ -19,7 +19,7 @@ import pytest
 
 from eventrec import EventRecorder
 from eventrec.log.log import Log
-from eventrec.log.runs import Run, list_runs, new_run_id
+from eventrec.runs.run import Run, list_runs, new_run_id
 from eventrec.testing.scripted import Numbered, quickly
 
 Main = Callable[..., tuple[int, str, str]]
@@ -245,7 +245,7 @@ def test_only_the_types_asked_for_are_delivered(main: Main, log: Path, tmp_path:
 def test_log_that_nobody_can_read_does_not_hold_up_the_end(
     main: Main, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventrec.cli.orphans._STALLED_SECONDS", 1.0)
+    monkeypatch.setattr("eventrec.cli.logs.orphans._STALLED_SECONDS", 1.0)
     run = Run.create(log, new_run_id())
     with Log.create(run.storage) as foreign:
         foreign.append([b"\x09 of a later version"])

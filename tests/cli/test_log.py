@@ -13,8 +13,8 @@ import google_crc32c
 import pytest
 
 from eventrec.log.log import Log, LogOptions
-from eventrec.log.runs import Run, new_run_id
 from eventrec.log.storage import DiskStorage
+from eventrec.runs.run import Run, new_run_id
 
 
 @pytest.fixture

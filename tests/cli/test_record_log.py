@@ -14,10 +14,10 @@ import pytest
 
 from eventrec import Batch, EventHandler
 from eventrec.cli.exit_codes import ExitCode
-from eventrec.cli.on_the_way import Backlog, LineNumbers
-from eventrec.cli.received import Reading
-from eventrec.cli.record import Recording
+from eventrec.cli.record.in_flight import Backlog, LineNumbers
+from eventrec.cli.record.record import Recording
 from eventrec.cli.terminal import Terminal
+from eventrec.ingest.received import Reading
 
 Main = Callable[..., tuple[int, str, str]]
 
@@ -236,8 +236,8 @@ class Behind(EventHandler):
 def test_reading_waits_for_the_destination_once_enough_waits_in_the_log(
     tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventrec.cli.record.MOST_LOGGED_BYTES", 50_000)
-    monkeypatch.setattr("eventrec.cli.record.LOGGED_ROWS", 500)
+    monkeypatch.setattr("eventrec.cli.record.record.MAX_LOGGED_BYTES", 50_000)
+    monkeypatch.setattr("eventrec.cli.record.record.LOGGED_ROWS", 500)
     (tmp_path / "in.jsonl").write_text("".join(f'{{"n":{n:6d}}}\n' for n in range(20_000)), encoding="utf-8")
     handler = Behind()
 

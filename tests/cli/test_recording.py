@@ -7,10 +7,10 @@ import pytest
 
 from eventrec import Batch, EventHandler, TransientError
 from eventrec.cli.exit_codes import ExitCode
-from eventrec.cli.received import Reading
-from eventrec.cli.record import Recording
-from eventrec.cli.record_report import Outcome
+from eventrec.cli.record.record import Recording
+from eventrec.cli.record.report import Outcome
 from eventrec.cli.terminal import Terminal
+from eventrec.ingest.received import Reading
 
 
 class Unreachable(EventHandler):
@@ -62,7 +62,7 @@ def test_it_runs_on_either_loop(tmp_path: Path, backend: str) -> None:
 def test_interrupted_it_does_not_wait_for_what_never_moves(
     tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventrec.cli.record.PATIENCE", 0.3)
+    monkeypatch.setattr("eventrec.cli.record.record.PATIENCE", 0.3)
 
     outcome = run(tmp_path, Unreachable(), 10_000, backend)
 

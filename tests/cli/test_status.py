@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from eventrec.log.runs import CHECKPOINTS, Run, list_runs
+from eventrec.runs.run import CHECKPOINTS, Run, list_runs
 
 Main = Callable[..., tuple[int, str, str]]
 Leave = Callable[..., None]

@@ -28,13 +28,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from eventrec.batch import Batch
-from eventrec.delivery.checkpoint import Checkpoint
-from eventrec.delivery.dead_letters import DeadLetter
-from eventrec.delivery.source import Records
+from eventrec.delivery.letters.dead_letters import DeadLetter
+from eventrec.delivery.sources.source import Records
 from eventrec.delivery.subscription import NewDestination, Subscription
-from eventrec.delivery.wishes import Wish
-from eventrec.delivery.worker import Worker
+from eventrec.delivery.worker.worker import Worker
 from eventrec.errors import (
     BatchTooLargeError,
     DeliveryError,
@@ -46,8 +43,11 @@ from eventrec.errors import (
 )
 from eventrec.handler import DestinationCheckpoints, EventHandler
 from eventrec.options import DeliverySettings, RetrySettings
-from eventrec.record import Entry
-from eventrec.schema import Shape
+from eventrec.records.batch import Batch
+from eventrec.records.entry import Entry
+from eventrec.records.schema import Shape
+from eventrec.runs.checkpoint import Checkpoint
+from eventrec.runs.requests import OperatorRequest
 from eventrec.testing.clock import VirtualTimeLoop
 
 EXAMPLES: Final = int(os.environ.get("EVENTREC_TEST_EXAMPLES", "300"))
@@ -123,7 +123,7 @@ class Destination:
         self._fail(fault, "before")
         if self.is_broken:
             raise ZeroDivisionError("broken")
-        self._judge(batch)
+        self._quota(batch)
         if fault == "late":
             epoch = self.epoch
             process.world.loop.call_later(2.5, lambda: self._commit_late(batch, epoch))
@@ -149,7 +149,7 @@ class Destination:
             case ["cancelled", at] if at == when:
                 raise asyncio.CancelledError
 
-    def _judge(self, batch: Batch) -> None:
+    def _quota(self, batch: Batch) -> None:
         """Refuse what is poisoned, in the way it is, and types that were not seen before, once."""
         if batch.token in self.state.tokens:
             return
@@ -493,7 +493,7 @@ class Delivery(RuleBasedStateMachine):
         self.world.loop.run_until_complete(make())
 
     def wish(self, process: Process, offset: int) -> None:
-        self.on_loop(lambda: process.worker.apply(Wish(subscription=NAME, asked=0, skip=offset, log=ID)))
+        self.on_loop(lambda: process.worker.apply(OperatorRequest(subscription=NAME, asked=0, skip=offset, log=ID)))
 
     # -- what goes on
 
@@ -519,7 +519,7 @@ class Delivery(RuleBasedStateMachine):
 
     @rule()
     def flush(self) -> None:
-        self.on_loop(lambda: self.processes[0].worker._filling.flush(len(self.world.entries)))
+        self.on_loop(lambda: self.processes[0].worker._reader.flush(len(self.world.entries)))
 
     # -- what goes wrong at the destination
 

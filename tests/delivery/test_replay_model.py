@@ -25,17 +25,18 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from eventrec.backend import take_no_thread
-from eventrec.batch import Batch
-from eventrec.delivery.dead_letters import DeadLetter
-from eventrec.delivery.letter_log import LetterLog
+from eventrec.delivery.letters.dead_letters import DeadLetter
+from eventrec.delivery.letters.log import LetterLog
 from eventrec.delivery.replay import KeptLetter, kept_letters, purge, replay, sweep_letters
 from eventrec.errors import FencedError, PermanentError, TransientError
 from eventrec.handler import DestinationCheckpoints, EventHandler
-from eventrec.log.runs import list_runs
 from eventrec.options import DeliverySettings, RetrySettings
-from eventrec.record import OVERHEAD_BYTES, Ids
-from eventrec.schema import Shape
+from eventrec.records.batch import Batch
+from eventrec.records.entry import OVERHEAD_BYTES
+from eventrec.records.ids import Ids
+from eventrec.records.schema import Shape
+from eventrec.runs.run import list_runs
+from eventrec.runtime.backend import take_no_thread
 from eventrec.testing.clock import VirtualTimeLoop
 
 EXAMPLES: Final = max(10, int(os.environ.get("EVENTREC_TEST_EXAMPLES", "300")) // 6)
@@ -135,7 +136,7 @@ class Replays(RuleBasedStateMachine):
     def new_process(self) -> LetterLog:
         self.runs += 1
         id_ = UUID(int=self.runs << 80 | 0x7 << 76 | 0x2 << 62)
-        return LetterLog(self.directory, lambda: id_, most_bytes=1 << 30)
+        return LetterLog(self.directory, lambda: id_, max_bytes=1 << 30)
 
     def id_of(self, offset: int) -> str:
         return Ids(LOG).as_text(offset, 0, None)

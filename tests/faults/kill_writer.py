@@ -31,16 +31,17 @@ import trio  # noqa: F401 - before the fork
 
 from eventrec import Backoff, ColumnSchema, ColumnType, Event, EventRecorder, EventRecorderOptions, Row
 from eventrec.delivery import adoption
-from eventrec.delivery.checkpoint import CheckpointFiles
-from eventrec.delivery.letter_log import DEAD, LetterLog
-from eventrec.delivery.log_source import LogSource
-from eventrec.event import ReceivedEvent
-from eventrec.log import runs, segment
+from eventrec.delivery.letters.log import DEAD, LetterLog
+from eventrec.delivery.sources.log import LogSource
+from eventrec.events.event import ReceivedEvent
+from eventrec.log import segment
 from eventrec.log.log import Log
+from eventrec.runs import run as run_room
+from eventrec.runs.checkpoint import CheckpointFiles
 from eventrec_handlers import jsonl, postgres, sqlite
 from eventrec_handlers.jsonl import JsonlHandler
 from eventrec_handlers.jsonl.disk import Disk
-from eventrec_handlers.jsonl.place import Place
+from eventrec_handlers.jsonl.subscription_directory import SubscriptionDirectory
 from eventrec_handlers.postgres import PostgresHandler
 from eventrec_handlers.postgres.store import Store
 from eventrec_handlers.sqlite import SqliteHandler
@@ -186,12 +187,12 @@ def name_steps(steps: Steps) -> None:
     steps.around(SqliteHandler, "_store", "", "committed")
     # What a line of JSON counts by is the sidecar, which is replaced once the lines are synced.
     steps.around(Disk, "write", "", "before the commit")
-    steps.around(Place, "append", "", "committed")
+    steps.around(SubscriptionDirectory, "append", "", "committed")
     _name_steps_of_postgres(steps)
     _name_steps_of_letters(steps)
 
     def is_checkpoint(path: Path, *_: object) -> bool:
-        return path.parent.name == runs.CHECKPOINTS
+        return path.parent.name == run_room.CHECKPOINTS
 
     def is_retired(_: object, target: Path) -> bool:
         return target.name.startswith("gone-")
@@ -233,7 +234,7 @@ def _name_steps_of_letters(steps: Steps) -> None:
     opened = LetterLog._opened
     of_letters: set[int] = set()
 
-    def noted(letters: LetterLog) -> tuple[runs.Run, Log]:
+    def noted(letters: LetterLog) -> tuple[run_room.Run, Log]:
         run, log = opened(letters)
         of_letters.add(id(log))
         steps.passed("before the letter")
@@ -244,17 +245,17 @@ def _name_steps_of_letters(steps: Steps) -> None:
 
 
 def _name_steps_of_deleting(steps: Steps) -> None:
-    delete = runs._delete
+    delete = run_room._delete
 
     def deleted(path: Path) -> None:
-        files = [file for file in sorted(path.iterdir()) if file.is_file() and file.name != runs.LOCK]
+        files = [file for file in sorted(path.iterdir()) if file.is_file() and file.name != run_room.LOCK]
         for file in files[: (len(files) + 1) // 2]:
             file.unlink()
         steps.passed("half deleted")
         delete(path)
         steps.passed("deleted")
 
-    runs._delete = deleted
+    run_room._delete = deleted
 
 
 # -- a life -----------------------------------------------------------------------------------------------------------
@@ -263,7 +264,7 @@ def _name_steps_of_deleting(steps: Steps) -> None:
 async def live(life: Life, counts: Any) -> None:
     adoption.SCAN_SECONDS = 0.02  # type: ignore[misc]
     if life.tidies:
-        runs._LEFTOVER_SECONDS = 0  # type: ignore[misc]
+        run_room._LEFTOVER_SECONDS = 0  # type: ignore[misc]
     options = OPTIONS.model_copy(update={"batch_rows": life.batch_rows})
     recorder = EventRecorder(log=life.log, options=options)
     scheme = life.url.partition(":")[0]

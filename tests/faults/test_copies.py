@@ -22,8 +22,8 @@ from typing import Self
 
 import pytest
 
-from eventrec.delivery.letter_log import DEAD, letters_of
-from eventrec.log.runs import list_runs
+from eventrec.delivery.letters.log import DEAD, letters_of
+from eventrec.runs.run import list_runs
 from eventrec.testing.servers import PostgresServer, absent
 
 PROGRAM = Path(__file__).with_name("kill_writer.py")

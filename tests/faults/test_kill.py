@@ -18,11 +18,11 @@ import anyio.to_thread
 import pytest
 
 from eventrec import EventRecorder
-from eventrec.content import ContentDecoder
 from eventrec.log.reader import LogReader
-from eventrec.log.runs import list_runs
 from eventrec.log.storage import DiskStorage
 from eventrec.log.verify import verify
+from eventrec.records.content import ContentDecoder
+from eventrec.runs.run import list_runs
 from eventrec.testing.scripted import quickly
 
 RATE = 20_000

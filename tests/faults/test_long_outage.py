@@ -23,12 +23,11 @@ from eventrec import (
     EventRecorder,
     EventRecorderOptions,
     TransientError,
-    backend,
     handler_from_url,
-    threads,
 )
-from eventrec.delivery.batching import RAMP
-from eventrec.log.runs import tree_size
+from eventrec.delivery.worker.batching import RAMP
+from eventrec.runs.run import tree_size
+from eventrec.runtime import backend, threads
 from eventrec.status import Status
 from eventrec.testing import assert_conserved
 from eventrec.testing.clock import VirtualTimeLoop
@@ -121,7 +120,7 @@ class Outage:
         self.offered = 0
         self.largest_lag = 0.0
         """Seconds that one of the two healthy subscriptions was behind at most."""
-        self.most_bytes = 0
+        self.max_bytes = 0
         self.grown = 0
         self.dead = Interrupted(f"sqlite:///{home}/dead.db")
         self.at_its_end: Status | None = None
@@ -140,7 +139,7 @@ class Outage:
             for _ in range(self.seconds // 60):
                 await self.record_for(60, loop)
                 self.grown = max(self.grown, resident() - at_first)
-                self.most_bytes = max(self.most_bytes, tree_size(self.home / "log"))
+                self.max_bytes = max(self.max_bytes, tree_size(self.home / "log"))
             self.at_its_end = self.recorder.status()
             self.dead.is_down = False
             self.dead.sizes.clear()
@@ -188,7 +187,7 @@ def test_one_dead_destination_costs_a_bounded_log_and_four_lines(
     offered, status = outage.offered, outage.recorder.status()
     lines = [(record.levelname, record.getMessage().partition("=")[0].rpartition(" ")[0]) for record in caplog.records]
     sys.stdout.write(
-        f"{offered:,} events; lag {outage.largest_lag} s; log {outage.most_bytes:,} bytes; memory"
+        f"{offered:,} events; lag {outage.largest_lag} s; log {outage.max_bytes:,} bytes; memory"
         f" +{outage.grown >> 20} MiB; {outage.dead.attempts:,} attempts; {status.subscriptions['dead']}; {lines}\n"
     )
     assert in_sqlite(tmp_path / "fine.db") == list(range(offered))
@@ -203,7 +202,7 @@ def test_one_dead_destination_costs_a_bounded_log_and_four_lines(
         assert (status.subscriptions[name].delivered, status.subscriptions[name].dropped) == (offered, {})
     assert status.refused == {}
     assert_conserved(status, offered=offered)
-    assert outage.most_bytes <= bound * 1.05
+    assert outage.max_bytes <= bound * 1.05
     assert outage.grown <= MEMORY
     assert lines == [
         ("WARNING", "delivery interrupted"),

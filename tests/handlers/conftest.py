@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from eventrec import Batch, Event, ReceivedEvent
-from eventrec.record import Encoder
+from eventrec.events.encoder import Encoder
 from eventrec.testing.conformance.log import Sample
 from eventrec_handlers.sqlite import SqliteHandler
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import anyio
 
 from eventrec import Batch, ColumnSchema, ColumnType, Event, Row, TransientError
-from eventrec.record import Encoder
+from eventrec.events.encoder import Encoder
 from eventrec_handlers.sqlite import SqliteHandler
 
 BATCHES = 32

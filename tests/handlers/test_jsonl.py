@@ -31,7 +31,7 @@ from eventrec import (
 )
 from eventrec_handlers.jsonl import JsonlHandler, from_url
 from eventrec_handlers.jsonl.disk import Disk, SyncError
-from eventrec_handlers.jsonl.place import folder_name
+from eventrec_handlers.jsonl.subscription_directory import folder_name
 
 pytestmark = pytest.mark.handlers
 
@@ -420,7 +420,7 @@ async def test_directory_that_is_removed_is_another_destination(
 async def test_lock_of_another_process_is_waited_for_and_then_transient(
     directory: Path, event: Events, batch: Batches, log_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventrec_handlers.jsonl.place.LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("eventrec_handlers.jsonl.subscription_directory.LOCK_SECONDS", 0.05)
     handler = await opened(directory, log_id)
 
     with Disk().locked(place(directory, log_id) / "lock", seconds=0), pytest.raises(TransientError, match="this lock"):

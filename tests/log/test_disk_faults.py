@@ -82,7 +82,7 @@ def test_every_commit_that_is_whole_on_a_full_disk_is_written() -> None:
 
 
 def test_panics_on_partial_write() -> None:
-    storage = FaultyStorage(capacity=800, most_per_write=1)
+    storage = FaultyStorage(capacity=800, max_per_write=1)
     log = Log.create(storage, LogOptions(segment_bytes=400))
 
     with pytest.raises(LogFullError):
@@ -95,7 +95,7 @@ def test_panics_on_partial_write() -> None:
 
 @pytest.mark.parametrize("error", FAILURES)
 def test_what_could_not_be_written_nor_cut_is_overwritten(error: int) -> None:
-    storage = FaultyStorage(most_per_write=10)
+    storage = FaultyStorage(max_per_write=10)
     log = Log.create(storage)
     storage.fail("write", error, after=2)
     storage.fail("truncate", error)

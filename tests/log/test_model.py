@@ -36,7 +36,7 @@ OPTIONS = LogOptions(segment_bytes=700, kept_bytes=900, index_interval=150)
 OPERATIONS = ["write", "sync", "truncate", "create", "replace", "sync_directory", "delete", "open"]
 ACTIONS = ["append", "write", "sync", "write_and_sync", "delete", "compress", "open", "reset_to", "retire"]
 CALLS = st.integers(0, 25)
-KEEP = st.sampled_from([0.0, 0.3, 0.7, 1.0])
+NORMALIZERS = st.sampled_from([0.0, 0.3, 0.7, 1.0])
 
 
 class LogAgainstList(RuleBasedStateMachine):
@@ -207,7 +207,7 @@ class LogAgainstList(RuleBasedStateMachine):
         promised = self._act(what, survives)
         self._continue_on(self.storage.wreck or self.storage.kill(), promised)
 
-    @rule(keep=KEEP, again=st.none() | CALLS)
+    @rule(keep=NORMALIZERS, again=st.none() | CALLS)
     def cut_power(self, keep: float, again: int | None) -> None:
         self.is_torn = True
         storage = self.storage.crash(keep=keep)
@@ -217,7 +217,7 @@ class LogAgainstList(RuleBasedStateMachine):
             storage = storage.wreck or storage.crash(keep=keep)
         self._continue_on(storage, self.log.synced)
 
-    @rule(what=st.sampled_from(ACTIONS), calls=CALLS, keep=KEEP)
+    @rule(what=st.sampled_from(ACTIONS), calls=CALLS, keep=NORMALIZERS)
     def cut_power_during(self, what: str, calls: int, keep: float) -> None:
         synced = self.log.synced
         self.is_torn = True

@@ -203,7 +203,7 @@ def test_reading_goes_on_where_the_system_returns_less(tmp_path: Path, monkeypat
 
 
 def test_writing_all_goes_on_after_a_short_write() -> None:
-    storage = FaultyStorage(most_per_write=3)
+    storage = FaultyStorage(max_per_write=3)
 
     end = write_all(storage.open("f", "create"), b"0123456789", 0)
 
@@ -211,7 +211,7 @@ def test_writing_all_goes_on_after_a_short_write() -> None:
 
 
 def test_a_disk_that_takes_nothing_is_an_error_and_no_loop() -> None:
-    storage = FaultyStorage(most_per_write=0)
+    storage = FaultyStorage(max_per_write=0)
 
     with pytest.raises(OSError, match="took nothing"):
         write_all(storage.open("f", "create"), b"x", 0)

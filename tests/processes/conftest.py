@@ -22,10 +22,10 @@ import anyio.to_thread
 import pytest
 
 from eventrec import EventRecorder, EventRecorderOptions
-from eventrec.content import ContentDecoder
 from eventrec.log.reader import LogReader
-from eventrec.log.runs import list_runs
 from eventrec.log.storage import DiskStorage
+from eventrec.records.content import ContentDecoder
+from eventrec.runs.run import list_runs
 from eventrec.testing import assert_conserved
 
 BIN = Path(sys.executable).parent

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from eventrec import Batch, ColumnSchema, Event, Row
-from eventrec.record import Encoder
+from eventrec.events.encoder import Encoder
 from eventrec.testing.conformance.harness import Delivered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eventrec import EventHandler, ReceivedEvent
-    from eventrec.record import Entry
+    from eventrec.records.entry import Entry
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from eventrec import Event
 
-MOST_ROWS: Final = 1_000
+MAX_ROWS: Final = 1_000
 """Rows that the model destination takes at once."""
 
 POISON: Final = "poison"
@@ -199,7 +199,7 @@ class ModelHandler(EventHandler, DestinationCheckpoints):
 
     def insert(self, state: State, rows: Sequence[Delivered]) -> None:
         """The rows, as the destination takes them."""
-        if len(rows) > MOST_ROWS:
+        if len(rows) > MAX_ROWS:
             raise ModelError("too large")
         for number, row in enumerate(rows):
             if row.type == POISON:
@@ -268,7 +268,7 @@ class ModelHarness(HandlerHarness):
         return Sample({"n": -1}, kind=POISON)
 
     def oversized(self) -> Sequence[Event]:
-        return [Sample({"n": number}) for number in range(MOST_ROWS + 1)]
+        return [Sample({"n": number}) for number in range(MAX_ROWS + 1)]
 
     async def forbid(self) -> None:
         self.destination.is_allowed = False

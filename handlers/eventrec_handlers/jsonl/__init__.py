@@ -20,7 +20,7 @@ from anyio import CancelScope, CapacityLimiter, to_thread
 from eventrec import Batch, DestinationCheckpoints, EventHandler, HandlerURL, HandlerURLError
 from eventrec_handlers.jsonl.disk import Disk, errors_translated
 from eventrec_handlers.jsonl.lines import lines_of
-from eventrec_handlers.jsonl.place import LOCK_SECONDS, Place, Rotation, folder_name
+from eventrec_handlers.jsonl.subscription_directory import LOCK_SECONDS, Rotation, SubscriptionDirectory, folder_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +91,7 @@ class JsonlHandler(EventHandler, DestinationCheckpoints):
         # A native `task.cancel()` abandons a job in its thread; the lock is what the next one, and `close`, wait for.
         self._lock = threading.Lock()
         self._limiter: CapacityLimiter | None = None
-        self._places: dict[tuple[UUID, str], Place] = {}
+        self._places: dict[tuple[UUID, str], SubscriptionDirectory] = {}
 
     def __repr__(self) -> str:
         return f"<JsonlHandler {str(self._path)!r} {'closed' if self._limiter is None else 'open'}>"
@@ -162,10 +162,10 @@ class JsonlHandler(EventHandler, DestinationCheckpoints):
                     self._disk.replace(path, found)
         return found.decode()
 
-    def _place(self, log_id: UUID, subscription: str) -> Place:
+    def _place(self, log_id: UUID, subscription: str) -> SubscriptionDirectory:
         key = (log_id, subscription)
         if key not in self._places:
-            self._places[key] = Place(
+            self._places[key] = SubscriptionDirectory(
                 self._path / str(log_id) / folder_name(subscription),
                 subscription,
                 disk=self._disk,

@@ -8,8 +8,8 @@
     context     left out where there is none
     columns     the extra columns, name to value, null where there is none; left out where the event has no columns
 
-A column's value is the plain form that `eventrec.column_types` documents; BINARY is base64; JSON, LIST and STRUCT are
-JSON as they are. An event of several rows is as many lines, which differ in `id` and `columns`.
+A column's value is the plain form that `eventrec.records.column_types` documents; BINARY is base64; JSON, LIST and
+STRUCT are JSON as they are. An event of several rows is as many lines, which differ in `id` and `columns`.
 """
 
 from __future__ import annotations

@@ -26,10 +26,17 @@ from eventrec import (
     HandlerURLError,
     TransientError,
 )
-from eventrec_handlers.postgres import own
-from eventrec_handlers.postgres.catalog import MOST_COLUMNS
+from eventrec_handlers.postgres import checkpoints as checkpoint_rows
+from eventrec_handlers.postgres.catalog import MAX_COLUMNS
 from eventrec_handlers.postgres.columns import BASE_DECLARED
-from eventrec_handlers.postgres.errors import READ_ONLY, errors_translated, hush, is_stale, state, without_frames
+from eventrec_handlers.postgres.errors import (
+    READ_ONLY,
+    consume_errors,
+    errors_translated,
+    is_stale,
+    state,
+    without_frames,
+)
 from eventrec_handlers.postgres.expiry import Expiry
 from eventrec_handlers.postgres.portal import Portal, is_trio
 from eventrec_handlers.postgres.store import Store
@@ -41,14 +48,14 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from eventrec_handlers._sql import SchemaMode
-    from eventrec_handlers.postgres.own import Place
+    from eventrec_handlers.postgres.checkpoints import Namespace
 
 __all__ = ["PostgresHandler", "from_url"]
 
 T = TypeVar("T")
 
 SCHEMA_MODES: Final[tuple[SchemaMode, ...]] = ("evolve", "strict")
-MAX_COLUMNS: Final = 200
+DEFAULT_MAX_COLUMNS: Final = 200
 POOL_SIZE: Final = 4
 TIMEOUT: Final = 60.0
 CONNECT_TIMEOUT: Final = 10.0
@@ -84,7 +91,7 @@ def from_url(url: str) -> PostgresHandler:
         return PostgresHandler(
             urlunsplit(split._replace(query=urlencode(rest, quote_via=quote))),
             schema=given.choice("schema", SCHEMA_MODES, default="evolve"),
-            max_columns=given.integer("max_columns", default=MAX_COLUMNS),
+            max_columns=given.integer("max_columns", default=DEFAULT_MAX_COLUMNS),
             ttl=given.seconds("ttl", default=0) if "ttl" in given.options else None,
             namespace=given.text("namespace"),
             pool_size=given.integer("pool_size", default=POOL_SIZE),
@@ -120,7 +127,7 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
         dsn: str,
         *,
         schema: SchemaMode = "evolve",
-        max_columns: int = MAX_COLUMNS,
+        max_columns: int = DEFAULT_MAX_COLUMNS,
         ttl: float | None = None,
         namespace: str | None = None,
         pool_size: int = POOL_SIZE,
@@ -131,8 +138,8 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
         self._target = Target(dsn)
         if schema not in SCHEMA_MODES:
             raise ValueError(f"schema must be one of {', '.join(SCHEMA_MODES)}, got {schema!r}")
-        if not len(BASE_DECLARED) <= max_columns <= MOST_COLUMNS:
-            raise ValueError(f"max_columns must be {len(BASE_DECLARED)} to {MOST_COLUMNS}, got {max_columns}")
+        if not len(BASE_DECLARED) <= max_columns <= MAX_COLUMNS:
+            raise ValueError(f"max_columns must be {len(BASE_DECLARED)} to {MAX_COLUMNS}, got {max_columns}")
         if pool_size < 1:
             raise ValueError(f"pool_size must be 1 or more, got {pool_size}")
         times = {"timeout": timeout, "connect_timeout": connect_timeout, "lock_timeout": lock_timeout}
@@ -140,7 +147,7 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
             if seconds is not None and seconds <= 0:
                 raise ValueError(f"{name} must be more than 0 seconds, got {seconds:g}")
         self._may_make = schema == "evolve"
-        self._namespace = namespace
+        self._schema_name = namespace
         self._pool_size = pool_size
         self._timeout = timeout
         self._connect_timeout = connect_timeout
@@ -149,7 +156,7 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
         self._store = Store(str(self._target), schema=schema, max_columns=max_columns)
         self._portal: Portal | None = None
         self._pool: asyncpg.Pool | None = None
-        self._place: Place | None = None
+        self._namespace: Namespace | None = None
 
     def __repr__(self) -> str:
         return f"<PostgresHandler '{self._target}' {'closed' if self._pool is None else 'open'}>"
@@ -189,22 +196,22 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
 
     async def destination_id(self) -> str:
         async def find() -> str:
-            async with self._connected() as (connection, place):
-                return await own.destination_id(connection, place)
+            async with self._connected() as (connection, namespace):
+                return await checkpoint_rows.destination_id(connection, namespace)
 
         return await self._run(find)
 
     async def resume(self, log_id: UUID, subscription: str, start: int) -> int:
         async def find() -> int:
-            async with self._connected() as (connection, place):
-                return await own.resume(connection, place, log_id, subscription, start)
+            async with self._connected() as (connection, namespace):
+                return await checkpoint_rows.resume(connection, namespace, log_id, subscription, start)
 
         return await self._run(find)
 
     async def retire(self, log_id: UUID, subscription: str, end: int) -> None:
         async def stamp() -> None:
-            async with self._connected() as (connection, place):
-                await own.retire(connection, place, log_id, subscription, end)
+            async with self._connected() as (connection, namespace):
+                await checkpoint_rows.retire(connection, namespace, log_id, subscription, end)
 
         await self._run(stamp)
 
@@ -249,11 +256,11 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
                 await asyncio.sleep(0)
 
     def _forget(self) -> None:
-        self._place = None
+        self._namespace = None
         self._store.forget()
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[tuple[asyncpg.Connection, Place]]:
+    async def _connected(self) -> AsyncIterator[tuple[asyncpg.Connection, Namespace]]:
         """A connection, and where our tables are. An exception rolls back; one that leaves doubts, disconnects."""
         pool = self._pool
         if pool is None:
@@ -265,15 +272,15 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
             without_frames(exc)
             raise
         try:
-            if self._place is None:
+            if self._namespace is None:
                 with errors_translated(str(self._target), makes_tables=True):
-                    self._place = await own.find_place(
+                    self._namespace = await checkpoint_rows.find_namespace(
                         connection,
-                        self._namespace,
+                        self._schema_name,
                         lock_timeout=self._lock_timeout,
                         may_make=self._may_make,
                     )
-            yield connection, self._place
+            yield connection, self._namespace
         except BaseException as exc:
             await self._cleared(connection, exc)
             raise
@@ -293,7 +300,7 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
                 if not connection.is_closed():
                     return
         self._forget()
-        hush(connection)
+        consume_errors(connection)
         connection.terminate()
         if is_read_only and self._pool is not None:
             await self._pool.expire_connections()  # they lead to the same server, which is a standby by now
@@ -301,13 +308,13 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
     # -- a batch
 
     async def _handle(self, batch: Batch) -> None:
-        async with self._connected() as (connection, place):
-            if not await self._store.store(connection, place, batch):
+        async with self._connected() as (connection, namespace):
+            if not await self._store.store(connection, namespace, batch):
                 self._forget()
                 raise TransientError(f"{self._target}: others change the tables all the time")
             if self._expiry.is_due:
                 try:
-                    await self._expiry.sweep(connection, place, self._store.written)
+                    await self._expiry.sweep(connection, namespace, self._store.written)
                 except Exception as exc:  # noqa: BLE001 - the batch is stored, and there will be another sweep
                     await self._cleared(connection, exc)
 

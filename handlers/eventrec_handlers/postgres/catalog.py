@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from eventrec_handlers._sql import TablePlan, plan_table, quoted
+from eventrec_handlers.postgres.checkpoints import creating
 from eventrec_handlers.postgres.columns import REQUIRED
-from eventrec_handlers.postgres.own import making
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import asyncpg
 
     from eventrec_handlers._sql import SchemaMode, Wanted
-    from eventrec_handlers.postgres.own import Place
+    from eventrec_handlers.postgres.checkpoints import Namespace
 
-MOST_COLUMNS: Final = 1_600
+MAX_COLUMNS: Final = 1_600
 """PostgreSQL's own bound on the columns of a table, those included that were dropped."""
 
 RESERVED: Final = "eventrec_"
@@ -59,9 +59,9 @@ class Table:
         return ((self.oid, *self.numbers[name]) for name in columns)
 
 
-async def read_tables(connection: asyncpg.Connection, place: Place, names: Collection[str]) -> dict[str, Table]:
+async def read_tables(connection: asyncpg.Connection, namespace: Namespace, names: Collection[str]) -> dict[str, Table]:
     """What stands under each of `names`. To be asked for in a transaction."""
-    holdable = [name for name in names if len(name.encode()) <= place.longest_name]
+    holdable = [name for name in names if len(name.encode()) <= namespace.longest_name]
     found = await connection.fetch(
         "SELECT c.relname::text AS name, c.relkind::text AS kind, c.oid::bigint AS oid, a.attname::text AS column,"
         " a.attnum::int AS number, a.atttypid::bigint AS type, a.attisdropped AS dropped,"
@@ -74,7 +74,7 @@ async def read_tables(connection: asyncpg.Connection, place: Place, names: Colle
         " FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace"
         " WHERE n.nspname::text = $1 AND t.typname = ANY ($2::text[]::name[])"
         " AND t.typrelid = 0 AND t.typcategory <> 'A' ORDER BY number",
-        place.namespace,
+        namespace.namespace,
         holdable,
     )
     tables = dict.fromkeys(names, Table())
@@ -97,9 +97,11 @@ def _spelled(declared: str) -> str:
     return "text" if re.fullmatch(r"character varying(\(\d+\))?", declared) else declared
 
 
-def plan(table: Table, name: str, wanted: Wanted, place: Place, *, schema: SchemaMode, max_columns: int) -> TablePlan:
+def plan(
+    table: Table, name: str, wanted: Wanted, namespace: Namespace, *, schema: SchemaMode, max_columns: int
+) -> TablePlan:
     """What `table`, called `name`, needs before rows with the `wanted` columns fit, and what will never fit."""
-    longest = place.longest_name
+    longest = namespace.longest_name
     if name.startswith(RESERVED):
         return TablePlan(refused_table=f"names that start with {RESERVED} are reserved")
     if (size := len(name.encode())) > longest:
@@ -117,16 +119,16 @@ def plan(table: Table, name: str, wanted: Wanted, place: Place, *, schema: Schem
         [(column, kind) for column, kind in wanted if column not in impossible],
         required=REQUIRED,
         schema=schema,
-        max_columns=min(max_columns, MOST_COLUMNS - table.dropped),
+        max_columns=min(max_columns, MAX_COLUMNS - table.dropped),
     )
     if impossible and found.refused_table is None:
         return TablePlan(create=found.create, add=found.add, refused={**found.refused, **impossible})
     return found
 
 
-def statements(place: Place, table: str, needs: TablePlan) -> Iterator[str]:
+def statements(namespace: Namespace, table: str, needs: TablePlan) -> Iterator[str]:
     """The statements that do what `needs` asks for."""
-    name = place.named(table)
+    name = namespace.named(table)
     if needs.create is not None:
         columns = ", ".join(
             f"{quoted(column)} {declared}{' NOT NULL' * (column in REQUIRED)}" for column, declared in needs.create
@@ -141,7 +143,7 @@ def statements(place: Place, table: str, needs: TablePlan) -> Iterator[str]:
 
 async def make(
     connection: asyncpg.Connection,
-    place: Place,
+    namespace: Namespace,
     table: str,
     shapes: Sequence[Wanted],
     *,
@@ -149,10 +151,10 @@ async def make(
     max_columns: int,
 ) -> Table:
     """Make what `table` lacks for rows of every one of `shapes`, as it stands once nobody else makes anything."""
-    async with making(connection, place):
+    async with creating(connection, namespace):
         for wanted in shapes:
-            found = (await read_tables(connection, place, [table]))[table]
-            needs = plan(found, table, wanted, place, schema=schema, max_columns=max_columns)
-            for statement in statements(place, table, needs):
+            found = (await read_tables(connection, namespace, [table]))[table]
+            needs = plan(found, table, wanted, namespace, schema=schema, max_columns=max_columns)
+            for statement in statements(namespace, table, needs):
                 await connection.execute(statement)
-        return (await read_tables(connection, place, [table]))[table]
+        return (await read_tables(connection, namespace, [table]))[table]

@@ -109,7 +109,7 @@ def without_frames(exc: Exception) -> Exception:
     return exc
 
 
-def hush(connection: asyncpg.Connection) -> None:
+def consume_errors(connection: asyncpg.Connection) -> None:
     """Look at what becomes of the operation that `connection` is given up in.
 
     A COPY that the driver refuses to begin, because the server's last words have come in just before, leaves a future

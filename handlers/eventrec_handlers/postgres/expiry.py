@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from eventrec_handlers.postgres.own import Place
+    from eventrec_handlers.postgres.checkpoints import Namespace
 
 SLICE: Final = 5_000
 """Rows deleted in one transaction."""
@@ -39,7 +39,7 @@ class Expiry:
         """Whether it is time to delete a slice."""
         return self._ttl is not None and self._clock() >= self._not_before
 
-    async def sweep(self, connection: asyncpg.Connection, place: Place, tables: Iterable[str]) -> int:
+    async def sweep(self, connection: asyncpg.Connection, namespace: Namespace, tables: Iterable[str]) -> int:
         """Delete a slice from one of `tables`, in turn; how many rows that was.
 
         Raises:
@@ -59,7 +59,7 @@ class Expiry:
                 f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {PATIENCE};"
                 f" SET LOCAL lock_timeout = {PATIENCE // 10}"
             )
-            tag: str = await connection.execute(_delete(place, self._rest[-1], ttl))
+            tag: str = await connection.execute(_delete(namespace, self._rest[-1], ttl))
             await connection.execute("COMMIT")
             deleted = int(tag.rpartition(" ")[2])
         finally:
@@ -71,10 +71,10 @@ class Expiry:
         return deleted
 
 
-def _delete(place: Place, table: str, ttl: float) -> str:
+def _delete(namespace: Namespace, table: str, ttl: float) -> str:
     # The index begins with the type, so each type is looked up by itself; and the types are found by leaping from one
     # to the next in that index, not by reading it.
-    name = place.named(table)
+    name = namespace.named(table)
     return (
         f"WITH RECURSIVE kinds AS ((SELECT type FROM {name} ORDER BY type LIMIT 1)"  # noqa: S608 - quoted
         f" UNION ALL SELECT (SELECT type FROM {name} WHERE type > kinds.type ORDER BY type LIMIT 1)"

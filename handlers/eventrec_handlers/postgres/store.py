@@ -8,7 +8,7 @@ import asyncpg
 
 from eventrec import FencedError, PermanentError
 from eventrec_handlers._sql import Refusals
-from eventrec_handlers.postgres import own
+from eventrec_handlers.postgres import checkpoints as checkpoint_rows
 from eventrec_handlers.postgres.catalog import Table, make, plan, read_tables
 from eventrec_handlers.postgres.copy import Copy, Rows
 from eventrec_handlers.postgres.errors import brief, errors_translated, is_permanent, is_stale, line_of
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from eventrec import Batch, ColumnSchema
     from eventrec_handlers._sql import SchemaMode, TablePlan
-    from eventrec_handlers.postgres.own import Place
+    from eventrec_handlers.postgres.checkpoints import Namespace
 
 ROUNDS: Final = 5
 """How often a batch starts anew because others have changed the tables meanwhile."""
 
-_MOST: Final = 10_000
+_MAX: Final = 10_000
 """Remembered at once: types and tables made from user input must not fill the memory."""
 
 
@@ -53,7 +53,7 @@ class Store:
             await part.encode_ahead()
         self._prepared = (batch, parts)
 
-    async def store(self, connection: asyncpg.Connection, place: Place, batch: Batch) -> bool:
+    async def store(self, connection: asyncpg.Connection, namespace: Namespace, batch: Batch) -> bool:
         """Write `batch` whole, or nothing of it; False: others have changed the tables all the time.
 
         Raises:
@@ -61,24 +61,26 @@ class Store:
             FencedError: The checkpoint is not where the batch starts.
             asyncpg.PostgresError: What else the server says. Nothing was written, but the transaction may be open.
         """
-        if max(len(self._tables), len(self._plans)) >= _MOST:
+        if max(len(self._tables), len(self._plans)) >= _MAX:
             self.forget()
         parts = self._prepared[1] if self._prepared is not None and self._prepared[0] is batch else _parts(batch)
         self._prepared = None
         for rounds_left in reversed(range(ROUNDS)):
             refusals = Refusals()
-            tables = await self._known(connection, place, {part.table for part in parts})
-            plans = [self._plan(place, part, tables[part.table]) for part in parts]
+            tables = await self._known(connection, namespace, {part.table for part in parts})
+            plans = [self._plan(namespace, part, tables[part.table]) for part in parts]
             for part, needs in zip(parts, plans, strict=True):
                 part.refuse(needs, refusals)
             refusals.raise_if_any(len(batch))
             lacking = {part.table for part, needs in zip(parts, plans, strict=True) if not needs.is_ready}
             if lacking:
-                await self._make(connection, place, [part for part in parts if part.table in lacking])
+                await self._make(connection, namespace, [part for part in parts if part.table in lacking])
                 continue
             copies = _copies(parts, plans, refusals)
             try:
-                if await self._write(connection, place, batch, copies, guard=_guard(copies, tables), refusals=refusals):
+                if await self._write(
+                    connection, namespace, batch, copies, guard=_guard(copies, tables), refusals=refusals
+                ):
                     self.written |= tables.keys()
                     return True
             except asyncpg.PostgresError as exc:
@@ -90,12 +92,12 @@ class Store:
 
     # -- tables
 
-    async def _known(self, connection: asyncpg.Connection, place: Place, names: set[str]) -> dict[str, Table]:
+    async def _known(self, connection: asyncpg.Connection, namespace: Namespace, names: set[str]) -> dict[str, Table]:
         unknown = names - self._tables.keys()
         known = {name: self._tables[name] for name in names - unknown}
         if unknown:
             async with connection.transaction(isolation="read_committed"):
-                found = await read_tables(connection, place, unknown)
+                found = await read_tables(connection, namespace, unknown)
             self._learn(found)
             known |= found
         return known
@@ -104,21 +106,23 @@ class Store:
         self._tables.update(tables)
         self._plans = {key: known for key, known in self._plans.items() if key[0] not in tables}
 
-    def _plan(self, place: Place, part: Rows, table: Table) -> TablePlan:
+    def _plan(self, namespace: Namespace, part: Rows, table: Table) -> TablePlan:
         key = (part.table, part.request.schema)
         found = self._plans.get(key)
         if found is None:
             found = self._plans[key] = plan(
-                table, part.table, part.wanted, place, schema=self._schema, max_columns=self._max_columns
+                table, part.table, part.wanted, namespace, schema=self._schema, max_columns=self._max_columns
             )
         return found
 
-    async def _make(self, connection: asyncpg.Connection, place: Place, parts: Sequence[Rows]) -> None:
+    async def _make(self, connection: asyncpg.Connection, namespace: Namespace, parts: Sequence[Rows]) -> None:
         """Make what the tables of `parts` lack. What goes wrong here is never a record's fault."""
         with errors_translated(self._where, makes_tables=True):
             for table in dict.fromkeys(part.table for part in parts):
                 shapes = [part.wanted for part in parts if part.table == table]
-                made = await make(connection, place, table, shapes, schema=self._schema, max_columns=self._max_columns)
+                made = await make(
+                    connection, namespace, table, shapes, schema=self._schema, max_columns=self._max_columns
+                )
                 self._learn({table: made})
 
     # -- rows
@@ -126,7 +130,7 @@ class Store:
     async def _write(
         self,
         connection: asyncpg.Connection,
-        place: Place,
+        namespace: Namespace,
         batch: Batch,
         copies: Sequence[Copy],
         *,
@@ -139,12 +143,12 @@ class Store:
         """
         await connection.execute(
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on;"
-            f" SET LOCAL lock_timeout = {place.lock_timeout}"
+            f" SET LOCAL lock_timeout = {namespace.lock_timeout}"
         )
         for number, copy in enumerate(copies, 1):
             try:
                 await connection.copy_to_table(
-                    copy.table, source=copy, columns=copy.columns, schema_name=place.namespace, format="binary"
+                    copy.table, source=copy, columns=copy.columns, schema_name=namespace.namespace, format="binary"
                 )
             except asyncpg.PostgresError as exc:
                 if is_permanent(exc) and not refusals.reasons:
@@ -155,9 +159,9 @@ class Store:
                 for rest in copies[number:]:
                     await rest.look_through()
                 refusals.raise_if_any(len(batch))
-        moved = await connection.execute(own.acknowledgement(place, batch, guard))
+        moved = await connection.execute(checkpoint_rows.acknowledgement(namespace, batch, guard))
         if moved != "UPDATE 1":
-            stands = await own.next_offset(connection, place, batch.log_id, batch.subscription)
+            stands = await checkpoint_rows.next_offset(connection, namespace, batch.log_id, batch.subscription)
             if stands == batch.start:
                 return False
             raise FencedError(f"{self._where}: the checkpoint stands at {stands}, the batch starts at {batch.start}")

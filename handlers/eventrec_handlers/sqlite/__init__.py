@@ -31,17 +31,17 @@ from eventrec import (
 from eventrec_handlers._sql import Refusals, SchemaMode, TablePlan, fold_ascii, plan_table
 from eventrec_handlers.sqlite.columns import BASE_DECLARED, REQUIRED, Rows
 from eventrec_handlers.sqlite.file import (
-    MOST_COLUMNS,
+    MAX_COLUMNS,
     RESERVED,
     Table,
     connect,
     errors_translated,
     identity,
     is_reserved,
+    keeps_connection_usable,
     make_own_tables,
-    outlives,
-    patiently,
     read_table,
+    retry_while_locked,
     statements,
 )
 from eventrec_handlers.sqlite.tail import StoredEvent, Tail, TailCursor, read_tail
@@ -56,7 +56,7 @@ __all__ = ["SqliteHandler", "StoredEvent", "Tail", "TailCursor", "from_url"]
 T = TypeVar("T")
 
 SCHEMA_MODES: Final[tuple[SchemaMode, ...]] = ("evolve", "strict")
-MAX_COLUMNS: Final = 200
+DEFAULT_MAX_COLUMNS: Final = 200
 BUSY_TIMEOUT: Final = 5.0
 
 SCHEMA_ROUNDS: Final = 20
@@ -77,7 +77,7 @@ def from_url(url: str) -> SqliteHandler:
         return SqliteHandler(
             given.path,
             schema=given.choice("schema", SCHEMA_MODES, default="evolve"),
-            max_columns=given.integer("max_columns", default=MAX_COLUMNS),
+            max_columns=given.integer("max_columns", default=DEFAULT_MAX_COLUMNS),
             busy_timeout=given.seconds("busy_timeout", default=BUSY_TIMEOUT),
         )
     except ValueError as exc:
@@ -103,7 +103,7 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
         path: str | os.PathLike[str],
         *,
         schema: SchemaMode = "evolve",
-        max_columns: int = MAX_COLUMNS,
+        max_columns: int = DEFAULT_MAX_COLUMNS,
         busy_timeout: float = BUSY_TIMEOUT,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -112,8 +112,8 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
             raise ValueError(f"path must name a file, got {name!r} (to keep records in memory there is MemoryHandler)")
         if schema not in SCHEMA_MODES:
             raise ValueError(f"schema must be one of {', '.join(SCHEMA_MODES)}, got {schema!r}")
-        if not len(BASE_DECLARED) <= max_columns <= MOST_COLUMNS:
-            raise ValueError(f"max_columns must be {len(BASE_DECLARED)} to {MOST_COLUMNS}, got {max_columns}")
+        if not len(BASE_DECLARED) <= max_columns <= MAX_COLUMNS:
+            raise ValueError(f"max_columns must be {len(BASE_DECLARED)} to {MAX_COLUMNS}, got {max_columns}")
         self._path = Path(name).absolute()
         self._schema = schema
         self._max_columns = max_columns
@@ -220,7 +220,7 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
             try:
                 return job()
             except sqlite3.Error as exc:
-                if not outlives(exc):
+                if not keeps_connection_usable(exc):
                     self._disconnect()
                 raise
 
@@ -282,7 +282,7 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """A transaction with the write lock from its start on: committed at the end, rolled back on any exception."""
         connection = self._connected()
-        patiently(lambda: connection.execute("BEGIN IMMEDIATE"), self._busy_timeout)
+        retry_while_locked(lambda: connection.execute("BEGIN IMMEDIATE"), self._busy_timeout)
         try:
             yield connection
             connection.execute("COMMIT")

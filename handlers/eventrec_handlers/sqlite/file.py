@@ -26,7 +26,7 @@ T = TypeVar("T")
 RESERVED: Final = ("sqlite_", "eventrec_")
 """What no table of an event may start with."""
 
-MOST_COLUMNS: Final = 2_000
+MAX_COLUMNS: Final = 2_000
 """SQLite's own bound on the columns of a table."""
 
 RETIRED_KEPT: Final = 30 * 86_400 * 1_000_000_000
@@ -53,7 +53,7 @@ def connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
     )
     try:
         # The change into WAL needs a lock for which SQLite does not always wait by itself.
-        (mode,) = patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone(), busy_timeout)
+        (mode,) = retry_while_locked(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone(), busy_timeout)
         _check_mode(path, mode)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = ON")  # macOS; elsewhere it changes nothing
@@ -69,7 +69,7 @@ def _check_mode(path: Path, mode: str) -> None:
         raise PauseError(f"{path}: WAL is not possible here, the journal mode stays {mode!r}")
 
 
-def patiently(attempt: Callable[[], T], seconds: float) -> T:
+def retry_while_locked(attempt: Callable[[], T], seconds: float) -> T:
     """What `attempt` gives, tried again for `seconds` while the file is locked; the caller's cancellation ends it."""
     deadline = time.monotonic() + seconds
     while True:
@@ -141,7 +141,7 @@ def errors_translated(path: Path) -> Iterator[None]:
         raise meant from exc
 
 
-def outlives(exc: sqlite3.Error) -> bool:
+def keeps_connection_usable(exc: sqlite3.Error) -> bool:
     """Whether a connection is as good as before `exc`. Else a new one finds out what has become of the file."""
     return _code(exc) in _HARMLESS
 

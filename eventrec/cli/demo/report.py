@@ -1,0 +1,83 @@
+"""What `eventrec demo` says at its end: the account, both counts per type with a chart, and how to look for oneself."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from rich.bar import Bar
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from eventrec.cli.demo.demo import Result
+    from eventrec.cli.terminal import Terminal
+    from eventrec.status import Status
+
+BAR_WIDTH: Final = 30
+
+
+def tell(result: Result, terminal: Terminal) -> None:
+    """Print everything on stdout."""
+    rows, batches = result.rows, result.batches
+    terminal.show(f"{rows:,} rows stored in {batches:,} batches, in {result.seconds:.1f} s")
+    if result.killed_at:
+        left = result.killed_at - result.stored_at_kill
+        terminal.show(
+            f"The first process was killed with SIGKILL after {result.killed_at:,} events; {left:,} of them were not in"
+            " the database yet, and came out of its log."
+        )
+    terminal.show()
+    terminal.out.print(_account(result.status))
+    terminal.show()
+    terminal.out.print(_counts(result))
+    terminal.show()
+    same = "equal" if result.is_complete else "NOT equal"
+    terminal.show(f"The shop's own counts and the database's are {same}; the account {_balance(result.status)}.")
+    terminal.show()
+    terminal.show("Look for yourself:")
+    query = "SELECT type, count(*) FROM page_views GROUP BY type"
+    terminal.show(f"  eventrec tail {shlex.quote(f'sqlite:///{quote(str(result.database))}')}")
+    terminal.show(f"  sqlite3 {shlex.quote(str(result.database))} '{query}'")
+
+
+def _balance(status: Status) -> str:
+    return "balances" if status.is_balanced else "does NOT balance"
+
+
+def _account(status: Status) -> Table:
+    table = _table("Account of the recorder after the kill")
+    table.add_column("")
+    table.add_column("events", justify="right")
+    table.add_row("offered", f"{status.offered:,}")
+    for reason, count in sorted(status.refused.items()):
+        table.add_row(f"refused ({reason})", f"{count:,}")
+    for part in status.subscriptions.values():
+        table.add_row(f"delivered to {part.name}", f"{part.delivered:,}")
+        table.add_row("set aside as dead letters", f"{part.dead:,}")
+        for reason, dropped in sorted(part.dropped.items()):
+            table.add_row(f"dropped ({reason})", f"{dropped:,}")
+        table.add_row("still waiting", f"{part.pending + status.in_intake:,}")
+    return table
+
+
+def _counts(result: Result) -> Table:
+    table = _table("Events by type")
+    table.add_column("type")
+    table.add_column("made", justify="right")
+    table.add_column("stored", justify="right")
+    table.add_column("", width=BAR_WIDTH)
+    kinds = sorted({*result.made, *result.stored}, key=lambda kind: (-result.made[kind], kind))
+    most = max([*result.stored.values(), 1])
+    for kind in kinds:
+        made, stored = result.made[kind], result.stored[kind]
+        bar = Bar(most, 0, stored, width=BAR_WIDTH, color="cyan")
+        table.add_row(Text(kind), f"{made:,}", Text(f"{stored:,}", style="" if made == stored else "bold red"), bar)
+    table.add_section()
+    table.add_row("all", f"{result.made.total():,}", f"{result.stored.total():,}")
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))

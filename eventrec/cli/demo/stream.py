@@ -1,0 +1,97 @@
+"""What both processes of `eventrec demo` do: record a part of the shop's events, paced, into a log and SQLite.
+
+Run as a program, it is the first one: it records up to an event, says on stdout how far everything is, a line of three
+numbers at a time (written for good, stored, batches), and then works on until it is killed.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from eventrec.cli.demo.shop import shop_events
+from eventrec.handler import EventHandler
+from eventrec.recorder import EventRecorder
+from eventrec_handlers.sqlite import SqliteHandler
+
+if TYPE_CHECKING:
+    from eventrec.handler import DestinationCheckpoints
+    from eventrec.records.batch import Batch
+
+DATABASE: Final = "shop.db"
+LOG: Final = "log"
+MAX_IN_A_SLICE: Final = 100
+
+_SECONDS_BETWEEN_LINES: Final = 0.05
+
+
+class Watched(EventHandler):
+    """A handler that counts what another one stores."""
+
+    def __init__(self, handler: EventHandler) -> None:
+        self.batches = 0
+        self.rows = 0
+        self._handler = handler
+
+    @property
+    def checkpoints(self) -> DestinationCheckpoints | None:
+        """Those of the other one."""
+        return self._handler.checkpoints
+
+    async def open(self) -> None:
+        """Likewise."""
+        await self._handler.open()
+
+    async def handle(self, batch: Batch) -> None:
+        """Likewise, and counted."""
+        await self._handler.handle(batch)
+        self.batches += 1
+        self.rows += len(batch)
+
+    async def close(self) -> None:
+        """Likewise."""
+        await self._handler.close()
+
+
+def recorder_in(directory: Path) -> tuple[EventRecorder, Watched]:
+    """A recorder with its log and its database in `directory`, not yet open."""
+    watched = Watched(SqliteHandler(directory / DATABASE))
+    recorder = EventRecorder(log=directory / LOG)
+    recorder.register(watched, name="sqlite", flush_interval=0.2)
+    return recorder, watched
+
+
+async def record_part(recorder: EventRecorder, start: int, stop: int, *, seconds: float) -> None:
+    """Record the shop's events `start` to `stop`, evenly over `seconds`, and return when the last one is written."""
+    started, slice_ = anyio.current_time(), max(1, min(MAX_IN_A_SLICE, (stop - start) // 200))
+    for number, event in enumerate(islice(shop_events(stop), start, max(start, stop - 1))):
+        if number % slice_ == 0:
+            due = started + seconds * number / (stop - start)
+            await anyio.sleep(max(0.0, due - anyio.current_time()))
+        recorder.record(event)
+    for event in islice(shop_events(stop), max(start, stop - 1), stop):
+        await recorder.record_durable(event, until="written")
+
+
+async def _run(directory: Path, stop: int, seconds: float) -> None:
+    recorder, watched = recorder_in(directory)
+    written = 0
+
+    async def tell() -> None:
+        while True:
+            sys.stdout.write(f"{written} {watched.rows} {watched.batches}\n")
+            sys.stdout.flush()
+            await anyio.sleep(_SECONDS_BETWEEN_LINES)
+
+    async with recorder, anyio.create_task_group() as tasks:
+        tasks.start_soon(tell)
+        await record_part(recorder, 0, stop, seconds=seconds)
+        written = stop
+
+
+if __name__ == "__main__":
+    anyio.run(_run, Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))

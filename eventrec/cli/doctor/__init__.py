@@ -1,0 +1,1 @@
+"""`eventrec doctor`: what may be in the way."""

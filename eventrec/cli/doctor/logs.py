@@ -1,0 +1,107 @@
+"""What the doctor looks at in a log directory's logs: who holds them, what waits, what is damaged or out of reach."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from eventrec.cli.doctor.findings import Finding, ok, problem, warning
+from eventrec.cli.doctor.python import has_zstd
+from eventrec.cli.exit_codes import CommandError
+from eventrec.cli.logs.directory import see_all
+from eventrec.cli.logs.status import total
+from eventrec.errors import LogError
+from eventrec.log.segment import index_name, list_segments, segment_name
+from eventrec.log.storage import DiskStorage
+from eventrec.log.verify import verify
+from eventrec.runs.run import list_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from eventrec.cli.logs.directory import SeenLog
+    from eventrec.log.verify import Fault
+
+
+def newest_log(directory: Path) -> int | None:
+    """When the newest log was made, in nanoseconds since the epoch: its id says so. None where there is none."""
+    runs = [id_ for id_ in list_runs(directory) if id_.version == 7] if directory.is_dir() else []  # noqa: PLR2004
+    return (runs[-1].int >> 80) * 1_000_000 if runs else None
+
+
+def look_at_logs(directory: Path) -> Iterator[Finding]:
+    """Every log in `directory`."""
+    try:
+        logs = see_all(directory)
+    except (CommandError, OSError) as exc:
+        advice = "chown it, or run as its owner" if has_zstd() else "pip install 'eventrec[zstd]'"
+        yield problem("logs", str(exc), advice)
+        return
+    yield _waiting(directory, logs)
+    for log in logs:
+        yield from _out_of_reach(log)
+        for name in sorted(log.unreadable):
+            yield problem(
+                "checkpoint",
+                f"{log.path.name}/checkpoints/{name} cannot be read: its subscription would start there anew",
+                "restore that file; deleting it accepts that records come twice",
+            )
+        yield from _faults(log)
+
+
+def _waiting(directory: Path, logs: Sequence[SeenLog]) -> Finding:
+    if not logs:
+        return ok("logs", "none: nothing waits")
+    sums = total(logs)
+    waits = [f"{name!r} {count:,}" for name, count in sums["pending"].items() if count]
+    if sums["unclaimed"]:
+        waits.append(f"nobody yet {sums['unclaimed']:,}")
+    said = f"{sums['held']:,} held by a process, {sums['orphans']:,} orphans; pending: {', '.join(waits) or 'nothing'}"
+    if sums["orphans"] and not sums["held"]:
+        return warning("logs", said, f"start the application, or: eventrec drain {directory} --to URL")
+    return ok("logs", said)
+
+
+def _out_of_reach(log: SeenLog) -> Iterator[Finding]:
+    """Files that we cannot adopt, by the rights of this user."""
+    paths = [log.path, *log.path.rglob("*")]
+    closed = [path for path in paths if not os.access(path, os.R_OK | os.W_OK) and path.exists()]
+    if closed:
+        yield problem(
+            "permissions",
+            f"{log.path.name}: {len(closed):,} files cannot be read and written by this user, first {closed[0].name}",
+            "chown them, or run as their owner: nobody else can deliver them",
+        )
+
+
+def _faults(log: SeenLog) -> Iterator[Finding]:
+    try:
+        with closing(DiskStorage(log.path)) as storage:
+            firsts = list_segments(storage)
+            found = list(verify(storage))
+    except (OSError, LogError) as exc:
+        if log.path.exists():
+            yield problem("bytes", f"{log.path.name}: {exc}", "run it where they can be read")
+        return
+    last = {segment_name(firsts[-1]), index_name(firsts[-1])} if firsts else set()
+    tail = [fault for fault in found if fault.file in last and not fault.missing]
+    worse = [fault for fault in found if fault not in tail]
+    if worse:
+        yield problem(
+            "bytes",
+            f"{log.path.name}: {len(worse):,} faults, {_missing(worse):,} records missing; first {worse[0]}",
+            "the rest is delivered; see the disk, and: eventrec log verify",
+        )
+    # The end of a log that is being written may be looked at half-way.
+    if tail and not log.is_held:
+        yield warning(
+            "bytes",
+            f"{log.path.name}: its end is torn, as a crash leaves it: {tail[0]}",
+            "whoever adopts it cuts that off",
+        )
+
+
+def _missing(faults: Sequence[Fault]) -> int:
+    return sum(fault.missing for fault in faults)

@@ -1,0 +1,1 @@
+"""Commands that look into a log directory, or act on it."""

@@ -1,0 +1,245 @@
+"""`dead list | show | replay | skip | purge`: the records that destinations refused for good."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID  # noqa: TC003 - cyclopts reads annotations
+
+import anyio
+from cyclopts import App, Parameter
+
+from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.cli.terminal import Terminal
+from eventrec.delivery.letters.dead_letters import letter_document
+from eventrec.delivery.letters.log import DEAD, LetterLog
+from eventrec.delivery.replay import kept_letters, purge, replay, sweep_letters
+from eventrec.errors import LogLockedError
+from eventrec.options import EventRecorderOptions, seconds
+from eventrec.records.entry import SHAPE
+from eventrec.registry import handler_from_url, resolve_url, scheme_of
+from eventrec.runs.requests import OperatorRequest, save_request
+from eventrec.runs.run import new_run_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventrec.delivery.replay import KeptLetter, Replayed
+
+dead = App(name="dead", help="Look at, replay or give up the records that destinations refused for good.")
+
+Directory = Annotated[Path, Parameter(help="A log directory.")]
+Json = Annotated[bool, Parameter(negative="")]
+
+
+def _waiting(directory: Path, name: str | None = None) -> list[KeptLetter]:
+    if not directory.is_dir():
+        raise CommandError(f"{directory} is no directory", ExitCode.FILE)
+    return [
+        kept for kept in kept_letters(directory / DEAD) if kept.is_waiting and name in (None, kept.letter.subscription)
+    ]
+
+
+def _plain(kept: KeptLetter) -> dict[str, Any]:
+    return {"run": str(kept.run), "number": kept.number, **letter_document(kept.letter)}
+
+
+@dead.command(name="list")
+def list_(directory: Directory, /, *, name: str | None = None, json: Json = False) -> int:
+    """Count the dead letters that wait, by subscription, type and reason.
+
+    For example:
+
+    ```sh
+    eventrec dead list var/events
+    ```
+
+    Args:
+        directory: A log directory.
+        name: Only those of this subscription.
+        json: Print JSON for a machine instead: one object a letter, payload and all.
+    """
+    terminal = Terminal()
+    letters = _waiting(directory, name)
+    if json:
+        for kept in letters:
+            terminal.show_json(_plain(kept))
+        return ExitCode.OK
+    counts = Counter(
+        (kept.letter.subscription, kept.letter.entry[SHAPE].type, kept.letter.reason[:200]) for kept in letters
+    )
+    for (subscription, kind, reason), count in counts.most_common():
+        terminal.show(f"{subscription}: {count:,} of type {kind}: {reason}")
+    terminal.show(f"{len(letters):,} dead letters wait")
+    return ExitCode.OK
+
+
+@dead.command
+def show(directory: Directory, offset: int, /, *, log: UUID | None = None, name: str | None = None) -> int:
+    """Show the dead letters of one record: why, when, and the record, as JSON lines.
+
+    For example:
+
+    ```sh
+    eventrec dead show var/events 4120
+    ```
+
+    Args:
+        directory: A log directory.
+        offset: The record's offset in its log.
+        log: The id of that log, where several have such a record.
+        name: Only that of this subscription.
+    """
+    terminal = Terminal()
+    found = [
+        kept for kept in _waiting(directory, name) if kept.letter.offset == offset and log in (None, kept.letter.log_id)
+    ]
+    if not found:
+        raise CommandError(f"no dead letter about record {offset}", ExitCode.FILE)
+    for kept in found:
+        terminal.show_json(_plain(kept))
+    return ExitCode.OK
+
+
+@dead.command(name="replay")
+def replay_(directory: Directory, /, *, to: str, name: str | None = None, timeout: float | None = None) -> int:
+    """Deliver dead letters after all, each with its own time and id. What is refused again is a dead letter again.
+
+    For example:
+
+    ```sh
+    eventrec dead replay var/events --to sqlite:///events.db
+    ```
+
+    Args:
+        directory: A log directory; processes may be recording into it.
+        to: The destination's URL; env:NAME takes it from the environment.
+        name: The subscription whose letters these are. Default: the only one that has any.
+        timeout: Seconds after which it gives up; the exit code is then 1.
+    """
+    terminal = Terminal()
+    letters = _waiting(directory)
+    chosen = _chosen(letters, name, to)
+    if not any(kept.letter.subscription == chosen for kept in letters):
+        terminal.show("no dead letter waits")
+        return ExitCode.OK
+    with terminal.showing_logging():
+        replayed = anyio.run(_replay, directory / DEAD, to, chosen, timeout)
+    sweep_letters(directory / DEAD)
+    left = len(_waiting(directory, chosen))
+    terminal.show(f"{replayed.delivered:,} delivered, {replayed.dead:,} refused again, {left:,} wait")
+    if not replayed.is_done and replayed.state.startswith(("paused", "holding")):
+        raise CommandError(f"the destination takes no more, {replayed.state}", ExitCode.DESTINATION)
+    return ExitCode.OK if replayed.is_done and not left else ExitCode.INCOMPLETE
+
+
+async def _replay(directory: Path, to: str, name: str, timeout_: float | None) -> Replayed:
+    options = EventRecorderOptions()
+    handler = handler_from_url(resolve_url(to))
+    letters = LetterLog(directory, new_run_id, max_bytes=options.max_dead_bytes)
+    latest: list[Replayed] = []
+    try:
+        with anyio.move_on_after(timeout_):
+            return await replay(
+                directory,
+                handler,
+                name=name,
+                settings=options.resolve(has_log=True).delivery,
+                letters=letters,
+                on_progress=latest.append,
+            )
+    except LogLockedError as exc:
+        raise CommandError("these letters are being replayed by another process", ExitCode.FILE) from exc
+    finally:
+        letters.close()
+    replayed = latest[-1]
+    replayed.is_done = False
+    return replayed
+
+
+def _chosen(letters: Sequence[KeptLetter], given: str | None, to: str) -> str:
+    names = sorted({kept.letter.subscription for kept in letters})
+    if given is not None:
+        return given
+    if len(names) > 1:
+        raise CommandError(f"--name is needed: there are letters of {', '.join(names)}", ExitCode.USAGE)
+    return names[0] if names else scheme_of(resolve_url(to))
+
+
+@dead.command
+def skip(directory: Directory, name: str, offset: int, /, *, log: UUID | None = None) -> int:
+    """Set aside a record at which a subscription holds: it becomes a dead letter, and delivery goes on behind it.
+
+    The process that delivers does so within seconds, or the next one when it starts.
+
+    For example:
+
+    ```sh
+    eventrec dead skip var/events postgres 4120
+    ```
+
+    Args:
+        directory: A log directory.
+        name: The subscription.
+        offset: The record's offset.
+        log: The id of its log. Default: any log of which that subscription holds at this offset.
+    """
+    if not directory.is_dir():
+        raise CommandError(f"{directory} is no directory", ExitCode.FILE)
+    save_request(directory, OperatorRequest(subscription=name, asked=time.time(), skip=offset, log=log))
+    Terminal().show(f"{name}: record {offset} will be skipped where it holds")
+    return ExitCode.OK
+
+
+@dead.command(name="purge")
+def purge_(
+    directory: Directory,
+    /,
+    *,
+    name: str | None = None,
+    older_than: str | None = None,
+    yes: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Give up dead letters for good.
+
+    For example:
+
+    ```sh
+    eventrec dead purge var/events --older-than 30d --yes
+    ```
+
+    Args:
+        directory: A log directory.
+        name: Only those of this subscription.
+        older_than: Only those older than this: "30d", "12h". A younger one keeps those behind it.
+        yes: Really do it; without, only say how many there are.
+    """
+    terminal = Terminal()
+    try:
+        age = seconds(older_than) if older_than is not None else 0.0
+    except ValueError as exc:
+        raise CommandError(f"--older-than: {exc}", ExitCode.USAGE) from exc
+    before = time.time() - (age if isinstance(age, float) else 0.0)
+    below: dict[tuple[UUID, str], int] = {}
+    young: set[tuple[UUID, str]] = set()
+    count = 0
+    for kept in _waiting(directory, name):
+        place = (kept.run, kept.letter.subscription)
+        if kept.letter.seconds >= before:
+            young.add(place)
+        elif place not in young:
+            below[place] = kept.number + 1
+            count += 1
+    if not yes:
+        terminal.show(f"{count:,} dead letters would be given up: say --yes")
+        return ExitCode.INCOMPLETE if count else ExitCode.OK
+    try:
+        for (run, subscription), number in below.items():
+            purge(directory / DEAD, run, subscription, below=number)
+    except LogLockedError as exc:
+        raise CommandError("dead letters are being replayed", ExitCode.FILE) from exc
+    sweep_letters(directory / DEAD)
+    terminal.show(f"{count:,} dead letters given up")
+    return ExitCode.OK

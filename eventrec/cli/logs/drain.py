@@ -1,0 +1,246 @@
+"""`drain`: deliver what a log directory still holds, and nothing else.
+
+choose   the logs that no process holds, and the subscription: the one in their checkpoints that fits the URL
+adopt    by a recorder that records nothing: its own log is empty, and gone when it closes
+watch    until they hold nothing for that subscription; or the destination is held, or time is up, or Ctrl-C
+report   what was delivered, and what stays for whom
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from importlib.metadata import entry_points
+from pathlib import Path  # noqa: TC003 - cyclopts reads annotations
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import anyio
+import anyio.to_thread
+from cyclopts import Parameter
+
+from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.cli.logs.directory import listed, names_in, see_all
+from eventrec.cli.logs.orphans import Orphans, held_state
+from eventrec.cli.progress import LiveProgress, Look
+from eventrec.cli.record.in_flight import RefusedRecords, dead_letter_file
+from eventrec.cli.terminal import Terminal
+from eventrec.errors import LogError, SubscriptionError
+from eventrec.options import EventRecorderOptions
+from eventrec.recorder import EventRecorder
+from eventrec.registry import GROUP, handler_from_url, resolve_url, scheme_of
+from eventrec.runs.run import sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventrec.cli.logs.directory import SeenLog
+
+_LOOKS_EVERY: Final = 0.1
+
+
+def drain(
+    directory: Path,
+    /,
+    *,
+    to: str,
+    name: str | None = None,
+    type_: Annotated[list[str] | None, Parameter(name="--type", negative="")] = None,
+    dead: Path | None = None,
+    timeout: float | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Deliver what a log directory still holds: every log in it that no process holds.
+
+    It tries again for as long as it has to; Ctrl-C leaves the rest where it is. Logs that a process holds are named and
+    skipped: that process delivers them. The exit code is 0 only if nothing is left but those, and nothing was refused.
+
+    For example:
+
+    ```sh
+    eventrec drain var/events --to sqlite:///events.db
+    ```
+
+    Args:
+        directory: A log directory.
+        to: The destination's URL; env:NAME takes it from the environment.
+        name: The subscription's name. Default: the one in the logs that a handler of this URL has by itself.
+        type_: Deliver events of this type only, as that subscription does; give it once for each type.
+        dead: A file of JSON lines for a copy of what the destination refuses; the log directory keeps it in any case.
+        timeout: Seconds after which it gives up; the exit code is then 1.
+        json: Print JSON for a machine instead.
+    """
+    terminal = Terminal()
+    if timeout is not None and not timeout >= 0:
+        raise CommandError("--timeout is not negative", ExitCode.USAGE)
+    with terminal.showing_logging():
+        logs = see_all(directory)
+        for log in logs:
+            if log.is_held:
+                terminal.say(f"eventrec: {log.id}: held by a process, skipped", style="yellow")
+        sweep(directory)
+        orphans = [log for log in logs if not log.is_held]
+        chosen = chosen_name(to, name, names_in(orphans))
+        with ExitStack() as stack:
+            letters = dead_letter_file(dead, stack)
+            draining = Draining(directory, Orphans(directory, chosen, orphans), letters, terminal)
+            try:
+                recorder = EventRecorder(log=directory, options=EventRecorderOptions(dead_letters=letters))
+                recorder.register(to, name=chosen, types=type_)
+            except SubscriptionError as exc:
+                raise CommandError(f"--name: {exc}", ExitCode.USAGE) from exc
+            if orphans:
+                anyio.run(draining.run, recorder, timeout)
+            return draining.tell(json=json)
+
+
+def chosen_name(to: str, given: str | None, known: Sequence[str]) -> str:
+    """The subscription to deliver as: `given`, or the one among those in the logs that a URL like `to` has by itself.
+
+    Raises:
+        CommandError: That is not exactly one, though the logs know some.
+        HandlerURLError: The URL is wrong.
+    """
+    url = resolve_url(to)
+    handler, scheme = handler_from_url(url), scheme_of(url)
+    if given is not None:
+        return given
+    points = entry_points(group=GROUP)
+    same = {point.value for point in points if point.name == scheme}
+    fitting = {scheme, type(handler).__name__, *(point.name for point in points if point.value in same)}
+    found = [name for name in known if name in fitting]
+    if len(found) == 1:
+        return found[0]
+    if known:
+        wrong = f"several fit {scheme!r}" if found else f"none fits {scheme!r}"
+        raise CommandError(f"--name is needed: the logs know {listed(known)}, {wrong}", ExitCode.USAGE)
+    return scheme
+
+
+class Draining:
+    """One run of the command. What the destination refuses stands in the file `dead`.
+
+    Raises:
+        CommandError: That cannot be written.
+    """
+
+    def __init__(self, directory: Path, orphans: Orphans, dead: Path, terminal: Terminal) -> None:
+        self._directory = directory
+        try:
+            self._refused = RefusedRecords(dead, orphans.ids)
+        except OSError as exc:
+            raise CommandError(f"cannot write {dead}: {exc.strerror}", ExitCode.FILE) from exc
+        self._refusals = 0
+        self._orphans = orphans
+        self._logs = len(orphans.left)
+        self._terminal = terminal
+        self._interrupted_by: signal.Signals | None = None
+        self._failure: CommandError | None = None
+        self._started = time.monotonic()
+
+    async def run(self, recorder: EventRecorder, seconds: float | None) -> None:
+        """Deliver; at most for `seconds`.
+
+        Raises:
+            CommandError: The directory refuses the recorder's own, empty log.
+        """
+        try:
+            async with recorder, anyio.create_task_group() as tasks:
+                with LiveProgress(self._terminal, self._look) as progress:
+                    tasks.start_soon(progress.keep_fresh)
+                    tasks.start_soon(self._watch_signals, tasks.cancel_scope)
+                    with anyio.move_on_after(seconds):
+                        await self._watch(recorder)
+                    tasks.cancel_scope.cancel()
+        except LogError as exc:
+            raise CommandError(str(exc), ExitCode.FILE) from exc
+
+    async def _watch(self, recorder: EventRecorder) -> None:
+        while self._orphans.left and not self._orphans.is_stalled:
+            await anyio.sleep(_LOOKS_EVERY)
+            status = recorder.status()
+            await anyio.to_thread.run_sync(self._orphans.look, status)
+            # Where nobody reads what we say, delivery goes on all the same.
+            await anyio.to_thread.run_sync(self._say_refused)
+            held = held_state(status)
+            if held is not None:
+                self._failure = CommandError(f"the destination takes no more, {held}", ExitCode.DESTINATION)
+                return
+
+    def _say_refused(self) -> None:
+        for log_id, offset, reason in self._refused.fresh():
+            self._refusals += 1
+            said = f"{log_id}: record {offset:,} is refused by the destination: {reason}"
+            self._terminal.say(f"eventrec: {said}", style="red")
+
+    async def _watch_signals(self, scope: anyio.CancelScope) -> None:
+        if sys.platform == "win32":
+            return  # It has no such receiver: there Ctrl-C cancels everything at once.
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+            async for number in received:
+                self._interrupted_by = number
+                self._terminal.say("eventrec: interrupted, what is not delivered stays", style="yellow")
+                scope.cancel()
+                return
+
+    def _look(self) -> Look:
+        orphans = self._orphans
+        done = orphans.records - orphans.pending
+        logs = f"{self._logs - len(orphans.left):,} of {self._logs:,} logs"
+        return Look(done, orphans.records, f"{logs} · {done:,} of {orphans.records:,} records")
+
+    # -- the end of it
+
+    def tell(self, *, json: bool) -> int:
+        """Say what was delivered and what is left; the exit code.
+
+        Raises:
+            CommandError: The destination was held.
+        """
+        rest = [log for log in see_all(self._directory) if not log.is_held]
+        records = self._orphans.records - self._orphans.look_again()
+        gone = self._logs - sum(log.id in self._orphans.ids for log in rest)
+        self._say_refused()
+        code = ExitCode.INCOMPLETE if rest or self._refusals else ExitCode.OK
+        if self._failure is not None:
+            code = self._failure.code
+        if self._interrupted_by is not None:
+            code = ExitCode(128 + self._interrupted_by)
+        if json:
+            self._terminal.show_json(self._plain(rest, records, gone) | {"exit_code": int(code)})
+        else:
+            seconds = time.monotonic() - self._started
+            counts = f"{records - self._refusals:,} records" + (
+                f", {self._refusals:,} refused" if self._refusals else ""
+            )
+            self._terminal.show(f"{gone:,} of {self._logs:,} logs delivered: {counts}, in {seconds:.1f} s")
+        for log in rest:
+            self._terminal.say(f"eventrec: {log.id}: {_why_left(log, self._orphans.name)}", style="red")
+        if self._failure is not None:
+            self._terminal.say(f"eventrec: {self._failure}", style="red")
+        return code
+
+    def _plain(self, rest: Sequence[SeenLog], records: int, gone: int) -> dict[str, Any]:
+        return {
+            "subscription": self._orphans.name,
+            "logs": self._logs,
+            "delivered_logs": gone,
+            "records": records - self._refusals,
+            "refused": self._refusals,
+            "left": [
+                {"log": str(log.id), "pending": {name: log.pending(name) for name in _waiting(log, self._orphans.name)}}
+                for log in rest
+            ],
+        }
+
+
+def _waiting(log: SeenLog, name: str) -> list[str]:
+    return [*([name] if log.pending(name) else []), *log.holders(excluding=name)]
+
+
+def _why_left(log: SeenLog, name: str) -> str:
+    waiting = _waiting(log, name)
+    if waiting:
+        return "left, pending for " + ", ".join(f"{each!r}: {log.pending(each):,}" for each in waiting)
+    return "delivered, and not deleted"

@@ -1,0 +1,167 @@
+"""`log verify | list | cat`: what a log directory holds, or any directory of segments; nothing is changed."""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from cyclopts import App, Parameter
+
+from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.cli.logs.directory import described, disk_storage, logs_in
+from eventrec.cli.terminal import Terminal
+from eventrec.errors import ContentError, LogError
+from eventrec.log.reader import LogReader
+from eventrec.log.verify import verify as faults_of
+from eventrec.records.content import ContentDecoder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from eventrec.log.storage import DiskStorage
+    from eventrec.log.verify import Fault
+
+log = App(name="log", help="Look into a log directory, or any directory of commit log segments, and tend it.")
+
+Directory = Annotated[Path, Parameter(help="A log directory, or a directory of .stdb.log segments.")]
+Json = Annotated[bool, Parameter(negative="")]
+
+
+@log.command
+def verify(directory: Directory, /, *, json: Json = False) -> int:
+    """Check every byte, and name each fault with its file and byte. The exit code is 0 only where there is none.
+
+    For example:
+
+    ```sh
+    eventrec log verify var/events
+    ```
+
+    Args:
+        directory: A log directory, or a directory of segments.
+        json: Print JSON for a machine instead: one object a fault.
+    """
+    terminal, found = Terminal(), 0
+    for path in logs_in(directory):
+        with _opened(path, directory) as storage:
+            for fault in faults_of(storage):
+                found += 1
+                if json:
+                    terminal.show_json({"log": str(path), **_plain(fault)})
+                else:
+                    terminal.show(str(fault) if path == directory else f"{path.name}: {fault}")
+    if not found and not json:
+        terminal.show("no fault found")
+    return ExitCode.INCOMPLETE if found else ExitCode.OK
+
+
+def _plain(fault: Fault) -> dict[str, object]:
+    return {**fault._asdict(), "reason": str(fault.reason)}
+
+
+@contextmanager
+def _opened(path: Path, directory: Path) -> Iterator[DiskStorage]:
+    """The files of a log; its errors in one line. One that is delivered and deleted meanwhile is no error."""
+    with closing(disk_storage(path)) as storage:
+        try:
+            yield storage
+        except (LogError, OSError) as exc:
+            if isinstance(exc, BrokenPipeError):
+                raise
+            if path == directory or path.exists():
+                raise CommandError(f"{path}: {exc}", ExitCode.FILE) from exc
+
+
+@log.command(name="list")
+def list_(directory: Directory, /, *, json: Json = False) -> int:
+    """List each log with its segments: the record each begins at, its size, and where the log ends.
+
+    For example:
+
+    ```sh
+    eventrec log list var/events
+    ```
+
+    Args:
+        directory: A log directory, or a directory of segments.
+        json: Print JSON for a machine instead: one object a log.
+    """
+    terminal = Terminal()
+    for path in logs_in(directory):
+        found = described(path)
+        if json:
+            terminal.show_json(found)
+            continue
+        terminal.show(f"{path.name}: {len(found['segments'])} segments; the next record is {found['end']:,}")
+        for segment in found["segments"]:
+            terminal.show(f"  {segment['file']}  from record {segment['first']:,}  {segment['bytes']:,} bytes")
+    return ExitCode.OK
+
+
+@log.command
+def cat(directory: Directory, /) -> int:
+    """Print every record as a JSON line, in the order of logs and offsets.
+
+    What cannot be read is passed over, and said on stderr: content of another version, or of another program's log,
+    and bytes that went bad. The exit code is then 1.
+
+    For example:
+
+    ```sh
+    eventrec log cat var/events | grep order_placed
+    ```
+
+    Args:
+        directory: A log directory, or one log in it.
+    """
+    terminal, is_whole = Terminal(), True
+    with terminal.showing_logging():
+        for path in logs_in(directory):
+            with _opened(path, directory) as storage, LogReader(storage) as reader:
+                unreadable = _Unreadable()
+                for line in _lines(reader, unreadable):
+                    terminal.show_json(line)
+                if unreadable.first:
+                    terminal.say(f"eventrec: {path}: {unreadable}", style="red")
+                is_whole = is_whole and not (reader.gaps or unreadable.first)
+    return ExitCode.OK if is_whole else ExitCode.INCOMPLETE
+
+
+class _Unreadable:
+    """Commits that are whole, and hold what this version cannot read."""
+
+    def __init__(self) -> None:
+        self.commits = self.records = 0
+        self.first = ""
+
+    def __str__(self) -> str:
+        return f"{self.records:,} records in {self.commits:,} commits cannot be read; the first is {self.first}"
+
+    def note(self, offset: int, n: int, exc: ContentError) -> None:
+        self.commits += 1
+        self.records += n
+        self.first = self.first or f"record {offset:,}: {exc}"
+
+
+def _lines(reader: LogReader, unreadable: _Unreadable) -> Iterator[dict[str, Any]]:
+    decoder = ContentDecoder()
+    for commit in reader.commits():
+        try:
+            content = decoder.decode(commit.content)
+        except ContentError as exc:
+            unreadable.note(commit.offset, commit.n, exc)
+            continue
+        for offset, (shape, timestamp, payload, context, *_) in enumerate(content.entries, commit.offset):
+            line = {
+                "log": str(content.log_id),
+                "offset": offset,
+                "type": shape.type,
+                "table": shape.table,
+                "timestamp": timestamp,
+                "payload": msgspec.Raw(payload),
+            }
+            if context is not None:
+                line["context"] = msgspec.Raw(context)
+            yield line

@@ -1,0 +1,99 @@
+"""The logs that earlier runs left, while a recorder of ours delivers them to one subscription."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from eventrec.cli.logs.directory import see
+from eventrec.runs.checkpoint import CheckpointFiles
+from eventrec.runs.run import CHECKPOINTS, list_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+    from uuid import UUID
+
+    from eventrec.cli.logs.directory import SeenLog
+    from eventrec.status import Status
+
+_AT_ONCE: Final = 8
+_STALLED_SECONDS: Final = 10.0
+"""Several looks of a recorder at its directory, each of which adopts `_AT_ONCE` logs or leaves them alone."""
+
+_LOOK_SECONDS: Final = 1.0
+
+
+class Orphans:
+    """Those among `logs` that nobody holds, and what they are still to deliver to the subscription `name`.
+
+    One is done with once it is gone, or holds nothing for `name` any more.
+    """
+
+    def __init__(
+        self, directory: Path, name: str, logs: Iterable[SeenLog], *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.name = name
+        self._directory = directory
+        self._now = now
+        self._ends = {log.id: log.end for log in logs if not log.is_held}
+        self.ids = frozenset(self._ends)
+        self.left = {log.id: log.pending(name) for log in logs if not log.is_held}
+        """Records each of them still holds for `name`, as far as that is known."""
+        self.records = sum(self.left.values())
+        """What they held at the beginning."""
+        self._moved_at = now()
+        self._looked_at = 0.0
+
+    @property
+    def pending(self) -> int:
+        """Records left in all of them."""
+        return sum(self.left.values())
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether none of them is being delivered, and that will not change: they cannot be read, or are taken."""
+        tries = 1 + len(self.left) // _AT_ONCE
+        return bool(self.left) and self._now() - self._moved_at > tries * _STALLED_SECONDS
+
+    def look(self, status: Status) -> None:
+        """See how far the recorder whose account this is has come. Blocking, shortly."""
+        adopted = {id_: parts for id_ in self.left if (parts := status.adopted.get(str(id_))) is not None}
+        for id_, parts in adopted.items():
+            if self.name in parts:
+                self.left[id_] = parts[self.name].pending
+        there = set(list_runs(self._directory))
+        for id_ in [id_ for id_ in self.left if id_ not in there]:
+            self._is_done(id_)
+        now = self._now()
+        if adopted:
+            self._moved_at = now
+        elif now - self._looked_at < _LOOK_SECONDS:
+            return
+        self._looked_at = now
+        for id_ in [id_ for id_ in self.left if id_ not in adopted]:
+            self._look_at(id_)
+
+    def _look_at(self, id_: UUID) -> None:
+        """One that is not adopted: not yet, or not any more, or by somebody else."""
+        saved = CheckpointFiles(self._directory / str(id_) / CHECKPOINTS).load().get(self.name)
+        if saved is not None and saved.progress.scanned >= self._ends[id_]:
+            self._is_done(id_)
+
+    def _is_done(self, id_: UUID) -> None:
+        del self.left[id_]
+        self._moved_at = self._now()
+
+    def look_again(self) -> int:
+        """What they hold for `name` now that no recorder of ours delivers them any more: exact, from the files."""
+        count = 0
+        for id_ in self._ends:
+            seen = see(self._directory, id_)
+            count += seen.pending(self.name) if seen is not None else 0
+        return count
+
+
+def held_state(status: Status) -> str | None:
+    """Why a subscription of an adopted log stands still, if one does."""
+    parts = (part for log in status.adopted.values() for part in log.values())
+    return next((part.state for part in parts if not part.healthy), None)

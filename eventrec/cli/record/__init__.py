@@ -1,0 +1,1 @@
+"""`eventrec record`: lines of JSON or CloudEvents into a destination."""

@@ -1,0 +1,121 @@
+"""What `record` remembers of records on their way: their lines, their bytes; and which of them became dead letters."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from contextlib import AsyncExitStack, ExitStack
+
+
+class _Letter(msgspec.Struct):
+    """What is needed of a line of the file; see `eventrec.delivery.letters.dead_letters`."""
+
+    log_id: UUID
+    offset: int
+    reason: str
+
+
+_decode = msgspec.json.Decoder(_Letter).decode
+
+
+class RefusedRecords:
+    """Reads from `path` the letters of the logs `log_ids` that were added since this was made.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+
+    def __init__(self, path: Path, log_ids: Collection[UUID]) -> None:
+        self._path = path
+        self._log_ids = log_ids
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            self._position = file.tell()
+
+    def fresh(self) -> Iterator[tuple[UUID, int, str]]:
+        """Log, offset and reason of each letter added since the last call. Other processes' are passed over."""
+        with self._path.open("rb") as file:
+            file.seek(self._position)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._position += len(line)
+                try:
+                    letter = _decode(line)
+                except msgspec.DecodeError:
+                    continue
+                if letter.log_id in self._log_ids:
+                    yield letter.log_id, letter.offset, letter.reason
+
+
+class LineNumbers:
+    """The line of each record whose fate is not known yet, by offset. Small where most lines became records.
+
+    `len` is what it takes: one for each place where lines are no records.
+    """
+
+    def __init__(self) -> None:
+        self.end = 0
+        """Offset of the next record."""
+        self._start = 0
+        self._runs: deque[tuple[int, int]] = deque()
+        """Offset and line of the first of each run of records that stand in lines one after the other."""
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    @property
+    def first(self) -> int | None:
+        """The line of the first record whose fate is not known."""
+        return self.line_of(self._start)
+
+    def add(self, line: int) -> None:
+        """The next record stands in `line`."""
+        if not self._runs or line - self._runs[-1][1] != self.end - self._runs[-1][0]:
+            self._runs.append((self.end, line))
+        self.end += 1
+
+    def line_of(self, offset: int) -> int | None:
+        """None where its fate was known, or it is not there yet."""
+        if not self._start <= offset < self.end:
+            return None
+        first, line = self._runs[bisect_right(self._runs, offset, key=lambda run: run[0]) - 1]
+        return line + offset - first
+
+    def forget_below(self, offset: int) -> None:
+        """What became of the records before `offset` is known."""
+        self._start = max(self._start, min(offset, self.end))
+        while len(self._runs) > 1 and self._runs[1][0] <= self._start:
+            self._runs.popleft()
+
+
+class Backlog:
+    """The bytes of what is recorded and not delivered, part by part."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._parts: deque[tuple[int, int]] = deque()
+
+    def add(self, end: int, size: int) -> None:
+        """`size` bytes more, in the records before offset `end`."""
+        self._parts.append((end, size))
+        self.bytes += size
+
+    def settle(self, scanned: int) -> None:
+        """The records before `scanned` are delivered."""
+        while self._parts and self._parts[0][0] <= scanned:
+            self.bytes -= self._parts.popleft()[1]
+
+
+def dead_letter_file(given: Path | None, stack: ExitStack | AsyncExitStack) -> Path:
+    """Where dead letters go: `given`, or a file that goes with `stack`. Each is reported by its line in any case."""
+    return given or Path(stack.enter_context(TemporaryDirectory(prefix="eventrec-"))) / "dead.jsonl"

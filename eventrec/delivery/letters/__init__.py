@@ -1,0 +1,1 @@
+"""Dead letters: one, a file of them, their content, their log."""

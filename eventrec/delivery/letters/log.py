@@ -1,0 +1,154 @@
+"""Dead letters in a log of their own, beside the logs: `<log>/dead/<id of the run that set them aside>/`.
+
+A letter is synced before anything else says that its record is settled, and its key (log id, offset, subscription) is
+remembered: what is there is never sent again, except by replay. So a kill between the two neither doubles nor repeats.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from eventrec.delivery.letters.content import decode_letters, encode_letters, is_letters_of
+from eventrec.errors import ContentError, LogError
+from eventrec.log.log import Log
+from eventrec.log.reader import LogReader
+from eventrec.log.storage import DiskStorage
+from eventrec.records.content import Shapes
+from eventrec.records.entry import SIZE
+from eventrec.runs.run import Run, list_runs, sweep, tree_size
+from eventrec.runtime.backend import in_thread
+from eventrec.runtime.logging import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from pathlib import Path
+    from uuid import UUID
+
+    from eventrec.delivery.letters.dead_letters import DeadLetter, DeadLetters
+
+DEAD: Final = "dead"
+
+_MAX_IN_A_COMMIT: Final = 1_000
+
+_logger = get_logger("eventrec.dead_letters")
+
+
+class LetterLog:
+    """The letters that this run sets aside, below `directory`, and the keys of those that others did.
+
+    The log is made with the first letter, and is `id_()`'s. It takes no more once all letters there take `max_bytes`.
+    `copy` is given each letter too, once it is safe here.
+    """
+
+    def __init__(
+        self, directory: Path, id_: Callable[[], UUID], *, max_bytes: int, copy: DeadLetters | None = None
+    ) -> None:
+        self._directory = directory
+        self._id = id_
+        self._most_bytes = max_bytes
+        self._copy = copy
+        self._writing = threading.Lock()
+        self._run: Run | None = None
+        self._log: Log | None = None
+        self._keys: dict[tuple[UUID, str], set[int]] = {}
+        self._read_to: dict[UUID, int] = {}
+
+    def __repr__(self) -> str:
+        return f"<LetterLog in {self._directory}: {self._log!r}>"
+
+    async def write(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep `letters`. On return they are synced.
+
+        Raises:
+            OSError: They could not be kept, or the bound is reached.
+        """
+        await in_thread(self._write, letters)
+        if self._copy is not None:
+            await self._copy.write(letters)
+
+    def known(self, log_id: UUID, subscription: str) -> Collection[int]:
+        return self._keys.get((log_id, subscription), ())
+
+    def _write(self, letters: Sequence[DeadLetter]) -> None:
+        with self._writing:
+            size = sum(letter.entry[SIZE] for letter in letters)
+            if (held := tree_size(self._directory)) + size > self._most_bytes:
+                raise OSError(f"{held:,} bytes of dead letters are kept, of {self._most_bytes:,} allowed")
+            try:
+                run, log = self._opened()
+                for start in range(0, len(letters), _MAX_IN_A_COMMIT):
+                    some = letters[start : start + _MAX_IN_A_COMMIT]
+                    log.append_encoded(encode_letters(some, run.id), len(some))
+                log.write()
+                log.sync()
+            except LogError as exc:
+                raise OSError(str(exc)) from exc
+        self._remember(letters)
+
+    def _opened(self) -> tuple[Run, Log]:
+        if self._run is None or self._log is None:
+            self._run = self._run or Run.create(self._directory, self._id())
+            self._log = Log.create(self._run.storage)
+        return self._run, self._log
+
+    def _remember(self, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            self._keys.setdefault((letter.log_id, letter.subscription), set()).add(letter.offset)
+
+    def learn(self) -> None:
+        """Read the keys of the letters that others wrote since the last look, and delete logs half made. Blocking."""
+        sweep(self._directory)
+        for id_ in list_runs(self._directory):
+            if self._run is not None and id_ == self._run.id:
+                continue
+            for offset, letter in letters_of(self._directory, id_, self._read_to.get(id_, 0)):
+                self._read_to[id_] = offset + 1
+                self._remember([letter])
+
+    def close(self) -> None:
+        """Let go of the log: the letters stay. Blocking; errors end in a log line."""
+        with self._writing:
+            run, log, self._run, self._log = self._run, self._log, None, None
+            try:
+                if log is not None:
+                    log.close()
+            except LogError as exc:
+                _logger.warning("dead letters not synced", error=str(exc))
+            if run is not None:
+                run.release()
+
+    def abandon(self) -> None:
+        """In the child of a fork: close what was inherited, and touch nothing."""
+        run, log, self._run, self._log = self._run, self._log, None, None
+        if log is not None:
+            log.abandon()
+        if run is not None:
+            run.forget()
+
+
+def letters_of(directory: Path, id_: UUID, start: int = 0) -> Iterator[tuple[int, DeadLetter]]:
+    """The letters that the run `id_` set aside, from number `start` on, each with its number there.
+
+    What cannot be read is left out, and logged. Nothing is changed; the run may still be writing.
+    """
+    shapes = Shapes()
+    try:
+        storage = DiskStorage(directory / str(id_))
+    except OSError:
+        return
+    with closing(storage), LogReader(storage, start, is_ours=partial(is_letters_of, id_=id_)) as reader:
+        try:
+            for commit in reader.commits():
+                try:
+                    letters = decode_letters(commit.content, shapes)
+                except ContentError as exc:
+                    _logger.exception("dead letters unreadable", log=str(id_), offset=commit.offset, error=str(exc))
+                    continue
+                for offset, letter in enumerate(letters, commit.offset):
+                    if offset >= start:
+                        yield offset, letter
+        except (OSError, LogError) as exc:
+            _logger.warning("dead letters unreadable", log=str(id_), error=str(exc))

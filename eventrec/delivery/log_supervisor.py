@@ -1,0 +1,291 @@
+"""Delivers a recorder's own log, and beside it what earlier runs in the same directory have left."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from time import time
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+
+from eventrec.delivery.adoption import SCAN_SECONDS, Adoption
+from eventrec.delivery.disk import DiskQuota
+from eventrec.delivery.log_delivery import LogDelivery
+from eventrec.delivery.shared_handler import SharedHandler
+from eventrec.delivery.supervisor import LAST_SECOND, Supervisor, flush_workers
+from eventrec.runs.requests import load_requests
+from eventrec.runs.run import take_up_done
+from eventrec.runtime.backend import in_thread
+from eventrec.runtime.logging import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eventrec.delivery.letters.log import LetterLog
+    from eventrec.delivery.log_delivery import OpenedOrphan
+    from eventrec.delivery.subscription import NewDestination, Subscription
+    from eventrec.intake.queue import Intake
+    from eventrec.intake.writer import Writer
+    from eventrec.log.log import Log
+    from eventrec.runs.checkpoint import Checkpoint
+    from eventrec.runs.retention import Bound, Retain
+    from eventrec.runs.run import Run
+    from eventrec.runtime.backend import Backend
+    from eventrec.status import SubscriptionStatus
+
+_logger = get_logger("eventrec.delivery")
+
+
+class LogSupervisor(Supervisor):
+    """The life of a recorder with a log, between `open` and the end of `close`."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        writer: Writer,
+        backend: Backend,
+        *,
+        subscriptions: list[Subscription],
+        letters: LetterLog,
+        on_drop: Callable[[str, int], None],
+        close_timeout: float,
+        sync: Literal["interval", "never", "take"],
+        sync_interval: float,
+        bound: Bound,
+        retain: Retain,
+        forfeits_by_all: bool,
+    ) -> None:
+        super().__init__(intake, backend, close_timeout=close_timeout)
+        self.workers = {}
+        self.writer = writer
+        self._subscriptions = subscriptions
+        self._handlers = {each.name: SharedHandler(each.handler) for each in subscriptions}
+        self._letters = letters
+        self._on_drop = on_drop
+        self._sync: Literal["interval", "never", "take"] = sync
+        self._sync_interval = sync_interval
+        self._own: LogDelivery | None = None
+        self._adoption = Adoption(
+            writer.directory,
+            deliver=self._deliver_orphan,
+            letters=letters,
+            is_failing=self._is_failing,
+            locking=writer.fork_guard,
+            own_id=writer.run_id,
+        )
+        self._quota = DiskQuota(
+            writer.directory,
+            bound,
+            retain,
+            writer=writer,
+            adoption=self._adoption,
+            own=lambda: self._own,
+            by_all=forfeits_by_all,
+            on_drop=on_drop,
+        )
+        self._retain = retain
+        self._looked_for_requests = time()
+        self._rewound = anyio.Event()
+        writer.on_change = self.wake
+
+    def _wake_here(self) -> None:
+        woken, self._woken = self._woken, anyio.Event()
+        woken.set()
+        if self._own is not None:
+            self._own.source.grew()
+
+    def next_change(self) -> anyio.Event:
+        """Set when more is written or synced, or the disk refused."""
+        return self._woken
+
+    # -- the account
+
+    @property
+    def appended(self) -> int:
+        return self.writer.appended
+
+    @property
+    def in_intake(self) -> int:
+        return len(self._intake) + self.writer.in_hand
+
+    @property
+    def moves(self) -> int:
+        return self.writer.moves
+
+    def status(self) -> dict[str, SubscriptionStatus]:
+        return self._own.status() if self._own is not None else {}
+
+    @property
+    def untrusted(self) -> str | None:
+        """Which logs are written by somebody else though we hold their locks."""
+        logs = ", ".join(map(str, sorted(self._adoption.untrusted)))
+        return f"locks mean nothing here: {logs} grew though locked" if logs else None
+
+    def adopted(self) -> dict[str, dict[str, SubscriptionStatus]]:
+        return {str(id_): delivery.status() for id_, delivery in list(self._adoption.adopted.items())}
+
+    def resume(self, name: str, start: NewDestination | None = None) -> None:
+        for delivery in [*self._adoption.adopted.values(), *([self._own] if self._own is not None else [])]:
+            delivery.workers[name].resume(start)
+
+    # -- its life
+
+    def abandon(self) -> None:
+        super().abandon()
+        self._adoption.abandon()
+        with suppress(OSError):  # Whoever closed every descriptor after the fork has closed these too.
+            self._letters.abandon()
+        if self._own is not None:
+            with suppress(OSError):
+                self._own.abandon()
+
+    async def flush(self) -> bool:
+        target = self.appended + self.in_intake
+        self.writer.wake()
+        while (log := self.writer.log) is None or log.written < target:
+            if self.writer.failure is not None or self.writer.is_ended:
+                return False
+            if log is not None and not self.in_intake and log.written == log.taken:
+                break  # A full intake dropped some of its oldest.
+            woken = self._woken
+            if self.writer.log is log and (log is None or log.written < target):
+                await woken.wait()
+        return await flush_workers(self.workers.values(), min(target, self._own.source.end if self._own else 0))
+
+    async def _deliver_until_closed(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            self.writer.wake()
+            if await self._begin():
+                assert self._own is not None  # noqa: S101 - see `_begin`
+                tasks.start_soon(self._own.run)
+                if self._subscriptions and not self._closing.is_set():
+                    tasks.start_soon(self._adoption.run, name="eventrec adoption")
+                    tasks.start_soon(self._apply_requests, name="eventrec requests")
+                    tasks.start_soon(self._take_up_done, name="eventrec retained")
+                    tasks.start_soon(self._quota.run, name="eventrec disk")
+                await anyio.lowlevel.checkpoint()
+                self.started.set()
+            await self._closing.wait()
+            with anyio.move_on_after(self._close_timeout):
+                self.writer.close()
+                while not self.writer.is_ended:
+                    await self._woken.wait()
+                await self.flush_what_is_written()
+            tasks.cancel_scope.cancel()
+
+    async def flush_what_is_written(self) -> bool:
+        """True once everything written is settled in every subscription."""
+        return self._own is None or await flush_workers(self.workers.values(), self._own.source.end)
+
+    async def _begin(self) -> bool:
+        """Wait for the writer's log; False: `close` came first."""
+        while self._own is None:
+            woken = self._woken
+            if self.writer.log is not None and self.writer.run is not None:
+                static = self.writer.static_context
+                self._own = self._delivery(
+                    self.writer.run, self.writer.log, first=0, saved={}, static_context=static, is_orphan=False
+                )
+                self.workers = self._own.workers
+                await self._own.save(sync=self._sync != "never")
+            elif self._closing.is_set() and self.writer.is_ended:
+                return False
+            else:
+                if self.writer.failure is not None:
+                    self.started.set()
+                if self._closing.is_set():
+                    self.writer.close()
+                await woken.wait()
+        return True
+
+    def _delivery(
+        self,
+        run: Run,
+        log: Log,
+        *,
+        first: int,
+        saved: dict[str, Checkpoint],
+        static_context: bytes | None,
+        is_orphan: bool,
+    ) -> LogDelivery:
+        return LogDelivery(
+            run,
+            log,
+            first=first,
+            saved=saved,
+            subscriptions=self._subscriptions,
+            handlers=self._handlers,
+            letters=self._letters,
+            on_drop=self._on_drop,
+            static_context=static_context,
+            is_orphan=is_orphan,
+            sync=self._sync,
+            sync_interval=self._sync_interval,
+            retain=self._retain,
+            on_rewind=self._went_back,
+        )
+
+    def _deliver_orphan(self, run: Run, opened: OpenedOrphan) -> LogDelivery:
+        log, first, saved, static_context = opened
+        return self._delivery(run, log, first=first, saved=saved, static_context=static_context, is_orphan=True)
+
+    def _is_failing(self, name: str) -> bool:
+        worker = self.workers.get(name)
+        return worker is not None and self._handlers[name].outage.since is not None
+
+    def _went_back(self) -> None:
+        self._rewound.set()
+
+    async def _take_up_done(self) -> None:
+        """A destination that lost something of one log may have lost something of those that are done.
+
+        Whether it was restored while nobody ran, the newest of those can tell: its destinations are asked about it. Not
+        at once, since who lives but shortly would only leave it for others.
+        """
+        if self._retain:
+            await anyio.sleep(SCAN_SECONDS)
+            await in_thread(partial(take_up_done, self.writer.directory, newest=True))
+        while True:
+            await self._rewound.wait()
+            self._rewound = anyio.Event()
+            count = await in_thread(take_up_done, self.writer.directory)
+            if count:
+                _logger.warning("retained logs taken up again", logs=count)
+                self._adoption.take_up_again()
+
+    async def _end(self) -> None:
+        self._intake.close("closed")
+        self.writer.close()
+        with anyio.move_on_after(max(LAST_SECOND, self._close_timeout)):
+            while not self.writer.is_ended:
+                await self._woken.wait()
+        deliveries = [*self._adoption.adopted.values(), *([self._own] if self._own is not None else [])]
+        with anyio.move_on_after(max(LAST_SECOND, self._close_timeout)):
+            async with anyio.create_task_group() as tasks:
+                for delivery in deliveries:
+                    tasks.start_soon(delivery.stamp)
+        with anyio.move_on_after(max(LAST_SECOND, self._close_timeout)):
+            async with anyio.create_task_group() as tasks:
+                for worker in self.workers.values():
+                    tasks.start_soon(partial(worker.close, is_last=True))
+        for delivery in deliveries:
+            await delivery.end()
+        self._adoption.adopted.clear()
+        await in_thread(self._letters.close)
+        for worker in self.workers.values():
+            worker.mark_closed()
+
+    # -- what operators wish
+
+    async def _apply_requests(self) -> None:
+        """Look now and then what was wished since the last look."""
+        while True:
+            await anyio.sleep(SCAN_SECONDS)
+            since, self._looked_for_requests = self._looked_for_requests, time()
+            for request in await in_thread(partial(load_requests, self.writer.directory, since=since)):
+                _logger.info(
+                    "request applied", subscription=request.subscription, start=request.start, skip=request.skip
+                )
+                for delivery in [*self._adoption.adopted.values(), *([self._own] if self._own is not None else [])]:
+                    delivery.apply(request)

@@ -1,0 +1,112 @@
+"""One handler for several logs: its own log and the orphans take turns, so that a huge orphan starves nobody."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+
+from eventrec.delivery.worker.health import Outage
+from eventrec.errors import DeliveryError, PauseError, TransientError
+from eventrec.handler import DestinationCheckpoints, EventHandler
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from uuid import UUID
+
+    from eventrec.records.batch import Batch
+
+
+class SharedHandler:
+    """A handler that one worker at a time may use, in turn: first come, first served, all orphans as one."""
+
+    def __init__(self, handler: EventHandler) -> None:
+        self.handler = handler
+        self.outage = Outage()
+        self.is_open = False
+        self._turn = anyio.Lock()
+        self._orphans = anyio.Lock()
+
+    def lease(self, *, is_orphan: bool) -> EventHandler:
+        """What one worker takes for its handler."""
+        return _Lease(self, is_orphan=is_orphan)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody waits for a turn."""
+        return self._turn.statistics().tasks_waiting > 0
+
+    @asynccontextmanager
+    async def turn(self, *, is_orphan: bool) -> AsyncIterator[EventHandler]:
+        """The handler, for nobody else meanwhile."""
+        async with AsyncExitStack() as stack:
+            if is_orphan:
+                await stack.enter_async_context(self._orphans)
+            await stack.enter_async_context(self._turn)
+            yield self.handler
+
+    @asynccontextmanager
+    async def open_turn(self, *, is_orphan: bool) -> AsyncIterator[EventHandler]:
+        """Likewise, opened again if another worker has closed it."""
+        async with self.turn(is_orphan=is_orphan) as handler:
+            if not self.is_open:
+                try:
+                    await handler.open()
+                except TransientError:
+                    raise
+                except DeliveryError as exc:
+                    # Not a word about the batch in hand.
+                    raise PauseError(str(exc)) from exc
+                self.is_open = True
+            yield handler
+
+
+class _Lease(EventHandler, DestinationCheckpoints):
+    def __init__(self, shared: SharedHandler, *, is_orphan: bool) -> None:
+        self._shared = shared
+        self._is_orphan = is_orphan
+
+    @property
+    def checkpoints(self) -> DestinationCheckpoints | None:
+        return None if self._shared.handler.checkpoints is None else self
+
+    async def open(self) -> None:
+        async with self._shared.turn(is_orphan=self._is_orphan) as handler:
+            if not self._shared.is_open:
+                await handler.open()
+                self._shared.is_open = True
+
+    async def prepare(self, batch: Batch) -> None:
+        # A handler keeps one batch prepared: with another worker about to use it, this one would only be in the way.
+        if not self._shared.is_wanted:
+            await self._shared.handler.prepare(batch)
+
+    async def handle(self, batch: Batch) -> None:
+        async with self._shared.open_turn(is_orphan=self._is_orphan) as handler:
+            await handler.handle(batch)
+
+    async def close(self) -> None:
+        async with self._shared.turn(is_orphan=self._is_orphan) as handler:
+            if self._shared.is_open:
+                self._shared.is_open = False
+                await handler.close()
+
+    async def destination_id(self) -> str:
+        async with self._shared.open_turn(is_orphan=self._is_orphan) as handler:
+            return await _checkpoints(handler).destination_id()
+
+    async def resume(self, log_id: UUID, subscription: str, start: int) -> int:
+        async with self._shared.open_turn(is_orphan=self._is_orphan) as handler:
+            return await _checkpoints(handler).resume(log_id, subscription, start)
+
+    async def retire(self, log_id: UUID, subscription: str, end: int) -> None:
+        async with self._shared.open_turn(is_orphan=self._is_orphan) as handler:
+            await _checkpoints(handler).retire(log_id, subscription, end)
+
+
+def _checkpoints(handler: EventHandler) -> DestinationCheckpoints:
+    found = handler.checkpoints
+    if found is None:
+        raise PauseError("the destination keeps no checkpoints any more")
+    return found

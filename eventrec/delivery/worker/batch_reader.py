@@ -1,0 +1,148 @@
+"""Read from the source until there is a batch."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import anyio
+
+from eventrec.delivery.worker.batching import Batching
+from eventrec.delivery.worker.piece import Piece
+from eventrec.records.entry import SHAPE, SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from eventrec.delivery.sources.source import Source
+    from eventrec.delivery.subscription import Subscription
+
+
+class BatchReader:
+    """The piece that is being read; it outlives a cancelled `next_piece`, since what was fetched is nowhere else.
+
+    `known_dead()` gives the offsets of which there are letters already. `on_empty(piece)` is called for a piece without
+    a record to send, `on_forfeited(end)` when what lies below `end` was forfeited, and counted there. Both only while
+    `is_alone()`: nothing before it is open.
+    """
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        source: Source,
+        start: int,
+        *,
+        generation: int,
+        is_alone: Callable[[], bool],
+        known_dead: Callable[[], Collection[int]],
+        on_empty: Callable[[Piece], None],
+        on_forfeited: Callable[[int], None],
+    ) -> None:
+        self._generation = generation
+        self.piece = Piece(start, generation=generation)
+        self.batching = Batching(subscription.settings, now=anyio.current_time())
+        self._subscription = subscription
+        self._settings = subscription.settings
+        self._source = source
+        self._is_alone = is_alone
+        self._known_dead = known_dead
+        self._on_empty = on_empty
+        self._on_forfeited = on_forfeited
+        self._oldest: float | None = None
+        self._flush_to = start
+        self._waiting: anyio.CancelScope | None = None
+
+    @property
+    def end(self) -> int:
+        """The next offset to be read."""
+        return self.piece.end
+
+    def start_over(self, offset: int) -> None:
+        """Read on at `offset`."""
+        self.take_up(Piece(offset, generation=self._generation))
+
+    def take_up(self, piece: Piece) -> None:
+        """Go on with `piece`."""
+        self.piece, self._oldest = piece, anyio.current_time() if piece.entries else None
+
+    def skip_to(self, offset: int) -> None:
+        """What lies below `offset` is settled; what was read beyond it is not read again."""
+        if offset >= self.end:
+            self.start_over(offset)
+            return
+        _, self.piece = self.piece.split_at(offset)
+        self.piece.size = sum(entry[SIZE] for entry in self.piece.entries)
+
+    def start_clock(self) -> None:
+        """The loop runs anew: so do the ticks."""
+        self.batching = Batching(self._settings, now=anyio.current_time())
+
+    def flush(self, to: int) -> None:
+        """Do not wait for a full batch before everything below `to` is sent."""
+        self._flush_to = max(self._flush_to, to)
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def next_piece(self) -> Piece:
+        """The next batch's records: at least one of them is for this subscription."""
+        piece, batching, source = self.piece, self.batching, self._source
+        while True:
+            is_cut = source.position(self._subscription.name) > piece.end
+            if is_cut and not piece.entries:
+                await self._until_alone()
+                self._let_go()
+                piece.end = source.position(self._subscription.name)
+                self._on_forfeited(piece.end)
+                is_cut = False
+            if not is_cut and not self._is_full():
+                await self._read()
+            now, more = anyio.current_time(), source.end > piece.end
+            is_due = batching.is_due(rows=len(piece), size=piece.size, oldest=self._oldest, more=more, now=now)
+            is_flushed = self._flush_to > (piece.offsets[0] if piece.offsets else piece.end)
+            if piece.entries and (is_due or is_cut or (is_flushed and (self._is_full() or not more))):
+                self.start_over(piece.end)
+                return piece
+            if not piece.entries and self._is_alone():
+                self._let_go()
+            if self._is_full() or not more:
+                await self._wait(batching.seconds_left(oldest=self._oldest, now=now))
+
+    def _let_go(self) -> None:
+        """Nothing of what was read is to be sent."""
+        self._on_empty(Piece(self.piece.end, dead=self.piece.dead))
+        self.piece.dead = []
+
+    async def _until_alone(self) -> None:
+        """Read ahead no further: who does is cancelled when what is before it is settled."""
+        while not self._is_alone():
+            await anyio.sleep_forever()
+
+    def _is_full(self) -> bool:
+        return len(self.piece) >= self.batching.rows or self.piece.size >= self._settings.batch_bytes
+
+    async def _read(self) -> None:
+        piece = self.piece
+        records = await self._source.read(
+            piece.end,
+            max_records=self.batching.rows - len(piece),
+            max_bytes=self._settings.batch_bytes - piece.size,
+        )
+        if not records.entries or records.start != piece.end:
+            return
+        self._source.fetched(self._subscription.name, records.end)
+        piece.end = records.end
+        dead = self._known_dead()
+        for offset, entry in enumerate(records.entries, records.start):
+            if self._subscription.wants(entry[SHAPE].type):
+                if dead and offset in dead:
+                    piece.dead.append(offset)
+                else:
+                    piece.add(offset, entry)
+        if piece.entries and self._oldest is None:
+            self._oldest = anyio.current_time()
+
+    async def _wait(self, seconds: float | None) -> None:
+        deadline = math.inf if seconds is None else anyio.current_time() + seconds
+        with anyio.CancelScope(deadline=deadline) as self._waiting:
+            await self._source.wait_past(self.piece.end)
+        self._waiting = None

@@ -1,0 +1,127 @@
+"""How a subscription is doing, in words: its state, and one log line when an outage starts and one when it ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from eventrec.delivery.worker.retry import Brake
+from eventrec.errors import DeliveryError
+from eventrec.runtime.logging import described, get_logger, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_logger = get_logger("eventrec.delivery")
+
+
+class HoldError(Exception):
+    """Nothing goes on before somebody acts. `slowly`: try again now and then; else only `resume()` helps."""
+
+    def __init__(self, reason: str, *, slowly: bool = True, is_paused: bool = True) -> None:
+        super().__init__(reason)
+        self.slowly = slowly
+        self.state = f"{'paused' if is_paused else 'holding'}: {reason}"
+
+
+class Outage:
+    """What the workers of one subscription know together, however many logs wait.
+
+    So an outage is said once, and the brake hears of every log.
+    """
+
+    def __init__(self) -> None:
+        self.brake = Brake()
+        self.since: float | None = None
+        self.held_as: str | None = None
+        self.has_said_dropped = False
+
+
+class Health:
+    """The state of one subscription: waiting, opening, delivering, `retrying in 2.0 s`, `paused: …`, `holding: …`.
+
+    `on_change` is called after each change, `outage` shared with the subscription's other workers.
+    """
+
+    def __init__(self, subscription: str, on_change: Callable[[], None], outage: Outage) -> None:
+        self.state = "waiting"
+        self.is_held = False
+        """Paused or holding: red until something is delivered, or somebody calls `resume`."""
+        self._subscription = subscription
+        self._on_change = on_change
+        self._outage = outage
+        self._is_failing = False
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt failed, and nothing went through since."""
+        return self._is_failing
+
+    def opens(self) -> None:
+        self._is("opening")
+
+    def note_ready(self) -> None:
+        """Open, and where the destination is is known; an outage ends only with a delivery."""
+        if not self._is_failing:
+            self._is("delivering")
+
+    def retries(self, seconds: float) -> None:
+        self._is(f"retrying in {seconds:.1f} s")
+
+    def delivers(self, lag: int) -> None:
+        """Something went through."""
+        outage = self._outage
+        if outage.since is not None:
+            seconds = round(anyio.current_time() - outage.since, 1)
+            _logger.info("delivery restored", subscription=self._subscription, after_seconds=seconds, lag=lag)
+        outage.since = outage.held_as = None
+        self.is_held = self._is_failing = outage.has_said_dropped = False
+        if self.state != "delivering":
+            self._is("delivering")
+
+    def fails(self, exc: Exception) -> None:
+        """An attempt failed in a way that a later one may mend."""
+        if self._begins():
+            _logger.warning("delivery interrupted", subscription=self._subscription, error=error_text(exc))
+
+    def fails_unknown(self, exc: Exception, *, is_new: bool) -> None:
+        """An attempt failed with what nobody named; a new one of these is worth a traceback."""
+        self._begins()
+        if is_new:
+            _logger.error("handler failed", subscription=self._subscription, error=error_text(exc), exc_info=exc)
+
+    def holds(self, hold: HoldError) -> None:
+        """Nothing goes on; said once for as long as the reason is the same."""
+        self._begins()
+        if self._outage.held_as != hold.state:
+            self._outage.held_as = hold.state
+            _logger.error("delivery on hold", subscription=self._subscription, state=hold.state)
+        self.is_held = True
+        self._is(hold.state)
+
+    def drops(self, records: int) -> None:
+        """The last attempt failed; said once an outage."""
+        if not self._outage.has_said_dropped:
+            self._outage.has_said_dropped = True
+            _logger.warning("records dropped", subscription=self._subscription, reason="exhausted", records=records)
+
+    def closes(self) -> None:
+        self._is("closed")
+
+    def _begins(self) -> bool:
+        """Whether this begins an outage, and does not only prolong one."""
+        self._is_failing = True
+        if self._outage.since is not None:
+            return False
+        self._outage.since = anyio.current_time()
+        return True
+
+    def _is(self, state: str) -> None:
+        self.state = state
+        self._on_change()
+
+
+def error_text(exc: BaseException) -> str:
+    """What `exc` says; its class too, where it is not one of a handler's own words."""
+    return text_of(exc) if isinstance(exc, DeliveryError) else described(exc)

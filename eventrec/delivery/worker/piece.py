@@ -1,0 +1,98 @@
+"""What a worker has in hand: a range of offsets, parted and thinned out until all of it is settled. Pure values."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from eventrec.records.entry import SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from eventrec.records.batch import Batch
+    from eventrec.records.entry import Entry
+
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """The open records of a range that ends before `end` and begins where the last piece ended.
+
+    `dead` and `delivered` are offsets of the range that are settled already; what is in none of the three was filtered.
+    `generation` counts how often the piece was thinned out or parted: each makes another batch.
+    """
+
+    end: int
+    offsets: list[int] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    dead: list[int] = field(default_factory=list)
+    delivered: list[int] = field(default_factory=list)
+    size: int = 0
+    generation: int = 0
+    is_tried: bool = False
+    """Whether it has been a batch: then it stays that batch, however large."""
+    batch: Batch | None = None
+    """The batch it was prepared as."""
+    has_arrived: bool = False
+    """Whether a batch up to its end went through."""
+    is_doubtful: bool = False
+    """Whether it may have arrived, in an attempt that failed in another way than the last one."""
+    failure: str | None = None
+    """What the last attempt failed with, where nobody named it."""
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def add(self, offset: int, entry: Entry) -> None:
+        self.offsets.append(offset)
+        self.entries.append(entry)
+        self.size += entry[SIZE]
+
+    def halves(self) -> tuple[Piece, Piece]:
+        """Two pieces of about the same number of records, left and right; there must be two records at least."""
+        return self.split_at(self.offsets[len(self.offsets) // 2])
+
+    def split_at(self, offset: int) -> tuple[Piece, Piece]:
+        """What lies below `offset`, and the rest."""
+        cut = bisect_left(self.offsets, offset)
+        left = Piece(
+            offset,
+            self.offsets[:cut],
+            self.entries[:cut],
+            [dead for dead in self.dead if dead < offset],
+            [done for done in self.delivered if done < offset],
+            generation=self.generation + 1,
+        )
+        right = Piece(
+            self.end,
+            self.offsets[cut:],
+            self.entries[cut:],
+            [dead for dead in self.dead if dead >= offset],
+            [done for done in self.delivered if done >= offset],
+            generation=self.generation + 1,
+        )
+        return left, right
+
+    def settle(self, *, dead: Collection[int] = (), delivered: Collection[int] = ()) -> None:
+        """These offsets are open no more."""
+        gone = {*dead, *delivered}
+        self.dead.extend(dead)
+        self.delivered.extend(delivered)
+        open_ = [(offset, entry) for offset, entry in self.open() if offset not in gone]
+        self.offsets = [offset for offset, _ in open_]
+        self.entries = [entry for _, entry in open_]
+        self.generation += 1
+
+    def open(self) -> Iterator[tuple[int, Entry]]:
+        """What is not settled, by offset."""
+        return zip(self.offsets, self.entries, strict=True)
+
+    def fails(self, failure: str | None) -> None:
+        """An attempt failed: with what nobody named, or in a way that a later one may mend (None)."""
+        self.is_doubtful = self.is_doubtful or failure is None or self.failure not in (None, failure)
+        self.failure = failure
+
+    def open_among(self, reasons: Mapping[int, str]) -> dict[int, tuple[Entry, str]]:
+        """The open records that `reasons` names by offset, each with its reason."""
+        return {offset: (entry, reasons[offset]) for offset, entry in self.open() if offset in reasons}

@@ -1,0 +1,1 @@
+"""What an application says happened, and how it becomes a record."""

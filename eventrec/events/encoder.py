@@ -1,0 +1,223 @@
+"""An event, turned into a record: stamped, encoded, and from then on only bytes and small values."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from eventrec.errors import InvalidEventError
+from eventrec.events.event import (
+    DEFAULT_TABLE,
+    ONE_ROW,
+    Event,
+    EventModel,
+    EventStruct,
+    ReceivedEvent,
+    model_plan,
+    struct_plan,
+    type_name,
+)
+from eventrec.records.entry import OVERHEAD_BYTES, make_entry
+from eventrec.records.extra_rows import check_sequence, encode_rows
+from eventrec.records.json import encode_json
+from eventrec.records.schema import ColumnSchema, Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from eventrec.events.plans import ClassPlan
+    from eventrec.records.entry import Entry
+
+Reason: TypeAlias = Literal[
+    "filtered", "declined", "not_encodable", "invalid", "too_large", "overflow", "closed", "forked", "no_writer"
+]
+"""Why an event was not taken.
+
+`declined`: it said itself that there is nothing to record. `forked`: this is a forked child, where the recorder is not
+open and has no log. `no_writer`: the system gives no thread to write the log, or the interpreter ends.
+"""
+
+_I64_MIN, _I64_MAX = -(2**63), 2**63 - 1
+
+
+class Encoder:
+    """Turns events into entries by a plan compiled once per class.
+
+    `types` are the event types to take (None: all), `context` gives the encoded fields of the call, `now` the time in
+    nanoseconds since the epoch, UTC.
+    """
+
+    def __init__(
+        self,
+        *,
+        types: Collection[str] | None = None,
+        context: Callable[[], bytes | None] = lambda: None,
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._types = None if types is None else frozenset(types)
+        self._context = context
+        self._now = now
+        self.plans: dict[type, Callable[[Any], Entry | Reason]] = {}
+        """What `encode` does, by class; a class that is not here yet goes through `encode`."""
+        self._shapes: dict[tuple[str, str, Sequence[ColumnSchema]], Shape] = {}
+
+    def encode(self, event: object) -> Entry | Reason:
+        """The entry of `event`, or why there is none ("filtered", "declined").
+
+        Raises:
+            EncodeError: The payload or a column value cannot be encoded.
+            InvalidEventError: It is no event, or its type, table, timestamp, schema or row width is wrong.
+            TypeError: The markers of its class contradict each other.
+            Exception: Whatever the event's own code raises.
+        """
+        plan = self.plans.get(event.__class__)
+        if plan is None:
+            plan = self._compile(event.__class__, event)
+            if len(self.plans) >= MAX_CLASSES:
+                self.plans.clear()
+            self.plans[event.__class__] = plan
+        return plan(event)
+
+    def _compile(self, cls: type, event: object) -> Callable[[Any], Entry | Reason]:
+        if issubclass(cls, EventModel) and cls.to_event is EventModel.to_event:
+            return self._plan_of_class(model_plan(cls))
+        if issubclass(cls, EventStruct) and cls.to_event is EventStruct.to_event:
+            return self._plan_of_class(struct_plan(cls))
+        if issubclass(cls, ReceivedEvent):
+            return self._entry_of_received
+        if callable(getattr(cls, "to_event", None)):
+            return self._entry_of_eventable
+        if Event in cls.__mro__:  # a Protocol answers no issubclass
+            return self._plan_of_subclass(cls)
+        _refuse_what_is_no_event(cls, event)
+        return self._entry_of_event
+
+    # -- one plan per kind of class
+
+    def _plan_of_subclass(self, cls: type) -> Callable[[Any], Entry | Reason]:
+        """The short way for what is left at `Event`'s defaults; the general one for the rest."""
+        inherited = {
+            name for name, default in vars(Event).items() if inspect.getattr_static(cls, name, None) is default
+        }
+        if not {"type", "table", "extra_schema", "extra_rows"} <= inherited:
+            return self._entry_of_event
+        shape = self._shape(DEFAULT_TABLE, type_name(cls.__name__), ())
+        if self._is_filtered(shape):
+            return _filtered
+        context_now, now, stamped_here = self._context, self._now, "timestamp" in inherited
+
+        def encode(event: Any) -> Entry | Reason:
+            payload = encode_json(event.payload)
+            when = None if stamped_here else event.timestamp
+            stamp = now() if when is None else _checked_time(when)
+            context = context_now()
+            if context is None:  # `_entry`, without the call: this is the way most events take
+                return (shape, stamp, payload, None, None, None, len(payload) + OVERHEAD_BYTES)
+            return make_entry(shape, stamp, payload, context, None)
+
+        return encode
+
+    def _entry_of_event(self, event: Event) -> Entry | Reason:
+        shape = self._shape(event.table, event.type, event.extra_schema())
+        if self._is_filtered(shape):
+            return "filtered"
+        rows = event.extra_rows()
+        if rows is not ONE_ROW:
+            check_sequence("extra_rows()", rows)
+            if not rows:
+                return "declined"
+        extras = None if not shape.columns and rows in (ONE_ROW, [()]) else encode_rows(shape, rows)
+        when = event.timestamp
+        stamp = self._now() if when is None else _checked_time(when)
+        return make_entry(shape, stamp, encode_json(event.payload), self._context(), extras)
+
+    def _entry_of_eventable(self, event: Any) -> Entry | Reason:
+        said = event.to_event()
+        return "declined" if said is None else self.encode(said)
+
+    def _entry_of_received(self, event: ReceivedEvent) -> Entry | Reason:
+        shape = self._shape(event.table, event.type, ())
+        if self._is_filtered(shape):
+            return "filtered"
+        if not isinstance(event.payload, bytes):
+            raise InvalidEventError(f"a received payload is JSON text as bytes, got {type(event.payload).__name__}")
+        id_ = None if event.id is None else _checked_id(event.id)
+        stamp = self._now() if event.timestamp is None else _checked_time(event.timestamp)
+        return make_entry(shape, stamp, event.payload, self._context(), None, explicit_id=id_)
+
+    def _plan_of_class(self, said: ClassPlan) -> Callable[[Any], Entry | Reason]:
+        shape = self._shape(said.table, said.type, said.fields.columns)
+        if self._is_filtered(shape):
+            return _filtered
+        context, now = self._context, self._now
+        payload_of, columns_of, timestamp_of = said.payload, said.columns, said.timestamp
+
+        def encode(event: Any) -> Entry | Reason:
+            payload = payload_of(event)
+            extras = None if columns_of is None else encode_rows(shape, (columns_of(event),))
+            when = None if timestamp_of is None else timestamp_of(event)
+            return make_entry(shape, now() if when is None else _checked_time(when), payload, context(), extras)
+
+        return encode
+
+    # -- what they share
+
+    def _shape(self, table: str, kind: str, columns: Sequence[ColumnSchema]) -> Shape:
+        try:
+            key = (table, kind, columns if columns.__class__ is tuple else tuple(columns))
+            shape = self._shapes.get(key)
+        except TypeError as exc:
+            raise InvalidEventError(f"type, table or extra schema of an event is of the wrong kind: {exc}") from exc
+        if shape is None:
+            shape = Shape(table, kind, key[2])
+            if len(self._shapes) >= MAX_SHAPES:
+                self._shapes.clear()
+            self._shapes[key] = shape
+        return shape
+
+    def _is_filtered(self, shape: Shape) -> bool:
+        return self._types is not None and shape.type not in self._types
+
+
+MAX_SHAPES: Final = 10_000
+"""Shapes remembered at once: types made from user input must not fill the memory."""
+
+MAX_CLASSES: Final = 10_000
+"""Classes remembered at once, likewise."""
+
+
+def _checked_time(when: object) -> int:
+    if type(when) is not int or not _I64_MIN <= when <= _I64_MAX:
+        raise InvalidEventError(f"a timestamp is nanoseconds since the epoch as int, within 64 bit, got {_brief(when)}")
+    return when
+
+
+def _checked_id(given: object) -> bytes:
+    if not isinstance(given, bytes) or len(given) != 16:  # noqa: PLR2004 - as many as a UUID has
+        raise InvalidEventError(f"an id is 16 bytes, got {_brief(given)}")
+    return given
+
+
+def _brief(value: object) -> str:
+    """`value` in at most 60 characters; its kind, where it cannot be shown."""
+    try:
+        return f"{value!r:.60}"
+    except Exception:  # noqa: BLE001 - user code, or an integer of too many digits
+        return f"a {type(value).__name__}"
+
+
+def _filtered(_: object) -> Reason:
+    return "filtered"
+
+
+_MEMBERS: Final = ("type", "table", "payload", "timestamp", "extra_schema", "extra_rows")
+
+
+def _refuse_what_is_no_event(cls: type, event: object) -> None:
+    missing = [name for name in _MEMBERS if inspect.getattr_static(event, name, event) is event]
+    if missing and not hasattr(cls, "__getattr__"):
+        raise InvalidEventError(
+            f"{cls.__name__} is no event, it lacks {', '.join(missing)}: subclass Event, EventModel or EventStruct, "
+            "or have all six members, or to_event()"
+        )

@@ -1,0 +1,253 @@
+"""What the application says: `Event` and its three ready-made kinds.
+
+class                        how it says its type, table and columns
+a plain class, dataclass     subclasses `Event` and overrides properties
+an attrs class, a Struct     has the six members of `Event`, subclasses nothing
+`EventModel` (pydantic)      class keywords `type=`, `table=`; `Annotated[X, Column()]`, `Annotated[X, Timestamp()]`
+`EventStruct` (msgspec)      `type: ClassVar[str]`, `table: ClassVar[str]`; the same markers; the fast path
+anything `Eventable`         has `to_event()`
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, dataclass_transform
+
+import msgspec
+from pydantic import BaseModel, ConfigDict
+
+from eventrec.errors import InvalidEventError
+from eventrec.events.fields import FieldPlan, model_fields_plan, struct_fields_plan
+from eventrec.events.plans import ClassPlan, model_class_plan, struct_class_plan
+from eventrec.records.schema import check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventrec.records.schema import ColumnSchema, Row
+
+DEFAULT_TABLE: Final = "events"
+_NO_COLUMNS: Final[tuple[ColumnSchema, ...]] = ()
+ONE_ROW: Final[tuple[Row, ...]] = ((),)
+
+
+@lru_cache(maxsize=4_096)
+def type_name(class_name: str) -> str:
+    """The snake_case of a class name: HTTPRequestDone → http_request_done."""
+    words = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", class_name)
+    return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", words).lower()
+
+
+class Event(Protocol):
+    """Something that happened. Subclass it, or have the same members.
+
+    Never checked at run time: what an instance gives is looked at when it is recorded, and refused there if wrong.
+    """
+
+    @property
+    def type(self) -> str:
+        """What kind of thing happened. Default: the snake_case of the class name. 1 to 255 bytes."""
+        return type_name(type(self).__name__)
+
+    @property
+    def table(self) -> str:
+        """Where its rows go. Default: "events"."""
+        return DEFAULT_TABLE
+
+    @property
+    @abstractmethod
+    def payload(self) -> object:
+        """What there is to say about it: a JSON value."""
+
+    @property
+    def timestamp(self) -> int | None:
+        """When it happened: nanoseconds since the epoch, UTC. None (default): stamped once, by `record()`."""
+        return None
+
+    def extra_schema(self) -> Sequence[ColumnSchema]:
+        """Columns beyond the base ones. Default: none."""
+        return _NO_COLUMNS
+
+    def extra_rows(self) -> Sequence[Row]:
+        """The extra columns' values, one sequence per row. Default: one row without; `[]` records nothing."""
+        return ONE_ROW
+
+
+class Eventable(Protocol):
+    """Something that can say itself as an event, or decline (None: nothing is recorded)."""
+
+    def to_event(self) -> Event | None:
+        """The event, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedEvent:
+    """An event that was made elsewhere and arrives with what it is: an ingest, a relay, a replay.
+
+    `payload` is JSON text in UTF-8, taken as it is. `id`, if given, is the id of its row: 16 bytes.
+    """
+
+    type: str
+    payload: bytes
+    timestamp: int | None = None
+    table: str = DEFAULT_TABLE
+    id: bytes | None = None
+
+    def extra_schema(self) -> Sequence[ColumnSchema]:
+        """None: what arrives is payload."""
+        return _NO_COLUMNS
+
+    def extra_rows(self) -> Sequence[Row]:
+        """One row without extras."""
+        return ONE_ROW
+
+
+@dataclass(frozen=True, slots=True)
+class _SaidEvent:
+    """What `to_event()` gives. It subclasses nothing: a dataclass takes inherited properties for defaults."""
+
+    type: str
+    table: str
+    payload: object
+    timestamp: int | None
+    columns: Sequence[ColumnSchema]
+    rows: Sequence[Row]
+
+    def extra_schema(self) -> Sequence[ColumnSchema]:
+        return self.columns
+
+    def extra_rows(self) -> Sequence[Row]:
+        return self.rows
+
+
+def _said(event: object, plan: ClassPlan) -> Event:
+    return _SaidEvent(
+        type=plan.type,
+        table=plan.table,
+        payload=msgspec.json.decode(plan.payload(event)),
+        timestamp=None if plan.timestamp is None else plan.timestamp(event),
+        columns=plan.fields.columns,
+        rows=ONE_ROW if plan.columns is None else (plan.columns(event),),
+    )
+
+
+class EventModel(BaseModel):
+    """A frozen pydantic model that is an event: its fields are the payload, marked ones are columns of their own.
+
+        class OrderPlaced(EventModel, table="orders"):
+            order_id: UUID
+            customer: Annotated[UUID, Column()]
+
+    The payload is what pydantic's own serializer makes of the model, so that serializers which mask a field mask it
+    here too; columns take their value from the same place. `type=` defaults to the class name in snake_case; a subclass
+    inherits the table, a parametrised generic both. Only the name `to_event` is reserved.
+
+    Raises:
+        TypeError: At class definition: a marker stands inside an annotation in which pydantic drops it, no column type
+            fits a marked field, or a type or table is no name.
+    """
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+
+    __eventrec_type__: ClassVar[str] = "event_model"
+    __eventrec_table__: ClassVar[str] = DEFAULT_TABLE
+    __eventrec_fields__: ClassVar[FieldPlan | None] = None
+    __eventrec_plan__: ClassVar[ClassPlan | None] = None
+
+    def __init_subclass__(cls, *, type: str | None = None, table: str | None = None, **kwargs: Any) -> None:  # noqa: A002 - the word users write
+        try:
+            super().__init_subclass__(**kwargs)
+        except TypeError as exc:
+            raise TypeError(
+                f"{cls.__name__}: class keywords are type, table and pydantic's, not {sorted(kwargs)}"
+            ) from exc
+        cls.__eventrec_type__ = type_name(cls.__name__) if type is None else _checked_name(cls, "type", type)
+        if table is not None:
+            cls.__eventrec_table__ = _checked_name(cls, "table", table)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        origin = cls.__pydantic_generic_metadata__["origin"]
+        if origin is not None and issubclass(origin, EventModel):
+            cls.__eventrec_type__ = origin.__eventrec_type__
+        if "to_event" in cls.model_fields:
+            raise TypeError(f"{cls.__name__}: the name to_event is reserved, no field can have it")
+        cls.__eventrec_plan__ = None
+        # With names or type parameters still to come, the plan is made once they are there: see `model_plan`.
+        is_settled = cls.__pydantic_complete__ and not cls.__pydantic_generic_metadata__["parameters"]
+        cls.__eventrec_fields__ = model_fields_plan(cls) if is_settled else None
+
+    def to_event(self) -> Event | None:
+        """This model in the form of `Event`. Override it to decline (None), or to say something else.
+
+        Raises:
+            EncodeError: The model cannot be serialised.
+        """
+        return _said(self, model_plan(type(self)))
+
+
+def model_plan(cls: type[EventModel]) -> ClassPlan:
+    """The plan of a model class, made once.
+
+    Raises:
+        TypeError: As `EventModel`, where the class was not complete when it was defined.
+    """
+    plan = cls.__eventrec_plan__
+    if plan is None:
+        fields = cls.__eventrec_fields__ or model_fields_plan(cls)
+        plan = model_class_plan(cls, cls.__eventrec_type__, cls.__eventrec_table__, fields)
+        cls.__eventrec_plan__ = plan
+    return plan
+
+
+def _checked_name(cls: type, what: str, name: str) -> str:
+    try:
+        check_name(what, name)
+    except InvalidEventError as exc:
+        raise TypeError(f"{cls.__name__}: {exc}") from exc
+    return name
+
+
+# For the checkers: else mypy asks for `frozen=True` in every subclass, which the program does not need.
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+class EventStruct(msgspec.Struct, frozen=True):
+    """A frozen msgspec Struct that is an event: the fastest kind.
+
+        class Clicked(EventStruct):
+            type: ClassVar[str] = "clicked"          # default: the class name in snake_case
+            table: ClassVar[str] = "clicks"          # default: "events"
+            target: str
+            user: Annotated[str, Column()]
+
+    Only the name `to_event` is reserved.
+    """
+
+    def to_event(self) -> Event | None:
+        """This struct in the form of `Event`. Override it to decline (None), or to say something else.
+
+        Raises:
+            EncodeError: The struct cannot be serialised.
+            TypeError: As `struct_plan`.
+        """
+        return _said(self, struct_plan(type(self)))
+
+
+def struct_plan(cls: type[EventStruct]) -> ClassPlan:
+    """Read type, table and markers of a struct class.
+
+    Raises:
+        TypeError: As `EventModel`; or an annotation names what does not exist when the program runs.
+    """
+    fields = set(cls.__struct_fields__)
+    said = {name: getattr(cls, name, None) for name in ("type", "table") if name not in fields}
+    kind, table = said.get("type"), said.get("table")
+    return struct_class_plan(
+        cls,
+        kind if isinstance(kind, str) else type_name(cls.__name__),
+        table if isinstance(table, str) else DEFAULT_TABLE,
+        struct_fields_plan(cls),
+    )

@@ -1,0 +1,266 @@
+"""Markers in annotations: which fields of a model or struct are columns, and which one is the timestamp."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+import typing
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin
+from uuid import UUID
+
+from eventrec.errors import EncodeError, InvalidEventError
+from eventrec.records.column_types import ColumnType, SemanticType, nanoseconds
+from eventrec.records.schema import ColumnSchema, check_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import msgspec
+    from pydantic import BaseModel
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Marks a field as a column of its own.
+
+    Without a `type` it follows from the annotation; `name` defaults to the field's. `tag=True` marks it as part of a
+    series' identity, for databases that ask. `precision` and `scale` are for DECIMAL128, `dimensions` is for VECTOR.
+    """
+
+    type: ColumnType | None = None
+    name: str | None = None
+    tag: bool = False
+    precision: int | None = None
+    scale: int | None = None
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timestamp:
+    """Marks the field that says when the event happened: a datetime with a zone, or nanoseconds since the epoch."""
+
+
+Marker: TypeAlias = Column | Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class FieldPlan:
+    """Which fields leave the payload, and where they go."""
+
+    columns: tuple[ColumnSchema, ...] = ()
+    column_fields: tuple[str, ...] = ()
+    timestamp_field: str | None = None
+    excluded: frozenset[str] = field(default_factory=frozenset)
+    """Field names that are no part of the payload."""
+
+
+def model_fields_plan(cls: type[BaseModel]) -> FieldPlan:
+    """Read the markers of a pydantic model class.
+
+    Raises:
+        TypeError: A marker stands where pydantic drops it, is given twice, or marks what a serializer leaves out; or no
+            column type fits its field.
+    """
+    plan = _plan(cls, {name: (info.annotation, info.metadata) for name, info in cls.model_fields.items()})
+    for name, computed in cls.model_computed_fields.items():
+        _, metadata = _unwrapped(computed.return_type)
+        if any(isinstance(mark, Marker) for mark in metadata):
+            raise TypeError(f"{cls.__name__}.{name}: a computed field cannot be marked")
+    if plan.columns and cls.__pydantic_decorators__.model_serializers:
+        raise TypeError(f"{cls.__name__}: has a model_serializer, so its fields cannot be columns")
+    for name in plan.column_fields:
+        if cls.model_fields[name].exclude:
+            raise TypeError(
+                f"{cls.__name__}.{name}: Column() takes it out of the payload already; leave out exclude=True"
+            )
+    return plan
+
+
+def struct_fields_plan(cls: type[msgspec.Struct]) -> FieldPlan:
+    """Read the markers of a struct class.
+
+    Raises:
+        TypeError: As `model_fields_plan`; or an annotation names what does not exist when the program runs.
+    """
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except NameError as exc:
+        raise TypeError(f"{cls.__name__}: an annotation cannot be read when the program runs: {exc}") from exc
+    return _plan(cls, {name: (hints[name], []) for name in cls.__struct_fields__})
+
+
+def timestamp_value(name: str, value: object) -> int | None:
+    """The value of the marked field `name` in nanoseconds since the epoch; None where it is None.
+
+    Raises:
+        EncodeError: It is a datetime without a zone, or neither a datetime nor an int.
+    """
+    match value:
+        case datetime() as moment:
+            try:
+                return nanoseconds(moment)
+            except EncodeError as exc:
+                raise EncodeError(f"timestamp field {name!r}: {exc}") from exc
+        case None:
+            return None
+        case int() if not isinstance(value, bool):
+            return int(value)
+        case other:
+            raise EncodeError(f"timestamp field {name!r}: a value of kind {type(other).__name__} is no timestamp")
+
+
+def _plan(cls: type, found: Mapping[str, tuple[object, list[Any]]]) -> FieldPlan:
+    columns: dict[str, ColumnSchema] = {}
+    timestamp: str | None = None
+    for name, (annotation, given) in found.items():
+        plain, metadata = _unwrapped(annotation)
+        _refuse_hidden_markers(cls, name, plain)
+        match [mark for mark in (*given, *metadata) if isinstance(mark, Marker)]:
+            case []:
+                continue
+            case [Column() as column]:
+                columns[name] = _column_schema(cls, name, plain, column)
+            case [Timestamp()] if timestamp is None:
+                if not set(_alternatives(plain)) <= {datetime, int}:
+                    raise TypeError(
+                        f"{cls.__name__}.{name}: Timestamp() marks a datetime or an int, not {_shown(plain)}"
+                    )
+                timestamp = name
+            case _:
+                raise TypeError(f"{cls.__name__}.{name}: one marker a field, and one Timestamp() a class")
+    try:
+        check_columns(tuple(columns.values()))
+    except InvalidEventError as exc:
+        raise TypeError(f"{cls.__name__}: {exc}") from exc
+    return FieldPlan(
+        columns=tuple(columns.values()),
+        column_fields=tuple(columns),
+        timestamp_field=timestamp,
+        excluded=frozenset({*columns, *([timestamp] if timestamp else [])}),
+    )
+
+
+def _column_schema(cls: type, name: str, annotation: object, column: Column) -> ColumnSchema:
+    kind = column.type if column.type is not None else _column_type(annotation)
+    if kind is None:
+        raise TypeError(
+            f"{cls.__name__}.{name}: no column type fits {_shown(annotation)}; say which, "
+            "for example Annotated[…, Column(ColumnType.JSON)]"
+        )
+    try:
+        return ColumnSchema(
+            name if column.name is None else column.name,
+            kind,
+            SemanticType.TAG if column.tag else SemanticType.FIELD,
+            precision=column.precision,
+            scale=column.scale,
+            dimensions=column.dimensions,
+        )
+    except InvalidEventError as exc:
+        raise TypeError(f"{cls.__name__}.{name}: {exc}") from exc
+
+
+# -- what an annotation says ------------------------------------------------------------------------------------------
+
+_TYPES: Final[dict[type, ColumnType]] = {
+    bool: ColumnType.BOOLEAN,
+    int: ColumnType.INT64,
+    float: ColumnType.FLOAT64,
+    str: ColumnType.STRING,
+    bytes: ColumnType.BINARY,
+    UUID: ColumnType.STRING,
+    datetime: ColumnType.TIMESTAMP_NANOSECOND,
+    date: ColumnType.DATE,
+    time: ColumnType.TIME_MICROSECOND,
+    timedelta: ColumnType.INTERVAL_MONTH_DAY_NANO,
+    Decimal: ColumnType.DECIMAL128,
+    dict: ColumnType.JSON,
+    list: ColumnType.JSON,
+    tuple: ColumnType.JSON,
+    set: ColumnType.JSON,
+    frozenset: ColumnType.JSON,
+}
+
+
+def _column_type(annotation: object) -> ColumnType | None:
+    kinds = {_column_type_of_one(part) for part in _alternatives(annotation)}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _column_type_of_one(annotation: object) -> ColumnType | None:
+    plain = get_origin(annotation) or annotation
+    if not isinstance(plain, type):
+        return None
+    if issubclass(plain, enum.Enum) and not issubclass(plain, int):
+        return ColumnType.STRING if all(isinstance(member.value, str) for member in plain) else None
+    return next((kind for known, kind in _TYPES.items() if issubclass(plain, known)), None)
+
+
+def _unwrapped(annotation: Any) -> tuple[object, list[object]]:
+    """The annotation under `Annotated`, NewTypes and named aliases, and what `Annotated` added on the way."""
+    metadata: list[object] = []
+    while True:
+        if get_origin(annotation) is Annotated:
+            annotation, *added = get_args(annotation)
+            metadata += added
+        elif isinstance(annotation, typing.NewType):
+            annotation = annotation.__supertype__
+        elif type(annotation).__name__ == "TypeAliasType":  # of `typing` since 3.12, else of `typing_extensions`
+            annotation = annotation.__value__
+        else:
+            return annotation, metadata
+
+
+def _alternatives(annotation: object) -> Iterator[object]:
+    """The members of a union without None, the types of a Literal's values; of anything else, itself."""
+    plain, _ = _unwrapped(annotation)
+    origin = get_origin(plain)
+    if origin in (Union, types.UnionType):
+        for part in get_args(plain):
+            yield from _alternatives(part)
+    elif origin is Literal:
+        yield from {type(value) for value in get_args(plain) if value is not None}
+    elif plain is not type(None):
+        yield plain
+
+
+def _refuse_hidden_markers(cls: type, name: str, annotation: object) -> None:
+    for mark in _hidden_markers(annotation):
+        shown = _spelled(mark)
+        raise TypeError(
+            f"{cls.__name__}.{name}: {shown} stands inside a larger annotation and would be dropped; "
+            f"write Annotated[{_shown(annotation)}, {shown}]"
+        )
+
+
+def _hidden_markers(annotation: object) -> Iterator[Marker]:
+    for part in get_args(annotation):
+        inner, metadata = _unwrapped(part)
+        yield from (mark for mark in metadata if isinstance(mark, Marker))
+        yield from _hidden_markers(inner)
+
+
+def _spelled(mark: Marker) -> str:
+    said = ((entry.name, getattr(mark, entry.name), entry.default) for entry in dataclasses.fields(mark))
+    changed = ((name, value) for name, value, default in said if value != default)
+    shown = (
+        f"{name}={f'ColumnType.{value.name}' if isinstance(value, ColumnType) else repr(value)}"
+        for name, value in changed
+    )
+    return f"{type(mark).__name__}({', '.join(shown)})"
+
+
+def _shown(annotation: object) -> str:
+    plain, _ = _unwrapped(annotation)
+    if get_origin(plain) in (Union, types.UnionType):
+        return " | ".join(_shown(part) for part in get_args(plain))
+    if get_origin(plain) is not None and get_origin(plain) is not Literal:
+        origin = getattr(get_origin(plain), "__name__", str(get_origin(plain)))
+        return f"{origin}[{', '.join(_shown(part) for part in get_args(plain))}]"
+    if plain is type(None):
+        return "None"
+    return plain.__name__ if isinstance(plain, type) else str(plain)

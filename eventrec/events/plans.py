@@ -1,0 +1,229 @@
+"""How the instances of one model or struct class give their payload, columns and timestamp: read once per class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from pydantic_core import to_jsonable_python
+
+from eventrec.errors import EncodeError
+from eventrec.events.fields import FieldPlan, timestamp_value
+from eventrec.records.column_types import ColumnType
+from eventrec.records.json import (
+    as_builtin,
+    encode_json,
+    encode_struct_json,
+    refuse_constants,
+    refuse_what_json_cannot_say,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pydantic import BaseModel
+
+    from eventrec.records.schema import Row
+
+
+@dataclass(frozen=True, slots=True)
+class ClassPlan:
+    """What a class says about its events, and how to take it from an instance.
+
+    `columns` gives the extra columns' values in the order of `fields.columns`; None where there are none. `timestamp`
+    gives nanoseconds since the epoch, or None; it is None itself where no field is marked. All three raise EncodeError.
+    """
+
+    type: str
+    table: str
+    fields: FieldPlan
+    payload: Callable[[Any], bytes]
+    columns: Callable[[Any], Row] | None
+    timestamp: Callable[[Any], int | None] | None
+
+
+# -- structs ----------------------------------------------------------------------------------------------------------
+
+
+def struct_class_plan(cls: type[msgspec.Struct], type_: str, table: str, fields: FieldPlan) -> ClassPlan:
+    """The plan of a struct class: every value as it stands in the instance."""
+    return ClassPlan(
+        type_, table, fields, _struct_payload(cls, fields), _attributes(fields.column_fields), _timestamp(fields)
+    )
+
+
+def _struct_payload(cls: type[msgspec.Struct], fields: FieldPlan) -> Callable[[Any], bytes]:
+    if not fields.excluded:
+        return encode_struct_json
+    config = cls.__struct_config__
+    if config.array_like:
+        raise TypeError(f"{cls.__name__}: array_like leaves no names, so no field can leave the payload")
+    encoded = dict(zip(cls.__struct_fields__, cls.__struct_encode_fields__, strict=True))
+    if config.omit_defaults:
+        return _without([encoded[name] for name in fields.excluded])
+    names = tuple(name for name in encoded if name not in fields.excluded)
+    # A class of what is left: making one and encoding it costs half of a dict.
+    rest = msgspec.defstruct(
+        cls.__name__,
+        [(name, Any) for name in names],
+        rename=encoded,
+        tag=config.tag,
+        tag_field=config.tag_field,
+        gc=False,
+    )
+    values = _attributes(names)
+    if values is None:
+        return lambda _: encode_struct_json(rest())
+    return lambda event: encode_struct_json(rest(*values(event)))
+
+
+def _without(excluded: list[str]) -> Callable[[Any], bytes]:
+    def payload_of(event: Any) -> bytes:
+        try:
+            plain = msgspec.to_builtins(event, builtin_types=(bytes, bytearray, memoryview), enc_hook=as_builtin)
+        except Exception as exc:
+            raise EncodeError(f"not a JSON value: {type(exc).__name__}: {exc}") from exc
+        for name in excluded:
+            plain.pop(name, None)
+        return encode_json(plain)
+
+    return payload_of
+
+
+# -- pydantic models --------------------------------------------------------------------------------------------------
+
+
+def model_class_plan(cls: type[BaseModel], type_: str, table: str, fields: FieldPlan) -> ClassPlan:
+    """The plan of a complete model class.
+
+    All comes from pydantic's own serializer, so that a serializer which masks a field masks it here. Attributes are
+    read directly only where the class's core schema shows that no serializer is in the way.
+    """
+    schemas = _field_schemas(cls)
+    return ClassPlan(
+        type_,
+        table,
+        fields,
+        _model_payload(cls, fields, schemas),
+        _model_columns(cls, fields, schemas),
+        _timestamp(fields),
+    )
+
+
+def _model_payload(
+    cls: type[BaseModel], fields: FieldPlan, schemas: Mapping[str, Mapping[str, Any]] | None
+) -> Callable[[Any], bytes]:
+    serializer = cls.__pydantic_serializer__
+    to_json = serializer.to_json
+    excluded = set(fields.excluded) or None
+    # A model inside writes NaN by its own config, as null. Another choice than ours in this class is its author's.
+    hides_nan = cls.model_config.get("ser_json_inf_nan") == "constants" and (
+        schemas is None or not all(_has_only(schema, _SCALARS | _CONTAINERS) for schema in schemas.values())
+    )
+
+    def payload_of(event: Any) -> bytes:
+        try:
+            payload = to_json(event, exclude=excluded, warnings=False)
+        except Exception as exc:
+            raise EncodeError(f"not a JSON value: {type(exc).__name__}: {exc}") from exc
+        refuse_constants(payload)
+        if hides_nan and b"null" in payload:
+            refuse_what_json_cannot_say(serializer.to_python(event, mode="json", exclude=excluded, warnings=False))
+        return payload
+
+    return payload_of
+
+
+def _model_columns(
+    cls: type[BaseModel], fields: FieldPlan, schemas: Mapping[str, Mapping[str, Any]] | None
+) -> Callable[[Any], Row] | None:
+    names = fields.column_fields
+    if schemas is not None and all(_has_only(schemas.get(name, {}), _SCALARS) for name in names):
+        return _attributes(names)
+    to_python = cls.__pydantic_serializer__.to_python
+    included = set(names)
+    as_text = [column.type in _TEXTUAL for column in fields.columns]
+
+    def columns_of(event: Any) -> Row:
+        try:
+            said = to_python(event, mode="json", include=included, by_alias=False, warnings=False)
+            values = to_python(event, include=included, by_alias=False, warnings=False)
+        except Exception as exc:
+            raise EncodeError(f"columns: {type(exc).__name__}: {exc}") from exc
+        return tuple(
+            said.get(name) if text else _faithful(values.get(name), said.get(name))
+            for name, text in zip(names, as_text, strict=True)
+        )
+
+    return columns_of
+
+
+def _faithful(value: object, said: object) -> object:
+    """`value`, if in JSON it would say what the payload would have `said`: else a serializer hides it there alone."""
+    try:
+        return value if to_jsonable_python(value) == said else said
+    except ValueError:
+        return said
+
+
+_TEXTUAL: Final = frozenset(
+    {ColumnType.STRING, ColumnType.DICTIONARY, ColumnType.JSON, ColumnType.LIST, ColumnType.STRUCT}
+)
+_SCALARS: Final = frozenset(
+    {
+        *("str", "int", "float", "bool", "bytes", "uuid", "datetime", "date", "time", "timedelta", "decimal", "enum"),
+        *("literal", "none", "nullable", "default", "union", "function-before", "function-after", "function-wrap"),
+    }
+)
+_CONTAINERS: Final = frozenset({"list", "set", "frozenset", "tuple", "dict"})
+_WRAPPERS: Final = frozenset({"function-before", "function-after", "function-wrap", "model"})
+
+
+def _field_schemas(cls: type[BaseModel]) -> Mapping[str, Mapping[str, Any]] | None:
+    """Core schema of each field; None where it holds more than fields, or does not look as expected."""
+    schema: Any = cls.__pydantic_core_schema__
+    while isinstance(schema, dict) and schema.get("type") in _WRAPPERS and "serialization" not in schema:
+        schema = schema.get("schema")
+    if not isinstance(schema, dict) or schema.get("type") != "model-fields" or schema.get("computed_fields"):
+        return None
+    if cls.model_config.get("extra") == "allow":
+        return None
+    return {
+        name: field.get("schema", {})
+        if field.keys() <= {"type", "schema", "metadata", "validation_alias", "frozen"}
+        else {}
+        for name, field in schema["fields"].items()
+    }
+
+
+def _has_only(schema: Mapping[str, Any], kinds: frozenset[str]) -> bool:
+    """Whether `schema` and all within is of `kinds`, and none of it has a serializer of its own."""
+    if "serialization" in schema or schema.get("type") not in kinds:
+        return False
+    parts: list[Any] = [schema[key] for key in ("schema", "keys_schema", "values_schema") if key in schema]
+    for key in ("items_schema", "choices"):
+        inside = schema.get(key, [])
+        parts += [
+            part[0] if isinstance(part, tuple) else part for part in (inside if isinstance(inside, list) else [inside])
+        ]
+    return all(_has_only(part, kinds) for part in parts)
+
+
+# -- what they share --------------------------------------------------------------------------------------------------
+
+
+def _attributes(names: tuple[str, ...]) -> Callable[[Any], Row] | None:
+    match names:
+        case ():
+            return None
+        case (name,):
+            return lambda event: (getattr(event, name),)
+        case _:
+            return attrgetter(*names)
+
+
+def _timestamp(fields: FieldPlan) -> Callable[[Any], int | None] | None:
+    name = fields.timestamp_field
+    return None if name is None else lambda event: timestamp_value(name, getattr(event, name))

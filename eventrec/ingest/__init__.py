@@ -1,0 +1,1 @@
+"""Events made elsewhere: JSON lines, CloudEvents, their timestamps."""

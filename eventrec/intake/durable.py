@@ -1,0 +1,94 @@
+"""`record_durable`: take one event, and wait until the log has it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from eventrec.errors import EncodeError, EventrecError, LogFullError, RecorderClosedError
+from eventrec.intake.writer import Ticket, not_written
+from eventrec.records.entry import SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    import anyio
+
+    from eventrec.events.encoder import Encoder, Reason
+    from eventrec.events.event import Event, Eventable
+    from eventrec.intake.queue import Cell, Intake
+    from eventrec.intake.writer import Writer
+    from eventrec.records.entry import Entry
+
+
+class Watched(Protocol):
+    """Where a waiter learns that the writer got on."""
+
+    writer: Writer
+
+    def next_change(self) -> anyio.Event:
+        """Set when more is written or synced, or the disk refused."""
+
+
+class Position(NamedTuple):
+    """Where a record stands: its log, and its number there."""
+
+    log_id: UUID
+    offset: int
+
+
+def take_durably(
+    event: Event | Eventable,
+    *,
+    encoder: Encoder,
+    intake: Intake,
+    offer: Callable[[Cell, Entry], Reason | None],
+    writer: Writer,
+) -> Ticket | None:
+    """Take `event`; None where it is filtered or declined. Raises as `EventRecorder.record_durable`, and counts."""
+    cell = intake.cell()
+    cell.offered += 1
+    try:
+        entry = encoder.encode(event)
+    except EncodeError:
+        cell.refuse("not_encodable")
+        raise
+    except EventrecError:
+        cell.refuse("invalid")
+        raise
+    except Exception as exc:
+        cell.refuse("not_encodable")
+        raise EncodeError(f"{type(event).__name__} cannot be recorded: {exc}") from exc
+    if isinstance(entry, str):
+        cell.refuse(entry)
+        return None
+    ticket = Ticket(entry)
+    writer.expect(ticket)
+    refused = offer(cell, entry)
+    if refused is None:
+        ticket.is_offered = True
+        writer.wake()
+        return ticket
+    writer.dismiss(ticket)
+    if refused == "overflow":
+        raise LogFullError("the intake is full: the log does not keep up, or the disk refuses") from writer.failure
+    if refused == "too_large":
+        raise EncodeError(f"{type(event).__name__} takes {entry[SIZE]} bytes, more than max_event_bytes")
+    raise RecorderClosedError(f"the recorder takes nothing any more: {refused}")
+
+
+async def wait_durably(ticket: Ticket, supervisor: Watched, *, until: Literal["written", "synced"]) -> Position:
+    """Where the record stands, as soon as it is written or synced. Raises as `EventRecorder.record_durable`."""
+    writer = supervisor.writer
+    while True:
+        change = supervisor.next_change()
+        log, run, offset = writer.log, writer.run, ticket.offset
+        if log is not None and run is not None and offset is not None:
+            if (log.synced if until == "synced" else log.written) > offset:
+                return Position(run.id, offset)
+            if until == "synced" and log.written > offset:
+                writer.want_synced(offset + 1)
+        failure = not_written(writer, ticket)
+        if failure is not None:
+            raise failure
+        await change.wait()

@@ -1,0 +1,221 @@
+"""The queue before the log: bounded by events and bytes, without a lock, every refusal counted by reason.
+
+`record()` runs in any thread, in signal handlers and finalisers, so nothing here may wait. Each thread counts in a cell
+of its own, which only it writes; the consumer counts in totals that only it writes; a sum of the two is exact as soon
+as nobody is in `record()`. A thread reserves bytes for some events at once, so that it adds up all cells only now and
+then: the byte bound may be passed by at most 64 KiB per thread, the event bound by one event per thread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Literal
+
+from eventrec.records.entry import SIZE
+from eventrec.runtime.native import get_ident
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eventrec.events.encoder import Reason
+    from eventrec.records.entry import Entry
+
+_RESERVE: Final = 64 * 1024
+
+
+class Cell:
+    """What one thread counts."""
+
+    __slots__ = ("allowance", "bytes_dropped", "granted", "offered", "refused")
+
+    def __init__(self) -> None:
+        self.offered = 0
+        self.granted = 0
+        """Bytes it was allowed to take in, altogether."""
+        self.allowance = 0
+        """What is left of that."""
+        self.bytes_dropped = 0
+        self.refused: dict[str, int] = {}
+
+    def refuse(self, reason: Reason) -> Reason:
+        """Count one refusal, and say it again."""
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+        return reason
+
+
+class Intake:
+    """Takes entries from any thread, gives them to one consumer.
+
+    `wake` is called, at most once per `arm()`, when an entry arrives. Where it returns a reason, nobody can come for
+    that entry, and it is refused.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_events: int | None,
+        max_bytes: int,
+        max_event_bytes: int,
+        overflow: Literal["drop_new", "drop_old"],
+        wake: Callable[[], Reason | None],
+    ) -> None:
+        self._event_bound = self._max_events = max_events if max_events is not None else 1 << 62
+        self._max_bytes = max_bytes
+        self._max_event_bytes = max_event_bytes
+        self._drop_old = overflow == "drop_old"
+        self._wake = wake
+        self._armed = False
+        self._queue: deque[Entry] = deque()
+        self.cells: dict[int, Cell] = {}
+        """By thread id."""
+        self._closed: Reason | None = None
+        # Written by the consumer alone.
+        self.held_events = 0
+        """Records that left the queue and still count against its bound."""
+        self.freed_bytes = 0
+        """Bytes that came in and no longer count against the bound."""
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def cell(self) -> Cell:
+        """The calling thread's counters. Thread ids are used again after a thread's end, and its cell with them."""
+        ident = get_ident()
+        cell = self.cells.get(ident)
+        if cell is None:
+            cell = self.cells.setdefault(ident, Cell())
+        return cell
+
+    # -- the producers' side
+
+    def offer(self, cell: Cell, entry: Entry) -> Reason | None:
+        """Take `entry` and return None, or refuse, count and return why."""
+        size = entry[SIZE]
+        queue = self._queue
+        if len(queue) + self.held_events >= self._max_events or cell.allowance < size or size > self._max_event_bytes:
+            reason = self._make_room(cell, size)
+            if reason is not None:
+                return cell.refuse(reason)
+        cell.allowance -= size
+        queue.append(entry)
+        if self._armed:
+            self._armed = False
+            reason = self._wake()
+            if reason is not None:
+                return self._taken_back(cell, entry, reason)
+        return None
+
+    def _taken_back(self, cell: Cell, entry: Entry, reason: Reason) -> Reason | None:
+        """Nobody comes for `entry`; the next one asks again. None: somebody came meanwhile."""
+        self._armed = True
+        try:
+            self._queue.remove(entry)
+        except (ValueError, IndexError):  # It is gone, or others move the queue and it stays with theirs.
+            return None
+        cell.bytes_dropped += entry[SIZE]
+        return cell.refuse(reason)
+
+    def nudge(self) -> None:
+        """Wake the consumer though nothing arrived: there is something to say."""
+        if self._armed:
+            self._armed = False
+            self._wake()
+
+    def _make_room(self, cell: Cell, size: int) -> Reason | None:
+        """Room for `size` bytes, by dropping the oldest where that is the policy; or why there is none."""
+        if self._closed is not None:
+            return self._closed
+        if size > self._max_event_bytes:
+            return "too_large"
+        while not self._has_room(cell, size):
+            if not (self._drop_old and self._drop_oldest(cell)):
+                return "overflow"
+        return None
+
+    def _has_room(self, cell: Cell, size: int) -> bool:
+        if len(self._queue) + self.held_events >= self._max_events:
+            return False
+        if cell.allowance >= size:
+            return True
+        free = self._max_bytes - self.waiting_bytes()
+        if free < size:
+            return False
+        grant = max(size, min(_RESERVE, free // (2 * len(self.cells)))) - cell.allowance
+        cell.granted += grant
+        cell.allowance += grant
+        return True
+
+    def _drop_oldest(self, cell: Cell) -> bool:
+        try:
+            dropped = self._queue.popleft()
+        except IndexError:
+            return False
+        cell.bytes_dropped += dropped[SIZE]
+        cell.refuse("overflow")
+        return True
+
+    def close(self, reason: Reason) -> None:
+        """Refuse from now on, for `reason`."""
+        self._closed = reason
+        self._max_events = 0  # So that `offer` needs no look of its own at `_closed`.
+
+    def refuse_rest(self, reason: Reason) -> None:
+        """Nobody will come for what is still here: count it as refused after all."""
+        while entries := self.take(1_000):
+            cell = self.cell()
+            for entry in entries:
+                cell.bytes_dropped += entry[SIZE]
+                cell.refuse(reason)
+
+    def reopen(self) -> None:
+        """Refuse no longer."""
+        self._closed = None
+        self._max_events = self._event_bound
+
+    def forget(self, reason: Reason | None) -> None:
+        """In a forked child: start from nothing, wake nobody, and refuse for `reason`. The parent has its own copy."""
+        self.reopen()
+        if reason is not None:
+            self.close(reason)
+        self._armed = False
+        self._queue = deque()
+        self.cells.clear()
+        self.held_events = self.freed_bytes = 0
+
+    # -- the consumer's side
+
+    def arm(self) -> bool:
+        """Ask to be woken by the next entry. False: there are entries already, come and take them."""
+        self._armed = True
+        if self._queue:
+            self._armed = False
+            return False
+        return True
+
+    def take(self, limit: int) -> list[Entry]:
+        """Remove and return the oldest entries, at most `limit`."""
+        queue = self._queue
+        taken: list[Entry] = []
+        with suppress(IndexError):  # A producer may drop the oldest meanwhile.
+            taken.extend(queue.popleft() for _ in range(min(limit, len(queue))))
+        return taken
+
+    # -- the account
+
+    def waiting_bytes(self) -> int:
+        """Bytes that count against the bound."""
+        cells = list(self.cells.values())
+        return sum(cell.granted - cell.allowance - cell.bytes_dropped for cell in cells) - self.freed_bytes
+
+    def offered(self) -> int:
+        """Events offered so far, by all threads."""
+        return sum(cell.offered for cell in list(self.cells.values()))
+
+    def refused(self) -> dict[str, int]:
+        """Events refused so far, by reason."""
+        total: dict[str, int] = {}
+        for cell in list(self.cells.values()):
+            for reason, count in list(cell.refused.items()):
+                total[reason] = total.get(reason, 0) + count
+        return total

@@ -1,0 +1,89 @@
+"""What one `handle` call is given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from eventrec.records.context import merged_context
+from eventrec.records.entry import Record
+from eventrec.records.extra_rows import decode_rows
+from eventrec.records.ids import Ids
+from eventrec.records.rows import IdForm, RowInsertRequest, build_row_inserts_request, group_events_by_type
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from eventrec.records.entry import Entry
+
+
+class Batch:
+    """Records of the scanned range `[start, end)`: immutable, never empty, in offset order.
+
+    It may hold fewer records than the range has offsets: the others were filtered, dead, or forfeited. `start` is what
+    the destination acknowledged last, so a transaction may end with: set the checkpoint to `end` where it is `start`.
+    `token` names the attempt: equal tokens carry equal records.
+    """
+
+    __slots__ = ("_entries", "_static_context", "end", "generation", "log_id", "offsets", "start", "subscription")
+
+    def __init__(
+        self,
+        *,
+        log_id: UUID,
+        subscription: str,
+        start: int,
+        end: int,
+        offsets: Sequence[int],
+        entries: Sequence[Entry],
+        generation: int = 0,
+        static_context: bytes | None = None,
+    ) -> None:
+        self.log_id = log_id
+        self.subscription = subscription
+        self.start = start
+        self.end = end
+        self.offsets = offsets
+        self.generation = generation
+        self._entries = entries
+        self._static_context = static_context
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<Batch {self.token} records={len(self)}>"
+
+    @property
+    def token(self) -> str:
+        """`log-id:subscription:start-end:generation`."""
+        return f"{self.log_id}:{self.subscription}:{self.start}-{self.end}:{self.generation}"
+
+    @property
+    def records(self) -> list[Record]:
+        """The records, decoded: for handlers that do not write rows. Built at each call."""
+        ids = Ids(self.log_id)
+        return [
+            Record(
+                offset=offset,
+                id=ids.as_text(offset, 0, explicit),
+                type=shape.type,
+                table=shape.table,
+                timestamp=timestamp,
+                payload=payload,
+                context=merged_context(self._static_context, of_call),
+                columns=shape.columns,
+                rows=tuple(tuple(row) for row in decode_rows(extras)) if extras is not None else ((),),
+            )
+            for offset, (shape, timestamp, payload, of_call, extras, explicit, _) in zip(
+                self.offsets, self._entries, strict=True
+            )
+        ]
+
+    def row_inserts(self, *, id_form: IdForm = "text") -> list[RowInsertRequest]:
+        """One request per table and shape, in the order of their first record."""
+        ids = Ids(self.log_id)
+        return [
+            build_row_inserts_request(group, ids, static_context=self._static_context, id_form=id_form)
+            for group in group_events_by_type(self.offsets, self._entries)
+        ]

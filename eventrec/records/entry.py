@@ -1,0 +1,66 @@
+"""A record as it waits: a plain tuple, since the queue holds many of them and nothing is cheaper to make.
+
+What stands where in it is named here, and nowhere else; so is what it counts against a bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from eventrec.records.schema import ColumnSchema, Shape
+
+Entry: TypeAlias = "tuple[Shape, int, bytes, bytes | None, bytes | None, bytes | None, int]"
+"""Shape, timestamp (ns), payload (JSON), context of the call (JSON), extra rows (msgpack), explicit id, size.
+
+A field is read as `entry[SIZE]`: an accessor's call would cost more than the field.
+"""
+
+SHAPE: Final = 0
+TIMESTAMP: Final = 1
+PAYLOAD: Final = 2
+CONTEXT: Final = 3
+EXTRA_ROWS: Final = 4
+EXPLICIT_ID: Final = 5
+SIZE: Final = 6
+
+OVERHEAD_BYTES: Final = 200
+"""What an entry counts beyond its encoded length."""
+
+
+def entry_size(payload: bytes, context: bytes | None = None, extra_rows: bytes | None = None) -> int:
+    """What a record counts against a bound, in bytes. The two loops that make most entries write its first line out."""
+    size = len(payload) + OVERHEAD_BYTES
+    if extra_rows is not None:
+        size += len(extra_rows)
+    if context is not None:
+        size += len(context)
+    return size
+
+
+def make_entry(  # noqa: PLR0917 - the fields of the tuple, in its order
+    shape: Shape,
+    timestamp: int,
+    payload: bytes,
+    context: bytes | None = None,
+    extra_rows: bytes | None = None,
+    explicit_id: bytes | None = None,
+) -> Entry:
+    """The entry of these values, with its size."""
+    return (shape, timestamp, payload, context, extra_rows, explicit_id, entry_size(payload, context, extra_rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as a handler may look at it."""
+
+    offset: int
+    id: str
+    type: str
+    table: str
+    timestamp: int
+    payload: bytes
+    context: bytes | None
+    columns: tuple[ColumnSchema, ...]
+    rows: tuple[tuple[Any, ...], ...]

@@ -1,0 +1,66 @@
+"""The rows that an event adds to its base columns, as msgpack: each value in the form its column keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from eventrec.errors import EncodeError, InvalidEventError, RowWidthError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from eventrec.records.schema import ColumnSchema, Row, Shape
+
+MAX_ROWS: Final = 1 << 14
+"""Rows of one event: what the row number in an id can tell apart."""
+
+_encode_msgpack: Final = msgspec.msgpack.Encoder().encode
+
+
+def encode_rows(shape: Shape, rows: Sequence[Row]) -> bytes:
+    """The extra rows as msgpack, each value in the form its column keeps.
+
+    Raises:
+        RowWidthError: A row is wider or narrower than the extra schema.
+        EncodeError: A value does not fit its column.
+        InvalidEventError: More than 16,384 rows, or a row that is no sequence.
+    """
+    if len(rows) > MAX_ROWS:
+        raise InvalidEventError(f"an event has at most {MAX_ROWS} rows, got {len(rows)}")
+    normalizers = shape.normalizers
+    width = len(normalizers)
+    kept = []
+    for row in rows:
+        if row.__class__ is not tuple:
+            check_sequence("a row", row)
+        if len(row) != width:
+            raise RowWidthError(f"a row of type {shape.type!r}", [str(column) for column in shape.columns], len(row))
+        kept.append([None if value is None else fit(value) for fit, value in zip(normalizers, row, strict=False)])
+    try:
+        return _encode_msgpack(kept)
+    except UnicodeEncodeError as exc:
+        named = next((column for column, value in _cells(shape, kept) if _is_broken_text(value)), shape)
+        raise EncodeError(f"column {named}: a value of kind str is not valid Unicode: {exc.reason}") from exc
+
+
+def check_sequence(what: str, value: object) -> None:
+    """Raise InvalidEventError where `value`, called `what` in it, is not a sequence of cells or rows."""
+    if value.__class__ in (tuple, list):
+        return
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes, bytearray)):
+        raise InvalidEventError(f"{what} must be a sequence, got {type(value).__name__}")
+
+
+def _cells(shape: Shape, kept: Sequence[Row]) -> Iterator[tuple[ColumnSchema, object]]:
+    return (cell for row in kept for cell in zip(shape.columns, row, strict=True))
+
+
+def _is_broken_text(value: object) -> bool:
+    return isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value)
+
+
+decode_rows: Final[Callable[[bytes], list[list[Any]]]] = msgspec.msgpack.Decoder(list[list[Any]]).decode
+"""The rows that `encode_rows` encoded."""

@@ -1,0 +1,58 @@
+"""The ids of rows: derived from where a record stands, so that they stay the same however often it is delivered."""
+
+from __future__ import annotations
+
+import struct
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from eventrec.records.entry import EXPLICIT_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from eventrec.records.entry import Entry
+
+
+class Ids:
+    """The ids of one log's rows: UUIDv8 of 60 bits of a hash of the log id, 48 bits of offset, 14 bits of row number.
+
+    An id that the record brought with it is the id of its first row; further rows take a hash of it and their number.
+    """
+
+    def __init__(self, log_id: UUID) -> None:
+        bits = int.from_bytes(blake2b(log_id.bytes, digest_size=8).digest()) >> 4
+        prefix = ((bits >> 12) << 16 | 0x8000 | (bits & 0xFFF)).to_bytes(8)
+        self.prefix = prefix
+        self.prefix_text = f"{prefix[:4].hex()}-{prefix[4:6].hex()}-{prefix[6:].hex()}-"
+
+    def first_texts(self, offsets: Sequence[int], entries: Sequence[Entry]) -> list[str]:
+        """The ids of the first rows of `entries`, in text form: all at once, which is twice as fast."""
+        first, last = offsets[0], offsets[-1]
+        if first >> 34 != last >> 34 or any(entry[EXPLICIT_ID] is not None for entry in entries):
+            return [self.as_text(offset, 0, entry[EXPLICIT_ID]) for offset, entry in zip(offsets, entries, strict=True)]
+        head = f"{self.prefix_text}{0x8000 | first >> 34:04x}-"
+        low = (1 << 34) - 1
+        return [head + "%012x" % ((offset & low) << 14) for offset in offsets]
+
+    def as_bytes(self, offset: int, row: int, explicit: bytes | None) -> bytes:
+        """The id as 16 bytes."""
+        if explicit is None:
+            return self.prefix + struct.pack(">Q", 0x8000_0000_0000_0000 | offset << 14 | row)
+        return explicit if row == 0 else _further(explicit, row)
+
+    def as_text(self, offset: int, row: int, explicit: bytes | None) -> str:
+        """The id in the usual text form."""
+        if explicit is None:
+            low = "%016x" % (0x8000_0000_0000_0000 | offset << 14 | row)
+            return f"{self.prefix_text}{low[:4]}-{low[4:]}"
+        digits = self.as_bytes(offset, row, explicit).hex()
+        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _further(explicit: bytes, row: int) -> bytes:
+    digest = bytearray(blake2b(explicit + row.to_bytes(2), digest_size=16).digest())
+    digest[6] = digest[6] & 0x0F | 0x80
+    digest[8] = digest[8] & 0x3F | 0x80
+    return bytes(digest)

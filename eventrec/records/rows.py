@@ -1,0 +1,116 @@
+"""Records to row-insert requests: grouped by type, one request per table and shape, base columns then extra ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from eventrec.errors import RowWidthError, SchemaMismatchError
+from eventrec.records.context import merged_context
+from eventrec.records.entry import CONTEXT, EXPLICIT_ID, EXTRA_ROWS, PAYLOAD, SHAPE, TIMESTAMP, Entry
+from eventrec.records.extra_rows import decode_rows
+from eventrec.records.schema import BASE_COLUMNS, CONTEXT_COLUMN, ColumnSchema, Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventrec.records.ids import Ids
+
+IdForm: TypeAlias = Literal["text", "bytes"]
+
+
+@dataclass(frozen=True, slots=True)
+class RowInsertRequest:
+    """Rows for one table.
+
+    `schema` are the columns of every row: id, type, timestamp, payload, context where any record has one, then the
+    extra columns. Values are in the form that `eventrec.records.schema` documents; `id` is text or 16 bytes, as
+    asked for.
+    `offsets[i]` is the offset of the record that `rows[i]` belongs to.
+    """
+
+    table: str
+    type: str
+    schema: tuple[ColumnSchema, ...]
+    rows: list[tuple[Any, ...]]
+    offsets: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The records of one shape, in the order of their offsets."""
+
+    shape: Shape
+    offsets: Sequence[int]
+    entries: Sequence[Entry]
+
+
+def group_events_by_type(offsets: Sequence[int], entries: Sequence[Entry]) -> list[Group]:
+    """Part the records by table, type and extra columns; groups in the order of their first record."""
+    if not entries:
+        return []
+    first = entries[0][SHAPE]
+    if all(entry[SHAPE] is first for entry in entries):
+        return [Group(first, offsets, entries)]
+    parts: dict[Shape, tuple[list[int], list[Entry]]] = {}
+    known: dict[int, tuple[list[int], list[Entry]]] = {}
+    for offset, entry in zip(offsets, entries, strict=True):
+        # Equal shapes are one object almost always; hashing all columns per record would cost more than the rest.
+        part = known.get(id(entry[SHAPE]))
+        if part is None:
+            part = known[id(entry[SHAPE])] = parts.setdefault(entry[SHAPE], ([], []))
+        part[0].append(offset)
+        part[1].append(entry)
+    return [Group(shape, *part) for shape, part in parts.items()]
+
+
+def build_row_inserts_request(
+    group: Group, ids: Ids, *, static_context: bytes | None = None, id_form: IdForm = "text"
+) -> RowInsertRequest:
+    """The request for the records of one shape: one row per extra row, a single one where there are none.
+
+    Raises:
+        SchemaMismatchError: A record's columns are not those of the group.
+        RowWidthError: A row has more or fewer values than the columns.
+    """
+    shape, offsets, entries = group.shape, group.offsets, group.entries
+    kind = shape.type
+    has_context = static_context is not None or any(entry[CONTEXT] is not None for entry in entries)
+    schema = (*BASE_COLUMNS, *((CONTEXT_COLUMN,) if has_context else ()), *shape.columns)
+    for offset, entry in zip(offsets, entries, strict=True):
+        own = entry[SHAPE]
+        if own is not shape and own != shape:
+            raise SchemaMismatchError(f"record {offset} of type {own.type!r}", _named(shape), _named(own))
+    firsts = (
+        ids.first_texts(offsets, entries)
+        if id_form == "text"
+        else [ids.as_bytes(offset, 0, entry[EXPLICIT_ID]) for offset, entry in zip(offsets, entries, strict=True)]
+    )
+    if not (has_context or shape.columns or any(entry[EXTRA_ROWS] is not None for entry in entries)):
+        # What most records are: nothing but base columns, one row each.
+        plain = [(id_, kind, entry[TIMESTAMP], entry[PAYLOAD]) for id_, entry in zip(firsts, entries, strict=True)]
+        return RowInsertRequest(shape.table, kind, schema, plain, list(offsets))
+    make_id = ids.as_text if id_form == "text" else ids.as_bytes
+    width = len(shape.columns)
+    rows: list[tuple[Any, ...]] = []
+    row_offsets: list[int] = []
+    for offset, id_, (_, timestamp, payload, of_call, extras, explicit, _) in zip(
+        offsets, firsts, entries, strict=True
+    ):
+        base: tuple[Any, ...] = (kind, timestamp, payload)
+        if has_context:
+            base = (*base, merged_context(static_context, of_call))
+        many = decode_rows(extras) if extras is not None else _ONE_ROW
+        for number, values in enumerate(many):
+            if len(values) != width:
+                raise RowWidthError(f"record {offset} of type {kind!r}", _named(shape), len(values))
+            rows.append((id_ if not number else make_id(offset, number, explicit), *base, *values))
+            row_offsets.append(offset)
+    return RowInsertRequest(shape.table, kind, schema, rows, row_offsets)
+
+
+_ONE_ROW: tuple[tuple[Any, ...], ...] = ((),)
+
+
+def _named(shape: Shape) -> list[str]:
+    return [str(column) for column in shape.columns]

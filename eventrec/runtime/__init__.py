@@ -1,0 +1,1 @@
+"""The system beneath: threads, processes, event loops, logging."""

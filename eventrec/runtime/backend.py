@@ -1,0 +1,148 @@
+"""The seams to asyncio and trio: run the supervisor beside the application's tasks, wake its loop, block beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+
+from eventrec.runtime.threads import in_daemon_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+T = TypeVar("T")
+
+_NO_THREAD: Final = "new thread"
+"""Python says "can't start new thread", and from 3.12 on "can't create new thread at interpreter shutdown"."""
+
+_takes_no_thread: Final[RunVar[bool]] = RunVar("eventrec takes no thread", default=False)
+
+
+class Backend(Protocol):
+    """The running loop, as the recorder needs it."""
+
+    def spawn(self, run: Callable[[], Coroutine[object, object, None]], name: str) -> None:
+        """Run `run` beside every task of the application. It must contain its own errors."""
+
+    def wake(self, callback: Callable[[], object]) -> bool:
+        """Call `callback` on the loop soon. From any thread or signal handler; False where the loop is gone."""
+
+    async def outlive(self, run: Callable[[], Coroutine[object, object, None]]) -> None:
+        """Run `run` to its end, however often the running task is cancelled meanwhile."""
+
+
+def current_backend() -> Backend:
+    """The backend of the running loop.
+
+    Raises:
+        RuntimeError: No loop runs in this thread.
+    """
+    if _is_trio():
+        return TrioBackend()
+    try:
+        return AsyncioBackend()
+    except RuntimeError:
+        raise RuntimeError(
+            "no event loop is running: use `await recorder.open()` in one, or `recorder.sync()`"
+        ) from None
+
+
+def _is_trio() -> bool:
+    trio = sys.modules.get("trio")
+    if trio is None:
+        return False
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
+
+
+class AsyncioBackend:
+    """asyncio: a task of the loop, held here because the loop itself holds tasks weakly."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+
+    def spawn(self, run: Callable[[], Coroutine[object, object, None]], name: str) -> None:
+        self._task = self._loop.create_task(run(), name=name)
+
+    def wake(self, callback: Callable[[], object]) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            return False
+        return True
+
+    async def outlive(self, run: Callable[[], Coroutine[object, object, None]]) -> None:
+        # A shield would not stop a second `task.cancel()`; a task of its own, made after the first, is not its target.
+        task = self._loop.create_task(run())
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError:
+                continue
+        task.result()
+
+
+class TrioBackend:
+    """trio: a system task, which trio cancels only after the main task has ended."""
+
+    def __init__(self) -> None:
+        import trio  # noqa: PLC0415 - an optional dependency of anyio
+
+        self._lowlevel = trio.lowlevel
+        self._token = trio.lowlevel.current_trio_token()
+        self._gone = trio.RunFinishedError
+
+    def spawn(self, run: Callable[[], Awaitable[None]], name: str) -> None:
+        self._lowlevel.spawn_system_task(run, name=name)
+
+    def wake(self, callback: Callable[[], object]) -> bool:
+        try:
+            self._token.run_sync_soon(callback, idempotent=True)
+        except self._gone:
+            return False
+        return True
+
+    async def outlive(self, run: Callable[[], Awaitable[None]]) -> None:
+        with anyio.CancelScope(shield=True):
+            await run()
+
+
+async def in_thread(work: Callable[..., T], *arguments: object, limiter: anyio.CapacityLimiter | None = None) -> T:
+    """Call `work`, which blocks, in a thread; here on the loop after `take_no_thread`, or where none is to be had."""
+    if not _takes_no_thread.get():
+        try:
+            if _is_trio():
+                return await anyio.to_thread.run_sync(work, *arguments, limiter=limiter)
+            async with limiter or nullcontext():
+                return await in_daemon_thread(work, *arguments)
+        except RuntimeError as exc:
+            if _NO_THREAD not in str(exc):
+                raise
+    await anyio.lowlevel.checkpoint()
+    return work(*arguments)
+
+
+def take_no_thread() -> None:
+    """From now on `in_thread` blocks this loop: the interpreter ends, and what threads there are are the handlers'."""
+    _takes_no_thread.set(True)
+
+
+def is_cancelled() -> bool:
+    """Whether somebody asked the running task to stop: its cancel scope, or asyncio's own `task.cancel()`."""
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    if _is_trio():
+        return False
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

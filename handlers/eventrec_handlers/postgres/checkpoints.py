@@ -1,0 +1,198 @@
+"""What we keep at the destination ourselves: how far each log is, and who the destination is.
+
+    eventrec_checkpoints   log_id, subscription, next, retired_at: one row for each log and subscription
+    eventrec_destination   id: one row, made once
+
+Every statement is of the simple protocol, or runs in a transaction: so a pooler may stand between.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+from eventrec import PauseError
+from eventrec_handlers._sql import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from uuid import UUID
+
+    import asyncpg
+
+    from eventrec import Batch
+
+RETIRED_KEPT: Final = "30 days"
+"""How long the row of a finished log still answers `resume`."""
+
+CHECKPOINTS: Final = "eventrec_checkpoints"
+DESTINATION: Final = "eventrec_destination"
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """The schema (PostgreSQL's word for a folder of tables) that our tables are in, and the longest name there may be.
+
+    `lock_timeout` is how many milliseconds to wait for a table.
+    """
+
+    namespace: str
+    longest_name: int
+    lock_timeout: int
+
+    def named(self, table: str) -> str:
+        """`table`, quoted and with its schema."""
+        return f"{quoted(self.namespace)}.{quoted(table)}"
+
+    @property
+    def key(self) -> int:
+        """The number of the advisory lock under which tables are made here."""
+        return int.from_bytes(blake2b(f"eventrec {self.namespace}".encode(), digest_size=8).digest(), signed=True)
+
+
+def literal(value: str) -> str:
+    """`value` as a literal of PostgreSQL, whatever it holds (but NUL) and however the server is set."""
+    return "E'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+@asynccontextmanager
+async def creating(connection: asyncpg.Connection, namespace: Namespace) -> AsyncIterator[None]:
+    """A short transaction in which no other session makes tables here. After an error it is left to roll back."""
+    await connection.execute(
+        f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {namespace.lock_timeout};"
+        f" SELECT pg_advisory_xact_lock({namespace.key})"
+    )
+    yield
+    await connection.execute("COMMIT")
+
+
+# -- the namespace --------------------------------------------------------------------------------------------------
+
+
+async def find_namespace(
+    connection: asyncpg.Connection, schema_name: str | None, *, lock_timeout: int, may_make: bool
+) -> Namespace:
+    """Where our tables are: in `schema_name`, else where unqualified names go. What is missing of our own two is made.
+
+    `may_make`: a namespace that is not there is made too.
+
+    Raises:
+        PauseError: There is no such schema.
+    """
+    async with connection.transaction(isolation="read_committed"):
+        name, longest, exists, own = await connection.fetchrow(
+            "WITH here AS (SELECT coalesce($1::text, current_schema()::text) AS name)"
+            " SELECT name, current_setting('max_identifier_length')::int,"
+            " EXISTS (SELECT FROM pg_namespace WHERE nspname::text = name),"
+            " (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname::text = name AND c.relname::text IN ($2, $3))"
+            " FROM here",
+            schema_name,
+            CHECKPOINTS,
+            DESTINATION,
+        )
+    if name is None:
+        raise PauseError("no schema of the search path exists, and no namespace is given")
+    if len(name.encode()) > longest:
+        raise PauseError(f"the namespace {name!r} has more than {longest} bytes")
+    if not exists and not may_make:
+        raise PauseError(f"there is no schema {name!r}")
+    namespace = Namespace(name, longest, lock_timeout)
+    # Looked for before: who may not make tables may still use those that are there.
+    if own < 2:  # noqa: PLR2004 - both of them
+        async with creating(connection, namespace):
+            if not exists:
+                await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(name)}")
+            await _make_own(connection, namespace)
+    return namespace
+
+
+async def _make_own(connection: asyncpg.Connection, namespace: Namespace) -> None:
+    # Room in each page: a row that moves all the time stays in its page, and its index is left alone.
+    await connection.execute(
+        f"CREATE TABLE IF NOT EXISTS {namespace.named(CHECKPOINTS)} (log_id uuid NOT NULL, subscription text NOT NULL,"
+        " next bigint NOT NULL, retired_at timestamptz, PRIMARY KEY (log_id, subscription)) WITH (fillfactor = 50)"
+    )
+    await connection.execute(f"CREATE TABLE IF NOT EXISTS {namespace.named(DESTINATION)} (id uuid NOT NULL)")
+
+
+async def destination_id(connection: asyncpg.Connection, namespace: Namespace) -> str:
+    """The id of the destination; made under the lock, if there is none."""
+    select = f"SELECT id::text FROM {namespace.named(DESTINATION)}"  # noqa: S608 - quoted
+    async with connection.transaction(isolation="read_committed"):
+        found: str | None = await connection.fetchval(select)
+    if found is None:
+        async with creating(connection, namespace):
+            found = await connection.fetchval(select)
+            if found is None:
+                found = str(uuid4())
+                await connection.execute(
+                    f"INSERT INTO {namespace.named(DESTINATION)} (id) VALUES ({literal(found)})"  # noqa: S608 - quoted
+                )
+    return found
+
+
+# -- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+async def resume(
+    connection: asyncpg.Connection, namespace: Namespace, log_id: UUID, subscription: str, start: int
+) -> int:
+    """The next offset stored; where there is none, a row is made at `start`. Rows retired long ago are swept."""
+    table = namespace.named(CHECKPOINTS)
+    async with connection.transaction(isolation="read_committed"):
+        await connection.execute(
+            f"DELETE FROM {table} WHERE retired_at < now() - interval '{RETIRED_KEPT}'"  # noqa: S608 - quoted
+        )
+        await connection.execute(
+            f"INSERT INTO {table} (log_id, subscription, next)"  # noqa: S608 - quoted
+            " VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            log_id,
+            subscription,
+            start,
+        )
+        found = await next_offset(connection, namespace, log_id, subscription)
+    return start if found is None else found
+
+
+async def next_offset(
+    connection: asyncpg.Connection, namespace: Namespace, log_id: UUID, subscription: str
+) -> int | None:
+    """The next offset stored, or None. To be asked for in a transaction."""
+    found: int | None = await connection.fetchval(
+        f"SELECT next FROM {namespace.named(CHECKPOINTS)} WHERE log_id = $1 AND subscription = $2",  # noqa: S608 - quoted
+        log_id,
+        subscription,
+    )
+    return found
+
+
+async def retire(
+    connection: asyncpg.Connection, namespace: Namespace, log_id: UUID, subscription: str, end: int
+) -> None:
+    """Stamp the row as finished at `end`, or further if it is."""
+    async with connection.transaction(isolation="read_committed"):
+        await connection.execute(
+            f"INSERT INTO {namespace.named(CHECKPOINTS)} AS known"  # noqa: S608 - quoted
+            " (log_id, subscription, next, retired_at) VALUES ($1, $2, $3, now())"
+            " ON CONFLICT (log_id, subscription) DO UPDATE"
+            " SET next = greatest(known.next, excluded.next), retired_at = excluded.retired_at",
+            log_id,
+            subscription,
+            end,
+        )
+
+
+def acknowledgement(namespace: Namespace, batch: Batch, guard: str) -> str:
+    """The last statement of a transaction: moves the row from the batch's start to its end, or changes none.
+
+    `guard` is a condition more.
+    """
+    return (
+        f"UPDATE {namespace.named(CHECKPOINTS)} SET next = {batch.end:d}, retired_at = NULL"  # noqa: S608 - quoted
+        f" WHERE log_id = '{batch.log_id}' AND subscription = {literal(batch.subscription)}"
+        f" AND next = {batch.start:d} AND {guard}"
+    )

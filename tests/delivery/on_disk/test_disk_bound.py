@@ -1,0 +1,257 @@
+"""The bound on the log directory: who forfeits, who does not, and what goes on by itself when there is room."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from uuid import UUID
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from eventrec import EventRecorder, LogError, TransientError
+from eventrec.delivery.adoption import MAX_ADOPTED
+from eventrec.runs.run import DONE, list_runs, tree_size
+from eventrec.testing import assert_conserved
+from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising
+
+DOWN = raising(TransientError("down"))
+
+
+class Long(Numbered):
+    """A number in some hundred bytes."""
+
+    @property
+    def payload(self) -> object:
+        return {"number": self.number, "text": "x" * 100}
+
+
+async def eventually(condition: object, seconds: float = 15) -> None:
+    with anyio.fail_after(seconds):
+        while not condition():  # type: ignore[operator]  # noqa: ASYNC110 - a thread or a disk changes it
+            await anyio.sleep(0.02)
+
+
+async def runs_of(directory: Path) -> list[UUID]:
+    return await anyio.to_thread.run_sync(list_runs, directory)
+
+
+async def test_only_the_dead_subscription_forfeits_and_the_others_get_everything(tmp_path: Path) -> None:
+    bound = 400_000
+    dead, fine = ScriptedHandler(always=DOWN), ScriptedHandler()
+    drops: Counter[str] = Counter()
+    recorder = EventRecorder(
+        log=tmp_path,
+        options=quickly(max_log_bytes=bound, keep_free=0, flush_interval=0.05, close_timeout=1.0),
+        on_drop=lambda reason, count: drops.update({reason: count}),
+    )
+    recorder.register(dead, name="dead")
+    recorder.register(fine, name="fine")
+    offered = 0
+
+    async with recorder:
+        for _ in range(60):
+            offered += recorder.record_many(Long(n) for n in range(offered, offered + 200))
+            await anyio.sleep(0.1)
+        await eventually(lambda: len(fine.delivered) == offered)
+        status = recorder.status()
+        used = await anyio.to_thread.run_sync(tree_size, tmp_path)
+        dead.always = lambda _: None
+        await eventually(lambda: recorder.status().subscriptions["dead"].pending == 0)
+
+    assert fine.delivered == list(range(offered))
+    assert status.subscriptions["fine"].dropped == status.refused == {}
+    lost = recorder.status().subscriptions["dead"].dropped
+    assert lost == drops == {"retention": offered - len(dead.delivered)}
+    assert dead.delivered == sorted(set(dead.delivered))
+    assert dead.delivered[-1] == offered - 1
+    assert used <= bound * 2  # It is judged once a second, and half of it comes in a second here.
+    assert_conserved(recorder.status(), offered=offered)
+
+
+async def test_where_all_are_behind_new_events_are_refused_until_there_is_room(tmp_path: Path) -> None:
+    handler = ScriptedHandler(always=DOWN)
+    options = quickly(max_log_bytes=200_000, keep_free=0, queue_bytes=50_000, flush_interval=0.05)
+
+    async with EventRecorder(handler, log=tmp_path, options=options) as recorder:
+        taken = 0
+
+        async def fill() -> None:
+            nonlocal taken
+            while not recorder.status().refused:
+                taken += recorder.record_many(Long(n) for n in range(taken, taken + 50))
+                await anyio.sleep(0.05)
+
+        with anyio.fail_after(60):
+            await fill()
+        refused = recorder.status().refused["overflow"]
+        assert recorder.status().failure == "the log directory has reached its bound"
+        assert not recorder.status().health.ready
+        handler.always = lambda _: None
+        await eventually(lambda: recorder.status().failure is None)
+        assert recorder.record(Numbered(10**6))
+        assert await recorder.flush(timeout=10)
+
+    assert handler.delivered[-1] == 10**6
+    assert len(handler.delivered) == taken + 1
+    assert recorder.status().subscriptions["ScriptedHandler"].dropped == {}
+    assert_conserved(recorder.status(), offered=taken + refused + 1)
+
+
+async def test_with_drop_old_the_oldest_go_for_all(tmp_path: Path) -> None:
+    handler = ScriptedHandler(always=DOWN)
+    options = quickly(max_log_bytes=200_000, keep_free=0, flush_interval=0.05, overflow="drop_old")
+
+    async with EventRecorder(handler, log=tmp_path, options=options) as recorder:
+        for start in range(0, 5_000, 100):
+            recorder.record_many(Long(n) for n in range(start, start + 100))
+            await anyio.sleep(0.1)
+        handler.always = lambda _: None
+        assert await recorder.flush(timeout=20)
+
+    status = recorder.status()
+    assert status.refused == {}
+    assert status.subscriptions["ScriptedHandler"].dropped == {"retention": 5_000 - len(handler.delivered)}
+    assert handler.delivered[-1] == 4_999
+    assert_conserved(status, offered=5_000)
+
+
+async def leave_orphans(directory: Path, count: int, *handlers: tuple[str, ScriptedHandler], records: int = 3) -> None:
+    for number in range(count):
+        recorder = EventRecorder(log=directory, options=quickly(close_timeout=0.05))
+        for name, handler in handlers:
+            recorder.register(handler, name=name)
+        recorder.record_many(Long(number * records + n) for n in range(records))
+        await recorder.close()
+
+
+async def test_orphans_go_before_anybody_forfeits_the_oldest_first(tmp_path: Path) -> None:
+    await leave_orphans(tmp_path, 10, records=100)
+    before = await runs_of(tmp_path)
+    drops: Counter[str] = Counter()
+    options = quickly(max_log_bytes=80_000, keep_free=0, close_timeout=0.05)
+    recorder = EventRecorder(log=tmp_path, options=options, on_drop=lambda reason, count: drops.update({reason: count}))
+    recorder.register(ScriptedHandler(always=DOWN), name="dead")
+
+    async with recorder:
+        await eventually(lambda: drops)
+        await anyio.sleep(0.5)
+    left = [id_ for id_ in before if id_ in await runs_of(tmp_path)]
+
+    assert left == before[-len(left) :]
+    assert 0 < len(left) < 10
+    assert drops["retention"] >= 100
+
+
+async def test_a_dead_destination_does_not_keep_orphans_from_a_healthy_one(tmp_path: Path) -> None:
+    await leave_orphans(tmp_path, 2 * MAX_ADOPTED + 3)
+    dead, fine = ScriptedHandler(always=DOWN), ScriptedHandler()
+    recorder = EventRecorder(log=tmp_path, options=quickly(flush_interval=0.02, close_timeout=0.2))
+    recorder.register(dead, name="dead")
+    recorder.register(fine, name="fine")
+
+    async with recorder:
+        recorder.record(Numbered(10**6))
+        await eventually(lambda: len(fine.delivered) == 3 * (2 * MAX_ADOPTED + 3) + 1, seconds=60)
+        dead.always = lambda _: None
+        await eventually(lambda: len(dead.delivered) == 3 * (2 * MAX_ADOPTED + 3) + 1, seconds=60)
+
+    assert sorted(fine.delivered) == sorted(dead.delivered) == [*range(3 * (2 * MAX_ADOPTED + 3)), 10**6]
+    assert list(tmp_path.iterdir()) == []
+    assert_conserved(recorder.status(), offered=1)
+
+
+async def test_an_adopted_log_that_grows_is_let_go_and_never_deleted(tmp_path: Path) -> None:
+    await leave_orphans(tmp_path, 1)
+    (orphan,) = await runs_of(tmp_path)
+    handler = ScriptedHandler(always=DOWN)
+
+    async with EventRecorder(handler, log=tmp_path, options=quickly(close_timeout=0.1)) as recorder:
+        await eventually(lambda: recorder.status().adopted)
+
+        def grow() -> None:
+            (path,) = (tmp_path / str(orphan)).glob("*.stdb.log")
+            with path.open("ab") as file:
+                file.write(b"somebody else's")
+
+        await anyio.to_thread.run_sync(grow)
+        await eventually(lambda: not recorder.status().adopted)
+        assert not recorder.status().health.ready
+        assert "locks mean nothing" in recorder.status().health.reasons[0]
+        handler.always = lambda _: None
+
+    assert orphan in await runs_of(tmp_path)
+    assert_conserved(recorder.status(), offered=0)
+
+
+async def test_retained_logs_are_taken_up_again_when_a_destination_went_back(tmp_path: Path) -> None:
+    handler = FencedHandler()
+    options = quickly(retain=3600, flush_interval=0.02)
+    for start in (0, 10):
+        async with EventRecorder(handler, log=tmp_path, options=options) as recorder:
+            recorder.record_many(Numbered(n) for n in range(start, start + 10))
+            assert await recorder.flush(timeout=10)
+    assert await runs_of(tmp_path) == []
+    assert len(await runs_of(tmp_path / DONE)) == 2
+
+    async with EventRecorder(handler, log=tmp_path, options=options) as recorder:
+        recorder.record_many(Numbered(n) for n in range(20, 25))
+        assert await recorder.flush(timeout=10)
+        # Restored from a backup that was made before the second run.
+        for key in list(handler.next)[1:]:
+            handler.next[key] = 0
+        del handler.batches[1:]
+        handler.acts = [DOWN]
+        recorder.record(Numbered(25))
+        assert await recorder.flush(timeout=10)
+        await eventually(lambda: len(handler.delivered) == 26)
+        await eventually(lambda: not recorder.status().adopted)
+
+    assert sorted(handler.delivered) == list(range(26))
+    assert await runs_of(tmp_path) == []
+    assert len(await runs_of(tmp_path / DONE)) == 3
+    assert_conserved(recorder.status(), offered=6)
+
+
+async def test_without_an_age_left_retained_logs_go(tmp_path: Path) -> None:
+    handler = FencedHandler()
+    for _ in range(2):
+        async with EventRecorder(handler, log=tmp_path, options=quickly(retain=3600)) as recorder:
+            recorder.record(Numbered(0))
+            assert await recorder.flush(timeout=10)
+    assert len(await runs_of(tmp_path / DONE)) == 2
+
+    async with EventRecorder(handler, log=tmp_path, options=quickly()) as recorder:
+        done = tmp_path / DONE
+        await eventually(lambda: not any(done.iterdir()) if done.exists() else True)
+
+
+async def test_a_log_on_a_network_file_system_is_refused_at_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventrec.runs.mounts.network_file_system", lambda _: "nfs4")
+    recorder = EventRecorder(ScriptedHandler(), log=tmp_path, options=quickly())
+
+    with pytest.raises(LogError, match=r"is on a network file system \(nfs4\)"):
+        await recorder.open()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_log_whose_owner_ends_later_is_adopted_then(tmp_path: Path) -> None:
+    handler, down = ScriptedHandler(), ScriptedHandler(always=DOWN)
+    sibling = EventRecorder(log=tmp_path, options=quickly(close_timeout=0.05))
+    sibling.register(down, name="scripted")
+    await sibling.open()
+    recorder = EventRecorder(log=tmp_path, options=quickly(flush_interval=0.02))
+    recorder.register(handler, name="scripted")
+
+    async with recorder:
+        sibling.record_many(Numbered(n) for n in range(5))
+        await eventually(lambda: sibling.status().appended == 5)
+        await anyio.sleep(3)  # Both have looked at each other by now.
+        await sibling.close()
+        await eventually(lambda: handler.delivered == list(range(5)))
+
+    assert_conserved(recorder.status(), offered=0)

@@ -1,0 +1,45 @@
+"""A log on the disk as a source: what is asked for is found, however little room there is to keep it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import anyio
+import pytest
+
+from eventrec.delivery.sources.log import READ_BYTES, WINDOW_BYTES, LogSource
+from eventrec.log.log import Log
+from eventrec.log.storage import DiskStorage
+from eventrec.records.content import encode_take
+from eventrec.records.entry import OVERHEAD_BYTES
+from eventrec.records.schema import Shape
+
+LOG_ID = UUID("00000000-0000-7000-8000-000000000001")
+COUNT = 200_000
+ENTRY: Any = (Shape("t", "a", ()), 1, b"{}", None, None, None, 2 + OVERHEAD_BYTES)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_records_so_small_that_one_read_overflows_the_window_are_all_read(tmp_path: Path, backend: str) -> None:
+    async def read(log: Log) -> int:
+        source = LogSource(log, LOG_ID, static_context=None, on_lost=lambda *_: None, on_move=lambda: None)
+        offset = reads = 0
+        with anyio.fail_after(30):
+            while offset < COUNT and reads < COUNT // 500:
+                offset = (await source.read(offset, max_records=1_000, max_bytes=1 << 20)).end
+                reads += 1
+        source.close()
+        return offset
+
+    with Log.create(DiskStorage(tmp_path)) as log:
+        for _ in range(COUNT // 4_000):
+            for content, n in encode_take([ENTRY] * 4_000, LOG_ID, written=1):
+                log.append_encoded(content, n)
+        log.write()
+        end = anyio.run(read, log, backend=backend)
+
+        # What makes it hard: as much as is read at once counts more than is kept.
+        assert COUNT * ENTRY[6] / log.size().length * READ_BYTES > WINDOW_BYTES
+    assert end == COUNT

@@ -1,0 +1,117 @@
+import json
+from uuid import UUID, uuid5
+
+import pytest
+
+from eventrec.ingest.received import NAMESPACE, LineError, Reading, received_event
+
+CLOUD = (
+    b'{"specversion":"1.0","type":"com.example.sent","source":"/mail","id":"A-1",'
+    b'"time":"2026-01-31T12:00:00.5Z","data":{"to":"ada"}}'
+)
+
+
+def test_without_a_field_that_says_so_the_type_is_event() -> None:
+    assert received_event(b'{"a": 1}', Reading()).type == "event"
+    assert received_event(b'{"a": 1, "type": "sold"}', Reading()).type == "sold"
+    assert received_event(b'{"a": 1, "type": 7}', Reading()).type == "event"
+
+
+def test_type_that_is_none_stays_in_the_payload() -> None:
+    assert received_event(b'{"type": 7}', Reading()).payload == b'{"type": 7}'
+
+
+def test_payload_keeps_the_bytes_of_its_values() -> None:
+    kept = b'"price":1.10,"big":123456789012345678901234567890,"text":"\\u00e9 \xc3\xa9","far":1e400,"in":{ "a" :1}}'
+
+    payload = received_event(b'{"type":"t",' + kept, Reading()).payload
+
+    assert payload == b"{" + kept
+
+
+def test_line_from_which_nothing_is_taken_is_its_own_payload() -> None:
+    assert received_event(b'  {"a" : 1 }\t', Reading()).payload == b'{"a" : 1 }'
+
+
+def test_fields_become_type_time_and_id_and_leave_the_payload() -> None:
+    reading = Reading(type_field="kind", timestamp_field="at", id_field="key", table="sales")
+    id_ = "6F9619FF-8B86-D011-B42D-00CF4FC964FF"
+
+    event = received_event(json.dumps({"kind": "sold", "at": 1_700_000_000.25, "key": id_, "n": 1}).encode(), reading)
+
+    assert (event.type, event.timestamp, event.table) == ("sold", 1_700_000_000_250_000_000, "sales")
+    assert event.id == UUID(id_).bytes
+    assert event.payload == b'{"n":1}'
+
+
+@pytest.mark.parametrize(("written", "meant"), [('"A-17"', "A-17"), ("17", "17"), ('"17"', "17")])
+def test_id_that_is_no_uuid_becomes_one_of_table_type_and_value_and_stays_in_the_payload(
+    written: str, meant: str
+) -> None:
+    event = received_event(f'{{"type":"sold","key":{written}}}'.encode(), Reading(id_field="key", table="sales"))
+
+    assert event.id == uuid5(NAMESPACE, f"sales\0sold\0{meant}").bytes
+    assert event.payload == f'{{"key":{written}}}'.encode()
+
+
+def test_timestamp_that_is_a_text_of_digits_is_a_number() -> None:
+    event = received_event(b'{"at":"1700000000123456"}', Reading(timestamp_field="at"))
+
+    assert event.timestamp == 1_700_000_000_123_456_000
+
+
+def test_cloud_event_says_type_time_and_id_itself() -> None:
+    event = received_event(CLOUD, Reading())
+
+    assert event.type == "com.example.sent"
+    assert event.timestamp == 1_769_860_800_500_000_000
+    assert event.id == uuid5(NAMESPACE, "events\0com.example.sent\0/mail A-1").bytes
+    assert json.loads(event.payload) == {"specversion": "1.0", "source": "/mail", "id": "A-1", "data": {"to": "ada"}}
+
+
+def test_fields_that_are_named_go_before_those_of_a_cloud_event() -> None:
+    event = received_event(CLOUD.replace(b"{", b'{"at":5,', 1), Reading(type_field="source", timestamp_field="at"))
+
+    assert (event.type, event.timestamp) == ("/mail", 5_000_000_000)
+    assert json.loads(event.payload)["time"] == "2026-01-31T12:00:00.5Z"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"{", "not JSON"),
+        (b'{"a": NaN}', "not JSON"),
+        (b'{"a": oops}', "not JSON: Expecting value at character 7"),
+        (b"[1]", "not a JSON object"),
+        (b"null", "not a JSON object"),
+        (b'{"a":"\xff"}', "not UTF-8: invalid start byte at byte 6"),
+        (b'{"a":"\\ud800"}', "surrogate"),
+        (b'{"a":' + b"[" * 5_000 + b"]" * 5_000 + b"}", "nested too deeply"),
+        (b'{"a":1}{"a":2}', "not JSON"),
+        (b"{}", "it has no field 'kind'"),
+        (b'{"kind":5}', "must be a text to be the type"),
+        (b'{"kind":""}', "1 to 255 bytes"),
+        (b'{"kind":"a\\u0000b"}', "NUL"),
+        (b'{"kind":"' + b"x" * 256 + b'"}', "255 bytes"),
+        (b'{"kind":"k"}', "it has no field 'at'"),
+        (b'{"kind":"k","at":null}', "must be a number or a text to be a time"),
+        (b'{"kind":"k","at":true}', "must be a number or a text to be a time"),
+        (b'{"kind":"k","at":"soon"}', "the field 'at': 'soon' is no time"),
+        (b'{"kind":"k","at":1}', "it has no field 'key'"),
+        (b'{"kind":"k","at":1,"key":1.5}', "must be a text or a whole number to be an id"),
+        (b'{"kind":"k","at":1,"key":""}', "must be a text or a whole number to be an id"),
+        (b'{"kind":"k","at":1,"key":1,"a":"' + b"x" * 800 + b'"}', "an event may have 1,000 bytes"),
+    ],
+)
+def test_malformed_line_is_refused_with_a_reason(line: bytes, reason: str) -> None:
+    reading = Reading(type_field="kind", timestamp_field="at", id_field="key", max_event_bytes=1_000)
+
+    with pytest.raises(LineError) as refused:
+        received_event(line, reading)
+
+    assert reason in str(refused.value)
+
+
+def test_iso_takes_no_numbers() -> None:
+    with pytest.raises(LineError, match="must be a text"):
+        received_event(b'{"at":1700000000}', Reading(timestamp_field="at", timestamp_unit="iso"))

@@ -1,0 +1,43 @@
+"""A network file system is known by its name in the mount table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eventrec.runs.mounts import file_system_of, network_file_system
+
+TABLE = """\
+22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
+30 22 0:26 / /home rw shared:5 - nfs4 server:/home rw,vers=4.2
+31 30 0:27 / /home/me/local rw - xfs /dev/sdb rw
+32 22 0:28 / /mnt/with\\040space rw master:1 propagate_from:2 - fuse.sshfs me@host: rw
+33 22 0:29 / /over rw - nfs server:/a rw
+34 33 0:30 / /over rw - tmpfs none rw
+broken line
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/var/events", "ext4"),
+        ("/home", "nfs4"),
+        ("/home/you/log", "nfs4"),
+        ("/homeless/log", "ext4"),
+        ("/home/me/local/log", "xfs"),
+        ("/mnt/with space/log", "fuse.sshfs"),
+        ("/over/log", "tmpfs"),
+    ],
+)
+def test_the_longest_mount_point_rules(path: str, kind: str) -> None:
+    assert file_system_of(path, TABLE) == kind
+
+
+def test_an_empty_table_says_nothing() -> None:
+    assert file_system_of("/", "") is None
+
+
+def test_here_is_no_network(tmp_path: Path) -> None:
+    assert network_file_system(tmp_path / "not" / "made" / "yet") is None

@@ -1,0 +1,71 @@
+"""What goes when the disk bound is reached, and what is retained: decisions without a disk."""
+
+from __future__ import annotations
+
+import pytest
+
+from eventrec.runs.retention import Bound, Kept, Retain, SealedSegment, forfeited
+
+GIB = 1 << 30
+SEGMENTS = [SealedSegment(0, 10, 100), SealedSegment(10, 20, 100), SealedSegment(20, 30, 100)]
+
+
+@pytest.mark.parametrize(
+    ("bound", "used", "free", "excess"),
+    [
+        (Bound(1_000, 0), 999, 10, -1),
+        (Bound(1_000, 0), 1_200, 10, 200),
+        (Bound(GIB, 0.05), 10, 60, -10),
+        (Bound(GIB, 0.05), 10, 30, 20),
+        (Bound(GIB, 5_000.0), 10, 4_000, 1_000),
+    ],
+)
+def test_the_greater_excess_rules(bound: Bound, used: int, free: int, excess: int) -> None:
+    assert bound.excess(used=used, free=free, capacity=1_000) == excess
+
+
+def test_a_share_of_a_large_file_system_is_a_gibibyte_at_most() -> None:
+    assert Bound(GIB, 0.05).excess(used=0, free=GIB - 1, capacity=1_000 * GIB) == 1
+
+
+@pytest.mark.parametrize(
+    ("scanned", "excess", "by_all", "end"),
+    [
+        ([5, 30], 100, False, 10),
+        ([5, 30], 101, False, 20),
+        ([5, 30], 1_000, False, 30),
+        ([5, 15], 1_000, False, 10),
+        ([5, 5], 100, False, None),
+        ([5, 5], 100, True, 10),
+        ([10, 30], 100, False, None),
+        ([10, 30], 150, False, 20),
+        ([5], 100, False, None),
+        ([5], 100, True, 10),
+        ([], 100, False, None),
+        ([5, 30], 0, False, None),
+    ],
+)
+def test_only_who_is_furthest_behind_forfeits(
+    scanned: list[int], excess: int, end: int | None, *, by_all: bool
+) -> None:
+    assert forfeited(SEGMENTS, scanned, excess, by_all=by_all) == end
+
+
+KEPT = [Kept(10, 300.0), Kept(10, 200.0), Kept(10, 100.0)]
+
+
+@pytest.mark.parametrize(
+    ("retain", "count"),
+    [
+        (Retain(), 3),
+        (Retain(seconds=250), 1),
+        (Retain(seconds=1_000), 0),
+        (Retain(bytes=20), 1),
+        (Retain(bytes=0), 3),
+        (Retain(seconds=1_000, bytes=10), 2),
+        (Retain(seconds=150, bytes=1_000), 2),
+    ],
+)
+def test_what_is_too_old_or_too_much_goes_oldest_first(retain: Retain, count: int) -> None:
+    assert retain.outlived(KEPT) == count
+    assert bool(retain) is (retain != Retain())

@@ -1,0 +1,105 @@
+"""One log per run: the lock says who owns it, and nobody else's is ever touched."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from eventrec.runs.run import CHECKPOINTS, Run, adopt_orphans, is_locked, list_runs, new_run_id, sweep
+
+
+def test_ids_sort_by_age_and_are_version_7() -> None:
+    first = new_run_id()
+    time.sleep(0.002)
+    second = new_run_id()
+
+    assert first < second
+    assert (first.version, first.variant) == (7, "specified in RFC 4122")
+
+
+def test_a_run_is_born_locked_under_its_id(tmp_path: Path) -> None:
+    id_ = new_run_id()
+
+    run = Run.create(tmp_path / "deep" / "log", id_)
+
+    assert list_runs(tmp_path / "deep" / "log") == [id_]
+    assert is_locked(tmp_path / "deep" / "log", id_)
+    assert (run.path / CHECKPOINTS).is_dir()
+    run.release()
+    assert not is_locked(tmp_path / "deep" / "log", id_)
+
+
+def test_only_orphans_are_adopted_oldest_first_and_not_too_many(tmp_path: Path) -> None:
+    runs = []
+    for _ in range(4):
+        runs.append(Run.create(tmp_path, new_run_id()))
+        time.sleep(0.002)
+    for run in runs[:3]:
+        run.release()
+
+    adopted = adopt_orphans(tmp_path, limit=2, excluding={runs[0].id})
+
+    assert [run.id for run in adopted] == [runs[1].id, runs[2].id]
+    assert adopt_orphans(tmp_path, limit=8, excluding={runs[0].id}) == []
+    for run in [runs[3], *adopted]:
+        run.release()
+
+
+def test_a_retired_run_is_gone_and_its_lock_with_it(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, new_run_id())
+
+    run.retire()
+    run.release()
+
+    assert list(tmp_path.iterdir()) == []
+    assert Run.adopt(tmp_path, run.id) is None
+
+
+def test_leftovers_are_swept_but_never_those_of_the_living(tmp_path: Path) -> None:
+    living, dead, gone = (Run.create(tmp_path, new_run_id()) for _ in range(3))
+    dead.release()
+    gone.path.rename(tmp_path / f"gone-{gone.id}")
+    fresh, old = tmp_path / f".new-{new_run_id()}", tmp_path / f".new-{new_run_id()}"
+    for path in (fresh, old):
+        path.mkdir()
+    os.utime(old, (1, 1))
+
+    assert sweep(tmp_path) == 1
+    gone.release()
+    assert sweep(tmp_path) == 1
+
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {str(living.id), str(dead.id), fresh.name}
+    living.release()
+
+
+def test_a_directory_that_is_not_there_has_no_runs(tmp_path: Path) -> None:
+    assert list_runs(tmp_path / "no") == []
+    assert sweep(tmp_path / "no") == 0
+    assert not is_locked(tmp_path / "no", new_run_id())
+    assert Run.adopt(tmp_path / "no", new_run_id()) is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="os.fork")
+def test_the_end_of_a_process_makes_an_orphan_and_a_forked_child_keeps_nothing(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from eventrec.runs.run import Run, is_locked, new_run_id
+run = Run.create(Path(sys.argv[1]), new_run_id())
+if os.fork() == 0:
+    run.forget()
+    os._exit(0 if is_locked(Path(sys.argv[1]), run.id) else 1)
+code = os.waitstatus_to_exitcode(os.wait()[1])
+os._exit(0 if code == 0 and is_locked(Path(sys.argv[1]), run.id) else 1)
+"""
+
+    assert subprocess.run([sys.executable, "-c", program, tmp_path], check=False).returncode == 0
+
+    (id_,) = list_runs(tmp_path)
+    assert not is_locked(tmp_path, id_)
