@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, Uni
 from uuid import UUID
 
 from eventrec.errors import EncodeError, InvalidEventError
-from eventrec.records.column_types import ColumnType, SemanticType, nanoseconds
+from eventrec.records.column_types import ColumnType, SemanticType
+from eventrec.records.normalizers import nanoseconds
 from eventrec.records.schema import ColumnSchema, check_columns
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import Final, TypeAlias
 import msgspec
 
 from eventrec.errors import InvalidEventError
-from eventrec.records.column_types import MAX_PRECISION, NORMALIZERS, ColumnType, Normalizer, SemanticType
+from eventrec.records.column_types import MAX_PRECISION, ColumnType, SemanticType
+from eventrec.records.normalizers import NORMALIZERS, Normalizer
 
 Row: TypeAlias = Sequence[object]
 """The values of one row's extra columns, in the order of the extra schema; None is NULL."""

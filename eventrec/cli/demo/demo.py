@@ -1,6 +1,6 @@
 """`eventrec demo`: a shop's events through a log into SQLite, with a SIGKILL half-way; then both counts.
 
-    stream   a process records the first half, paced, and delivers (`demo_stream.py`)
+    stream   a process records the first half, paced, and delivers (`stream.py`)
     kill     as soon as the half is written, with SIGKILL: what it had not delivered is in its log
     go on    a second recorder delivers what the first one left, and records and delivers the other half
     read     the counts per type, by plain SQL, from the file
@@ -17,14 +17,13 @@ import sys
 import time
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
 from anyio.streams.text import TextReceiveStream
 
-from eventrec.cli.demo.report import tell
+from eventrec.cli.demo.report import Result, tell
 from eventrec.cli.demo.shop import TABLES, count_by_type
 from eventrec.cli.demo.stream import DATABASE, LOG, Watched, record_part, recorder_in
 from eventrec.cli.exit_codes import CommandError, ExitCode
@@ -40,46 +39,6 @@ if TYPE_CHECKING:
     from eventrec.status import Status
 
 FLUSH_SECONDS: Final = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came of it."""
-
-    database: Path
-    made: Counter[str]
-    """By type, as the shop counts."""
-    stored: Counter[str]
-    """By type, as the database counts: rows with different ids."""
-    rows: int
-    batches: int
-    seconds: float
-    status: Status
-    """The account of the second recorder: the first one was killed, and its counts with it."""
-    killed_at: int
-    """Events the first process had written when it was killed."""
-    stored_at_kill: int
-    """Of these, what the database held then."""
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the database holds each event once, and the account adds up."""
-        return self.made == self.stored and self.rows == self.made.total() and self.status.is_balanced
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain values, for JSON."""
-        return {
-            "database": str(self.database),
-            "made": dict(self.made),
-            "stored": dict(self.stored),
-            "rows": self.rows,
-            "batches": self.batches,
-            "seconds": round(self.seconds, 3),
-            "killed_at": self.killed_at,
-            "stored_at_kill": self.stored_at_kill,
-            "is_complete": self.is_complete,
-            "account": self.status.to_dict(),
-        }
 
 
 class Demo:

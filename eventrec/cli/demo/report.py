@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from rich.bar import Bar
@@ -11,11 +12,53 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from eventrec.cli.demo.demo import Result
+    from collections import Counter
+    from pathlib import Path
+
     from eventrec.cli.terminal import Terminal
     from eventrec.status import Status
 
 BAR_WIDTH: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of it."""
+
+    database: Path
+    made: Counter[str]
+    """By type, as the shop counts."""
+    stored: Counter[str]
+    """By type, as the database counts: rows with different ids."""
+    rows: int
+    batches: int
+    seconds: float
+    status: Status
+    """The account of the second recorder: the first one was killed, and its counts with it."""
+    killed_at: int
+    """Events the first process had written when it was killed."""
+    stored_at_kill: int
+    """Of these, what the database held then."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the database holds each event once, and the account adds up."""
+        return self.made == self.stored and self.rows == self.made.total() and self.status.is_balanced
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return {
+            "database": str(self.database),
+            "made": dict(self.made),
+            "stored": dict(self.stored),
+            "rows": self.rows,
+            "batches": self.batches,
+            "seconds": round(self.seconds, 3),
+            "killed_at": self.killed_at,
+            "stored_at_kill": self.stored_at_kill,
+            "is_complete": self.is_complete,
+            "account": self.status.to_dict(),
+        }
 
 
 def tell(result: Result, terminal: Terminal) -> None:

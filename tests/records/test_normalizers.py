@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventrec.errors import EncodeError
-from eventrec.records.column_types import NORMALIZERS, ColumnType, SemanticType
+from eventrec.records.column_types import ColumnType, SemanticType
 from eventrec.records.extra_rows import decode_rows, encode_rows
+from eventrec.records.normalizers import NORMALIZERS
 from eventrec.records.schema import ColumnSchema, Shape
 
 T = ColumnType
