@@ -26,13 +26,14 @@ from eventrec.events.fields import Column, Timestamp
 from eventrec.handler import DestinationCheckpoints, EventHandler
 from eventrec.intake.durable import Position
 from eventrec.options import Backoff, EventRecorderOptions
+from eventrec.reading import EventPage, EventReader, StoredEvent
 from eventrec.recorder import EventRecorder
 from eventrec.records.batch import Batch
 from eventrec.records.column_types import ColumnType, SemanticType
 from eventrec.records.entry import Record
 from eventrec.records.rows import RowInsertRequest
 from eventrec.records.schema import ColumnSchema, Row
-from eventrec.registry import HandlerURL, handler_from_url
+from eventrec.registry import HandlerURL, handler_from_url, reader_from_url
 from eventrec.status import Status, SubscriptionStatus
 from eventrec.sync import SyncRecorder
 
@@ -49,6 +50,8 @@ __all__ = [
     "Event",
     "EventHandler",
     "EventModel",
+    "EventPage",
+    "EventReader",
     "EventRecorder",
     "EventRecorderOptions",
     "EventStruct",
@@ -75,10 +78,12 @@ __all__ = [
     "SchemaMismatchError",
     "SemanticType",
     "Status",
+    "StoredEvent",
     "SubscriptionError",
     "SubscriptionStatus",
     "SyncRecorder",
     "Timestamp",
     "TransientError",
     "handler_from_url",
+    "reader_from_url",
 ]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from eventrec.reading import EventReader
     from eventrec.records.batch import Batch
 
 
@@ -31,6 +32,10 @@ class EventHandler(ABC):
     @property
     def checkpoints(self) -> DestinationCheckpoints | None:
         """Where the destination keeps how far it is, written in the transaction of the rows; None: it does not."""
+        return None
+
+    def reader(self) -> EventReader | None:
+        """What reads the destination back; None: nothing does. Asked for at any time, also of a handler not open."""
         return None
 
     async def open(self) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from importlib.metadata import EntryPoint
 
+    from eventrec.reading import EventReader
+
 GROUP: Final = "eventrec.handlers"
 
 PARTS: Final = ("user", "password", "host", "port", "path")
@@ -51,6 +53,19 @@ def handler_from_url(url: str) -> EventHandler:
     if not isinstance(handler, EventHandler):
         raise HandlerURLError(f"the entry point {known[scheme].value!r} of the scheme {scheme!r} made no EventHandler")
     return handler
+
+
+def reader_from_url(url: str) -> EventReader:
+    """The reader of the destination that `url` names, not yet open.
+
+    Raises:
+        HandlerURLError: As `handler_from_url`; or the handler has no reader.
+    """
+    reader = handler_from_url(url).reader()
+    if reader is None:
+        scheme = scheme_of(resolve_url(url))
+        raise HandlerURLError(f"the handler for {scheme!r} cannot tell what it has stored: it has no reader")
+    return reader
 
 
 def resolve_url(url: str) -> str:
