@@ -9,15 +9,16 @@ is no lock, a log belongs to one process.
 from __future__ import annotations
 
 import os
-import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import uuid4
 
-from anyio import CancelScope, CapacityLimiter, to_thread
+from anyio import CancelScope
 
 from eventrec import Batch, DestinationCheckpoints, EventHandler, HandlerURL, HandlerURLError
+from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.jsonl.disk import Disk, errors_translated
 from eventrec_handlers.jsonl.lines import lines_of
 from eventrec_handlers.jsonl.subscription_directory import LOCK_SECONDS, Rotation, SubscriptionDirectory, folder_name
@@ -88,13 +89,12 @@ class JsonlHandler(EventHandler, DestinationCheckpoints):
         self._disk = Disk(sync=fsync) if disk is None else disk
         self._rotation = Rotation(rotate_bytes, None if rotate_age is None else int(rotate_age * 1e9))
         self._now = now
-        # A native `task.cancel()` abandons a job in its thread; the lock is what the next one, and `close`, wait for.
-        self._lock = threading.Lock()
-        self._limiter: CapacityLimiter | None = None
+        self._thread = WorkThread("eventrec-jsonl")
+        self._is_open = False
         self._places: dict[tuple[UUID, str], SubscriptionDirectory] = {}
 
     def __repr__(self) -> str:
-        return f"<JsonlHandler {str(self._path)!r} {'closed' if self._limiter is None else 'open'}>"
+        return f"<JsonlHandler {str(self._path)!r} {'open' if self._is_open else 'closed'}>"
 
     @property
     def checkpoints(self) -> Self:
@@ -107,9 +107,8 @@ class JsonlHandler(EventHandler, DestinationCheckpoints):
             PauseError: It cannot be a directory of ours: no rights, or something else is in its place.
             TransientError: The disk is full, or fails.
         """
-        limiter = CapacityLimiter(1)
-        await self._run(self._id, limiter)
-        self._limiter = limiter
+        await self._thread.run(partial(_translated, self._id))
+        self._is_open = True
 
     async def handle(self, batch: Batch) -> None:
         await self._run(
@@ -120,10 +119,11 @@ class JsonlHandler(EventHandler, DestinationCheckpoints):
 
     async def close(self) -> None:
         """Wait for what is still being written."""
-        limiter, self._limiter = self._limiter, None
-        if limiter is not None:
+        if self._is_open:
+            self._is_open = False
             with CancelScope(shield=True):
-                await self._run(self._places.clear, limiter)
+                await self._thread.run(self._places.clear)
+        self._thread.end()
 
     async def destination_id(self) -> str:
         return await self._run(self._id)
@@ -140,15 +140,10 @@ class JsonlHandler(EventHandler, DestinationCheckpoints):
 
     # -- from here on everything runs in a worker thread, one job at a time
 
-    async def _run(self, job: Callable[[], T], limiter: CapacityLimiter | None = None) -> T:
-        limiter = limiter or self._limiter
-        if limiter is None:
+    async def _run(self, job: Callable[[], T]) -> T:
+        if not self._is_open:
             raise RuntimeError(f"{self!r} is not open")
-        return await to_thread.run_sync(self._alone, job, limiter=limiter)
-
-    def _alone(self, job: Callable[[], T]) -> T:
-        with self._lock, errors_translated():
-            return job()
+        return await self._thread.run(partial(_translated, job))
 
     def _id(self) -> str:
         path = self._path / DESTINATION
@@ -173,3 +168,8 @@ class JsonlHandler(EventHandler, DestinationCheckpoints):
                 now=self._now,
             )
         return self._places[key]
+
+
+def _translated(job: Callable[[], T]) -> T:
+    with errors_translated():
+        return job()

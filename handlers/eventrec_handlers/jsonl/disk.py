@@ -9,9 +9,8 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from anyio import from_thread
-
 from eventrec import PauseError, TransientError
+from eventrec_handlers._thread import check_cancelled
 
 if sys.platform != "win32":
     import fcntl
@@ -143,7 +142,7 @@ class Disk:
             while not _taken(descriptor):
                 if time.monotonic() >= deadline:
                     raise TransientError(f"{path}: another process has held this lock for {seconds:g} s")
-                from_thread.check_cancelled()
+                check_cancelled()
                 time.sleep(0.002)
             yield
         finally:

@@ -26,6 +26,7 @@ from eventrec import (
     HandlerURLError,
     TransientError,
 )
+from eventrec_handlers._thread import Portal, is_trio
 from eventrec_handlers.postgres import checkpoints as checkpoint_rows
 from eventrec_handlers.postgres.catalog import MAX_COLUMNS
 from eventrec_handlers.postgres.columns import BASE_DECLARED
@@ -38,7 +39,6 @@ from eventrec_handlers.postgres.errors import (
     without_frames,
 )
 from eventrec_handlers.postgres.expiry import Expiry
-from eventrec_handlers.postgres.portal import Portal, is_trio
 from eventrec_handlers.postgres.store import Store
 from eventrec_handlers.postgres.target import Target
 
@@ -173,7 +173,7 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
             TransientError: The server cannot be reached, or is not ready.
         """
         if self._portal is None and is_trio():
-            self._portal = Portal()
+            self._portal = Portal("eventrec-postgres")
         try:
             await self._run(self._open)
         except BaseException:

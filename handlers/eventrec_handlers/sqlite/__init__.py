@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +28,7 @@ from eventrec import (
     TransientError,
 )
 from eventrec_handlers._sql import Refusals, SchemaMode, TablePlan, fold_ascii, plan_table
+from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.sqlite.columns import BASE_DECLARED, REQUIRED, Rows
 from eventrec_handlers.sqlite.file import (
     MAX_COLUMNS,
@@ -119,10 +119,8 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
         self._max_columns = max_columns
         self._busy_timeout = busy_timeout
         self._now = now
-        # A native `task.cancel()` abandons a running job and frees the limiter at once; the lock belongs to the job
-        # itself, so that the next one is not interleaved with it on the same connection.
-        self._limiter: CapacityLimiter | None = None
-        self._lock = threading.Lock()
+        self._thread = WorkThread("eventrec-sqlite")
+        self._was_opened = False
         self._is_open = False
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
@@ -143,8 +141,7 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
             PauseError: The file cannot be used: no such directory, no rights, no database, corrupt.
             TransientError: It is locked, or the disk is full.
         """
-        self._limiter = CapacityLimiter(1)
-        self._is_open = True
+        self._was_opened = self._is_open = True
         try:
             await self._run(self._connected)
         except BaseException:
@@ -156,9 +153,10 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
 
     async def close(self) -> None:
         """Disconnect, once a job that is still running has ended."""
-        if self._limiter is not None:
+        if self._was_opened:
             with CancelScope(shield=True):
                 await self._run(self._close)
+            self._thread.end()
 
     async def destination_id(self) -> str:
         def read() -> str:
@@ -211,18 +209,19 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
     # -- from here on everything runs in a worker thread, one job at a time
 
     async def _run(self, job: Callable[[], T]) -> T:
-        if self._limiter is None:
+        if not self._was_opened:
             raise RuntimeError(f"{self!r} has not been opened")
-        return await to_thread.run_sync(self._alone, job, limiter=self._limiter)
 
-    def _alone(self, job: Callable[[], T]) -> T:
-        with self._lock, errors_translated(self._path):
-            try:
-                return job()
-            except sqlite3.Error as exc:
-                if not keeps_connection_usable(exc):
-                    self._disconnect()
-                raise
+        def guarded() -> T:
+            with errors_translated(self._path):
+                try:
+                    return job()
+                except sqlite3.Error as exc:
+                    if not keeps_connection_usable(exc):
+                        self._disconnect()
+                    raise
+
+        return await self._thread.run(guarded)
 
     def _store(self, batch: Batch) -> None:
         refusals = Refusals()

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import uuid4
 
-from anyio import from_thread
-
 from eventrec import PauseError, PermanentError, TransientError
 from eventrec_handlers._sql import fold_ascii, quoted
+from eventrec_handlers._thread import check_cancelled
 from eventrec_handlers.sqlite.columns import REQUIRED
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def retry_while_locked(attempt: Callable[[], T], seconds: float) -> T:
         except sqlite3.OperationalError as exc:
             if _code(exc) not in _LOCKED or time.monotonic() >= deadline:
                 raise
-        from_thread.check_cancelled()
+        check_cancelled()
         time.sleep(0.001)
 
 
