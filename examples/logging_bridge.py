@@ -3,7 +3,7 @@
     python examples/logging_bridge.py
 
 Afterwards `sqlite3 events.db 'SELECT payload FROM logging'` shows them: those of `logging`, those of structlog, and
-none of eventrec's own, which would otherwise tell of themselves for ever.
+none of eventrec's own, which would otherwise record each other without end.
 """
 
 import logging

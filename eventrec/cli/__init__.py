@@ -10,7 +10,7 @@
     5          a log that is to be changed is held by a process; the others are done
     6          it needs a package that is not installed; the error names the extra
     130        interrupted by Ctrl-C
-    141        whoever read the output went away
+    141        the reader of the output went away
     143        terminated
 
 Errors are one line on stderr. What a machine may read goes to stdout, with `--json`.

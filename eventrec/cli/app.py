@@ -96,11 +96,11 @@ def demo(
     seconds: float = 5.0,
     json: Json = False,
 ) -> int:
-    """Watch the events of a little shop being recorded, batched, and stored in SQLite, with a SIGKILL half-way.
+    """Watch the events of a small shop being recorded, batched and stored in SQLite, with a SIGKILL halfway.
 
-    The process that records the first half is killed; the next one delivers what it left in its log, and goes on.
-    Afterwards the account of the recorder is printed, and how many events of each type the database holds beside how
-    many the shop made; the exit code is 0 only if they are equal.
+    The process that records the first half is killed; the next process delivers what the first one left in its log,
+    and records the other half. Then the command prints the account of the recorder, and for each type how many events
+    the shop made and how many the database holds. The exit code is 0 only if they are equal.
 
     For example:
 
@@ -109,7 +109,7 @@ def demo(
     ```
 
     Args:
-        directory: Where the database goes: each time into a new directory of its own inside of this one.
+        directory: Where the database goes: each run makes a new directory inside this one.
         events: How many events the shop makes.
         seconds: How long it takes to make them.
         json: Print JSON for a machine instead.
@@ -139,15 +139,15 @@ def record(
 ) -> int:
     """Record lines of JSON, each an event, into a destination.
 
-    It reads no faster than the destination takes, and tries again for as long as it has to. A malformed line is
-    reported by its number, and the rest goes on; the exit code is then 1. Ctrl-C stops reading, and delivers what was
+    It reads no faster than the destination takes, and retries for as long as it has to. A malformed line is reported
+    by its number and the others are recorded; the exit code is then 1. Ctrl-C stops reading, and delivers what was
     read.
 
     With `--log` it reads as fast as the disk takes it, until 4 GiB wait, and what it has read survives `kill -9`: the
     next run with that directory delivers it too, and so does `eventrec drain`. Ctrl-C then leaves what is not delivered
     in the log. It does not remember how far it has read: the same file given again is recorded again from its first
-    line, as other events, unless `--id-field` gives each line the id it had before, by which the destination's readers
-    can tell them. Give it a directory of its own: whatever waits in there is delivered.
+    line, as other events, unless `--id-field` gives each line the id it had before, so that readers of the destination
+    can recognise it. Give it a directory of its own: everything that waits in there is delivered.
 
     For example:
 
@@ -162,8 +162,8 @@ def record(
         type_field: The field with the event's type. Default: "type", and where there is none, the type is "event".
         timestamp_field: The field with its time. Default: "time" of a CloudEvent, else the time of reading.
         timestamp_unit: How times are written; auto takes ISO 8601 (UTC where it names no zone), and numbers by size.
-        id_field: The field with its id: a UUID is taken as it is, others are made one that is the same each time.
-        table: The table for its row.
+        id_field: The field with its id: a UUID as it is; any other value gives an id that is the same each time.
+        table: The table for the rows.
         dead: A file of JSON lines to keep what the destination refuses.
         max_event_bytes: Larger events are reported like malformed lines.
         json: Print JSON for a machine instead.

@@ -1,6 +1,6 @@
 """`new-handler`: a package with a handler, its harness and its test, to be filled in.
 
-It is red until somebody writes it: what is missing says so by name.
+Its test fails until the author has written the handler; each missing part raises with its own name.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def new_handler(
     except OSError as exc:
         raise CommandError(f"cannot write {exc.filename}: {exc.strerror}", ExitCode.FILE) from exc
     terminal = Terminal()
-    terminal.say(f"{home} is there. Write {words['package']}/__init__.py, then tests/test_conformance.py; then run:")
+    terminal.say(f"{home} is made. Write {words['package']}/__init__.py, then tests/test_conformance.py; then run:")
     terminal.say(f"    cd {home} && pip install -e '.[test]' && pytest -x")
 
 

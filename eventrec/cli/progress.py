@@ -1,4 +1,4 @@
-"""A progress bar on stderr while somebody watches; nothing at all otherwise."""
+"""A progress bar on stderr where it is a terminal; else nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REFRESH_SECONDS: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How far it is: `done` of `total` (None: nobody knows), and the same in words."""
+    """How far it is: `done` of `total` (None: unknown), and the same in words."""
 
     done: float
     total: float | None

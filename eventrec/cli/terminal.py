@@ -1,4 +1,4 @@
-"""What people see: messages on stderr, results on stdout; nothing from an event reaches the terminal raw."""
+"""What the operator sees: messages on stderr, results on stdout; nothing from an event reaches the terminal raw."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _json_escape(match: re.Match[str]) -> str:
 
 
 class Terminal:
-    """stdout for results, stderr for the rest; both plain where they are no terminals."""
+    """stdout for results, stderr for the rest; both plain where they are not terminals."""
 
     def __init__(self) -> None:
         self.out = _Console(highlight=False, markup=False, emoji=False)
@@ -49,7 +49,7 @@ class Terminal:
 
     @property
     def is_live(self) -> bool:
-        """Whether somebody watches stderr."""
+        """Whether stderr is a terminal."""
         return self.err.is_terminal
 
     def say(self, message: str, *, style: str = "") -> None:
@@ -80,7 +80,7 @@ class Terminal:
 
 
 class _Console(Console):
-    """rich's, which leaves it to the caller what it means that nobody reads any more."""
+    """A rich console that leaves a closed pipe to the caller."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError

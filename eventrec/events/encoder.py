@@ -67,7 +67,7 @@ class Encoder:
 
         Raises:
             EncodeError: The payload or a column value cannot be encoded.
-            InvalidEventError: It is no event, or its type, table, timestamp, schema or row width is wrong.
+            InvalidEventError: It is not an event, or its type, table, timestamp, schema or row width is wrong.
             TypeError: The markers of its class contradict each other.
             Exception: Whatever the event's own code raises.
         """
@@ -90,7 +90,7 @@ class Encoder:
             return self._entry_of_eventable
         if Event in cls.__mro__:  # a Protocol answers no issubclass
             return self._plan_of_subclass(cls)
-        _refuse_what_is_no_event(cls, event)
+        _refuse_non_event(cls, event)
         return self._entry_of_event
 
     # -- one plan per kind of class
@@ -184,7 +184,7 @@ MAX_SHAPES: Final = 10_000
 """Shapes remembered at once: types made from user input must not fill the memory."""
 
 MAX_CLASSES: Final = 10_000
-"""Classes remembered at once, likewise."""
+"""Classes remembered at once, for the same reason."""
 
 
 def _checked_time(when: object) -> int:
@@ -214,10 +214,10 @@ def _filtered(_: object) -> Reason:
 _MEMBERS: Final = ("type", "table", "payload", "timestamp", "extra_schema", "extra_rows")
 
 
-def _refuse_what_is_no_event(cls: type, event: object) -> None:
+def _refuse_non_event(cls: type, event: object) -> None:
     missing = [name for name in _MEMBERS if inspect.getattr_static(event, name, event) is event]
     if missing and not hasattr(cls, "__getattr__"):
         raise InvalidEventError(
-            f"{cls.__name__} is no event, it lacks {', '.join(missing)}: subclass Event, EventModel or EventStruct, "
-            "or have all six members, or to_event()"
+            f"{cls.__name__} is not an event, it lacks {', '.join(missing)}: subclass Event, EventModel or "
+            "EventStruct, or have all six members, or to_event()"
         )

@@ -77,7 +77,7 @@ class Event(Protocol):
 
 
 class Eventable(Protocol):
-    """Something that can say itself as an event, or decline (None: nothing is recorded)."""
+    """Something that can give itself as an event, or decline (None: nothing is recorded)."""
 
     def to_event(self) -> Event | None:
         """The event, or None."""
@@ -147,7 +147,7 @@ class EventModel(BaseModel):
 
     Raises:
         TypeError: At class definition: a marker stands inside an annotation in which pydantic drops it, no column type
-            fits a marked field, or a type or table is no name.
+            fits a marked field, or a type or table is not a name.
     """
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")

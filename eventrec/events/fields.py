@@ -56,7 +56,7 @@ class FieldPlan:
     column_fields: tuple[str, ...] = ()
     timestamp_field: str | None = None
     excluded: frozenset[str] = field(default_factory=frozenset)
-    """Field names that are no part of the payload."""
+    """Names of the fields that are not in the payload."""
 
 
 def model_fields_plan(cls: type[BaseModel]) -> FieldPlan:
@@ -111,7 +111,7 @@ def timestamp_value(name: str, value: object) -> int | None:
         case int() if not isinstance(value, bool):
             return int(value)
         case other:
-            raise EncodeError(f"timestamp field {name!r}: a value of kind {type(other).__name__} is no timestamp")
+            raise EncodeError(f"timestamp field {name!r}: a value of kind {type(other).__name__} is not a timestamp")
 
 
 def _plan(cls: type, found: Mapping[str, tuple[object, list[Any]]]) -> FieldPlan:

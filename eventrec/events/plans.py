@@ -17,7 +17,7 @@ from eventrec.records.json import (
     encode_json,
     encode_struct_json,
     refuse_constants,
-    refuse_what_json_cannot_say,
+    refuse_non_json,
 )
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _model_payload(
             raise EncodeError(f"not a JSON value: {type(exc).__name__}: {exc}") from exc
         refuse_constants(payload)
         if hides_nan and b"null" in payload:
-            refuse_what_json_cannot_say(serializer.to_python(event, mode="json", exclude=excluded, warnings=False))
+            refuse_non_json(serializer.to_python(event, mode="json", exclude=excluded, warnings=False))
         return payload
 
     return payload_of

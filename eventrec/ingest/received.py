@@ -1,13 +1,13 @@
-"""A line of JSON to an event that was made elsewhere: pure decisions, nothing is read or written.
+"""A line of JSON to an event that was made elsewhere: pure functions of values.
 
-    field      named by             else, in a CloudEvent  else
-    type       `--type-field`       `type`                 `type` where it is a text that can be one; else "event"
-    timestamp  `--timestamp-field`  `time`                 none: it is stamped when it is read
-    id         `--id-field`         `source` with `id`     none: it is numbered like any record
+    field      named by           else, in a CloudEvent  else
+    type       `type_field`       `type`                 `type` where it is a string that can be one; else "event"
+    timestamp  `timestamp_field`  `time`                 none: it is stamped when it is recorded
+    id         `id_field`         `source` with `id`     none: it is numbered like any record
 
-A field that is named must be there. An id that is a UUID is taken as it is. Any other one (a text or a whole number)
+A field that is named must be there. An id that is a UUID is taken as it is. Any other one (a string or an integer)
 becomes a stable one, so that the same line gives the same id again: UUIDv5 in `NAMESPACE` of the table, the type and
-the id, parted by NUL; a CloudEvent's id stands for itself if it is a UUID, else for `source`, a space, and `id`.
+the id, separated by NUL; a CloudEvent's id stands for itself if it is a UUID, else for `source`, a space, and `id`.
 
 The payload is the line without what became type, timestamp and id; an id that only led to another one stays. Values
 keep their bytes; nothing is rounded.
@@ -48,6 +48,15 @@ class LineError(ValueError):
     """A line cannot become an event: says why, without the line's number."""
 
 
+class EventTooLargeError(LineError):
+    """The event would have `size` bytes or more, of which `limit` are allowed."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"an event may have {limit:,} bytes, this one has at least {size:,}")
+        self.size = size
+        self.limit = limit
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
     """How lines are read. `max_event_bytes` counts like the recorder's option."""
@@ -61,10 +70,10 @@ class Reading:
 
 
 def received_event(line: bytes, reading: Reading) -> ReceivedEvent:
-    """The event that `line` tells.
+    """The event that `line` describes.
 
     Raises:
-        LineError: It is no JSON object, a field is missing or of the wrong kind, or the event would be too large.
+        LineError: It is not a JSON object, a field is missing or of the wrong kind, or the event would be too large.
     """
     members = _decoded(line)
     is_cloud_event = all(_text_of(members.get(name)) for name in _CLOUD_EVENT)
@@ -74,13 +83,8 @@ def received_event(line: bytes, reading: Reading) -> ReceivedEvent:
     id_ = _id(members, reading, kind, taken, is_cloud_event=is_cloud_event)
     payload = _without(members, taken) if taken else line.strip()
     if entry_size(payload) > reading.max_event_bytes:
-        raise LineError(too_large(entry_size(payload), reading.max_event_bytes))
+        raise EventTooLargeError(entry_size(payload), reading.max_event_bytes)
     return ReceivedEvent(kind, payload, timestamp, reading.table, id_)
-
-
-def too_large(size: int, most: int) -> str:
-    """Why an event of `size` bytes is refused."""
-    return f"an event may have {most:,} bytes, this one has at least {size:,}; see --max-event-bytes"
 
 
 def _decoded(line: bytes) -> Mapping[str, msgspec.Raw]:
@@ -99,7 +103,7 @@ def _decoded(line: bytes) -> Mapping[str, msgspec.Raw]:
 
 
 def _why_not_json(line: bytes, exc: msgspec.DecodeError) -> str:
-    """The stdlib's reader says better where it breaks off, but lets pass what is no JSON, or no Unicode."""
+    """The stdlib's parser names the place better, but accepts some text that is not JSON or not Unicode."""
     try:
         json.loads(line)
     except json.JSONDecodeError as other:
@@ -187,7 +191,7 @@ def _named(members: Mapping[str, msgspec.Raw], name: str) -> msgspec.Raw:
 
 
 def _text_of(raw: msgspec.Raw | None) -> str | None:
-    """The text that `raw` is, or None where it is something else."""
+    """The string that `raw` is, or None where it is something else."""
     return _text(raw) if raw is not None and bytes(raw)[:1] == b'"' else None
 
 

@@ -1,12 +1,12 @@
-"""Times as others write them, to nanoseconds since the epoch: exact, or refused.
+"""Times as other programs write them, to nanoseconds since the epoch: exact, or refused.
 
     unit           what it takes
     s ms us ns     a number, or a text that is a number; decimals are kept to the nanosecond, what is finer is rounded
     iso            ISO 8601 text: "2026-01-31", "2026-01-31T10:00:00.123456789+01:00", also with a space for the T and
                    before the zone; a time without a zone is UTC; a leap second is the second after it
-    auto           text that is no number: iso; a number by its magnitude: below 10^11 s, 10^14 ms, 10^17 us, else ns
+    auto           text that is not a number: iso; a number by its magnitude: below 10^11 s, 10^14 ms, 10^17 us, else ns
 
-So `auto` reads every number right whose time lies between March 1973 and the year 5138; others need their unit.
+So `auto` reads every number right between March 1973 and the year 5138; others need their unit.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def nanoseconds(value: str, unit: Unit = "auto") -> int:
     """The time that `value` writes: a number's own digits, or text. Nanoseconds since the epoch, UTC.
 
     Raises:
-        ValueError: It is no time in this unit, or lies outside of what 64 bits hold (1677 to 2262).
+        ValueError: It is not a time in this unit, or is outside what 64 bits hold (1677 to 2262).
     """
     text = value.strip()
     is_number = len(text) <= _MAX_DIGITS and _NUMBER.fullmatch(text) is not None
@@ -54,9 +54,9 @@ def nanoseconds(value: str, unit: Unit = "auto") -> int:
         case _ if is_number:
             when = _of_number(text, unit)
         case _:
-            raise ValueError(f"{_shown(text)} is no number of {unit}")
+            raise ValueError(f"{_shown(text)} is not a number of {unit}")
     if not _I64_MIN <= when <= _I64_MAX:
-        raise ValueError(f"{_shown(text)} lies outside of the years 1677 to 2262")
+        raise ValueError(f"{_shown(text)} is outside the years 1677 to 2262")
     return when
 
 
@@ -65,7 +65,7 @@ def _of_number(text: str, unit: str | None) -> int:
     # Before any arithmetic: 1e999999999 is a short text and a long number.
     magnitude = number.adjusted() if number else 0
     if magnitude > _MAX_DIGITS:
-        raise ValueError(f"{_shown(text)} lies outside of the years 1677 to 2262")
+        raise ValueError(f"{_shown(text)} is outside the years 1677 to 2262")
     if magnitude < -_MAX_DIGITS:
         return 0
     if unit is None:
@@ -76,16 +76,16 @@ def _of_number(text: str, unit: str | None) -> int:
 def _of_iso(text: str) -> int:
     match = _ISO.fullmatch(text)
     if match is None:
-        raise ValueError(f"{_shown(text)} is no time in ISO 8601")
+        raise ValueError(f"{_shown(text)} is not a time in ISO 8601")
     date, clock, seconds, fraction, zulu, sign, hours, minutes = match.groups()
     leap = seconds == "60"
     try:
         local = datetime.fromisoformat(f"{date}T{clock or '00:00'}:{'59' if leap else seconds or '00'}+00:00")
         offset = timedelta(hours=int(hours), minutes=int(minutes or 0)) if not zulu and sign else timedelta()
     except ValueError as exc:
-        raise ValueError(f"{_shown(text)} is no time in ISO 8601: {exc}") from exc
+        raise ValueError(f"{_shown(text)} is not a time in ISO 8601: {exc}") from exc
     if int(minutes or 0) >= 60 or offset >= timedelta(days=1):  # noqa: PLR2004 - minutes of an hour
-        raise ValueError(f"{_shown(text)} is no time in ISO 8601: there is no such zone")
+        raise ValueError(f"{_shown(text)} is not a time in ISO 8601: there is no such zone")
     since = local - _EPOCH + (offset if sign == "-" else -offset)
     whole = since.days * 86_400 + since.seconds + leap
     return whole * 1_000_000_000 + _of_number(f"0.{fraction}"[:_MAX_DIGITS], "s") if fraction else whole * 1_000_000_000

@@ -1,4 +1,4 @@
-"""What is true around an event: fields of the running task, and the static ones of the process."""
+"""What is known around an event: fields of the running task, and the static ones of the process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ContextFields:
         """Add `fields` inside the block; an inner value hides an outer one of the same name.
 
         Raises:
-            EncodeError: A value is no JSON value.
+            EncodeError: A value is not a JSON value.
         """
         merged = {**(self._fields.get() or {}), **fields}
         encoded = encode_json(merged) if merged else None
@@ -48,5 +48,5 @@ def merged_context(static: bytes | None, of_call: bytes | None) -> bytes | None:
     return msgspec.json.encode({**_fields_of(static), **_fields_of(of_call)})
 
 
-# Values stay the bytes they are: integers of any size pass, and nothing is read that need not be.
+# Values stay the bytes they are: integers of any size pass, and nothing is decoded that need not be.
 _fields_of: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

@@ -1,6 +1,6 @@
-"""A record as it waits: a plain tuple, since the queue holds many of them and nothing is cheaper to make.
+"""An entry: a record as it waits, a plain tuple, since the queue holds many and a tuple is the cheapest to make.
 
-What stands where in it is named here, and nowhere else; so is what it counts against a bound.
+This module alone names its fields, and computes the size that counts against a bound.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def encode_rows(shape: Shape, rows: Sequence[Row]) -> bytes:
     Raises:
         RowWidthError: A row is wider or narrower than the extra schema.
         EncodeError: A value does not fit its column.
-        InvalidEventError: More than 16,384 rows, or a row that is no sequence.
+        InvalidEventError: More than 16,384 rows, or a row that is not a sequence.
     """
     if len(rows) > MAX_ROWS:
         raise InvalidEventError(f"an event has at most {MAX_ROWS} rows, got {len(rows)}")

@@ -1,4 +1,4 @@
-"""Payloads to JSON bytes, strictly: what JSON cannot say is refused, never bent into something else.
+"""Payloads to JSON bytes, strictly: what JSON cannot express is refused, never changed.
 
 msgspec writes NaN and infinity as null, and bytes as base64; both would be a silent change, so both are looked for.
 Integers of any size are legal JSON and kept exactly, as long as the interpreter turns them into digits.
@@ -23,16 +23,17 @@ def encode_json(value: object) -> bytes:
 
     Raises:
         EncodeError: Somewhere in `value` there is NaN, infinity, bytes, a cycle, a lone surrogate, an integer of more
-            digits than the interpreter converts, two keys that JSON writes alike, or an object that is no JSON value.
+            digits than the interpreter converts, two keys that are one key in JSON, or an object that is not a JSON
+            value.
     """
     try:
         encoded = _encode(value)
         if type(value) is not dict or not _is_plain_object(value):
-            refuse_what_json_cannot_say(value)
+            refuse_non_json(value)
     except EncodeError:
         raise
     except Exception as exc:
-        # Foreign `__dict__`s, hooks and properties run in here, so anything may come out.
+        # Hooks and properties of the caller's objects run in here and may raise anything.
         raise EncodeError(f"not a JSON value: {type(exc).__name__}: {exc}") from exc
     return encoded
 
@@ -114,8 +115,8 @@ _is_finite: Final[Callable[[Any], bool]] = math.isfinite
 _join: Final = "".join
 
 
-def refuse_what_json_cannot_say(value: object) -> None:
-    """Raise EncodeError if NaN, infinity, bytes, or keys that JSON writes alike are anywhere in `value`."""
+def refuse_non_json(value: object) -> None:
+    """Raise EncodeError if NaN, infinity, bytes, or keys that are one key in JSON are anywhere in `value`."""
     # The frequent kinds first: what is plain does not come here, except at the top.
     match value:
         case dict():
@@ -133,17 +134,17 @@ def refuse_what_json_cannot_say(value: object) -> None:
         case bytes() | bytearray() | memoryview():
             raise EncodeError(f"not a JSON value: {type(value).__name__} (encode it as text first)")
         case enum.Enum():
-            refuse_what_json_cannot_say(value.value)
+            refuse_non_json(value.value)
         case _:
             # A dataclass, attrs class, UUID, datetime …: look at what msgspec makes of it.
-            refuse_what_json_cannot_say(msgspec.to_builtins(value, builtin_types=_BYTES, enc_hook=as_builtin))
+            refuse_non_json(msgspec.to_builtins(value, builtin_types=_BYTES, enc_hook=as_builtin))
 
 
 def _refuse_parts(parts: Iterable[object]) -> None:
     for part in parts:
         kind = type(part)
         if kind not in _PLAIN and not _is_plain(kind, part):
-            refuse_what_json_cannot_say(part)
+            refuse_non_json(part)
 
 
 def _refuse_keys(value: dict[Any, object]) -> None:

@@ -127,7 +127,7 @@ def nanoseconds(moment: datetime) -> int:
     """`moment` as nanoseconds since the epoch, exact.
 
     Raises:
-        EncodeError: It is naive: nobody knows which zone it means.
+        EncodeError: It is naive: which zone it means is unknown.
     """
     if moment.utcoffset() is None:
         raise EncodeError(f"a datetime must carry a time zone, got {moment.isoformat()!r}: use datetime.now(UTC)")
@@ -188,9 +188,9 @@ def _months_days_nanoseconds(column: ColumnSchema) -> Normalizer:
 
 
 def _decimal(column: ColumnSchema) -> Normalizer:
-    """Exact or not at all: nothing is rounded, only zeros at the end do not count.
+    """Exact or refused: nothing is rounded; zeros at the end do not count as digits.
 
-    At most `precision` digits (38 where none is given), of which at most `scale` stand behind the point.
+    At most `precision` digits (38 where none is given), of which at most `scale` follow the point.
     """
     most = MAX_PRECISION if column.precision is None else column.precision
     scale = most if column.scale is None else column.scale
@@ -210,7 +210,7 @@ def _decimal(column: ColumnSchema) -> Normalizer:
         whole, behind = max(0, exact.adjusted() + 1), max(0, -last)
         if exact and (whole > before or behind > scale or whole + behind > most):
             raise _refuse(
-                column, value, f": allowed are {before} digits before the point, {scale} behind, {most} in all"
+                column, value, f": allowed are {before} digits before the point, {scale} after, {most} in all"
             )
         return format(exact, "f") if exact else "0"
 

@@ -46,7 +46,7 @@ class Group:
 
 
 def group_events_by_type(offsets: Sequence[int], entries: Sequence[Entry]) -> list[Group]:
-    """Part the records by table, type and extra columns; groups in the order of their first record."""
+    """Split the records by table, type and extra columns; groups in the order of their first record."""
     if not entries:
         return []
     first = entries[0][SHAPE]

@@ -1,4 +1,4 @@
-"""Appends events to a CSV file, at least once: a batch that was cut off half-way is written again."""
+"""Appends events to a CSV file, at least once: a batch whose write was interrupted is written again."""
 
 import csv
 from pathlib import Path

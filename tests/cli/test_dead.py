@@ -113,7 +113,7 @@ def test_what_is_no_directory_is_one_line(eventrec: Run, command: tuple[str, ...
 
     done = eventrec(*words)
 
-    assert (done.returncode, done.stderr) == (4, "eventrec: nowhere is no directory\n")
+    assert (done.returncode, done.stderr) == (4, "eventrec: nowhere is not a directory\n")
 
 
 # -- requests

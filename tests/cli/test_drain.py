@@ -285,4 +285,4 @@ def test_progress_is_shown_to_who_watches(
 def test_what_is_no_directory_is_one_line(eventrec: Command, command: tuple[str, ...]) -> None:
     done = eventrec(*command, "nowhere", *(["name"] if "forget" in command else []))
 
-    assert (done.returncode, done.stderr) == (4, "eventrec: nowhere is no directory\n")
+    assert (done.returncode, done.stderr) == (4, "eventrec: nowhere is not a directory\n")

@@ -78,7 +78,7 @@ def test_what_is_no_directory_is_named(tmp_path: Path) -> None:
     done = run("verify", tmp_path / "nothing")
 
     assert done.returncode == 4
-    assert "nothing is no directory" in done.stderr
+    assert "nothing is not a directory" in done.stderr
 
 
 # One segment of one commit, records 1 and 2, as `eventrec/log/commit.py` writes it down; and the same in version 0.

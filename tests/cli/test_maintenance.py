@@ -55,8 +55,8 @@ def test_forgotten_by_the_only_one_who_needs_it_a_log_is_deleted(main: Main, lea
 
     assert (code, err) == (0, "")
     assert [line.partition(": ")[2] for line in out.splitlines()] == [
-        "10 records given up; nobody needs this log any more: deleted",
-        "3 records given up; nobody needs this log any more: deleted",
+        "10 records given up; no subscription needs this log any more: deleted",
+        "3 records given up; no subscription needs this log any more: deleted",
     ]
     assert list((tmp_path / "log").iterdir()) == []
 

@@ -393,7 +393,7 @@ def test_what_says_itself_without_end_is_refused() -> None:
     "value", [None, "text", {"type": "a"}, 5, object(), Saying], ids=lambda each: type(each).__name__
 )
 def test_what_is_no_event_is_told_what_one_is(value: object) -> None:
-    with pytest.raises(InvalidEventError, match=r"is no event, it lacks .*payload.*: subclass Event"):
+    with pytest.raises(InvalidEventError, match=r"is not an event, it lacks .*payload.*: subclass Event"):
         Encoder().encode(value)
 
 

@@ -267,9 +267,9 @@ def test_timestamp_is_exact_nanoseconds(value: object, expected: int | None) -> 
     ("value", "why"),
     [
         (datetime(2024, 5, 17), "a datetime must carry a time zone, got '2024-05-17T00:00:00'"),  # noqa: DTZ001
-        ("2024-05-17", "a value of kind str is no timestamp"),
-        (1.5, "a value of kind float is no timestamp"),
-        (True, "a value of kind bool is no timestamp"),
+        ("2024-05-17", "a value of kind str is not a timestamp"),
+        (1.5, "a value of kind float is not a timestamp"),
+        (True, "a value of kind bool is not a timestamp"),
     ],
 )
 def test_timestamp_of_another_kind_is_refused(value: object, why: str) -> None:

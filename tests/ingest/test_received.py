@@ -96,7 +96,7 @@ def test_fields_that_are_named_go_before_those_of_a_cloud_event() -> None:
         (b'{"kind":"k"}', "it has no field 'at'"),
         (b'{"kind":"k","at":null}', "must be a number or a text to be a time"),
         (b'{"kind":"k","at":true}', "must be a number or a text to be a time"),
-        (b'{"kind":"k","at":"soon"}', "the field 'at': 'soon' is no time"),
+        (b'{"kind":"k","at":"soon"}', "the field 'at': 'soon' is not a time"),
         (b'{"kind":"k","at":1}', "it has no field 'key'"),
         (b'{"kind":"k","at":1,"key":1.5}', "must be a text or a whole number to be an id"),
         (b'{"kind":"k","at":1,"key":""}', "must be a text or a whole number to be an id"),

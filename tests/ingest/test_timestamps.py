@@ -84,15 +84,15 @@ def test_iso_8601_is_exact_and_without_a_zone_utc(written: str, expected: int | 
         ("2026-01-31T25:00:00Z", "auto", "ISO 8601"),
         ("2026-01-31T12:00:00+99:00", "auto", "zone"),
         ("1700000000", "iso", "ISO 8601"),
-        ("2026-01-31", "s", "no number of s"),
+        ("2026-01-31", "s", "not a number of s"),
         ("", "auto", "ISO 8601"),
         ("1e999999999", "s", "outside"),
         ("1e999999999", "auto", "outside"),
         ("9223372036854775808", "ns", "outside"),
         ("9999-12-31", "auto", "outside"),
         ("1" * 1_000, "auto", "ISO 8601"),
-        ("nan", "s", "no number"),
-        ("١٢", "s", "no number"),
+        ("nan", "s", "not a number"),
+        ("١٢", "s", "not a number"),
     ],
 )
 def test_what_is_no_time_is_refused_with_a_reason(written: str, unit: Unit, reason: str) -> None:

@@ -1,1 +1,1 @@
-"""`eventrec demo`: a stream of events, a kill half-way, the account afterwards."""
+"""`eventrec demo`: a stream of events, a kill halfway, the account afterwards."""

@@ -1,10 +1,10 @@
-"""`eventrec demo`: a shop's events through a log into SQLite, with a SIGKILL half-way; then both counts.
+"""`eventrec demo`: a shop's events through a log into SQLite, with a SIGKILL halfway; then both counts.
 
     stream   a process records the first half, paced, and delivers (`stream.py`)
     kill     as soon as the half is written, with SIGKILL: what it had not delivered is in its log
     go on    a second recorder delivers what the first one left, and records and delivers the other half
     read     the counts per type, by plain SQL, from the file
-    tell     both counts, and the recorder's account
+    report   both counts, and the recorder's account
 
 The shop's own count is made apart from the stream (`shop.count_by_type`): it holds whatever became of the stream.
 """
@@ -103,7 +103,7 @@ class Demo:
             if self._first[0] >= half:
                 return
         said = [text async for text in TextReceiveStream(process.stderr)]
-        last = ("".join(said).strip().splitlines() or ["it said nothing"])[-1]
+        last = ("".join(said).strip().splitlines() or ["it printed nothing"])[-1]
         raise CommandError(f"the first process failed: {last}", ExitCode.DESTINATION)
 
     async def _go_on(self, directory: Path, half: int) -> tuple[Status, int]:
@@ -135,7 +135,7 @@ def _runs(directory: Path) -> int:
 
 
 def _new_directory(parent: Path) -> Path:
-    """A directory that nobody has used before: two demos never share a count.
+    """A directory that did not exist before: two demos never share a count.
 
     Raises:
         CommandError: It cannot be made.
@@ -147,7 +147,7 @@ def _new_directory(parent: Path) -> Path:
             directory.mkdir(parents=True)
         except FileExistsError:
             if not parent.is_dir():
-                raise CommandError(f"{parent} is a file, no directory; see --dir", ExitCode.FILE) from None
+                raise CommandError(f"{parent} is a file, not a directory; see --dir", ExitCode.FILE) from None
             number += 1
         except OSError as exc:
             raise CommandError(f"cannot make {directory}: {exc.strerror}; see --dir", ExitCode.FILE) from exc

@@ -1,4 +1,4 @@
-"""What `eventrec demo` says at its end: the account, both counts per type with a chart, and how to look for oneself."""
+"""What `eventrec demo` says at its end: the account, both counts per type with a chart, and how to check it by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BAR_WIDTH: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of it."""
+    """The outcome of one demo."""
 
     database: Path
     made: Counter[str]
@@ -112,10 +112,10 @@ def _counts(result: Result) -> Table:
     table.add_column("stored", justify="right")
     table.add_column("", width=BAR_WIDTH)
     kinds = sorted({*result.made, *result.stored}, key=lambda kind: (-result.made[kind], kind))
-    most = max([*result.stored.values(), 1])
+    largest = max([*result.stored.values(), 1])
     for kind in kinds:
         made, stored = result.made[kind], result.stored[kind]
-        bar = Bar(most, 0, stored, width=BAR_WIDTH, color="cyan")
+        bar = Bar(largest, 0, stored, width=BAR_WIDTH, color="cyan")
         table.add_row(Text(kind), f"{made:,}", Text(f"{stored:,}", style="" if made == stored else "bold red"), bar)
     table.add_section()
     table.add_row("all", f"{result.made.total():,}", f"{result.stored.total():,}")

@@ -1,7 +1,7 @@
 """What both processes of `eventrec demo` do: record a part of the shop's events, paced, into a log and SQLite.
 
-Run as a program, it is the first one: it records up to an event, says on stdout how far everything is, a line of three
-numbers at a time (written for good, stored, batches), and then works on until it is killed.
+Run as a program, it is the first one: it records up to an event, prints on stdout how far it is, three numbers a
+line (written, stored, batches), and then keeps delivering until it is killed.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ class Watched(EventHandler):
 
     @property
     def checkpoints(self) -> DestinationCheckpoints | None:
-        """Those of the other one."""
+        """Those of the wrapped handler."""
         return self._handler.checkpoints
 
     async def open(self) -> None:
-        """Likewise."""
+        """As the wrapped handler."""
         await self._handler.open()
 
     async def handle(self, batch: Batch) -> None:
-        """Likewise, and counted."""
+        """As the wrapped handler; counts on success."""
         await self._handler.handle(batch)
         self.batches += 1
         self.rows += len(batch)
 
     async def close(self) -> None:
-        """Likewise."""
+        """As the wrapped handler."""
         await self._handler.close()
 
 

@@ -1,4 +1,4 @@
-"""What the doctor looks at on the disk: the directory, its file system, locks, syncs, room; nothing of it stays."""
+"""What the doctor looks at on the disk: the directory, its file system, locks, syncs, room. It leaves no file."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def file_system(mounts: str, path: str) -> str | None:
 def look_at_directory(directory: Path) -> Iterator[Finding]:
     """Everything about `directory` but the logs in it. Writes two small files into it, and deletes them."""
     if directory.exists() and not directory.is_dir():
-        yield problem("directory", f"{directory} is no directory", "name another one")
+        yield problem("directory", f"{directory} is not a directory", "name another one")
         return
     place = directory
     while not place.exists():
@@ -79,7 +79,7 @@ def _rights(directory: Path, place: Path) -> Finding:
         return ok("directory", f"{directory} is not there yet: the first recorder makes it in {place}")
     mode = stat.S_IMODE(place.stat().st_mode)
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        return warning("directory", f"{directory} can be written by everybody (mode {mode:o})", "chmod o-w")
+        return warning("directory", f"{directory} can be written by every user (mode {mode:o})", "chmod o-w")
     return ok("directory", f"{directory} can be read and written (mode {mode:o})")
 
 
@@ -101,7 +101,7 @@ def judged_file_system(kind: str | None) -> Finding:
     if kind in _MEMORY:
         return warning(subject, f"{kind}: what is synced there does not survive a power cut", "use a disk")
     if kind in _LAYERED:
-        return warning(subject, f"{kind}: what lies there goes with its container", "mount a volume")
+        return warning(subject, f"{kind}: what is stored there is deleted with its container", "mount a volume")
     return ok(subject, kind)
 
 
@@ -118,8 +118,12 @@ def look_at_locks(place: Path) -> Finding:
             finally:
                 lock.release(delete=True)
     except (OSError, LogLockedError) as exc:
-        return problem("locks", f"none can be taken: {exc}", "use a local disk")
-    return problem("locks", "two at once were granted: nobody could tell who owns a log", "use a local disk")
+        return problem("locks", f"no lock can be taken: {exc}", "use a local disk")
+    return problem(
+        "locks",
+        "the file system granted one lock twice: who owns a log is unknown",
+        "use a local disk",
+    )
 
 
 def look_at_syncs(place: Path) -> Finding:
@@ -141,7 +145,7 @@ def look_at_syncs(place: Path) -> Finding:
     except OSError as exc:
         return problem("sync", f"it fails: {exc.strerror}", "use another disk: what is recorded would not survive")
     middle, worst = statistics.median(seconds), max(seconds)
-    said = f"{middle * 1e3:,.2f} ms in the middle, {worst * 1e3:,.2f} ms at worst, of {_SYNCS}"
+    said = f"{middle * 1e3:,.2f} ms median, {worst * 1e3:,.2f} ms at worst, of {_SYNCS}"
     if middle > _SLOW_SYNC:
         return warning("sync", said, "record_durable waits that long; use a faster disk, or a longer sync_interval")
     return ok("sync", said)
@@ -157,11 +161,14 @@ def look_at_room(place: Path, size: int) -> Finding:
 
 
 def judged_room(*, free: int, total: int, size: int, inodes: int | None) -> Finding:
-    """Likewise, of a file system of `total` bytes. `inodes`: free ones, None where they are not counted."""
+    """Whether a directory of `size` bytes may grow on a file system of `total` bytes.
+
+    `inodes` are the free ones, None where the file system does not count them.
+    """
     said = f"{free:,} of {total:,} bytes free, the logs take {size:,}"
     advice = "make room: a full disk refuses what is recorded"
     if inodes == 0:
-        return problem("room", f"{said}; no file can be made any more, all inodes are taken", advice)
+        return problem("room", f"{said}; no more files can be made, all inodes are taken", advice)
     if free < _LITTLE:
         return problem("room", said, advice)
     if free < min(total * _KEPT_SHARE, _KEPT_MAX) or free < size:
@@ -175,7 +182,7 @@ def _free_inodes(place: Path) -> int | None:
 
 
 def _size(directory: Path) -> int:
-    """Bytes of the files in it. Those that go meanwhile count nothing."""
+    """Bytes of the files in it. Files that are deleted meanwhile do not count."""
     size = 0
     for path, _, files in os.walk(directory):
         for file in files:

@@ -34,7 +34,7 @@ def doctor(
     to: str | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Check whatever may be in the way of recording and delivering: a line each, with what to do about it.
+    """Check what may be in the way of recording and delivering: one line for each finding, with what to do about it.
 
     Of a log directory it checks rights, file system, locks, the time a sync takes, room, and each log in it to the
     byte; it writes two small files there for a moment. A destination is opened and closed, as a recorder does: that may
@@ -80,7 +80,7 @@ def look_at_destination(url: str) -> Finding:
     try:
         scheme, handler = scheme_of(resolve_url(url)), handler_from_url(url)
     except HandlerURLError as exc:
-        return problem("destination", str(exc), "mend the URL, or install what it needs")
+        return problem("destination", str(exc), "correct the URL, or install what it needs")
     return anyio.run(_opened, scheme, handler)
 
 

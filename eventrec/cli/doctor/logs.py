@@ -45,7 +45,7 @@ def look_at_logs(directory: Path) -> Iterator[Finding]:
         for name in sorted(log.unreadable):
             yield problem(
                 "checkpoint",
-                f"{log.path.name}/checkpoints/{name} cannot be read: its subscription would start there anew",
+                f"{log.path.name}/checkpoints/{name} cannot be read: its subscription would start there again",
                 "restore that file; deleting it accepts that records come twice",
             )
         yield from _faults(log)
@@ -57,7 +57,7 @@ def _waiting(directory: Path, logs: Sequence[SeenLog]) -> Finding:
     sums = total(logs)
     waits = [f"{name!r} {count:,}" for name, count in sums["pending"].items() if count]
     if sums["unclaimed"]:
-        waits.append(f"nobody yet {sums['unclaimed']:,}")
+        waits.append(f"no subscription yet {sums['unclaimed']:,}")
     said = f"{sums['held']:,} held by a process, {sums['orphans']:,} orphans; pending: {', '.join(waits) or 'nothing'}"
     if sums["orphans"] and not sums["held"]:
         return warning("logs", said, f"start the application, or: eventrec drain {directory} --to URL")
@@ -72,7 +72,7 @@ def _out_of_reach(log: SeenLog) -> Iterator[Finding]:
         yield problem(
             "permissions",
             f"{log.path.name}: {len(closed):,} files cannot be read and written by this user, first {closed[0].name}",
-            "chown them, or run as their owner: nobody else can deliver them",
+            "chown them, or run as their owner: no other user can deliver them",
         )
 
 
@@ -94,12 +94,12 @@ def _faults(log: SeenLog) -> Iterator[Finding]:
             f"{log.path.name}: {len(worse):,} faults, {_missing(worse):,} records missing; first {worse[0]}",
             "the rest is delivered; see the disk, and: eventrec log verify",
         )
-    # The end of a log that is being written may be looked at half-way.
+    # The end of a log that is being written may be looked at while a commit is half written.
     if tail and not log.is_held:
         yield warning(
             "bytes",
             f"{log.path.name}: its end is torn, as a crash leaves it: {tail[0]}",
-            "whoever adopts it cuts that off",
+            "the process that adopts it cuts it off",
         )
 
 

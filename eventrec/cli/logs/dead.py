@@ -36,7 +36,7 @@ Json = Annotated[bool, Parameter(negative="")]
 
 def _waiting(directory: Path, name: str | None = None) -> list[KeptLetter]:
     if not directory.is_dir():
-        raise CommandError(f"{directory} is no directory", ExitCode.FILE)
+        raise CommandError(f"{directory} is not a directory", ExitCode.FILE)
     return [
         kept for kept in kept_letters(directory / DEAD) if kept.is_waiting and name in (None, kept.letter.subscription)
     ]
@@ -170,7 +170,7 @@ def _chosen(letters: Sequence[KeptLetter], given: str | None, to: str) -> str:
 
 @dead.command
 def skip(directory: Directory, name: str, offset: int, /, *, log: UUID | None = None) -> int:
-    """Set aside a record at which a subscription holds: it becomes a dead letter, and delivery goes on behind it.
+    """Set aside the record at which a subscription holds: it becomes a dead letter, and delivery goes on after it.
 
     The process that delivers does so within seconds, or the next one when it starts.
 
@@ -187,7 +187,7 @@ def skip(directory: Directory, name: str, offset: int, /, *, log: UUID | None = 
         log: The id of its log. Default: any log of which that subscription holds at this offset.
     """
     if not directory.is_dir():
-        raise CommandError(f"{directory} is no directory", ExitCode.FILE)
+        raise CommandError(f"{directory} is not a directory", ExitCode.FILE)
     save_request(directory, OperatorRequest(subscription=name, asked=time.time(), skip=offset, log=log))
     Terminal().show(f"{name}: record {offset} will be skipped where it holds")
     return ExitCode.OK
@@ -214,7 +214,7 @@ def purge_(
         directory: A log directory.
         name: Only those of this subscription.
         older_than: Only those older than this: "30d", "12h". A younger one keeps those behind it.
-        yes: Really do it; without, only say how many there are.
+        yes: Do it; without, the command only says how many there are.
     """
     terminal = Terminal()
     try:

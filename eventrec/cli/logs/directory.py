@@ -29,7 +29,7 @@ def existing(directory: Path) -> Path:
         CommandError: It is none.
     """
     if not directory.is_dir():
-        raise CommandError(f"{directory} is no directory", ExitCode.FILE)
+        raise CommandError(f"{directory} is not a directory", ExitCode.FILE)
     return directory
 
 

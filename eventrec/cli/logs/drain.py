@@ -1,7 +1,7 @@
 """`drain`: deliver what a log directory still holds, and nothing else.
 
 choose   the logs that no process holds, and the subscription: the one in their checkpoints that fits the URL
-adopt    by a recorder that records nothing: its own log is empty, and gone when it closes
+adopt    by a recorder that records nothing: its own log is empty, and deleted when it closes
 watch    until they hold nothing for that subscription; or the destination is held, or time is up, or Ctrl-C
 report   what was delivered, and what stays for whom
 """
@@ -53,8 +53,8 @@ def drain(
 ) -> int:
     """Deliver what a log directory still holds: every log in it that no process holds.
 
-    It tries again for as long as it has to; Ctrl-C leaves the rest where it is. Logs that a process holds are named and
-    skipped: that process delivers them. The exit code is 0 only if nothing is left but those, and nothing was refused.
+    It retries for as long as it has to; Ctrl-C leaves the rest where it is. Logs that a process holds are named and
+    skipped: that process delivers them. The exit code is 0 only if nothing else is left and nothing was refused.
 
     For example:
 
@@ -92,7 +92,7 @@ def drain(
                 raise CommandError(f"--name: {exc}", ExitCode.USAGE) from exc
             if orphans:
                 anyio.run(draining.run, recorder, timeout)
-            return draining.tell(json=json)
+            return draining.report(json=json)
 
 
 def chosen_name(to: str, given: str | None, known: Sequence[str]) -> str:
@@ -161,7 +161,7 @@ class Draining:
             await anyio.sleep(_LOOKS_EVERY)
             status = recorder.status()
             await anyio.to_thread.run_sync(self._orphans.look, status)
-            # Where nobody reads what we say, delivery goes on all the same.
+            # Delivery goes on even where the reader of stderr is gone.
             await anyio.to_thread.run_sync(self._say_refused)
             held = held_state(status)
             if held is not None:
@@ -192,8 +192,8 @@ class Draining:
 
     # -- the end of it
 
-    def tell(self, *, json: bool) -> int:
-        """Say what was delivered and what is left; the exit code.
+    def report(self, *, json: bool) -> int:
+        """Print what was delivered and what is left; the exit code.
 
         Raises:
             CommandError: The destination was held.

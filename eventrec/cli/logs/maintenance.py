@@ -32,15 +32,15 @@ HELD: Final = "held by a process; end that first"
 
 def forget(
     directory: Annotated[Path, Parameter(help="A log directory.")],
-    name: Annotated[str, Parameter(help="The subscription that is gone for good.")],
+    name: Annotated[str, Parameter(help="The subscription that was removed.")],
     /,
     *,
     yes: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> int:
-    """Keep nothing any more for a subscription that was removed: it gives up what it has not delivered.
+    """Stop keeping records for a subscription that was removed: what it has not delivered is given up.
 
-    Its checkpoint is deleted in every log that no process holds, and a log that nobody needs then is deleted too. Logs
+    Its checkpoint is deleted in every log that no process holds, and so is a log that no other subscription needs. Logs
     that a process holds are left alone and named; the exit code is then 5.
 
     For example:
@@ -92,7 +92,7 @@ def _is_agreed(name: str, logs: int, records: int, terminal: Terminal) -> bool:
 
 def _fate(told: dict[str, Any]) -> str:
     if told["is_deleted"]:
-        return "nobody needs this log any more: deleted"
+        return "no subscription needs this log any more: deleted"
     for_whom = f"kept for {listed(told['kept_for'])}" if told["kept_for"] else "kept: a checkpoint cannot be read"
     return for_whom + (f", {told['freed_segments']:,} segments deleted" if told["freed_segments"] else "")
 

@@ -25,9 +25,9 @@ _LOOK_SECONDS: Final = 1.0
 
 
 class Orphans:
-    """Those among `logs` that nobody holds, and what they are still to deliver to the subscription `name`.
+    """Those among `logs` that no process holds, and what is still to be delivered from them to the subscription `name`.
 
-    One is done with once it is gone, or holds nothing for `name` any more.
+    A log is done once it is deleted, or holds nothing more for `name`.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Orphans:
         return bool(self.left) and self._now() - self._moved_at > tries * _STALLED_SECONDS
 
     def look(self, status: Status) -> None:
-        """See how far the recorder whose account this is has come. Blocking, shortly."""
+        """Update from the account of the recorder that delivers them. Blocks for milliseconds."""
         adopted = {id_: parts for id_ in self.left if (parts := status.adopted.get(str(id_))) is not None}
         for id_, parts in adopted.items():
             if self.name in parts:
@@ -75,7 +75,7 @@ class Orphans:
             self._look_at(id_)
 
     def _look_at(self, id_: UUID) -> None:
-        """One that is not adopted: not yet, or not any more, or by somebody else."""
+        """A log that our recorder has not adopted: not yet, not any more, or because another process has."""
         saved = CheckpointFiles(self._directory / str(id_) / CHECKPOINTS).load().get(self.name)
         if saved is not None and saved.progress.scanned >= self._ends[id_]:
             self._is_done(id_)

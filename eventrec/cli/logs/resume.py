@@ -37,7 +37,7 @@ def resume(
             not delivered to the one before.
     """
     if not directory.is_dir():
-        raise CommandError(f"{directory} is no directory", ExitCode.FILE)
+        raise CommandError(f"{directory} is not a directory", ExitCode.FILE)
     save_request(directory, OperatorRequest(subscription=name, asked=time.time(), start=start))
     Terminal().show(f"{name} will go on")
     return ExitCode.OK

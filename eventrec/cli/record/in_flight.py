@@ -60,7 +60,7 @@ class RefusedRecords:
 class LineNumbers:
     """The line of each record whose fate is not known yet, by offset. Small where most lines became records.
 
-    `len` is what it takes: one for each place where lines are no records.
+    `len` is what it takes: one for each place where lines are not records.
     """
 
     def __init__(self) -> None:
@@ -117,5 +117,5 @@ class Backlog:
 
 
 def dead_letter_file(given: Path | None, stack: ExitStack | AsyncExitStack) -> Path:
-    """Where dead letters go: `given`, or a file that goes with `stack`. Each is reported by its line in any case."""
+    """Where dead letters go: `given`, or a file that is deleted with `stack`. Each is reported anyway."""
     return given or Path(stack.enter_context(TemporaryDirectory(prefix="eventrec-"))) / "dead.jsonl"
