@@ -38,7 +38,8 @@ Reason: TypeAlias = Literal[
 open and has no log. `no_writer`: the system gives no thread to write the log, or the interpreter ends.
 """
 
-_I64_MIN, _I64_MAX = -(2**63), 2**63 - 1
+_I64_MIN: Final = -(2**63)
+_I64_MAX: Final = 2**63 - 1
 
 
 class Encoder:

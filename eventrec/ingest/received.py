@@ -102,17 +102,17 @@ def _decoded(line: bytes) -> Mapping[str, msgspec.Raw]:
     return members
 
 
-def _why_not_json(line: bytes, exc: msgspec.DecodeError) -> str:
+def _why_not_json(line: bytes, refused: msgspec.DecodeError) -> str:
     """The stdlib's parser names the place better, but accepts some text that is not JSON or not Unicode."""
     try:
         json.loads(line)
-    except json.JSONDecodeError as other:
-        return f"not JSON: {other.msg} at character {other.pos + 1}"
+    except json.JSONDecodeError as exc:
+        return f"not JSON: {exc.msg} at character {exc.pos + 1}"
     except (ValueError, RecursionError):
-        return f"not JSON: {exc}"
+        return f"not JSON: {refused}"
     if re.search(rb"\\u[dD][89a-fA-F]", line):
         return "not Unicode: it holds half of a surrogate pair"
-    return f"not JSON: {exc}"
+    return f"not JSON: {refused}"
 
 
 def _type(members: Mapping[str, msgspec.Raw], reading: Reading, taken: list[str]) -> str:

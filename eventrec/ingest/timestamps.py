@@ -33,7 +33,8 @@ _ISO: Final = re.compile(
 _EXACT: Final = Context(prec=120)
 _MAX_DIGITS: Final = 64
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_I64_MIN, _I64_MAX = -(2**63), 2**63 - 1
+_I64_MIN: Final = -(2**63)
+_I64_MAX: Final = 2**63 - 1
 
 
 def nanoseconds(value: str, unit: Unit = "auto") -> int:

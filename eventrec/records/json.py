@@ -106,7 +106,8 @@ _BUILTIN: Final[tuple[tuple[type, Callable[[Any], object]], ...]] = (
     (float, float.__float__),
 )
 _encode: Final = msgspec.json.Encoder(enc_hook=as_builtin).encode
-_N, _I = b"NI"
+_N: Final = ord("N")
+_I: Final = ord("I")
 _skip: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 _PLAIN: Final = frozenset({str, int, bool, type(None), msgspec.Raw, msgspec.UnsetType})

@@ -192,9 +192,9 @@ def _decimal(column: ColumnSchema) -> Normalizer:
 
     At most `precision` digits (38 where none is given), of which at most `scale` follow the point.
     """
-    most = MAX_PRECISION if column.precision is None else column.precision
-    scale = most if column.scale is None else column.scale
-    before = most if column.scale is None else most - column.scale
+    precision = MAX_PRECISION if column.precision is None else column.precision
+    scale = precision if column.scale is None else column.scale
+    before = precision if column.scale is None else precision - column.scale
 
     def normalize(value: object) -> object:
         if not isinstance(value, (Decimal, int)) or isinstance(value, bool):
@@ -208,9 +208,9 @@ def _decimal(column: ColumnSchema) -> Normalizer:
             significant -= 1
         last = int(exponent) + len(digits) - significant  # the power of ten of the last digit that counts
         whole, behind = max(0, exact.adjusted() + 1), max(0, -last)
-        if exact and (whole > before or behind > scale or whole + behind > most):
+        if exact and (whole > before or behind > scale or whole + behind > precision):
             raise _refuse(
-                column, value, f": allowed are {before} digits before the point, {scale} after, {most} in all"
+                column, value, f": allowed are {before} digits before the point, {scale} after, {precision} in all"
             )
         return format(exact, "f") if exact else "0"
 

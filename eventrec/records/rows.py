@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from eventrec.errors import RowWidthError, SchemaMismatchError
 from eventrec.records.context import merged_context
@@ -109,7 +109,7 @@ def build_row_inserts_request(
     return RowInsertRequest(shape.table, kind, schema, rows, row_offsets)
 
 
-_ONE_ROW: tuple[tuple[Any, ...], ...] = ((),)
+_ONE_ROW: Final[tuple[tuple[Any, ...], ...]] = ((),)
 
 
 def _named(shape: Shape) -> list[str]:

@@ -119,7 +119,7 @@ def test_what_is_no_directory_is_one_line(eventrec: Run, command: tuple[str, ...
 # -- requests
 
 
-def test_wishes_are_kept_a_day_and_told_from_a_time_on(tmp_path: Path) -> None:
+def test_requests_are_kept_a_day_and_told_from_a_time_on(tmp_path: Path) -> None:
     save_request(tmp_path, OperatorRequest(subscription="../a", asked=1.0))
     save_request(tmp_path, OperatorRequest(subscription="../a", asked=50_000.0, start="latest"))
     save_request(tmp_path, OperatorRequest(subscription="b", asked=60_000.0, skip=4))
@@ -146,7 +146,7 @@ async def test_a_running_process_does_what_was_wished(eventrec: Run, tmp_path: P
         assert await recorder.flush(timeout=10) is False
         await anyio.to_thread.run_sync(eventrec, "resume", tmp_path, "FencedHandler", "--from", "latest")
         with anyio.fail_after(10):
-            while handler.delivered != [0, 1]:  # noqa: ASYNC110 - a wish changes it
+            while handler.delivered != [0, 1]:  # noqa: ASYNC110 - a request changes it
                 await anyio.sleep(0.05)
 
     assert_conserved(recorder.status(), offered=2)
@@ -162,7 +162,7 @@ async def test_a_record_at_which_it_holds_is_skipped_on_wish(eventrec: Run, tmp_
         (run,) = await anyio.to_thread.run_sync(list_runs, tmp_path)
         await anyio.to_thread.run_sync(eventrec, "dead", "skip", tmp_path, "FencedHandler", "3", "--log", str(run))
         with anyio.fail_after(20):
-            while handler.delivered != [0, 1, 2, 4, 5]:  # noqa: ASYNC110 - a wish changes it
+            while handler.delivered != [0, 1, 2, 4, 5]:  # noqa: ASYNC110 - a request changes it
                 await anyio.sleep(0.05)
         assert recorder.status().subscriptions["FencedHandler"].dead == 1
 

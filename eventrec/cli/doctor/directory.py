@@ -32,7 +32,8 @@ _SYNCS: Final = 8
 _SLOW_SYNC: Final = 0.1
 _LITTLE: Final = 64 << 20
 """A segment."""
-_KEPT_SHARE, _KEPT_MAX = 0.05, 1 << 30
+_KEPT_SHARE: Final = 0.05
+_KEPT_MAX: Final = 1 << 30
 
 
 def file_system(mounts: str, path: str) -> str | None:

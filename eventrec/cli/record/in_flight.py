@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import deque
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import msgspec
@@ -24,7 +24,7 @@ class _Letter(msgspec.Struct):
     reason: str
 
 
-_decode = msgspec.json.Decoder(_Letter).decode
+_decode: Final = msgspec.json.Decoder(_Letter).decode
 
 
 class RefusedRecords:
