@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
 import tomllib
@@ -20,6 +21,14 @@ nox.options.sessions = ["lint", "types", "layers", "tests", "handlers", "example
 ROOT = Path(__file__).parent
 ENVIRONMENTS = ROOT / ".nox"
 PASSED_OR_EMPTY = (0, 5)  # pytest's 5: nothing collected, in a room without an inhabitant yet
+OTHER_PYTHONS = ("3.12", "3.13")
+"""What `tests-VERSION` runs the tests on, beside the Python that runs nox."""
+
+WORKERS = max(2, min(os.cpu_count() or 2, 16))
+IN_PARALLEL = ("-n", str(WORKERS), "--dist", "loadgroup")
+"""Tests that need each other's quiet share an `xdist_group`; `-n 0` after `--` runs them one after another."""
+
+NEITHER_SERVER_NOR_KILL = ("--ignore=tests/examples", "--ignore=tests/package", "-m", "not handlers and not faults")
 
 
 class Run(Protocol):
@@ -43,10 +52,10 @@ def timed(work: Callable[[nox.Session], None]) -> object:
     return nox.session(venv_backend="none")(run)
 
 
-def environment(session: nox.Session, name: str, *install: str) -> Run:
+def environment(session: nox.Session, name: str, *install: str, python: str = sys.executable) -> Run:
     """Return what runs commands in the environment `name`, which holds what `install` tells pip.
 
-    It has the Python that runs nox, serves every session that asks for it, and is made again only when that Python,
+    It has the given `python`, serves every session that asks for it, and is made again only when that Python,
     pyproject.toml or `install` has changed.
     """
     home = ENVIRONMENTS / name
@@ -63,14 +72,31 @@ def environment(session: nox.Session, name: str, *install: str) -> Run:
         )
 
     pyproject = (ROOT / "pyproject.toml").read_bytes()
-    made_of = hashlib.sha256(pyproject + repr((sys.version, install)).encode()).hexdigest()
+    made_of = hashlib.sha256(pyproject + repr((_version_of(python), install)).encode()).hexdigest()
     stamp = home / "made-of"
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != made_of:
         shutil.rmtree(home, ignore_errors=True)
-        session.run(sys.executable, "-m", "venv", str(home), external=True)
+        session.run(python, "-m", "venv", str(home), external=True)
         run("python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *install)
         stamp.write_text(made_of, encoding="utf-8")
     return run
+
+
+def _version_of(python: str) -> str:
+    """What `python` says of itself; nothing where it is not one, or a stand-in for one that is not installed."""
+    try:
+        done = subprocess.run([python, "-VV"], capture_output=True, check=False, text=True)  # noqa: S603 - a Python
+    except OSError:
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def interpreter(version: str) -> str | None:
+    """A Python of `version`, as "3.12", on the path or among pyenv's."""
+    name = f"python{version}"
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    found = [shutil.which(name), *map(str, sorted(pyenv.glob(f"{version}.*/bin/{name}"), reverse=True))]
+    return next((each for each in found if each is not None and _version_of(each)), None)
 
 
 def workshop(session: nox.Session) -> Run:
@@ -103,14 +129,38 @@ def layers(session: nox.Session) -> None:
 @timed
 def tests(session: nox.Session) -> None:
     """What needs no server, kills no process and runs no example."""
-    rest = ("--ignore=tests/examples", "--ignore=tests/package", "-m", "not handlers and not faults")
-    workshop(session)("pytest", *rest, *session.posargs)
+    workshop(session)("pytest", *IN_PARALLEL, *NEITHER_SERVER_NOR_KILL, *session.posargs)
+
+
+def tests_on(version: str) -> None:
+    """Make a session `tests-VERSION`: the session `tests` on another Python; skipped where that one is missing."""
+
+    def run(session: nox.Session) -> None:
+        python = interpreter(version)
+        if python is None:
+            session.skip(f"Python {version} is not here")
+        run = environment(session, f"dev-{version}", "--editable", ".[dev]", python=python)
+        run("pytest", *IN_PARALLEL, *NEITHER_SERVER_NOR_KILL, *session.posargs)
+
+    run.__name__ = f"tests-{version}"
+    run.__doc__ = f"The session `tests` on Python {version}."
+    timed(run)
+
+
+for each in OTHER_PYTHONS:
+    tests_on(each)
 
 
 @timed
 def handlers(session: nox.Session) -> None:
     """Conformance of each handler against its real destination."""
-    workshop(session)("pytest", "-m", "handlers", *session.posargs, success_codes=PASSED_OR_EMPTY)
+    workshop(session)("pytest", *IN_PARALLEL, "-m", "handlers", *session.posargs, success_codes=PASSED_OR_EMPTY)
+
+
+@timed
+def coverage(session: nox.Session) -> None:
+    """Branches of the log, of delivery and of the runs that the tests take: all, or it fails and names the rest."""
+    workshop(session)("pytest", *IN_PARALLEL, *NEITHER_SERVER_NOR_KILL, "--cov", *session.posargs)
 
 
 @timed
@@ -156,4 +206,4 @@ def lowest(session: nox.Session) -> None:
     ENVIRONMENTS.mkdir(exist_ok=True)
     constraints.write_text(re.sub(r"(\[.*\])?>=", "==", bounded), encoding="utf-8")
     run = environment(session, "lowest", "--editable", ".[dev]", "--constraint", str(constraints))
-    run("pytest", "--ignore=tests/package", "-m", "not handlers and not faults", *session.posargs)
+    run("pytest", *IN_PARALLEL, "--ignore=tests/package", "-m", "not handlers and not faults", *session.posargs)

@@ -3,12 +3,18 @@
 import inspect
 import traceback
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 from blockbuster import BlockingError, blockbuster_ctx
 
 import eventrec
 import eventrec_handlers
+from eventrec.testing.servers import PostgresServer, postgres_server
+
+__all__ = ["postgres_server"]
+
+_numbers = count()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -27,6 +33,23 @@ def _inner(test: object) -> object:
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     backend: str = request.param
     return backend
+
+
+@pytest.fixture
+def postgres_database(postgres_server: PostgresServer) -> Iterator[str]:
+    """The name of a database of the test's own on the server of this process. Connections left at its end are cut."""
+    name = f"own_{next(_numbers)}"
+    postgres_server.execute(f"CREATE DATABASE {name}")
+    yield name
+    postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorders of this process look for orphans, requests and the size of their log five times a second."""
+    monkeypatch.setattr("eventrec.delivery.adoption.SCAN_SECONDS", 0.2)
+    monkeypatch.setattr("eventrec.delivery.log_supervisor.SCAN_SECONDS", 0.2)
+    monkeypatch.setattr("eventrec.delivery.disk._LOOKS_EVERY", 0.2)
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 """The bound on the log directory, and what goes when it is reached.
 
-    1  what is delivered and only retained
+    1  what is delivered: retained logs, then segments that every subscription is past, retained or not yet deleted
     2  orphans that nobody can read, then orphans, the oldest first
     3  the oldest records of the subscriptions furthest behind, as long as another one is past them
     4  nothing: new events are refused until there is room
@@ -154,7 +154,7 @@ class DiskQuota:
 
     async def _trim(self) -> None:
         for delivery in [*self._adoption.adopted.values(), self._own()]:
-            if delivery is not None and self._retain:
+            if delivery is not None:
                 await delivery.trim()
 
     async def _forfeit(self, own: LogDelivery, excess: int) -> int:

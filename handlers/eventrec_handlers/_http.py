@@ -46,8 +46,8 @@ def error_of(
 ) -> DeliveryError | None:
     """What an answer means; None: the request was accepted.
 
-    `subject` names the destination, without a secret. `now` is in seconds since the epoch. The error quotes the beginning
-    of `body`, what does not print left out.
+    `subject` names the destination, without a secret. `now` is in seconds since the epoch. The error quotes the
+    beginning of `body`, what does not print left out.
     """
     if status in _SUCCESS:
         return None

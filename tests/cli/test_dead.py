@@ -19,6 +19,8 @@ from eventrec.runs.run import list_runs
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, quickly, raising, refusing
 
+pytestmark = pytest.mark.usefixtures("looking_often")
+
 
 class Run(Protocol):
     def __call__(self, *arguments: str | Path, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]: ...

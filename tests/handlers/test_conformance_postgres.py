@@ -13,10 +13,8 @@ from anyio import to_thread
 from eventrec import Event, EventHandler
 from eventrec.testing.conformance import Capability, Delivered, HandlerConformance, HandlerHarness, Sample
 from eventrec.testing.proxy import FaultProxy
-from eventrec.testing.servers import PostgresServer, postgres_server
+from eventrec.testing.servers import PostgresServer
 from eventrec_handlers.postgres import PostgresHandler
-
-__all__ = ["postgres_server"]
 
 pytestmark = pytest.mark.handlers
 

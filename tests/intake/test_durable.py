@@ -39,6 +39,8 @@ from eventrec.runs.run import CHECKPOINTS, Run, is_locked, list_runs, new_run_id
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising
 
+pytestmark = pytest.mark.usefixtures("looking_often")
+
 
 def stored(directory: Path, id_: UUID | None = None) -> list[int]:
     """The numbers of all records in the log, by its own reader."""

@@ -9,6 +9,8 @@ from typing import Protocol
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 
 class Site(Protocol):
     """See conftest.py."""

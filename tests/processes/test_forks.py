@@ -6,7 +6,10 @@ from typing import Protocol
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="os.fork")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="os.fork"),
+    pytest.mark.xdist_group("processes"),
+]
 
 
 class Site(Protocol):

@@ -13,7 +13,10 @@ from typing import Protocol
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="these servers run on POSIX")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="these servers run on POSIX"),
+    pytest.mark.xdist_group("processes"),  # each is several of them, and looks at the clock
+]
 
 BIN = Path(sys.executable).parent
 

@@ -17,6 +17,8 @@ from eventrec.runs.run import list_runs
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising, refusing
 
+pytestmark = pytest.mark.usefixtures("looking_often")
+
 
 async def eventually(condition: object, seconds: float = 10) -> None:
     with anyio.fail_after(seconds):

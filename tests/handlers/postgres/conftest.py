@@ -14,10 +14,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from eventrec.testing.servers import PostgresServer, postgres_server
+from eventrec.testing.servers import PostgresServer
 from eventrec_handlers.postgres import PostgresHandler
-
-__all__ = ["postgres_server"]
 
 _numbers = count()
 
