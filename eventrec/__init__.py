@@ -1,7 +1,9 @@
 """Record what happens in an application, and get it into a database: nothing lost, nothing doubled, nobody waits."""
 
+from eventrec.delivery.subscription import NewDestination
 from eventrec.errors import (
     BatchTooLargeError,
+    DecodeError,
     DeliveryError,
     EncodeError,
     EventrecError,
@@ -16,6 +18,7 @@ from eventrec.errors import (
     PauseError,
     PermanentError,
     RecorderClosedError,
+    RecorderStateError,
     RowWidthError,
     SchemaMismatchError,
     SubscriptionError,
@@ -25,27 +28,31 @@ from eventrec.events.event import Event, Eventable, EventModel, EventStruct, Rec
 from eventrec.events.fields import Column, Timestamp
 from eventrec.handler import DestinationCheckpoints, EventHandler
 from eventrec.intake.durable import Position
-from eventrec.options import Backoff, EventRecorderOptions
-from eventrec.reading import EventPage, EventReader, StoredEvent
+from eventrec.options import Backoff, Duration, EventRecorderOptions
+from eventrec.reading import Cursor, EventPage, EventReader, StoredEvent
 from eventrec.recorder import EventRecorder
 from eventrec.records.batch import Batch
 from eventrec.records.column_types import ColumnType, SemanticType
 from eventrec.records.entry import Record
-from eventrec.records.rows import RowInsertRequest
+from eventrec.records.rows import IdForm, RowInsertRequest
 from eventrec.records.schema import ColumnSchema, Row
 from eventrec.registry import HandlerURL, handler_from_url, reader_from_url
-from eventrec.status import Status, SubscriptionStatus
-from eventrec.sync import SyncRecorder
+from eventrec.status import Health, Status, SubscriptionStatus
+from eventrec.sync import AsyncRecorder, SyncRecorder
 
 __all__ = [
+    "AsyncRecorder",
     "Backoff",
     "Batch",
     "BatchTooLargeError",
     "Column",
     "ColumnSchema",
     "ColumnType",
+    "Cursor",
+    "DecodeError",
     "DeliveryError",
     "DestinationCheckpoints",
+    "Duration",
     "EncodeError",
     "Event",
     "EventHandler",
@@ -60,9 +67,12 @@ __all__ = [
     "FencedError",
     "HandlerURL",
     "HandlerURLError",
+    "Health",
+    "IdForm",
     "InvalidEventError",
     "LogError",
     "LogFullError",
+    "NewDestination",
     "NotDurableError",
     "OptionsError",
     "PartialError",
@@ -72,6 +82,7 @@ __all__ = [
     "ReceivedEvent",
     "Record",
     "RecorderClosedError",
+    "RecorderStateError",
     "Row",
     "RowInsertRequest",
     "RowWidthError",

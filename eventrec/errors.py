@@ -17,7 +17,11 @@ class EventrecError(Exception):
 
 
 class EncodeError(EventrecError):
-    """An event cannot be turned into a record: its payload is no JSON value, or a column value does not fit."""
+    """An event cannot be turned into a record: its payload is not a JSON value, or a column value does not fit."""
+
+
+class DecodeError(EventrecError):
+    """A record cannot be given back as the class that was asked for: it is of another type, or does not fit it."""
 
 
 class InvalidEventError(EventrecError):
@@ -54,11 +58,23 @@ class HandlerURLError(EventrecError):
 
 
 class SubscriptionError(EventrecError):
-    """A subscription cannot be registered or addressed: its name is taken, unknown, or the recorder is open."""
+    """A subscription cannot be registered or addressed: its name is taken or unknown, or it is given no handler."""
 
 
-class RecorderClosedError(EventrecError):
-    """The recorder has been closed and takes nothing any more."""
+class RecorderStateError(EventrecError):
+    """The recorder is new, open, closed or forked, and for what was asked it has to be in another state.
+
+    Attributes:
+        state: "new", "open", "closed", or "forked": in the child of a fork, not opened there.
+    """
+
+    def __init__(self, message: str, *, state: str) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+RecorderClosedError = RecorderStateError
+"""The name under which programs catch it that were written when only a closed recorder raised it."""
 
 
 # -- what the disk does, or holds -------------------------------------------------------------------------------------
@@ -73,7 +89,7 @@ class LogClosedError(LogError):
 
 
 class LogLockedError(LogError):
-    """Somebody else holds the lock."""
+    """Another process holds the lock."""
 
 
 class LogWriteError(LogError):
@@ -110,7 +126,7 @@ class Damage(StrEnum):
 
 
 class CorruptCommitError(LogError):
-    """Bytes that are no valid commit.
+    """Bytes that are not a valid commit.
 
     Attributes:
         reason: What is wrong.
@@ -175,4 +191,4 @@ class BatchTooLargeError(DeliveryError):
 
 
 class PauseError(DeliveryError):
-    """Nothing will pass until somebody acts: credentials, rights, a missing database."""
+    """Nothing will pass until an operator acts: credentials, rights, a missing database."""

@@ -38,6 +38,12 @@ class EventHandler(ABC):
         """What reads the destination back; None: nothing does. Asked for at any time, also of a handler not open."""
         return None
 
+    def inherit_ttl(self, seconds: float) -> None:
+        """Told before `open` that the recorder's option `ttl` is set: rows older than that may be deleted. Optional.
+
+        A handler that was given a ttl of its own keeps that one; the default deletes nothing.
+        """
+
     async def open(self) -> None:
         """Connect. Called before the first batch, and again after `close` when something unknown went wrong."""
 

@@ -31,12 +31,12 @@ def seconds(value: object) -> object:
     Anything else is returned as it is.
 
     Raises:
-        ValueError: The text is no duration.
+        ValueError: The text is not a duration.
     """
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, bool):
-        raise ValueError(f"{value!r} is no duration: write seconds")  # noqa: TRY004 - pydantic expects it
+        raise ValueError(f"{value!r} is not a duration: write seconds")  # noqa: TRY004 - pydantic expects it
     if not isinstance(value, str):
         return value
     try:
@@ -45,7 +45,7 @@ def seconds(value: object) -> object:
         pass
     parts = _DURATION.findall(value)
     if not parts or _DURATION.sub("", value) or any(unit not in _UNITS for _, unit in parts):
-        raise ValueError(f"{value!r} is no duration: write seconds, or text with units {', '.join(_UNITS)}")
+        raise ValueError(f"{value!r} is not a duration: write seconds, or text with units {', '.join(_UNITS)}")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
@@ -71,32 +71,41 @@ class Backoff(BaseModel):
     `jitter="full"` draws between 0 and that time, `"none"` takes it as it is. `attempts=None` never gives up.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     first: Duration = Field(default=0.5)
+    """Pause before the second attempt."""
     factor: float = Field(default=2.0, ge=1)
+    """By how much each pause is longer than the one before."""
     max: Duration = Field(default=30.0)
+    """Longest pause."""
     jitter: Literal["full", "none"] = "full"
+    """`full`: a pause is drawn between zero and its length. `none`: it is as long as it is."""
     attempts: int | None = Field(default=None, ge=1)
+    """How often a batch is tried before it is dropped and counted. None: until it passes."""
 
 
 class EventRecorderOptions(BaseModel):
-    """Every option of a recorder. Sizes are bytes, durations seconds or text; None means what the docstring says.
+    """Every option of a recorder. Sizes are bytes, durations seconds or text such as "5s".
 
     Raises:
         pydantic.ValidationError: An unknown name or a value that is not allowed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     queue_events: int | None = Field(default=None, ge=1)
     """Events waiting at most. None: 10,000 without a log, no bound with one."""
     queue_bytes: int = Field(default=64 * MiB, ge=1)
     """Bytes waiting at most; an event counts its encoded length + 200."""
     overflow: Literal["drop_new", "drop_old"] = "drop_new"
+    """What goes where one of these bounds is reached: the new event, or the oldest ones that wait."""
     max_event_bytes: int = Field(default=1 * MiB, ge=1)
+    """Bytes of one event at most, counted likewise; a larger one is refused."""
     batch_rows: int = Field(default=1_000, ge=1)
+    """Rows of a batch at most."""
     batch_bytes: int = Field(default=1 * MiB, ge=1)
+    """Bytes of a batch at most."""
     flush_interval: Duration = Field(default=1.0)
     """Longest time a record waits for its batch to fill."""
     batching: Literal["age", "tick"] = "age"
@@ -109,6 +118,7 @@ class EventRecorderOptions(BaseModel):
     sync: Literal["interval", "never", "take"] = "interval"
     """When the log is synced: every `sync_interval`, never by itself, or after each take."""
     sync_interval: Duration = Field(default=1.0)
+    """Bound on the time between written and synced, with `sync="interval"`."""
     segment_bytes: int = Field(default=64 * MiB, ge=1)
     """A segment of the log is followed by a new one once it holds this much; delivered ones are deleted."""
     max_log_bytes: int = Field(default=8 << 30, ge=1)
@@ -120,7 +130,11 @@ class EventRecorderOptions(BaseModel):
     """How long delivered records stay in the log, for a destination that is restored, or replaced."""
     retain_bytes: int | None = Field(default=None, ge=0)
     """How many bytes of delivered records stay."""
+    ttl: Duration | None = None
+    """How long rows stay in the database, by their timestamp, for handlers that delete rows and have no ttl of their
+    own. None: for ever."""
     close_timeout: Duration = Field(default=5.0)
+    """How long `close` goes on delivering, where it is not told otherwise."""
     event_types: Annotated[frozenset[str] | None, BeforeValidator(_several)] = None
     """Types to take; None: all, empty: none."""
     dead_letters: Path | None = None
@@ -128,15 +142,24 @@ class EventRecorderOptions(BaseModel):
     max_dead_bytes: int = Field(default=256 * MiB, ge=0)
     """With a log: bytes of dead letters that are kept. Once it is reached, a subscription with another one holds."""
     on_unmapped: Literal["dead", "hold"] = "dead"
-    """What becomes of a record that fails alone, with an error nobody named, while its neighbours pass."""
+    """What becomes of a record that fails alone, with an error that the handler does not name, while others pass."""
     service: str | None = None
+    """Added to the context of every event, like `host` and `environment`: which service this is."""
     host: str | None = None
+    """On which host it runs."""
     environment: str | None = None
+    """In which environment: production, say."""
 
     @model_validator(mode="after")
     def _ticks_take_time(self) -> Self:
         if self.batching == "tick" and duration_seconds(self.flush_interval) == 0:
             raise ValueError("batching='tick' needs a flush_interval above zero")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_live_for_some_time(self) -> Self:
+        if self.ttl is not None and duration_seconds(self.ttl) == 0:
+            raise ValueError("a ttl is more than zero: None keeps rows for ever")
         return self
 
     @classmethod
@@ -258,11 +281,25 @@ class ResolvedOptions:
     delivery: DeliverySettings
 
 
+def _documented(model: type[BaseModel]) -> str:
+    """Its docstring, followed by what stands under each field: `help` shows no docstrings of fields."""
+    fields = [
+        f"        {name} (default {field.default!r}):\n            {' '.join(field.description.split())}"
+        for name, field in model.model_fields.items()
+        if field.description is not None
+    ]
+    return "\n".join([f"{(model.__doc__ or '').rstrip()}\n\n    Attributes:", *fields])
+
+
+for _model in (Backoff, EventRecorderOptions):
+    _model.__doc__ = _documented(_model)
+
+
 def duration_seconds(duration: float | str | timedelta) -> float:
     """`duration` in seconds; infinity is one, for waits without an end.
 
     Raises:
-        OptionsError: It is no duration, or negative.
+        OptionsError: It is not a duration, or negative.
     """
     try:
         value = float(cast("float", seconds(duration)))

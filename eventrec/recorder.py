@@ -1,44 +1,36 @@
 """Start reading here: an event goes in at `record`, and comes out at a handler.
 
-record    filter · stamp · encode (`record.py`) → the intake (`intake.py`)
+record    filter, stamp, encode (`events/`), then the intake (`intake/`)
 open      the supervisor moves the intake into the source and runs a worker per subscription (`delivery/`)
-close     takes nothing more, flushes for a while, and gives an honest account (`status.py`)
+close     takes nothing more, flushes for a while, and gives an honest account (`account.py`)
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import anyio
 
-from eventrec.delivery.letters.dead_letters import DeadLetterFile, LoggedDeadLetters
-from eventrec.delivery.letters.log import DEAD, LetterLog
+from eventrec.account import status_of
 from eventrec.delivery.log_supervisor import LogSupervisor
 from eventrec.delivery.memory_supervisor import MemorySupervisor
-from eventrec.delivery.sources.memory import MemorySource
-from eventrec.delivery.subscription import NewDestination, Subscription
-from eventrec.errors import InvalidEventError, NotDurableError, RecorderClosedError, SubscriptionError
+from eventrec.errors import InvalidEventError, NotDurableError, RecorderStateError, SubscriptionError
 from eventrec.events.encoder import Encoder
+from eventrec.intake.drops import Drops
 from eventrec.intake.durable import Position, take_durably, wait_durably
 from eventrec.intake.queue import Intake
-from eventrec.intake.refusals import Refusals
+from eventrec.intake.refusals import UNSAID, Refusals
 from eventrec.intake.writer import Writer
 from eventrec.options import EventRecorderOptions, duration_seconds
-from eventrec.records.context import ContextFields
-from eventrec.records.json import encode_json
-from eventrec.records.schema import check_name
-from eventrec.registry import handler_from_url, resolve_url
-from eventrec.runs.retention import Bound, Retain
+from eventrec.records.context import ContextFields, encoded_fields
 from eventrec.runs.run import new_run_id
 from eventrec.runtime.backend import current_backend, in_thread
 from eventrec.runtime.logging import described, get_logger
 from eventrec.runtime.native import get_ident
 from eventrec.runtime.process import ProcessIdentity, around_forks, never_finalize
-from eventrec.status import Status
+from eventrec.subscriptions import Subscriptions
 from eventrec.sync import SyncRecorder
 
 if TYPE_CHECKING:
@@ -49,18 +41,16 @@ if TYPE_CHECKING:
     from types import TracebackType
     from uuid import UUID
 
-    from eventrec.delivery.letters.dead_letters import DeadLetters
+    from eventrec.delivery.subscription import NewDestination
     from eventrec.delivery.supervisor import Supervisor
     from eventrec.events.encoder import Reason
     from eventrec.events.event import Event, Eventable
     from eventrec.handler import EventHandler
     from eventrec.options import Backoff, Duration
     from eventrec.runtime.backend import Backend
+    from eventrec.status import Status
 
 _logger = get_logger("eventrec.recorder")
-
-_UNSAID: Final[tuple[Reason, ...]] = ("forked", "no_writer")
-"""Where there is neither a loop nor a writer to say it."""
 
 
 class EventRecorder:
@@ -73,8 +63,8 @@ class EventRecorder:
     delivered too. Several recorders and processes may share it. Without, they wait in memory.
 
     It may be made before a fork. What a child records goes into a log of the child's own, which the child delivers once
-    it calls `open`, or a sibling, or `eventrec drain`. If the parent had opened it, the child makes its handlers anew
-    from their URLs; without a log the child refuses until it has called `open`.
+    it calls `open`, or a sibling, or `eventrec drain`. If the parent had opened it, the child makes handlers of its
+    own from their URLs; without a log the child refuses until it has called `open`.
 
     `on_drop(reason, count)` is called on the loop when records are lost after they were taken. `clock` gives the time
     in nanoseconds since the epoch, `new_id` the id of the log.
@@ -94,20 +84,20 @@ class EventRecorder:
         new_id: Callable[[], UUID] = new_run_id,
     ) -> None:
         self._options = options or EventRecorderOptions()
-        self._log_directory = None if log is None else Path(log)
         self._resolved = self._options.resolve(has_log=log is not None)
-        self._on_drop = on_drop
+        self._log_directory = None if log is None else Path(log)
+        self._clock = clock
         self._new_id = new_id
         self._state: Literal["new", "open", "forked", "closed"] = "new"
-        self._subscriptions: dict[str, Subscription] = {}
-        self._urls: dict[str, str] = {}
-        """Of the subscriptions that were registered by one, as it was given."""
-        self._process = ProcessIdentity()
-        self._said: set[Reason] = set()
+        self._subscriptions = Subscriptions(self._options, has_log=log is not None)
         self._supervisor: Supervisor | None = None
-        self._clock = clock
-        self._context = ContextFields()
+        self._process = ProcessIdentity()
+        self._drops = Drops(on_drop)
         self._refusals = Refusals(_logger, time.monotonic)
+        self._context = ContextFields()
+        self._static_context = encoded_fields(
+            service=self._options.service, host=self._options.host, environment=self._options.environment
+        )
         self._encoder = Encoder(types=self._options.event_types, context=self._context.encoded, now=clock)
         self._intake = Intake(
             max_events=self._resolved.queue_events,
@@ -124,7 +114,7 @@ class EventRecorder:
             self.register(handler_or_url)
 
     def __repr__(self) -> str:
-        return f"<EventRecorder {self._state} to {', '.join(self._subscriptions) or 'nothing'}>"
+        return f"<EventRecorder {self._state} to {', '.join(self._subscriptions.names) or 'nothing'}>"
 
     # -- before it opens
 
@@ -148,43 +138,26 @@ class EventRecorder:
         is kept ("earliest"), or what was not delivered to the one before ("latest").
 
         Raises:
-            SubscriptionError: The name is taken or invalid, `types` is a plain text, or the recorder is not new.
+            RecorderStateError: The recorder is not new.
+            SubscriptionError: The name is taken or invalid, or `types` is a plain text.
             HandlerURLError: The URL names an unknown scheme or option, or its driver is not installed.
             pydantic.ValidationError: A setting is not allowed.
         """
         if self._state != "new":
-            raise SubscriptionError(f"register handlers before the recorder opens; it is {self._state}")
-        if isinstance(types, str):
-            raise SubscriptionError(f"types is a collection of event types: write [{types!r}]")
-        if isinstance(handler_or_url, str):
-            url = resolve_url(handler_or_url)
-            handler, default_name = handler_from_url(url), url.partition(":")[0]
-        else:
-            handler, default_name = handler_or_url, type(handler_or_url).__name__
-        name = name if name is not None else default_name
-        try:
-            check_name("the name of a subscription", name)
-        except InvalidEventError as exc:
-            raise SubscriptionError(str(exc)) from exc
-        if name in self._subscriptions:
-            raise SubscriptionError(f"there is a handler named {name!r} already: give this one another with name=")
-        own = {
-            "batch_rows": batch_rows,
-            "batch_bytes": batch_bytes,
-            "flush_interval": flush_interval,
-            "retry": retry,
-        }
-        changed = {**self._options.model_dump(), **{key: value for key, value in own.items() if value is not None}}
-        self._subscriptions[name] = Subscription(
+            raise RecorderStateError(
+                f"register handlers before the recorder opens; it is {self._state}", state=self._state
+            )
+        self._subscriptions.register(
+            handler_or_url,
             name=name,
-            handler=handler,
-            settings=EventRecorderOptions(**changed).resolve(has_log=self._writer is not None).delivery,
-            types=None if types is None else frozenset(types),
+            types=types,
             start=start,
             on_new_destination=on_new_destination,
+            batch_rows=batch_rows,
+            batch_bytes=batch_bytes,
+            flush_interval=flush_interval,
+            retry=retry,
         )
-        if isinstance(handler_or_url, str):
-            self._urls[name] = handler_or_url
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -194,22 +167,22 @@ class EventRecorder:
         """Start delivering on the running loop (asyncio or trio). Does not wait for any destination.
 
         Raises:
-            RecorderClosedError: The recorder has been closed; make a new one.
-            SubscriptionError: It is open already; or it was when this process was forked, and one of its handlers was
-                not registered by URL.
+            RecorderStateError: It is open already, or has been closed.
+            SubscriptionError: It was open when this process was forked, and one of its handlers was not registered by
+                URL.
             LogError: The log cannot be made, or is on a network file system; the recorder is closed.
             RuntimeError: No loop runs here: see `sync`.
         """
         self._note_fork()
         if self._state == "closed":
-            raise RecorderClosedError("the recorder has been closed: make a new one")
+            raise RecorderStateError("the recorder has been closed: make a new one", state=self._state)
         if self._state == "open":
-            raise SubscriptionError("the recorder is open already")
+            raise RecorderStateError("the recorder is open already", state=self._state)
         backend = current_backend()
         if self._state == "forked":
-            self._subscriptions = {name: self._made_anew(each) for name, each in self._subscriptions.items()}
+            self._subscriptions.remake()
             self._intake.reopen()
-        supervisor = self._memory_supervisor(backend) if self._writer is None else self._log_supervisor(backend)
+        supervisor = self._new_supervisor(backend)
         self._state = "open"
         self._supervisor = supervisor
         backend.spawn(supervisor.run, "eventrec supervisor")
@@ -219,55 +192,25 @@ class EventRecorder:
             await self.close(0)
             raise failure
 
-    def _memory_supervisor(self, backend: Backend) -> Supervisor:
-        resolved = self._resolved
-        source = MemorySource(
-            self._new_id(),
-            max_events=None if resolved.queue_events is None else max(1, resolved.queue_events // 2),
-            max_bytes=max(1, resolved.queue_bytes // 2),
-            static_context=self._static_context(),
-        )
-        supervisor = MemorySupervisor(
+    def _new_supervisor(self, backend: Backend) -> Supervisor:
+        if self._writer is not None:
+            return LogSupervisor(
+                self._intake,
+                self._writer,
+                backend,
+                self._options,
+                subscriptions=self._subscriptions,
+                on_drop=self._drops.tell,
+            )
+        return MemorySupervisor(
             self._intake,
-            source,
             backend,
-            close_timeout=resolved.close_timeout,
-            write_interval=resolved.write_interval,
+            self._options,
+            log_id=self._new_id(),
+            static_context=self._static_context,
+            subscriptions=self._subscriptions,
+            on_drop=self._drops.tell,
             on_slice=self._refusals.say,
-        )
-        letters = self._letters()
-        for subscription in self._subscriptions.values():
-            supervisor.subscribe(subscription, letters, self._dropped)
-        return supervisor
-
-    def _log_supervisor(self, backend: Backend) -> Supervisor:
-        assert self._writer is not None  # noqa: S101 - asked by the caller
-        return LogSupervisor(
-            self._intake,
-            self._writer,
-            backend,
-            subscriptions=list(self._subscriptions.values()),
-            letters=self._letter_log(self._writer),
-            on_drop=self._dropped,
-            close_timeout=self._resolved.close_timeout,
-            sync=self._resolved.sync,
-            sync_interval=self._resolved.sync_interval,
-            bound=Bound(self._resolved.max_log_bytes, self._resolved.keep_free),
-            retain=Retain(self._resolved.retain_seconds, self._resolved.retain_bytes),
-            forfeits_by_all=self._options.overflow == "drop_old",
-        )
-
-    def _letters(self) -> DeadLetters:
-        if self._options.dead_letters is not None:
-            return DeadLetterFile(self._options.dead_letters)
-        return LoggedDeadLetters(time.monotonic)
-
-    def _letter_log(self, writer: Writer) -> LetterLog:
-        return LetterLog(
-            writer.directory / DEAD,
-            writer.run_id,
-            max_bytes=self._options.max_dead_bytes,
-            copy=DeadLetterFile(self._options.dead_letters) if self._options.dead_letters is not None else None,
         )
 
     def _new_writer(self) -> Writer | None:
@@ -278,13 +221,10 @@ class EventRecorder:
         return Writer(
             self._log_directory,
             self._intake,
+            self._resolved,
             new_id=self._new_id,
             now=self._clock,
-            static_context=self._static_context(),
-            segment_bytes=self._resolved.segment_bytes,
-            write_interval=self._resolved.write_interval,
-            sync=self._resolved.sync,
-            sync_interval=self._resolved.sync_interval,
+            static_context=self._static_context,
             on_take=self._refusals.say,
         )
 
@@ -299,7 +239,7 @@ class EventRecorder:
 
         Before `open` events wait in the intake. False: refused, see `status().refused`.
         """
-        # Look-ups instead of calls, classes instead of isinstance: everybody pays for what stands here.
+        # Look-ups instead of calls, classes instead of isinstance: every event pays for what stands here.
         if not self._is_here:
             self._note_fork()
         try:
@@ -333,7 +273,7 @@ class EventRecorder:
 
         Raises:
             NotDurableError: The recorder has no log.
-            RecorderClosedError: It is not open.
+            RecorderStateError: It is not open.
             EncodeError, InvalidEventError: The event cannot be recorded.
             LogFullError: The intake or the disk is full.
             LogError: The disk refused.
@@ -342,7 +282,7 @@ class EventRecorder:
         if self._writer is None:
             raise NotDurableError("the recorder has no log: give it a directory with log=")
         if self._state != "open" or not isinstance(self._supervisor, LogSupervisor):
-            raise RecorderClosedError(f"the recorder is not open, it is {self._state}")
+            raise RecorderStateError(f"the recorder is not open, it is {self._state}", state=self._state)
         ticket = take_durably(event, encoder=self._encoder, intake=self._intake, offer=self._offer, writer=self._writer)
         return None if ticket is None else await wait_durably(ticket, self._supervisor, until=until)
 
@@ -350,7 +290,7 @@ class EventRecorder:
         """Add `fields` to every event recorded inside the block, in this task or thread.
 
         Raises:
-            EncodeError: A value is no JSON value; on entering the block.
+            EncodeError: A value is not a JSON value; on entering the block.
         """
         return self._context.bound(fields)
 
@@ -374,43 +314,19 @@ class EventRecorder:
         "latest" what was not delivered to the one before.
 
         Raises:
-            SubscriptionError: No subscription has this name, or the recorder is not open.
+            RecorderStateError: The recorder is not open.
+            SubscriptionError: No subscription has this name.
         """
-        names = self._subscriptions if self._supervisor is not None else {}
-        if self._supervisor is None or name not in names:
-            raise SubscriptionError(f"no open subscription {name!r}; there are {sorted(names)}")
+        if self._supervisor is None:
+            raise RecorderStateError(f"the recorder is not open, it is {self._state}", state=self._state)
+        if name not in self._subscriptions.names:
+            raise SubscriptionError(f"no subscription {name!r}; there are {sorted(self._subscriptions.names)}")
         self._supervisor.resume(name, start)
 
     def status(self) -> Status:
         """The account now. From any thread; exact whenever no `record()` is in progress."""
         self._note_fork()
-        counts = self._supervisor or self._writer
-        while True:
-            before = counts.moves if counts is not None else 0
-            supervisor, writer = self._supervisor, self._writer
-            held = writer.in_hand if writer is not None else 0
-            status = Status(
-                state=self._state if supervisor is None or not supervisor.ended.is_set() else "closed",
-                offered=self._intake.offered(),
-                appended=counts.appended if counts is not None else 0,
-                refused=self._intake.refused(),
-                in_intake=len(self._intake) + held,
-                subscriptions=supervisor.status() if supervisor is not None else {},
-                adopted=supervisor.adopted() if supervisor is not None else {},
-                failure=self._failure(),
-                defect=self._defect(),
-            )
-            if before % 2 == 0 and (counts is None or counts.moves == before):
-                return status
-
-    def _failure(self) -> str | None:
-        if self._writer is not None and self._writer.failure is not None:
-            return str(self._writer.failure)
-        return self._supervisor.untrusted if self._supervisor is not None else None
-
-    def _defect(self) -> str | None:
-        defects = [each.defect for each in (self._supervisor, self._writer) if each is not None]
-        return next((described(each)[:200] for each in defects if each is not None), None)
+        return status_of(self._state, self._intake, self._writer, self._supervisor)
 
     # -- the end
 
@@ -460,32 +376,13 @@ class EventRecorder:
         return None
 
     def _refused(self, event: object, reason: Reason, detail: str) -> bool:
-        if reason in _UNSAID:
-            self._warn_once(reason)
-            return False
-        self._refusals.note(type(event).__name__, reason, detail)
-        self._intake.nudge()
+        if reason in UNSAID:
+            no_log = "open the recorder here, or give it a log"
+            self._refusals.say_once(reason, no_log if self._writer is None else self._writer.failure)
+        else:
+            self._refusals.note(type(event).__name__, reason, detail)
+            self._intake.nudge()
         return False
-
-    def _warn_once(self, reason: Reason) -> None:
-        if reason not in self._said:
-            self._said.add(reason)
-            with suppress(Exception):
-                why = self._writer.failure if self._writer is not None else "open the recorder here, or give it a log"
-                _logger.warning("events refused in this process", reason=reason, why=str(why))
-
-    def _dropped(self, reason: str, count: int) -> None:
-        if self._on_drop is not None:
-            try:
-                self._on_drop(reason, count)
-            except Exception as exc:
-                _logger.exception("on_drop failed", error=described(exc)[:200])
-
-    def _static_context(self) -> bytes | None:
-        options = self._options
-        fields: dict[str, Any] = {"service": options.service, "host": options.host, "environment": options.environment}
-        given = {name: value for name, value in fields.items() if value is not None}
-        return encode_json(given) if given else None
 
     def _lock_being_taken(self) -> LockType | None:
         return None if self._writer is None else self._writer.fork_guard
@@ -496,11 +393,10 @@ class EventRecorder:
     def _forked(self) -> None:
         """In a forked child: the loop, the threads and the destination's connections are the parent's."""
         inherited, self._supervisor = self._supervisor, None
-        self._said.clear()
         self._refusals = Refusals(_logger, time.monotonic)
         if inherited is not None:
             inherited.abandon()
-            never_finalize((inherited, self._subscriptions))
+            never_finalize((inherited, list(self._subscriptions)))
         if self._state == "open":
             self._state = "forked"
         refuses = self._state == "closed" or (self._state == "forked" and self._writer is None)
@@ -508,12 +404,3 @@ class EventRecorder:
         if self._writer is not None:
             self._writer.abandon()
             self._writer = self._new_writer()
-
-    def _made_anew(self, subscription: Subscription) -> Subscription:
-        url = self._urls.get(subscription.name)
-        if url is None:
-            raise SubscriptionError(
-                f"the handler {subscription.name!r} belongs to the process that forked this one, which had opened it: "
-                "register it by its URL, or make a recorder after the fork"
-            )
-        return replace(subscription, handler=handler_from_url(url))

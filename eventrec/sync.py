@@ -5,33 +5,82 @@ from __future__ import annotations
 import threading
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Protocol, Self
 
 import anyio
 import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
-from eventrec.errors import RecorderClosedError
+from eventrec.errors import RecorderStateError
 from eventrec.runtime.backend import take_no_thread
 from eventrec.runtime.logging import get_logger
 from eventrec.runtime.native import threads_are_greenlets
 from eventrec.runtime.process import ProcessIdentity, register_exit, register_exit_of_child, unregister_exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
     from contextlib import AbstractContextManager
     from types import TracebackType
 
+    from eventrec.delivery.subscription import NewDestination
     from eventrec.events.event import Event, Eventable
+    from eventrec.handler import EventHandler
     from eventrec.intake.durable import Position
-    from eventrec.options import Duration
-    from eventrec.recorder import EventRecorder
+    from eventrec.options import Backoff, Duration
     from eventrec.status import Status
 
 _logger = get_logger("eventrec.recorder")
 
 _STOP_SECONDS: Final = 5.0
 """What the end of the process waits beyond the time that closing may take: a handler may block its loop."""
+
+
+class AsyncRecorder(Protocol):
+    """The verbs of `EventRecorder`, as far as they need its loop: what `SyncRecorder` blocks on."""
+
+    async def open(self) -> None:
+        """Start delivering on the running loop."""
+
+    def register(
+        self,
+        handler_or_url: EventHandler | str,
+        *,
+        name: str | None = None,
+        types: Collection[str] | None = None,
+        start: Literal["earliest", "latest"] = "earliest",
+        on_new_destination: NewDestination = "pause",
+        batch_rows: int | None = None,
+        batch_bytes: int | None = None,
+        flush_interval: Duration | None = None,
+        retry: Backoff | None = None,
+    ) -> None:
+        """Add a subscription, before `open`."""
+
+    def record(self, event: Event | Eventable) -> bool:
+        """Take `event`, or refuse and count it."""
+
+    def record_many(self, events: Iterable[Event | Eventable]) -> int:
+        """Record each of `events`; how many were taken."""
+
+    async def record_durable(
+        self, event: Event | Eventable, *, until: Literal["written", "synced"] = "synced"
+    ) -> Position | None:
+        """Record `event`, and return where it stands once it is in the log."""
+
+    def context(self, **fields: object) -> AbstractContextManager[None]:
+        """Add `fields` to every event recorded inside the block."""
+
+    async def flush(self, timeout: Duration | None = None) -> bool:
+        """True once all that was recorded before is settled."""
+
+    def resume(self, name: str, *, start: Literal["earliest", "latest"] | None = None) -> None:
+        """Let a paused subscription go on at once."""
+
+    def status(self) -> Status:
+        """The account now."""
+
+    async def close(self, timeout: Duration | None = None) -> Status:
+        """Take nothing more, deliver what can be delivered, and return the account."""
 
 
 class SyncRecorder:
@@ -45,7 +94,7 @@ class SyncRecorder:
     """
 
     def __init__(
-        self, recorder: EventRecorder, *, close_timeout: float, end: Callable[[Duration | None], object]
+        self, recorder: AsyncRecorder, *, close_timeout: float, end: Callable[[Duration | None], object]
     ) -> None:
         """`end` closes `recorder` where it is not open in this process."""
         self._recorder = recorder
@@ -65,7 +114,7 @@ class SyncRecorder:
         """Start delivering. Raises what `EventRecorder.open` does; RuntimeError where gevent has patched threads."""
         self._process.detect_fork(self._forked)
         if self._portal is not None:
-            raise RecorderClosedError("the recorder has been opened already")
+            raise RecorderStateError("the recorder has been opened already", state=self._recorder.status().state)
         if threads_are_greenlets():
             raise RuntimeError(
                 "gevent has replaced the threads that delivery needs: record here, with a log, and deliver with "
@@ -84,6 +133,32 @@ class SyncRecorder:
         self._in_loop().start_task_soon(self._keep_threads, len(self._recorder.status().subscriptions))
         self._ending = register_exit(self._at_exit)
         register_exit_of_child(self._ending)
+
+    def register(
+        self,
+        handler_or_url: EventHandler | str,
+        *,
+        name: str | None = None,
+        types: Collection[str] | None = None,
+        start: Literal["earliest", "latest"] = "earliest",
+        on_new_destination: NewDestination = "pause",
+        batch_rows: int | None = None,
+        batch_bytes: int | None = None,
+        flush_interval: Duration | None = None,
+        retry: Backoff | None = None,
+    ) -> None:
+        """See `EventRecorder.register`."""
+        self._recorder.register(
+            handler_or_url,
+            name=name,
+            types=types,
+            start=start,
+            on_new_destination=on_new_destination,
+            batch_rows=batch_rows,
+            batch_bytes=batch_bytes,
+            flush_interval=flush_interval,
+            retry=retry,
+        )
 
     def record(self, event: Event | Eventable) -> bool:
         """See `EventRecorder.record`."""
@@ -107,9 +182,9 @@ class SyncRecorder:
         """See `EventRecorder.flush`; blocks."""
         return self._in_loop().call(self._recorder.flush, timeout)
 
-    def resume(self, name: str) -> None:
+    def resume(self, name: str, *, start: Literal["earliest", "latest"] | None = None) -> None:
         """See `EventRecorder.resume`."""
-        self._in_loop().call(self._recorder.resume, name)
+        self._in_loop().call(partial(self._recorder.resume, name, start=start))
 
     def status(self) -> Status:
         """See `EventRecorder.status`."""
@@ -147,7 +222,8 @@ class SyncRecorder:
 
     def _in_loop(self) -> BlockingPortal:
         if not self._is_running() or self._portal is None:
-            raise RecorderClosedError("the recorder is not open: use it in a `with` block")
+            state = self._recorder.status().state
+            raise RecorderStateError(f"the recorder is not open, it is {state}: use it in a `with` block", state=state)
         return self._portal
 
     def _stop(self, timeout: float | None = None) -> None:

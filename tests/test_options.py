@@ -54,6 +54,7 @@ def test_defaults_are_those_of_the_design() -> None:
         "keep_free": 0.05,
         "retain": None,
         "retain_bytes": None,
+        "ttl": None,
         "close_timeout": 5.0,
         "event_types": None,
         "dead_letters": None,
@@ -172,7 +173,7 @@ def test_durations_are_seconds_or_text(given: Any, expected: float) -> None:
 @pytest.mark.parametrize("text", ["", "s", "5 parsecs", "5s!", "five", "-5s", "1h, 30m", "5 s 3", "5S"])
 def test_text_that_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(
-        ValueError, match="is no duration: write seconds, or text with units ns, us, µs, ms, s, m, h, d"
+        ValueError, match="is not a duration: write seconds, or text with units ns, us, µs, ms, s, m, h, d"
     ):
         seconds(text)
 
@@ -346,7 +347,7 @@ def test_environment_stands_above_the_file_name_by_name(tmp_path: Path, monkeypa
         ("EVENTREC_RETRY__ATTEMPS", "5", "in the environment: retry.attemps: Extra inputs are not permitted"),
         ("EVENTREC_BATCH_ROWS", "many", "in the environment: batch_rows: .*valid integer"),
         ("EVENTREC_FLUSH_INTERVAL", "-1", "flush_interval: .*finite and not negative"),
-        ("EVENTREC_FLUSH_INTERVAL", "soon", "flush_interval: .*'soon' is no duration"),
+        ("EVENTREC_FLUSH_INTERVAL", "soon", "flush_interval: .*'soon' is not a duration"),
         ("EVENTREC_EVENT_TYPES", "a,b", r"event_types: .*several texts, not one: write .*, in the environment as JSON"),
         ("EVENTREC_RETRY", "often", "retry: .*valid dictionary or instance of Backoff"),
     ],

@@ -27,7 +27,7 @@ from eventrec import (
     EventRecorder,
     EventRecorderOptions,
     HandlerURLError,
-    RecorderClosedError,
+    RecorderStateError,
     SubscriptionError,
     TransientError,
 )
@@ -106,12 +106,12 @@ async def test_open_and_close_from_different_tasks() -> None:
 async def test_a_recorder_is_opened_once() -> None:
     recorder = EventRecorder(ScriptedHandler(), options=quickly())
     await recorder.open()
-    with pytest.raises(SubscriptionError, match="open already"):
+    with pytest.raises(RecorderStateError, match="open already"):
         await recorder.open()
 
     await recorder.close()
 
-    with pytest.raises(RecorderClosedError, match="make a new one"):
+    with pytest.raises(RecorderStateError, match="make a new one"):
         await recorder.open()
 
 
@@ -466,9 +466,9 @@ def test_sync_refuses_verbs_after_close_and_closes_twice() -> None:
     recorder.close()
 
     assert recorder.close().state == "closed"
-    with pytest.raises(RecorderClosedError):
+    with pytest.raises(RecorderStateError):
         recorder.flush()
-    with pytest.raises(RecorderClosedError):
+    with pytest.raises(RecorderStateError):
         recorder.open()
 
 
@@ -628,7 +628,7 @@ def test_types_given_as_plain_text_are_refused() -> None:
 
 async def test_registering_late_is_refused() -> None:
     async with EventRecorder() as recorder:
-        with pytest.raises(SubscriptionError, match="before"):
+        with pytest.raises(RecorderStateError, match="before"):
             recorder.register(ScriptedHandler())
 
 

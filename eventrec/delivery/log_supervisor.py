@@ -5,31 +5,34 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 from time import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import anyio
 
 from eventrec.delivery.adoption import SCAN_SECONDS, Adoption
 from eventrec.delivery.disk import DiskQuota
+from eventrec.delivery.letters.dead_letters import DeadLetterFile
+from eventrec.delivery.letters.log import DEAD, LetterLog
 from eventrec.delivery.log_delivery import LogDelivery
 from eventrec.delivery.shared_handler import SharedHandler
 from eventrec.delivery.supervisor import LAST_SECOND, Supervisor, flush_workers
 from eventrec.runs.requests import load_requests
+from eventrec.runs.retention import Bound, Retain
 from eventrec.runs.run import take_up_done
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from eventrec.delivery.letters.log import LetterLog
     from eventrec.delivery.log_delivery import OpenedOrphan
     from eventrec.delivery.subscription import NewDestination, Subscription
+    from eventrec.intake.consumer import Counts
     from eventrec.intake.queue import Intake
     from eventrec.intake.writer import Writer
     from eventrec.log.log import Log
+    from eventrec.options import EventRecorderOptions
     from eventrec.runs.checkpoint import Checkpoint
-    from eventrec.runs.retention import Bound, Retain
     from eventrec.runs.run import Run
     from eventrec.runtime.backend import Backend
     from eventrec.status import SubscriptionStatus
@@ -45,46 +48,46 @@ class LogSupervisor(Supervisor):
         intake: Intake,
         writer: Writer,
         backend: Backend,
+        options: EventRecorderOptions,
         *,
-        subscriptions: list[Subscription],
-        letters: LetterLog,
+        subscriptions: Iterable[Subscription],
         on_drop: Callable[[str, int], None],
-        close_timeout: float,
-        sync: Literal["interval", "never", "take"],
-        sync_interval: float,
-        bound: Bound,
-        retain: Retain,
-        forfeits_by_all: bool,
     ) -> None:
-        super().__init__(intake, backend, close_timeout=close_timeout)
+        resolved = options.resolve(has_log=True)
+        super().__init__(intake, backend, close_timeout=resolved.close_timeout)
         self.workers = {}
         self.writer = writer
-        self._subscriptions = subscriptions
-        self._handlers = {each.name: SharedHandler(each.handler) for each in subscriptions}
-        self._letters = letters
+        self._subscriptions = list(subscriptions)
+        self._handlers = {each.name: SharedHandler(each.handler) for each in self._subscriptions}
+        self._letters = LetterLog(
+            writer.directory / DEAD,
+            writer.run_id,
+            max_bytes=options.max_dead_bytes,
+            copy=None if options.dead_letters is None else DeadLetterFile(options.dead_letters),
+        )
         self._on_drop = on_drop
-        self._sync: Literal["interval", "never", "take"] = sync
-        self._sync_interval = sync_interval
+        self._sync = resolved.sync
+        self._sync_interval = resolved.sync_interval
         self._own: LogDelivery | None = None
         self._adoption = Adoption(
             writer.directory,
             deliver=self._deliver_orphan,
-            letters=letters,
+            letters=self._letters,
             is_failing=self._is_failing,
             locking=writer.fork_guard,
             own_id=writer.run_id,
         )
+        self._retain = Retain(resolved.retain_seconds, resolved.retain_bytes)
         self._quota = DiskQuota(
             writer.directory,
-            bound,
-            retain,
+            Bound(resolved.max_log_bytes, resolved.keep_free),
+            self._retain,
             writer=writer,
             adoption=self._adoption,
             own=lambda: self._own,
-            by_all=forfeits_by_all,
+            by_all=options.overflow == "drop_old",
             on_drop=on_drop,
         )
-        self._retain = retain
         self._looked_for_requests = time()
         self._rewound = anyio.Event()
         writer.on_change = self.wake
@@ -102,23 +105,15 @@ class LogSupervisor(Supervisor):
     # -- the account
 
     @property
-    def appended(self) -> int:
-        return self.writer.appended
-
-    @property
-    def in_intake(self) -> int:
-        return len(self._intake) + self.writer.in_hand
-
-    @property
-    def moves(self) -> int:
-        return self.writer.moves
+    def counts(self) -> Counts:
+        return self.writer.consumer.counts
 
     def status(self) -> dict[str, SubscriptionStatus]:
         return self._own.status() if self._own is not None else {}
 
     @property
     def untrusted(self) -> str | None:
-        """Which logs are written by somebody else though we hold their locks."""
+        """Which logs another process writes though we hold their locks."""
         logs = ", ".join(map(str, sorted(self._adoption.untrusted)))
         return f"locks mean nothing here: {logs} grew though locked" if logs else None
 
@@ -134,19 +129,20 @@ class LogSupervisor(Supervisor):
     def abandon(self) -> None:
         super().abandon()
         self._adoption.abandon()
-        with suppress(OSError):  # Whoever closed every descriptor after the fork has closed these too.
+        with suppress(OSError):  # A program that closed every descriptor after the fork has closed these too.
             self._letters.abandon()
         if self._own is not None:
             with suppress(OSError):
                 self._own.abandon()
 
     async def flush(self) -> bool:
-        target = self.appended + self.in_intake
+        consumer = self.writer.consumer
+        target = consumer.appended + consumer.in_hand + len(self._intake)
         self.writer.wake()
         while (log := self.writer.log) is None or log.written < target:
             if self.writer.failure is not None or self.writer.is_ended:
                 return False
-            if log is not None and not self.in_intake and log.written == log.taken:
+            if log is not None and not consumer.in_hand and not len(self._intake) and log.written == log.taken:
                 break  # A full intake dropped some of its oldest.
             woken = self._woken
             if self.writer.log is log and (log is None or log.written < target):
@@ -240,8 +236,8 @@ class LogSupervisor(Supervisor):
     async def _take_up_done(self) -> None:
         """A destination that lost something of one log may have lost something of those that are done.
 
-        Whether it was restored while nobody ran, the newest of those can tell: its destinations are asked about it. Not
-        at once, since who lives but shortly would only leave it for others.
+        Whether it was restored while no recorder ran, the newest of those can tell: its destinations are asked about
+        it. Not at once, since a process that lives but shortly would only leave it for others.
         """
         if self._retain:
             await anyio.sleep(SCAN_SECONDS)
@@ -276,10 +272,10 @@ class LogSupervisor(Supervisor):
         for worker in self.workers.values():
             worker.mark_closed()
 
-    # -- what operators wish
+    # -- what operators ask for
 
     async def _apply_requests(self) -> None:
-        """Look now and then what was wished since the last look."""
+        """Look now and then what operators asked for since the last look."""
         while True:
             await anyio.sleep(SCAN_SECONDS)
             since, self._looked_for_requests = self._looked_for_requests, time()

@@ -1,22 +1,26 @@
-"""Runs the workers of one recorder, moves what was taken into the source, and ends it all within a time."""
+"""Delivers without a log on the disk: from the intake into the one in memory, and on to the workers."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from eventrec.delivery.letters.dead_letters import DeadLetterFile, LoggedDeadLetters
+from eventrec.delivery.sources.memory import MemorySource
 from eventrec.delivery.supervisor import LAST_SECOND, Supervisor, flush_workers
 from eventrec.delivery.worker.worker import Worker
+from eventrec.intake.consumer import Consumer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
+    from uuid import UUID
 
-    from eventrec.delivery.letters.dead_letters import DeadLetters
-    from eventrec.delivery.sources.memory import MemorySource
     from eventrec.delivery.subscription import NewDestination, Subscription
+    from eventrec.intake.consumer import Counts
     from eventrec.intake.queue import Intake
-    from eventrec.records.entry import Entry
+    from eventrec.options import EventRecorderOptions
     from eventrec.runtime.backend import Backend
     from eventrec.status import SubscriptionStatus
 
@@ -27,55 +31,53 @@ SLICE: Final = 200
 class MemorySupervisor(Supervisor):
     """The life of a recorder without a log, between `open` and the end of `close`.
 
-    All methods but `wake` are for the loop's thread.
+    All methods but `wake` and the counts are for the loop's thread.
     """
 
     def __init__(
         self,
         intake: Intake,
-        source: MemorySource,
         backend: Backend,
+        options: EventRecorderOptions,
         *,
-        close_timeout: float,
-        write_interval: float,
-        on_slice: Callable[[], object] = lambda: None,
+        log_id: UUID,
+        static_context: bytes | None,
+        subscriptions: Iterable[Subscription],
+        on_drop: Callable[[str, int], None],
+        on_slice: Callable[[], object],
     ) -> None:
-        super().__init__(intake, backend, close_timeout=close_timeout)
-        self.workers: dict[str, Worker] = {}
-        self._appended = 0
-        self._moves = 0
-        self._source = source
-        self._write_interval = write_interval
+        resolved = options.resolve(has_log=False)
+        super().__init__(intake, backend, close_timeout=resolved.close_timeout)
+        # Half of what may wait: the intake has the other half.
+        self._source = MemorySource(
+            log_id,
+            max_events=None if resolved.queue_events is None else max(1, resolved.queue_events // 2),
+            max_bytes=max(1, resolved.queue_bytes // 2),
+            static_context=static_context,
+        )
+        self._source.on_room = self._room_was_made
+        self._consumer = Consumer(intake, write_interval=resolved.write_interval)
         self._on_slice = on_slice
         self._moved = anyio.Event()
-        source.on_room = self._room_was_made
-
-    def subscribe(self, subscription: Subscription, letters: DeadLetters, on_drop: Callable[[str, int], None]) -> None:
-        """Add a worker; before `run`."""
-        self.workers[subscription.name] = Worker(subscription, self._source, letters, on_drop=on_drop)
+        path = options.dead_letters
+        letters = LoggedDeadLetters(time.monotonic) if path is None else DeadLetterFile(path)
+        self.workers = {each.name: Worker(each, self._source, letters, on_drop=on_drop) for each in subscriptions}
 
     @property
-    def appended(self) -> int:
-        return self._appended
-
-    @property
-    def in_intake(self) -> int:
-        return len(self._intake)
-
-    @property
-    def moves(self) -> int:
-        return self._moves
+    def counts(self) -> Counts:
+        return self._consumer.counts
 
     # -- its life
 
     async def flush(self) -> bool:
-        taken = self.appended + len(self._intake)
-        while self.appended < taken and len(self._intake):
+        consumer = self._consumer
+        taken = consumer.appended + len(self._intake)
+        while consumer.appended < taken and len(self._intake):
             self._woken.set()
             moved = self._moved
             if not await self._flush_all():
                 return False
-            if self.appended < taken and len(self._intake):
+            if consumer.appended < taken and len(self._intake):
                 await moved.wait()
         return await self._flush_all()
 
@@ -122,9 +124,9 @@ class MemorySupervisor(Supervisor):
 
     def _count_rest_of_intake(self) -> None:
         """Past the source's bound on purpose: it is only to be counted, by each subscription's own filter."""
-        while entries := self._intake.take(SLICE):
-            self._appended += len(entries)
+        while entries := self._consumer.take(SLICE):
             self._source.append(entries)
+            self._consumer.append_taken()
 
     # -- from the intake into the source
 
@@ -134,31 +136,26 @@ class MemorySupervisor(Supervisor):
                 self._on_slice()
                 await anyio.lowlevel.checkpoint()
             self._on_slice()
-            # A wake-up per event would cost more than the event: after a take, look again in a little while, and only
-            # when nothing came meanwhile ask to be woken.
             self._woken = anyio.Event()
             if len(self._intake) and not self._source.room():
                 await self._woken.wait()
                 continue
-            with anyio.move_on_after(self._write_interval):
-                await self._woken.wait()
-            if not len(self._intake) and self._intake.arm():
-                await self._woken.wait()
+            for seconds in self._consumer.pauses():
+                with anyio.move_on_after(seconds):
+                    await self._woken.wait()
 
     def _move_slice(self) -> bool:
         """Move at most a slice; False where nothing was moved."""
-        entries: Sequence[Entry] = ()
         room = self._source.room()
-        if room and len(self._intake):
-            self._moves += 1
-            entries = self._intake.take(min(room, SLICE))
-            self._appended += len(entries)
-            self._source.append(entries)
-            self._count_held()
-            self._moves += 1
-            moved, self._moved = self._moved, anyio.Event()
-            moved.set()
-        return bool(entries)
+        entries = self._consumer.take(min(room, SLICE)) if room else []
+        if not entries:
+            return False
+        self._source.append(entries)
+        self._consumer.append_taken()
+        self._count_held()
+        moved, self._moved = self._moved, anyio.Event()
+        moved.set()
+        return True
 
     def _room_was_made(self) -> None:
         self._count_held()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from eventrec.delivery.subscription import NewDestination
     from eventrec.delivery.worker.worker import Worker
+    from eventrec.intake.consumer import Counts
     from eventrec.intake.queue import Intake
     from eventrec.runtime.backend import Backend
     from eventrec.status import SubscriptionStatus
@@ -32,7 +33,7 @@ class Supervisor(ABC):
 
     def __init__(self, intake: Intake, backend: Backend, *, close_timeout: float) -> None:
         self.started = anyio.Event()
-        """Set once all tasks run: from then on a cancellation finds somebody who flushes."""
+        """Set once all tasks run: from then on a cancellation leads to a flush."""
         self.ended = anyio.Event()
         self.defect: BaseException | None = None
         """What ended it, if it was no cancellation: a defect of ours."""
@@ -70,7 +71,7 @@ class Supervisor(ABC):
                 await self._backend.outlive(self._end_and_say)
 
     def abandon(self) -> None:
-        """In the child of a fork: whoever runs the parent's loop there delivers nothing of what the parent delivers."""
+        """In the child of a fork: if the parent's loop runs there, it delivers nothing of what the parent delivers."""
         self._is_abandoned = True
         for worker in self.workers.values():
             worker.abandon()
@@ -93,18 +94,8 @@ class Supervisor(ABC):
 
     @property
     @abstractmethod
-    def appended(self) -> int:
-        """Records that are numbered."""
-
-    @property
-    @abstractmethod
-    def in_intake(self) -> int:
-        """Records that are taken and not yet numbered."""
-
-    @property
-    @abstractmethod
-    def moves(self) -> int:
-        """Odd while records are on their way from one of these counters to the other."""
+    def counts(self) -> Counts:
+        """Records that are numbered, and those that are taken and are not. From any thread."""
 
     @abstractmethod
     def status(self) -> dict[str, SubscriptionStatus]:

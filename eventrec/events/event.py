@@ -11,7 +11,6 @@ anything `Eventable`         has `to_event()`
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, dataclass_transform
@@ -58,9 +57,9 @@ class Event(Protocol):
         return DEFAULT_TABLE
 
     @property
-    @abstractmethod
     def payload(self) -> object:
-        """What there is to say about it: a JSON value."""
+        """What there is to say about it: a JSON value. Default: None, for a type alone is an event."""
+        return None
 
     @property
     def timestamp(self) -> int | None:

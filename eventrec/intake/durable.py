@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from eventrec.errors import EncodeError, EventrecError, LogFullError, RecorderClosedError
-from eventrec.intake.writer import Ticket, not_written
+from eventrec.errors import EncodeError, EventrecError, LogClosedError, LogError, LogFullError, RecorderStateError
+from eventrec.intake.tickets import Ticket
 from eventrec.records.entry import SIZE
 
 if TYPE_CHECKING:
@@ -63,18 +63,18 @@ def take_durably(
         cell.refuse(entry)
         return None
     ticket = Ticket(entry)
-    writer.expect(ticket)
+    writer.tickets.expect(ticket)
     refused = offer(cell, entry)
     if refused is None:
         ticket.is_offered = True
         writer.wake()
         return ticket
-    writer.dismiss(ticket)
+    writer.tickets.dismiss(ticket)
     if refused == "overflow":
         raise LogFullError("the intake is full: the log does not keep up, or the disk refuses") from writer.failure
     if refused == "too_large":
         raise EncodeError(f"{type(event).__name__} takes {entry[SIZE]} bytes, more than max_event_bytes")
-    raise RecorderClosedError(f"the recorder takes nothing any more: {refused}")
+    raise RecorderStateError(f"the recorder takes nothing any more: {refused}", state=refused)
 
 
 async def wait_durably(ticket: Ticket, supervisor: Watched, *, until: Literal["written", "synced"]) -> Position:
@@ -88,7 +88,18 @@ async def wait_durably(ticket: Ticket, supervisor: Watched, *, until: Literal["w
                 return Position(run.id, offset)
             if until == "synced" and log.written > offset:
                 writer.want_synced(offset + 1)
-        failure = not_written(writer, ticket)
+        failure = _not_written(writer, ticket)
         if failure is not None:
             raise failure
         await change.wait()
+
+
+def _not_written(writer: Writer, ticket: Ticket) -> LogError | None:
+    """Why `ticket`'s record is not, or may never be, written; None: nothing speaks against it."""
+    if ticket.is_lost:
+        return LogFullError("dropped before it was written: the intake overflowed")
+    if writer.failure is not None:
+        return writer.failure
+    if writer.is_ended and (ticket.offset is None or writer.log is None or writer.log.written <= ticket.offset):
+        return LogClosedError("the writer ended before it was written")
+    return None

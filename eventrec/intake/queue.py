@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
+from itertools import repeat
+from operator import call
 from typing import TYPE_CHECKING, Final, Literal
 
 from eventrec.records.entry import SIZE
@@ -195,11 +197,18 @@ class Intake:
 
     def take(self, limit: int) -> list[Entry]:
         """Remove and return the oldest entries, at most `limit`."""
-        queue = self._queue
         taken: list[Entry] = []
-        with suppress(IndexError):  # A producer may drop the oldest meanwhile.
-            taken.extend(queue.popleft() for _ in range(min(limit, len(queue))))
+        self.take_into(taken, limit)
         return taken
+
+    def take_into(self, taken: list[Entry], limit: int) -> None:
+        """Move the oldest entries, at most `limit`, to the end of `taken`.
+
+        In one step of the interpreter: no thread and no signal handler sees an entry in neither of the two.
+        """
+        queue = self._queue
+        with suppress(IndexError):  # A producer may drop the oldest meanwhile.
+            taken.extend(map(call, repeat(queue.popleft, min(limit, len(queue)))))
 
     # -- the account
 

@@ -1,16 +1,22 @@
-"""What `record()` refused, to be said in the log: by the loop, not by the caller, and once per type and minute."""
+"""What `record()` refused, said in the logging once per type and minute; not by the caller, who must not wait."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from eventrec.events.encoder import Reason
+
 _KINDS: Final = 1_000
 """Kinds remembered at once; types made from user input must not fill the memory."""
 
 _MINUTE: Final = 60.0
+
+UNSAID: Final[tuple[Reason, ...]] = ("forked", "no_writer")
+"""Why there is neither a loop nor a writer to say it."""
 
 
 class Refusals:
@@ -21,6 +27,7 @@ class Refusals:
         self._now = now
         self._notes: dict[tuple[str, str], tuple[int, str]] = {}
         self._said: dict[tuple[str, str], float] = {}
+        self._said_once: set[Reason] = set()
 
     def note(self, kind: str, reason: str, detail: str) -> None:
         """One event of `kind` was refused. Never waits; beyond 1,000 kinds a note is dropped."""
@@ -41,3 +48,10 @@ class Refusals:
                 self._said.clear()
             self._said[key] = now
             self._log.warning("events refused", type=kind, reason=reason, count=count, detail=detail)
+
+    def say_once(self, reason: Reason, why: object) -> None:
+        """In the caller, the first time: events are refused for `reason`, and no one else is there to say it."""
+        if reason not in self._said_once:
+            self._said_once.add(reason)
+            with suppress(Exception):
+                self._log.warning("events refused in this process", reason=reason, why=str(why))

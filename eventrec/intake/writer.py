@@ -1,12 +1,12 @@
-"""From the intake into the log: one thread appends and writes, another one syncs; neither ever waits for the loop.
+"""The thread that writes: from the intake into the log. It never waits for the loop, nor for the thread that syncs.
 
     take     everything in the intake, every `write_interval` while something comes, else as soon as something does
     append   encoded and numbered, in commits of at most 4,096 records
     write    into the page cache: from here on it survives the end of the process
-    sync     by policy, or because somebody waits for it
+    sync     in a thread of its own (`syncer.py`); where the system gives no second one, here
 
-Both threads are daemons of the system's kind, also under gevent. The first one starts with the first record, and makes
-the run; no `record()` waits for either. Where the system gives no second thread, the first one syncs too.
+It is a daemon of the system's kind, also under gevent. It starts with the first record, and makes the run; no
+`record()` waits for it.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ import itertools
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
-from eventrec.errors import LogClosedError, LogError, LogFullError, LogWriteError
+from eventrec.errors import LogError, LogFullError, LogWriteError
+from eventrec.intake.consumer import Consumer
+from eventrec.intake.syncer import Syncer
+from eventrec.intake.tickets import Tickets
 from eventrec.log.log import Log, LogOptions
 from eventrec.records.content import encode_take
 from eventrec.records.entry import SIZE
 from eventrec.runs.mounts import local_directory
 from eventrec.runs.run import Run
 from eventrec.runtime.logging import get_logger
-from eventrec.runtime.native import allocate_lock, start_new_thread
+from eventrec.runtime.native import Signal, allocate_lock, start_new_thread
 from eventrec.runtime.process import register_exit, register_exit_of_child, unregister_exit
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
     from eventrec.events.encoder import Reason
     from eventrec.intake.queue import Intake
-    from eventrec.records.entry import Entry
+    from eventrec.options import ResolvedOptions
 
 _logger = get_logger("eventrec.log")
 
@@ -43,37 +45,9 @@ _TAKE: Final = 4_096
 _TAKES_PER_WRITE: Final = 8
 _RETRY_SECONDS: Final = 1.0
 _CLOSING_TRIES: Final = 3
+_CLOSING_PAUSE: Final = 0.1
 _EXIT_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 1.0
-
-Sync = Literal["interval", "never", "take"]
-
-
-class Signal:
-    """Wakes one waiting thread; sticks until somebody waits. Setting it never waits, in a signal handler neither."""
-
-    def __init__(self) -> None:
-        self._lock = allocate_lock()
-        self._lock.acquire()
-
-    def set(self) -> None:
-        """Let the next `wait`, or the one that is on, return."""
-        with suppress(RuntimeError):  # It is set already.
-            self._lock.release()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """False: it was not set within `timeout` seconds."""
-        return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """A record somebody waits for. `offset` once it is appended; `is_lost` where it was dropped before that."""
-
-    entry: Entry
-    offset: int | None = None
-    is_offered: bool = False
-    is_lost: bool = False
 
 
 class Writer:
@@ -87,58 +61,48 @@ class Writer:
         self,
         directory: Path,
         intake: Intake,
+        options: ResolvedOptions,
         *,
         new_id: Callable[[], UUID],
         now: Callable[[], int],
         static_context: bytes | None,
-        segment_bytes: int,
-        write_interval: float,
-        sync: Sync,
-        sync_interval: float,
         on_take: Callable[[], object],
     ) -> None:
         self.directory = directory
         self.static_context = static_context
         self.run: Run | None = None
         self.log: Log | None = None
-        self.appended = 0
-        self.in_hand = 0
-        """Records taken from the intake and not yet appended: the disk refuses."""
-        self.moves = 0
-        """Odd while records are on their way from one of these counters to the next."""
         self.failure: LogError | None = None
         """Why the disk refuses, while it does."""
         self.defect: BaseException | None = None
         """What ended the writer, if that was no request."""
         self.is_ended = False
         self.on_change: Callable[[], object] = lambda: None
+        self.fork_guard = allocate_lock()
+        """Held while the lock of a run is taken: until it stands where a forked child finds it, no fork may begin."""
+        self.tickets = Tickets()
+        self.consumer = Consumer(intake, write_interval=options.write_interval)
         self._intake = intake
         self._new_id = new_id
         self._now = now
-        self._options = LogOptions(segment_bytes=segment_bytes)
-        self._write_interval = write_interval
-        self._sync = sync
-        self._sync_interval = sync_interval
+        self._options = LogOptions(segment_bytes=options.segment_bytes)
         self._on_take = on_take
-        self.fork_guard = allocate_lock()
-        """Held while the lock of a run is taken: until it stands where a forked child finds it, nobody may fork."""
+        self._syncer = Syncer(
+            policy=options.sync, interval=options.sync_interval, on_sync=self._changed, on_refusal=self._refused
+        )
         self._starts = itertools.count()
         self._start_again_at = 0.0
-        self._has_syncer = False
-        self._synced_at = 0.0
-        self._signal, self._sync_signal, self._end_signal = Signal(), Signal(), Signal()
+        self._signal, self._end_signal = Signal(), Signal()
         self._is_closing = False
-        self._sync_wanted = 0
         self._held: str | None = None
         self._look_at = 0.0
         self._hand: deque[tuple[bytes, int, int]] = deque()
         """Contents not yet appended, with their records and the bytes these count."""
-        self._tickets: dict[int, Ticket] = {}
         self._ending = register_exit(self._at_exit)
 
     def __repr__(self) -> str:
         state = "ended" if self.is_ended else f"refused: {self.failure}" if self.failure else "writing"
-        return f"<Writer {state} appended={self.appended} {self.log!r}>"
+        return f"<Writer {state} appended={self.consumer.appended} {self.log!r}>"
 
     # -- from any thread
 
@@ -165,12 +129,8 @@ class Writer:
                 register_exit_of_child(self._ending)
                 return True
         self._starts = itertools.count()
-        self.on_change()
+        self._changed()
         return False
-
-    def expect(self, ticket: Ticket) -> None:
-        """Tell `ticket` its offset once its record is appended. Call it before the record is offered."""
-        self._tickets[id(ticket.entry)] = ticket
 
     def hold(self, reason: str | None) -> None:
         """Take nothing more while there is a `reason`: the intake's own bound refuses then. What is taken stays."""
@@ -178,14 +138,11 @@ class Writer:
             self._held = reason
             self._signal.set()
 
-    def dismiss(self, ticket: Ticket) -> None:
-        """It was not taken after all."""
-        self._tickets.pop(id(ticket.entry), None)
-
     def want_synced(self, offset: int) -> None:
         """Sync at once, if what lies below `offset` is not."""
-        self._sync_wanted = max(self._sync_wanted, offset)
-        (self._sync_signal if self._has_syncer else self._signal).set()
+        self._syncer.want(offset)
+        if not self._syncer.has_thread:
+            self._signal.set()
 
     def close(self) -> None:
         """Write and sync what is in the intake, and end. Returns at once; the intake must take nothing any more."""
@@ -203,7 +160,7 @@ class Writer:
         return self.is_ended or self._end_signal.wait(timeout)
 
     def end(self, timeout: float) -> None:
-        """Close, wait at most `timeout` seconds, leave the log to whoever comes: for a recorder that is not open."""
+        """Close, wait at most `timeout` seconds, leave the log to the next run: for a recorder that is not open."""
         self.close()
         if not self.wait_ended(timeout):
             return
@@ -211,7 +168,7 @@ class Writer:
             with suppress(LogError):
                 self.log.close()
         if self.run is not None:
-            if self.appended:
+            if self.consumer.appended:
                 self.run.release()
             else:
                 with suppress(OSError):
@@ -221,8 +178,8 @@ class Writer:
         unregister_exit(self._ending)
         self.is_ended = True
         self._end_signal.set()
-        self._sync_signal.set()
-        self.on_change()
+        self._syncer.end()
+        self._changed()
 
     def _at_exit(self) -> None:
         """The program forgot to close."""
@@ -235,7 +192,7 @@ class Writer:
         log, run, self.log, self.run = self.log, self.run, None, None
         self.is_ended = True
         unregister_exit(self._ending)
-        # Whoever closed every descriptor after the fork has closed these too.
+        # A program that closed every descriptor after the fork has closed these too.
         with suppress(OSError):
             if run is not None:
                 run.forget()
@@ -253,9 +210,13 @@ class Writer:
                 is_written = self._is_made() and self._move()
                 pause = self._sync_by_itself()
                 self._on_take()
-                tries = tries + 1 if is_closing else 0
-                if is_closing and (tries > _CLOSING_TRIES or (is_written and self._settle())):
-                    return
+                if is_closing:
+                    has_more = len(self._intake) > 0
+                    if is_written and not has_more and self._sync_rest():
+                        return
+                    tries = 0 if is_written and has_more else tries + 1
+                    if tries > _CLOSING_TRIES:
+                        return
                 self._rest(pause, is_written=is_written)
         except Exception as exc:
             self.defect = exc
@@ -268,13 +229,12 @@ class Writer:
         if self._is_closing and is_written:
             return
         if not is_written:
-            self._signal.wait(0.1 if self._is_closing else _RETRY_SECONDS)
+            self._signal.wait(_CLOSING_PAUSE if self._is_closing else _RETRY_SECONDS)
         elif len(self._intake) < _TAKE * _TAKES_PER_WRITE:
-            # A wake-up per record would cost more than the record: after a take, look again in a little while, and
-            # only when nothing came meanwhile ask to be woken.
-            self._signal.wait(self._write_interval)
-            if not len(self._intake) and not self._is_closing and self._intake.arm():
-                self._signal.wait(pause)
+            for seconds in self.consumer.pauses():
+                self._signal.wait(pause if seconds is None else seconds)
+                if self._is_closing:
+                    return
 
     def _is_made(self) -> bool:
         if self.log is None:
@@ -286,12 +246,8 @@ class Writer:
             except (OSError, LogError) as exc:
                 self._refused(exc if isinstance(exc, LogError) else LogWriteError(f"make a log: {exc}"))
                 return False
-            self._has_syncer = True
-            try:
-                start_new_thread(self._sync_until_closed, self.log)
-            except RuntimeError:
-                self._has_syncer = False
-            self.on_change()
+            self._syncer.start(self.log)
+            self._changed()
         return True
 
     def _move(self) -> bool:
@@ -304,7 +260,7 @@ class Writer:
         try:
             self._look_for_directory()
             self._append_hand()
-            offered = [ticket for ticket in list(self._tickets.values()) if ticket.is_offered]
+            offered = self.tickets.offered()
             for _ in range(_TAKES_PER_WRITE):
                 if not self._take():
                     break
@@ -318,14 +274,15 @@ class Writer:
         if self.failure is not None:
             self.failure = None
             _logger.info("log written again", log=str(self.directory))
-        self._note_lost(offered)
+        has_lost = self.tickets.lose(offered)
         if self.log.written > before:
-            self._sync_signal.set()
-            self.on_change()
+            self._syncer.look()
+        if has_lost or self.log.written > before:
+            self._changed()
         return True
 
     def _look_for_directory(self) -> None:
-        """Once a second: somebody may have deleted it, or put another one in its place."""
+        """Once a second: another program may have deleted it, or put another one in its place."""
         now = time.monotonic()
         if now < self._look_at:
             return
@@ -340,27 +297,22 @@ class Writer:
         except (OSError, LogError) as exc:
             raise LogWriteError(f"make the log again: {exc}") from exc
         log.move_to(run.storage)
-        self.on_change()
+        self._changed()
 
     def _take(self) -> bool:
-        self.moves += 1
-        entries = self._intake.take(_TAKE)
-        self.in_hand += len(entries)
-        self._intake.held_events = self.in_hand
-        self.moves += 1
+        """Take, and turn it into contents; False: there is nothing."""
+        assert self.run is not None  # noqa: S101 - see `_is_made`
+        entries = self.consumer.take(_TAKE)
+        self._intake.held_events = self.consumer.in_hand
         if not entries:
             return False
-        if self._tickets:
-            for offset, entry in enumerate(entries, self.appended):
-                ticket = self._tickets.pop(id(entry), None)
-                if ticket is not None:
-                    ticket.offset = offset
-        assert self.run is not None  # noqa: S101 - see `_is_made`
+        self.tickets.number(entries, self.consumer.appended)
         contents = encode_take(entries, self.run.id, written=self._now(), static_context=self.static_context)
         start = 0
         for content, n in contents:
             self._hand.append((content, n, sum(entry[SIZE] for entry in entries[start : start + n])))
             start += n
+        self.consumer.hold()
         return True
 
     def _append_hand(self) -> None:
@@ -369,32 +321,22 @@ class Writer:
             content, n, size = self._hand[0]
             self.log.append_encoded(content, n)
             self._hand.popleft()
-            self.moves += 1
-            self.appended += n
-            self.in_hand -= n
-            self._intake.held_events = self.in_hand
+            self.consumer.append(n)
+            self._intake.held_events = self.consumer.in_hand
             self._intake.freed_bytes += size
-            self.moves += 1
-
-    def _note_lost(self, offered: list[Ticket]) -> None:
-        """The intake was emptied, and these had been in it: a newer record pushed them out."""
-        lost = [ticket for ticket in offered if ticket.offset is None and id(ticket.entry) in self._tickets]
-        for ticket in lost:
-            self.dismiss(ticket)
-            ticket.is_lost = True
-        if lost:
-            self.on_change()
 
     def _refused(self, error: LogError) -> None:
         if self.failure is None:
             _logger.error("log cannot be written", log=str(self.directory), error=str(error))
         self.failure = error
+        self._changed()
+
+    def _changed(self) -> None:
         self.on_change()
 
-    def _settle(self) -> bool:
-        """At the end: nothing is left, and all of it is synced."""
-        if len(self._intake) or self._hand or self.log is None:
-            return False
+    def _sync_rest(self) -> bool:
+        """At the end: sync all; False: the disk refuses."""
+        assert self.log is not None  # noqa: S101 - see `_is_made`
         try:
             self.log.sync()
         except LogError as exc:
@@ -402,46 +344,6 @@ class Writer:
             return False
         return True
 
-    # -- the syncing thread
-
-    def _sync_until_closed(self, log: Log) -> None:
-        while not self.is_ended:
-            try:
-                pause = self._sync_if_due(log)
-            except LogClosedError:
-                return
-            self._sync_signal.wait(pause)
-
     def _sync_by_itself(self) -> float | None:
-        """In the writing thread, where there is no other: seconds until it is to look again; None: no need."""
-        return None if self._has_syncer or self.log is None else self._sync_if_due(self.log)
-
-    def _sync_if_due(self, log: Log) -> float | None:
-        """Sync what policy or somebody who waits asks for; seconds until the next look, None: when there is more."""
-        while log.written > log.synced:
-            now = time.monotonic()
-            left = 0.0 if self._sync == "take" else self._synced_at + self._sync_interval - now
-            is_due = self._sync != "never" and left <= 0
-            if not is_due and self._sync_wanted <= log.synced:
-                return left if self._sync == "interval" else None
-            try:
-                log.sync()
-            except LogClosedError:
-                raise
-            except LogError as exc:
-                self._refused(exc)
-                return _RETRY_SECONDS
-            self._synced_at = now
-            self.on_change()
-        return None
-
-
-def not_written(writer: Writer, ticket: Ticket) -> LogError | None:
-    """Why `ticket`'s record is not, or may never be, written; None: nothing speaks against it."""
-    if ticket.is_lost:
-        return LogFullError("dropped before it was written: the intake overflowed")
-    if writer.failure is not None:
-        return writer.failure
-    if writer.is_ended and (ticket.offset is None or writer.log is None or writer.log.written <= ticket.offset):
-        return LogClosedError("the writer ended before it was written")
-    return None
+        """Where there is no thread for it: seconds until it is to look again; None: no need."""
+        return None if self._syncer.has_thread or self.log is None else self._syncer.sync_if_due(self.log)

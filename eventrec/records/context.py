@@ -41,6 +41,12 @@ class ContextFields:
             self._fields.reset(before)
 
 
+def encoded_fields(**fields: object) -> bytes | None:
+    """The fields that are not None, as the bytes of a JSON object; None where there are none."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    return encode_json(given) if given else None
+
+
 def merged_context(static: bytes | None, of_call: bytes | None) -> bytes | None:
     """One JSON object of the static fields and those of the call; the call's hide the static ones."""
     if static is None or of_call is None:

@@ -29,7 +29,7 @@ import enum
 import math
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from uuid import UUID
 
 from eventrec.errors import EncodeError
@@ -39,18 +39,32 @@ from eventrec.records.json import encode_json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from eventrec.records.schema import ColumnSchema
+
+class _Column(Protocol):
+    """What is asked of a `ColumnSchema`, which stands above: its class checks itself by what is here."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def type(self) -> ColumnType: ...
+    @property
+    def precision(self) -> int | None: ...
+    @property
+    def scale(self) -> int | None: ...
+    @property
+    def dimensions(self) -> int | None: ...
+
 
 Normalizer: TypeAlias = "Callable[[object], object]"
 """Turns a given value, never None, into the kept one; raises EncodeError naming column, value kind and column type."""
 
 
-def _refuse(column: ColumnSchema, value: object, why: str = "") -> EncodeError:
+def _refuse(column: _Column, value: object, why: str = "") -> EncodeError:
     kind = type(value).__name__
     return EncodeError(f"column {column.name!r}: a value of kind {kind} does not fit {column.type.name}{why}")
 
 
-def _boolean(column: ColumnSchema) -> Normalizer:
+def _boolean(column: _Column) -> Normalizer:
     def normalize(value: object) -> object:
         if value is True or value is False:
             return value
@@ -59,8 +73,8 @@ def _boolean(column: ColumnSchema) -> Normalizer:
     return normalize
 
 
-def _integer(low: int, high: int) -> Callable[[ColumnSchema], Normalizer]:
-    def make(column: ColumnSchema) -> Normalizer:
+def _integer(low: int, high: int) -> Callable[[_Column], Normalizer]:
+    def make(column: _Column) -> Normalizer:
         def normalize(value: object) -> object:
             if not isinstance(value, int) or isinstance(value, bool):
                 raise _refuse(column, value)
@@ -77,8 +91,8 @@ _FLOAT32_LIMIT: Final = (2 - 2**-24) * 2.0**127
 """From here on, a float rounds to infinity in 32 bit."""
 
 
-def _float(limit: float) -> Callable[[ColumnSchema], Normalizer]:
-    def make(column: ColumnSchema) -> Normalizer:
+def _float(limit: float) -> Callable[[_Column], Normalizer]:
+    def make(column: _Column) -> Normalizer:
         def normalize(value: object) -> object:
             if not isinstance(value, (float, int)) or isinstance(value, bool):
                 raise _refuse(column, value)
@@ -95,7 +109,7 @@ def _float(limit: float) -> Callable[[ColumnSchema], Normalizer]:
     return make
 
 
-def _binary(column: ColumnSchema) -> Normalizer:
+def _binary(column: _Column) -> Normalizer:
     def normalize(value: object) -> object:
         if not isinstance(value, (bytes, bytearray, memoryview)):
             raise _refuse(column, value)
@@ -104,7 +118,7 @@ def _binary(column: ColumnSchema) -> Normalizer:
     return normalize
 
 
-def _string(column: ColumnSchema) -> Normalizer:
+def _string(column: _Column) -> Normalizer:
     def normalize(value: object) -> object:
         if type(value) is str:
             return value
@@ -137,10 +151,10 @@ def nanoseconds(moment: datetime) -> int:
 
 def _in_unit(
     kind: type, low: int, high: int, convert: Callable[[Any], int], *, excluding: type | None = None
-) -> Callable[[ColumnSchema], Normalizer]:
+) -> Callable[[_Column], Normalizer]:
     """Values of `kind`, turned into an int by `convert`, or that int itself; of `low` to `high`."""
 
-    def make(column: ColumnSchema) -> Normalizer:
+    def make(column: _Column) -> Normalizer:
         def normalize(value: object) -> object:
             if isinstance(value, kind) and not (excluding is not None and isinstance(value, excluding)):
                 try:
@@ -160,11 +174,11 @@ def _in_unit(
     return make
 
 
-def _moment(per_unit: int) -> Callable[[ColumnSchema], Normalizer]:
+def _moment(per_unit: int) -> Callable[[_Column], Normalizer]:
     return _in_unit(datetime, *_I64, lambda moment: nanoseconds(moment) // per_unit)
 
 
-def _time(per_unit: int) -> Callable[[ColumnSchema], Normalizer]:
+def _time(per_unit: int) -> Callable[[_Column], Normalizer]:
     def convert(of_day: time) -> int:
         if of_day.tzinfo is not None:
             raise EncodeError("a time of day carries no time zone")
@@ -174,7 +188,7 @@ def _time(per_unit: int) -> Callable[[ColumnSchema], Normalizer]:
     return _in_unit(time, 0, 86_400 * 1_000_000_000 // per_unit - 1, convert)
 
 
-def _months_days_nanoseconds(column: ColumnSchema) -> Normalizer:
+def _months_days_nanoseconds(column: _Column) -> Normalizer:
     parts = (_signed(32)(column), _signed(32)(column), _signed(64)(column))
 
     def normalize(value: object) -> object:
@@ -187,7 +201,7 @@ def _months_days_nanoseconds(column: ColumnSchema) -> Normalizer:
     return normalize
 
 
-def _decimal(column: ColumnSchema) -> Normalizer:
+def _decimal(column: _Column) -> Normalizer:
     """Exact or refused: nothing is rounded; zeros at the end do not count as digits.
 
     At most `precision` digits (38 where none is given), of which at most `scale` follow the point.
@@ -217,8 +231,8 @@ def _decimal(column: ColumnSchema) -> Normalizer:
     return normalize
 
 
-def _json(opening: bytes, what: str) -> Callable[[ColumnSchema], Normalizer]:
-    def make(column: ColumnSchema) -> Normalizer:
+def _json(opening: bytes, what: str) -> Callable[[_Column], Normalizer]:
+    def make(column: _Column) -> Normalizer:
         def normalize(value: object) -> object:
             try:
                 encoded = encode_json(value)
@@ -233,7 +247,7 @@ def _json(opening: bytes, what: str) -> Callable[[ColumnSchema], Normalizer]:
     return make
 
 
-def _vector(column: ColumnSchema) -> Normalizer:
+def _vector(column: _Column) -> Normalizer:
     number = _float(_FLOAT32_LIMIT)(column)
 
     def normalize(value: object) -> object:
@@ -246,15 +260,15 @@ def _vector(column: ColumnSchema) -> Normalizer:
     return normalize
 
 
-def _signed(bits: int) -> Callable[[ColumnSchema], Normalizer]:
+def _signed(bits: int) -> Callable[[_Column], Normalizer]:
     return _integer(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
-def _unsigned(bits: int) -> Callable[[ColumnSchema], Normalizer]:
+def _unsigned(bits: int) -> Callable[[_Column], Normalizer]:
     return _integer(0, 2**bits - 1)
 
 
-NORMALIZERS: Final[dict[ColumnType, Callable[[ColumnSchema], Normalizer]]] = {
+NORMALIZERS: Final[dict[ColumnType, Callable[[_Column], Normalizer]]] = {
     ColumnType.BOOLEAN: _boolean,
     ColumnType.INT8: _signed(8),
     ColumnType.INT16: _signed(16),

@@ -9,12 +9,13 @@ from __future__ import annotations
 import _thread
 import sys
 from _thread import RLock
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["RLock", "allocate_lock", "get_ident", "start_new_thread", "threads_are_greenlets"]
+__all__ = ["RLock", "Signal", "allocate_lock", "get_ident", "start_new_thread", "threads_are_greenlets"]
 
 
 def _original(name: str) -> Any:
@@ -30,6 +31,23 @@ def allocate_lock() -> _thread.LockType:
     """A lock for threads of the system."""
     lock: _thread.LockType = _original("allocate_lock")()
     return lock
+
+
+class Signal:
+    """Wakes one waiting thread; stays set until a thread waits. Setting it never waits, in a signal handler neither."""
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Let the next `wait`, or the one that is on, return."""
+        with suppress(RuntimeError):  # It is set already.
+            self._lock.release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """False: it was not set within `timeout` seconds."""
+        return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
 
 
 def start_new_thread(function: Callable[..., object], *arguments: object) -> None:

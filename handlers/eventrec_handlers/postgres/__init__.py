@@ -110,9 +110,10 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
     tables, `eventrec_checkpoints` and `eventrec_destination`. Nothing is ever dropped or retyped. All tables are in the
     PostgreSQL schema `namespace`; None: where the server puts what has no schema, mostly `public`.
 
-    `ttl`, in seconds: events whose timestamp is older are deleted from the tables that this handler writes to, a slice
-    at a time after a batch; that is never a batch's failure. `timeout` is how many seconds one call may take,
-    `connect_timeout` connecting, `lock_timeout` waiting for somebody else's lock. At most `pool_size` connections.
+    `ttl`, in seconds, else the recorder's option: events whose timestamp is older are deleted from the tables that this
+    handler writes to, a slice at a time after a batch; that is never a batch's failure. `timeout` is how many seconds
+    one call may take, `connect_timeout` connecting, `lock_timeout` waiting for a lock that others hold. At most
+    `pool_size` connections.
 
     A batch is stored whole or not at all, also when it is cancelled or its connection is cut. Records that do not fit
     are named with their reasons in one PermanentError.
@@ -164,6 +165,9 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
     @property
     def checkpoints(self) -> Self:
         return self
+
+    def inherit_ttl(self, seconds: float) -> None:
+        self._expiry.inherit(seconds)
 
     async def open(self) -> None:
         """Connect, and make our own two tables.

@@ -34,6 +34,11 @@ class Expiry:
         self._not_before = 0.0
         self._rest: list[str] = []
 
+    def inherit(self, ttl: float) -> None:
+        """Use `ttl`, unless there is one."""
+        if self._ttl is None:
+            self._ttl = ttl
+
     @property
     def is_due(self) -> bool:
         """Whether it is time to delete a slice."""

@@ -1,0 +1,103 @@
+"""What `register` was told: handlers with their names, filters and settings, checked before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from eventrec.delivery.subscription import NewDestination, Subscription
+from eventrec.errors import InvalidEventError, SubscriptionError
+from eventrec.options import EventRecorderOptions, duration_seconds
+from eventrec.records.schema import check_name
+from eventrec.registry import handler_from_url, resolve_url
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from eventrec.handler import EventHandler
+
+
+class Subscriptions:
+    """Those of one recorder, by name, in the order in which they were registered."""
+
+    def __init__(self, options: EventRecorderOptions, *, has_log: bool) -> None:
+        self._options = options
+        self._has_log = has_log
+        self._by_name: dict[str, Subscription] = {}
+        self._urls: dict[str, str] = {}
+        """Of those that were registered by one, as it was given."""
+
+    def __getitem__(self, name: str) -> Subscription:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[Subscription]:
+        return iter(self._by_name.values())
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each."""
+        return list(self._by_name)
+
+    def register(
+        self,
+        handler_or_url: EventHandler | str,
+        *,
+        name: str | None,
+        types: Collection[str] | None,
+        start: Literal["earliest", "latest"],
+        on_new_destination: NewDestination,
+        **own: Any,
+    ) -> None:
+        """Add one; `own` are its settings, those that are None follow the recorder's options.
+
+        Raises:
+            SubscriptionError, HandlerURLError, pydantic.ValidationError: As `EventRecorder.register`.
+        """
+        if isinstance(types, str):
+            raise SubscriptionError(f"types is a collection of event types: write [{types!r}]")
+        if isinstance(handler_or_url, str):
+            url = resolve_url(handler_or_url)
+            handler, default_name = handler_from_url(url), url.partition(":")[0]
+        else:
+            handler, default_name = handler_or_url, type(handler_or_url).__name__
+        name = name if name is not None else default_name
+        try:
+            check_name("the name of a subscription", name)
+        except InvalidEventError as exc:
+            raise SubscriptionError(str(exc)) from exc
+        if name in self._by_name:
+            raise SubscriptionError(f"there is a handler named {name!r} already: give this one another with name=")
+        settings = {**self._options.model_dump(), **{key: value for key, value in own.items() if value is not None}}
+        self._by_name[name] = Subscription(
+            name=name,
+            handler=self._prepared(handler),
+            settings=EventRecorderOptions(**settings).resolve(has_log=self._has_log).delivery,
+            types=None if types is None else frozenset(types),
+            start=start,
+            on_new_destination=on_new_destination,
+        )
+        if isinstance(handler_or_url, str):
+            self._urls[name] = handler_or_url
+
+    def remake(self) -> None:
+        """In a forked child: handlers of its own, made from their URLs, for those that its parent had opened.
+
+        Raises:
+            SubscriptionError: One of them was not registered by URL. Nothing has changed.
+        """
+        self._by_name = {name: self._remade(each) for name, each in self._by_name.items()}
+
+    def _remade(self, subscription: Subscription) -> Subscription:
+        url = self._urls.get(subscription.name)
+        if url is None:
+            raise SubscriptionError(
+                f"the handler {subscription.name!r} belongs to the process that forked this one, which had opened it: "
+                "register it by its URL, or make a recorder after the fork"
+            )
+        return replace(subscription, handler=self._prepared(handler_from_url(url)))
+
+    def _prepared(self, handler: EventHandler) -> EventHandler:
+        """`handler`, told what it inherits from the recorder."""
+        if self._options.ttl is not None:
+            handler.inherit_ttl(duration_seconds(self._options.ttl))
+        return handler
