@@ -57,6 +57,11 @@ class EventPage:
     cursor: Cursor
     foreign: Mapping[str, int] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, events: Iterable[StoredEvent], cursor: Cursor, foreign: Mapping[str, int] | None = None) -> EventPage:
+        """A page of `events`, given in the order of arrival."""
+        return cls(tuple(sorted(events, key=lambda event: event.timestamp)), cursor, foreign or {})
+
 
 class EventReader(ABC):
     """Reads one destination back, beside its writers: it changes nothing, and never makes a writer wait.
@@ -87,6 +92,16 @@ class EventReader(ABC):
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+    @staticmethod
+    def check_limit(limit: int) -> None:
+        """Refuse a negative `limit`: what a reader calls first.
+
+        Raises:
+            ValueError: It is negative.
+        """
+        if limit < 0:
+            raise ValueError(f"limit must not be negative, got {limit}")
 
     async def open(self) -> None:
         """Connect, where there is something to connect to. After a failure it may be called again."""
@@ -123,18 +138,3 @@ class EventReader(ABC):
 
         A page of fewer than `limit` is up to date: a caller waits a little before it asks for the next.
         """
-
-
-def by_time(events: Iterable[StoredEvent]) -> tuple[StoredEvent, ...]:
-    """`events` as a page has them: sorted by timestamp, equal ones in the order given."""
-    return tuple(sorted(events, key=lambda event: event.timestamp))
-
-
-def check_limit(limit: int) -> None:
-    """Refuse a negative `limit`.
-
-    Raises:
-        ValueError: It is negative.
-    """
-    if limit < 0:
-        raise ValueError(f"limit must not be negative, got {limit}")

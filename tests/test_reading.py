@@ -1,7 +1,6 @@
 import pytest
 
 from eventrec import EventPage, EventReader, HandlerURLError, StoredEvent, handler_from_url, reader_from_url
-from eventrec.reading import by_time, check_limit
 
 
 class Unread(EventReader):
@@ -33,14 +32,16 @@ def stored(n: int, *, at: int) -> StoredEvent:
 def test_page_is_sorted_by_time_and_equal_times_stay_as_they_arrived() -> None:
     late, first, second = stored(0, at=9), stored(1, at=2), stored(2, at=2)
 
-    assert by_time([late, first, second]) == (first, second, late)
+    page = EventPage.of([late, first, second], "now", {"table 'x': its payload is NULL": 1})
+
+    assert page == EventPage((first, second, late), "now", {"table 'x': its payload is NULL": 1})
 
 
 def test_negative_limit_is_refused() -> None:
-    check_limit(0)
+    EventReader.check_limit(0)
 
     with pytest.raises(ValueError, match=r"limit must not be negative, got -1"):
-        check_limit(-1)
+        EventReader.check_limit(-1)
 
 
 async def test_block_opens_and_closes_the_reader_also_when_it_fails() -> None:

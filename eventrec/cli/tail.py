@@ -1,14 +1,12 @@
 """`eventrec tail`: the newest events of a destination, then new ones as they arrive.
 
 Those that arrived together are shown by their own time: a batch is stored type by type.
-
-It asks the handler, which has to have the method `tail`; see `Tailing`.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import msgspec
@@ -16,124 +14,90 @@ from rich.text import Text
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.terminal import safe
-from eventrec.errors import DeliveryError, TransientError
-from eventrec.registry import handler_from_url, resolve_url, scheme_of
+from eventrec.errors import DeliveryError
+from eventrec.registry import reader_from_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
     from eventrec.cli.terminal import Terminal
+    from eventrec.reading import EventPage, EventReader, StoredEvent
 
 POLL_SECONDS: Final = 0.25
+MAX_POLL_SECONDS: Final = 5.0
+"""The longest pause while the destination cannot be read."""
+
 PAGE: Final = 1_000
 """Events asked for at once: as many as a batch has, so that the newest are among them."""
-
-MAX_LOOKED_AT: Final = 100_000
-"""The newest events among which those of one type are looked for."""
-
-
-class StoredEvent(Protocol):
-    """One row as it is stored."""
-
-    @property
-    def table(self) -> str:
-        """Where it is stored."""
-
-    @property
-    def id(self) -> str:
-        """The id of its row."""
-
-    @property
-    def type(self) -> str:
-        """What kind of thing happened."""
-
-    @property
-    def timestamp(self) -> int:
-        """When: nanoseconds since the epoch, UTC."""
-
-    @property
-    def payload(self) -> str:
-        """JSON, unless somebody else wrote it."""
-
-    @property
-    def context(self) -> str | None:
-        """JSON, where there is any."""
-
-    @property
-    def columns(self) -> Mapping[str, Any]:
-        """The extra ones by name."""
-
-
-class Tail(Protocol):
-    """What was found, and how to go on."""
-
-    @property
-    def events(self) -> Sequence[StoredEvent]:
-        """The older ones first."""
-
-    @property
-    def cursor(self) -> Any:
-        """What asks for those that follow."""
-
-
-@runtime_checkable
-class Tailing(Protocol):
-    """A handler that can tell what it has stored. It need not be open."""
-
-    async def tail(self, *, after: Any, limit: int) -> Tail:
-        """Without `after` the newest events, at most `limit`; with a cursor at most `limit` of those stored since.
-
-        Raises:
-            DeliveryError: The destination cannot be read; a TransientError where it may be later.
-        """
 
 
 async def tail(url: str, *, last: int, follow: bool, kind: str | None, json: bool, terminal: Terminal) -> None:
     """Show the `last` newest events of the destination, only those of type `kind` if given; `follow`: until cancelled.
 
     Raises:
-        HandlerURLError: The URL is wrong.
-        CommandError: The handler cannot tell what it has stored, or the destination cannot be read.
+        HandlerURLError: The URL is wrong, or its handler has no reader.
+        CommandError: The destination cannot be read. While it is followed, that is said, and it is tried again.
     """
-    handler = handler_from_url(url)
-    if not isinstance(handler, Tailing):
-        raise CommandError(
-            f"the handler for {scheme_of(resolve_url(url))!r} cannot tell what it has stored: it has no method `tail`",
-            ExitCode.DESTINATION,
-        )
-    show = _show_json if json else _show_line
-    try:
-        found, cursor = await _newest(handler, last, kind)
-        for event in found:
-            show(event, terminal)
-        while follow:
-            try:
-                page = await handler.tail(after=cursor, limit=PAGE)
-            except TransientError:
-                await anyio.sleep(POLL_SECONDS)
-                continue
-            cursor = page.cursor
-            for event in _by_time(page.events, kind):
-                show(event, terminal)
-            if len(page.events) < PAGE:
-                await anyio.sleep(POLL_SECONDS)
-    except DeliveryError as exc:
-        raise CommandError(str(exc), ExitCode.DESTINATION) from exc
+    screen = _Screen(terminal, json=json)
+    types = None if kind is None else (kind,)
+    async with reader_from_url(url) as reader:
+        try:
+            page = await reader.latest(limit=last + PAGE if last else 0, types=types)
+        except DeliveryError as exc:
+            raise CommandError(str(exc), ExitCode.DESTINATION) from exc
+        screen.show(page, last=last)
+        if follow:
+            await _follow(reader, page.cursor, types, screen)
 
 
-async def _newest(handler: Tailing, last: int, kind: str | None) -> tuple[Sequence[StoredEvent], Any]:
-    """The newest events of one type, looked for further and further back, and the cursor after them."""
-    limit = last + PAGE
+async def _follow(reader: EventReader, cursor: str, types: Collection[str] | None, screen: _Screen) -> None:
+    """Show what arrives, until cancelled; an outage is said when it starts and when it ends."""
+    pause = POLL_SECONDS
     while True:
-        page = await handler.tail(after=None, limit=limit)
-        found = _by_time(page.events, kind)
-        if len(found) >= last or len(page.events) < limit or limit >= MAX_LOOKED_AT:
-            return found[max(0, len(found) - last) :], page.cursor
-        limit = min(MAX_LOOKED_AT, limit * 10)
+        try:
+            page = await reader.follow(cursor, limit=PAGE, types=types)
+        except DeliveryError as exc:
+            screen.say_outage(exc)
+            pause = min(pause * 2, MAX_POLL_SECONDS)
+        else:
+            screen.say_readable()
+            screen.show(page)
+            cursor = page.cursor
+            pause = POLL_SECONDS if len(page.events) < PAGE else 0
+        await anyio.sleep(pause)
+        pause = max(pause, POLL_SECONDS)
 
 
-def _by_time(events: Sequence[StoredEvent], kind: str | None) -> list[StoredEvent]:
-    return sorted((event for event in events if kind in (None, event.type)), key=lambda event: event.timestamp)
+class _Screen:
+    """Events as lines on stdout; what else there is to say on stderr, once."""
+
+    def __init__(self, terminal: Terminal, *, json: bool) -> None:
+        self._terminal = terminal
+        self._show = _show_json if json else _show_line
+        self._said: set[str] = set()
+        self._is_readable = True
+
+    def show(self, page: EventPage, *, last: int | None = None) -> None:
+        """Show the events of `page`, or the `last` ones of them; say what was passed over, each reason once."""
+        for event in page.events if last is None else page.events[max(0, len(page.events) - last) :]:
+            self._show(event, self._terminal)
+        for why, rows in page.foreign.items():
+            if why not in self._said:
+                self._said.add(why)
+                passed_over = "1 row that is not an event" if rows == 1 else f"{rows} rows that are not events"
+                self._terminal.say(f"eventrec: passed over {passed_over}: {why}", style="yellow")
+
+    def say_outage(self, exc: DeliveryError) -> None:
+        """Say that the destination cannot be read, unless it was said already."""
+        if self._is_readable:
+            self._is_readable = False
+            self._terminal.say(f"eventrec: {exc}; trying again", style="yellow")
+
+    def say_readable(self) -> None:
+        """Say that the destination can be read again, where it was said that it cannot."""
+        if not self._is_readable:
+            self._is_readable = True
+            self._terminal.say("eventrec: the destination can be read again", style="yellow")
 
 
 def _show_line(event: StoredEvent, terminal: Terminal) -> None:
@@ -161,22 +125,33 @@ def _show_json(event: StoredEvent, terminal: Terminal) -> None:
     if event.context is not None:
         document["context"] = _json_or_text(event.context)
     if event.columns:
-        document["columns"] = dict(event.columns)
+        document["columns"] = _columns(event.columns)
     terminal.show_json(document)
 
 
+def _columns(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns as JSON can say them; as a text what it cannot: a value of a driver's own class."""
+    said = {}
+    for name, value in columns.items():
+        try:
+            said[name] = msgspec.Raw(msgspec.json.encode(value))
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            said[name] = msgspec.Raw(msgspec.json.encode(str(value).encode(errors="replace").decode()))
+    return said
+
+
 def _json_or_text(stored: str) -> msgspec.Raw | str:
-    """What is stored, as the JSON that it is; as a text where somebody else wrote something else."""
+    """What is stored, as the JSON that it is; as a text where another program wrote something else."""
     raw = stored.encode(errors="replace")
     try:
         msgspec.json.decode(raw, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError):
-        return stored
+        return raw.decode()
     return msgspec.Raw(raw)
 
 
 def _local(timestamp: int) -> str:
-    """ISO 8601 with milliseconds, in the zone of whoever looks."""
+    """ISO 8601 with milliseconds, in the operator's time zone."""
     seconds, rest = divmod(timestamp, 1_000_000_000)
     try:
         when = datetime.fromtimestamp(seconds, UTC).astimezone()

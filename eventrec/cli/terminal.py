@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import sys
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _NOT_PRINTABLE_ASCII: Final = re.compile(r"[^ -~]")
+_UTF_8: Final = "utf-8"
 
 
 def safe(text: str) -> str:
@@ -27,23 +29,38 @@ def safe(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-def safe_json(encoded: bytes) -> str:
-    r"""JSON in UTF-8, with what does not print inside its texts written as \u009b: the same JSON to any reader."""
-    return _NOT_PRINTABLE_ASCII.sub(_json_escape, encoded.decode(errors="replace"))
+def safe_json(encoded: bytes, *, encoding: str = _UTF_8) -> str:
+    r"""JSON in UTF-8 as one line that prints in `encoding`: the same JSON to any reader.
+
+    What does not print inside its texts is written as \u009b; tabs and line ends between its tokens become spaces.
+    """
+
+    def escape(match: re.Match[str]) -> str:
+        char = match.group()
+        if char in "\t\n\r":  # none can be inside a text
+            return " "
+        if char.isprintable() and _is_encodable(char, encoding):
+            return char
+        utf16 = char.encode("utf-16-be", "surrogatepass")
+        return "".join(f"\\u{utf16[at : at + 2].hex()}" for at in range(0, len(utf16), 2))
+
+    return _NOT_PRINTABLE_ASCII.sub(escape, encoded.decode(errors="replace"))
 
 
-def _json_escape(match: re.Match[str]) -> str:
-    char = match.group()
-    if char.isprintable():
-        return char
-    utf16 = char.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{utf16[at : at + 2].hex()}" for at in range(0, len(utf16), 2))
+def _is_encodable(char: str, encoding: str) -> bool:
+    try:
+        char.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Terminal:
     """stdout for results, stderr for the rest; both plain where they are not terminals."""
 
     def __init__(self) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # stderr does so by itself
+            sys.stdout.reconfigure(errors="backslashreplace")
         self.out = _Console(highlight=False, markup=False, emoji=False)
         self.err = _Console(stderr=True, highlight=False, markup=False, emoji=False)
 
@@ -62,7 +79,8 @@ class Terminal:
 
     def show_json(self, document: Mapping[str, Any]) -> None:
         """One JSON object on one line of stdout, never wrapped, at once."""
-        sys.stdout.write(safe_json(msgspec.json.encode(document)) + "\n")
+        line = safe_json(msgspec.json.encode(document), encoding=getattr(sys.stdout, "encoding", None) or _UTF_8)
+        sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
     @contextmanager

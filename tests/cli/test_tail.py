@@ -1,11 +1,15 @@
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+
+from eventrec import EventRecorder, ReceivedEvent
 
 
 class Run(Protocol):
@@ -138,3 +142,68 @@ def test_destination_that_cannot_be_read_is_one_line(eventrec: Run, url: str, re
     assert done.returncode == 3
     assert reason in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_what_the_output_cannot_say_is_escaped(
+    eventrec: Run, environment: dict[str, str], tmp_path: Path, form: tuple[str, ...]
+) -> None:
+    url = f"sqlite:///{tmp_path}/t.db"
+    eventrec("record", "-", "--to", url, stdin='{"a":"caf\u00e9 \u20ac \U0001f600"}\n'.encode())
+
+    done = subprocess.run(
+        [sys.executable, "-m", "eventrec.cli", "tail", url, *form],
+        env={**environment, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.isascii()
+    if form:
+        assert json.loads(done.stdout)["payload"] == {"a": "caf\u00e9 \u20ac \U0001f600"}
+    else:
+        assert b"caf\\xe9 \\u20ac \\U0001f600" in done.stdout
+
+
+def test_rows_of_other_programs_are_passed_over_and_said(eventrec: Run, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/t.db"
+    eventrec("record", "-", "--to", url, stdin='{"n":1}\n')
+    with closing(sqlite3.connect(tmp_path / "t.db", isolation_level=None)) as connection:
+        connection.execute("INSERT INTO events (id, type, timestamp, payload) VALUES ('x', 't', 'noon', x'00ff')")
+        connection.execute("INSERT INTO events (id, type, timestamp, payload) VALUES ('y', 't', 9, 'no json')")
+
+    done = eventrec("tail", url, "--json")
+
+    assert done.returncode == 0
+    assert [json.loads(line)["payload"] for line in done.stdout.splitlines()] == ["no json", {"n": 1}]
+    assert done.stderr.splitlines() == [
+        "eventrec: passed over 1 row that is not an event: table 'events': its timestamp is a TEXT"
+    ]
+
+
+def test_every_line_is_json_also_where_a_payload_has_line_ends_between_its_tokens(
+    eventrec: Run, tmp_path: Path
+) -> None:
+    with EventRecorder(f"sqlite:///{tmp_path}/t.db").sync() as recorder:
+        recorder.record(ReceivedEvent("t", b'{\t"a":\r\n[1,\t"\\t"]}'))
+
+    (line,) = eventrec("tail", f"sqlite:///{tmp_path}/t.db", "--json").stdout.splitlines()
+
+    assert json.loads(line)["payload"] == {"a": [1, "\t"]}
+
+
+def test_outage_while_following_is_said_and_its_end(eventrec: Run, start: Callable[..., Any], tmp_path: Path) -> None:
+    url, path = f"sqlite:///{tmp_path}/t.db", tmp_path / "t.db"
+    eventrec("record", "-", "--to", url, stdin='{"n":1}\n')
+    running = start("tail", url, "--follow", "--json")
+    assert json.loads(running.process.stdout.readline())["payload"] == {"n": 1}
+
+    path.rename(tmp_path / "away.db")
+    running.wait_for_error("trying again")
+    eventrec("record", "-", "--to", url, stdin='{"n":2}\n')
+
+    assert json.loads(running.process.stdout.readline())["payload"] == {"n": 2}
+    running.interrupt()
+    assert running.end()[0] == 130
+    assert "the destination can be read again" in running.errors[1]

@@ -385,7 +385,7 @@ async def test_hostile_names_are_taken_literally(
 
     await handler.handle(batch(hostile))
     await handler.handle(batch(hostile, event(2), start=1))
-    seen = await handler.tail(limit=10)
+    seen = await handler.reader().latest(limit=10)
 
     assert tables(path) == {name, "events"}
     assert declared(path, name)[name] == "TEXT"

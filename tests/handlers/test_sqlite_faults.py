@@ -146,10 +146,10 @@ async def test_what_was_seen_of_a_schema_that_is_rolled_back_is_forgotten(
 ) -> None:
     made: list[str] = []
 
-    def failing(table: str, plan: TablePlan) -> Iterator[str]:
+    def failing(connection: sqlite3.Connection, table: str, plan: TablePlan) -> Iterator[str]:
         if table == "b":
             raise RuntimeError("staged: after table a was made, and b looked for")
-        for statement in statements(table, plan):
+        for statement in statements(connection, table, plan):
             made.append(statement)
             yield statement
 
@@ -489,3 +489,20 @@ def test_eight_processes_share_one_file_from_empty_with_growing_columns(path: Pa
     assert rows(path, "SELECT next FROM eventrec_checkpoints ORDER BY log_id") == [(count,) for count in sent]
     assert rows(path, "SELECT count(*) FROM eventrec_destination") == [(1,)]
     assert rows(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+# -- tables as others left them
+
+
+async def test_table_that_was_renamed_away_is_made_again(
+    handler: SqliteHandler, path: Path, event: Events, batch: Batches
+) -> None:
+    for turn in range(3):
+        await handler.handle(batch(event(turn), start=turn))
+        execute(path, f"ALTER TABLE events RENAME TO events_{turn}")
+    await handler.handle(batch(event(3), start=3))
+
+    assert [rows(path, f"SELECT payload FROM events_{turn}") for turn in range(3)] == [[("0",)], [("1",)], [("2",)]]
+    assert rows(path, "SELECT payload FROM events") == [("3",)]
+    indexes = rows(path, "SELECT tbl_name FROM sqlite_master WHERE type = 'index' AND name LIKE '%type_timestamp%'")
+    assert sorted(indexes) == [("events",), ("events_0",), ("events_1",), ("events_2",)]

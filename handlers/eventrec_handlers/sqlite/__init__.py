@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from anyio import CancelScope, CapacityLimiter, to_thread
+from anyio import CancelScope
 
 from eventrec import (
     Batch,
@@ -44,14 +44,14 @@ from eventrec_handlers.sqlite.file import (
     retry_while_locked,
     statements,
 )
-from eventrec_handlers.sqlite.tail import StoredEvent, Tail, TailCursor, read_tail
+from eventrec_handlers.sqlite.reader import SqliteReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Self
     from uuid import UUID
 
-__all__ = ["SqliteHandler", "StoredEvent", "Tail", "TailCursor", "from_url"]
+__all__ = ["SqliteHandler", "SqliteReader", "from_url"]
 
 T = TypeVar("T")
 
@@ -134,6 +134,9 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
     def checkpoints(self) -> Self:
         return self
 
+    def reader(self) -> SqliteReader:
+        return SqliteReader(self._path, busy_timeout=self._busy_timeout)
+
     async def open(self) -> None:
         """Connect, and make our own two tables.
 
@@ -189,23 +192,6 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
 
         await self._run(stamp)
 
-    async def tail(self, *, after: TailCursor | None = None, limit: int) -> Tail:
-        """Without `after` the newest events, with it those stored since that cursor was given; at most `limit`.
-
-        The order is that of arrival in each table, and several tables are merged by timestamp. Works whether the
-        handler is open or not, on a read-only connection of its own, and never makes a writer wait.
-
-        Raises:
-            PauseError: There is no such file, or it is no database.
-            TransientError: It is locked.
-        """
-
-        def read() -> Tail:
-            with errors_translated(self._path):
-                return read_tail(self._path, busy_timeout=self._busy_timeout, after=after, limit=limit)
-
-        return await to_thread.run_sync(read, limiter=CapacityLimiter(1))
-
     # -- from here on everything runs in a worker thread, one job at a time
 
     async def _run(self, job: Callable[[], T]) -> T:
@@ -240,7 +226,7 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
                 # A transaction of its own, since others may wait for the same table. Each part is planned anew: two of
                 # them may share one.
                 for part in parts:
-                    for statement in statements(part.table, self._plan(connection, part)):
+                    for statement in statements(connection, part.table, self._plan(connection, part)):
                         connection.execute(statement)
         raise TransientError(f"{self._path}: others have changed the tables {SCHEMA_ROUNDS} times meanwhile")
 

@@ -6,6 +6,7 @@ import sqlite3
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import uuid4
 
@@ -151,6 +152,11 @@ def _is_about_schema(exc: sqlite3.Error) -> bool:
     return _code(exc) == sqlite3.SQLITE_ERROR and any(phrase in str(exc) for phrase in phrases)
 
 
+def is_about_statement(exc: sqlite3.Error) -> bool:
+    """Whether what was asked for cannot be had, of a file that is sound: a module or function is missing, say."""
+    return _code(exc) == sqlite3.SQLITE_ERROR
+
+
 def _code(exc: sqlite3.Error) -> int:
     """SQLite's primary result code; 0 where the error is Python's own."""
     code: int = getattr(exc, "sqlite_errorcode", 0)
@@ -180,10 +186,19 @@ def read_table(connection: sqlite3.Connection, name: str) -> Table:
 
 
 def columns_of(connection: sqlite3.Connection, table: str) -> dict[str, str]:
-    """The columns of a table, name to declared type."""
-    # Not the function of this name: an event's table may be called pragma_table_xinfo, and hide it. With the x it tells
-    # of generated columns too.
-    return {row[1]: row[2] for row in connection.execute(f"PRAGMA table_xinfo({quoted(table)})")}
+    """The columns of a table, name to declared type, generated and hidden ones too."""
+    return {name: declared for name, declared, _ in table_columns(connection, table)}
+
+
+def table_columns(connection: sqlite3.Connection, table: str) -> Iterator[tuple[str, str, bool]]:
+    """The columns of a table: name, declared type, and whether it is computed: it takes no value."""
+    # Not the function of this name: an event's table may be called pragma_table_xinfo, and hide it.
+    for row in connection.execute(f"PRAGMA table_xinfo({quoted(table)})"):
+        yield row[1], row[2], row[6] in _GENERATED
+
+
+_GENERATED: Final = (2, 3)
+"""How PRAGMA table_xinfo marks generated columns, virtual and stored."""
 
 
 def is_reserved(table: str) -> bool:
@@ -191,18 +206,27 @@ def is_reserved(table: str) -> bool:
     return fold_ascii(table).startswith(RESERVED)
 
 
-def statements(table: str, plan: TablePlan) -> Iterator[str]:
-    """The statements that do what `plan` asks for."""
+def statements(connection: sqlite3.Connection, table: str, plan: TablePlan) -> Iterator[str]:
+    """The statements that do what `plan` asks for; in a transaction."""
     name = quoted(table)
     if plan.create is not None:
         columns = ", ".join(
             f"{quoted(column)} {declared}{' NOT NULL' * (column in REQUIRED)}" for column, declared in plan.create
         )
         yield f"CREATE TABLE {name} ({columns})"
-        # Its name starts with what is reserved, so no event's table can have taken it.
-        yield f"CREATE INDEX {quoted(f'eventrec_{table}_type_timestamp')} ON {name} (type, timestamp DESC)"
+        index = _free_name(connection, f"eventrec_{table}_type_timestamp")
+        yield f"CREATE INDEX {quoted(index)} ON {name} (type, timestamp DESC)"
     for column, declared in plan.add:
         yield f"ALTER TABLE {name} ADD COLUMN {quoted(column)} {declared}"
+
+
+def _free_name(connection: sqlite3.Connection, name: str) -> str:
+    """`name`, with a number behind it where it is taken: a table that was renamed keeps its index under the old name.
+
+    It starts with what is reserved, so no event's table can have taken it.
+    """
+    candidates = chain([name], (f"{name}_{number}" for number in count(2)))
+    return next(candidate for candidate in candidates if read_table(connection, candidate).kind is None)
 
 
 def make_own_tables(connection: sqlite3.Connection, now: int) -> None:

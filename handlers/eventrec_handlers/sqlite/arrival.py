@@ -1,0 +1,155 @@
+"""Where a reader goes on in a table whose row numbers may be given out again: cursors, as text.
+
+Rows arrive in the order of their row numbers, until rows are deleted: SQLite then gives the highest numbers out again,
+and VACUUM numbers all rows from one on. So a cursor remembers which events stood at its newest numbers and at some far
+behind, and a reader goes on behind the newest of them that it finds again. A table that was renamed is found by them
+too. What such a change moved may be shown again; no new event is left out, unless another program has used up the row
+numbers (2^63 - 1), after which SQLite takes any that is free.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+
+from eventrec_handlers._sql import quoted
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+    from eventrec_handlers.sqlite.tables import EventTable
+
+C = TypeVar("C", bound="Arrival | Place")
+
+LOWEST: Final = -(2**63)
+"""Below every row number."""
+
+HIGHEST: Final = 2**63 - 1
+"""The highest row number."""
+
+DENSE: Final = 32
+"""How many of the newest rows a cursor remembers; behind them one each at 64, 256, 1,024 … rows' distance."""
+
+_SPARSE: Final = tuple(4**power for power in range(3, 31))
+_MAX_ID: Final = 200
+
+
+class Anchor(msgspec.Struct, frozen=True, array_like=True):
+    """A row that was seen: its number, and what stood there. `id` and `timestamp` are None where it is not an event."""
+
+    number: int
+    content: str
+    id: str | None
+    timestamp: int | None
+
+
+class Seen(msgspec.Struct, frozen=True, array_like=True):
+    """How far a table was read: up to the first of these rows, which is the newest. None: it was empty."""
+
+    anchors: tuple[Anchor, ...]
+
+    @property
+    def events(self) -> frozenset[tuple[str | None, int | None]]:
+        """The id and timestamp of each."""
+        return frozenset((anchor.id, anchor.timestamp) for anchor in self.anchors)
+
+
+class Arrival(msgspec.Struct, frozen=True, tag="arrival"):
+    """The cursor of `latest` and `follow`: tables by name."""
+
+    tables: dict[str, Seen]
+
+
+class Place(msgspec.Struct, frozen=True, tag="range"):
+    """The cursor of `range`: the last row that was given."""
+
+    timestamp: int
+    table: str
+    number: int
+
+
+def encoded(cursor: Arrival | Place) -> str:
+    """`cursor` as the text that a caller keeps."""
+    return msgspec.json.encode(cursor).decode()
+
+
+def decoded(cursor: str, kind: type[C]) -> C:
+    """The cursor of this kind that `cursor` says.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    try:
+        return msgspec.json.decode(cursor, type=kind)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as exc:
+        raise ValueError(f"not a cursor of a SqliteReader: {exc}") from exc
+
+
+def seen_up_to(connection: sqlite3.Connection, table: EventTable, last: int) -> Seen:
+    """What a cursor remembers of a table that was read up to the number `last`."""
+    select = f"{_select(table)} <= ? ORDER BY {table.number} DESC LIMIT ?"
+    rows = connection.execute(select, (last, DENSE)).fetchall()
+    if len(rows) == DENSE:
+        newest = rows[0][0]
+        for distance in _SPARSE:
+            rows += connection.execute(select, (max(newest - distance, LOWEST), 1))
+    anchors: dict[int, Anchor] = {}
+    for row in rows:
+        anchors.setdefault(row[0], _anchor(*row))
+    return Seen(tuple(anchors.values()))
+
+
+def go_on_after(connection: sqlite3.Connection, table: EventTable, seen: Seen) -> int:
+    """The number behind which a new row stands: that of the last row, unless rows were deleted or moved."""
+    if not seen.anchors:
+        return LOWEST
+    standing = next(_standing(connection, table, seen), None)
+    return _found_by_id(connection, table, seen) if standing is None else standing.number
+
+
+def is_seen(connection: sqlite3.Connection, table: EventTable, seen: Seen) -> bool:
+    """Whether `table` is the one of `seen`, under another name: a row that was seen stands where it stood."""
+    return next(_standing(connection, table, seen), None) is not None
+
+
+def _standing(connection: sqlite3.Connection, table: EventTable, seen: Seen) -> Iterator[Anchor]:
+    """The anchors whose rows stand where they stood, the newest first, as far as they are asked for."""
+    select = f"{_select(table)} = ?"
+    for anchor in seen.anchors:
+        row = connection.execute(select, (anchor.number,)).fetchone()
+        if row is not None and _anchor(*row) == anchor:
+            yield anchor
+
+
+def _found_by_id(connection: sqlite3.Connection, table: EventTable, seen: Seen) -> int:
+    """Where the newest anchor stands now that the rows have other numbers; `LOWEST`: none is there any more."""
+    ids = [anchor.id for anchor in seen.anchors if anchor.id is not None]
+    marks = ", ".join("?" * len(ids))
+    found = {
+        (id_, timestamp): number
+        for id_, timestamp, number in connection.execute(
+            f"SELECT id, timestamp, min({table.number}) FROM {quoted(table.name)}"  # noqa: S608 - quoted
+            f" WHERE id IN ({marks}) GROUP BY id, timestamp",
+            ids,
+        )
+    }
+    numbers = (found.get((anchor.id, anchor.timestamp)) for anchor in seen.anchors)
+    return next((number for number in numbers if number is not None), LOWEST)
+
+
+def _select(table: EventTable) -> str:
+    columns = f"{table.number}, id, type, timestamp, substr(payload, 1, 64)"
+    return f"SELECT {columns} FROM {quoted(table.name)} WHERE {table.number}"  # noqa: S608 - quoted
+
+
+def _anchor(number: int, id_: object, kind: object, timestamp: object, payload: object) -> Anchor:
+    content = blake2b(repr((id_, kind, timestamp, payload)).encode(errors="replace"), digest_size=8).hexdigest()
+    return Anchor(
+        number,
+        content,
+        id_ if isinstance(id_, str) and len(id_) <= _MAX_ID else None,
+        timestamp if isinstance(timestamp, int) else None,
+    )

@@ -1,0 +1,229 @@
+"""Reads events back from a SQLite file, beside its writers."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import sqlite3
+from collections import Counter, deque
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from eventrec import EventPage, EventReader, StoredEvent
+from eventrec_handlers._thread import WorkThread
+from eventrec_handlers.sqlite.arrival import (
+    HIGHEST,
+    LOWEST,
+    Arrival,
+    Place,
+    Seen,
+    decoded,
+    encoded,
+    go_on_after,
+    is_seen,
+    seen_up_to,
+)
+from eventrec_handlers.sqlite.file import errors_translated
+from eventrec_handlers.sqlite.tables import EventTable, event_tables, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+    from pathlib import Path
+
+    from eventrec_handlers.sqlite.tables import Found
+
+MAX_FOREIGN: Final = 100_000
+"""Rows of other programs that a page of `latest` or `follow` passes over in one table before it looks no further."""
+
+
+class SqliteReader(EventReader):
+    """Reads the file `path`: each call on a read-only connection of its own, in one snapshot of all tables.
+
+    An event is a row of a table that has the columns id, type, timestamp and payload. Each table has an order of
+    arrival; events of several tables are merged by their timestamps. `arrival.py` says what deleting rows does to it.
+    `busy_timeout` is how many seconds to wait for a lock, which no writer in WAL mode holds against readers.
+    """
+
+    def __init__(self, path: Path, *, busy_timeout: float) -> None:
+        self._path = path
+        self._busy_timeout = busy_timeout
+        self._thread = WorkThread("eventrec-sqlite-reader")
+
+    def __repr__(self) -> str:
+        return f"<SqliteReader {str(self._path)!r}>"
+
+    async def close(self) -> None:
+        self._thread.end()
+
+    async def latest(self, *, limit: int, types: Collection[str] | None = None) -> EventPage:
+        self.check_limit(limit)
+        return await self._read(partial(_latest, limit=limit, types=types))
+
+    async def range(
+        self,
+        start: int | None = None,
+        end: int | None = None,
+        *,
+        limit: int,
+        types: Collection[str] | None = None,
+        cursor: str | None = None,
+    ) -> EventPage:
+        self.check_limit(limit)
+        high = None if end is None or end > HIGHEST else max(end, LOWEST)
+        low = LOWEST if start is None else min(max(start, LOWEST), HIGHEST)
+        after = Place(low, "", LOWEST) if cursor is None else decoded(cursor, Place)
+        return await self._read(partial(_range, end=high, limit=limit, types=types, after=after))
+
+    async def follow(self, cursor: str, *, limit: int, types: Collection[str] | None = None) -> EventPage:
+        self.check_limit(limit)
+        return await self._read(partial(_follow, seen=decoded(cursor, Arrival).tables, limit=limit, types=types))
+
+    async def _read(self, job: Callable[[sqlite3.Connection], EventPage]) -> EventPage:
+        def read() -> EventPage:
+            uri = f"file:{quote(os.fsencode(self._path))}?mode=ro"
+            with (
+                errors_translated(self._path),
+                closing(sqlite3.connect(uri, uri=True, timeout=self._busy_timeout, isolation_level=None)) as connection,
+            ):
+                connection.text_factory = lambda raw: raw.decode(errors="replace")
+                connection.execute("BEGIN")
+                return job(connection)
+
+        return await self._thread.run(read)
+
+
+# -- from here on everything runs in the thread, in one transaction
+
+
+def _latest(connection: sqlite3.Connection, *, limit: int, types: Collection[str] | None) -> EventPage:
+    parts = []
+    seen = {}
+    for table in event_tables(connection):
+        found = rows(connection, table, types=types, order=f"{table.number} DESC")
+        parts.append(_Part.of(table, found, limit=limit, max_foreign=MAX_FOREIGN))
+        seen[table.name] = seen_up_to(connection, table, HIGHEST)
+    merged = heapq.merge(*(reversed(part.events) for part in parts), key=_timestamp)
+    newest = deque((event for _, event in merged), maxlen=limit)
+    foreign = Counter(why for part in parts for _, why in part.foreign)
+    return EventPage.of(newest, encoded(Arrival(seen)), foreign)
+
+
+def _follow(
+    connection: sqlite3.Connection, *, seen: Mapping[str, Seen], limit: int, types: Collection[str] | None
+) -> EventPage:
+    parts = []
+    before = {}
+    for table in event_tables(connection):
+        before[table.name] = known = _known(connection, table, seen)
+        start = go_on_after(connection, table, known)
+        has_moved = bool(known.anchors) and start != known.anchors[0].number
+        found = rows(connection, table, types=types, where=f"{table.number} > ?", values=[start], order=table.number)
+        if has_moved:
+            found = _without(found, known.events)
+        parts.append(_Part.of(table, found, limit=limit, max_foreign=MAX_FOREIGN, start=start, has_moved=has_moved))
+
+    merged = islice(heapq.merge(*(part.events for part in parts), key=_timestamp), limit)
+    events = [event for _, event in merged]
+    taken = Counter(event.table for event in events)
+    foreign: Counter[str] = Counter()
+    after = {}
+    for part in parts:
+        name, end = part.table.name, part.end_of(taken[part.table.name])
+        foreign.update(why for number, why in part.foreign if number <= end)
+        is_unchanged = end == HIGHEST and not (part.events or part.foreign or part.has_moved or types)
+        after[name] = before[name] if is_unchanged else seen_up_to(connection, part.table, end)
+    return EventPage.of(events, encoded(Arrival(after)), foreign)
+
+
+def _known(connection: sqlite3.Connection, table: EventTable, seen: Mapping[str, Seen]) -> Seen:
+    """What was seen of `table`, also under another name."""
+    if table.name in seen:
+        return seen[table.name]
+    return next((other for other in seen.values() if is_seen(connection, table, other)), Seen(()))
+
+
+def _without(found: Iterator[Found], events: Collection[tuple[str | None, int | None]]) -> Iterator[Found]:
+    """What of `found` is not among `events`, each by its id and timestamp."""
+    for number, event in found:
+        if isinstance(event, str) or (event.id, event.timestamp) not in events:
+            yield number, event
+
+
+def _range(
+    connection: sqlite3.Connection, *, end: int | None, limit: int, types: Collection[str] | None, after: Place
+) -> EventPage:
+    parts = []
+    for table in event_tables(connection):
+        # Equal timestamps are parted by table, then by row number.
+        number = after.number if table.name == after.table else HIGHEST if table.name < after.table else LOWEST
+        where, values = f"(timestamp, {table.number}) > (?, ?)", [after.timestamp, number]
+        if end is not None:
+            where, values = f"{where} AND timestamp < ?", [*values, end]
+        found = rows(connection, table, types=types, where=where, values=values, order=f"timestamp, {table.number}")
+        parts.append(_Part.of(table, found, limit=limit, max_foreign=None))
+    merged = list(islice(heapq.merge(*(part.events for part in parts), key=_timestamp), limit))
+    if merged:
+        number, event = merged[-1]
+        after = Place(event.timestamp, event.table, number)
+    foreign = Counter(why for part in parts for _, why in part.foreign)
+    return EventPage.of((event for _, event in merged), encoded(after), foreign)
+
+
+@dataclass(slots=True)
+class _Part:
+    """What one table has to offer to a page.
+
+    Attributes:
+        table: Which one.
+        start: The number behind which it was read.
+        has_moved: Whether rows were deleted or moved since the cursor was given.
+        events: Events with their row numbers, in the order asked for.
+        foreign: Rows that are not events: their numbers, and why.
+        last: The number of the last row that was looked at; `HIGHEST` where there are no more.
+    """
+
+    table: EventTable
+    start: int = LOWEST
+    has_moved: bool = False
+    events: list[tuple[int, StoredEvent]] = field(default_factory=list)
+    foreign: list[tuple[int, str]] = field(default_factory=list)
+    last: int = LOWEST
+
+    @classmethod
+    def of(
+        cls,
+        table: EventTable,
+        found: Iterator[Found],
+        *,
+        limit: int,
+        max_foreign: int | None,
+        start: int = LOWEST,
+        has_moved: bool = False,
+    ) -> _Part:
+        """At most `limit` events, and at most `max_foreign` rows of other programs."""
+        part = cls(table, start, has_moved, last=start)
+        while len(part.events) < limit and (max_foreign is None or len(part.foreign) < max_foreign):
+            number, event = next(found, _NO_MORE)
+            part.last = number
+            if event is None:
+                break
+            if isinstance(event, str):
+                part.foreign.append((number, event))
+            else:
+                part.events.append((number, event))
+        return part
+
+    def end_of(self, taken: int) -> int:
+        """How far the table was read, where the first `taken` of its events were given."""
+        return self.events[taken][0] - 1 if taken < len(self.events) else self.last
+
+
+_NO_MORE: Final[tuple[int, None]] = (HIGHEST, None)
+
+
+def _timestamp(found: tuple[int, StoredEvent]) -> int:
+    return found[1].timestamp
