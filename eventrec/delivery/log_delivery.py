@@ -56,7 +56,6 @@ class LogDelivery:
         handlers: Mapping[str, SharedHandler],
         letters: DeadLetters,
         on_drop: Callable[[str, int], None],
-        static_context: bytes | None,
         is_orphan: bool,
         sync: Literal["interval", "never", "take"],
         sync_interval: float,
@@ -66,9 +65,7 @@ class LogDelivery:
         self.run_of = run
         self.log = log
         self._moved = anyio.Event()
-        self.source = LogSource(
-            log, run.id, first=first, static_context=static_context, on_lost=self._lost, on_move=self._notice
-        )
+        self.source = LogSource(log, run.id, first=first, on_move=self._notice)
         self.workers = {
             each.name: Worker(
                 each,
@@ -279,9 +276,6 @@ class LogDelivery:
     def _notice(self) -> None:
         self._moved.set()
 
-    def _lost(self, name: str, count: int) -> None:
-        self.workers[name].lost(count)
-
     async def end(self) -> None:
         """Save, close the log, and retire the run if it is done; else leave it, unlocked, to whoever comes."""
         await self.save(sync=self._sync != "never" or self.is_done)
@@ -335,11 +329,11 @@ class LogDelivery:
             _logger.warning("log not deleted", log=str(self.run_of.id), error=str(exc))
 
 
-OpenedOrphan: TypeAlias = "tuple[Log, int, dict[str, Checkpoint], bytes | None]"
+OpenedOrphan: TypeAlias = "tuple[Log, int, dict[str, Checkpoint]]"
 
 
 def open_orphan(run: Run) -> OpenedOrphan:
-    """The log of an adopted run, synced, where it begins, its checkpoints, and its static context. Blocking.
+    """The log of an adopted run, synced, where it begins, and its checkpoints. Blocking.
 
     A checkpoint past the log's end was delivered before a power cut: the end is raised to it.
 
@@ -352,9 +346,9 @@ def open_orphan(run: Run) -> OpenedOrphan:
     log = Log.open(run.storage, is_ours=partial(is_ours, log_id=run.id), at_least=at_least)
     try:
         with log.reader() as reader:
-            commits = reader.read(max_bytes=1)
-        static_context = ContentDecoder().decode(commits[0].content).static_context if commits else None
+            for commit in reader.read(max_bytes=1):
+                ContentDecoder().decode(commit.content)
     except BaseException:
         log.close()
         raise
-    return log, log.first, saved, static_context
+    return log, log.first, saved

@@ -179,10 +179,7 @@ class LogSupervisor(Supervisor):
         while self._own is None:
             woken = self._woken
             if self.writer.log is not None and self.writer.run is not None:
-                static = self.writer.static_context
-                self._own = self._delivery(
-                    self.writer.run, self.writer.log, first=0, saved={}, static_context=static, is_orphan=False
-                )
+                self._own = self._delivery(self.writer.run, self.writer.log, first=0, saved={}, is_orphan=False)
                 self.workers = self._own.workers
                 await self._own.save(sync=self._sync != "never")
             elif self._closing.is_set() and self.writer.is_ended:
@@ -202,7 +199,6 @@ class LogSupervisor(Supervisor):
         *,
         first: int,
         saved: dict[str, Checkpoint],
-        static_context: bytes | None,
         is_orphan: bool,
     ) -> LogDelivery:
         return LogDelivery(
@@ -214,7 +210,6 @@ class LogSupervisor(Supervisor):
             handlers=self._handlers,
             letters=self._letters,
             on_drop=self._on_drop,
-            static_context=static_context,
             is_orphan=is_orphan,
             sync=self._sync,
             sync_interval=self._sync_interval,
@@ -223,8 +218,8 @@ class LogSupervisor(Supervisor):
         )
 
     def _deliver_orphan(self, run: Run, opened: OpenedOrphan) -> LogDelivery:
-        log, first, saved, static_context = opened
-        return self._delivery(run, log, first=first, saved=saved, static_context=static_context, is_orphan=True)
+        log, first, saved = opened
+        return self._delivery(run, log, first=first, saved=saved, is_orphan=True)
 
     def _is_failing(self, name: str) -> bool:
         worker = self.workers.get(name)

@@ -117,10 +117,7 @@ class MemorySupervisor(Supervisor):
         """What is left lives in memory alone: count it as lost, subscription by subscription."""
         self._count_rest_of_intake()
         for worker in self.workers.values():
-            start = self._source.position(worker.name)
-            rest = await self._source.read(start, max_records=self._source.end - start + 1, max_bytes=1 << 62)
-            self._source.fetched(worker.name, rest.end)
-            worker.drop_rest("closed", rest)
+            await worker.drop_rest("closed")
 
     def _count_rest_of_intake(self) -> None:
         """Past the source's bound on purpose: it is only to be counted, by each subscription's own filter."""

@@ -9,22 +9,17 @@ from __future__ import annotations
 
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import anyio
 
 from eventrec.delivery.letters.log import letters_of
-from eventrec.delivery.sources.source import Records
+from eventrec.delivery.letters.source import LetterSource
 from eventrec.delivery.subscription import Subscription
 from eventrec.delivery.worker.worker import Worker
 from eventrec.errors import DeliveryError
 from eventrec.log.storage import DiskStorage
-from eventrec.records.context import merged_context
-from eventrec.records.entry import SHAPE, SIZE
-from eventrec.records.ids import Ids
-from eventrec.records.schema import Shape
 from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
 from eventrec.runs.run import CHECKPOINTS, Run, list_runs
 from eventrec.runtime.backend import in_thread
@@ -32,19 +27,15 @@ from eventrec.runtime.backend import in_thread
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
-    from typing import Literal
 
     from eventrec.delivery.letters.dead_letters import DeadLetter, DeadLetters
     from eventrec.handler import EventHandler
     from eventrec.options import DeliverySettings
-    from eventrec.records.entry import Entry
 
 LOCK: Final = "replay"
 
 _BETWEEN_SAVES: Final = 0.2
 """Seconds: as much as a destination without checkpoints may be given twice after a kill."""
-
-_NOT_OURS: Final = Shape("events", "letter_of_another_subscription", ())
 
 Key = tuple[UUID, int, str]
 """Log id, offset, subscription: what a letter is about."""
@@ -140,83 +131,6 @@ def _needed(directory: Path) -> set[UUID]:
     }
 
 
-class LetterSource:
-    """The letters of one run that wait for `subscription`, as records; what else there is, is filtered."""
-
-    static_context = None
-
-    def __init__(self, directory: Path, run: UUID, subscription: str, letters: Sequence[KeptLetter]) -> None:
-        self.id = UUID(bytes=blake2b(b"replay" + run.bytes, digest_size=16).digest(), version=4)
-        self.run = run
-        self._directory = directory
-        self._waiting = {
-            kept.number for kept in letters if kept.is_waiting and kept.letter.subscription == subscription
-        }
-        self.types = frozenset(kept.letter.entry[SHAPE].type for kept in letters if kept.number in self._waiting)
-        self.end = max((kept.number for kept in letters), default=-1) + 1
-        self._position = 0
-        self._acknowledged: Callable[[], object] = lambda: None
-
-    def __repr__(self) -> str:
-        return f"<LetterSource {self.run} waiting={len(self._waiting)}>"
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def subscribe(self, name: str, start: Literal["earliest", "latest"], on_forfeit: Callable[[Entry], None]) -> int:
-        """The first letter; nothing is ever forfeited."""
-        del name, start, on_forfeit
-        return 0
-
-    async def read(self, start: int, *, max_records: int, max_bytes: int) -> Records:
-        return await in_thread(self._read, start, max_records, max_bytes)
-
-    def _read(self, start: int, max_records: int, max_bytes: int) -> Records:
-        entries: list[Entry] = []
-        size = 0
-        for number, letter in letters_of(self._directory, self.run, start):
-            if number != start + len(entries) or len(entries) >= max_records or number >= self.end:
-                break
-            entry = self._entry(number, letter)
-            size += entry[SIZE]
-            if size > max_bytes and entries:
-                break
-            entries.append(entry)
-        if not entries and start < self.end:
-            return Records(self.end, self.end, ())
-        return Records(start, start + len(entries), entries)
-
-    def _entry(self, number: int, letter: DeadLetter) -> Entry:
-        shape, timestamp, payload, context, extras, explicit, size = letter.entry
-        if number not in self._waiting:
-            return (_NOT_OURS, timestamp, b"{}", None, None, None, size)
-        context = merged_context(letter.static_context, context)
-        id_ = explicit if explicit is not None else Ids(letter.log_id).as_bytes(letter.offset, 0, None)
-        return (shape, timestamp, payload, context, extras, id_, size)
-
-    async def wait_past(self, offset: int) -> None:
-        while self.end <= offset:
-            await anyio.sleep_forever()
-
-    def position(self, name: str) -> int:
-        del name
-        return self._position
-
-    def fetched(self, name: str, next_offset: int) -> None:
-        del name
-        self._position = max(self._position, next_offset)
-
-    async def oldest(self) -> int:
-        return 0
-
-    def rewind(self, name: str, offset: int) -> None:
-        del name
-        self._position = offset
-
-    def acknowledge(self, name: str, next_offset: int) -> None:
-        """It stands in the checkpoint soon: see `Replay`."""
-
-
 class _Again:
     """What is refused again: a new letter about the old record."""
 
@@ -268,9 +182,7 @@ async def replay(
     for run in sorted({each.run for each in kept if each.is_waiting and each.letter.subscription == name}):
         of_run = [each for each in kept if each.run == run]
         source = LetterSource(directory, run, name, of_run)
-        await _Replay(directory, source, of_run, letters, Subscription(name, handler, settings, source.types)).run(
-            total, on_progress
-        )
+        await _Replay(directory, source, of_run, letters, Subscription(name, handler, settings)).run(total, on_progress)
         if not total.is_done:
             break
     return total
@@ -315,8 +227,10 @@ class _Replay:
 
         async def keep_saving() -> None:
             while True:
+                moved = self._source.moved
                 await anyio.sleep(_BETWEEN_SAVES)
-                await save()
+                if moved.is_set():
+                    await save()
                 count()
 
         def count() -> None:

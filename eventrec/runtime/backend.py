@@ -138,6 +138,16 @@ def take_no_thread() -> None:
     _takes_no_thread.set(True)
 
 
+def current_task() -> object:
+    """The running task; None where none runs, as when a coroutine is collected after its loop has ended."""
+    try:
+        if _is_trio():
+            return sys.modules["trio"].lowlevel.current_task()
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
 def is_cancelled() -> bool:
     """Whether somebody asked the running task to stop: its cancel scope, or asyncio's own `task.cancel()`."""
     if anyio.current_effective_deadline() == -math.inf:

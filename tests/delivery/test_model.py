@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 )
 
 from eventrec.delivery.letters.dead_letters import DeadLetter
-from eventrec.delivery.sources.source import Records
+from eventrec.delivery.sources.source import OnLost, Records
 from eventrec.delivery.subscription import NewDestination, Subscription
 from eventrec.delivery.worker.worker import Worker
 from eventrec.errors import (
@@ -235,56 +235,51 @@ class World:
 
 
 class View:
-    """The log as one process reads it: a source."""
+    """The log as one process reads it: a source, and its one cursor."""
 
     id = ID
-    static_context = None
 
     def __init__(self, world: World) -> None:
+        self.next = 0
         self._world = world
-        self._position = 0
         self._grown = anyio.Event()
-        self.on_lost: Callable[[int], None] = lambda _: None
+        self._on_lost: OnLost = lambda _reason, _count, _entries: None
 
     @property
     def end(self) -> int:
         return len(self._world.entries)
 
-    def subscribe(self, name: str, start: Literal["earliest", "latest"], on_forfeit: Callable[[Entry], None]) -> int:
-        return 0
+    def subscribe(self, name: str, start: Literal["earliest", "latest"], on_lost: OnLost) -> View:
+        self._on_lost = on_lost
+        return self
 
-    async def read(self, start: int, *, max_records: int, max_bytes: int) -> Records:
+    async def read(self, *, max_records: int, max_bytes: int) -> Records:
         await anyio.lowlevel.checkpoint()
+        start = self.next
         if start < self._world.first:
-            lost, self._position = self._world.first - start, self._world.first
-            self.on_lost(lost)
-            return Records(self._position, self._position, ())
+            self.next = self._world.first
+            self._on_lost("corrupt", self.next - start, ())
+            return Records(self.next, self.next)
         entries = self._world.entries[start : start + max_records]
-        return Records(start, start + len(entries), entries)
+        self.next = start + len(entries)
+        return Records(start, self.next, range(start, self.next), entries)
 
-    async def wait_past(self, offset: int) -> None:
-        while self.end <= offset:
+    async def wait(self) -> None:
+        while self.end <= self.next:
             await self._grown.wait()
 
     def grew(self) -> None:
         grown, self._grown = self._grown, anyio.Event()
         grown.set()
 
-    def position(self, name: str) -> int:
-        return self._position
-
-    def fetched(self, name: str, next_offset: int) -> None:
-        self._position = max(self._position, next_offset)
-
     async def oldest(self) -> int:
         await anyio.lowlevel.checkpoint()
         return self._world.first
 
-    def rewind(self, name: str, offset: int) -> None:
-        assert offset >= self._world.first
-        self._position = offset
+    def seek(self, offset: int) -> None:
+        self.next = offset
 
-    def acknowledge(self, name: str, next_offset: int) -> None:
+    def acknowledge(self, next_offset: int) -> None:
         pass
 
 
@@ -353,7 +348,6 @@ class Process:
             checkpoint=checkpoint,
             freeze=self._freeze,
         )
-        self.source.on_lost = self.worker.lost
         self.task = world.loop.create_task(self.worker.run())
 
     async def step(self) -> None:

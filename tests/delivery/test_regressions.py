@@ -62,9 +62,9 @@ class Letters:
 
 
 def log_of(count: int) -> MemorySource:
-    """A log that forgets nothing: somebody else has read none of it."""
+    """A log that forgets nothing: another subscription has read none of it."""
     source = MemorySource(ID, max_events=1_000, max_bytes=1 << 20)
-    source.subscribe("somebody else", "earliest", lambda _: None)
+    source.subscribe("another", "earliest", lambda *_: None)
     grow(source, *range(count))
     return source
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from uuid import UUID
 
+    from eventrec.delivery.sources.source import OnLost, Start
     from eventrec.log.commit import Commit
     from eventrec.log.log import Log
     from eventrec.log.reader import LogReader
@@ -35,11 +37,21 @@ _PATIENCE: Final = 0.5
 _logger = get_logger("eventrec.delivery")
 
 
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """One commit: its first offset, its entries, what they count in bytes, and what is true of all of them."""
+
+    first: int
+    entries: Sequence[Entry]
+    size: int
+    static_context: bytes | None
+
+
 class LogSource:
     """One log, which begins at `first`, read by several subscriptions at their own pace. For the loop's thread alone.
 
-    `on_lost(name, count)` is called for records that `name` reached and nobody can read any more; they count as
-    `dropped[corrupt]`.
+    `on_move` is called when a subscription acknowledges something: it must stand in its checkpoint soon, and what all
+    checkpoints are past may be deleted then.
     """
 
     def __init__(
@@ -48,21 +60,17 @@ class LogSource:
         id_: UUID,
         *,
         first: int = 0,
-        static_context: bytes | None,
-        on_lost: Callable[[str, int], None],
         on_move: Callable[[], object],
     ) -> None:
         self.id = id_
-        self.static_context = static_context
         self._first = first
         self._log = log
-        self._on_lost = on_lost
-        self._on_move = on_move
+        self.on_move = on_move
         self._is_unreadable = False
         self._floor = 0
-        self._positions: dict[str, int] = {}
-        self._window: OrderedDict[int, tuple[Sequence[Entry], int]] = OrderedDict()
-        """Entries and their bytes, by first offset, in the order of their last use."""
+        self._cursors: list[LogCursor] = []
+        self._window: OrderedDict[int, _Decoded] = OrderedDict()
+        """Commits by first offset, in the order of their last use."""
         self._starts: list[int] = []
         self._window_bytes = 0
         self._readers: OrderedDict[int, LogReader] = OrderedDict()
@@ -80,29 +88,18 @@ class LogSource:
         self._floor = max(self._floor, self._log.readable)
         return self._floor
 
-    def subscribe(self, name: str, start: Literal["earliest", "latest"], on_forfeit: Callable[[Entry], None]) -> int:
-        """`on_forfeit` is never called: what a subscription forfeits, its worker is told."""
-        del on_forfeit
-        self._positions[name] = self._first if start == "earliest" else self.end
-        return self._positions[name]
-
-    def position(self, name: str) -> int:
-        return self._positions[name]
-
-    def fetched(self, name: str, next_offset: int) -> None:
-        self._positions[name] = max(self._positions[name], next_offset)
-        self._floor = max(self._floor, next_offset)
+    def subscribe(self, name: str, start: Start, on_lost: OnLost) -> LogCursor:
+        """A cursor at the first record, or at the end. What cannot be read is told to `on_lost` as `corrupt`."""
+        cursor = LogCursor(self, name, self._first if start == "earliest" else self.end, on_lost)
+        self._cursors.append(cursor)
+        return cursor
 
     async def oldest(self) -> int:
         return await in_thread(lambda: self._log.first)
 
-    def rewind(self, name: str, offset: int) -> None:
-        self._positions[name] = offset
-
-    def acknowledge(self, name: str, next_offset: int) -> None:
-        """It stands in the checkpoint soon, and what all checkpoints are past is deleted then."""
-        del name, next_offset
-        self._on_move()
+    def raise_end(self, offset: int) -> None:
+        """A destination is at `offset`."""
+        self._floor = max(self._floor, offset)
 
     def grew(self) -> None:
         """There may be more to read."""
@@ -110,23 +107,25 @@ class LogSource:
         grown.set()
 
     async def wait_past(self, offset: int) -> None:
+        """Return as soon as there is a record at `offset` or later."""
         while self.end <= offset:
             await self._grown.wait()
 
     # -- reading
 
     async def read(self, start: int, *, max_records: int, max_bytes: int) -> Records:
+        """Records from `start` on; none where nothing can be read there now, or where what is lost begins there."""
         found = self._from_window(start, max_records, max_bytes)
-        if not found and start < self.end:
+        if not found.entries and start < self.end:
             async with self._reading:
                 # Another worker may have read it meanwhile.
                 found = self._from_window(start, max_records, max_bytes)
-                if not found and (first := await self._fill_window(start)) is not None:
+                if not found.entries and (first := await self._fill_window(start)) is not None:
                     if first > start:
                         self._lose(start, first)
-                        return Records(first, first, ())
-                    found = self._from_window(start, max_records, max_bytes)
-        return Records(start, start + len(found), found)
+                    else:
+                        found = self._from_window(start, max_records, max_bytes)
+        return found
 
     async def _fill_window(self, start: int) -> int | None:
         """Read on at `start`; the first offset there is now. None: nothing can be read for the moment."""
@@ -135,7 +134,7 @@ class LogSource:
             commits = await in_thread(self._read_commits, start, limiter=self._limiter)
             if not commits and start < readable:
                 # Nothing but a second look, by a reader of its own, says that what is written is lost.
-                commits = await in_thread(self._read_anew, start, limiter=self._limiter)
+                commits = await in_thread(self._read_afresh, start, limiter=self._limiter)
         except (LogError, OSError) as exc:
             if not self._is_unreadable:
                 _logger.warning("log unreadable", log=str(self.id), offset=start, error=str(exc))
@@ -144,10 +143,10 @@ class LogSource:
             return None
         self._is_unreadable = False
         # The one that is asked for comes last, so that no other one of this read pushes it out of the window.
-        for first, entries, size in reversed(commits):
-            self._keep(first, entries, size)
+        for decoded in reversed(commits):
+            self._keep(decoded)
         if commits:
-            return commits[0][0]
+            return commits[0].first
         if start < readable:
             return readable
         if readable == self._log.written:
@@ -157,62 +156,68 @@ class LogSource:
         await anyio.sleep(_PATIENCE)
         return None
 
-    def _from_window(self, start: int, max_records: int, max_bytes: int) -> Sequence[Entry]:
+    def _from_window(self, start: int, max_records: int, max_bytes: int) -> Records:
         found: list[Entry] = []
         size = 0
+        static: bytes | None = None
         while len(found) < max_records:
             offset = start + len(found)
             place = bisect_right(self._starts, offset) - 1
             if place < 0:
                 break
             first = self._starts[place]
-            entries, _ = self._window[first]
-            if offset >= first + len(entries):
+            decoded = self._window[first]
+            if offset >= first + len(decoded.entries) or (found and decoded.static_context != static):
                 break
+            static = decoded.static_context
             self._window.move_to_end(first)
-            for entry in entries[offset - first : offset - first + max_records - len(found)]:
+            for entry in decoded.entries[offset - first : offset - first + max_records - len(found)]:
                 size += entry[SIZE]
                 if size > max_bytes and found:
-                    return found
+                    break
                 found.append(entry)
-        return found
+            else:
+                continue
+            break
+        end = start + len(found)
+        return Records(start, end, range(start, end), found, static)
 
-    def _keep(self, first: int, entries: Sequence[Entry], size: int) -> None:
-        if first in self._window:
+    def _keep(self, decoded: _Decoded) -> None:
+        if decoded.first in self._window:
             return
-        self._window[first] = (entries, size)
-        insort(self._starts, first)
-        self._window_bytes += size
+        self._window[decoded.first] = decoded
+        insort(self._starts, decoded.first)
+        self._window_bytes += decoded.size
         while self._window_bytes > WINDOW_BYTES and len(self._window) > 1:
-            oldest, (_, freed) = next(iter(self._window.items()))
-            if oldest == first:
+            oldest, freed = next(iter(self._window.items()))
+            if oldest == decoded.first:
                 break
             del self._window[oldest]
             del self._starts[bisect_right(self._starts, oldest) - 1]
-            self._window_bytes -= freed
+            self._window_bytes -= freed.size
 
     def _lose(self, start: int, end: int) -> None:
-        for name, position in self._positions.items():
-            if position == start:
-                self._positions[name] = end
-                self._on_lost(name, end - start)
+        for cursor in self._cursors:
+            if cursor.next == start:
+                cursor.next = end
+                cursor.on_lost("corrupt", end - start, ())
 
-    def _read_commits(self, start: int) -> list[tuple[int, Sequence[Entry], int]]:
-        """In a thread. First offset, entries and bytes of the commits from `start` on: at least one, if there is."""
+    def _read_commits(self, start: int) -> list[_Decoded]:
+        """In a thread. The commits from `start` on: at least one, if there is."""
         reader = self._readers.pop(start, None) or self._log.reader(start)
-        read: list[tuple[int, Sequence[Entry], int]] = []
+        read: list[_Decoded] = []
         while not read and (commits := reader.read(max_bytes=READ_BYTES)):
             for commit in commits:
                 try:
-                    entries = self._decoded(commit)
+                    decoded = self._decoded(commit)
                 except ContentError as exc:
                     _logger.exception("commit unreadable", log=str(self.id), offset=commit.offset, error=str(exc))
                     if read:
                         break  # A hole is met at the beginning of a read.
                     continue
-                if read and commit.offset != read[-1][0] + len(read[-1][1]):
+                if read and commit.offset != read[-1].first + len(read[-1].entries):
                     break
-                read.append((commit.offset, entries, sum(entry[SIZE] for entry in entries)))
+                read.append(decoded)
             else:
                 self._keep_reader(reader)
                 return read
@@ -221,15 +226,16 @@ class LogSource:
         self._keep_reader(reader)
         return read
 
-    def _read_anew(self, start: int) -> list[tuple[int, Sequence[Entry], int]]:
+    def _read_afresh(self, start: int) -> list[_Decoded]:
         self.close()
         return self._read_commits(start)
 
-    def _decoded(self, commit: Commit) -> Sequence[Entry]:
-        entries = self._decoder.decode(commit.content).entries
+    def _decoded(self, commit: Commit) -> _Decoded:
+        content = self._decoder.decode(commit.content)
+        entries = content.entries
         if len(entries) != commit.n:
             raise ContentError(f"{len(entries)} records, and its commit says {commit.n}")
-        return entries
+        return _Decoded(commit.offset, entries, sum(entry[SIZE] for entry in entries), content.static_context)
 
     def _keep_reader(self, reader: LogReader) -> None:
         other = self._readers.pop(reader.next_offset, None)
@@ -248,3 +254,35 @@ class LogSource:
         """Give the descriptors back. Blocking."""
         while self._readers:
             self._readers.popitem()[1].close()
+
+
+class LogCursor:
+    """Where one subscription is in the log: `next` is the first offset that was neither read nor lost."""
+
+    def __init__(self, source: LogSource, name: str, at: int, on_lost: OnLost) -> None:
+        self.next = at
+        self.on_lost = on_lost
+        self._source = source
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"<LogCursor {self._name!r} next={self.next}>"
+
+    async def read(self, *, max_records: int, max_bytes: int) -> Records:
+        start = self.next
+        found = await self._source.read(start, max_records=max_records, max_bytes=max_bytes)
+        if self.next != start:
+            return Records(self.next, self.next)
+        self.next = found.end
+        return found
+
+    async def wait(self) -> None:
+        await self._source.wait_past(self.next)
+
+    def seek(self, offset: int) -> None:
+        self.next = offset
+        self._source.raise_end(offset)
+
+    def acknowledge(self, next_offset: int) -> None:
+        del next_offset
+        self._source.on_move()

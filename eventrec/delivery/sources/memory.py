@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -14,16 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from uuid import UUID
 
+    from eventrec.delivery.sources.source import OnLost, Start
     from eventrec.records.entry import Entry
 
-
-@dataclass(slots=True)
-class _Cursor:
-    """Where one subscription is: the next offset to fetch, and the bytes of all records below it."""
-
-    next: int
-    bytes: int
-    on_forfeit: Callable[[Entry], None]
+_UNBOUNDED: Final = 1 << 62
 
 
 class MemorySource:
@@ -38,48 +31,53 @@ class MemorySource:
         self, id_: UUID, *, max_events: int | None, max_bytes: int, static_context: bytes | None = None
     ) -> None:
         self.id = id_
-        self.static_context = static_context
         self.end = 0
         self.freed_bytes = 0
         """Bytes of all records that are held no more."""
         self.on_room: Callable[[], object] = lambda: None
         """Called when records were freed."""
-        self._max_events = max_events if max_events is not None else 1 << 62
+        self._static_context = static_context
+        self._max_events = max_events if max_events is not None else _UNBOUNDED
         self._max_bytes = max_bytes
         self._bytes = 0
         self._start = 0
         self._entries: list[Entry] = []
-        self._cursors: dict[str, _Cursor] = {}
+        self._cursors: list[MemoryCursor] = []
         self._appended = anyio.Event()
 
     def __repr__(self) -> str:
-        return f"<MemorySource {self.id} [{self._start}, {self.end})>"
+        settled = min((cursor.acknowledged for cursor in self._cursors), default=self.end)
+        return f"<MemorySource {self.id} [{self._start}, {self.end}) settled={settled}>"
 
     def __len__(self) -> int:
         """Records held."""
         return len(self._entries)
 
-    def subscribe(self, name: str, start: Literal["earliest", "latest"], on_forfeit: Callable[[Entry], None]) -> int:
+    def subscribe(self, name: str, start: Start, on_lost: OnLost) -> MemoryCursor:
+        """A cursor at the oldest record, or at the end. What it forfeits is told to `on_lost` as `overflow`."""
         at_end = start == "latest" or not self._entries
-        next_offset = self.end if at_end else self._start
-        self._cursors[name] = _Cursor(next_offset, self._bytes if at_end else self.freed_bytes, on_forfeit)
-        return next_offset
+        at, skipped = (self.end, self._bytes) if at_end else (self._start, self.freed_bytes)
+        cursor = MemoryCursor(self, name, at, skipped, on_lost)
+        self._cursors.append(cursor)
+        return cursor
+
+    async def oldest(self) -> int:
+        return self._start
 
     # -- appending
 
     def room(self) -> int:
         """How many records may be appended now; 0 where every subscription is behind."""
-        cursors = self._cursors.values()
-        if cursors and all(self._is_behind(cursor) for cursor in cursors):
+        if self._cursors and all(self._is_behind(cursor) for cursor in self._cursors):
             return 0
-        return self._max_events - min((self.end - cursor.next for cursor in cursors), default=0)
+        return self._max_events - min((self.end - cursor.next for cursor in self._cursors), default=0)
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Number `entries` and make them readable; those too far behind forfeit their oldest."""
         self._entries.extend(entries)
         self.end += len(entries)
         self._bytes += sum(entry[SIZE] for entry in entries)
-        behind = [cursor for cursor in self._cursors.values() if self._is_behind(cursor)]
+        behind = [cursor for cursor in self._cursors if self._is_behind(cursor)]
         if len(behind) < len(self._cursors):
             for cursor in behind:
                 self._forfeit(cursor)
@@ -87,59 +85,90 @@ class MemorySource:
         appended, self._appended = self._appended, anyio.Event()
         appended.set()
 
-    def _is_behind(self, cursor: _Cursor) -> bool:
+    def _is_behind(self, cursor: MemoryCursor) -> bool:
         return self.end - cursor.next >= self._max_events or self._bytes - cursor.bytes >= self._max_bytes
 
-    def _forfeit(self, cursor: _Cursor) -> None:
+    def _forfeit(self, cursor: MemoryCursor) -> None:
+        first = cursor.next - self._start
+        count = 0
         while self.end - cursor.next > self._max_events or self._bytes - cursor.bytes > self._max_bytes:
-            entry = self._entries[cursor.next - self._start]
+            cursor.bytes += self._entries[first + count][SIZE]
             cursor.next += 1
-            cursor.bytes += entry[SIZE]
-            cursor.on_forfeit(entry)
+            count += 1
+        if count:
+            cursor.on_lost("overflow", count, self._entries[first : first + count])
 
     def _free(self) -> None:
-        keep = min((cursor.next for cursor in self._cursors.values()), default=self.end)
+        keep = min((cursor.next for cursor in self._cursors), default=self.end)
         if keep > self._start:
             del self._entries[: keep - self._start]
             self._start = keep
-            self.freed_bytes = min((cursor.bytes for cursor in self._cursors.values()), default=self._bytes)
+            self.freed_bytes = min((cursor.bytes for cursor in self._cursors), default=self._bytes)
             self.on_room()
 
-    # -- reading
+    # -- what its cursors do
 
-    async def read(self, start: int, *, max_records: int, max_bytes: int) -> Records:
-        start = max(start, self._start)
-        first = start - self._start
-        entries = self._entries[first : first + max_records]
+    def _slice(self, start: int, end: int) -> Sequence[Entry]:
+        return self._entries[start - self._start : end - self._start]
+
+    def read(self, cursor: MemoryCursor, max_records: int, max_bytes: int) -> Records:
+        """Give `cursor` what comes next, and hold it no more on its behalf."""
+        start = cursor.next
+        entries = self._slice(start, start + max_records)
         size = 0
         for count, entry in enumerate(entries):
             size += entry[SIZE]
             if size > max_bytes and count:
                 entries = entries[:count]
+                size -= entry[SIZE]
                 break
-        return Records(start, start + len(entries), entries)
+        end = start + len(entries)
+        cursor.next = end
+        cursor.bytes += size
+        self._free()
+        return Records(start, end, range(start, end), entries, self._static_context)
+
+    def seek(self, cursor: MemoryCursor, offset: int) -> None:
+        """Move `cursor` to `offset`, or as near as what is held allows."""
+        offset = max(self._start, min(offset, self.end))
+        cursor.bytes += sum(entry[SIZE] for entry in self._slice(cursor.next, offset))
+        cursor.bytes -= sum(entry[SIZE] for entry in self._slice(offset, cursor.next))
+        cursor.next = offset
+        self._free()
 
     async def wait_past(self, offset: int) -> None:
+        """Return as soon as there is a record at `offset` or later."""
         while self.end <= offset:
             await self._appended.wait()
 
-    def position(self, name: str) -> int:
-        return self._cursors[name].next
 
-    def fetched(self, name: str, next_offset: int) -> None:
-        cursor = self._cursors[name]
-        for entry in self._entries[cursor.next - self._start : next_offset - self._start]:
-            cursor.bytes += entry[SIZE]
-        cursor.next = max(cursor.next, next_offset)
-        self._free()
+class MemoryCursor:
+    """Where one subscription is.
 
-    async def oldest(self) -> int:
-        return self._start
+    Attributes:
+        next: The first offset that was neither fetched nor forfeited.
+        bytes: Of all records below `next`.
+        acknowledged: Everything below it is settled.
+    """
 
-    def rewind(self, name: str, offset: int) -> None:
-        cursor = self._cursors[name]
-        cursor.bytes -= sum(entry[SIZE] for entry in self._entries[offset - self._start : cursor.next - self._start])
-        cursor.next = min(cursor.next, offset)
+    def __init__(self, source: MemorySource, name: str, at: int, skipped: int, on_lost: OnLost) -> None:
+        self.next = self.acknowledged = at
+        self.bytes = skipped
+        self.on_lost = on_lost
+        self._source = source
+        self._name = name
 
-    def acknowledge(self, name: str, next_offset: int) -> None:
-        """Nothing to do: what is fetched is in the worker's hands, and nothing outlives the process."""
+    def __repr__(self) -> str:
+        return f"<MemoryCursor {self._name!r} next={self.next} acknowledged={self.acknowledged}>"
+
+    async def read(self, *, max_records: int, max_bytes: int) -> Records:
+        return self._source.read(self, max_records, max_bytes)
+
+    async def wait(self) -> None:
+        await self._source.wait_past(self.next)
+
+    def seek(self, offset: int) -> None:
+        self._source.seek(self, offset)
+
+    def acknowledge(self, next_offset: int) -> None:
+        self.acknowledged = next_offset

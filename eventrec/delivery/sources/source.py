@@ -1,9 +1,9 @@
-"""Where a worker reads: the log, or a bus. All number their records with integers."""
+"""Where a worker reads: the log, or a bus. All number their records with integers, which may have holes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -11,14 +11,51 @@ if TYPE_CHECKING:
 
     from eventrec.records.entry import Entry
 
+Start: TypeAlias = Literal["earliest", "latest"]
+"""Where a source that does not know a subscription begins for it: with what it keeps, or with what comes."""
+
+OnLost: TypeAlias = "Callable[[str, int, Sequence[Entry]], None]"
+"""Called with a reason, how many offsets a cursor can never read, and what stood there as far as that is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The records of `[start, end)`, without holes. `start` lies past what was asked for where that is gone."""
+    """What one read found in `[start, end)`: records at `offsets`, in order. What has no record there is a hole.
+
+    Attributes:
+        offsets: As many as `entries`; a `range` where there is no hole.
+        static_context: What is true of all of them: a JSON object.
+    """
 
     start: int
     end: int
-    entries: Sequence[Entry]
+    offsets: Sequence[int] = ()
+    entries: Sequence[Entry] = ()
+    static_context: bytes | None = None
+
+
+class Cursor(Protocol):
+    """One subscription's place in a source. Reading moves it, and nothing is read twice unless it seeks back."""
+
+    @property
+    def next(self) -> int:
+        """The first offset that was neither read nor lost."""
+
+    async def read(self, *, max_records: int, max_bytes: int) -> Records:
+        """What comes next, without waiting for more: it begins at `next`, which moves to its end.
+
+        At least one record, where there is one and it is not behind a hole. Where what comes next is lost, that is told
+        to the cursor's `on_lost`, `next` moves past it, and the answer is empty and begins there.
+        """
+
+    async def wait(self) -> None:
+        """Return as soon as the source has more than this cursor has read."""
+
+    def seek(self, offset: int) -> None:
+        """Read on at `offset`: not below what the source keeps, but perhaps past its end, if a destination is there."""
+
+    def acknowledge(self, next_offset: int) -> None:
+        """Everything below `next_offset` is settled."""
 
 
 class Source(Protocol):
@@ -32,33 +69,8 @@ class Source(Protocol):
     def end(self) -> int:
         """The next offset to be written."""
 
-    @property
-    def static_context(self) -> bytes | None:
-        """What is true of all records: a JSON object."""
-
-    def subscribe(self, name: str, start: Literal["earliest", "latest"], on_forfeit: Callable[[Entry], None]) -> int:
-        """Hold records for `name` from now on and return its first offset.
-
-        `on_forfeit` is called for each record that `name` loses because it is too far behind.
-        """
-
-    async def read(self, start: int, *, max_records: int, max_bytes: int) -> Records:
-        """Records from `start` on, at least one where there is one, without waiting for more."""
-
-    async def wait_past(self, offset: int) -> None:
-        """Return as soon as a record at `offset` or later can be read."""
-
-    def position(self, name: str) -> int:
-        """The first offset that `name` has neither fetched nor forfeited."""
-
-    def fetched(self, name: str, next_offset: int) -> None:
-        """`name` has the records below `next_offset` in hand: they cannot be forfeited any more."""
-
     async def oldest(self) -> int:
         """The first record that can still be read; `end` where there is none."""
 
-    def rewind(self, name: str, offset: int) -> None:
-        """`name` reads again from `offset` on, which is not below `oldest`."""
-
-    def acknowledge(self, name: str, next_offset: int) -> None:
-        """`name` is done with everything below `next_offset`."""
+    def subscribe(self, name: str, start: Start, on_lost: OnLost) -> Cursor:
+        """A cursor for the subscription `name`, at its first offset; records are held for it from now on."""

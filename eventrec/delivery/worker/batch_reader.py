@@ -14,7 +14,7 @@ from eventrec.records.entry import SHAPE, SIZE
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from eventrec.delivery.sources.source import Source
+    from eventrec.delivery.sources.source import Cursor, Records, Source
     from eventrec.delivery.subscription import Subscription
 
 
@@ -30,7 +30,7 @@ class BatchReader:
         self,
         subscription: Subscription,
         source: Source,
-        start: int,
+        cursor: Cursor,
         *,
         generation: int,
         is_alone: Callable[[], bool],
@@ -39,17 +39,18 @@ class BatchReader:
         on_forfeited: Callable[[int], None],
     ) -> None:
         self._generation = generation
-        self.piece = Piece(start, generation=generation)
+        self.piece = Piece(cursor.next, generation=generation)
         self.batching = Batching(subscription.settings, now=anyio.current_time())
         self._subscription = subscription
         self._settings = subscription.settings
         self._source = source
+        self._cursor = cursor
         self._is_alone = is_alone
         self._known_dead = known_dead
         self._on_empty = on_empty
         self._on_forfeited = on_forfeited
         self._oldest: float | None = None
-        self._flush_to = start
+        self._flush_to = cursor.next
         self._waiting: anyio.CancelScope | None = None
 
     @property
@@ -74,7 +75,7 @@ class BatchReader:
         self.piece.size = sum(entry[SIZE] for entry in self.piece.entries)
 
     def start_clock(self) -> None:
-        """The loop runs anew: so do the ticks."""
+        """The loop runs again: so do the ticks."""
         self.batching = Batching(self._settings, now=anyio.current_time())
 
     def flush(self, to: int) -> None:
@@ -85,13 +86,13 @@ class BatchReader:
 
     async def next_piece(self) -> Piece:
         """The next batch's records: at least one of them is for this subscription."""
-        piece, batching, source = self.piece, self.batching, self._source
+        piece, batching, source, cursor = self.piece, self.batching, self._source, self._cursor
         while True:
-            is_cut = source.position(self._subscription.name) > piece.end
+            is_cut = cursor.next > piece.end
             if is_cut and not piece.entries:
                 await self._until_alone()
                 self._let_go()
-                piece.end = source.position(self._subscription.name)
+                piece.end = cursor.next
                 self._on_forfeited(piece.end)
                 is_cut = False
             if not is_cut and not self._is_full():
@@ -113,7 +114,7 @@ class BatchReader:
         self.piece.dead = []
 
     async def _until_alone(self) -> None:
-        """Read ahead no further: who does is cancelled when what is before it is settled."""
+        """Read ahead no further: the task that does is cancelled when what is before it is settled."""
         while not self._is_alone():
             await anyio.sleep_forever()
 
@@ -122,27 +123,33 @@ class BatchReader:
 
     async def _read(self) -> None:
         piece = self.piece
-        records = await self._source.read(
-            piece.end,
+        records = await self._cursor.read(
             max_records=self.batching.rows - len(piece),
             max_bytes=self._settings.batch_bytes - piece.size,
         )
-        if not records.entries or records.start != piece.end:
-            return
-        self._source.fetched(self._subscription.name, records.end)
+        if records.start == piece.end:
+            self.take(records)
+
+    def take(self, records: Records) -> None:
+        """`records` are what comes next: those that are wanted, and of which there is no letter, are to be sent."""
+        piece = self.piece
         piece.end = records.end
+        offsets, entries = records.offsets, records.entries
         dead = self._known_dead()
-        for offset, entry in enumerate(records.entries, records.start):
-            if self._subscription.wants(entry[SHAPE].type):
-                if dead and offset in dead:
-                    piece.dead.append(offset)
-                else:
-                    piece.add(offset, entry)
+        if dead or self._subscription.types is not None:
+            wanted = [
+                each for each in zip(offsets, entries, strict=True) if self._subscription.wants(each[1][SHAPE].type)
+            ]
+            piece.dead += [offset for offset, _ in wanted if offset in dead]
+            open_ = [each for each in wanted if each[0] not in dead]
+            offsets, entries = [offset for offset, _ in open_], [entry for _, entry in open_]
+        if entries:
+            piece.extend(offsets, entries, records.static_context)
         if piece.entries and self._oldest is None:
             self._oldest = anyio.current_time()
 
     async def _wait(self, seconds: float | None) -> None:
         deadline = math.inf if seconds is None else anyio.current_time() + seconds
         with anyio.CancelScope(deadline=deadline) as self._waiting:
-            await self._source.wait_past(self.piece.end)
+            await self._cursor.wait()
         self._waiting = None

@@ -6,23 +6,24 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from eventrec.delivery.worker.outcome import error_text
 from eventrec.delivery.worker.retry import Brake
-from eventrec.errors import DeliveryError
-from eventrec.runtime.logging import described, get_logger, text_of
+from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from eventrec.delivery.worker.outcome import Hold
 
 _logger = get_logger("eventrec.delivery")
 
 
 class HoldError(Exception):
-    """Nothing goes on before somebody acts. `slowly`: try again now and then; else only `resume()` helps."""
+    """Nothing goes on before an operator acts."""
 
-    def __init__(self, reason: str, *, slowly: bool = True, is_paused: bool = True) -> None:
-        super().__init__(reason)
-        self.slowly = slowly
-        self.state = f"{'paused' if is_paused else 'holding'}: {reason}"
+    def __init__(self, hold: Hold) -> None:
+        super().__init__(hold.reason)
+        self.hold = hold
 
 
 class Outage:
@@ -47,7 +48,7 @@ class Health:
     def __init__(self, subscription: str, on_change: Callable[[], None], outage: Outage) -> None:
         self.state = "waiting"
         self.is_held = False
-        """Paused or holding: red until something is delivered, or somebody calls `resume`."""
+        """Paused or holding: red until something is delivered, or an operator calls `resume`."""
         self._subscription = subscription
         self._on_change = on_change
         self._outage = outage
@@ -86,12 +87,12 @@ class Health:
             _logger.warning("delivery interrupted", subscription=self._subscription, error=error_text(exc))
 
     def fails_unknown(self, exc: Exception, *, is_new: bool) -> None:
-        """An attempt failed with what nobody named; a new one of these is worth a traceback."""
+        """An attempt failed with an error that is not a word of ours; a new one of these is worth a traceback."""
         self._begins()
         if is_new:
             _logger.error("handler failed", subscription=self._subscription, error=error_text(exc), exc_info=exc)
 
-    def holds(self, hold: HoldError) -> None:
+    def holds(self, hold: Hold) -> None:
         """Nothing goes on; said once for as long as the reason is the same."""
         self._begins()
         if self._outage.held_as != hold.state:
@@ -120,8 +121,3 @@ class Health:
     def _is(self, state: str) -> None:
         self.state = state
         self._on_change()
-
-
-def error_text(exc: BaseException) -> str:
-    """What `exc` says; its class too, where it is not one of a handler's own words."""
-    return text_of(exc) if isinstance(exc, DeliveryError) else described(exc)

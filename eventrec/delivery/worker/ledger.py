@@ -10,13 +10,15 @@ import anyio
 from eventrec.records.entry import SHAPE
 from eventrec.runs.checkpoint import Attempt, Checkpoint, Progress
 from eventrec.runtime.logging import get_logger
+from eventrec.status import SubscriptionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from eventrec.delivery.sources.source import Source
     from eventrec.delivery.subscription import Subscription
     from eventrec.delivery.worker.piece import Piece
+    from eventrec.records.batch import Batch
     from eventrec.records.entry import Entry
 
 _logger = get_logger("eventrec.delivery")
@@ -25,7 +27,8 @@ _logger = get_logger("eventrec.delivery")
 class Ledger:
     """Counts what becomes of the records that `subscription` reads from `source`, and tells who waits for it.
 
-    Without `checkpoint` it begins where the subscription does. `on_drop(reason, count)` is called for what is lost.
+    It alone changes `progress`. Without `checkpoint` it begins where the subscription does. `on_drop(reason, count)` is
+    called for what is lost, `on_reread(first)` when everything from `first` on is to be read again.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class Ledger:
         *,
         checkpoint: Checkpoint | None,
         on_drop: Callable[[str, int], None],
+        on_reread: Callable[[int], None],
     ) -> None:
         self.attempt: Attempt | None = None
         """The batch that was frozen last, as long as it is not settled."""
@@ -45,14 +49,16 @@ class Ledger:
         self._subscription = subscription
         self._source = source
         self._on_drop = on_drop
+        self._on_reread = on_reread
         self._changed = anyio.Event()
-        start = source.subscribe(subscription.name, subscription.start, self._forfeited)
+        self.cursor = source.subscribe(subscription.name, subscription.start, self.lost)
+        start = self.cursor.next
         self.progress = Progress(start, start, start)
         if checkpoint is not None:
             self.progress = replace(checkpoint.progress, dropped=dict(checkpoint.progress.dropped))
             self.attempt, self.destination = checkpoint.attempt, checkpoint.destination
             self.generation = checkpoint.generation
-            source.fetched(subscription.name, self.progress.scanned)
+            self.cursor.seek(self.progress.scanned)
 
     def checkpoint(self) -> Checkpoint:
         """What a later run needs to know."""
@@ -64,7 +70,41 @@ class Ledger:
             generation=self.generation,
         )
 
+    def status(self, *, state: str, healthy: bool, in_hand: int) -> SubscriptionStatus:
+        """The account, with what is `in_hand`: read, in offsets, and not settled."""
+        progress, end = self.progress, self._source.end
+        return SubscriptionStatus(
+            name=self._subscription.name,
+            state=state,
+            healthy=healthy,
+            start=progress.start,
+            end=end,
+            acknowledged=progress.acknowledged,
+            scanned=progress.scanned,
+            delivered=progress.delivered,
+            filtered=progress.filtered,
+            dead=progress.dead,
+            dropped=dict(progress.dropped),
+            replayed=progress.replayed,
+            rewound=progress.rewound,
+            pending=in_hand + end - self.cursor.next,
+        )
+
+    @property
+    def lag(self) -> int:
+        """How many offsets are not settled."""
+        return self._source.end - self.progress.scanned
+
+    def batch_of(self, piece: Piece, start: int) -> Batch:
+        """What is open of `piece`, to be sent to a destination that is at `start`."""
+        return piece.as_batch(self._source.id, self._subscription.name, start)
+
     # -- moving on
+
+    def settle_empty(self, piece: Piece) -> None:
+        """`piece` has nothing to send: move past it, if that is further."""
+        if piece.end > self.progress.scanned:
+            self.settle(piece, delivered=0)
 
     def settle(self, piece: Piece, *, delivered: int, dropped: int = 0) -> None:
         """Everything up to the end of `piece` is settled: what is in none of its terms was filtered."""
@@ -77,17 +117,60 @@ class Ledger:
 
     def skip_to(self, end: int) -> None:
         """What lies below `end` is counted already; the destination learns of it with the next batch."""
-        self._scan_to(end)
+        if end > self.progress.scanned:
+            self._scan_to(end)
 
     def settle_remotely(self, answer: int, *, dead: int, gone: int) -> None:
-        """Somebody else settled everything below `answer`, further than we have taken in hand, with `dead` letters.
+        """Another process settled everything below `answer`, further than we have taken in hand, with `dead` letters.
 
         `gone` of it were found missing, and are counted already.
         """
         self.progress.dead += dead
         self.progress.delivered += answer - self.progress.scanned - dead - gone
-        self._source.fetched(self._subscription.name, answer)
+        self._skip_unread(answer)
         self._scan_to(answer)
+
+    def give_up(self, piece: Piece, reason: str, *, also: int = 0) -> None:
+        """Everything up to the end of `piece` is settled: what is open of it, and `also` as many, is lost."""
+        lost = len(piece) + also
+        self.drop(reason, lost)
+        self.settle(piece, delivered=0, dropped=lost)
+
+    def give_up_below(self, end: int, reason: str) -> None:
+        """What was neither read nor settled below `end` is lost, unread."""
+        if end > self.progress.scanned:
+            # What the source has lost behind what was read is counted already.
+            self.drop(reason, max(0, end - max(self.progress.scanned, self.cursor.next)))
+            self._scan_to(end)
+            self._skip_unread(end)
+
+    def arrived(self, end: int) -> None:
+        """A batch that ends before `end` went through: the destination is there."""
+        self.progress.acknowledged = end
+        self.generation = 0
+
+    def answered(self, answer: int) -> None:
+        """The destination is at `answer`."""
+        self.progress.acknowledged = max(self.progress.acknowledged, answer)
+
+    def goes_to(self, destination: str) -> None:
+        """What is acknowledged from now on is true of `destination`, which has a row of ours."""
+        self.destination = destination
+
+    def freezes(self, attempt: Attempt) -> None:
+        """`attempt` may be sent once the checkpoint is durable."""
+        self.attempt = attempt
+        self.generation = max(self.generation, attempt.generation + 1)
+
+    def forgets_attempt(self) -> None:
+        """It cannot be made again."""
+        self.attempt = None
+
+    def lost(self, reason: str, count: int, entries: Sequence[Entry] = ()) -> None:
+        """`count` offsets that were not read yet are lost, and `entries` are what is known to have stood there."""
+        unwanted = sum(not self._subscription.wants(entry[SHAPE].type) for entry in entries)
+        self.progress.filtered += unwanted
+        self.drop(reason, count - unwanted)
 
     def drop(self, reason: str, count: int) -> None:
         """`count` records are lost for `reason`; where they lie, the caller moves past."""
@@ -95,10 +178,10 @@ class Ledger:
             self.progress.drop(reason, count)
             self._on_drop(reason, count)
 
-    async def rewind_to(self, to: int) -> int | None:
-        """The destination had what lies between `to` and `acknowledged`, and has not: what is not kept is `rewound`.
+    async def rewind_to(self, to: int) -> None:
+        """The destination lost what lies between `to` and `acknowledged`: read it again; what is not kept is `rewound`.
 
-        Returns from where on it is to be read again; None: none of it is kept, go on with what is in hand.
+        Where none of it is kept, go on with what is in hand.
         """
         progress = self.progress
         first = max(to, await self._source.oldest())
@@ -108,36 +191,45 @@ class Ledger:
         progress.acknowledged = to
         progress.rewound += lost
         self.drop("rewound", lost)
-        return await self.reread_from(first) if is_kept else None
+        if is_kept:
+            await self._reread_from(first)
 
-    async def reread_from(self, first: int) -> int | None:
-        """Read again from `first` on, or from the oldest record that is kept: returns which.
+    async def begin_again(self, *, at_oldest: bool) -> int:
+        """Another destination: go on there with what is not settled, or with the oldest record that is kept.
 
-        None: nothing that was settled is kept. Then what is in hand may be nowhere else.
+        Returns the offset at which it begins.
+        """
+        if at_oldest:
+            await self._reread_from(0)
+        self.progress.acknowledged = self.progress.scanned
+        return self.progress.scanned
+
+    async def _reread_from(self, first: int) -> None:
+        """Read again from `first` on, or from the oldest record that is kept.
+
+        Where nothing that was settled is kept, nothing changes: what is in hand may be nowhere else.
         """
         progress = self.progress
         first = max(first, await self._source.oldest())
         if first >= progress.scanned:
-            return None
+            return
         progress.rewound += progress.scanned - max(first, progress.start)
         progress.start = min(progress.start, first)
-        self._source.rewind(self._subscription.name, first)
+        self.cursor.seek(first)
         self.attempt = None
         self._scan_to(first)
-        return first
+        self._on_reread(first)
+
+    def _skip_unread(self, to: int) -> None:
+        if to > self.cursor.next:
+            self.cursor.seek(to)
 
     def _scan_to(self, end: int) -> None:
         self.progress.scanned = end
         if self.attempt is not None and self.attempt.end <= end:
             self.attempt = None
-        self._source.acknowledge(self._subscription.name, end)
+        self.cursor.acknowledge(end)
         self.tell()
-
-    def _forfeited(self, entry: Entry) -> None:
-        if self._subscription.wants(entry[SHAPE].type):
-            self.drop("overflow", 1)
-        else:
-            self.progress.filtered += 1
 
     # -- who waits
 

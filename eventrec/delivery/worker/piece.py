@@ -1,4 +1,4 @@
-"""What a worker has in hand: a range of offsets, parted and thinned out until all of it is settled. Pure values."""
+"""What a worker has in hand: a range of offsets, split and reduced until all of it is settled. Pure values."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from eventrec.records.batch import Batch
+from eventrec.records.context import merged_context
 from eventrec.records.entry import SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from uuid import UUID
 
-    from eventrec.records.batch import Batch
     from eventrec.records.entry import Entry
 
 
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 class Piece:
     """The open records of a range that ends before `end` and begins where the last piece ended.
 
-    `dead` and `delivered` are offsets of the range that are settled already; what is in none of the three was filtered.
-    `generation` counts how often the piece was thinned out or parted: each makes another batch.
+    `dead` and `delivered` are offsets of the range that are settled already; what is in none of the three was filtered,
+    or is a hole. `generation` counts how often the piece was reduced or split: each makes another batch.
     """
 
     end: int
@@ -29,6 +31,8 @@ class Piece:
     dead: list[int] = field(default_factory=list)
     delivered: list[int] = field(default_factory=list)
     size: int = 0
+    static_context: bytes | None = None
+    """What is true of all of its records."""
     generation: int = 0
     is_tried: bool = False
     """Whether it has been a batch: then it stays that batch, however large."""
@@ -39,15 +43,28 @@ class Piece:
     is_doubtful: bool = False
     """Whether it may have arrived, in an attempt that failed in another way than the last one."""
     failure: str | None = None
-    """What the last attempt failed with, where nobody named it."""
+    """What the last attempt failed with, where that was not one of a handler's own words."""
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def add(self, offset: int, entry: Entry) -> None:
+        """One more record, of the same static context as the others."""
         self.offsets.append(offset)
         self.entries.append(entry)
         self.size += entry[SIZE]
+
+    def extend(self, offsets: Iterable[int], entries: Sequence[Entry], static_context: bytes | None) -> None:
+        """More records. Where their static context is another one, each record has it in the context of its call."""
+        if not self.entries:
+            self.static_context = static_context
+        elif static_context != self.static_context:
+            self.entries = [_with_context(entry, self.static_context) for entry in self.entries]
+            entries = [_with_context(entry, static_context) for entry in entries]
+            self.static_context = None
+        self.offsets.extend(offsets)
+        self.entries.extend(entries)
+        self.size += sum(entry[SIZE] for entry in entries)
 
     def halves(self) -> tuple[Piece, Piece]:
         """Two pieces of about the same number of records, left and right; there must be two records at least."""
@@ -62,6 +79,7 @@ class Piece:
             self.entries[:cut],
             [dead for dead in self.dead if dead < offset],
             [done for done in self.delivered if done < offset],
+            static_context=self.static_context,
             generation=self.generation + 1,
         )
         right = Piece(
@@ -70,6 +88,7 @@ class Piece:
             self.entries[cut:],
             [dead for dead in self.dead if dead >= offset],
             [done for done in self.delivered if done >= offset],
+            static_context=self.static_context,
             generation=self.generation + 1,
         )
         return left, right
@@ -88,11 +107,34 @@ class Piece:
         """What is not settled, by offset."""
         return zip(self.offsets, self.entries, strict=True)
 
+    def as_batch(self, log_id: UUID, subscription: str, start: int) -> Batch:
+        """What is open, as the batch that follows what the destination acknowledged up to `start`."""
+        offsets = self.offsets
+        has_holes = offsets[-1] - offsets[0] + 1 != len(offsets)
+        return Batch(
+            log_id=log_id,
+            subscription=subscription,
+            start=start,
+            end=self.end,
+            offsets=tuple(offsets) if has_holes else range(offsets[0], offsets[-1] + 1),
+            entries=tuple(self.entries),
+            generation=self.generation,
+            static_context=self.static_context,
+        )
+
     def fails(self, failure: str | None) -> None:
-        """An attempt failed: with what nobody named, or in a way that a later one may mend (None)."""
+        """An attempt failed: with what is not a handler's word, or (None) in a way that a later one may mend."""
         self.is_doubtful = self.is_doubtful or failure is None or self.failure not in (None, failure)
         self.failure = failure
 
     def open_among(self, reasons: Mapping[int, str]) -> dict[int, tuple[Entry, str]]:
         """The open records that `reasons` names by offset, each with its reason."""
         return {offset: (entry, reasons[offset]) for offset, entry in self.open() if offset in reasons}
+
+
+def _with_context(entry: Entry, static_context: bytes | None) -> Entry:
+    """`entry` with `static_context` merged into the context of its call."""
+    if static_context is None:
+        return entry
+    shape, timestamp, payload, context, extra_rows, explicit_id, size = entry
+    return (shape, timestamp, payload, merged_context(static_context, context), extra_rows, explicit_id, size)

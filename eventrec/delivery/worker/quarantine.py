@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from operator import itemgetter
 from time import time
 from typing import TYPE_CHECKING, Final
 
 from eventrec.delivery.letters.dead_letters import DeadLetter
 from eventrec.delivery.worker.health import HoldError
+from eventrec.delivery.worker.outcome import Hold
 from eventrec.delivery.worker.retry import Brake
 from eventrec.records.entry import SHAPE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
+    from uuid import UUID
 
     from eventrec.delivery.letters.dead_letters import DeadLetters
-    from eventrec.delivery.sources.source import Source
     from eventrec.delivery.subscription import Subscription
     from eventrec.delivery.worker.piece import Piece
     from eventrec.records.entry import Entry
@@ -25,15 +27,16 @@ _SUSPECTS: Final = 16
 
 
 class Quarantine:
-    """What one subscription sets aside of one source. A letter is written first, and counted after."""
+    """What one subscription sets aside of the log `log_id`. A letter is written first, and counted after."""
 
-    def __init__(self, subscription: Subscription, source: Source, letters: DeadLetters, brake: Brake) -> None:
+    def __init__(self, subscription: Subscription, log_id: UUID, letters: DeadLetters, brake: Brake) -> None:
         self.brake = brake
         self._judged: list[tuple[int, str, bool]] = []
         """Offset, type, and whether it died: what the brake has not heard yet."""
         self._suspects: list[tuple[Piece, str]] = []
+        self._skips: set[int] = set()
         self._subscription = subscription
-        self._source = source
+        self._log_id = log_id
         self._letters = letters
 
     def __len__(self) -> int:
@@ -42,7 +45,7 @@ class Quarantine:
 
     def known_dead(self) -> Collection[int]:
         """The offsets of which there are letters already: they are never sent again, except by replay."""
-        return self._letters.known(self._source.id, self._subscription.name)
+        return self._letters.known(self._log_id, self._subscription.name)
 
     async def bury(self, piece: Piece, dead: Mapping[int, tuple[Entry, str]]) -> None:
         """Write letters of `dead`, which are in `piece` and open, and settle them there.
@@ -50,12 +53,12 @@ class Quarantine:
         Raises:
             HoldError: The letters cannot be written: nothing is settled.
         """
-        await self._write(dead)
+        await self._write([(offset, entry, why, piece.static_context) for offset, (entry, why) in dead.items()])
         piece.settle(dead=list(dead))
         self._judged += [(offset, entry[SHAPE].type, True) for offset, (entry, _) in dead.items()]
 
     def passed(self, arrived: Iterable[tuple[int, Entry]]) -> None:
-        """The destination has these, whoever delivered them: they speak for their types."""
+        """The destination has these, whichever process delivered them: they speak for their types."""
         if self.brake or self._judged:
             self._judged += [(offset, entry[SHAPE].type, False) for offset, entry in arrived]
 
@@ -68,14 +71,14 @@ class Quarantine:
                 return offset
         return None
 
-    def verdict(self, settled: int) -> HoldError | None:
+    def verdict(self, settled: int) -> Hold | None:
         """What the brake says of the records below `settled`, in the order of the log."""
         judged = sorted(each for each in self._judged if each[0] < settled)
         self._judged = [each for each in self._judged if each[0] >= settled]
         pulled = [kind for _, kind, is_dead in judged if self.brake.note(kind, dead=is_dead)]
         if not pulled:
             return None
-        return HoldError(
+        return Hold(
             f"over half of the last {Brake.WINDOW:,} records of type {pulled[0]!r} were refused for good",
             slowly=False,
         )
@@ -99,7 +102,7 @@ class Quarantine:
         """The destination is at `answer`, past suspects; `piece` is what comes after them.
 
         Where a batch of ours may have arrived, it left out every suspect but its own: rather a letter too many than a
-        record that is nowhere. Else somebody else sent them.
+        record that is nowhere. Else another process sent them.
         """
         passed = [each for each in self._suspects if each[0].offsets[0] < answer]
         sent = [each for each in passed if each[0].end == answer]
@@ -113,7 +116,9 @@ class Quarantine:
 
     async def _bury_some(self, suspects: list[tuple[Piece, str]], piece: Piece) -> None:
         """Write letters of `suspects`, which count with `piece` from then on."""
-        await self._write({suspect.offsets[0]: (suspect.entries[0], reason) for suspect, reason in suspects})
+        await self._write(
+            [(suspect.offsets[0], suspect.entries[0], why, suspect.static_context) for suspect, why in suspects]
+        )
         for suspect, _ in suspects:
             piece.dead += [*suspect.dead, *suspect.offsets]
             piece.delivered += suspect.delivered
@@ -121,29 +126,42 @@ class Quarantine:
         self._suspects = [each for each in self._suspects if each not in suspects]
 
     def take_back(self) -> list[Piece]:
-        """The suspects, the first one last: nobody knows whose fault it is."""
-        pieces = [suspect for suspect, _ in reversed(self._suspects)]
+        """The suspects, in the order of their offsets: it is not known whose fault it is."""
+        pieces = [suspect for suspect, _ in self._suspects]
         self._suspects.clear()
         return pieces
 
-    async def _write(self, dead: Mapping[int, tuple[Entry, str]]) -> None:
+    # -- what an operator wants
+
+    def skip(self, offset: int) -> None:
+        """Set the record at `offset` aside once it is its turn."""
+        self._skips.add(offset)
+
+    def skipped(self, piece: Piece) -> dict[int, tuple[Entry, str]]:
+        """The open records of `piece` that are to be skipped, which is done with this."""
+        skipped = piece.open_among(dict.fromkeys(self._skips, "skipped by an operator")) if self._skips else {}
+        self._skips -= set(skipped)
+        return skipped
+
+    async def _write(self, dead: Iterable[tuple[int, Entry, str, bytes | None]]) -> None:
+        """Write letters of these: offset, entry, reason, static context."""
         handler = type(self._subscription.handler).__name__
         letters = [
             DeadLetter(
-                log_id=self._source.id,
+                log_id=self._log_id,
                 offset=offset,
                 subscription=self._subscription.name,
                 handler=handler,
                 reason=reason,
                 seconds=time(),
                 entry=entry,
-                static_context=self._source.static_context,
+                static_context=static_context,
             )
-            for offset, (entry, reason) in sorted(dead.items())
+            for offset, entry, reason, static_context in sorted(dead, key=itemgetter(0))
         ]
         if not letters:
             return
         try:
             await self._letters.write(letters)
         except OSError as exc:
-            raise HoldError(f"dead letters cannot be written: {exc}", is_paused=False) from exc
+            raise HoldError(Hold(f"dead letters cannot be written: {exc}", is_paused=False)) from exc

@@ -126,6 +126,6 @@ class Brake:
         return self._dead[kind] > self.MAX
 
     def release(self) -> None:
-        """Somebody looked at it: watch anew."""
+        """An operator looked at it: begin to watch again."""
         self._outcomes.clear()
         self._dead.clear()

@@ -24,11 +24,12 @@ ENTRY: Any = (Shape("t", "a", ()), 1, b"{}", None, None, None, 2 + OVERHEAD_BYTE
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_records_so_small_that_one_read_overflows_the_window_are_all_read(tmp_path: Path, backend: str) -> None:
     async def read(log: Log) -> int:
-        source = LogSource(log, LOG_ID, static_context=None, on_lost=lambda *_: None, on_move=lambda: None)
+        source = LogSource(log, LOG_ID, on_move=lambda: None)
+        cursor = source.subscribe("s", "earliest", lambda *_: None)
         offset = reads = 0
         with anyio.fail_after(30):
             while offset < COUNT and reads < COUNT // 500:
-                offset = (await source.read(offset, max_records=1_000, max_bytes=1 << 20)).end
+                offset = (await cursor.read(max_records=1_000, max_bytes=1 << 20)).end
                 reads += 1
         source.close()
         return offset

@@ -22,36 +22,40 @@ def entries(count: int) -> list[Entry]:
 
 async def test_reading_gives_what_was_appended_from_any_offset() -> None:
     source = MemorySource(ID, max_events=100, max_bytes=1 << 20)
-    source.subscribe("a", "earliest", lambda _: None)
+    cursor = source.subscribe("a", "earliest", lambda *_: None)
     ten = entries(10)
     source.append(ten)
 
-    records = await source.read(3, max_records=4, max_bytes=1 << 20)
+    cursor.seek(3)
+    records = await cursor.read(max_records=4, max_bytes=1 << 20)
 
     assert (records.start, records.end) == (3, 7)
+    assert list(records.offsets) == [3, 4, 5, 6]
     assert list(records.entries) == ten[3:7]
 
 
 async def test_a_read_is_bounded_by_bytes_but_gives_one_record_at_least() -> None:
     source = MemorySource(ID, max_events=100, max_bytes=1 << 20)
-    source.subscribe("a", "earliest", lambda _: None)
+    source.subscribe("holds", "earliest", lambda *_: None)
+    cursor = source.subscribe("a", "earliest", lambda *_: None)
     ten = entries(10)
     source.append(ten)
 
-    assert (await source.read(0, max_records=10, max_bytes=ten[0][6] * 3)).end == 3
-    assert (await source.read(0, max_records=10, max_bytes=1)).end == 1
+    assert (await cursor.read(max_records=10, max_bytes=ten[0][6] * 3)).end == 3
+    cursor.seek(0)
+    assert (await cursor.read(max_records=10, max_bytes=1)).end == 1
 
 
 async def test_what_every_subscription_has_fetched_is_freed() -> None:
     source = MemorySource(ID, max_events=100, max_bytes=1 << 20)
-    source.subscribe("a", "earliest", lambda _: None)
-    source.subscribe("b", "earliest", lambda _: None)
+    a = source.subscribe("a", "earliest", lambda *_: None)
+    b = source.subscribe("b", "earliest", lambda *_: None)
     ten = entries(10)
     source.append(ten)
 
-    source.fetched("a", 8)
+    a.seek(8)
     assert len(source) == 10
-    source.fetched("b", 5)
+    b.seek(5)
 
     assert len(source) == 5
     assert source.freed_bytes == sum(entry[6] for entry in ten[:5])
@@ -68,11 +72,11 @@ async def test_without_subscriptions_nothing_is_held() -> None:
 
 async def test_latest_begins_at_the_end() -> None:
     source = MemorySource(ID, max_events=100, max_bytes=1 << 20)
-    source.subscribe("holds", "earliest", lambda _: None)
+    source.subscribe("holds", "earliest", lambda *_: None)
     source.append(entries(10))
 
-    assert source.subscribe("late", "latest", lambda _: None) == 10
-    assert source.subscribe("early", "earliest", lambda _: None) == 0
+    assert source.subscribe("late", "latest", lambda *_: None).next == 10
+    assert source.subscribe("early", "earliest", lambda *_: None).next == 0
 
 
 @pytest.mark.parametrize("bound", ["events", "bytes"])
@@ -83,28 +87,28 @@ async def test_who_is_behind_forfeits_alone_and_who_is_not_loses_nothing(bound: 
     source = MemorySource(ID, max_events=max_events, max_bytes=max_bytes)
     lost_slow: list[Entry] = []
     lost_fast: list[Entry] = []
-    source.subscribe("slow", "earliest", lost_slow.append)
-    source.subscribe("fast", "earliest", lost_fast.append)
+    slow = source.subscribe("slow", "earliest", lambda _reason, _count, gone: lost_slow.extend(gone))
+    fast = source.subscribe("fast", "earliest", lambda _reason, _count, gone: lost_fast.extend(gone))
 
     for start in range(0, 30, 5):
         source.append(thirty[start : start + 5])
-        source.fetched("fast", start + 5)
+        fast.seek(start + 5)
 
     assert lost_fast == []
     assert lost_slow == thirty[: len(lost_slow)]
-    assert source.position("slow") == len(lost_slow) == pytest.approx(20, abs=1)
+    assert slow.next == len(lost_slow) == pytest.approx(20, abs=1)
     assert len(source) == 30 - len(lost_slow)
 
 
 async def test_when_all_are_behind_there_is_no_room_and_nobody_forfeits() -> None:
     source = MemorySource(ID, max_events=10, max_bytes=1 << 20)
     lost: list[Entry] = []
-    source.subscribe("a", "earliest", lost.append)
-    source.subscribe("b", "earliest", lost.append)
+    a = source.subscribe("a", "earliest", lambda _reason, _count, gone: lost.extend(gone))
+    source.subscribe("b", "earliest", lambda _reason, _count, gone: lost.extend(gone))
 
     source.append(entries(source.room()))
     assert source.room() == 0
-    source.fetched("a", 4)
+    a.seek(4)
 
     assert source.room() == 4
     assert lost == []

@@ -1,0 +1,159 @@
+"""Where one subscription's batches go: opened, asked where it is, sent to, retired and closed here alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from eventrec.delivery.worker.containment import contained
+from eventrec.delivery.worker.health import HoldError
+from eventrec.delivery.worker.outcome import Hold, error_text
+from eventrec.handler import EventHandler
+from eventrec.runtime.logging import get_logger
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from eventrec.delivery.subscription import NewDestination, Subscription
+    from eventrec.delivery.worker.health import Health
+    from eventrec.delivery.worker.ledger import Ledger
+    from eventrec.handler import DestinationCheckpoints
+    from eventrec.records.batch import Batch
+
+_logger = get_logger("eventrec.delivery")
+
+_CLOSE_SECONDS: Final = 10.0
+"""How long a handler may take to close: a hanging one must not hang its subscription."""
+
+
+class Destination:
+    """The handler of `subscription`, as a worker of the log `log_id` uses it.
+
+    Whatever the handler throws comes out as an `Exception`, except a cancellation that was asked for.
+    """
+
+    def __init__(
+        self, subscription: Subscription, log_id: UUID, handler: EventHandler, ledger: Ledger, health: Health
+    ) -> None:
+        self.prepares = type(subscription.handler).prepare is not EventHandler.prepare
+        """Whether it may be told what comes next."""
+        self.knows_tokens = subscription.handler.dedupes_by_token
+        """Whether it drops a batch whose token it has seen."""
+        self.is_uncertain = True
+        """Whether it must be asked where it is before anything is sent."""
+        self._name = subscription.name
+        self._log_id = log_id
+        self._handler = handler
+        self._ledger = ledger
+        self._health = health
+        self._is_open = False
+        self._must_close = False
+        self._default_on_new: NewDestination = subscription.on_new_destination
+        self._on_new: NewDestination = subscription.on_new_destination
+
+    def __repr__(self) -> str:
+        state = "closed" if not self._is_open else "uncertain" if self.is_uncertain else "ready"
+        return f"<Destination of {self._name!r} {state}>"
+
+    def decide(self, start: NewDestination) -> None:
+        """Where to begin if it turns out to be another one: until it has answered."""
+        self._on_new = start
+
+    async def get_ready(self) -> int | None:
+        """Open it, if need be, and ask where it is, after anything that leaves that uncertain.
+
+        Returns its next offset; None: it was not asked. It stays uncertain until `note_ready`.
+
+        Raises:
+            HoldError: It is another one than before, and an operator has to decide.
+        """
+        with contained():
+            if not self._is_open:
+                self._health.opens()
+                self._must_close = self.is_uncertain = True
+                await self._handler.open()
+                self._is_open = True
+            if self.is_uncertain and (checkpoints := self._handler.checkpoints) is not None:
+                return await self._ask(checkpoints)
+        return None
+
+    def note_ready(self) -> None:
+        """Its answer was taken in: send."""
+        self.is_uncertain = False
+        self._health.note_ready()
+
+    async def _ask(self, checkpoints: DestinationCheckpoints) -> int:
+        ledger, found = self._ledger, await checkpoints.destination_id()
+        # A destination that has no row of ours, though we have been there, lost it together with our rows.
+        start = ledger.progress.acknowledged if ledger.destination is None else ledger.progress.start
+        if ledger.destination not in (None, found):
+            if self._on_new == "pause":
+                raise HoldError(Hold("destination changed", slowly=False))
+            _logger.warning("destination changed", subscription=self._name, start=self._on_new)
+            start = await ledger.begin_again(at_oldest=self._on_new == "earliest")
+        answer = await checkpoints.resume(self._log_id, self._name, start)
+        # Not before it has our row: else the decision would be forgotten with an answer that is lost.
+        ledger.goes_to(found)
+        self._on_new = self._default_on_new
+        return answer
+
+    async def handle(self, batch: Batch) -> None:
+        """On return all of `batch` is safe there; else it is uncertain where it is."""
+        try:
+            with contained():
+                await self._handler.handle(batch)
+        except BaseException:
+            self.is_uncertain = True
+            raise
+
+    async def prepare(self, batch: Batch) -> bool:
+        """Let it get ready for `batch`; False where it failed: `handle` will meet the reason again."""
+        try:
+            with contained():
+                await self._handler.prepare(batch)
+        except Exception:  # noqa: BLE001 - foreign code
+            return False
+        return True
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether it can be asked where it is."""
+        with contained():
+            return self._handler.checkpoints is not None
+
+    async def retire(self, end: int) -> None:
+        """Have it remember that everything below `end`, which is the end, is settled. What it throws comes out."""
+        with contained():
+            if (checkpoints := self._handler.checkpoints) is not None:
+                await checkpoints.retire(self._log_id, self._name, end)
+
+    async def close(self, *, is_last: bool = False) -> None:
+        """Close it, also where opening it failed half-way; its errors end in a log line.
+
+        `is_last`: no worker uses the handler any more, so it is closed also where another one has opened it.
+        """
+        if not (self._must_close or is_last):
+            return
+        self._must_close = self._is_open = False
+        self.is_uncertain = True
+        try:
+            with anyio.move_on_after(_CLOSE_SECONDS), contained():
+                await self._handler.close()
+        except Exception as exc:  # noqa: BLE001 - foreign code, at the end of its life
+            _logger.warning("handler failed to close", subscription=self._name, error=error_text(exc))
+
+    def abandon(self) -> None:
+        """In the child of a fork: never use the handler again, whose connections are the parent's."""
+        self._handler, self.prepares = _ElsewhereHandler(), False
+
+
+class _ElsewhereHandler(EventHandler):
+    """Stands in for a handler that lives in another process: a task that uses it waits until it is cancelled."""
+
+    async def open(self) -> None:
+        await anyio.sleep_forever()
+
+    async def handle(self, batch: Batch) -> None:
+        del batch
+        await anyio.sleep_forever()

@@ -1,0 +1,311 @@
+"""One piece tried until it is settled, split, given up or held: what `outcome.py` decides is performed here."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import anyio
+
+from eventrec.delivery.worker.health import HoldError
+from eventrec.delivery.worker.outcome import (
+    UNMAPPED,
+    Bury,
+    Deliver,
+    Hold,
+    Outcome,
+    Remembered,
+    Retry,
+    Split,
+    error_text,
+    is_named,
+    outcome_of,
+    outcome_of_opening,
+)
+from eventrec.delivery.worker.retry import SameError, TryAgainError, retrying
+from eventrec.errors import FencedError, TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from eventrec.delivery.worker.attempts import Freezer
+    from eventrec.delivery.worker.batch_reader import BatchReader
+    from eventrec.delivery.worker.destination import Destination
+    from eventrec.delivery.worker.hand import Hand
+    from eventrec.delivery.worker.health import Health
+    from eventrec.delivery.worker.ledger import Ledger
+    from eventrec.delivery.worker.piece import Piece
+    from eventrec.delivery.worker.quarantine import Quarantine
+    from eventrec.options import DeliverySettings
+    from eventrec.records.batch import Batch
+    from eventrec.records.entry import Entry
+
+
+class Settling:
+    """What a worker does with the next piece of its `hand`. `on_rewind` is called when the destination lost records."""
+
+    def __init__(
+        self,
+        settings: DeliverySettings,
+        *,
+        hand: Hand,
+        reader: BatchReader,
+        ledger: Ledger,
+        destination: Destination,
+        freezer: Freezer,
+        quarantine: Quarantine,
+        health: Health,
+        on_rewind: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._hand = hand
+        self._reader = reader
+        self._ledger = ledger
+        self._destination = destination
+        self._freezer = freezer
+        self._quarantine = quarantine
+        self._health = health
+        self._on_rewind = on_rewind
+        self._retrying = retrying(settings.retry, sleep=anyio.sleep, before_sleep=health.retries)
+        self._same_error = SameError()
+        self._holding: anyio.CancelScope | None = None
+
+    def go_on(self) -> None:
+        """An operator acted: hold no more."""
+        self._health.is_held = False
+        if self._holding is not None:
+            self._holding.cancel()
+
+    async def settle(self, piece: Piece) -> None:
+        """Try `piece`, which is next in hand, until it is settled, split, given up or held."""
+        try:
+            async for attempt in self._retrying:
+                with attempt:
+                    await self._attempt(piece)
+        except TryAgainError:
+            if self._hand.is_next(piece):
+                self._give_up(piece)
+        except HoldError as exc:
+            await self._hold(exc.hold)
+            return
+        if (pulled := self._quarantine.verdict(self._ledger.progress.scanned)) is not None:
+            await self._hold(pulled)
+
+    async def _attempt(self, piece: Piece) -> None:
+        if not self._hand.is_next(piece):
+            return
+        if not piece.entries:
+            await self._close_off(piece)
+            return
+        await self._get_ready_or_try_again()
+        if not self._hand.is_next(piece):
+            return
+        # Not before it is asked: the record may have arrived.
+        if skipped := self._quarantine.skipped(piece):
+            await self._bury(piece, skipped)
+            return
+        failure: Exception | None = None
+        try:
+            await self._handle(piece)
+        except Exception as exc:  # noqa: BLE001 - foreign code: what it means is decided below
+            failure = exc
+            await self._failed(piece, exc)
+        await self._perform(piece, outcome_of(piece, failure, self._remembered()))
+
+    def _remembered(self) -> Remembered:
+        self._hand.is_probing |= self._same_error.is_stuck(now=anyio.current_time())
+        return Remembered(
+            is_probing=self._hand.is_probing,
+            has_passed=self._hand.has_passed,
+            knows_tokens=self._destination.knows_tokens,
+            holds_unmapped=self._settings.hold_unmapped,
+        )
+
+    async def _handle(self, piece: Piece) -> None:
+        piece.is_tried = True
+        batch = self._batch(piece, self._ledger.progress.acknowledged)
+        await self._freezer.freeze(piece, batch, self._quarantine.suspects())
+        if not self._destination.prepares or len(self._hand) > 1:
+            await self._destination.handle(batch)
+            return
+        failure: BaseException | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._prepare_next, piece.end)
+            try:
+                await self._destination.handle(batch)
+            except BaseException as exc:  # noqa: BLE001 - raised below, out of the group's hands
+                failure = exc
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _prepare_next(self, start: int) -> None:
+        """Take the next piece in hand, and let the handler get ready for it as if this one had gone through."""
+        piece = await self._reader.next_piece()
+        self._hand.add(piece)
+        piece.batch = self._batch(piece, start)
+        if not await self._destination.prepare(piece.batch):
+            piece.batch = None
+
+    def _batch(self, piece: Piece, start: int) -> Batch:
+        if (ready := piece.batch) is not None and (ready.start, ready.generation) == (start, piece.generation):
+            return ready
+        return self._ledger.batch_of(piece, start)
+
+    async def get_ready(self) -> None:
+        """Open, if need be, and ask the destination where it is, after anything that leaves it uncertain."""
+        answer = await self._destination.get_ready()
+        if answer is not None:
+            await self._resume_at(answer)
+        self._destination.note_ready()
+
+    async def _get_ready_or_try_again(self) -> None:
+        try:
+            await self.get_ready()
+        except HoldError:
+            raise
+        except Exception as exc:
+            outcome = outcome_of_opening(exc)
+            if isinstance(outcome, Hold):
+                raise HoldError(outcome) from exc
+            if not isinstance(exc, TransientError):
+                await self._restart(exc)
+            self._interrupted(exc)
+            raise TryAgainError from exc
+
+    async def _resume_at(self, answer: int) -> None:
+        """The destination says its next offset: it is the authority."""
+        ledger, progress = self._ledger, self._ledger.progress
+        if answer < progress.acknowledged:
+            await ledger.rewind_to(answer)
+            self._on_rewind()
+        while self._hand and answer > progress.scanned:
+            piece = self._hand.next
+            await self._quarantine.pass_below(answer, piece)
+            if piece.end > answer:
+                piece = self._hand.split_next(answer)
+            self._quarantine.passed(piece.open())
+            self._done(piece, delivered=len(piece))
+        if answer > progress.scanned:
+            gone = range(self._reader.end, min(answer, ledger.cursor.next))
+            dead = [
+                each for each in self._quarantine.known_dead() if progress.scanned <= each < answer and each not in gone
+            ]
+            ledger.settle_remotely(answer, dead=len(dead), gone=len(gone))
+            self._reader.skip_to(answer)
+        ledger.answered(answer)
+
+    # -- what comes of it
+
+    async def _failed(self, piece: Piece, exc: Exception) -> None:
+        """Remember how a batch of `piece` failed; where it does not say what it means, begin with a fresh handler."""
+        if not is_named(piece, exc):
+            piece.fails(error_text(exc))
+            await self._restart(exc)
+        elif isinstance(exc, TransientError) and not isinstance(exc, FencedError):
+            piece.fails(None)
+
+    async def _restart(self, exc: Exception) -> None:
+        """An error that is not a handler's word: a traceback once, and a fresh start for the handler."""
+        self._health.fails_unknown(exc, is_new=self._same_error.saw(exc, now=anyio.current_time()))
+        self._reader.batching.failed()
+        await self._destination.close()
+
+    def _interrupted(self, exc: Exception) -> None:
+        self._health.fails(exc)
+        self._reader.batching.failed()
+
+    async def _perform(self, piece: Piece, outcome: Outcome) -> None:
+        """Do what follows for `piece`, which is next in hand; where it is to be tried again, raise for that."""
+        if isinstance(outcome, (Retry, Bury, Hold)) and outcome.asks_first:
+            before = self._ledger.progress.acknowledged
+            await self._get_ready_or_try_again()
+            has_moved = isinstance(outcome, Retry) and self._ledger.progress.acknowledged != before
+            if has_moved or not self._hand.is_next(piece):
+                return
+        match outcome:
+            case Deliver():
+                await self._delivered(piece)
+            case Retry(cause):
+                self._interrupted(cause)
+                raise TryAgainError from cause
+            case Split():
+                self._hand.halve_next()
+            case Hold():
+                raise HoldError(outcome)
+            case Bury(is_suspect=True):
+                self._suspect(piece, outcome)
+            case Bury():
+                await self._set_aside(piece, outcome)
+
+    async def _delivered(self, piece: Piece) -> None:
+        self._hand.has_passed = self._hand.is_probing
+        self._same_error.forget()
+        self._reader.batching.succeeded()
+        self._quarantine.passed(piece.open())
+        piece.has_arrived = True
+        if self._quarantine:
+            # Whatever becomes of the letters.
+            piece.settle(delivered=piece.offsets)
+        await self._close_off(piece)
+        self._health.delivers(self._ledger.lag)
+
+    async def _close_off(self, piece: Piece) -> None:
+        """What is still open of `piece` was delivered; suspects before it were not."""
+        await self._quarantine.bury_suspects(piece)
+        if piece.has_arrived:
+            self._ledger.arrived(piece.end)
+        self._done(piece, delivered=len(piece))
+
+    async def _set_aside(self, piece: Piece, bury: Bury) -> None:
+        """Part of `piece` may have arrived; part of it is dead; and the rest waits."""
+        delivered = set(bury.delivered)
+        arrived = [(offset, entry) for offset, entry in piece.open() if offset in delivered]
+        if delivered:
+            piece.settle(delivered=bury.delivered)
+        await self._bury(piece, piece.open_among(bury.dead))
+        self._quarantine.passed(arrived)
+        if bury.then is not None:
+            await self._perform(piece, bury.then)
+
+    async def _bury(self, piece: Piece, dead: Mapping[int, tuple[Entry, str]]) -> None:
+        """Set records aside as dead letters: written first, settled after."""
+        if (cut := self._quarantine.too_many(dead)) is not None:
+            dead = {offset: each for offset, each in dead.items() if offset < cut}
+            piece = self._hand.split_next(cut)
+        await self._quarantine.bury_suspects(piece)
+        await self._quarantine.bury(piece, dead)
+        if not piece.entries:
+            self._done(piece, delivered=0)
+
+    def _suspect(self, piece: Piece, bury: Bury) -> None:
+        """The one record of `piece` failed alone, and nothing passed yet: its own fault, or the destination's."""
+        ((_, reason),) = bury.dead.items()
+        is_outage = self._quarantine.suspect(piece, reason)
+        self._hand.set_aside()
+        if is_outage or not self._hand:
+            self._hand.put_first(self._quarantine.take_back())
+            raise HoldError(Hold(f"every record fails: {reason.removeprefix(UNMAPPED)}", is_paused=False))
+
+    def _give_up(self, piece: Piece) -> None:
+        """The last attempt failed: count, and on to the next. One line an outage says so."""
+        suspects = self._quarantine.take_back()
+        for suspect in suspects:
+            piece.dead += suspect.dead
+            piece.delivered += suspect.delivered
+        self._health.drops(len(piece) + len(suspects))
+        self._hand.settled()
+        self._ledger.give_up(piece, "exhausted", also=len(suspects))
+
+    def _done(self, piece: Piece, *, delivered: int) -> None:
+        """All of `piece` is settled: on to what is next in hand."""
+        self._hand.settled()
+        self._ledger.settle(piece, delivered=delivered)
+
+    async def _hold(self, hold: Hold) -> None:
+        """Stand still, health red, until it is time to look again or an operator says so."""
+        self._health.holds(hold)
+        seconds = self._settings.retry.max if hold.slowly else math.inf
+        with anyio.CancelScope(deadline=anyio.current_time() + seconds) as self._holding:
+            await anyio.sleep_forever()
+        self._holding = None
