@@ -7,128 +7,33 @@ the destination under an id of its own, so that a replay that is killed goes on 
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
-from uuid import UUID
 
 import anyio
 
-from eventrec.delivery.letters.log import letters_of
+from eventrec.delivery.letters.kept import LOCK, KeptLetter, kept_letters, replay_checkpoints
 from eventrec.delivery.letters.source import LetterSource
 from eventrec.delivery.subscription import Subscription
 from eventrec.delivery.worker.worker import Worker
 from eventrec.errors import DeliveryError
 from eventrec.log.storage import DiskStorage
-from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
-from eventrec.runs.run import CHECKPOINTS, Run, list_runs
+from eventrec.runs.checkpoint import Progress
 from eventrec.runtime.backend import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
+    from uuid import UUID
 
     from eventrec.delivery.letters.dead_letters import DeadLetter, DeadLetters
     from eventrec.handler import EventHandler
     from eventrec.options import DeliverySettings
-
-LOCK: Final = "replay"
+    from eventrec.runs.checkpoint import Checkpoint
 
 _BETWEEN_SAVES: Final = 0.2
 """Seconds: as much as a destination without checkpoints may be given twice after a kill."""
-
-Key = tuple[UUID, int, str]
-"""Log id, offset, subscription: what a letter is about."""
-
-
-def key_of(letter: DeadLetter) -> Key:
-    """What `letter` is about."""
-    return letter.log_id, letter.offset, letter.subscription
-
-
-@dataclass(frozen=True, slots=True)
-class KeptLetter:
-    """A letter, and where it is kept. `last` is where the last one about its record is: that one alone may wait."""
-
-    run: UUID
-    number: int
-    letter: DeadLetter
-    last: UUID
-    is_waiting: bool
-    """Whether it is to be replayed or purged."""
-    is_open: bool
-    """Whether it would wait, were it the last one."""
-
-
-def kept_letters(directory: Path) -> Iterator[KeptLetter]:
-    """Every letter below `directory`, oldest first; of letters about the same record the last one alone waits."""
-    last: dict[Key, tuple[UUID, int]] = {}
-    runs = list_runs(directory)
-    for run in runs:
-        for number, letter in letters_of(directory, run):
-            last[key_of(letter)] = run, number
-    for run in runs:
-        done = {name: each.progress.scanned for name, each in _checkpoints(directory, run).load().items()}
-        for number, letter in letters_of(directory, run):
-            latest = last.get(key_of(letter), (run, number))
-            is_open = number >= done.get(letter.subscription, 0)
-            yield KeptLetter(run, number, letter, latest[0], is_open and latest == (run, number), is_open)
-
-
-def purge(directory: Path, run: UUID, subscription: str, *, below: int) -> None:
-    """Give up the letters of `subscription` in `run` with numbers less than `below`. Durable on return. Blocking.
-
-    Raises:
-        LogLockedError: They are being replayed.
-        OSError: The disk refused.
-    """
-    with closing(DiskStorage(directory / str(run))) as storage:
-        lock = storage.lock(LOCK)
-        try:
-            files = _checkpoints(directory, run)
-            saved = files.load().get(subscription) or Checkpoint(subscription=subscription, progress=Progress(0, 0, 0))
-            progress = saved.progress
-            if below > progress.scanned:
-                waiting = [
-                    number
-                    for number, letter in letters_of(directory, run, progress.scanned)
-                    if letter.subscription == subscription and number < below
-                ]
-                progress.drop("purged", len(waiting))
-                progress.filtered += below - progress.scanned - len(waiting)
-                progress.scanned = below
-                files.save(saved, sync=True)
-                files.sync_names()
-        finally:
-            lock.release(delete=True)
-
-
-def sweep_letters(directory: Path) -> None:
-    """Delete the logs of letters that nobody writes and of which no letter waits. Blocking.
-
-    One whose letter came after that of an older log stays as long as that one: else the older letter would wait again.
-    """
-    needed = _needed(directory)
-    for id_ in list_runs(directory):
-        if id_ in needed or (run := Run.adopt(directory, id_)) is None:
-            continue
-        # Its owner may have written another one before it let go.
-        if id_ in _needed(directory):
-            run.release()
-        else:
-            run.retire()
-            # It may have been all that needed a later one.
-            needed = _needed(directory)
-    with suppress(OSError):
-        directory.rmdir()
-
-
-def _needed(directory: Path) -> set[UUID]:
-    """The logs whose letters wait, or keep an older one from waiting."""
-    kept = list(kept_letters(directory))
-    return {each.run for each in kept if each.is_waiting} | {
-        each.last for each in kept if each.is_open and each.last != each.run
-    }
 
 
 class _Again:
@@ -201,7 +106,7 @@ class _Replay:
     ) -> None:
         self._source = source
         self._storage = DiskStorage(directory / str(source.run))
-        self._files = _checkpoints(directory, source.run)
+        self._files = replay_checkpoints(directory, source.run)
         self._letters = _Again(letters, {each.number: each.letter for each in kept})
         self._subscription = subscription
 
@@ -260,7 +165,3 @@ class _Replay:
     def _save(self, checkpoint: Checkpoint) -> None:
         self._files.save(checkpoint, sync=True)
         self._files.sync_names()
-
-
-def _checkpoints(directory: Path, run: UUID) -> CheckpointFiles:
-    return CheckpointFiles(directory / str(run) / CHECKPOINTS)

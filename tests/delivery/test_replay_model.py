@@ -26,8 +26,9 @@ from hypothesis.stateful import (
 )
 
 from eventrec.delivery.letters.dead_letters import DeadLetter
+from eventrec.delivery.letters.kept import KeptLetter, kept_letters, purge, sweep_letters
 from eventrec.delivery.letters.log import LetterLog
-from eventrec.delivery.replay import KeptLetter, kept_letters, purge, replay, sweep_letters
+from eventrec.delivery.replay import replay
 from eventrec.errors import FencedError, PermanentError, TransientError
 from eventrec.handler import DestinationCheckpoints, EventHandler
 from eventrec.options import DeliverySettings, RetrySettings

@@ -14,8 +14,9 @@ from cyclopts import App, Parameter
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.terminal import Terminal
 from eventrec.delivery.letters.dead_letters import letter_document
+from eventrec.delivery.letters.kept import kept_letters, purge, sweep_letters
 from eventrec.delivery.letters.log import DEAD, LetterLog
-from eventrec.delivery.replay import kept_letters, purge, replay, sweep_letters
+from eventrec.delivery.replay import replay
 from eventrec.errors import LogLockedError
 from eventrec.options import EventRecorderOptions, seconds
 from eventrec.records.entry import SHAPE
@@ -26,7 +27,8 @@ from eventrec.runs.run import new_run_id
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eventrec.delivery.replay import KeptLetter, Replayed
+    from eventrec.delivery.letters.kept import KeptLetter
+    from eventrec.delivery.replay import Replayed
 
 dead = App(name="dead", help="Look at, replay or give up the records that destinations refused for good.")
 

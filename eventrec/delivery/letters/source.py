@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from eventrec.delivery.letters.dead_letters import DeadLetter
-    from eventrec.delivery.replay import KeptLetter
+    from eventrec.delivery.letters.kept import KeptLetter
     from eventrec.delivery.sources.source import OnLost, Start
     from eventrec.records.entry import Entry
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from eventrec import ColumnSchema, ColumnType, EventRecorder, PermanentError, TransientError
 from eventrec.delivery.letters.content import decode_letters, encode_letters, is_letters_of
 from eventrec.delivery.letters.dead_letters import DeadLetter
+from eventrec.delivery.letters.kept import kept_letters, purge, sweep_letters
 from eventrec.delivery.letters.log import DEAD, LetterLog, letters_of
-from eventrec.delivery.replay import kept_letters, purge, sweep_letters
 from eventrec.errors import ContentError
 from eventrec.records.content import Shapes
 from eventrec.records.entry import OVERHEAD_BYTES
