@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, Protocol, Self
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
     from contextlib import AbstractContextManager
     from types import TracebackType
+
+    from anyio.abc import TaskStatus
 
     from eventrec.delivery.subscription import NewDestination
     from eventrec.events.event import Event, Eventable
@@ -130,7 +133,7 @@ class SyncRecorder:
             self._stop()
             raise
         self._spare = threading.Event()
-        self._in_loop().start_task_soon(self._keep_threads, len(self._recorder.status().subscriptions))
+        self._in_loop().start_task(self._keep_threads, len(self._recorder.status().subscriptions))
         self._ending = register_exit(self._at_exit)
         register_exit_of_child(self._ending)
 
@@ -238,12 +241,32 @@ class SyncRecorder:
         unregister_exit(self._ending)
         self._portal = self._thread = None
 
-    async def _keep_threads(self, count: int) -> None:
+    async def _keep_threads(self, count: int, *, task_status: TaskStatus[None]) -> None:
         """Keep one for each handler, waiting: at its end the interpreter starts none, and handlers block in some."""
         limiter = anyio.CapacityLimiter(max(1, count))
+        missing = count
+
+        def arrive() -> None:
+            nonlocal missing
+            missing -= 1
+            if not missing:
+                task_status.started()
+
+        def wait() -> None:
+            anyio.from_thread.run_sync(arrive)
+            self._spare.wait()
+
+        async def keep() -> None:
+            try:
+                await anyio.to_thread.run_sync(wait, limiter=limiter)
+            except RuntimeError:  # The system gives none.
+                arrive()
+
+        if not count:
+            task_status.started()
         async with anyio.create_task_group() as tasks:
             for _ in range(count):
-                tasks.start_soon(partial(anyio.to_thread.run_sync, self._spare.wait, limiter=limiter))
+                tasks.start_soon(keep)
         self._spared.set()
 
     async def _close_at_exit(self) -> None:
