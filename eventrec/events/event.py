@@ -13,12 +13,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self, dataclass_transform
 
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
 from eventrec.errors import InvalidEventError
+from eventrec.events.decoding import decode_model, decode_struct
 from eventrec.events.fields import FieldPlan, model_fields_plan, struct_fields_plan
 from eventrec.events.plans import ClassPlan, model_class_plan, struct_class_plan
 from eventrec.records.schema import check_name
@@ -26,6 +27,7 @@ from eventrec.records.schema import check_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from eventrec.records.entry import Record
     from eventrec.records.schema import ColumnSchema, Row
 
 DEFAULT_TABLE: Final = "events"
@@ -188,6 +190,10 @@ class EventModel(BaseModel):
         """
         return _said(self, model_plan(type(self)))
 
+    @classmethod
+    def __eventrec_decode__(cls, record: Record) -> Self:
+        return decode_model(cls, model_plan(cls), record)
+
 
 def model_plan(cls: type[EventModel]) -> ClassPlan:
     """The plan of a model class, made once.
@@ -233,6 +239,10 @@ class EventStruct(msgspec.Struct, frozen=True):
             TypeError: As `struct_plan`.
         """
         return _said(self, struct_plan(type(self)))
+
+    @classmethod
+    def __eventrec_decode__(cls, record: Record) -> Self:
+        return decode_struct(cls, struct_plan(cls), record)
 
 
 def struct_plan(cls: type[EventStruct]) -> ClassPlan:

@@ -12,6 +12,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin
 from uuid import UUID
 
+import msgspec
+
 from eventrec.errors import EncodeError, InvalidEventError
 from eventrec.records.column_types import ColumnType, SemanticType
 from eventrec.records.normalizers import nanoseconds
@@ -20,7 +22,6 @@ from eventrec.records.schema import ColumnSchema, check_columns
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    import msgspec
     from pydantic import BaseModel
 
 
@@ -92,6 +93,16 @@ def struct_fields_plan(cls: type[msgspec.Struct]) -> FieldPlan:
     except NameError as exc:
         raise TypeError(f"{cls.__name__}: an annotation cannot be read when the program runs: {exc}") from exc
     return _plan(cls, {name: (hints[name], []) for name in cls.__struct_fields__})
+
+
+def annotated_types(cls: type[BaseModel | msgspec.Struct]) -> dict[str, frozenset[object]]:
+    """The types that each field of a model or struct class may have, None and markers aside."""
+    if issubclass(cls, msgspec.Struct):
+        hints = typing.get_type_hints(cls, include_extras=True)
+        found = {name: hints[name] for name in cls.__struct_fields__}
+    else:
+        found = {name: info.annotation for name, info in cls.model_fields.items()}
+    return {name: frozenset(_alternatives(annotation)) for name, annotation in found.items()}
 
 
 def timestamp_value(name: str, value: object) -> int | None:

@@ -5,8 +5,11 @@ This module alone names its fields, and computes the size that counts against a 
 
 from __future__ import annotations
 
+import builtins  # noqa: TC003 - `type` is a field of the class below
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+from eventrec.errors import DecodeError
 
 if TYPE_CHECKING:
     from eventrec.records.schema import ColumnSchema, Shape
@@ -16,6 +19,8 @@ Entry: TypeAlias = "tuple[Shape, int, bytes, bytes | None, bytes | None, bytes |
 
 A field is read as `entry[SIZE]`: an accessor's call would cost more than the field.
 """
+
+T = TypeVar("T")
 
 SHAPE: Final = 0
 TIMESTAMP: Final = 1
@@ -64,3 +69,17 @@ class Record:
     context: bytes | None
     columns: tuple[ColumnSchema, ...]
     rows: tuple[tuple[Any, ...], ...]
+
+    def decode(self, cls: builtins.type[T]) -> T:
+        """This record as an instance of `cls`, the `EventModel` or `EventStruct` class that it was made of.
+
+        Columns and timestamp are fields again; what a serializer masked stays masked.
+
+        Raises:
+            DecodeError: It is of another type, does not fit the fields of `cls`, or `cls` is neither of the two kinds.
+        """
+        decode = getattr(cls, "__eventrec_decode__", None)
+        if decode is None:
+            raise DecodeError(f"{cls.__name__} cannot be decoded: only EventModel and EventStruct classes can")
+        decoded: T = decode(self)
+        return decoded
