@@ -1,0 +1,255 @@
+"""The queries of a reader: which tables hold events, and rows of them by time or by the transaction that wrote them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from eventrec_handlers._sql import quoted
+from eventrec_handlers.postgres.catalog import RESERVED
+from eventrec_handlers.postgres.columns import REQUIRED
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    import asyncpg
+
+    from eventrec_handlers.postgres.cursor import Arrival, Reached
+
+Query: TypeAlias = "tuple[str, list[Any]]"
+"""A statement, and the values of its parameters."""
+
+_TEXTS: Final = ("text", "character varying")
+_JSON: Final = ("jsonb", "json", *_TEXTS)
+_PLAIN: Final = (*_TEXTS, "boolean", "smallint", "integer", "bigint", "real", "double precision", "numeric", "bytea")
+
+_EVENT: Final = "t.id IS NOT NULL AND t.type IS NOT NULL AND t.payload IS NOT NULL AND isfinite(t.timestamp)"
+_MICROSECONDS: Final = (
+    "extract(epoch FROM date_trunc('second', t.timestamp))::bigint * 1000000"
+    " + extract(microseconds FROM t.timestamp)::bigint % 1000000"
+)
+
+_FIRST, _LAST = -211_813_488_000_000_000, 9_223_371_331_199_999_999
+"""The microseconds that a timestamptz can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventTable:
+    """A table that has our base columns.
+
+    Attributes:
+        name: Its name.
+        quoted: It in SQL, with its schema.
+        extra: The columns beside the base ones, name to SQL for their value.
+        has_context: Whether there is a context.
+        is_indexed: Whether there is an index by type, then time.
+        may_hold_foreign: Whether a base column may be NULL.
+    """
+
+    name: str
+    quoted: str
+    extra: Mapping[str, str]
+    has_context: bool
+    is_indexed: bool
+    may_hold_foreign: bool
+
+    def columns(self, transaction: str = "0::bigint") -> str:
+        """What is selected of a row; `transaction` is SQL for the number of the one that wrote it."""
+        extra = "".join(f", {sql} AS e{number}" for number, sql in enumerate(self.extra.values()))
+        return (
+            f"{transaction} AS x, t.tableoid::bigint AS o, t.ctid::text AS c, t.id::text AS id, t.type::text AS type,"
+            f" {_MICROSECONDS} AS us, t.payload::text AS payload,"
+            f" {'t.context::text' if self.has_context else 'NULL::text'} AS context{extra}"
+        )
+
+
+async def event_tables(connection: asyncpg.Connection, namespace: str) -> list[EventTable]:
+    """The tables of events in `namespace`, by name; what has a parent among them is read with that."""
+    rows = await connection.fetch(
+        "SELECT c.oid::bigint AS oid, c.relname::text AS name, a.attname::text AS column, a.attnotnull AS is_required,"
+        " format_type(a.atttypid, NULL) AS declared,"
+        " EXISTS (SELECT FROM pg_index i JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = i.indkey[0]"
+        " JOIN pg_attribute l ON l.attrelid = c.oid AND l.attnum = i.indkey[1] WHERE i.indrelid = c.oid"
+        " AND i.indisvalid AND i.indpred IS NULL AND k.attname = 'type' AND l.attname = 'timestamp') AS is_indexed,"
+        " (SELECT array_agg(h.inhparent::bigint) FROM pg_inherits h WHERE h.inhrelid = c.oid) AS parents"
+        " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+        " WHERE n.nspname::text = $1 AND c.relkind IN ('r', 'p') ORDER BY c.relname, a.attnum",
+        namespace,
+    )
+    columns: dict[int, list[Any]] = {}
+    for row in rows:
+        columns.setdefault(row["oid"], []).append(row)
+    tables = {oid: table for oid, mine in columns.items() if (table := _event_table(namespace, mine)) is not None}
+    parents = {oid: mine[0]["parents"] or () for oid, mine in columns.items()}
+
+    def has_parent(oid: int) -> bool:
+        return any(parent in tables or has_parent(parent) for parent in parents.get(oid, ()))
+
+    return [table for oid, table in tables.items() if not has_parent(oid)]
+
+
+def _event_table(namespace: str, rows: list[Any]) -> EventTable | None:
+    name = rows[0]["name"]
+    declared = {row["column"]: row["declared"] for row in rows}
+    if (
+        name.startswith(RESERVED)
+        or declared.get("id") != "uuid"
+        or declared.get("type") not in _TEXTS
+        or declared.get("timestamp") != "timestamp with time zone"
+        or declared.get("payload") not in _JSON
+    ):
+        return None
+    has_context = declared.get("context") in _JSON
+    base = (*REQUIRED, "context") if has_context else REQUIRED
+    return EventTable(
+        name=name,
+        quoted=f"{quoted(namespace)}.{quoted(name)}",
+        extra={
+            column: f"t.{quoted(column)}" + ("" if kind in _PLAIN or kind == "real[]" else "::text")
+            for column, kind in declared.items()
+            if column not in base
+        },
+        has_context=has_context,
+        is_indexed=rows[0]["is_indexed"],
+        may_hold_foreign=not all(row["is_required"] for row in rows if row["column"] in REQUIRED),
+    )
+
+
+class _Values(list[Any]):
+    """The values of parameters, in the order in which they were named."""
+
+    def named(self, value: Any, kind: str) -> str:
+        """The name of a parameter of type `kind` that holds `value`."""
+        self.append(value)
+        return f"${len(self)}::{kind}"
+
+    def time(self, microseconds: int) -> str:
+        """A moment, exact over the whole range: a product with an interval is one of floats."""
+        seconds, rest = divmod(min(max(microseconds, _FIRST), _LAST), 1_000_000)
+        return (
+            f"(timestamptz '1970-01-01 00:00:00+00' + {self.named(seconds, 'bigint')} * interval '1 second'"
+            f" + {self.named(rest, 'bigint')} * interval '1 microsecond')"
+        )
+
+
+# -- by time
+
+
+def by_timestamp(
+    table: EventTable,
+    *,
+    types: Collection[str] | None,
+    limit: int,
+    newest: bool = False,
+    start: int | None = None,
+    end: int | None = None,
+    after: Reached | None = None,
+) -> Query:
+    """At most `limit` events with `start` <= timestamp < `end`, in ns, behind `after`: the oldest, or the newest."""
+    values = _Values()
+    wanted = [_EVENT, *_within(values, start, end)]
+    if after is not None:
+        moment = values.time(after.microseconds)
+        if table.name == after.table:
+            wanted.append(
+                f"(t.timestamp, t.id, t.tableoid::bigint, t.ctid) > ({moment}, {values.named(after.id, 'text')}::uuid,"
+                f" {values.named(after.oid, 'bigint')}, {values.named(after.ctid, 'text')}::tid)"
+            )
+        else:
+            wanted.append(f"t.timestamp {'>=' if table.name > after.table else '>'} {moment}")
+    order = ", ".join(f"{key}{' DESC' * newest}" for key in ("t.timestamp", "t.id", "t.tableoid", "t.ctid"))
+    most = f" ORDER BY {order} LIMIT {limit:d}"
+    selected = f"SELECT {table.columns()} FROM {table.quoted} AS t WHERE {' AND '.join(wanted)}"  # noqa: S608 - quoted
+    kinds = None if types is None else values.named(list(types), "text[]")
+    if not table.is_indexed:
+        return selected + ("" if kinds is None else f" AND t.type = ANY ({kinds})") + most, values
+    # The index begins with the type, so each type is looked up by itself; and the types are found by leaping from one
+    # to the next in that index, not by reading it.
+    known = (
+        f"known AS (SELECT DISTINCT unnest({kinds}) AS type)"
+        if kinds is not None
+        else f"known AS ((SELECT type FROM {table.quoted} ORDER BY type LIMIT 1) UNION ALL"  # noqa: S608 - quoted
+        f" SELECT (SELECT type FROM {table.quoted} WHERE type > known.type ORDER BY type LIMIT 1)"
+        " FROM known WHERE known.type IS NOT NULL)"
+    )
+    order = ", ".join(f"{key}{' DESC' * newest}" for key in ("us", "id", "o", "c::tid"))
+    sql = (
+        f"WITH RECURSIVE {known} SELECT found.* FROM known CROSS JOIN LATERAL"  # noqa: S608 - quoted
+        f" ({selected} AND t.type = known.type{most}) AS found ORDER BY {order} LIMIT {limit:d}"
+    )
+    return sql, values
+
+
+def _within(values: _Values, start: int | None, end: int | None) -> list[str]:
+    # Times are kept in microseconds, so the first that is not before a nanosecond is that nanosecond rounded up.
+    bounds = []
+    if start is not None:
+        bounds.append(f"t.timestamp >= {values.time(-(-start // 1_000))}")
+    if end is not None:
+        bounds.append(f"t.timestamp < {values.time(-(-end // 1_000))}")
+    return bounds
+
+
+# -- by transaction
+
+
+def _number(end: int) -> str:
+    """SQL for the whole number of the transaction that wrote a row, of which it carries 32 bits: below `end`."""
+    return f"({end - 1}::bigint - (({end - 1}::bigint - t.xmin::text::bigint) & 4294967295))"
+
+
+def _since(low: int, *, end: int) -> str:
+    # The first condition says no more than the second does; it is the one that is quick.
+    return f"age(t.xmin) <= age('{low & 0xFFFFFFFF}'::xid) AND {_number(end)} >= {low}"
+
+
+def arrived(table: EventTable, since: Arrival, *, end: int, types: Collection[str] | None, limit: int) -> Query:
+    """At most `limit` events of transactions below `end` that `since` has not seen, in the order of those."""
+    values = _Values()
+    wanted = [_EVENT, *_unseen(values, since, end=end)]
+    if types is not None:
+        wanted.append(f"t.type = ANY ({values.named(list(types), 'text[]')})")
+    sql = (
+        f"SELECT {table.columns(_number(end))} FROM {table.quoted} AS t"  # noqa: S608 - quoted
+        f" WHERE {' AND '.join(wanted)} ORDER BY x, o, t.ctid LIMIT {limit:d}"
+    )
+    return sql, values
+
+
+def _unseen(values: _Values, since: Arrival, *, end: int) -> list[str]:
+    wanted = [_since(since.low, end=end)] if since.low else []
+    if since.seen:
+        wanted.append(f"{_number(end)} <> ALL ({values.named(sorted(since.seen), 'bigint[]')})")
+    if since.after is not None:
+        transaction, oid, ctid = since.after
+        wanted.append(
+            f"NOT ({_number(end)} = {values.named(transaction, 'bigint')} AND (t.tableoid::bigint, t.ctid)"
+            f" <= ({values.named(oid, 'bigint')}, {values.named(ctid, 'text')}::tid))"
+        )
+    return wanted
+
+
+def transactions_since(table: EventTable, low: int, *, end: int) -> Query:
+    """The transactions from `low` on, below `end`, that wrote rows which are there."""
+    return (
+        f"SELECT DISTINCT {_number(end)} AS x FROM {table.quoted} AS t WHERE {_since(low, end=end)}",  # noqa: S608 - quoted
+        [],
+    )
+
+
+def foreign_rows(
+    table: EventTable,
+    *,
+    end_of_transactions: int,
+    start: int | None = None,
+    end: int | None = None,
+    since: Arrival | None = None,
+) -> Query:
+    """How many rows are not events: of all, of a time, or of the transactions that `since` has not seen."""
+    values = _Values()
+    wanted = _within(values, start, end)
+    if since is not None:
+        wanted += _unseen(values, since, end=end_of_transactions)
+    wanted.append(f"({_EVENT}) IS NOT TRUE")
+    return f"SELECT count(*) FROM {table.quoted} AS t WHERE {' AND '.join(wanted)}", values  # noqa: S608 - quoted

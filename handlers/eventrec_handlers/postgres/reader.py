@@ -1,0 +1,280 @@
+"""Reads events back from PostgreSQL, beside the writers: `latest` and `range` by time, `follow` by transactions."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import asyncpg
+from anyio import CancelScope
+
+from eventrec import EventPage, EventReader, PauseError, StoredEvent
+from eventrec.reading import by_time, check_limit
+from eventrec_handlers.postgres.calls import Calls
+from eventrec_handlers.postgres.cursor import START, Arrival, Reached
+from eventrec_handlers.postgres.errors import without_frames
+from eventrec_handlers.postgres.queries import (
+    EventTable,
+    arrived,
+    by_timestamp,
+    event_tables,
+    foreign_rows,
+    transactions_since,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection
+
+    from eventrec.reading import Cursor
+    from eventrec_handlers.postgres.options import Options
+    from eventrec_handlers.postgres.target import Target
+
+T = TypeVar("T")
+
+FOREIGN: Final = "without an id, a type, a timestamp or a payload"
+
+
+class PostgresReader(EventReader):
+    """Reads the tables of one schema that have our base columns; partitions are read with their parent.
+
+    **Arrival.** PostgreSQL knows of stored rows which transaction wrote them, and no more. `latest` therefore gives the
+    newest by their own timestamps. `follow` gives the rows of every transaction that ended since, in the order in which
+    these began; rows that another program updates are shown again. Where no transaction has begun since it asks for
+    nothing more; else it reads each table once, so it costs the more the larger the tables are.
+
+    Extra columns come as bool, int, float, Decimal, str, bytes or a list of floats; what is of any other type comes as
+    the text that PostgreSQL writes for it.
+    """
+
+    def __init__(self, target: Target, options: Options) -> None:
+        self._target = target
+        self._options = options
+        self._calls = Calls(str(target), timeout=options.timeout)
+        self._connection: asyncpg.Connection | None = None
+
+    def __repr__(self) -> str:
+        return f"<PostgresReader '{self._target}' {'closed' if self._connection is None else 'open'}>"
+
+    async def open(self) -> None:
+        self._calls.start()
+        try:
+            await self._calls.run(self._connected)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        with CancelScope(shield=True):
+            if self._connection is not None:
+                await self._calls.run(self._disconnect)
+            await self._calls.stop()
+
+    async def latest(self, *, limit: int, types: Collection[str] | None = None) -> EventPage:
+        check_limit(limit)
+
+        async def read(moment: _Moment) -> EventPage:
+            rows: list[_Row] = []
+            for table in moment.tables if limit else ():
+                sql, values = by_timestamp(table, types=types, limit=limit, newest=True)
+                rows += [_Row(table, row) for row in await moment.connection.fetch(sql, *values)]
+            newest = sorted(rows, key=_Row.by_time)[-limit:] if limit else []
+            seen = await moment.seen()
+            return EventPage(
+                tuple(row.event() for row in newest),
+                Arrival(moment.server, moment.low, seen).to_text(),
+                await moment.foreign() if limit else {},
+            )
+
+        return await self._read(read)
+
+    async def range(
+        self,
+        start: int | None = None,
+        end: int | None = None,
+        *,
+        limit: int,
+        types: Collection[str] | None = None,
+        cursor: Cursor | None = None,
+    ) -> EventPage:
+        check_limit(limit)
+        after = None if cursor is None else Reached.of(cursor)
+
+        async def read(moment: _Moment) -> EventPage:
+            parts = []
+            for table in moment.tables if limit else ():
+                sql, values = by_timestamp(table, types=types, limit=limit, start=start, end=end, after=after)
+                parts.append([_Row(table, row) for row in await moment.connection.fetch(sql, *values)])
+            page = list(heapq.merge(*parts, key=_Row.in_range))[:limit]
+            foreign = await moment.foreign(start=start, end=end) if cursor is None and limit else {}
+            return EventPage(
+                tuple(row.event() for row in page), page[-1].reached() if page else cursor or START, foreign
+            )
+
+        return await self._read(read)
+
+    async def follow(self, cursor: Cursor, *, limit: int, types: Collection[str] | None = None) -> EventPage:
+        check_limit(limit)
+        given = Arrival.of(cursor)
+
+        async def read(moment: _Moment) -> EventPage:
+            since = moment.valid(given)
+            if not limit or (since.after is None and moment.is_as_at(since)):
+                return EventPage((), since.to_text())
+            parts = []
+            for table in moment.tables:
+                sql, values = arrived(table, since, end=moment.end, types=types, limit=limit)
+                parts.append([_Row(table, row) for row in await moment.connection.fetch(sql, *values)])
+            page = list(heapq.merge(*parts, key=_Row.in_arrival))[:limit]
+            events = by_time(row.event() for row in page)
+            after = moment.after(since, page, is_whole=len(page) < limit)
+            return EventPage(events, after.to_text(), await moment.foreign(since=since))
+
+        return await self._read(read)
+
+    # -- from here on everything runs on asyncio
+
+    async def _read(self, read: Callable[[_Moment], Awaitable[T]]) -> T:
+        self._calls.start()
+
+        async def whole() -> T:
+            connection = await self._connected()
+            try:
+                async with connection.transaction(isolation="repeatable_read", readonly=True):
+                    return await read(await _Moment.of(connection, self._options.namespace))
+            except BaseException as exc:
+                if not isinstance(exc, (asyncpg.PostgresError, PauseError)) or connection.is_closed():
+                    self._connection = None
+                    connection.terminate()
+                raise
+
+        return await self._calls.run(whole)
+
+    async def _connected(self) -> asyncpg.Connection:
+        if self._connection is None or self._connection.is_closed():
+            try:
+                self._connection = await asyncpg.connect(
+                    **self._target.arguments(), statement_cache_size=0, timeout=self._options.connect_timeout
+                )
+            except Exception as exc:
+                without_frames(exc)
+                raise
+            await self._target.watch(self._connection)
+        return self._connection
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+
+class _Moment:
+    """One snapshot of the database: its tables of events, and which transactions have ended in it."""
+
+    def __init__(
+        self, connection: asyncpg.Connection, tables: list[EventTable], server: str, low: int, end: int
+    ) -> None:
+        self.connection = connection
+        self.tables = tables
+        self.server = server
+        self.low = low
+        """Every transaction below it has ended."""
+        self.end = end
+        """No transaction from it on has."""
+
+    @classmethod
+    async def of(cls, connection: asyncpg.Connection, namespace: str | None) -> _Moment:
+        name, low, end, exists, may_ask = await connection.fetchrow(
+            "WITH here AS (SELECT coalesce($1::text, current_schema()::text) AS name, txid_current_snapshot() AS now)"
+            " SELECT name, txid_snapshot_xmin(now), txid_snapshot_xmax(now),"
+            " EXISTS (SELECT FROM pg_namespace WHERE nspname::text = name),"
+            " coalesce(has_function_privilege(to_regprocedure('pg_control_system()'), 'EXECUTE')"
+            " AND has_function_privilege(to_regprocedure('pg_control_checkpoint()'), 'EXECUTE'), false) FROM here",
+            namespace,
+        )
+        if not exists:
+            raise PauseError("no schema of the search path exists" if name is None else f"there is no schema {name!r}")
+        server = f"{'system_identifier' if may_ask else 0} || ':' || {'timeline_id' if may_ask else 0} || ':' || oid"
+        known = await connection.fetchval(
+            f"SELECT {server} FROM pg_database{', pg_control_system(), pg_control_checkpoint()' * may_ask}"  # noqa: S608 - no input
+            " WHERE datname = current_database()"
+        )
+        return cls(connection, await event_tables(connection, name), known, low, end)
+
+    def valid(self, since: Arrival) -> Arrival:
+        """`since`, unless it is of another server, or of a time to which this one has gone back: then nothing."""
+        return since if since.server == self.server and since.low <= self.end else Arrival(self.server, 0)
+
+    def is_as_at(self, since: Arrival) -> bool:
+        """Whether no transaction has begun since."""
+        return since.low == self.low == self.end
+
+    async def seen(self) -> frozenset[int]:
+        """The transactions from `low` on whose rows are there."""
+        found: set[int] = set()
+        for table in self.tables if self.low < self.end else ():
+            sql, values = transactions_since(table, self.low, end=self.end)
+            found |= {row[0] for row in await self.connection.fetch(sql, *values)}
+        return frozenset(found)
+
+    def after(self, since: Arrival, page: list[_Row], *, is_whole: bool) -> Arrival:
+        """How far a reader is that went on from `since` and was given `page`; `is_whole`: there was no more."""
+        seen = since.seen | {row.place[0] for row in page}
+        last = None
+        if not is_whole:
+            last = page[-1].place
+            seen -= {last[0]}
+            if since.after is not None and since.after[0] != last[0]:
+                seen |= {since.after[0]}
+        elif since.after is not None:
+            seen |= {since.after[0]}
+        # What is shown is shown in the order of transactions: below the last one nothing is left that has ended.
+        low = self.low if last is None else min(self.low, last[0])
+        return Arrival(self.server, low, frozenset(one for one in seen if one >= low), last)
+
+    async def foreign(self, **window: Any) -> dict[str, int]:
+        """How many rows of a window are not events, by table."""
+        counts: dict[str, int] = {}
+        for table in self.tables:
+            if table.may_hold_foreign:
+                sql, values = foreign_rows(table, end_of_transactions=self.end, **window)
+                if count := await self.connection.fetchval(sql, *values):
+                    counts[f"{FOREIGN}: {table.name}"] = count
+        return counts
+
+
+class _Row:
+    """A row as it was fetched, and its places in the three orders."""
+
+    def __init__(self, table: EventTable, row: Any) -> None:
+        self._table = table
+        self._row = row
+        self.place: tuple[int, int, str] = (row["x"], row["o"], row["c"])
+
+    def event(self) -> StoredEvent:
+        row = self._row
+        return StoredEvent(
+            table=self._table.name,
+            id=row["id"],
+            type=row["type"],
+            timestamp=row["us"] * 1_000,
+            payload=row["payload"],
+            context=row["context"],
+            columns={name: row[f"e{number}"] for number, name in enumerate(self._table.extra)},
+        )
+
+    def by_time(self) -> tuple[int, str]:
+        return self._row["us"], self._row["id"]
+
+    def in_range(self) -> tuple[int, str, str, int, tuple[int, ...]]:
+        return self._row["us"], self._table.name, self._row["id"], self.place[1], _numbers(self.place[2])
+
+    def in_arrival(self) -> tuple[int, int, tuple[int, ...]]:
+        return self.place[0], self.place[1], _numbers(self.place[2])
+
+    def reached(self) -> Cursor:
+        _, oid, ctid = self.place
+        return Reached(self._row["us"], self._table.name, self._row["id"], oid, ctid).to_text()
+
+
+def _numbers(ctid: str) -> tuple[int, ...]:
+    return tuple(map(int, ctid.strip("()").split(",")))
