@@ -3,6 +3,8 @@
 Rows and checkpoint go in one transaction, so a connection that is cut in the middle neither loses nor doubles.
 """
 
+from __future__ import annotations
+
 import asyncio
 import os
 import sys

@@ -3,17 +3,20 @@
 In each turn every type has one column more; some types share a table. Prints the account as JSON.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import anyio
 
 from eventrec import ColumnSchema, ColumnType, Event, EventRecorder, EventRecorderOptions, Row
 from eventrec_handlers.postgres import PostgresHandler
 
-KINDS = (ColumnType.INT64, ColumnType.STRING, ColumnType.JSON)
+KINDS: Final = (ColumnType.INT64, ColumnType.STRING, ColumnType.JSON)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import anyio
 import pytest
@@ -20,8 +21,8 @@ from eventrec.testing.scripted import Numbered
 from eventrec.testing.servers import PostgresServer, absent
 from eventrec_handlers.postgres import PostgresHandler
 
-PER_SECOND = 5_000
-WRITER = Path(__file__).with_name("postgres_writer.py")
+PER_SECOND: Final = 5_000
+WRITER: Final = Path(__file__).with_name("postgres_writer.py")
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """The suite against a real PostgreSQL, which the handler reaches through a proxy that fails on demand."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import asyncpg
 import pytest
@@ -20,8 +22,8 @@ pytestmark = pytest.mark.handlers
 
 T = TypeVar("T")
 
-BASE = ("id", "type", "timestamp", "payload", "context")
-OWN = ("eventrec_checkpoints", "eventrec_destination")
+BASE: Final = ("id", "type", "timestamp", "payload", "context")
+OWN: Final = ("eventrec_checkpoints", "eventrec_destination")
 
 _numbers = count()
 

@@ -1,4 +1,4 @@
-"""Calls of the driver, which knows asyncio alone, under asyncio and trio: bounded in time, and errors as what they mean."""
+"""Calls of the driver, which knows asyncio alone: bounded in time, under trio too, and errors as what they mean."""
 
 from __future__ import annotations
 

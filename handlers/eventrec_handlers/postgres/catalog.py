@@ -150,7 +150,7 @@ async def make(
     schema: SchemaMode,
     max_columns: int,
 ) -> Table:
-    """Make what `table` lacks for rows of every one of `shapes`, as it stands once nobody else makes anything."""
+    """Make what `table` lacks for rows of every one of `shapes`, as it stands once no other session makes anything."""
     async with creating(connection, namespace):
         for wanted in shapes:
             found = (await read_tables(connection, namespace, [table]))[table]

@@ -132,7 +132,7 @@ class Rows:
                     encode(value)
             except ValueError as exc:
                 self.refuse_value(refusals, row, i, value, str(exc))
-        return [NULL] * len(values)  # which nobody will read
+        return [NULL] * len(values)  # never read: the batch is refused
 
     def _refuse_escapes(
         self, start: int, columns: Sequence[Sequence[Any]], taken: Sequence[int], refusals: Refusals

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
-
-if TYPE_CHECKING:
-    from eventrec.reading import Cursor
+from typing import Any, Final, TypeAlias
 
 _ARRIVAL, _RANGE = "pg1", "pgr1"
 
@@ -36,12 +33,12 @@ class Arrival:
     seen: frozenset[int] = frozenset()
     after: Place | None = None
 
-    def to_text(self) -> Cursor:
+    def to_text(self) -> str:
         """It as a cursor."""
         return json.dumps([_ARRIVAL, self.server, self.low, sorted(self.seen), self.after], separators=(",", ":"))
 
     @classmethod
-    def of(cls, cursor: Cursor) -> Arrival:
+    def of(cls, cursor: str) -> Arrival:
         """What `to_text` gave.
 
         Raises:
@@ -63,12 +60,12 @@ class Reached:
     oid: int
     ctid: str
 
-    def to_text(self) -> Cursor:
+    def to_text(self) -> str:
         """It as a cursor."""
         return json.dumps([_RANGE, self.microseconds, self.table, self.id, self.oid, self.ctid], separators=(",", ":"))
 
     @classmethod
-    def of(cls, cursor: Cursor) -> Reached | None:
+    def of(cls, cursor: str) -> Reached | None:
         """What `to_text` gave; None for the cursor of a range in which nothing was found yet.
 
         Raises:
@@ -88,7 +85,7 @@ START: Final = json.dumps([_RANGE])
 _NOT_OURS: Final = "not a cursor of a reader of PostgreSQL: {!r}"
 
 
-def _parsed(cursor: Cursor) -> Any:
+def _parsed(cursor: str) -> Any:
     try:
         return json.loads(cursor)
     except (TypeError, ValueError, RecursionError):

@@ -2,10 +2,10 @@
 
     SQLSTATE                                    means
     08, 25, 40, 53, 55, 57, connection errors   transient; 25006 (read only): with new connections
-    28, 3D000, 3F000, 42501, TLS not accepted   pause: somebody must act
+    28, 3D000, 3F000, 42501, TLS not accepted   pause: an operator must act
     22, 23, 54 while rows are written           permanent: a record's fault
     42P01, 42703, 42704, 42804, 0A000,
-    22P03, 08P01                                somebody changed the tables: look again, then transient
+    22P03, 08P01                                another program changed the tables: look again, then transient
     anything while tables are made              transient, unless it means pause: never a record's fault
     the rest                                    unknown: left as it is
 
@@ -56,7 +56,7 @@ def is_permanent(exc: BaseException) -> bool:
 
 
 def meaning(exc: Exception, where: str, *, makes_tables: bool = False) -> Exception:
-    """What `exc` means for delivery: one of our errors, or `exc` itself where nobody can say."""
+    """What `exc` means for delivery: one of our errors, or `exc` itself where that is not known."""
     said = f"{where}: {brief(exc)}"
     if isinstance(exc, asyncpg.PostgresError):
         code = state(exc)
@@ -97,7 +97,7 @@ def errors_translated(where: str, *, makes_tables: bool = False) -> Iterator[Non
 
 
 def without_frames(exc: Exception) -> Exception:
-    """`exc` and what led to it, each without its traceback: nobody sees the local variables of a driver."""
+    """`exc` and what led to it, each without its traceback: no error report shows the local variables of a driver."""
     seen: set[int] = set()
     rest: list[BaseException | None] = [exc]
     while rest:
@@ -113,7 +113,7 @@ def consume_errors(connection: asyncpg.Connection) -> None:
     """Look at what becomes of the operation that `connection` is given up in.
 
     A COPY that the driver refuses to begin, because the server's last words have come in just before, leaves a future
-    that nobody has a name for; asyncio would complain about it later, in the application's logging.
+    that nothing refers to by name; asyncio would complain about it later, in the application's logging.
     """
     for held in gc.get_referents(getattr(connection, "_protocol", None)):
         if isinstance(held, asyncio.Future):

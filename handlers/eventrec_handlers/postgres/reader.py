@@ -9,7 +9,6 @@ import asyncpg
 from anyio import CancelScope
 
 from eventrec import EventPage, EventReader, PauseError, StoredEvent
-from eventrec.reading import by_time, check_limit
 from eventrec_handlers.postgres.calls import Calls
 from eventrec_handlers.postgres.cursor import START, Arrival, Reached
 from eventrec_handlers.postgres.errors import without_frames
@@ -25,7 +24,6 @@ from eventrec_handlers.postgres.queries import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
-    from eventrec.reading import Cursor
     from eventrec_handlers.postgres.options import Options
     from eventrec_handlers.postgres.target import Target
 
@@ -70,7 +68,7 @@ class PostgresReader(EventReader):
             await self._calls.stop()
 
     async def latest(self, *, limit: int, types: Collection[str] | None = None) -> EventPage:
-        check_limit(limit)
+        self.check_limit(limit)
 
         async def read(moment: _Moment) -> EventPage:
             rows: list[_Row] = []
@@ -94,9 +92,9 @@ class PostgresReader(EventReader):
         *,
         limit: int,
         types: Collection[str] | None = None,
-        cursor: Cursor | None = None,
+        cursor: str | None = None,
     ) -> EventPage:
-        check_limit(limit)
+        self.check_limit(limit)
         after = None if cursor is None else Reached.of(cursor)
 
         async def read(moment: _Moment) -> EventPage:
@@ -112,8 +110,8 @@ class PostgresReader(EventReader):
 
         return await self._read(read)
 
-    async def follow(self, cursor: Cursor, *, limit: int, types: Collection[str] | None = None) -> EventPage:
-        check_limit(limit)
+    async def follow(self, cursor: str, *, limit: int, types: Collection[str] | None = None) -> EventPage:
+        self.check_limit(limit)
         given = Arrival.of(cursor)
 
         async def read(moment: _Moment) -> EventPage:
@@ -125,9 +123,8 @@ class PostgresReader(EventReader):
                 sql, values = arrived(table, since, end=moment.end, types=types, limit=limit)
                 parts.append([_Row(table, row) for row in await moment.connection.fetch(sql, *values)])
             page = list(heapq.merge(*parts, key=_Row.in_arrival))[:limit]
-            events = by_time(row.event() for row in page)
             after = moment.after(since, page, is_whole=len(page) < limit)
-            return EventPage(events, after.to_text(), await moment.foreign(since=since))
+            return EventPage.of((row.event() for row in page), after.to_text(), await moment.foreign(since=since))
 
         return await self._read(read)
 
@@ -271,7 +268,7 @@ class _Row:
     def in_arrival(self) -> tuple[int, int, tuple[int, ...]]:
         return self.place[0], self.place[1], _numbers(self.place[2])
 
-    def reached(self) -> Cursor:
+    def reached(self) -> str:
         _, oid, ctid = self.place
         return Reached(self._row["us"], self._table.name, self._row["id"], oid, ctid).to_text()
 

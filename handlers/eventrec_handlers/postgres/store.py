@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from eventrec_handlers.postgres.checkpoints import Namespace
 
 ROUNDS: Final = 5
-"""How often a batch starts anew because others have changed the tables meanwhile."""
+"""How often a batch starts again because other programs have changed the tables meanwhile."""
 
 _MAX: Final = 10_000
 """Remembered at once: types and tables made from user input must not fill the memory."""
@@ -41,7 +41,7 @@ class Store:
         self._prepared: tuple[Batch, list[Rows]] | None = None
 
     def forget(self) -> None:
-        """The tables may have changed: read them anew."""
+        """The tables may have changed: read them again."""
         self.written = set()
         self._tables = {}
         self._plans = {}
@@ -54,7 +54,7 @@ class Store:
         self._prepared = (batch, parts)
 
     async def store(self, connection: asyncpg.Connection, namespace: Namespace, batch: Batch) -> bool:
-        """Write `batch` whole, or nothing of it; False: others have changed the tables all the time.
+        """Write `batch` whole, or nothing of it; False: other programs have changed the tables all the time.
 
         Raises:
             PermanentError: Records cannot be stored; it names those that are known to be at fault.
@@ -200,7 +200,7 @@ def _guard(copies: Sequence[Copy], tables: Mapping[str, Table]) -> str:
     """A condition: every column is still of the type that its fields were made for.
 
     A binary COPY does not notice a column that has become another type of the same length: 1 as a bigint is a moment of
-    the year 2000 as a timestamptz. Once a COPY has begun, nobody can change its table any more.
+    the year 2000 as a timestamptz. Once a COPY has begun, no other session can change its table any more.
     """
     known = {f"({a},{b},{c})" for copy in copies for a, b, c in tables[copy.table].identities(copy.columns)}
     return (

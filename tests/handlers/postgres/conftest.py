@@ -96,7 +96,7 @@ class Database:
 
 @pytest.fixture
 def database(postgres_server: PostgresServer, other_loop: asyncio.AbstractEventLoop) -> Iterator[Database]:
-    """A database of one's own. At the end nobody may still be connected."""
+    """A database for this test alone. At the end nothing may still be connected."""
     home = Database("postgres", postgres_server, other_loop)
     database = Database(f"test_{next(_numbers)}", postgres_server, other_loop)
     home.execute(f"CREATE DATABASE {database.name}")

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import anyio
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.handlers
 Events = Callable[..., Event]
 Batches = Callable[..., Batch]
 
-ROWS = 600
+ROWS: Final = 600
 
 
 def count(database: Any) -> int:

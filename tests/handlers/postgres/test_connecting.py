@@ -1,4 +1,4 @@
-"""URLs, credentials and TLS; and that nobody ever sees a password."""
+"""URLs, credentials and TLS; and that no password is ever shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import structlog
@@ -31,8 +31,8 @@ pytestmark = pytest.mark.handlers
 Events = Callable[..., Event]
 Batches = Callable[..., Batch]
 
-SECRET = "s3cr3t/@?"
-ENCODED = "s3cr3t%2F%40%3F"
+SECRET: Final = "s3cr3t/@?"
+ENCODED: Final = "s3cr3t%2F%40%3F"
 
 
 # -- URLs

@@ -214,7 +214,7 @@ async def test_last_words_of_a_server_between_two_statements_are_transient_and_l
 
     with pytest.raises(TransientError, match="another operation"):
         await handler.handle(batch(event(1), start=1))
-    gc.collect()  # a future that nobody has looked at would complain now, and fail the test
+    gc.collect()  # a future that was never looked at would complain now, and fail the test
     assert await handler.resume(log_id, "tested", 0) == 1
     await handler.handle(batch(event(1), start=1))
 
@@ -238,7 +238,7 @@ async def test_idle_connection_that_was_cut_is_replaced(
     assert stored(database) == ["0", "1"]
 
 
-async def test_lock_of_somebody_else_is_waited_for_only_so_long(
+async def test_lock_of_another_session_is_waited_for_only_so_long(
     handler: PostgresHandler, opened: Any, database: Any, event: Events, batch: Batches
 ) -> None:
     await handler.handle(batch(event(0)))
@@ -318,11 +318,11 @@ async def test_column_retyped_by_another_is_never_written_as_what_it_was(  # noq
 async def test_tables_that_change_at_every_turn_are_transient(
     handler: PostgresHandler, database: Any, event: Events, batch: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Staged inside: a condition that never holds stands for somebody who changes a column before every attempt.
+    # Staged inside: a condition that never holds stands for a program that changes a column before every attempt.
     await handler.handle(batch(event(0)))
     monkeypatch.setattr("eventrec_handlers.postgres.store._guard", lambda *_: "false")
 
-    with pytest.raises(TransientError, match="others change the tables all the time"):
+    with pytest.raises(TransientError, match="other programs change the tables all the time"):
         await handler.handle(batch(event(1), start=1))
 
     assert stored(database) == ["0"]
@@ -345,7 +345,7 @@ async def test_whatever_goes_wrong_while_tables_are_made_is_no_records_fault(
     assert stored(database) == ["1"]
 
 
-async def test_error_that_nobody_knows_is_left_as_it_is(
+async def test_unknown_error_is_left_as_it_is(
     handler: PostgresHandler, database: Any, event: Events, batch: Batches
 ) -> None:
     await handler.handle(batch(event(0)))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from itertools import count
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.handlers
 Events = Callable[..., Event]
 Batches = Callable[..., Batch]
 
-HOUR = 3_600 * 1_000_000_000
+HOUR: Final = 3_600 * 1_000_000_000
 
 
 def stored(database: Any, table: str = "events") -> list[str]:
@@ -97,7 +97,7 @@ async def test_a_sweep_that_fails_is_no_batchs_failure(
     assert stored(database) == ['"young"', '"old"', '"young"']
 
 
-async def test_a_sweep_waits_for_nobody(opened: Any, database: Any, event: Events, batch: Batches) -> None:
+async def test_a_sweep_waits_for_no_lock(opened: Any, database: Any, event: Events, batch: Batches) -> None:
     handler = await opened(database.url(), ttl=3_600)
     handler._expiry = Expiry(None)
     await handler.handle(batch(event("old", at=0)))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import pytest
@@ -290,7 +290,7 @@ async def test_namespace_holds_all_our_tables(opened: Any, database: Any, event:
 
 # -- names
 
-HOSTILE = [
+HOSTILE: Final = [
     'a"; DROP TABLE events; --',
     "it's",
     "E'\\x'",

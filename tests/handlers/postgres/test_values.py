@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,11 +20,11 @@ pytestmark = pytest.mark.handlers
 Events = Callable[..., Event]
 Batches = Callable[..., Batch]
 
-NOON = datetime(2024, 2, 29, 12, 0, 0, 123_456, tzinfo=UTC)
-NOON_MS = NOON.replace(microsecond=123_000)
-NOON_S = NOON.replace(microsecond=0)
-TIMESTAMP = "timestamp with time zone"
-TIME = "time without time zone"
+NOON: Final = datetime(2024, 2, 29, 12, 0, 0, 123_456, tzinfo=UTC)
+NOON_MS: Final = NOON.replace(microsecond=123_000)
+NOON_S: Final = NOON.replace(microsecond=0)
+TIMESTAMP: Final = "timestamp with time zone"
+TIME: Final = "time without time zone"
 
 CONVERSIONS: list[tuple[ColumnType, object, str, object]] = [
     (ColumnType.BOOLEAN, True, "boolean", True),
@@ -134,7 +134,7 @@ async def test_decimals_have_the_precision_that_is_declared(
     )
 )
 def test_decimals_are_exact(postgres_server: Any, tmp_path: Path, values: list[Decimal]) -> None:
-    # As the server reads them, by a COPY of one's own: faster than a handler for each example.
+    # As the server reads them, by a COPY of the test's own: faster than a handler for each example.
     fields = b"".join(b"\0\1" + numeric_field(format(value, "f")) for value in values)
     stream = tmp_path / "stream"
     stream.write_bytes(b"PGCOPY\n\xff\r\n\0" + bytes(8) + fields + b"\xff\xff")
@@ -259,7 +259,7 @@ async def test_constraints_of_ones_own_name_the_record(
 
     assert list(twice.value.records) == [4]
     assert list(never.value.records) == [2]
-    # What stands in the row is nobody's business.
+    # What stands in the row stays there.
     assert "never" not in str(never.value)
     assert "Failing row" not in str(never.value)
 
