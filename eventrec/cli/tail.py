@@ -40,14 +40,14 @@ async def tail(url: str, *, last: int, follow: bool, kind: str | None, json: boo
     """
     screen = _Screen(terminal, json=json)
     types = None if kind is None else (kind,)
-    async with reader_from_url(url) as reader:
-        try:
+    try:
+        async with reader_from_url(url) as reader:
             page = await reader.latest(limit=last + PAGE if last else 0, types=types)
-        except DeliveryError as exc:
-            raise CommandError(str(exc), ExitCode.DESTINATION) from exc
-        screen.show(page, last=last)
-        if follow:
-            await _follow(reader, page.cursor, types, screen)
+            screen.show(page, last=last)
+            if follow:
+                await _follow(reader, page.cursor, types, screen)
+    except DeliveryError as exc:
+        raise CommandError(str(exc), ExitCode.DESTINATION) from exc
 
 
 async def _follow(reader: EventReader, cursor: str, types: Collection[str] | None, screen: _Screen) -> None:

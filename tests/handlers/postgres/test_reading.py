@@ -10,6 +10,8 @@ from typing import Any, Final
 import pytest
 
 from eventrec import Batch, ColumnSchema, ColumnType, Event, PauseError, TransientError, reader_from_url
+from eventrec.cli import main
+from eventrec.cli.exit_codes import ExitCode
 from eventrec_handlers.postgres import PostgresHandler, PostgresReader
 
 pytestmark = pytest.mark.handlers
@@ -269,6 +271,15 @@ async def test_database_without_events_has_none_and_one_that_is_not_there_says_s
             await reader.latest(limit=1)
     with pytest.raises(TransientError):
         await reader_from_url("postgresql://127.0.0.1:1/d").latest(limit=1)
+
+
+def test_tail_says_in_one_line_that_the_server_cannot_be_reached(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["tail", "postgresql://127.0.0.1:1/d"]) == ExitCode.DESTINATION
+
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert "postgresql://127.0.0.1:1/d" in err
 
 
 async def test_right_to_read_is_enough(handler: PostgresHandler, database: Any, event: Events, batch: Batches) -> None:
