@@ -135,14 +135,14 @@ class BatchReader:
         piece = self.piece
         piece.end = records.end
         offsets, entries = records.offsets, records.entries
-        dead = self._known_dead()
-        if dead or self._subscription.types is not None:
-            wanted = [
-                each for each in zip(offsets, entries, strict=True) if self._subscription.wants(each[1][SHAPE].type)
-            ]
-            piece.dead += [offset for offset, _ in wanted if offset in dead]
-            open_ = [each for each in wanted if each[0] not in dead]
-            offsets, entries = [offset for offset, _ in open_], [entry for _, entry in open_]
+        types, dead = self._subscription.types, self._known_dead()
+        if types is not None and not types.issuperset({entry[SHAPE].type for entry in entries}):
+            kept = [each for each in zip(offsets, entries, strict=True) if each[1][SHAPE].type in types]
+            offsets, entries = [offset for offset, _ in kept], [entry for _, entry in kept]
+        if dead and (gone := [offset for offset in offsets if offset in dead]):
+            piece.dead += gone
+            kept = [each for each in zip(offsets, entries, strict=True) if each[0] not in dead]
+            offsets, entries = [offset for offset, _ in kept], [entry for _, entry in kept]
         if entries:
             piece.extend(offsets, entries, records.static_context)
         if piece.entries and self._oldest is None:
