@@ -100,6 +100,10 @@ class LogFullError(LogWriteError):
     """The disk, the quota, or the memory for commits that cannot be written is full."""
 
 
+class UnreadableFileError(LogError):
+    """A small file beside a log (a checkpoint, a request) is damaged, or the disk does not give its bytes."""
+
+
 class ContentError(LogError):
     """A valid commit does not hold what this version can read: another version's, or another program's, content."""
 

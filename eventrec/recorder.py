@@ -8,7 +8,6 @@ close     takes nothing more, flushes for a while, and gives an honest account (
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 import anyio
@@ -25,6 +24,7 @@ from eventrec.intake.refusals import UNSAID, Refusals
 from eventrec.intake.writer import Writer
 from eventrec.options import EventRecorderOptions, duration_seconds
 from eventrec.records.context import ContextFields, encoded_fields
+from eventrec.runs.directory import LogDirectory
 from eventrec.runs.run import new_run_id
 from eventrec.runtime.backend import current_backend, in_thread
 from eventrec.runtime.logging import described, get_logger
@@ -85,7 +85,7 @@ class EventRecorder:
     ) -> None:
         self._options = options or EventRecorderOptions()
         self._resolved = self._options.resolve(has_log=log is not None)
-        self._log_directory = None if log is None else Path(log)
+        self._log_directory = None if log is None else LogDirectory(log)
         self._clock = clock
         self._new_id = new_id
         self._state: Literal["new", "open", "forked", "closed"] = "new"

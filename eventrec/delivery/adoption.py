@@ -1,37 +1,34 @@
 """Logs that earlier runs left: found, locked, delivered a few at a time, and given back where others can do more.
 
-orphan    nobody holds its lock
-adopted   we do, and our subscriptions deliver it
-parked    given back, because what it lacks waits for a destination that is down, and other orphans wait for us
-left      given back: what it lacks is not ours to deliver, or we cannot read it
-unstamped given back: it is done, and its destination could not be told so; adopted again after a pause
+Which one is next decides `orphans.py`; here it is done.
 """
 
 from __future__ import annotations
 
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import anyio
 
 from eventrec.delivery.log_delivery import open_orphan
+from eventrec.delivery.orphans import OrphanQueue
 from eventrec.errors import LogError
 from eventrec.runs.requests import load_requests, sweep_requests
-from eventrec.runs.run import Run, list_runs, sweep
+from eventrec.runs.run import Run, sweep
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from pathlib import Path
     from uuid import UUID
 
     from anyio.abc import TaskGroup
 
     from eventrec.delivery.letters.log import LetterLog
     from eventrec.delivery.log_delivery import LogDelivery, OpenedOrphan
+    from eventrec.runs.directory import LogDirectory
     from eventrec.runs.requests import OperatorRequest
 
 MAX_ADOPTED: Final = 8
@@ -41,22 +38,24 @@ SCAN_SECONDS: Final = 2.0
 
 _GIVE_UP_SECONDS: Final = 10.0
 
-_FIRST_PAUSE: Final = 2.0
-_LONGEST_PAUSE: Final = 300.0
-
 _logger = get_logger("eventrec.delivery")
+
+
+_Tried: TypeAlias = "tuple[UUID, Run | None, OpenedOrphan | OSError | LogError | Literal['held', 'gone']]"
+"""An orphan, its lock where we have it, and what is in it, or why we do not know."""
 
 
 class Adoption:
     """Adopts orphans in `directory`, and has `deliver(run, opened)` make what delivers one.
 
     `is_failing(name)` tells of a subscription whether its destination is down. `locking` is held while locks are taken:
-    who forks waits for it, so that the child knows which ones it inherits. `own_id()` is the log that is written here.
+    a process that forks waits for it, so that the child knows which ones it inherits. `own_id()` is the log that is
+    written here.
     """
 
     def __init__(
         self,
-        directory: Path,
+        directory: LogDirectory,
         *,
         deliver: Callable[[Run, OpenedOrphan], LogDelivery],
         letters: LetterLog,
@@ -65,10 +64,7 @@ class Adoption:
         own_id: Callable[[], UUID],
     ) -> None:
         self.adopted: dict[UUID, LogDelivery] = {}
-        self.unreadable: set[UUID] = set()
-        """Orphans whose format we do not know, or whose bytes the disk does not give."""
-        self.untrusted: set[UUID] = set()
-        """Logs that grew though we held their locks: somebody else writes them, and locks mean nothing here."""
+        self.queue = OrphanQueue()
         self.opening = anyio.Lock()
         """Held while orphans are locked and not yet among the adopted ones."""
         self._directory = directory
@@ -79,15 +75,8 @@ class Adoption:
         self._own_id = own_id
         self._locked: list[Run] = []
         """Orphans whose lock is ours, and that are not delivered yet."""
-        self._left: set[UUID] = set()
-        self._parked: dict[UUID, frozenset[str]] = {}
-        """The subscriptions it waits for, by log; the one parked first comes first."""
-        self._unstamped: dict[UUID, tuple[float, float]] = {}
-        """Those that are done, and whose destination could not be told so: when to try again, and after what pause."""
-        self._orphans: list[UUID] = []
-        """What the last look into the directory found, oldest first."""
-        self._held: set[UUID] = set()
-        """Those that somebody else held when we asked last; no change of the directory tells when they let go."""
+        self._parking: dict[UUID, frozenset[str]] = {}
+        """Those that are being given back, and the subscriptions they wait for."""
         self._scopes: dict[UUID, anyio.CancelScope] = {}
         self._freed = anyio.Event()
 
@@ -98,11 +87,11 @@ class Adoption:
                 tasks.start_soon(self._deliver_orphan, delivery)
             seen: float | None = None
             while True:
-                stamp = await in_thread(self._stamp)
+                stamp = await in_thread(self._directory.modified)
                 if stamp != seen:
                     seen = stamp
-                    self._orphans = await in_thread(self._look)
-                self._held.clear()
+                    self.queue.look(await in_thread(self._look))
+                self.queue.begin_round()
                 await self._let_go_of_what_grew()
                 await self._fill_slots(tasks)
                 self._make_room()
@@ -116,89 +105,83 @@ class Adoption:
                 await freed.wait()
                 await self._fill_slots(tasks)
 
-    def _stamp(self) -> float:
-        try:
-            return self._directory.stat().st_mtime
-        except OSError:
-            return 0.0
-
     def _look(self) -> list[UUID]:
         """In a thread."""
         sweep(self._directory)
         sweep_requests(self._directory)
         self._letters.learn()
-        return list_runs(self._directory)
+        return self._directory.ids()
 
-    # -- which
-
-    def _candidates(self) -> list[UUID]:
-        """Orphans to adopt next, the oldest first; then those parked for a destination that is back."""
-        now = anyio.current_time()
-        known = {
-            self._own_id(),
-            *(id_ for id_, (when, _) in self._unstamped.items() if when > now),
-            *self.adopted,
-            *self._left,
-            *self._held,
-            *self._parked,
-            *self.unreadable,
-            *self.untrusted,
-        }
-        fresh = [id_ for id_ in self._orphans if id_ not in known]
-        parked = {id_: names for id_, names in self._parked.items() if id_ not in self._held}
-        back = [id_ for id_, names in parked.items() if any(not self._is_failing(name) for name in names)]
-        return [*fresh, *back]
+    def _next(self, limit: int) -> list[UUID]:
+        return self.queue.next(limit, own=self._own_id(), now=anyio.current_time(), is_failing=self._is_failing)
 
     def _make_room(self) -> None:
         """Give back one that waits for a destination which is down, where another one need not wait."""
-        if len(self.adopted) < MAX_ADOPTED or not self._candidates():
-            return
-        for id_, delivery in self.adopted.items():
-            if delivery.is_stuck and id_ in self._scopes:
-                self._parked[id_] = delivery.waiting
-                self._scopes[id_].cancel()
-                return
+        is_full = len(self.adopted) >= MAX_ADOPTED
+        stuck = {
+            id_: delivery.waiting
+            for id_, delivery in (self.adopted.items() if is_full else ())
+            if delivery.is_stuck and id_ in self._scopes
+        }
+        id_ = self.queue.to_park(stuck, is_full=is_full, has_others=bool(self._next(1)))
+        if id_ is not None:
+            self._parking[id_] = stuck[id_]
+            self._scopes[id_].cancel()
 
     # -- adopting
 
     async def _fill_slots(self, tasks: TaskGroup) -> None:
-        while len(self.adopted) < MAX_ADOPTED and (candidates := self._candidates()):
-            room = MAX_ADOPTED - len(self.adopted)
+        while (room := MAX_ADOPTED - len(self.adopted)) > 0 and (chosen := self._next(room)):
             # A lock is ours once it is taken, whoever cancels meanwhile.
             async with self.opening:
                 with anyio.CancelScope(shield=True):
-                    found, requests = await in_thread(self._open, candidates[:room])
-                    for run, opened in found:
-                        self.adopted[run.id] = self._deliver(run, opened)
-                        self._apply(requests, self.adopted[run.id], opened)
+                    tried, requests = await in_thread(self._open, chosen)
+                    for id_, run, opened in tried:
+                        if not isinstance(opened, tuple):
+                            self._note_refused(id_, opened)
+                        elif run is not None:
+                            self.queue.note_adopted(id_)
+                            self.adopted[id_] = self._deliver(run, opened)
+                            self._apply(requests, self.adopted[id_], opened)
                     self._locked = []
-            for run, _ in found:
-                tasks.start_soon(self._deliver_orphan, self.adopted[run.id])
+            for id_, _, opened in tried:
+                if isinstance(opened, tuple):
+                    tasks.start_soon(self._deliver_orphan, self.adopted[id_])
 
-    def _open(self, ids: list[UUID]) -> tuple[list[tuple[Run, OpenedOrphan]], list[OperatorRequest]]:
-        """In a thread. Those of `ids` that nobody holds."""
+    def _open(self, ids: list[UUID]) -> tuple[list[_Tried], list[OperatorRequest]]:
+        """In a thread. What became of `ids`."""
         self._letters.learn()
-        opened: list[tuple[Run, OpenedOrphan]] = []
-        for id_ in ids:
-            self._parked.pop(id_, None)
         with self._locking:
-            found = [Run.adopt(self._directory, id_) for id_ in ids]
-            self._locked = [run for run in found if run is not None]
-        self._held.update(set(ids) - {run.id for run in self._locked})
-        for run in self._locked:
-            try:
-                opened.append((run, open_orphan(run)))
-            except (OSError, LogError) as exc:
-                _logger.warning("orphan left alone", log=str(run.id), error=str(exc))
-                self.unreadable.add(run.id)
-                run.release()
-            else:
-                _logger.info("orphan adopted", log=str(run.id), records=opened[-1][1][0].written)
-        return opened, load_requests(self._directory, since=0.0)
+            found = [(id_, Run.adopt(self._directory, id_)) for id_ in ids]
+            self._locked = [run for _, run in found if run is not None]
+        return [self._open_one(*each) for each in found], load_requests(self._directory, since=0.0)
+
+    def _open_one(self, id_: UUID, run: Run | None) -> _Tried:
+        if run is None:
+            is_there = self._directory.is_ours(id_) or self._directory.may_be_ours(id_)
+            return id_, None, "held" if is_there else "gone"
+        try:
+            return id_, run, open_orphan(run)
+        except (OSError, LogError) as exc:
+            run.release()
+            return id_, None, exc
+
+    def _note_refused(self, id_: UUID, why: OSError | LogError | Literal["held", "gone"]) -> None:
+        if why == "held":
+            self.queue.note_held(id_)
+        elif why == "gone":
+            self.queue.note_gone(id_)
+        elif self.queue.note_paused(id_, anyio.current_time(), is_unreadable=True):
+            _logger.warning("orphan left alone", log=str(id_), error=str(why))
+
+    @property
+    def untrusted(self) -> set[UUID]:
+        """Logs that grew though we held their locks: another process writes them, and locks mean nothing here."""
+        return self.queue.untrusted
 
     @staticmethod
     def _apply(requests: list[OperatorRequest], delivery: LogDelivery, opened: OpenedOrphan) -> None:
-        """What was wished while nobody delivered this log is meant for it too."""
+        """What was asked while no process delivered this log is meant for it too."""
         saved = opened[2]
         for request in requests:
             if request.subscription in saved and request.asked > saved[request.subscription].saved:
@@ -206,39 +189,50 @@ class Adoption:
 
     async def _deliver_orphan(self, delivery: LogDelivery) -> None:
         id_ = delivery.run_of.id
+        is_first = not self.queue.has_paused(id_)
         with anyio.CancelScope() as scope:
             self._scopes[id_] = scope
-            await delivery.run(until_settled=True)
-            await delivery.stamp(is_first=id_ not in self._unstamped)
-            while not delivery.is_settled:
-                # Asked where it is, a destination said that it lost some.
+            # What could not be saved before is not sent again until it can be.
+            if is_first or await delivery.can_save():
                 await delivery.run(until_settled=True)
-                await delivery.stamp()
+                await delivery.stamp(is_first=is_first)
+                while not delivery.is_settled:
+                    # Asked where it is, a destination said that it lost some.
+                    await delivery.run(until_settled=True)
+                    await delivery.stamp()
         del self._scopes[id_]
         with anyio.CancelScope(shield=True):
-            await delivery.end()
-            _, pause = self._unstamped.pop(id_, (0.0, _FIRST_PAUSE / 2))
-            if delivery.lacks_stamp:
-                pause = min(2 * pause, _LONGEST_PAUSE)
-                self._unstamped[id_] = anyio.current_time() + pause, pause
-            elif id_ not in self._parked and not delivery.is_done:
-                self._left.add(id_)
+            await delivery.end(is_first=is_first)
+            self._note_ended(id_, delivery)
             self.adopted.pop(id_, None)
             freed, self._freed = self._freed, anyio.Event()
             freed.set()
+
+    def _note_ended(self, id_: UUID, delivery: LogDelivery) -> None:
+        parked_for = self._parking.pop(id_, None)
+        if id_ in self.queue.untrusted:
+            return
+        if delivery.is_gone:
+            self.queue.note_gone(id_)
+        elif delivery.is_done or delivery.is_refused:
+            self.queue.note_paused(id_, anyio.current_time())
+        elif parked_for is not None:
+            self.queue.note_parked(id_, parked_for)
+        else:
+            self.queue.note_left(id_)
 
     async def _let_go_of_what_grew(self) -> None:
         for id_, delivery in list(self.adopted.items()):
             if id_ in self._scopes and await in_thread(delivery.has_grown):
                 _logger.error("log grew though it is locked", log=str(id_))
-                self.untrusted.add(id_)
+                self.queue.distrust(id_)
                 delivery.distrust()
                 self._scopes[id_].cancel()
 
     def abandon(self) -> None:
         """In the child of a fork: give back what was inherited, and touch nothing."""
         for run in self._locked:
-            with suppress(OSError):  # Whoever closed every descriptor after the fork has closed these too.
+            with suppress(OSError):  # A daemon that closed every descriptor after the fork has closed these too.
                 run.forget()
         for delivery in self.adopted.values():
             with suppress(OSError):
@@ -256,9 +250,8 @@ class Adoption:
 
     def oldest(self) -> list[UUID]:
         """All orphans, adopted or not: those that nobody can read, then the oldest first."""
-        known = {*self._orphans, *self.adopted} - self.untrusted - {self._own_id()}
-        return sorted(known, key=lambda id_: (id_ not in self.unreadable, id_))
+        return self.queue.by_rank(self._own_id())
 
     def take_up_again(self) -> None:
-        """Look at everything anew: a destination lost what it had."""
-        self._left.clear()
+        """Look at everything again: a destination lost what it had."""
+        self.queue.retry_left()

@@ -12,39 +12,34 @@ from __future__ import annotations
 
 import shutil
 import time
-from contextlib import closing, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from eventrec.errors import LogError, LogLockedError
-from eventrec.log.storage import DiskStorage
-from eventrec.log.verify import describe
-from eventrec.runs.checkpoint import CheckpointFiles
-from eventrec.runs.retention import Kept, forfeited
-from eventrec.runs.run import CHECKPOINTS, DONE, Run, delete_done, list_runs, tree_size
+from eventrec.runs.directory import DONE
+from eventrec.runs.retention import Change, Kept, Overrun, forfeited, to_free
+from eventrec.runs.run import Run, delete_done, list_runs
+from eventrec.runs.survey import QUOTA, see_opened, tree_size
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Callable, Mapping
     from uuid import UUID
 
     from eventrec.delivery.adoption import Adoption
     from eventrec.delivery.log_delivery import LogDelivery
     from eventrec.intake.writer import Writer
+    from eventrec.log.storage import Lock
+    from eventrec.runs.directory import LogDirectory
     from eventrec.runs.retention import Bound, Retain
-
-LOCK: Final = "quota"
 
 _LOOKS_EVERY: Final = 1.0
 _LOOKS_SELDOM: Final = 10.0
 _LOOKS_FOR: Final = 10
 """At most a tenth of the time is spent looking."""
-
-_IS_OVER: Final = 0.25
-"""The share of the bound that has to be free again, before a loss is a new one."""
 
 _logger = get_logger("eventrec.delivery")
 
@@ -58,7 +53,7 @@ class DiskQuota:
 
     def __init__(
         self,
-        directory: Path,
+        directory: LogDirectory,
         bound: Bound,
         retain: Retain,
         *,
@@ -77,8 +72,8 @@ class DiskQuota:
         self._by_all = by_all
         self._on_drop = on_drop
         self._look_seconds = 0.0
-        self._is_over = False
-        self._is_losing = False
+        self._overrun = Overrun(bound)
+        self._is_unlockable = False
 
     async def run(self) -> None:
         """Judge about once a second until cancelled; less often where there is so much that looking takes long."""
@@ -91,14 +86,18 @@ class DiskQuota:
         excess = await in_thread(self._excess)
         if excess > 0:
             with suppress(LogLockedError):
-                excess = await self._under_lock(excess)
-        if excess > 0 and not self._is_over:
-            _logger.error("log directory full", directory=str(self._directory), excess_bytes=excess)
-        if excess <= 0 and (self._is_over or (self._is_losing and excess < -self._bound.max_bytes * _IS_OVER)):
-            _logger.info("log directory within its bound again", directory=str(self._directory))
-            self._is_losing = False
-        self._is_over = excess > 0
-        self._writer.hold("the log directory has reached its bound" if self._is_over else None)
+                async with self._locked():
+                    # Another process may have judged meanwhile.
+                    excess = await in_thread(self._excess)
+                    excess = await self._make_room(excess)
+        match self._overrun.note(excess):
+            case Change.FULL:
+                _logger.error("log directory full", directory=str(self._directory), excess_bytes=excess)
+            case Change.WITHIN:
+                _logger.info("log directory within its bound again", directory=str(self._directory))
+            case None:
+                pass
+        self._writer.hold("the log directory has reached its bound" if self._overrun.is_over else None)
 
     def _excess(self) -> int:
         """In a thread."""
@@ -112,17 +111,29 @@ class DiskQuota:
             return 0
         return self._bound.excess(used=used, free=disk.free, capacity=disk.total)
 
-    async def _under_lock(self, excess: int) -> int:
-        storage = await in_thread(DiskStorage, self._directory)
-        with closing(storage):
-            with anyio.CancelScope(shield=True):
-                lock = await in_thread(storage.lock, LOCK)
-            try:
-                # Another one may have judged meanwhile.
-                excess = await in_thread(self._excess)
-                return await self._make_room(excess)
-            finally:
+    @asynccontextmanager
+    async def _locked(self) -> AsyncIterator[None]:
+        """Under the lock of the directory's judge; without it where the disk gives none, which is said once.
+
+        Raises:
+            LogLockedError: Another process judges.
+        """
+        with anyio.CancelScope(shield=True):
+            lock = await in_thread(self._lock)
+        try:
+            yield
+        finally:
+            if lock is not None:
                 lock.release()
+
+    def _lock(self) -> Lock | None:
+        try:
+            return self._directory.opened().lock(QUOTA)
+        except OSError as exc:
+            if not self._is_unlockable:
+                _logger.warning("log directory judged without a lock", directory=str(self._directory), error=str(exc))
+            self._is_unlockable = True
+            return None
 
     async def _make_room(self, excess: int) -> int:
         if excess > 0:
@@ -168,9 +179,8 @@ class DiskQuota:
         return sum(segment.size for segment in segments if segment.end <= end)
 
     def _lost(self, lost: Mapping[str, int], **where: str) -> None:
-        """Say it once an outage."""
-        if lost and not self._is_losing:
-            self._is_losing = True
+        """Say it, once an outage."""
+        if lost and self._overrun.note_lost():
             _logger.warning("records forfeited to the disk bound", records=dict(lost), **where)
 
     # -- in a thread
@@ -181,21 +191,19 @@ class DiskQuota:
             self._delete(id_)
 
     def _delete_done(self, excess: int) -> int:
-        freed = 0
-        for id_, each in self._done():
-            if freed >= excess:
-                break
+        kept = self._done()
+        going = kept[: to_free([each for _, each in kept], excess)]
+        for id_, _ in going:
             self._delete(id_)
-            freed += each.size
-        return freed
+        return sum(each.size for _, each in going)
 
     def _done(self) -> list[tuple[UUID, Kept]]:
-        done = self._directory / DONE
         found = []
-        for id_ in list_runs(done):
-            with suppress(OSError), closing(DiskStorage(done / str(id_))) as storage:
-                ages = [storage.size(name).age for name in storage.list()]
-                found.append((id_, Kept(tree_size(done / str(id_)), min(ages, default=0.0))))
+        for id_ in list_runs(done := self._directory / DONE):
+            with suppress(OSError), closing(done.opened().folder(str(id_))) as storage:
+                sizes = [storage.size(name) for name in storage.list()]
+                kept = Kept(sum(each.length for each in sizes), min((each.age for each in sizes), default=0.0))
+                found.append((id_, kept))
         return found
 
     def _delete(self, id_: UUID) -> None:
@@ -205,7 +213,7 @@ class DiskQuota:
             _logger.warning("retained log not deleted", log=str(id_), error=str(exc))
 
     def _delete_orphan(self, id_: UUID) -> tuple[int, dict[str, int]]:
-        """Bytes and open records that went; nothing where somebody holds it."""
+        """Bytes and open records that went; nothing where another process holds it."""
         run = Run.adopt(self._directory, id_)
         if run is None:
             return 0, {}
@@ -221,10 +229,7 @@ class DiskQuota:
 def _open_records(run: Run) -> dict[str, int]:
     """By subscription; under "?" where nobody knows how many there were for whom."""
     try:
-        found = describe(run.storage)
+        seen = see_opened(run.storage, run.id, run.path)
     except (OSError, LogError):
         return {"?": 1}
-    end = found.end if found is not None else 0
-    saved = CheckpointFiles(run.path / CHECKPOINTS).load()
-    lost = {name: end - each.progress.scanned for name, each in saved.items() if end > each.progress.scanned}
-    return lost if saved else {"?": end}
+    return seen.open_records() if seen is not None else {}

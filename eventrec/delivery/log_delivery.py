@@ -16,7 +16,6 @@ from eventrec.log.segment import list_segments
 from eventrec.records.content import ContentDecoder, is_ours
 from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles
 from eventrec.runs.retention import Kept, Retain, SealedSegment
-from eventrec.runs.run import CHECKPOINTS
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
 
@@ -82,7 +81,7 @@ class LogDelivery:
         }
         self._others_scanned = {name: each.progress.scanned for name, each in saved.items() if name not in self.workers}
         self._others = min(self._others_scanned.values(), default=None)
-        self._files = CheckpointFiles(run.path / CHECKPOINTS)
+        self._files = CheckpointFiles(run.storage)
         self._sync = sync
         self._sync_interval = sync_interval
         self._retain = retain
@@ -91,7 +90,10 @@ class LogDelivery:
         self._unsynced: set[str] = set()
         self._synced_at = -math.inf
         self._saving = anyio.Lock()
-        self._is_refused = False
+        self.is_refused = False
+        """Whether the disk did not take the checkpoints when they were saved last."""
+        self.is_gone = False
+        """Whether the log was deleted, or moved to those that are retained."""
         self._is_stamped = False
         self._is_given_up = False
         self._is_trusted = True
@@ -209,6 +211,7 @@ class LogDelivery:
             if self.run_of.incarnation != self._makings:
                 # Somebody deleted the directory, and the writer made it anew.
                 self._makings = self.run_of.incarnation
+                self._files = CheckpointFiles(self.run_of.storage)
                 self._saved.clear()
             now = {name: worker.checkpoint() for name, worker in self.workers.items()}
             changed = {name: each for name, each in now.items() if each != self._saved.get(name)}
@@ -222,11 +225,11 @@ class LogDelivery:
             try:
                 durable = await in_thread(partial(self._save, again, lowest, sync=sync))
             except (OSError, LogError) as exc:
-                if not self._is_refused:
+                if not self.is_refused:
                     _logger.warning("checkpoint not saved", log=str(self.run_of.id), error=str(exc))
-                self._is_refused = True
+                self.is_refused = True
                 return
-            self._is_refused = False
+            self.is_refused = False
             self._saved.update(changed)
             if durable:
                 self._unsynced.clear()
@@ -270,16 +273,24 @@ class LogDelivery:
             TransientError: The disk refused, so the batch must not be sent.
         """
         await self.save(sync=True)
-        if self._is_refused:
+        if self.is_refused:
             raise TransientError("the checkpoint cannot be saved")
 
     def _notice(self) -> None:
         self._moved.set()
 
-    async def end(self) -> None:
-        """Save, close the log, and retire the run if it is done; else leave it, unlocked, to whoever comes."""
+    async def can_save(self) -> bool:
+        """Whether the disk takes the checkpoints: saves them, durably."""
+        await self.save(sync=True)
+        return not self.is_refused
+
+    async def end(self, *, is_first: bool = True) -> None:
+        """Save, close the log, and retire the run if it is done; else leave it, unlocked, to the next that adopts it.
+
+        That the disk refuses is said where it `is_first`.
+        """
         await self.save(sync=self._sync != "never" or self.is_done)
-        await in_thread(self._end)
+        await in_thread(partial(self._end, is_first=is_first))
 
     @property
     def lacks_stamp(self) -> bool:
@@ -311,7 +322,7 @@ class LogDelivery:
         self.log.abandon()
         self.run_of.forget()
 
-    def _end(self) -> None:
+    def _end(self, *, is_first: bool) -> None:
         self.source.close()
         try:
             self.log.close()
@@ -319,14 +330,17 @@ class LogDelivery:
             _logger.warning("log not synced at its end", log=str(self.run_of.id), error=str(exc))
         try:
             may_go = self.is_done and (self._is_stamped or self._is_given_up)
-            if not may_go or self._is_refused or not self._is_trusted:
+            if not may_go or self.is_refused or not self._is_trusted:
                 self.run_of.release()
-            elif self._retain and self.log.taken and not self._is_given_up:
-                self.run_of.retain()
             else:
-                self.run_of.retire()
+                if self._retain and self.log.taken and not self._is_given_up:
+                    self.run_of.retain()
+                else:
+                    self.run_of.retire()
+                self.is_gone = True
         except OSError as exc:
-            _logger.warning("log not deleted", log=str(self.run_of.id), error=str(exc))
+            if is_first:
+                _logger.warning("log not deleted", log=str(self.run_of.id), error=str(exc))
 
 
 OpenedOrphan: TypeAlias = "tuple[Log, int, dict[str, Checkpoint]]"
@@ -341,7 +355,7 @@ def open_orphan(run: Run) -> OpenedOrphan:
         OSError: The disk refused.
         LogError: It cannot be opened, or its content is of a version that we cannot read.
     """
-    saved = CheckpointFiles(run.path / CHECKPOINTS).load()
+    saved = CheckpointFiles(run.storage).load()
     at_least = max((each.progress.scanned for each in saved.values()), default=0)
     log = Log.open(run.storage, is_ours=partial(is_ours, log_id=run.id), at_least=at_least)
     try:

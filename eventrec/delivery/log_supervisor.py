@@ -12,10 +12,11 @@ import anyio
 from eventrec.delivery.adoption import SCAN_SECONDS, Adoption
 from eventrec.delivery.disk import DiskQuota
 from eventrec.delivery.letters.dead_letters import DeadLetterFile
-from eventrec.delivery.letters.log import DEAD, LetterLog
+from eventrec.delivery.letters.log import LetterLog
 from eventrec.delivery.log_delivery import LogDelivery
 from eventrec.delivery.shared_handler import SharedHandler
 from eventrec.delivery.supervisor import LAST_SECOND, Supervisor, flush_workers
+from eventrec.runs.directory import DEAD
 from eventrec.runs.requests import load_requests
 from eventrec.runs.retention import Bound, Retain
 from eventrec.runs.run import take_up_done

@@ -18,7 +18,7 @@ from eventrec.delivery.letters.source import LetterSource
 from eventrec.delivery.subscription import Subscription
 from eventrec.delivery.worker.worker import Worker
 from eventrec.errors import DeliveryError
-from eventrec.log.storage import DiskStorage
+from eventrec.log.disk import DiskStorage
 from eventrec.runs.checkpoint import Progress
 from eventrec.runtime.backend import in_thread
 

@@ -24,7 +24,7 @@ from eventrec.intake.tickets import Tickets
 from eventrec.log.log import Log, LogOptions
 from eventrec.records.content import encode_take
 from eventrec.records.entry import SIZE
-from eventrec.runs.mounts import local_directory
+from eventrec.runs.mounts import check_is_local
 from eventrec.runs.run import Run
 from eventrec.runtime.logging import get_logger
 from eventrec.runtime.native import Signal, allocate_lock, start_new_thread
@@ -32,12 +32,12 @@ from eventrec.runtime.process import register_exit, register_exit_of_child, unre
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from uuid import UUID
 
     from eventrec.events.encoder import Reason
     from eventrec.intake.queue import Intake
     from eventrec.options import ResolvedOptions
+    from eventrec.runs.directory import LogDirectory
 
 _logger = get_logger("eventrec.log")
 
@@ -59,7 +59,7 @@ class Writer:
 
     def __init__(
         self,
-        directory: Path,
+        directory: LogDirectory,
         intake: Intake,
         options: ResolvedOptions,
         *,
@@ -240,8 +240,9 @@ class Writer:
         if self.log is None:
             try:
                 if self.run is None:
+                    check_is_local(self.directory)
                     with self.fork_guard:
-                        self.run = Run.create(local_directory(self.directory), self._new_id())
+                        self.run = Run.create(self.directory, self._new_id())
                 self.log = Log.create(self.run.storage, self._options)
             except (OSError, LogError) as exc:
                 self._refused(exc if isinstance(exc, LogError) else LogWriteError(f"make a log: {exc}"))
@@ -288,7 +289,7 @@ class Writer:
             return
         self._look_at = now + _LOOK_SECONDS
         run, log = self.run, self.log
-        if run is None or log is None or run.storage.is_in_place():
+        if run is None or log is None or run.is_in_place():
             return
         _logger.error("log directory gone", log=str(run.path), lost_below=log.synced)
         try:

@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from eventrec.errors import CorruptCommitError, Damage, LogError
 from eventrec.log.commit import MAX_OFFSET, VERSION, VERSIONS, decode_commit, header_size, read_header
@@ -19,6 +19,9 @@ HEADER_SIZE = 10
 _CRC32C = 0
 _SEGMENT, _INDEX, _LOCK, _TEMPORARY = ".stdb.log", ".stdb.ofs", ".stdb.lock", ".tmp"
 _DIGITS = 20
+
+Sync: TypeAlias = Literal["name", "content", "nothing"]
+"""What of a file that is replaced survives a power cut on return: its name too, its content alone, or nothing yet."""
 
 
 class ReadableFile(Protocol):
@@ -171,8 +174,11 @@ def create_segment(storage: Storage, first: int, commits: Sequence[bytes] = (), 
         lock.release(delete=True)
 
 
-def replace_file(storage: Storage, target: str, fill: Callable[[File], object]) -> None:
-    """Put what `fill` writes in the place of `target`, which is old or new at any instant, and on return durably new.
+def replace_file(storage: Storage, target: str, fill: Callable[[File], object], *, sync: Sync = "name") -> None:
+    """Put what `fill` writes in the place of `target`, which is old or new at any instant.
+
+    On return it is durably new; with `sync="content"` once the directory is synced too, with "nothing" when the system
+    gets to it.
 
     Raises:
         OSError: The disk refused. `target` is whole, old or new.
@@ -185,12 +191,14 @@ def replace_file(storage: Storage, target: str, fill: Callable[[File], object]) 
     try:
         try:
             fill(file)
-            file.sync()
+            if sync != "nothing":
+                file.sync()
         finally:
             file.close()
         storage.replace(temporary, target)
         # Without this the name can be lost, and with it what the caller is about to rely on.
-        storage.sync_directory()
+        if sync == "name":
+            storage.sync_directory()
     except BaseException:
         with contextlib.suppress(OSError):
             storage.delete(temporary)

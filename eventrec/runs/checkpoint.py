@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import time
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from eventrec.errors import UnreadableFileError
+from eventrec.log.disk import DiskStorage
+from eventrec.runs.files import SUFFIX, file_name, load, replace
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _logger = get_logger("eventrec.delivery")
 
-_SUFFIX: Final = ".json"
-_LONGEST: Final = 100
-"""A file name has at most 255 bytes, and a quoted name of a subscription may have three times as many."""
+CHECKPOINTS: Final = "checkpoints"
+"""The folder in a run's directory."""
+
+_VERSION: Final = 1
+
+_Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
 
 @dataclass(slots=True)
@@ -31,15 +37,21 @@ class Progress:
     The counters obey `scanned - start + rewound == delivered + filtered + dead + dropped` between two moves.
     """
 
-    start: int
-    acknowledged: int
-    scanned: int
-    delivered: int = 0
-    filtered: int = 0
-    dead: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    replayed: int = 0
-    rewound: int = 0
+    start: _Offset
+    acknowledged: _Offset
+    scanned: _Offset
+    delivered: _Count = 0
+    filtered: _Count = 0
+    dead: _Count = 0
+    dropped: dict[str, _Count] = field(default_factory=dict)
+    replayed: _Count = 0
+    rewound: _Count = 0
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether the numbers agree with each other, as they do between two moves."""
+        settled = self.delivered + self.filtered + self.dead + sum(self.dropped.values())
+        return self.acknowledged <= self.scanned and self.scanned - self.start + self.rewound == settled
 
     def drop(self, reason: str, count: int) -> None:
         """`count` records are lost for `reason`."""
@@ -54,13 +66,13 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     failed alone before it, each with its reason: where this batch arrives they are dead.
     """
 
-    start: int
-    end: int
-    generation: int
-    offsets: list[int]
-    dead: list[int] = []
-    delivered: list[int] = []
-    suspects: dict[int, str] = {}
+    start: _Offset
+    end: _Offset
+    generation: _Count
+    offsets: list[_Offset]
+    dead: list[_Offset] = []
+    delivered: list[_Offset] = []
+    suspects: dict[_Offset, str] = {}
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,51 +86,77 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     progress: Progress
     destination: str | None = None
     attempt: Attempt | None = None
-    generation: int = 0
+    generation: _Count = 0
     saved: float = 0.0
-    version: int = 1
+    version: int = _VERSION
+
+
+class Saved(NamedTuple):
+    """The checkpoints of one run, by subscription, and the names of the files that cannot be read."""
+
+    checkpoints: dict[str, Checkpoint]
+    unreadable: frozenset[str]
+
+    def is_lost(self, subscription: str) -> bool:
+        """Whether it had a checkpoint that cannot be read: then it may be anywhere, and nothing of it is skipped."""
+        return file_name(subscription) in self.unreadable
+
+    @property
+    def holds_for_others(self) -> bool:
+        """Whether there are subscriptions of which nothing is known, not even the name."""
+        return bool(self.unreadable)
 
 
 class CheckpointFiles:
-    """The checkpoints of one run, a JSON file for each subscription, replaced at once. Blocking; from one thread."""
+    """The checkpoints of one run, a small file for each subscription. Blocking; from one thread.
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    `where` is the folder, or the storage of the run that has it: that is reached whatever its path means by now.
+    """
+
+    def __init__(self, where: Path | DiskStorage) -> None:
+        self._where = where
 
     def load(self) -> dict[str, Checkpoint]:
-        """Every checkpoint, by subscription. One that cannot be read is logged and missing: it starts again."""
+        """Every checkpoint, by subscription. One that cannot be read is logged and missing: see `look`."""
+        return self.look().checkpoints
+
+    def look(self) -> Saved:
+        """Every checkpoint, and what cannot be read, which is logged."""
         found: dict[str, Checkpoint] = {}
-        if not self._directory.is_dir():
-            return found
-        for path in self._directory.iterdir():
-            if path.suffix != _SUFFIX:
-                continue
-            try:
-                checkpoint = msgspec.json.decode(path.read_bytes(), type=Checkpoint)
-            except (OSError, msgspec.MsgspecError) as exc:
-                _logger.exception("checkpoint unreadable", file=str(path), error=str(exc))
-                continue
-            found[checkpoint.subscription] = checkpoint
-        return found
+        unreadable: set[str] = set()
+        for name, checkpoint in self._all():
+            if isinstance(checkpoint, UnreadableFileError):
+                _logger.error("checkpoint unreadable", file=f"{self._where}/{name}", error=str(checkpoint))
+                unreadable.add(name)
+            else:
+                found[checkpoint.subscription] = checkpoint
+        return Saved(found, frozenset(unreadable))
+
+    def _all(self) -> Iterator[tuple[str, Checkpoint | UnreadableFileError]]:
+        try:
+            storage = self._opened()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with closing(storage):
+            for name in sorted(storage.list()):
+                if name.endswith(SUFFIX):
+                    with suppress(FileNotFoundError):
+                        try:
+                            yield name, _loaded(storage, name)
+                        except UnreadableFileError as exc:
+                            yield name, exc
 
     def save(self, checkpoint: Checkpoint, *, sync: bool) -> None:
         """Replace the file. With `sync` it survives a power cut, on return, once `sync_names` was called too.
 
+        A folder that went away is made again.
+
         Raises:
             OSError: It was not; the last one stands.
         """
-        path = self._directory / file_name(checkpoint.subscription)
-        new = path.with_suffix(".new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        try:
-            encoded = memoryview(msgspec.json.encode(msgspec.structs.replace(checkpoint, saved=time.time())))
-            while encoded:
-                encoded = encoded[os.write(descriptor, encoded) :]
-            if sync:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        new.replace(path)
+        with closing(self._opened(create=True)) as storage:
+            stamped = msgspec.structs.replace(checkpoint, saved=time.time())
+            replace(storage, file_name(checkpoint.subscription), stamped, sync="content" if sync else "nothing")
 
     def remove(self, subscription: str) -> None:
         """Delete the file, if there is one. On return that survives a power cut.
@@ -126,7 +164,8 @@ class CheckpointFiles:
         Raises:
             OSError: It may not, or the file is there still.
         """
-        (self._directory / file_name(subscription)).unlink(missing_ok=True)
+        with suppress(FileNotFoundError), closing(self._opened()) as storage:
+            storage.delete(file_name(subscription))
         self.sync_names()
 
     def sync_names(self) -> None:
@@ -135,16 +174,25 @@ class CheckpointFiles:
         Raises:
             OSError: They may not.
         """
-        descriptor = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with closing(self._opened()) as storage:
+            storage.sync_directory()
+        if isinstance(self._where, DiskStorage):
+            self._where.sync_directory()
+
+    def _opened(self, *, create: bool = False) -> DiskStorage:
+        if isinstance(self._where, DiskStorage):
+            return self._where.folder(CHECKPOINTS, create=create)
+        with closing(DiskStorage(self._where.parent)) as parent:
+            return parent.folder(self._where.name, create=create)
 
 
-def file_name(subscription: str) -> str:
-    """The name of its checkpoint's file: nothing in it means anything to a file system."""
-    quoted = quote(subscription, safe="").replace(".", "%2E")
-    if len(quoted) > _LONGEST:
-        quoted = quoted[: _LONGEST // 2] + blake2b(subscription.encode(), digest_size=16).hexdigest()
-    return quoted + _SUFFIX
+def _loaded(storage: DiskStorage, name: str) -> Checkpoint:
+    checkpoint, is_checked = load(storage, name, Checkpoint)
+    if checkpoint.version != _VERSION:
+        raise UnreadableFileError(f"its version is {checkpoint.version}, not {_VERSION}")
+    if file_name(checkpoint.subscription) != name:
+        raise UnreadableFileError(f"it is of the subscription {checkpoint.subscription!r}")
+    # Without a checksum, that its numbers agree is all that speaks for them.
+    if not is_checked and not checkpoint.progress.is_balanced:
+        raise UnreadableFileError("its numbers do not agree")
+    return checkpoint

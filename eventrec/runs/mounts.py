@@ -50,13 +50,8 @@ def network_file_system(path: str | os.PathLike[str]) -> str | None:
     return kind if kind in NETWORK else None
 
 
-def local_directory(path: str | os.PathLike[str]) -> Path:
-    """`path`.
-
-    Raises:
-        LogError: It is on a network file system.
-    """
+def check_is_local(path: str | os.PathLike[str]) -> None:
+    """Raise LogError where `path` is on a network file system: a log there cannot trust its lock."""
     kind = network_file_system(path)
     if kind is not None:
         raise LogError(f"{os.fspath(path)} is on a network file system ({kind}): a log needs a local disk")
-    return Path(path)

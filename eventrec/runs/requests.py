@@ -1,30 +1,33 @@
-"""What an operator requests of the processes that deliver from a log directory: small files, left where they look.
+"""What an operator asks of the processes that deliver from a log directory: small files, left where they look.
 
-    <log>/requests/<subscription>.json    the last wish of each kind for one subscription
+    <log>/requests/<subscription>.json    the requests of the last day for one subscription, in the order they were made
 
-A wish is never used up by one process: several may deliver the same subscription, and each applies it to what it holds
-at that time. So it is kept for a day, and a hold that began later than it was asked is none of its business.
+No process uses a request up: several may deliver the same subscription, and each applies it to what it holds at that
+time. So a request is kept for a day, and does not concern a hold that began later than it was made.
 """
 
 from __future__ import annotations
 
-import os
-import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Literal
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
 
-from eventrec.runs.checkpoint import file_name
+from eventrec.errors import UnreadableFileError
+from eventrec.log.disk import DiskStorage
+from eventrec.runs.files import SUFFIX, file_name, load, replace
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import os
 
 REQUESTS: Final = "requests"
 
 _KEPT_SECONDS: Final = 86_400.0
+
+_Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 _logger = get_logger("eventrec.delivery")
 
@@ -38,53 +41,52 @@ class OperatorRequest(msgspec.Struct, frozen=True, kw_only=True):
     subscription: str
     asked: float
     start: Literal["earliest", "latest"] | None = None
-    skip: int | None = None
+    skip: _Offset | None = None
     log: UUID | None = None
 
 
-def save_request(directory: Path, request: OperatorRequest) -> None:
-    """Leave `request` in the log directory; older ones than a day go. Blocking.
+def save_request(directory: os.PathLike[str], request: OperatorRequest) -> None:
+    """Leave `request` in the log directory; those for its subscription that are older than a day go. Blocking.
 
     Raises:
         OSError: It could not be left.
     """
-    folder = directory / REQUESTS
-    folder.mkdir(exist_ok=True)
-    kept = [
-        each for each in _load(folder / file_name(request.subscription)) if each.asked > request.asked - _KEPT_SECONDS
-    ]
-    path = folder / file_name(request.subscription)
-    new = path.with_suffix(f".{os.getpid()}.new")
-    new.write_bytes(msgspec.json.encode([*kept, request]))
-    new.replace(path)
+    name = file_name(request.subscription)
+    with closing(DiskStorage(directory)) as storage, closing(storage.folder(REQUESTS, create=True)) as folder:
+        kept = [each for each in _load(folder, name) if each.asked > request.asked - _KEPT_SECONDS]
+        replace(folder, name, [*kept, request])
+        storage.sync_directory()
 
 
-def load_requests(directory: Path, *, since: float) -> list[OperatorRequest]:
-    """The requests that were asked at or after `since`, in the order they were asked. Blocking."""
+def load_requests(directory: os.PathLike[str], *, since: float) -> list[OperatorRequest]:
+    """The requests that were made at or after `since`, in the order they were made. Blocking.
+
+    What cannot be read is logged and left out, each time it is looked at.
+    """
     found: list[OperatorRequest] = []
-    folder = directory / REQUESTS
-    with suppress(FileNotFoundError):
-        for path in folder.iterdir():
-            if path.suffix == ".json":
-                found += [request for request in _load(path) if request.asked >= since]
+    with suppress(OSError), closing(DiskStorage(Path(directory) / REQUESTS)) as folder:
+        for name in folder.list():
+            if name.endswith(SUFFIX):
+                found += [request for request in _load(folder, name) if request.asked >= since]
     return sorted(found, key=lambda request: request.asked)
 
 
-def sweep_requests(directory: Path) -> None:
-    """Delete what is older than a day. Blocking."""
-    folder = directory / REQUESTS
-    with suppress(OSError):
-        for path in folder.iterdir():
-            if path.stat().st_mtime < time.time() - _KEPT_SECONDS:
-                path.unlink()
-        folder.rmdir()
+def sweep_requests(directory: os.PathLike[str]) -> None:
+    """Delete what is older than a day, of the files that are ours. Blocking."""
+    with suppress(OSError), closing(DiskStorage(directory)) as storage:
+        with closing(storage.folder(REQUESTS)) as folder:
+            for name in folder.list():
+                if name.endswith(SUFFIX) and folder.size(name).age > _KEPT_SECONDS and _load(folder, name):
+                    folder.delete(name)
+        storage.remove_folder(REQUESTS)
 
 
-def _load(path: Path) -> list[OperatorRequest]:
+def _load(folder: DiskStorage, name: str) -> list[OperatorRequest]:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[OperatorRequest])
+        requests, _ = load(folder, name, list[OperatorRequest])
     except FileNotFoundError:
         return []
-    except (OSError, msgspec.MsgspecError) as exc:
-        _logger.warning("requests unreadable", file=str(path), error=str(exc))
+    except UnreadableFileError as exc:
+        _logger.warning("requests unreadable", file=f"{folder.directory}/{name}", error=str(exc))
         return []
+    return [each for each in requests if file_name(each.subscription) == name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -85,3 +86,50 @@ def forfeited(segments: Iterable[SealedSegment], scanned: Iterable[int], excess:
             to = segment.end
         excess -= segment.size
     return to
+
+
+def to_free(kept: Iterable[Kept], excess: int) -> int:
+    """How many of `kept`, oldest first, have to go so that `excess` bytes do; all of them where that is too little."""
+    count = 0
+    for each in kept:
+        if excess <= 0:
+            break
+        excess -= each.size
+        count += 1
+    return count
+
+
+class Change(Enum):
+    """What is new about the bound of a log directory."""
+
+    FULL = "log directory full"
+    WITHIN = "log directory within its bound again"
+
+
+_IS_OVER: Final = 0.25
+"""The share of the bound that has to be free again, before a loss is a new one."""
+
+
+class Overrun:
+    """Whether a log directory is over its bound, and whether records are being lost to it: what is said, and when."""
+
+    def __init__(self, bound: Bound) -> None:
+        self._bound = bound
+        self.is_over = False
+        """Whether it is, though all went that may: then new events are refused."""
+        self._is_losing = False
+
+    def note(self, excess: int) -> Change | None:
+        """Take note of the `excess` that is left once all went that may. What changed by it, to be said."""
+        was_over, self.is_over = self.is_over, excess > 0
+        if self.is_over:
+            return None if was_over else Change.FULL
+        if was_over or (self._is_losing and excess < -self._bound.max_bytes * _IS_OVER):
+            self._is_losing = False
+            return Change.WITHIN
+        return None
+
+    def note_lost(self) -> bool:
+        """Records are lost to the bound. Whether that is new, and to be said: it is, once an outage."""
+        was_losing, self._is_losing = self._is_losing, True
+        return not was_losing

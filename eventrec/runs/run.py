@@ -1,41 +1,47 @@
 """One log per run: a directory that is born locked, adopted when its owner is gone, and retired when it is delivered.
 
-    <log>/.new-<id>/    being made; a leftover once it is a minute old and nobody has locked it
-    <log>/<id>/         a run: segments, indexes, `checkpoints/`, `lock`; an orphan when nobody has locked it
-    <log>/gone-<id>/    delivered, being deleted; whoever finds it unlocked goes on deleting
-    <log>/done/<id>/    delivered, and retained for a while; not adopted there
+    lock            who owns the run says `flock` on it alone; it holds our mark, and is the last file to go
+    *.stdb.*        segments and their indexes: see `eventrec.log`
+    *.gap           bytes that were passed over, for a person to look at
+    checkpoints/    how far each subscription is: see checkpoint.py
+    replay          in a log of dead letters, while they are replayed
 
-The id is a UUIDv7, so that names sort by age. Who owns a run says `flock` on its `lock` alone.
+The id is a UUIDv7, so that names sort by age. Every step goes through descriptors, and deletes only files with names
+that we write; what else is found in a run stays, without our mark, and is other people's from then on.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
+import re
 import time
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from eventrec.errors import LogLockedError
-from eventrec.log.storage import DiskStorage
+from eventrec.runs.checkpoint import CHECKPOINTS
+from eventrec.runs.directory import DONE, GONE, LOCK, NEW, LogDirectory, has_mark, id_of, list_runs, mark_of
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
+    from eventrec.log.disk import DiskStorage
     from eventrec.log.storage import Lock
 
-LOCK: Final = "lock"
-DONE: Final = "done"
-CHECKPOINTS: Final = "checkpoints"
+__all__ = ["CHECKPOINTS", "DONE", "LOCK", "Run", "adopt_orphans", "is_locked", "list_runs", "new_run_id", "sweep"]
 
-_NEW: Final = ".new-"
-_GONE: Final = "gone-"
 _LEFTOVER_SECONDS: Final = 60
 
-_logger = get_logger(__name__)
+_TEMPORARY: Final = r"(\.\d+-\d+\.tmp)?"
+_OF_A_RUN: Final = re.compile(
+    rf"\d{{20}}\.stdb\.(log|ofs|lock){_TEMPORARY}|\d{{20}}\.\d+\.gap{_TEMPORARY}|replay", re.ASCII
+)
+_OF_CHECKPOINTS: Final = re.compile(rf"[^/]+\.json{_TEMPORARY}|[^/]+\.new")
+
+_logger = get_logger("eventrec.runs.run")
 
 
 def new_run_id() -> UUID:
@@ -49,40 +55,52 @@ def new_run_id() -> UUID:
 class Run:
     """A run whose lock we hold."""
 
-    def __init__(self, id_: UUID, path: Path, storage: DiskStorage, lock: Lock) -> None:
+    def __init__(self, id_: UUID, directory: LogDirectory, storage: DiskStorage, lock: Lock) -> None:
         self.id = id_
-        self.path = path
         self.storage = storage
         self.incarnation = 1
         """How often its directory was made."""
+        self._directory = directory
         self._lock: Lock | None = lock
 
     def __repr__(self) -> str:
-        return f"<Run {self.id} in {self.path.parent}>"
+        return f"<Run {self.id} in {self._directory}>"
+
+    @property
+    def path(self) -> Path:
+        """Where it was found, or made; for messages, since directories may be renamed."""
+        return self._directory.path / str(self.id)
 
     @classmethod
-    def create(cls, directory: Path, id_: UUID) -> Run:
+    def create(cls, directory: str | os.PathLike[str], id_: UUID) -> Run:
         """Make and lock `<directory>/<id>`. On return its name is on the disk.
 
         Raises:
             OSError: It cannot be made.
             LogLockedError: Locks do not work in that file system.
         """
-        directory.mkdir(parents=True, exist_ok=True)
-        made, path = directory / f"{_NEW}{id_}", directory / str(id_)
-        made.mkdir()
-        storage = DiskStorage(made)
+        log = LogDirectory.of(directory)
+        base, made = log.opened(create=True), f"{NEW}{id_}"
+        storage = base.folder(made, exclusive=True)
         try:
             lock = storage.lock(LOCK)
-            (made / CHECKPOINTS).mkdir()
-            made.rename(path)
-            storage.directory = path
-            _sync_directory(directory)
+            with closing(storage.open(LOCK, "write")) as file:
+                file.write(mark_of(id_), 0)
+            storage.folder(CHECKPOINTS, create=True).close()
+            base.move_folder(made, base, str(id_))
+            storage.directory = log.path / str(id_)
+            base.sync_directory()
         except BaseException:
+            for name in (made, str(id_)):
+                with suppress(OSError):
+                    _delete(base, name, storage)
             storage.close()
-            shutil.rmtree(made, ignore_errors=True)
             raise
-        return cls(id_, path, storage, lock)
+        return cls(id_, log, storage, lock)
+
+    def is_in_place(self) -> bool:
+        """Whether its directory is still found under its id, in the log directory as that was opened."""
+        return self.storage.is_in_place()
 
     def make_again(self) -> None:
         """Its directory is gone from under us: make another one of the same name, locked, and empty.
@@ -91,21 +109,21 @@ class Run:
             OSError: It cannot be made.
             LogLockedError: Locks do not work in that file system.
         """
-        other = Run.create(self.path.parent, self.id)
+        other = Run.create(self._directory, self.id)
         old_lock, old_storage = self._lock, self.storage
         self.storage, self._lock = other.storage, other.give_lock()
         self.incarnation += 1
         if old_lock is not None:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 old_lock.release()
         old_storage.close()
 
     @classmethod
-    def adopt(cls, directory: Path, id_: UUID) -> Run | None:
-        """Lock the run `<directory>/<id>`; None where somebody has, or it is gone."""
-        path = directory / str(id_)
-        locked = _lock(path)
-        return None if locked is None else cls(id_, path, *locked)
+    def adopt(cls, directory: str | os.PathLike[str], id_: UUID) -> Run | None:
+        """Lock the run `<directory>/<id>`; None where another process has, or it is gone, or is not ours."""
+        log = LogDirectory.of(directory)
+        locked = _lock(log, str(id_), id_)
+        return None if locked is None else cls(id_, log, *locked)
 
     def give_lock(self) -> Lock | None:
         """The lock, for another one to hold."""
@@ -120,17 +138,18 @@ class Run:
             self.storage.close()
 
     def retire(self) -> None:
-        """Delete it: all of it is delivered, and durably known to be. Each step can be repeated by somebody else.
+        """Delete it: all of it is delivered, and durably known to be. Each step can be repeated by another process.
 
         Raises:
             OSError: The disk refused; what is left will be found and deleted.
         """
-        gone = self.path.with_name(f"{_GONE}{self.id}")
+        gone = f"{GONE}{self.id}"
         try:
-            self.path.rename(gone)
-            _sync_directory(gone.parent)
-            _delete(gone)
-            _sync_directory(gone.parent)
+            base = self._directory.opened()
+            base.move_folder(str(self.id), base, gone)
+            base.sync_directory()
+            _delete(base, gone, self.storage)
+            base.sync_directory()
         finally:
             self.release()
 
@@ -140,18 +159,18 @@ class Run:
         Raises:
             OSError: The disk refused; it is still an orphan.
         """
-        done = self.path.parent / DONE
         try:
-            done.mkdir(exist_ok=True)
-            self.path.rename(done / str(self.id))
-            _sync_directory(done)
-            _sync_directory(done.parent)
+            base = self._directory.opened()
+            with closing(base.folder(DONE, create=True)) as done:
+                base.move_folder(str(self.id), done, str(self.id))
+                done.sync_directory()
+            base.sync_directory()
         finally:
             self.release()
 
     def size(self) -> int:
         """Bytes of all its files."""
-        return tree_size(self.path)
+        return size_of_run(self.storage)
 
     def forget(self) -> None:
         """In the child of a fork: close what was inherited, and leave the lock to its owner."""
@@ -161,23 +180,23 @@ class Run:
             self.storage.close()
 
 
-def take_up_done(directory: Path, *, newest: bool = False) -> int:
+def take_up_done(directory: str | os.PathLike[str], *, newest: bool = False) -> int:
     """Make orphans again of the runs in `done/`, or of the `newest` alone: a destination lost something, or may have.
 
     Returns how many.
     """
-    count = 0
-    for id_ in list_runs(directory / DONE)[-1 if newest else 0 :]:
-        with contextlib.suppress(OSError):
-            (directory / DONE / str(id_)).rename(directory / str(id_))
+    log, count = LogDirectory.of(directory), 0
+    for id_ in (log / DONE).runs()[-1 if newest else 0 :]:
+        with suppress(OSError), closing(log.opened().folder(DONE)) as done:
+            done.move_folder(str(id_), log.opened(), str(id_))
+            done.sync_directory()
             count += 1
     if count:
-        _sync_directory(directory / DONE)
-        _sync_directory(directory)
+        log.opened().sync_directory()
     return count
 
 
-def delete_done(directory: Path, id_: UUID) -> None:
+def delete_done(directory: str | os.PathLike[str], id_: UUID) -> None:
     """Delete a run in `directory`, which is a `done/`, for good; nothing where another process was faster.
 
     Raises:
@@ -188,52 +207,40 @@ def delete_done(directory: Path, id_: UUID) -> None:
         run.retire()
 
 
-def tree_size(directory: Path) -> int:
-    """Bytes of all files below `directory`; of what goes meanwhile, nothing."""
-    total = 0
-    pending = [os.fspath(directory)]
-    while pending:
-        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
+def size_of_run(storage: DiskStorage) -> int:
+    """Bytes of the files in a run's directory; of what goes meanwhile, nothing."""
+    total = _size_of_files(storage)
+    with suppress(OSError), closing(storage.folder(CHECKPOINTS)) as checkpoints:
+        total += _size_of_files(checkpoints)
     return total
 
 
-def list_runs(directory: Path) -> list[UUID]:
-    """The ids of all runs in `directory`, oldest first, locked or not; none where there is no directory."""
-    try:
-        names = [path.name for path in directory.iterdir()]
-    except FileNotFoundError:
-        return []
-    return sorted(id_ for name in names if (id_ := _id_of(name)) is not None)
+def _size_of_files(storage: DiskStorage) -> int:
+    total = 0
+    with suppress(OSError):
+        for name in storage.list():
+            with suppress(OSError):
+                total += storage.size(name).length
+    return total
 
 
-def is_locked(directory: Path, id_: UUID) -> bool:
-    """Whether somebody owns the run. Changes nothing; a shared probe, so that two of them do not see each other."""
-    path = directory / str(id_)
+def is_locked(directory: str | os.PathLike[str], id_: UUID) -> bool:
+    """Whether a process owns the run. Changes nothing, and needs no right to write.
+
+    Raises:
+        PermissionError: It may not be looked into: nobody here knows.
+    """
     try:
-        storage = DiskStorage(path)
+        with closing(LogDirectory.of(directory).opened().folder(str(id_))) as storage:
+            return storage.is_locked(LOCK)
+    except PermissionError:
+        raise
     except OSError:
         return False
-    try:
-        if LOCK not in storage.list():
-            return False
-        storage.lock(LOCK, shared=True).release()
-    except LogLockedError:
-        return True
-    except OSError:
-        return False
-    finally:
-        storage.close()
-    return False
 
 
-def adopt_orphans(directory: Path, *, limit: int, excluding: Collection[UUID] = ()) -> list[Run]:
-    """Lock the oldest orphans, at most `limit`, without those in `excluding`; and delete leftovers of others."""
+def adopt_orphans(directory: str | os.PathLike[str], *, limit: int, excluding: Collection[UUID] = ()) -> list[Run]:
+    """Lock the oldest orphans, at most `limit`, without those in `excluding`."""
     adopted: list[Run] = []
     for id_ in list_runs(directory):
         if len(adopted) >= limit:
@@ -243,73 +250,76 @@ def adopt_orphans(directory: Path, *, limit: int, excluding: Collection[UUID] = 
     return adopted
 
 
-def sweep(directory: Path) -> int:
-    """Delete what others left half made or half deleted. Returns how many directories."""
-    swept = 0
-    with contextlib.suppress(FileNotFoundError):
-        for path in directory.iterdir():
-            if path.name.startswith(_GONE) or (path.name.startswith(_NEW) and _age(path) > _LEFTOVER_SECONDS):
-                locked = _lock(path)
-                if locked is not None:
-                    storage, lock = locked
-                    with contextlib.suppress(OSError):
-                        _delete(path)
-                    lock.release()
-                    storage.close()
-                    swept += 1
+def sweep(directory: str | os.PathLike[str]) -> int:
+    """Delete what other processes left half made or half deleted. Returns how many directories."""
+    log, swept = LogDirectory.of(directory), 0
+    for name in log.names():
+        is_half = name.startswith(GONE) or (name.startswith(NEW) and _age(log, name) > _LEFTOVER_SECONDS)
+        if is_half and (id_ := id_of(name)) is not None:
+            swept += _sweep(log, name, id_)
     return swept
 
 
-def _lock(path: Path) -> tuple[DiskStorage, Lock] | None:
-    """The directory and its lock; None where somebody holds it, or it is not there, or is another one by now."""
+def _sweep(log: LogDirectory, name: str, id_: UUID) -> bool:
+    locked = _lock(log, name, id_)
+    if locked is None:
+        return False
+    storage, lock = locked
+    with suppress(OSError):
+        _delete(log.opened(), name, storage)
+    lock.release()
+    storage.close()
+    return True
+
+
+def _lock(log: LogDirectory, name: str, id_: UUID) -> tuple[DiskStorage, Lock] | None:
+    """The directory and its lock; None where a process holds it, or it is not there, is not ours, or another by now."""
     try:
-        storage = DiskStorage(path)
+        storage = log.opened().folder(name)
     except OSError:
         return None
     try:
-        before = path.stat()
-        lock = storage.lock(LOCK)
+        if has_mark(storage, id_) and log.trusts(storage):
+            lock = storage.lock(LOCK, create=False)
+            # Between our look and our lock its owner may have retired it, or another one took its place.
+            if storage.is_in_place():
+                return storage, lock
+            lock.release()
     except (OSError, LogLockedError):
-        storage.close()
-        return None
-    # Between our look and our lock its owner may have retired it, or somebody put another one in its place.
-    with contextlib.suppress(OSError):
-        if os.path.samestat(before, path.stat()):
-            return storage, lock
-    lock.release()
+        pass
     storage.close()
     return None
 
 
-def _delete(path: Path) -> None:
-    """The lock goes last: until then nobody else deletes."""
-    for each in list(path.iterdir()):
-        if each.is_dir():
-            shutil.rmtree(each)
-        elif each.name != LOCK:
-            each.unlink()
-    (path / LOCK).unlink(missing_ok=True)
-    path.rmdir()
-
-
-def _id_of(name: str) -> UUID | None:
+def _delete(base: DiskStorage, name: str, storage: DiskStorage) -> None:
+    """Delete what is ours of the directory `name` in `base`. The lock goes last: till then nobody else does."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        with closing(storage.folder(CHECKPOINTS)) as checkpoints:
+            _delete_files(checkpoints, _OF_CHECKPOINTS)
+        with suppress(OSError):
+            storage.remove_folder(CHECKPOINTS)
+    _delete_files(storage, _OF_A_RUN)
+    with suppress(FileNotFoundError):
+        storage.delete(LOCK)
     try:
-        id_ = UUID(name)
-    except ValueError:
-        return None
-    return id_ if str(id_) == name else None
+        base.remove_folder(name)
+    except FileNotFoundError:
+        return
+    except OSError:
+        if not storage.entries():
+            raise
+        _logger.warning("delivered log holds what is not ours: left", directory=str(base.directory / name))
 
 
-def _age(path: Path) -> float:
+def _delete_files(storage: DiskStorage, names: re.Pattern[str]) -> None:
+    for name in storage.list():
+        if names.fullmatch(name):
+            storage.delete(name)
+
+
+def _age(log: LogDirectory, name: str) -> float:
     try:
-        return time.time() - path.stat().st_mtime
+        with closing(log.opened().folder(name)) as storage:
+            return time.time() - storage.info.st_mtime
     except OSError:
         return 0.0
-
-
-def _sync_directory(path: Path) -> None:
-    storage = DiskStorage(path)
-    try:
-        storage.sync_directory()
-    finally:
-        storage.close()

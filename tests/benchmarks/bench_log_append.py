@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import google_crc32c
 
 from eventrec.log.commit import decode_commit, encode_commit
+from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log
-from eventrec.log.storage import DiskStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -222,7 +222,7 @@ def test_room_is_judged_by_what_is_free_and_what_is_taken(
 
 def test_locks_that_keep_nobody_out_are_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     works = look_at_locks(tmp_path)
-    monkeypatch.setattr("eventrec.log.storage._lock", lambda *_, **__: None)
+    monkeypatch.setattr("eventrec.log.disk._lock", lambda *_, **__: None)
 
     assert (works.level, look_at_locks(tmp_path).level) == (Level.OK, Level.PROBLEM)
     assert list(tmp_path.iterdir()) == []
@@ -232,7 +232,7 @@ def test_sync_that_fails_is_a_problem_and_leaves_nothing(tmp_path: Path, monkeyp
     def fails(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("eventrec.log.storage._sync", fails)
+    monkeypatch.setattr("eventrec.log.disk._sync", fails)
 
     finding = look_at_syncs(tmp_path)
 
@@ -280,7 +280,7 @@ def test_clocks_that_agree_are_ok_and_one_that_is_set_meanwhile_is_not() -> None
 
 def test_clock_before_2024_is_a_problem_and_one_before_the_newest_log_a_warning(tmp_path: Path) -> None:
     later = UUID(int=4_000_000_000_000 << 80 | 0x7 << 76 | 0x2 << 62)
-    (tmp_path / str(later)).mkdir()
+    Run.create(tmp_path, later).release()
 
     early = look_at_clocks(lambda: 0, lambda: 0, lambda _: None)
     behind = look_at_clocks(ticking(), ticking(), lambda _: None, newest_log(tmp_path))

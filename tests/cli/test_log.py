@@ -12,8 +12,8 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
+from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log, LogOptions
-from eventrec.log.storage import DiskStorage
 from eventrec.runs.run import Run, new_run_id
 
 

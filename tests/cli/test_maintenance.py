@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log, LogOptions
 from eventrec.log.reader import LogReader
-from eventrec.log.storage import DiskStorage
 from eventrec.runs.run import CHECKPOINTS, Run, list_runs
 
 Main = Callable[..., tuple[int, str, str]]
@@ -156,21 +156,26 @@ def test_checkpoint_is_durably_gone_before_the_log_is_and_the_directory_is_synce
 
     def note(what: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(target: Any, *arguments: Any, **options: Any) -> Any:
+            within = options.get("dir_fd", options.get("src_dir_fd"))
             path = Path(f"/proc/self/fd/{target}").readlink() if isinstance(target, int) else Path(target)
-            done.append((what, os.path.relpath(path, tmp_path / "log") if path.is_absolute() else path.name))
+            if within is not None:
+                path = Path(f"/proc/self/fd/{within}").readlink() / path
+            done.append((what, os.path.relpath(path, tmp_path / "log")))
             return real(target, *arguments, **options)
 
         # The storage asks which calls take descriptors.
         monkeypatch.setattr(os, "supports_dir_fd", os.supports_dir_fd | {call})
         return call
 
-    for what in ("fsync", "unlink", "rename"):
+    for what in ("unlink", "rename"):
         monkeypatch.setattr(os, what, note(what, getattr(os, what)))
+    for what in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, what, note("fsync", getattr(os, what)))
     main("log", "forget", tmp_path / "log", "old")
 
     checkpoints = f"{run}/{CHECKPOINTS}"
     gone = done.index(("unlink", f"{checkpoints}/old.json"))
-    kept = next(n for n, (what, path) in enumerate(done) if what == "fsync" and path.endswith("done.new"))
+    kept = next(n for n, (what, path) in enumerate(done) if what == "fsync" and "/done.json." in path)
     renamed = done.index(("rename", str(run)))
     assert done.index(("fsync", checkpoints), gone) < renamed
     assert done.index(("fsync", checkpoints), kept) < renamed

@@ -31,13 +31,15 @@ import trio  # noqa: F401 - before the fork
 
 from eventrec import Backoff, ColumnSchema, ColumnType, Event, EventRecorder, EventRecorderOptions, Row
 from eventrec.delivery import adoption
-from eventrec.delivery.letters.log import DEAD, LetterLog
+from eventrec.delivery.letters.log import LetterLog
 from eventrec.delivery.sources.log import LogSource
 from eventrec.events.event import ReceivedEvent
 from eventrec.log import segment
+from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log
 from eventrec.runs import run as run_room
 from eventrec.runs.checkpoint import CheckpointFiles
+from eventrec.runs.directory import DEAD
 from eventrec_handlers import jsonl, postgres, sqlite
 from eventrec_handlers.jsonl import JsonlHandler
 from eventrec_handlers.jsonl.disk import Disk
@@ -191,17 +193,19 @@ def name_steps(steps: Steps) -> None:
     _name_steps_of_postgres(steps)
     _name_steps_of_letters(steps)
 
-    def is_checkpoint(path: Path, *_: object) -> bool:
-        return path.parent.name == run_room.CHECKPOINTS
+    def is_checkpoint(storage: DiskStorage, *_: object) -> bool:
+        return storage.directory.name == run_room.CHECKPOINTS
 
-    def is_retired(_: object, target: Path) -> bool:
-        return target.name.startswith("gone-")
+    def is_retired(_: object, __: str, ___: object, target: str) -> bool:
+        return target.startswith("gone-")
 
-    steps.around(Path, "replace", "before the checkpoint is replaced", "checkpoint replaced", when=is_checkpoint)
+    steps.around(DiskStorage, "replace", "before the checkpoint is replaced", "checkpoint replaced", when=is_checkpoint)
     steps.around(CheckpointFiles, "sync_names", "before the checkpoint's name is synced", "checkpoint synced")
     steps.around(segment, "delete_segment", "", "segment unlinked")
-    steps.around(Path, "rename", "", "renamed to gone", when=is_retired)
-    steps.around(Path, "rename", "before the log has its name", "", when=lambda _, target: not is_retired(_, target))
+    steps.around(DiskStorage, "move_folder", "", "renamed to gone", when=is_retired)
+    steps.around(
+        DiskStorage, "move_folder", "before the log has its name", "", when=lambda *given: not is_retired(*given)
+    )
     _name_steps_of_deleting(steps)
 
 
@@ -247,12 +251,12 @@ def _name_steps_of_letters(steps: Steps) -> None:
 def _name_steps_of_deleting(steps: Steps) -> None:
     delete = run_room._delete
 
-    def deleted(path: Path) -> None:
-        files = [file for file in sorted(path.iterdir()) if file.is_file() and file.name != run_room.LOCK]
+    def deleted(base: DiskStorage, name: str, storage: DiskStorage) -> None:
+        files = sorted(file for file in storage.list() if file != run_room.LOCK)
         for file in files[: (len(files) + 1) // 2]:
-            file.unlink()
+            storage.delete(file)
         steps.passed("half deleted")
-        delete(path)
+        delete(base, name, storage)
         steps.passed("deleted")
 
     run_room._delete = deleted

@@ -18,8 +18,8 @@ import anyio.to_thread
 import pytest
 
 from eventrec import EventRecorder
+from eventrec.log.disk import DiskStorage
 from eventrec.log.reader import LogReader
-from eventrec.log.storage import DiskStorage
 from eventrec.log.verify import verify
 from eventrec.records.content import ContentDecoder
 from eventrec.runs.run import list_runs

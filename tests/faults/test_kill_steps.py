@@ -19,7 +19,8 @@ from typing import Any, Self
 
 import pytest
 
-from eventrec.delivery.letters.log import DEAD, letters_of
+from eventrec.delivery.letters.log import letters_of
+from eventrec.runs.directory import DEAD
 from eventrec.runs.run import list_runs
 from eventrec.testing.servers import PostgresServer, absent
 

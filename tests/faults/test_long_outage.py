@@ -26,7 +26,7 @@ from eventrec import (
     handler_from_url,
 )
 from eventrec.delivery.worker.batching import RAMP
-from eventrec.runs.run import tree_size
+from eventrec.runs.survey import tree_size
 from eventrec.runtime import backend, threads
 from eventrec.status import Status
 from eventrec.testing import assert_conserved

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from eventrec.errors import LogClosedError, LogError
+from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log, LogOptions
 from eventrec.log.reader import LogReader
 from eventrec.log.segment import encode_header, list_segments, segment_name
-from eventrec.log.storage import DiskStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable

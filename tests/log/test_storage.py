@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eventrec.errors import LogLockedError
-from eventrec.log import storage as storage_module
-from eventrec.log.storage import DiskStorage, Storage, write_all
+from eventrec.log import disk as disk_module
+from eventrec.log.disk import DiskStorage
+from eventrec.log.storage import Storage, write_all
 from eventrec.testing.storage import FaultyStorage, MemoryStorage
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 def any_storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
     if request.param == "path":
         # What a system without directory descriptors gives.
-        monkeypatch.setattr("eventrec.log.storage._BY_DESCRIPTOR", False)
+        monkeypatch.setattr("eventrec.log.disk._BY_DESCRIPTOR", False)
         for name in ("pread", "pwrite"):
-            monkeypatch.setattr(storage_module, f"_{name}", getattr(storage_module, f"_seek_{name[1:]}"))
+            monkeypatch.setattr(disk_module, f"_{name}", getattr(disk_module, f"_seek_{name[1:]}"))
     made: Storage
     match request.param:
         case "memory":
@@ -197,7 +198,7 @@ def test_reading_goes_on_where_the_system_returns_less(tmp_path: Path, monkeypat
     storage = DiskStorage(tmp_path)
     file = storage.open("f", "create")
     write_all(file, b"0123456789", 0)
-    monkeypatch.setattr(storage_module, "_pread", lambda fd, size, position: os.pread(fd, min(3, size), position))
+    monkeypatch.setattr(disk_module, "_pread", lambda fd, size, position: os.pread(fd, min(3, size), position))
 
     assert (file.read(1, 7), file.read(5, 99)) == (b"1234567", b"56789")
 
@@ -256,8 +257,8 @@ class _Msvcrt:
 
 def test_windows_locks_by_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = _Msvcrt()
-    monkeypatch.setattr(storage_module, "_fcntl", None)
-    monkeypatch.setattr(storage_module, "_msvcrt", fake)
+    monkeypatch.setattr(disk_module, "_fcntl", None)
+    monkeypatch.setattr(disk_module, "_msvcrt", fake)
 
     DiskStorage(tmp_path).lock("l").release()
 
@@ -265,7 +266,7 @@ def test_windows_locks_by_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_module_of_another_system_is_none() -> None:
-    optional: Any = storage_module._optional
+    optional: Any = disk_module._optional
 
     assert optional("no_such_module") is None
     assert optional("sys") is sys

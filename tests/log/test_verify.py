@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eventrec.errors import Damage
+from eventrec.log.disk import DiskStorage
 from eventrec.log.index import Entry, encode_entries
 from eventrec.log.log import Log, LogOptions
 from eventrec.log.reader import LogReader
 from eventrec.log.segment import encode_header, index_name, segment_name
-from eventrec.log.storage import DiskStorage
 from eventrec.log.verify import Fault, describe, verify
 from eventrec.log.walk import Tail
 

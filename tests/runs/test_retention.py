@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eventrec.runs.retention import Bound, Kept, Retain, SealedSegment, forfeited
+from eventrec.runs.retention import Bound, Change, Kept, Overrun, Retain, SealedSegment, forfeited, to_free
 
 GIB = 1 << 30
 SEGMENTS = [SealedSegment(0, 10, 100), SealedSegment(10, 20, 100), SealedSegment(20, 30, 100)]
@@ -69,3 +69,28 @@ KEPT = [Kept(10, 300.0), Kept(10, 200.0), Kept(10, 100.0)]
 def test_what_is_too_old_or_too_much_goes_oldest_first(retain: Retain, count: int) -> None:
     assert retain.outlived(KEPT) == count
     assert bool(retain) is (retain != Retain())
+
+
+@pytest.mark.parametrize(("excess", "count"), [(0, 0), (-5, 0), (1, 1), (10, 1), (11, 2), (30, 3), (1_000, 3)])
+def test_of_what_is_retained_only_as_much_goes_as_has_to(excess: int, count: int) -> None:
+    assert to_free(KEPT, excess) == count
+
+
+def test_that_a_directory_is_full_is_said_when_it_begins_and_when_it_ends() -> None:
+    overrun = Overrun(Bound(1_000, 0))
+
+    said = [overrun.note(excess) for excess in (-5, 10, 20, -1, -1, 5)]
+
+    assert said == [None, Change.FULL, None, Change.WITHIN, None, Change.FULL]
+    assert overrun.is_over
+
+
+def test_a_loss_is_new_again_only_when_a_quarter_of_the_bound_was_free() -> None:
+    overrun = Overrun(Bound(1_000, 0))
+
+    assert overrun.note_lost()
+    assert not overrun.note_lost()
+    assert overrun.note(-250) is None
+    assert not overrun.note_lost()
+    assert overrun.note(-251) is Change.WITHIN
+    assert overrun.note_lost()

@@ -60,13 +60,18 @@ def test_a_retired_run_is_gone_and_its_lock_with_it(tmp_path: Path) -> None:
     assert Run.adopt(tmp_path, run.id) is None
 
 
+def half_made(directory: Path) -> Path:
+    """What a process leaves that is killed before its log has its name."""
+    run = Run.create(directory, new_run_id())
+    run.release()
+    return run.path.rename(directory / f".new-{run.id}")
+
+
 def test_leftovers_are_swept_but_never_those_of_the_living(tmp_path: Path) -> None:
     living, dead, gone = (Run.create(tmp_path, new_run_id()) for _ in range(3))
     dead.release()
     gone.path.rename(tmp_path / f"gone-{gone.id}")
-    fresh, old = tmp_path / f".new-{new_run_id()}", tmp_path / f".new-{new_run_id()}"
-    for path in (fresh, old):
-        path.mkdir()
+    fresh, old = (half_made(tmp_path) for _ in range(2))
     os.utime(old, (1, 1))
 
     assert sweep(tmp_path) == 1

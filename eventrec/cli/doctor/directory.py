@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec.cli.doctor.findings import Finding, ok, problem, warning
 from eventrec.errors import LogLockedError
-from eventrec.log.storage import DiskStorage
+from eventrec.log.disk import DiskStorage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

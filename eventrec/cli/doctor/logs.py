@@ -12,8 +12,8 @@ from eventrec.cli.exit_codes import CommandError
 from eventrec.cli.logs.directory import see_all
 from eventrec.cli.logs.status import total
 from eventrec.errors import LogError
+from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import index_name, list_segments, segment_name
-from eventrec.log.storage import DiskStorage
 from eventrec.log.verify import verify
 from eventrec.runs.run import list_runs
 

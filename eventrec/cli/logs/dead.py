@@ -15,12 +15,13 @@ from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.terminal import Terminal
 from eventrec.delivery.letters.dead_letters import letter_document
 from eventrec.delivery.letters.kept import kept_letters, purge, sweep_letters
-from eventrec.delivery.letters.log import DEAD, LetterLog
+from eventrec.delivery.letters.log import LetterLog
 from eventrec.delivery.replay import replay
 from eventrec.errors import LogLockedError
 from eventrec.options import EventRecorderOptions, seconds
 from eventrec.records.entry import SHAPE
 from eventrec.registry import handler_from_url, resolve_url, scheme_of
+from eventrec.runs.directory import DEAD
 from eventrec.runs.requests import OperatorRequest, save_request
 from eventrec.runs.run import new_run_id
 

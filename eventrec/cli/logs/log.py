@@ -20,7 +20,7 @@ from eventrec.records.content import ContentDecoder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from eventrec.log.storage import DiskStorage
+    from eventrec.log.disk import DiskStorage
     from eventrec.log.verify import Fault
 
 log = App(name="log", help="Look into a log directory, or any directory of commit log segments, and tend it.")

@@ -16,14 +16,15 @@ from eventrec.errors import LogError, LogLockedError
 from eventrec.log.compressed import load_zstd
 from eventrec.log.maintenance import compress_below, delete_below
 from eventrec.log.segment import list_segments
-from eventrec.runs.checkpoint import CheckpointFiles, file_name
+from eventrec.runs.checkpoint import CheckpointFiles
+from eventrec.runs.files import file_name
 from eventrec.runs.run import CHECKPOINTS, LOCK, Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from uuid import UUID
 
-    from eventrec.log.storage import DiskStorage
+    from eventrec.log.disk import DiskStorage
 
 Json = Annotated[bool, Parameter(negative="")]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from eventrec.delivery.letters.log import letters_of
-from eventrec.log.storage import DiskStorage
+from eventrec.log.disk import DiskStorage
 from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
 from eventrec.runs.run import CHECKPOINTS, Run, list_runs
 

@@ -15,21 +15,20 @@ from eventrec.delivery.letters.content import decode_letters, encode_letters, is
 from eventrec.errors import ContentError, LogError
 from eventrec.log.log import Log
 from eventrec.log.reader import LogReader
-from eventrec.log.storage import DiskStorage
 from eventrec.records.content import Shapes
 from eventrec.records.entry import SIZE
-from eventrec.runs.run import Run, list_runs, sweep, tree_size
+from eventrec.runs.directory import LogDirectory
+from eventrec.runs.run import Run, list_runs, sweep
+from eventrec.runs.survey import tree_size
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Collection, Iterator, Sequence
-    from pathlib import Path
     from uuid import UUID
 
     from eventrec.delivery.letters.dead_letters import DeadLetter, DeadLetters
-
-DEAD: Final = "dead"
 
 _MAX_IN_A_COMMIT: Final = 1_000
 
@@ -44,7 +43,7 @@ class LetterLog:
     """
 
     def __init__(
-        self, directory: Path, id_: Callable[[], UUID], *, max_bytes: int, copy: DeadLetters | None = None
+        self, directory: os.PathLike[str], id_: Callable[[], UUID], *, max_bytes: int, copy: DeadLetters | None = None
     ) -> None:
         self._directory = directory
         self._id = id_
@@ -129,14 +128,14 @@ class LetterLog:
             run.forget()
 
 
-def letters_of(directory: Path, id_: UUID, start: int = 0) -> Iterator[tuple[int, DeadLetter]]:
+def letters_of(directory: os.PathLike[str], id_: UUID, start: int = 0) -> Iterator[tuple[int, DeadLetter]]:
     """The letters that the run `id_` set aside, from number `start` on, each with its number there.
 
     What cannot be read is left out, and logged. Nothing is changed; the run may still be writing.
     """
     shapes = Shapes()
     try:
-        storage = DiskStorage(directory / str(id_))
+        storage = LogDirectory.of(directory).opened().folder(str(id_))
     except OSError:
         return
     with closing(storage), LogReader(storage, start, is_ours=partial(is_letters_of, id_=id_)) as reader:

@@ -12,7 +12,7 @@ import anyio.to_thread
 import pytest
 
 from eventrec import Batch, EventRecorder, PermanentError, TransientError
-from eventrec.delivery import adoption
+from eventrec.delivery import adoption, orphans
 from eventrec.runs.run import list_runs
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising, refusing
@@ -164,7 +164,7 @@ async def test_a_log_that_cannot_be_stamped_is_tried_again_in_patience_and_said_
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adoption, "SCAN_SECONDS", 0.2)
-    monkeypatch.setattr(adoption, "_FIRST_PAUSE", 0.5)
+    monkeypatch.setattr(orphans, "FIRST_PAUSE", 0.5)
     handler = StampedHandler()
     async with EventRecorder(handler, log=tmp_path, options=quickly()) as recorder:
         recorder.record(Numbered(0))

@@ -12,7 +12,8 @@ import pytest
 
 from eventrec import EventRecorder, LogError, TransientError
 from eventrec.delivery.adoption import MAX_ADOPTED
-from eventrec.runs.run import DONE, list_runs, tree_size
+from eventrec.runs.run import DONE, list_runs
+from eventrec.runs.survey import tree_size
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising
 

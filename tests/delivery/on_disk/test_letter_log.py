@@ -16,12 +16,13 @@ from eventrec import ColumnSchema, ColumnType, EventRecorder, PermanentError, Tr
 from eventrec.delivery.letters.content import decode_letters, encode_letters, is_letters_of
 from eventrec.delivery.letters.dead_letters import DeadLetter
 from eventrec.delivery.letters.kept import kept_letters, purge, sweep_letters
-from eventrec.delivery.letters.log import DEAD, LetterLog, letters_of
+from eventrec.delivery.letters.log import LetterLog, letters_of
 from eventrec.errors import ContentError
 from eventrec.records.content import Shapes
 from eventrec.records.entry import OVERHEAD_BYTES
 from eventrec.records.schema import Shape
 from eventrec.runs.checkpoint import CheckpointFiles
+from eventrec.runs.directory import DEAD
 from eventrec.runs.run import CHECKPOINTS, list_runs, new_run_id
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, quickly, raising, refusing

@@ -10,8 +10,8 @@ import anyio
 import pytest
 
 from eventrec.delivery.sources.log import READ_BYTES, WINDOW_BYTES, LogSource
+from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log
-from eventrec.log.storage import DiskStorage
 from eventrec.records.content import encode_take
 from eventrec.records.entry import OVERHEAD_BYTES
 from eventrec.records.schema import Shape

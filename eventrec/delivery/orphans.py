@@ -1,0 +1,181 @@
+"""Which orphans to adopt next: decided without a disk and without a loop.
+
+orphan     no process holds its lock
+adopted    we do, and our subscriptions deliver it
+held       another process held it when we asked last; no change of the directory tells when it lets go
+parked     given back, because what it lacks waits for a destination that is down, and other orphans wait for us
+left       given back: what it lacks is not ours to deliver
+paused     given back, to be tried again: its bytes, its checkpoints or its destination's row were refused
+untrusted  it grew though we held its lock: another process writes it, and locks mean nothing there
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from uuid import UUID
+
+FIRST_PAUSE: Final = 2.0
+LONGEST_PAUSE: Final = 300.0
+
+HELD_IN_A_ROUND: Final = 4
+"""How many of those that others hold are asked for in a round: with many siblings, each looks at a few."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Not before `until`; `seconds` is how long it lasts."""
+
+    until: float
+    seconds: float
+
+
+class OrphanQueue:
+    """Where each log of a directory stands, and which one is to be adopted next. Times are on any clock that rises."""
+
+    def __init__(self) -> None:
+        self.unreadable: set[UUID] = set()
+        """Those whose format we do not know, or whose bytes the disk does not give."""
+        self.untrusted: set[UUID] = set()
+        self._found: set[UUID] = set()
+        self._fresh: deque[UUID] = deque()
+        """Those of which nothing is known yet, oldest first; those that are not among `_new` any more are passed."""
+        self._new: set[UUID] = set()
+        self._adopted: set[UUID] = set()
+        self._held: deque[UUID] = deque()
+        """The one that was asked for longest ago comes first."""
+        self._to_ask = 0
+        self._parked: dict[UUID, frozenset[str]] = {}
+        """The subscriptions it waits for, by log; the one parked first comes first."""
+        self._left: set[UUID] = set()
+        self._paused: dict[UUID, Pause] = {}
+
+    def __repr__(self) -> str:
+        return f"<OrphanQueue fresh={len(self._new)} adopted={len(self._adopted)} held={len(self._held)}>"
+
+    @property
+    def has_fresh(self) -> bool:
+        """Whether there are logs that nobody here has tried yet."""
+        return bool(self._new)
+
+    def look(self, ids: Iterable[UUID]) -> None:
+        """Take note of what is in the directory now. What went is forgotten."""
+        now = set(ids)
+        self._left &= now
+        self.unreadable &= now
+        for gone in [*(self._parked.keys() - now), *(self._paused.keys() - now - self._adopted)]:
+            self._parked.pop(gone, None)
+            self._paused.pop(gone, None)
+        self._held = deque(id_ for id_ in self._held if id_ in now)
+        self._found = now
+        known = self._adopted.union(self._held, self._parked, self._left, self._paused, self.untrusted)
+        self._begin(now - known)
+
+    def _begin(self, ids: set[UUID]) -> None:
+        self._fresh, self._new = deque(sorted(ids)), ids
+
+    def begin_round(self) -> None:
+        """Some of those that others held may be asked for again."""
+        self._to_ask = min(HELD_IN_A_ROUND, len(self._held))
+
+    def next(self, limit: int, *, own: UUID, now: float, is_failing: Callable[[str], bool]) -> list[UUID]:
+        """At most `limit` orphans to adopt, the oldest first; then those parked for a destination that is back.
+
+        `own` is the log that is written here. Each of them must be answered by one of the methods below.
+        """
+        self._new.discard(own)
+        while self._fresh and self._fresh[0] not in self._new:
+            self._fresh.popleft()
+        due = [id_ for id_, pause in self._paused.items() if pause.until <= now and id_ not in self._adopted]
+        asked = [self._held[n] for n in range(self._to_ask)]
+        fresh = islice((id_ for id_ in self._fresh if id_ in self._new), limit)
+        chosen = heapq.nsmallest(limit, {*due, *asked, *fresh})
+        for id_ in self._parked:
+            if len(chosen) >= limit:
+                break
+            if any(not is_failing(name) for name in self._parked[id_]):
+                chosen.append(id_)
+        return chosen
+
+    def _take(self, id_: UUID) -> None:
+        self._new.discard(id_)
+        if id_ in self._held:
+            self._to_ask -= self._held.index(id_) < self._to_ask
+            self._held.remove(id_)
+        self._parked.pop(id_, None)
+        self._left.discard(id_)
+
+    # -- what became of one
+
+    def note_adopted(self, id_: UUID) -> None:
+        """It is ours."""
+        self._take(id_)
+        self.unreadable.discard(id_)
+        self._adopted.add(id_)
+
+    def note_held(self, id_: UUID) -> None:
+        """Another process holds it."""
+        self._take(id_)
+        self._held.append(id_)
+
+    def note_gone(self, id_: UUID) -> None:
+        """It is not there any more, or never was a log of ours."""
+        self._take(id_)
+        self._adopted.discard(id_)
+        self._paused.pop(id_, None)
+        self._found.discard(id_)
+
+    def note_left(self, id_: UUID) -> None:
+        """What it lacks is not ours to deliver."""
+        self._take(id_)
+        self._adopted.discard(id_)
+        self._paused.pop(id_, None)
+        self._left.add(id_)
+
+    def note_parked(self, id_: UUID, waiting: frozenset[str]) -> None:
+        """It waits for destinations that are down: those of the subscriptions `waiting`."""
+        self._take(id_)
+        self._adopted.discard(id_)
+        self._parked[id_] = waiting
+
+    def note_paused(self, id_: UUID, now: float, *, is_unreadable: bool = False) -> bool:
+        """Something was refused: it is tried again after a pause that grows. Whether this is the first time."""
+        self._take(id_)
+        self._adopted.discard(id_)
+        if is_unreadable:
+            self.unreadable.add(id_)
+        before = self._paused.get(id_)
+        seconds = FIRST_PAUSE if before is None else min(2 * before.seconds, LONGEST_PAUSE)
+        self._paused[id_] = Pause(now + seconds, seconds)
+        return before is None
+
+    def distrust(self, id_: UUID) -> None:
+        """It grew though its lock was ours: it is never touched again."""
+        self._take(id_)
+        self._adopted.discard(id_)
+        self._paused.pop(id_, None)
+        self.untrusted.add(id_)
+
+    def retry_left(self) -> None:
+        """Look at those that were left again: a destination lost what it had."""
+        self._begin(self._new | (self._left & self._found))
+        self._left.clear()
+
+    def has_paused(self, id_: UUID) -> bool:
+        """Whether something was refused when it was tried before."""
+        return id_ in self._paused
+
+    def to_park(self, stuck: Mapping[UUID, frozenset[str]], *, is_full: bool, has_others: bool) -> UUID | None:
+        """Which of the `stuck` ones makes room where all slots are taken and another orphan need not wait."""
+        return next(iter(stuck), None) if is_full and has_others else None
+
+    def by_rank(self, own: UUID) -> list[UUID]:
+        """All orphans, adopted or not, in the order they go for the disk bound: unreadable ones first, then by age."""
+        known = (self._found | self._adopted) - self.untrusted - {own}
+        return sorted(known, key=lambda id_: (id_ not in self.unreadable, id_))

@@ -1,0 +1,153 @@
+"""What a log directory holds: its logs, who holds them, how far each subscription is, and what all of it weighs.
+
+For `status`, `doctor`, `drain` and the disk bound. Nothing is changed; nothing but ours is looked into or counted.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from eventrec.log.segment import list_segments
+from eventrec.log.verify import describe
+from eventrec.runs.checkpoint import CheckpointFiles
+from eventrec.runs.directory import DEAD, DONE, LOCK, LogDirectory, id_in
+from eventrec.runs.files import file_name
+from eventrec.runs.requests import REQUESTS
+from eventrec.runs.run import size_of_run
+
+if TYPE_CHECKING:
+    import os
+    from pathlib import Path
+    from uuid import UUID
+
+    from eventrec.log.disk import DiskStorage
+    from eventrec.runs.checkpoint import Checkpoint
+
+State: TypeAlias = Literal["held", "orphan", "unknown"]
+"""A process holds it; no process does; this user may not open it, so that nobody here knows."""
+
+QUOTA: Final = ".eventrec-quota"
+"""The lock of the process that judges how large a log directory is, a file in it."""
+
+_OLD_QUOTA: Final = "quota"
+_UNKNOWN: Final = "?"
+
+
+@dataclass(frozen=True, slots=True)
+class SeenLog:
+    """One log of a directory, as it was when it was looked at: records `first` to `end`, in `size` bytes."""
+
+    id: UUID
+    path: Path
+    state: State
+    first: int
+    end: int
+    size: int
+    checkpoints: dict[str, Checkpoint]
+    unreadable: frozenset[str]
+    """Files of checkpoints that cannot be read: nobody knows for whom this log is kept, and how much of it."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a process holds it."""
+        return self.state == "held"
+
+    def knows(self, name: str) -> bool:
+        """Whether the subscription has a checkpoint in it, be it one that cannot be read."""
+        return name in self.checkpoints or file_name(name) in self.unreadable
+
+    def pending(self, name: str) -> int:
+        """Records that the subscription is still to get: from its `scanned` to the end; all, where it has none."""
+        known = self.checkpoints.get(name)
+        return max(0, self.end - (self.first if known is None else known.progress.scanned))
+
+    def holders(self, *, excluding: str | None = None) -> list[str]:
+        """The subscriptions that need something of it, without `excluding`."""
+        return sorted(name for name in self.checkpoints if name != excluding and self.pending(name))
+
+    def open_records(self) -> dict[str, int]:
+        """Records that are lost if it goes, by subscription; under "?" those that nobody knows the subscription of."""
+        lost = {name: self.pending(name) for name in self.holders()}
+        if self.unreadable or not self.checkpoints:
+            lost[_UNKNOWN] = self.end - self.first
+        return {name: count for name, count in lost.items() if count}
+
+
+def see(directory: str | os.PathLike[str], id_: UUID) -> SeenLog | None:
+    """Look at one log; None where it is gone.
+
+    Raises:
+        OSError: The disk does not give it.
+        LogError: It is compressed, and zstd is not installed.
+    """
+    log = LogDirectory.of(directory)
+    path = log.path / str(id_)
+    try:
+        storage = log.opened().folder(str(id_))
+    except PermissionError:
+        return SeenLog(id_, path, "unknown", 0, 0, 0, {}, frozenset())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    with closing(storage):
+        return see_opened(storage, id_, path)
+
+
+def see_opened(storage: DiskStorage, id_: UUID, path: Path) -> SeenLog | None:
+    """Look at the log whose directory is `storage`; None where it is gone meanwhile. Raises as `see`."""
+    try:
+        state: State = "held" if storage.is_locked(LOCK) else "orphan"
+    except PermissionError:
+        return SeenLog(id_, path, "unknown", 0, 0, 0, {}, frozenset())
+    except FileNotFoundError:
+        return None
+    try:
+        firsts, found = list_segments(storage), describe(storage)
+        saved = CheckpointFiles(storage).look()
+    except FileNotFoundError:
+        if storage.is_in_place():
+            raise
+        return None
+    return SeenLog(
+        id=id_,
+        path=path,
+        state=state,
+        first=firsts[0] if firsts else 0,
+        end=found.end if found is not None else firsts[-1] if firsts else 0,
+        size=size_of_run(storage),
+        checkpoints=saved.checkpoints,
+        unreadable=saved.unreadable,
+    )
+
+
+def see_all(directory: str | os.PathLike[str]) -> list[SeenLog]:
+    """Look at every log of `directory`, oldest first: those that are ours, and those that may be. Raises as `see`."""
+    log = LogDirectory.of(directory)
+    ours = set(log.runs())
+    looked_at = [see(log, id_) for id_ in log.ids() if id_ in ours or log.may_be_ours(id_)]
+    return [seen for seen in looked_at if seen is not None]
+
+
+def list_foreign(directory: str | os.PathLike[str]) -> list[str]:
+    """The names in a log directory that are not ours, as far as this user may tell."""
+    log = LogDirectory.of(directory)
+    ours = {*log.members(), DONE, DEAD, REQUESTS, QUOTA, _OLD_QUOTA}
+    return sorted(
+        name
+        for name in log.names()
+        if name not in ours and not ((id_ := id_in(name)) is not None and log.may_be_ours(id_))
+    )
+
+
+def tree_size(directory: str | os.PathLike[str]) -> int:
+    """Bytes of all files that are ours in `directory`: a log directory, its `done/`, or its `dead/`."""
+    log, total = LogDirectory.of(directory), 0
+    for name in log.members():
+        with suppress(OSError), closing(log.opened().folder(name)) as storage:
+            total += size_of_run(storage)
+    for name in (DONE, DEAD):
+        with suppress(OSError):
+            (log / name).opened()
+            total += tree_size(log / name)
+    return total
