@@ -12,9 +12,11 @@ import sys
 import threading
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import anyio
+import anyio.to_thread
 
 from eventrec import TransientError
 
@@ -61,7 +63,9 @@ class WorkThread:
             TransientError: The system gives no thread.
         """
         job = _Job(work, _from_any_thread())
-        self._start(job)
+        refused = self._start(job)
+        if refused is not None:
+            await self._borrow(refused)
         try:
             await job.ended.wait()
         except anyio.get_cancelled_exc_class():
@@ -78,25 +82,40 @@ class WorkThread:
             self._is_ending = True
             self._wake.notify()
 
-    def _start(self, job: _Job[Any]) -> None:
+    def _start(self, job: _Job[Any]) -> RuntimeError | None:
+        """Ask for it to be done: None, or why the system gives no thread."""
         with self._wake:
             self._jobs.append(job)
             self._is_ending = False
             if self._is_running:
                 self._wake.notify()
-                return
+                return None
+            self._is_running = True
             try:
                 threading.Thread(target=self._serve, name=self._name, daemon=True).start()
             except RuntimeError as exc:
-                self._jobs.remove(job)
-                raise TransientError(f"no thread for {self._name}: {exc}") from exc
-            self._is_running = True
+                return exc
+            return None
 
-    def _serve(self) -> None:
+    async def _borrow(self, refused: RuntimeError) -> None:
+        """Do what is asked for in a thread that anyio has left: at its end the interpreter starts none."""
+        if not is_trio():
+            with suppress(RuntimeError):
+                await anyio.to_thread.run_sync(partial(self._serve, seconds=0.0), limiter=anyio.CapacityLimiter(1))
+                return
+        with self._wake:
+            stranded, self._jobs = self._jobs, deque()
+            self._is_running = False
+        for each in stranded:
+            error = TransientError(f"no thread for {self._name}: {refused}")
+            error.__cause__ = refused
+            each.fail(error)
+
+    def _serve(self, *, seconds: float = IDLE_SECONDS) -> None:
         while True:
             with self._wake:
                 if not self._jobs:
-                    self._wake.wait_for(lambda: self._jobs or self._is_ending, IDLE_SECONDS)
+                    self._wake.wait_for(lambda: self._jobs or self._is_ending, seconds)
                 if not self._jobs:
                     self._is_running = False
                     return
@@ -139,6 +158,11 @@ class _Job(Generic[T]):
                 self._failure = exc
             finally:
                 _current.job = None
+        self._tell(self.ended.set)
+
+    def fail(self, error: Exception) -> None:
+        """It is not done: its caller is told `error`."""
+        self._failure = error
         self._tell(self.ended.set)
 
     def result(self) -> T:

@@ -182,6 +182,25 @@ async def test_system_without_threads_is_transient(work: WorkThread, monkeypatch
     assert await work.run(lambda: 2) == 2
 
 
+def test_where_the_system_gives_no_thread_work_is_done_in_an_idle_one_of_the_loop(
+    work: WorkThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    async def ask() -> list[threading.Thread]:
+        idle = await to_thread.run_sync(threading.current_thread)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            at_the_end = [await work.run(threading.current_thread) for _ in range(2)]
+        return [idle, *at_the_end, await work.run(threading.current_thread)]
+
+    idle, first, second, later = asyncio.run(ask())
+
+    assert first is second is idle
+    assert later is not idle
+
+
 @pytest.mark.parametrize("anyio_backend", ["trio"])
 async def test_portal_runs_asyncio_for_trio_and_passes_cancellation_on() -> None:
     portal = Portal("portal")
