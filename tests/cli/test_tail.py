@@ -87,6 +87,19 @@ def test_new_events_are_shown_as_they_arrive(eventrec: Run, start: Callable[...,
     assert running.end()[0] == 130
 
 
+def test_lines_of_json_are_shown_and_followed(eventrec: Run, start: Callable[..., Any]) -> None:
+    eventrec("record", "-", "--to", "jsonl:///out", stdin='{"n":14}\n{"type":"other","n":15}\n{"n":16}\n')
+    running = start("tail", "jsonl:///out", "-n", "1", "--follow", "--json")
+    shown = running.process.stdout
+    assert json.loads(shown.readline())["payload"] == {"n": 16}
+
+    eventrec("record", "-", "--to", "jsonl:///out", stdin='{"n":17}\n')
+
+    assert json.loads(shown.readline())["payload"] == {"n": 17}
+    assert told(eventrec("tail", "jsonl:///out", "--json", "--type", "other")) == [15]
+    assert told(eventrec("tail", "jsonl:///out", "--json", "-n", "2")) == [16, 17]
+
+
 def test_nothing_from_an_event_controls_the_terminal(eventrec: Run) -> None:
     evil = '{"type":"\\u001b[31m[red]x\\u0007","a":"\\u001b]0;title\\u0007 \x7f\u009b31m\u202e[bold]"}\n'
     eventrec("record", "-", "--to", "sqlite:///t.db", stdin=evil)

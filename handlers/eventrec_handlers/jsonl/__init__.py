@@ -1,9 +1,9 @@
-"""Appends lines of JSON to files in a directory: for `jq`, for a log shipper, for whoever comes later.
+"""Appends lines of JSON to files in a directory: for `jq`, for a log shipper, for an archive.
 
 Effectively once: lines are synced before the sidecar `next`, replaced atomically, says that they count; what a crash
-leaves behind is cut off. A directory for each log and subscription, `<log id>/<name>/`: `place.py` tells what is in it,
-`lines.py` what a line holds. Several processes may share the directory, on a local file system; on Windows, where there
-is no lock, a log belongs to one process.
+leaves behind is cut off. A directory for each log and subscription, `<log id>/<name>/`: what is in it stands in
+`subscription_directory.py`, what a line holds in `lines.py`. Several processes may share the directory, on a local file
+system; on Windows, where there is no lock, a log belongs to one process.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from eventrec import Batch, DestinationCheckpoints, EventHandler, HandlerURL, Ha
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.jsonl.disk import Disk, errors_translated
 from eventrec_handlers.jsonl.lines import lines_of
+from eventrec_handlers.jsonl.reader import JsonlReader
 from eventrec_handlers.jsonl.subscription_directory import LOCK_SECONDS, Rotation, SubscriptionDirectory, folder_name
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from typing import Self
     from uuid import UUID
 
-__all__ = ["JsonlHandler", "from_url"]
+__all__ = ["JsonlHandler", "JsonlReader", "from_url"]
 
 T = TypeVar("T")
 
@@ -99,6 +100,9 @@ class JsonlHandler(EventHandler, DestinationCheckpoints):
     @property
     def checkpoints(self) -> Self:
         return self
+
+    def reader(self) -> JsonlReader:
+        return JsonlReader(self._path)
 
     async def open(self) -> None:
         """Make the directory, and give it an id.

@@ -22,33 +22,14 @@ import msgspec
 
 from eventrec import FencedError, PauseError
 from eventrec_handlers.jsonl.disk import Disk, ShortFileError, SyncError
+from eventrec_handlers.jsonl.sidecar import SIDECAR, Next, UnreadableError, decoded, encoded, file_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-SIDECAR: Final = "next"
 LOCK_SECONDS: Final = 5.0
 _MAX_NAME: Final = 200
-
-
-class Next(msgspec.Struct, frozen=True, kw_only=True):
-    """What `next` holds: the first `length` bytes of `file` count, and `next` is the offset to go on with.
-
-    `file` is None until something is written. `started` is when the file was begun, in nanoseconds since the epoch,
-    `retired_at` when the log was finished.
-    """
-
-    version: int = 1
-    subscription: str
-    file: str | None = None
-    length: int = 0
-    next: int
-    started: int = 0
-    retired_at: int | None = None
-
-
-_decode: Final = msgspec.json.Decoder(Next).decode
 
 
 @dataclass(frozen=True)
@@ -106,9 +87,9 @@ class SubscriptionDirectory:
             now = self._now()
             if self._rotation.is_due(stands, now) or stands.file == self._distrusted:
                 self._cut(stands)  # nobody will look at it again
-                stands = msgspec.structs.replace(stands, file=f"{start:020}.jsonl", length=0, started=now)
+                stands = msgspec.structs.replace(stands, file=file_name(start), length=0, started=now)
                 if stands.file == self._distrusted:
-                    stands = msgspec.structs.replace(stands, file=f"{start:020}-{now}.jsonl")
+                    stands = msgspec.structs.replace(stands, file=file_name(start, now))
             file = stands.file or ""
             try:
                 self._disk.write(self._path / file, stands.length, lines)
@@ -145,13 +126,12 @@ class SubscriptionDirectory:
         if content is None:
             return None
         try:
-            stands = _decode(content)
-        except msgspec.DecodeError as exc:
+            stands = decoded(content)
+        except UnreadableError as exc:
             raise PauseError(f"{self._path / SIDECAR} cannot be read: {exc}") from exc
-        if stands.version != 1 or stands.subscription != self._subscription:
+        if stands.subscription != self._subscription:
             raise PauseError(
-                f"{self._path / SIDECAR} is of version {stands.version} and subscription {stands.subscription!r}, "
-                f"not 1 and {self._subscription!r}"
+                f"{self._path / SIDECAR} is of subscription {stands.subscription!r}, not {self._subscription!r}"
             )
         return stands
 
@@ -161,7 +141,7 @@ class SubscriptionDirectory:
             self._disk.cut(self._path / stands.file, stands.length)
 
     def _write(self, stands: Next) -> None:
-        self._disk.replace(self._path / SIDECAR, msgspec.json.encode(stands) + b"\n")
+        self._disk.replace(self._path / SIDECAR, encoded(stands))
 
 
 def folder_name(subscription: str) -> str:

@@ -1,0 +1,203 @@
+"""What a directory of JSON Lines holds: places, their files in order, and lines as events.
+
+A place is the folder of one log and subscription. What this handler does not make is passed over, links too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from eventrec import PauseError, StoredEvent
+from eventrec_handlers.jsonl.folder import Folder, read_at
+from eventrec_handlers.jsonl.sidecar import SIDECAR, UnreadableError, decoded, file_order
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MAX_LINE: Final = 64 << 20
+"""A longer line is not one of ours."""
+
+_BLOCK: Final = 256 << 10
+_MAX_SIDECAR: Final = 64 << 10
+
+
+class File(NamedTuple):
+    """A file of a place, and how many of its bytes count. Files sort as they were written."""
+
+    order: tuple[int, int]
+    name: str
+    length: int
+
+
+class Line(NamedTuple):
+    """A line of a file: where it begins, where the next one does, and what it holds; None: it is too long."""
+
+    begin: int
+    end: int
+    content: bytes | None
+
+
+class Place:
+    """A folder of one log and subscription, open.
+
+    Attributes:
+        name: Where it stands in the directory: `<log id>/<name>`.
+        folder: It.
+        faults: Why what stands there is not what should.
+    """
+
+    def __init__(self, name: str, folder: Folder) -> None:
+        self.name = name
+        self.folder = folder
+        self.faults: list[str] = []
+
+    def files(self) -> list[File]:
+        """Its files in the order in which they were written, with the bytes that count: those that were delivered."""
+        current, length = self._counting()
+        last = None if current is None else file_order(current)
+        found = []
+        for name in self.folder.names():
+            order = file_order(name)
+            if order is None or (last is not None and order > last):  # begun since the sidecar was read
+                continue
+            try:
+                with self.folder.file(name) as descriptor:
+                    size = os.fstat(descriptor).st_size
+            except OSError as exc:
+                self.faults.append(f"{self.name}/{name}: {exc.strerror}")
+                continue
+            found.append(File(order, name, min(size, length) if name == current else size))
+        return sorted(found)
+
+    @contextmanager
+    def opened(self, file: File) -> Iterator[int]:
+        """The descriptor of `file`; of an empty one where it has been taken away since."""
+        with ExitStack() as stack:
+            try:
+                descriptor = stack.enter_context(self.folder.file(file.name))
+            except FileNotFoundError:
+                descriptor = os.open(os.devnull, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+            yield descriptor
+
+    def _counting(self) -> tuple[str | None, int]:
+        try:
+            with self.folder.file(SIDECAR) as descriptor:
+                stands = decoded(os.read(descriptor, _MAX_SIDECAR))
+        except FileNotFoundError:
+            return None, 0
+        except (OSError, UnreadableError) as exc:
+            self.faults.append(f"{self.name}/{SIDECAR} cannot be read: {exc}")
+            return None, 0
+        return stands.file, stands.length
+
+
+def places(directory: Path) -> Iterator[Place]:
+    """The places in `directory`, by name; each is open until the next is asked for.
+
+    Raises:
+        PauseError: There is no such directory.
+        OSError: It cannot be read.
+    """
+    try:
+        with Folder.opened(directory) as top:
+            for log in filter(_is_log_id, top.names()):
+                with _others_passed_over(), top.folder(log) as middle:
+                    for name in middle.names():
+                        with _others_passed_over(), middle.folder(name) as bottom:
+                            yield Place(f"{log}/{name}", bottom)
+    except FileNotFoundError as exc:
+        raise PauseError(f"{directory}: there is no such directory") from exc
+
+
+@contextmanager
+def _others_passed_over() -> Iterator[None]:
+    """Pass over what is gone, a link, or not a folder."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno not in _OTHERS:
+            raise
+
+
+_OTHERS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+def _is_log_id(name: str) -> bool:
+    try:
+        return str(UUID(name)) == name
+    except ValueError:
+        return False
+
+
+# -- lines ------------------------------------------------------------------------------------------------------------
+
+
+def lines(descriptor: int, begin: int, end: int) -> Iterator[Line]:
+    """The whole lines between two bytes of a file, of which the first begins a line."""
+    held, at = b"", begin
+    is_long = False
+    while at + len(held) < end:
+        block = read_at(descriptor, min(max(_BLOCK, len(held)), end - at - len(held)), at + len(held))
+        if not block:
+            return  # it was cut meanwhile
+        *whole, held = (held + block).split(b"\n")
+        for content in whole:
+            after = at + len(content) + 1
+            yield Line(at, after, None if is_long else content)
+            at, is_long = after, False
+        if len(held) > MAX_LINE:
+            at, held, is_long = at + len(held), b"", True
+
+
+def lines_backwards(descriptor: int, end: int) -> Iterator[Line]:
+    """The whole lines before the byte `end` of a file, the last one first; none from where one is too long."""
+    held, begin = b"", end
+    while begin > 0 and len(held) <= MAX_LINE:
+        size = min(max(_BLOCK, len(held)), begin)
+        begin -= size
+        held = read_at(descriptor, size, begin) + held
+        *whole, tail = held.split(b"\n")
+        if not whole:
+            continue
+        end -= len(tail)  # which lacks its line break
+        for content in reversed(whole[1:]):
+            yield Line(end - len(content) - 1, end, content)
+            end -= len(content) + 1
+        held = whole[0] + b"\n"
+    if begin == 0 and held.endswith(b"\n"):
+        yield Line(0, end, held[:-1])
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """A line as `lines.py` writes it."""
+
+    id: str
+    type: str
+    timestamp: int
+    table: str
+    payload: msgspec.Raw
+    context: msgspec.Raw = msgspec.Raw()
+    columns: dict[str, Any] = {}
+
+
+_decode: Final = msgspec.json.Decoder(_Line).decode
+
+
+def event_of(line: Line) -> StoredEvent | None:
+    """The event that a line says; None: another program wrote it."""
+    if line.content is None:
+        return None
+    try:
+        said = _decode(line.content)
+        payload, context = str(said.payload, "utf-8"), str(said.context, "utf-8")
+    except Exception:  # noqa: BLE001 - whatever a decoder makes of odd bytes: ValueError, RecursionError, OverflowError
+        return None
+    return StoredEvent(said.table, said.id, said.type, said.timestamp, payload, context or None, said.columns)
