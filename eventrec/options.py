@@ -177,6 +177,8 @@ class EventRecorderOptions(BaseModel):
             if name not in cls.model_fields:
                 raise OptionsError(f"unknown option {name!r} in {path}; known are {', '.join(known)}")
         for name in os.environ:
+            if _OF_KUBERNETES.fullmatch(name):
+                continue
             option = name.lower().removeprefix(_PREFIX.lower())
             if option != name.lower() and option.partition("__")[0] not in cls.model_fields:
                 named = ", ".join(f"{_PREFIX}{option.upper()}" for option in known)
@@ -311,6 +313,11 @@ def duration_seconds(duration: float | str | timedelta) -> float:
 
 
 _PREFIX: Final = "EVENTREC_"
+
+_OF_KUBERNETES: Final = re.compile(
+    r"EVENTREC_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""What it puts into each container of a namespace with a Service called eventrec, or eventrec-something."""
 
 
 class _Environment(EventRecorderOptions, BaseSettings):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -19,11 +19,19 @@ from eventrec.options import duration_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from importlib.metadata import EntryPoint
 
     from eventrec.reading import EventReader
 
 GROUP: Final = "eventrec.handlers"
+
+OUR_SCHEMES: Final = {
+    "jsonl": "eventrec_handlers.jsonl:from_url",
+    "memory": "eventrec_handlers.memory:from_url",
+    "postgres": "eventrec_handlers.postgres:from_url [postgres]",
+    "postgresql": "eventrec_handlers.postgres:from_url [postgres]",
+    "sqlite": "eventrec_handlers.sqlite:from_url",
+}
+"""Entry points of our own, for installations without metadata: bundled, frozen, or stripped of their `*.dist-info`."""
 
 PARTS: Final = ("user", "password", "host", "port", "path")
 T = TypeVar("T", bound=str)
@@ -66,6 +74,21 @@ def reader_from_url(url: str) -> EventReader:
         scheme = scheme_of(resolve_url(url))
         raise HandlerURLError(f"the handler for {scheme!r} cannot tell what it has stored: it has no reader")
     return reader
+
+
+def default_name(url: str) -> str:
+    """What a subscription to `url` is called by itself: the scheme; of two for one handler, the first by letter.
+
+    So that `postgres://` and `postgresql://` have one checkpoint. A variable's URL is looked at, not shown.
+
+    Raises:
+        HandlerURLError: As `handler_from_url`, but for what is wrong behind the scheme.
+    """
+    scheme = scheme_of(resolve_url(url))
+    known = _entry_points()
+    if scheme not in known:
+        return scheme
+    return min(other for other, point in known.items() if point.value == known[scheme].value)
 
 
 def resolve_url(url: str) -> str:
@@ -238,13 +261,14 @@ def _unset(held: str | None) -> str:
 
 
 def _entry_points() -> dict[str, EntryPoint]:
-    """The installed handlers by scheme. Looked up at each call: a package may have been installed since.
+    """The installed handlers by scheme, and ours. Looked up at each call: a package may have been installed since.
 
     Raises:
         HandlerURLError: Two packages claim one scheme.
     """
     found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=GROUP):
+    ours = [EntryPoint(scheme, value, GROUP) for scheme, value in OUR_SCHEMES.items()]
+    for point in (*entry_points(group=GROUP), *ours):
         other = found.setdefault(point.name.lower(), point)
         if other.value != point.value:
             raise HandlerURLError(

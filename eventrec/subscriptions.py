@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eventrec.delivery.subscription import NewDestination, Subscription
 from eventrec.errors import InvalidEventError, SubscriptionError
+from eventrec.handler import EventHandler
 from eventrec.options import EventRecorderOptions, duration_seconds
 from eventrec.records.schema import check_name
-from eventrec.registry import handler_from_url, resolve_url
+from eventrec.registry import default_name, handler_from_url
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-
-    from eventrec.handler import EventHandler
 
 
 class Subscriptions:
@@ -55,12 +54,15 @@ class Subscriptions:
         """
         if isinstance(types, str):
             raise SubscriptionError(f"types is a collection of event types: write [{types!r}]")
-        if isinstance(handler_or_url, str):
-            url = resolve_url(handler_or_url)
-            handler, default_name = handler_from_url(url), url.partition(":")[0]
+        given: object = handler_or_url  # Not every application has a type checker.
+        if isinstance(given, str):
+            handler, default = handler_from_url(given), default_name(given)
+        elif isinstance(given, EventHandler):
+            handler, default = given, type(given).__name__
         else:
-            handler, default_name = handler_or_url, type(handler_or_url).__name__
-        name = name if name is not None else default_name
+            shown = f"the class {given.__name__}, not an instance" if isinstance(given, type) else repr(given)
+            raise SubscriptionError(f"a handler is an EventHandler or a URL, got {shown}")
+        name = name if name is not None else default
         try:
             check_name("the name of a subscription", name)
         except InvalidEventError as exc:

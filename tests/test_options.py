@@ -389,3 +389,32 @@ def test_load_names_the_file_it_cannot_read(tmp_path: Path) -> None:
     for path, why in ((tmp_path / "missing.toml", "No such file"), (tmp_path, "directory"), (binary, "decode")):
         with pytest.raises(OptionsError, match=f"options file {path}: .*{why}"):
             EventRecorderOptions.load(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "EVENTREC_SERVICE_HOST",
+        "EVENTREC_SERVICE_PORT",
+        "EVENTREC_SERVICE_PORT_HTTP",
+        "EVENTREC_PORT",
+        "EVENTREC_PORT_80_TCP",
+        "EVENTREC_PORT_80_TCP_PROTO",
+        "EVENTREC_PORT_53_UDP_ADDR",
+        "EVENTREC_RELAY_SERVICE_HOST",
+        "EVENTREC_RELAY_PORT_8080_TCP_PORT",
+    ],
+)
+def test_variables_of_a_kubernetes_service_are_not_options(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "tcp://10.0.0.7:80")
+    monkeypatch.setenv("EVENTREC_SERVICE", "shop")
+
+    assert EventRecorderOptions.load().service == "shop"
+
+
+@pytest.mark.parametrize("name", ["EVENTREC_PORTS", "EVENTREC_PORT_80", "EVENTREC_SERVICES", "EVENTREC_SERVICE_HOSTS"])
+def test_what_only_looks_like_one_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "5")
+
+    with pytest.raises(OptionsError, match=name):
+        EventRecorderOptions.load()

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
-from eventrec import HandlerURL, HandlerURLError, handler_from_url
-from eventrec.registry import resolve_url
+from eventrec import EventRecorder, HandlerURL, HandlerURLError, handler_from_url
+from eventrec.registry import GROUP, OUR_SCHEMES, default_name, resolve_url
 from eventrec_handlers.memory import MemoryHandler
 from eventrec_handlers.sqlite import SqliteHandler
 
@@ -46,6 +49,52 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_scheme_finds_its_handler_in_any_case(tmp_path: Path) -> None:
     assert isinstance(handler_from_url("memory:"), MemoryHandler)
     assert isinstance(handler_from_url(f"SQLite:///{tmp_path}/x.db"), SqliteHandler)
+
+
+def test_our_schemes_are_those_of_the_package() -> None:
+    installed = {point.name: point.value for point in entry_points(group=GROUP)}
+
+    assert installed == OUR_SCHEMES
+
+
+def test_our_schemes_work_where_no_metadata_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("eventrec.registry.entry_points", lambda group: [])
+
+    assert isinstance(handler_from_url("memory:"), MemoryHandler)
+    assert isinstance(handler_from_url(f"sqlite:///{tmp_path}/x.db"), SqliteHandler)
+    with pytest.raises(HandlerURLError, match=r"scheme 'acme'; known are jsonl, memory, postgres, postgresql, sqlite"):
+        handler_from_url("acme://x")
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("postgres://h/d", "postgres"),
+        ("postgresql://h/d", "postgres"),
+        ("POSTGRESQL://h/d", "postgres"),
+        ("SQLite:///x.db", "sqlite"),
+        ("memory:", "memory"),
+        ("env:DESTINATION", "postgres"),
+    ],
+)
+def test_spellings_of_one_handler_have_one_name(url: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DESTINATION", "postgresql://user@h/d")
+
+    assert default_name(url) == name
+    assert list(EventRecorder(url).status().subscriptions) in ([], [name])
+    assert repr(EventRecorder(url)) == f"<EventRecorder new to {name}>"
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "eventrec", "log", "list", "no-such-directory"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 4
+    assert "no-such-directory" in done.stderr
 
 
 @pytest.mark.usefixtures("package")

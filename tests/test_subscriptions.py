@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
-from eventrec import Batch, EventHandler, EventRecorder, EventRecorderOptions
+from eventrec import Batch, EventHandler, EventRecorder, EventRecorderOptions, SubscriptionError
 from eventrec.subscriptions import Subscriptions
 from eventrec_handlers.postgres import PostgresHandler
 
@@ -61,3 +63,19 @@ def test_a_ttl_of_its_own_stays() -> None:
 def test_a_ttl_of_zero_is_refused() -> None:
     with pytest.raises(ValidationError, match="a ttl is more than zero"):
         EventRecorderOptions(ttl=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (Keeping, "the class Keeping, not an instance"),
+        (None, "None"),
+        (Keeping().handle, "bound method Keeping.handle"),
+        (b"sqlite:///x.db", "b'sqlite:///x.db'"),
+        ([Keeping()], "Keeping object"),
+    ],
+)
+def test_what_is_not_a_handler_is_refused_when_it_is_given(given: object, named: str, tmp_path: Path) -> None:
+    for log in (None, tmp_path):
+        with pytest.raises(SubscriptionError, match=named):
+            EventRecorder(given, log=log)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from eventrec.delivery.replay import replay
 from eventrec.errors import LogLockedError
 from eventrec.options import EventRecorderOptions, seconds
 from eventrec.records.entry import SHAPE
-from eventrec.registry import handler_from_url, resolve_url, scheme_of
+from eventrec.registry import default_name, handler_from_url, resolve_url
 from eventrec.runs.directory import DEAD
 from eventrec.runs.requests import OperatorRequest, save_request
 from eventrec.runs.run import new_run_id
@@ -168,7 +168,7 @@ def _chosen(letters: Sequence[KeptLetter], given: str | None, to: str) -> str:
         return given
     if len(names) > 1:
         raise CommandError(f"--name is needed: there are letters of {', '.join(names)}", ExitCode.USAGE)
-    return names[0] if names else scheme_of(resolve_url(to))
+    return names[0] if names else default_name(to)
 
 
 @dead.command

@@ -29,7 +29,7 @@ from eventrec.cli.terminal import Terminal
 from eventrec.errors import LogError, SubscriptionError
 from eventrec.options import EventRecorderOptions
 from eventrec.recorder import EventRecorder
-from eventrec.registry import GROUP, handler_from_url, resolve_url, scheme_of
+from eventrec.registry import GROUP, default_name, handler_from_url, resolve_url, scheme_of
 from eventrec.runs.run import sweep
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def chosen_name(to: str, given: str | None, known: Sequence[str]) -> str:
     if known:
         wrong = f"several fit {scheme!r}" if found else f"none fits {scheme!r}"
         raise CommandError(f"--name is needed: the logs know {listed(known)}, {wrong}", ExitCode.USAGE)
-    return scheme
+    return default_name(url)
 
 
 class Draining:
