@@ -16,8 +16,8 @@ import msgspec
 
 from eventrec.errors import EncodeError, InvalidEventError
 from eventrec.records.column_types import ColumnType, SemanticType
-from eventrec.records.normalizers import nanoseconds
 from eventrec.records.schema import ColumnSchema, check_columns
+from eventrec.records.times import nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -120,7 +120,7 @@ def timestamp_value(name: str, value: object) -> int | None:
         case None:
             return None
         case int() if not isinstance(value, bool):
-            return int(value)
+            return int.__int__(value)
         case other:
             raise EncodeError(f"timestamp field {name!r}: a value of kind {type(other).__name__} is not a timestamp")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,17 +12,20 @@ from pydantic_core import to_jsonable_python
 
 from eventrec.errors import EncodeError
 from eventrec.events.fields import FieldPlan, timestamp_value
+from eventrec.events.nesting import refuse_unserializable
 from eventrec.records.column_types import ColumnType
 from eventrec.records.json import (
+    KEPT_TYPES,
     as_builtin,
     encode_json,
     encode_struct_json,
     refuse_constants,
     refuse_non_json,
 )
+from eventrec.records.times import refuse_inexact_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from pydantic import BaseModel
 
@@ -82,7 +86,7 @@ def _struct_payload(cls: type[msgspec.Struct], fields: FieldPlan) -> Callable[[A
 def _without(excluded: list[str]) -> Callable[[Any], bytes]:
     def payload_of(event: Any) -> bytes:
         try:
-            plain = msgspec.to_builtins(event, builtin_types=(bytes, bytearray, memoryview), enc_hook=as_builtin)
+            plain = msgspec.to_builtins(event, builtin_types=KEPT_TYPES, enc_hook=as_builtin)
         except Exception as exc:
             raise EncodeError(f"not a JSON value: {type(exc).__name__}: {exc}") from exc
         for name in excluded:
@@ -123,7 +127,11 @@ def _model_payload(
         schemas is None or not all(_has_only(schema, _SCALARS | _CONTAINERS) for schema in schemas.values())
     )
 
+    guard = _guard(cls, fields, schemas)
+
     def payload_of(event: Any) -> bytes:
+        if guard is not None:
+            guard(event)
         try:
             payload = to_json(event, exclude=excluded, warnings=False)
         except Exception as exc:
@@ -134,6 +142,37 @@ def _model_payload(
         return payload
 
     return payload_of
+
+
+def _guard(
+    cls: type[BaseModel], fields: FieldPlan, schemas: Mapping[str, Mapping[str, Any]] | None
+) -> Callable[[Any], None] | None:
+    """What looks at an event before pydantic's serializer does; None where the schema leaves nothing to look for."""
+
+    def beyond(kinds: frozenset[str], names: Iterable[str]) -> list[str]:
+        return [name for name in names if schemas is None or not _has_only(schemas.get(name, {}), kinds)]
+
+    settled, timed = _SETTLED | _CONTAINERS, _SETTLED | _TIMES
+    shown = [name for name in (*cls.model_fields, *cls.model_computed_fields) if name not in fields.excluded]
+    unsettled = beyond(settled, shown)
+    any_ = beyond(timed, unsettled)
+    times = _attributes(tuple(name for name in unsettled if name not in any_))
+    columns = beyond(settled | _TIMES, fields.excluded)
+    has_extra = cls.model_config.get("extra") == "allow"
+
+    def guard(event: Any) -> None:
+        if times is not None:
+            for value in times(event):
+                if value.__class__ is datetime and value.tzinfo in _WITHOUT_SECONDS:
+                    continue
+                if isinstance(value, (datetime, time, timedelta)):
+                    refuse_inexact_time(value)
+        if any_ or has_extra:
+            refuse_unserializable([event.__pydantic_extra__, *(getattr(event, name, None) for name in any_)])
+        if columns:
+            refuse_unserializable([getattr(event, name, None) for name in columns], with_times=False)
+
+    return guard if unsettled or columns or has_extra else None
 
 
 def _model_columns(
@@ -171,13 +210,22 @@ def _faithful(value: object, said: object) -> object:
 _TEXTUAL: Final = frozenset(
     {ColumnType.STRING, ColumnType.DICTIONARY, ColumnType.JSON, ColumnType.LIST, ColumnType.STRUCT}
 )
-_SCALARS: Final = frozenset(
+_SETTLED: Final = frozenset(
     {
-        *("str", "int", "float", "bool", "bytes", "uuid", "datetime", "date", "time", "timedelta", "decimal", "enum"),
-        *("literal", "none", "nullable", "default", "union", "function-before", "function-after", "function-wrap"),
+        *("str", "int", "float", "bool", "bytes", "uuid", "date", "decimal", "enum"),
+        *("literal", "none", "nullable", "default", "union"),
     }
 )
-_CONTAINERS: Final = frozenset({"list", "set", "frozenset", "tuple", "dict"})
+"""What pydantic writes as it is, whatever a valid model holds there."""
+
+_WITHOUT_SECONDS: Final = (UTC, None)
+_TIMES: Final = frozenset({"datetime", "time", "timedelta"})
+_SCALARS: Final = _SETTLED | _TIMES | {"function-before", "function-after", "function-wrap"}
+_CONTENTS: Final = {
+    **dict.fromkeys(("list", "set", "frozenset", "tuple"), ("items_schema",)),
+    "dict": ("keys_schema", "values_schema"),
+}
+_CONTAINERS: Final = frozenset(_CONTENTS)
 _WRAPPERS: Final = frozenset({"function-before", "function-after", "function-wrap", "model"})
 
 
@@ -202,6 +250,8 @@ def _has_only(schema: Mapping[str, Any], kinds: frozenset[str]) -> bool:
     """Whether `schema` and all within is of `kinds`, and none of it has a serializer of its own."""
     if "serialization" in schema or schema.get("type") not in kinds:
         return False
+    if any(key not in schema for key in _CONTENTS.get(schema["type"], ())):
+        return False  # A bare list holds anything.
     parts: list[Any] = [schema[key] for key in ("schema", "keys_schema", "values_schema") if key in schema]
     for key in ("items_schema", "choices"):
         inside = schema.get(key, [])

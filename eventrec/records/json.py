@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import enum
 import math
+from datetime import datetime, time
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from eventrec.errors import EncodeError
+from eventrec.records.times import refuse_inexact_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,13 +25,14 @@ def encode_json(value: object) -> bytes:
 
     Raises:
         EncodeError: Somewhere in `value` there is NaN, infinity, bytes, a cycle, a lone surrogate, an integer of more
-            digits than the interpreter converts, two keys that are one key in JSON, or an object that is not a JSON
-            value.
+            digits than the interpreter converts, two keys that are one key in JSON, a time whose UTC
+            offset has seconds, or an object that is not a JSON value.
     """
     try:
-        encoded = _encode(value)
+        # Looked at before it is encoded: Python's own recursion has a limit, while the encoder's takes from the stack.
         if type(value) is not dict or not _is_plain_object(value):
             refuse_non_json(value)
+        encoded = _encode(value)
     except EncodeError:
         raise
     except Exception as exc:
@@ -41,8 +44,8 @@ def encode_json(value: object) -> bytes:
 def encode_struct_json(value: msgspec.Struct) -> bytes:
     """The same for a Struct, which has no keys to look at; raises EncodeError like `encode_json`."""
     try:
-        encoded = _encode(value)
         _refuse_parts(msgspec.structs.astuple(value))
+        encoded = _encode(value)
     except EncodeError:
         raise
     except Exception as exc:
@@ -112,6 +115,8 @@ _skip: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 _PLAIN: Final = frozenset({str, int, bool, type(None), msgspec.Raw, msgspec.UnsetType})
 _BYTES: Final = (bytes, bytearray, memoryview)
+KEPT_TYPES: Final = (*_BYTES, datetime, time)
+"""What msgspec would turn into text of another meaning: looked at as they are."""
 _is_finite: Final[Callable[[Any], bool]] = math.isfinite
 _join: Final = "".join
 
@@ -134,11 +139,13 @@ def refuse_non_json(value: object) -> None:
             _refuse_parts(msgspec.structs.astuple(value))
         case bytes() | bytearray() | memoryview():
             raise EncodeError(f"not a JSON value: {type(value).__name__} (encode it as text first)")
+        case datetime() | time():
+            refuse_inexact_time(value)
         case enum.Enum():
             refuse_non_json(value.value)
         case _:
             # A dataclass, attrs class, UUID, datetime …: look at what msgspec makes of it.
-            refuse_non_json(msgspec.to_builtins(value, builtin_types=_BYTES, enc_hook=as_builtin))
+            refuse_non_json(msgspec.to_builtins(value, builtin_types=KEPT_TYPES, enc_hook=as_builtin))
 
 
 def _refuse_parts(parts: Iterable[object]) -> None:
@@ -159,6 +166,8 @@ def _refuse_keys(value: dict[Any, object]) -> None:
         said = key.value if isinstance(key, enum.Enum) else key
         if isinstance(said, _BYTES) or (isinstance(said, float) and not math.isfinite(said)):
             raise EncodeError(f"not a JSON value: a key of kind {type(key).__name__}: {key!r:.40}")
+        if isinstance(said, (datetime, time)):
+            refuse_inexact_time(said)
     written = msgspec.json.decode(_encode(dict.fromkeys(value)))
     if len(written) != len(value):
         raise EncodeError(f"not a JSON value: {len(value)} keys, of which JSON can tell {len(written)} apart")

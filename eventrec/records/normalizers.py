@@ -5,7 +5,7 @@ A value is kept in one plain form per type, so that a record reads the same from
     type                         the application may give           kept as
     BOOLEAN                      bool                               bool
     INT8 … UINT64                int, within the type's range       int
-    FLOAT32, FLOAT64             float or int, finite, in range     float
+    FLOAT32, FLOAT64             float, or int that one is equal to  float
     BINARY                       bytes-like                         bytes
     STRING, DICTIONARY           str, UUID, an Enum of str          str
     DATE                         date, int                          int, days since 1970-01-01
@@ -20,14 +20,15 @@ A value is kept in one plain form per type, so that a record reads the same from
     LIST, STRUCT                 a JSON array, a JSON object        bytes, JSON text in UTF-8
     VECTOR                       a list or tuple of numbers         list of float
 
-An int subclass is taken as int, a bool never. What is finer than a type's unit is cut off towards the past.
+An int subclass is taken as int, a bool never. Subclasses count by what they hold: a pandas Timestamp or Timedelta to
+the nanosecond. What is finer than the unit that a column declares is cut off towards the past; nothing else is changed.
 """
 
 from __future__ import annotations
 
 import enum
 import math
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from uuid import UUID
@@ -35,6 +36,7 @@ from uuid import UUID
 from eventrec.errors import EncodeError
 from eventrec.records.column_types import MAX_PRECISION, ColumnType
 from eventrec.records.json import encode_json
+from eventrec.records.times import days_and_nanoseconds, nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,9 +80,10 @@ def _integer(low: int, high: int) -> Callable[[_Column], Normalizer]:
         def normalize(value: object) -> object:
             if not isinstance(value, int) or isinstance(value, bool):
                 raise _refuse(column, value)
-            if not low <= value <= high:
+            kept = value if value.__class__ is int else int.__int__(value)
+            if not low <= kept <= high:
                 raise _refuse(column, value, f": allowed are {low} to {high}")
-            return int(value)
+            return kept
 
         return normalize
 
@@ -94,19 +97,31 @@ _FLOAT32_LIMIT: Final = (2 - 2**-24) * 2.0**127
 def _float(limit: float) -> Callable[[_Column], Normalizer]:
     def make(column: _Column) -> Normalizer:
         def normalize(value: object) -> object:
-            if not isinstance(value, (float, int)) or isinstance(value, bool):
+            if value.__class__ is float:
+                kept: float = value
+            elif isinstance(value, float):
+                kept = float.__float__(value)
+            elif isinstance(value, int) and not isinstance(value, bool):
+                kept = _as_float(column, int.__int__(value))
+            else:
                 raise _refuse(column, value)
-            try:
-                kept = float(value)
-            except OverflowError:
-                kept = math.inf
-            if not -limit < kept < limit:
-                raise _refuse(column, value, ": it must be finite and in range")
-            return kept
+            if -limit < kept < limit:
+                return kept
+            raise _refuse(column, value, ": it must be finite and in range")
 
         return normalize
 
     return make
+
+
+def _as_float(column: _Column, value: int) -> float:
+    try:
+        kept = float(value)
+    except OverflowError:
+        return math.inf
+    if kept != value:
+        raise _refuse(column, value, ": no float is equal to it")
+    return kept
 
 
 def _binary(column: _Column) -> Normalizer:
@@ -123,7 +138,7 @@ def _string(column: _Column) -> Normalizer:
         if type(value) is str:
             return value
         if isinstance(value, UUID):
-            return str(value)
+            return str(value if type(value) is UUID else UUID(int=value.int))
         said = value.value if isinstance(value, enum.Enum) else value
         if isinstance(said, str):
             return str.__str__(said)  # What it is, whatever a subclass says it looks like.
@@ -132,21 +147,9 @@ def _string(column: _Column) -> Normalizer:
     return normalize
 
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCH_DAY: Final = date(1970, 1, 1)
+_EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
+_I32: Final = (-(2**31), 2**31 - 1)
 _I64: Final = (-(2**63), 2**63 - 1)
-
-
-def nanoseconds(moment: datetime) -> int:
-    """`moment` as nanoseconds since the epoch, exact.
-
-    Raises:
-        EncodeError: It is naive: which zone it means is unknown.
-    """
-    if moment.utcoffset() is None:
-        raise EncodeError(f"a datetime must carry a time zone, got {moment.isoformat()!r}: use datetime.now(UTC)")
-    since = moment - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000
 
 
 def _in_unit(
@@ -162,7 +165,7 @@ def _in_unit(
                 except EncodeError as exc:
                     raise _refuse(column, value, f": {exc}") from exc
             elif isinstance(value, int) and not isinstance(value, bool):
-                kept = int(value)
+                kept = int.__int__(value)
             else:
                 raise _refuse(column, value)
             if not low <= kept <= high:
@@ -188,12 +191,20 @@ def _time(per_unit: int) -> Callable[[_Column], Normalizer]:
     return _in_unit(time, 0, 86_400 * 1_000_000_000 // per_unit - 1, convert)
 
 
+def _milliseconds(span: timedelta) -> int:
+    days, rest = days_and_nanoseconds(span)
+    return days * 86_400_000 + rest // 1_000_000
+
+
 def _months_days_nanoseconds(column: _Column) -> Normalizer:
     parts = (_signed(32)(column), _signed(32)(column), _signed(64)(column))
 
     def normalize(value: object) -> object:
         if isinstance(value, timedelta):
-            return [0, value.days, (value.seconds * 1_000_000 + value.microseconds) * 1_000]
+            try:
+                return [0, *days_and_nanoseconds(value)]
+            except EncodeError as exc:
+                raise _refuse(column, value, f": {exc}") from exc
         if isinstance(value, (tuple, list)) and len(value) == len(parts):
             return [whole(part) for whole, part in zip(parts, value, strict=True)]
         raise _refuse(column, value, ": allowed are a timedelta or (months, days, nanoseconds)")
@@ -282,7 +293,7 @@ NORMALIZERS: Final[dict[ColumnType, Callable[[_Column], Normalizer]]] = {
     ColumnType.FLOAT64: _float(math.inf),
     ColumnType.BINARY: _binary,
     ColumnType.STRING: _string,
-    ColumnType.DATE: _in_unit(date, -(2**31), 2**31 - 1, lambda day: (day - _EPOCH_DAY).days, excluding=datetime),
+    ColumnType.DATE: _in_unit(date, *_I32, lambda day: date.toordinal(day) - _EPOCH_DAY, excluding=datetime),
     ColumnType.DATETIME: _moment(1_000),
     ColumnType.TIMESTAMP_SECOND: _moment(1_000_000_000),
     ColumnType.TIMESTAMP_MILLISECOND: _moment(1_000_000),
@@ -293,7 +304,7 @@ NORMALIZERS: Final[dict[ColumnType, Callable[[_Column], Normalizer]]] = {
     ColumnType.TIME_MICROSECOND: _time(1_000),
     ColumnType.TIME_NANOSECOND: _time(1),
     ColumnType.INTERVAL_YEAR_MONTH: _signed(32),
-    ColumnType.INTERVAL_DAY_TIME: _in_unit(timedelta, *_I64, lambda span: span // timedelta(milliseconds=1)),
+    ColumnType.INTERVAL_DAY_TIME: _in_unit(timedelta, *_I64, _milliseconds),
     ColumnType.INTERVAL_MONTH_DAY_NANO: _months_days_nanoseconds,
     ColumnType.DECIMAL128: _decimal,
     ColumnType.JSON: _json(b"", "any JSON value"),

@@ -1,0 +1,106 @@
+"""What pydantic's serializer must not be given: values nested deeper than the stack, and times that it would change."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import enum
+import sys
+from collections import deque
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import msgspec
+from pydantic import BaseModel
+
+from eventrec.errors import EncodeError
+from eventrec.records.times import refuse_inexact_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SAFE_LEVELS: Final = 8
+"""What fits the smallest stack that Python gives a thread, 32 KiB."""
+
+MAX_LEVELS: Final = 250
+"""Where pydantic's serializer gives up by itself."""
+
+_LEVEL_BYTES: Final = 2_048
+"""Of the stack for a level: pydantic takes 900; the other half is for what called `record`."""
+
+_LEAVES: Final = frozenset({str, int, float, bool, type(None), bytes, UUID, Decimal, date})
+
+
+def refuse_unserializable(values: Iterable[object], *, with_times: bool = True) -> None:
+    """Raise EncodeError where one of `values` would overrun the stack in pydantic's serializer, or change in it.
+
+    That serializer takes 900 bytes of stack a level, and ends the process where there are none left. It writes times
+    to the microsecond, and their offsets to the minute; `with_times=False` lets these pass.
+    """
+    first = [value for value in values if value.__class__ not in _LEAVES]
+    level: Iterable[object] = (first,) if first else ()
+    depth, limit = 0, SAFE_LEVELS
+    while level:
+        if depth == SAFE_LEVELS:
+            limit = levels_on_this_stack()
+        if depth > limit:
+            raise EncodeError(f"not a JSON value: nested deeper than {limit} levels, for which this stack is too small")
+        depth += 1
+        # By identity: a value that stands in many places, or in itself, is looked at once a level.
+        below: dict[int, object] = {}
+        for part in level:
+            for child in _children(part):
+                kind = child.__class__
+                if kind in _LEAVES:
+                    continue
+                if isinstance(child, (datetime, time, timedelta)):
+                    if with_times:
+                        refuse_inexact_time(child)
+                    continue
+                below[id(child)] = child
+        level = below.values()
+
+
+def _children(part: Any) -> Iterable[object]:
+    found: Iterable[object] = ()
+    match part:
+        case dict():
+            found = chain(part, part.values())
+        case list() | tuple() | set() | frozenset() | deque():
+            found = part
+        case BaseModel():
+            found = chain(part.__dict__.values(), (part.__pydantic_extra__ or {}).values())
+        case enum.Enum():
+            found = (part.value,)
+        case msgspec.Struct():
+            found = msgspec.structs.astuple(part)
+        case _ if dataclasses.is_dataclass(part) and not isinstance(part, type):
+            found = [getattr(part, each.name, None) for each in dataclasses.fields(part)]
+    return found
+
+
+def levels_on_this_stack() -> int:
+    """Levels that pydantic's serializer may go on the stack of this thread."""
+    size = _stack_bytes()
+    return MAX_LEVELS if size is None else max(SAFE_LEVELS, min(MAX_LEVELS, size // _LEVEL_BYTES - SAFE_LEVELS))
+
+
+def _stack_bytes() -> int | None:
+    """The size of this thread's stack; None where the system does not say."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        library = ctypes.CDLL(None)
+        itself = library.pthread_self
+        itself.restype = ctypes.c_void_p
+        attributes, address, size = ctypes.create_string_buffer(256), ctypes.c_void_p(), ctypes.c_size_t()
+        if library.pthread_getattr_np(ctypes.c_void_p(itself()), attributes):
+            return None
+        library.pthread_attr_getstack(attributes, ctypes.byref(address), ctypes.byref(size))
+        library.pthread_attr_destroy(attributes)
+    except (OSError, AttributeError):
+        return None
+    return size.value
