@@ -1,4 +1,6 @@
-"""Delivers for ever, to be killed: `jsonl_writer.py DIRECTORY LOG_ID`. Goes on where the directory says."""
+"""Delivers without end, to be killed: `jsonl_writer.py DIRECTORY LOG_ID`. Goes on where the directory says."""
+
+from __future__ import annotations
 
 import sys
 from uuid import UUID

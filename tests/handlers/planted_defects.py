@@ -3,6 +3,8 @@
 `CAUGHT_BY` says for each defect the claims that must fail; others may.
 """
 
+from __future__ import annotations
+
 import asyncio
 import threading
 import time
@@ -101,7 +103,7 @@ class EndOfTheLastRecord(ModelHandler):
 
 @caught_by("test_checkpoints_are_kept_per_log_and_subscription", "test_two_subscriptions_on_one_table_get_a_copy_each")
 class OneCheckpointForAllNames(ModelHandler):
-    """Keeps one checkpoint a log, whoever subscribes."""
+    """Keeps one checkpoint a log, for all subscriptions."""
 
     def key(self, log_id: UUID, subscription: str) -> Key:
         return log_id, ""
@@ -182,7 +184,7 @@ class ComparesTooEarly(ModelHandler):
 
 @caught_by("test_batch_of_an_unknown_log_is_fenced")
 class TakesUnknownLogs(ModelHandler):
-    """Makes the checkpoint's row when a batch comes, whoever sends it."""
+    """Makes the checkpoint's row when a batch comes, whichever subscription sends it."""
 
     def move(self, state: State, batch: Batch) -> None:
         state.next.setdefault(self.key(batch.log_id, batch.subscription), batch.start)
@@ -248,7 +250,7 @@ class ShortPayloads(ModelHandler):
 
 @caught_by("test_timestamps_are_those_of_the_events")
 class TimeOfDelivery(ModelHandler):
-    """Stamps anew."""
+    """Stamps again."""
 
     def rows(self, batch: Batch) -> list[Delivered]:
         return [replace(row, timestamp=time.time_ns()) for row in super().rows(batch)]
@@ -331,7 +333,7 @@ class OutageCalledPermanent(ModelHandler):
 
 @caught_by("test_outage_between_batches_is_transient", "test_recorder_survives_outages")
 class NeverConnectsAgain(ModelHandler):
-    """Waits for somebody to close and open it."""
+    """Waits to be closed and opened."""
 
     async def transact(self, change: Callable[[State], None]) -> None:
         if self.connection is None:
@@ -341,7 +343,7 @@ class NeverConnectsAgain(ModelHandler):
 
 @caught_by("test_poison_alone_is_permanent", "test_poison_goes_alone_and_its_neighbours_arrive")
 class PoisonCalledTransient(ModelHandler):
-    """Tries for ever what will never pass."""
+    """Tries without end what will never pass."""
 
     def meaning(self, exc: ModelError, batch: Batch | None) -> Exception:
         return TransientError(str(exc)) if exc.code == "refused" else super().meaning(exc, batch)
@@ -369,7 +371,7 @@ class PoisonByItsIndex(ModelHandler):
 
 @caught_by("test_poison_alone_is_permanent")
 class PoisonSkipped(ModelHandler):
-    """Leaves out what is refused, and tells nobody."""
+    """Leaves out what is refused, and says nothing."""
 
     def insert(self, state: State, rows: Sequence[Delivered]) -> None:
         super().insert(state, [row for row in rows if row.type != "poison"])

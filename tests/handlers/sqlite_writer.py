@@ -1,5 +1,7 @@
 """One of several processes that write into one file: `sqlite_writer.py PATH NUMBER`. Prints how many events it sent."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """The suite is believed because each of these defects turns it red."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path

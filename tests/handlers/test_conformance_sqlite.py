@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -16,7 +18,7 @@ BASE = ("id", "type", "timestamp", "payload", "context")
 
 
 class SqliteHarness(HandlerHarness):
-    """A file in a directory of its own. An outage is a lock that somebody holds."""
+    """A file in a directory of its own. An outage is a lock that another writer holds."""
 
     lacks: ClassVar[Mapping[Capability, str]] = {
         "late_commit": "SQLite commits in the handler's own process: nothing is under way once `handle` has failed",

@@ -265,7 +265,7 @@ async def test_bytes_past_what_counts_are_cut_off_a_file_that_is_left(
     assert list(files(directory, log_id).values()) == [[0], [1]]
 
 
-async def test_file_of_a_crash_before_the_sidecar_is_begun_anew(
+async def test_file_of_a_crash_before_the_sidecar_is_begun_again(
     directory: Path, event: Events, batch: Batches, log_id: UUID
 ) -> None:
     handler = await opened(directory, log_id)

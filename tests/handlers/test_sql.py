@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import sqlite3
 from contextlib import closing
 
@@ -92,7 +94,7 @@ def test_strict_schema_adds_nothing() -> None:
     )
 
 
-def test_table_of_somebody_else_is_left_alone() -> None:
+def test_table_of_another_program_is_left_alone() -> None:
     assert plan({"payload": "TEXT", "name": "TEXT"}).refused_table == "it is not one of ours: it lacks 'id'"
 
 

@@ -42,7 +42,7 @@ def rows(path: Path, sql: str, *values: object) -> list[Any]:
 
 
 def execute(path: Path, *statements: str) -> None:
-    """What somebody else does to the file."""
+    """What another program does to the file."""
     with closing(sqlite3.connect(path, timeout=1)) as connection:
         for statement in statements:
             connection.execute(statement)

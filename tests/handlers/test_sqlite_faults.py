@@ -1,4 +1,4 @@
-"""What goes wrong around a SQLite file: locks, other people's changes, broken files, cancellation, many processes."""
+"""What goes wrong around a SQLite file: locks, changes by other programs, broken files, cancelling, many processes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def execute(path: Path, *statements: str) -> None:
 
 @contextmanager
 def locked(path: Path, how: str = "IMMEDIATE") -> Iterator[None]:
-    """Somebody else is writing."""
+    """Another writer has the lock."""
     with closing(sqlite3.connect(path, isolation_level=None, timeout=1)) as connection:
         connection.execute(f"BEGIN {how}")
         yield
@@ -132,7 +132,7 @@ async def test_column_and_table_dropped_by_another_are_made_again(
 async def test_table_that_changes_at_every_turn_is_transient(
     handler: SqliteHandler, path: Path, event: Events, batch: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Staged inside: a table that is never ready stands for one that somebody drops after every round.
+    # Staged inside: a table that is never ready stands for one that another program drops after every round.
     monkeypatch.setattr("eventrec_handlers.sqlite.statements", lambda *_: ())
 
     with pytest.raises(TransientError, match=r"others have changed the tables 20 times"):
@@ -296,7 +296,7 @@ async def test_trigger_without_its_table_is_transient(
         await handler.handle(batch(event(1), start=1))
 
 
-async def test_error_that_nobody_knows_is_raised_as_it_is(
+async def test_error_that_is_not_known_is_raised_as_it_is(
     handler: SqliteHandler, path: Path, event: Events, batch: Batches
 ) -> None:
     generated = "a INTEGER GENERATED ALWAYS AS (timestamp)"

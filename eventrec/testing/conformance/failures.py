@@ -60,7 +60,7 @@ class FailureClaims(Claims):
 
     @claim("outage")
     async def test_outage_between_batches_is_transient(self, harness: HandlerHarness) -> None:
-        """Nothing is lost, and the handler finds its way back by itself: the worker does not open it anew."""
+        """Nothing is lost, and the handler finds its way back by itself: the worker does not open it again."""
         log = Log(*numbered(0, 9))
         async with opened(harness) as handler:
             await deliver(handler, log, end=3)
@@ -131,7 +131,7 @@ class FailureClaims(Claims):
 
     @claim("poison")
     async def test_poison_alone_is_permanent(self, harness: HandlerHarness) -> None:
-        """It becomes a dead letter; called anything else it would be tried for ever, and hold up the rest."""
+        """It becomes a dead letter; called anything else it would be tried without end, and hold up the rest."""
         log = Log(harness.poison())
         async with opened(harness) as handler:
             await log.resume(handler)
@@ -190,7 +190,7 @@ class FailureClaims(Claims):
 
     @claim("pause")
     async def test_refused_credentials_pause_at_open(self, harness: HandlerHarness) -> None:
-        """A person must act: neither tried for ever at full speed, nor the records' fault."""
+        """An operator must act: neither tried without end at full speed, nor the records' fault."""
         log = Log(*numbered(0, 3))
         handler = harness.handler()
         async with closing(handler):

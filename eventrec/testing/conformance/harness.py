@@ -162,7 +162,9 @@ METHODS: Final[Mapping[Capability, tuple[str, ...]]] = {
 
 def unsaid(harness: HandlerHarness) -> list[str]:
     """What the harness neither has nor names in `lacks`, and what it names wrongly; nothing where all is well."""
-    faults = [f"`lacks` names {name!r}, which is no capability" for name in harness.lacks if name not in CAPABILITIES]
+    faults = [
+        f"`lacks` names {name!r}, which is not a capability" for name in harness.lacks if name not in CAPABILITIES
+    ]
     faults += [f"`lacks` gives no reason for {name!r}" for name, reason in harness.lacks.items() if not reason.strip()]
     for capability, methods in METHODS.items():
         missing = [name for name in methods if getattr(type(harness), name) is getattr(HandlerHarness, name)]

@@ -1,4 +1,4 @@
-"""Claims about living in somebody else's program: opened and closed in any order, cancelled, and never in the way."""
+"""Claims about living inside an application: opened and closed in any order, cancelled, and never in the way."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class ModelDestination:
             try:
                 self._commit(change)
             except (ModelError, FencedError):
-                continue  # rolled back, and nobody listens any more
+                continue  # rolled back, and no caller listens any more
 
     def _check(self, connection: int) -> None:
         if not self.is_reachable or connection != self.epoch:
@@ -214,7 +214,7 @@ class ModelHandler(EventHandler, DestinationCheckpoints):
         state.next[key] = batch.end
 
     async def transact(self, change: Callable[[State], None]) -> None:
-        """Commit `change`, on a connection that is made anew where the last one broke."""
+        """Commit `change`, on a connection that is made again where the last one broke."""
         if self.connection is None:
             self.connection = self.destination.connect()
         await self.destination.transact(self.connection, change)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _PAUSE: Final = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 )
-"""What only a person can mend; any other error of the file system may pass: a full disk, a failing one."""
+"""What only an operator can mend; any other error of the file system may pass: a full disk, a failing one."""
 
 
 class ShortFileError(Exception):
@@ -30,7 +30,7 @@ class ShortFileError(Exception):
 
 
 class SyncError(OSError):
-    """A sync failed: what of the file is on the disk, nobody knows any more."""
+    """A sync failed: what of the file is on the disk is not known any more."""
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def lines_of(batch: Batch) -> bytes:
     """The lines of `batch`, each with its line break.
 
     Raises:
-        PermanentError: Payloads are no JSON; names each of those records.
+        PermanentError: Payloads are not JSON; names each of those records.
     """
     refused: dict[int, str] = {}
     lines = [line for request in batch.row_inserts() for line in _lines(request, refused)]
@@ -79,12 +79,12 @@ _BASE: Final = 4
 
 
 def _fault(payload: bytes) -> str | None:
-    """Why `payload` is no JSON text in UTF-8; None where it is. A received one has been seen by nobody yet."""
+    """Why `payload` is not a JSON text in UTF-8; None where it is. Nothing has looked at a received one before."""
     try:
         _check_json(payload)
         payload.decode()
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        return f"its payload is no JSON: {exc}"
+        return f"its payload is not JSON: {exc}"
     return None
 
 

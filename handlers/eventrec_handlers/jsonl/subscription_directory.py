@@ -86,7 +86,7 @@ class SubscriptionDirectory:
                 raise FencedError(f"{self._path}: next is {where}, the batch starts at {start}")
             now = self._now()
             if self._rotation.is_due(stands, now) or stands.file == self._distrusted:
-                self._cut(stands)  # nobody will look at it again
+                self._cut(stands)  # no batch will look at it again
                 stands = msgspec.structs.replace(stands, file=file_name(start), length=0, started=now)
                 if stands.file == self._distrusted:
                     stands = msgspec.structs.replace(stands, file=file_name(start, now))

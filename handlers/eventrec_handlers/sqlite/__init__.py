@@ -60,7 +60,7 @@ DEFAULT_MAX_COLUMNS: Final = 200
 BUSY_TIMEOUT: Final = 5.0
 
 SCHEMA_ROUNDS: Final = 20
-"""How often a batch starts anew because others have changed the tables meanwhile."""
+"""How often a batch starts again because other programs have changed the tables meanwhile."""
 
 
 def from_url(url: str) -> SqliteHandler:
@@ -223,8 +223,8 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
                         part.insert(connection, plan)
                     self._acknowledge(connection, batch)
                     return
-                # A transaction of its own, since others may wait for the same table. Each part is planned anew: two of
-                # them may share one.
+                # A transaction of its own, since other writers may wait for the same table. Each part is planned
+                # again: two of them may share one.
                 for part in parts:
                     for statement in statements(connection, part.table, self._plan(connection, part)):
                         connection.execute(statement)
@@ -241,7 +241,7 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
             raise FencedError(f"{self._path}: the checkpoint stands at {stands}, the batch starts at {batch.start}")
 
     def _plan(self, connection: sqlite3.Connection, part: Rows) -> TablePlan:
-        """What the table of `part` needs. Holds until the transaction ends: nobody else can change a table before."""
+        """What the table of `part` needs. It holds until the transaction ends: nothing else can change a table before."""
         if is_reserved(part.table):
             return TablePlan(refused_table=f"names that start with {' or '.join(RESERVED)} are reserved")
         (version,) = connection.execute("PRAGMA schema_version").fetchone()
@@ -283,8 +283,8 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
         if not self._is_open:
             raise RuntimeError(f"{self!r} is not open")
         if self._connection is not None and identity(self._path) != self._file:
-            # Somebody has moved the file, and left its WAL behind: what is in there belongs into the file, and a new
-            # file at the same place would take it away. To go on would mean to write where nobody looks.
+            # The file was moved, and its WAL left behind: what is in there belongs into the file, and a new file at
+            # the same place would take it away. To go on would mean to write where no reader looks.
             with suppress(sqlite3.Error):
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._disconnect()

@@ -116,7 +116,7 @@ _HARMLESS: Final = _LOCKED | _PERMANENT | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_I
 
 
 def meaning(exc: sqlite3.Error, path: Path) -> Exception:
-    """What `exc` means for delivery: one of our errors, or `exc` itself where nobody can say."""
+    """What `exc` means for delivery: one of our errors, or `exc` itself where that is not known."""
     code, said = _code(exc), f"{path}: {exc}"
     if code == sqlite3.SQLITE_CANTOPEN and not path.parent.is_dir():
         return PauseError(f"{path}: there is no directory {path.parent}")
@@ -170,7 +170,7 @@ def _code(exc: sqlite3.Error) -> int:
 class Table:
     """What the schema holds under a name: a "table", "view" or "index", or nothing; and a table's columns.
 
-    `columns` are name to declared type; None: there is no table.
+    `columns` are name to declared type; None: a table of this name does not exist.
     """
 
     kind: str | None
