@@ -14,7 +14,7 @@ from urllib.parse import unquote_plus
 
 from anyio import CancelScope
 
-from eventrec import DestinationCheckpoints, EventHandler, TransientError
+from eventrec import BatchTooLargeError, DestinationCheckpoints, EventHandler, TransientError
 from eventrec_handlers.postgres import checkpoints as checkpoint_rows
 from eventrec_handlers.postgres.calls import Calls
 from eventrec_handlers.postgres.connections import Connections
@@ -114,6 +114,9 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
         self._expiry = Expiry(ttl)
         self._store = Store(where, schema=schema, max_columns=max_columns)
         self._calls = Calls(where, timeout=timeout)
+        self._writing: tuple[UUID, int, int] | None = None
+        """What is being written: log, start and end of a batch."""
+        self._timed_out: tuple[UUID, int, int] | None = None
         self._connections = Connections(self._target, self._options, on_doubt=self._store.forget)
 
     def __repr__(self) -> str:
@@ -147,7 +150,20 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
         await self._store.prepare(batch)
 
     async def handle(self, batch: Batch) -> None:
-        await self._calls.run(lambda: self._handle(batch))
+        place = (batch.log_id, batch.start, batch.end)
+        self._writing = None
+        try:
+            await self._calls.run(lambda: self._handle(batch))
+        except TransientError as exc:
+            if isinstance(exc.__cause__, TimeoutError) and self._is_writing(place):
+                # Once it may be the server that hangs; twice it is the batch.
+                if self._timed_out == place and len(batch) > 1:
+                    raise BatchTooLargeError(f"{exc}, twice, for {len(batch)} records") from exc
+                self._timed_out = place
+            raise
+
+    def _is_writing(self, place: tuple[UUID, int, int]) -> bool:
+        return self._writing == place
 
     async def close(self) -> None:
         with CancelScope(shield=True):
@@ -178,9 +194,12 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
 
     async def _handle(self, batch: Batch) -> None:
         async with self._connections.connected() as (connection, namespace):
+            self._writing = (batch.log_id, batch.start, batch.end)
             if not await self._store.store(connection, namespace, batch):
                 self._connections.forget()
                 raise TransientError(f"{self._target}: other programs change the tables all the time")
+            self._writing = None
+            self._connections.note_stored()
             if self._expiry.is_due:
                 try:
                     await self._expiry.sweep(connection, namespace, self._store.written)

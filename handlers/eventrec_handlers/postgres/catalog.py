@@ -3,6 +3,9 @@
 DDL runs in short transactions of its own, one for each table, under an advisory lock and a lock timeout. (Measured:
 concurrent CREATE … IF NOT EXISTS fails in three ways; COPY and then ALTER in one transaction deadlocks.) A transaction
 that makes things waits for one table and holds no other, so it cannot deadlock with those that write.
+
+A column is added under a lock that every reader of the table conflicts with. Behind a long report that lock is waited
+for, and all who come later wait behind it. So it is waited for a moment at a time, with growing pauses.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ MAX_COLUMNS: Final = 1_600
 RESERVED: Final = "eventrec_"
 """What no table of an event may start with."""
 
+LOCK_MOMENT: Final = 200
+"""Milliseconds that other readers of a table may have to wait because a column is to be added."""
+
 _SYSTEM_COLUMNS: Final = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 _KINDS: Final = {
     "v": "view",
@@ -45,17 +51,24 @@ _KINDS: Final = {
 class Table:
     """What stands under a name: a "table", something else, or nothing (None); and the columns of a table.
 
-    `columns` are name to type as `format_type` spells it, `numbers` name to (number of the column, oid of its type).
+    Attributes:
+        kind: See above.
+        oid: Its number.
+        columns: Name to type, as `format_type` spells it.
+        numbers: Name to number of the column, oid of its type, and the type's modifier: its length, its precision.
+        dropped: How many columns it had before, which PostgreSQL still counts.
+        has_row_security: Whether policies choose the rows that we may write, and COPY is therefore refused.
     """
 
     kind: str | None = None
     oid: int = 0
     columns: Mapping[str, str] = field(default_factory=dict)
-    numbers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    numbers: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     dropped: int = 0
+    has_row_security: bool = False
 
-    def identities(self, columns: Sequence[str]) -> Iterator[tuple[int, int, int]]:
-        """What identifies each of `columns`: table, column, type."""
+    def identities(self, columns: Sequence[str]) -> Iterator[tuple[int, int, int, int]]:
+        """What identifies each of `columns`: table, column, type, modifier."""
         return ((self.oid, *self.numbers[name]) for name in columns)
 
 
@@ -64,13 +77,14 @@ async def read_tables(connection: asyncpg.Connection, namespace: Namespace, name
     holdable = [name for name in names if len(name.encode()) <= namespace.longest_name]
     found = await connection.fetch(
         "SELECT c.relname::text AS name, c.relkind::text AS kind, c.oid::bigint AS oid, a.attname::text AS column,"
-        " a.attnum::int AS number, a.atttypid::bigint AS type, a.attisdropped AS dropped,"
+        " a.attnum::int AS number, a.atttypid::bigint AS type, a.atttypmod::int AS modifier, a.attisdropped AS dropped,"
+        " row_security_active(c.oid) AS row_security,"
         " format_type(a.atttypid, a.atttypmod) || CASE a.attgenerated WHEN '' THEN '' ELSE ' generated' END AS declared"
         " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0"
         " WHERE n.nspname::text = $1 AND c.relname = ANY ($2::text[]::name[])"
         # A type that belongs to no table takes the name too; one that is made beside a type, an array of it, gives way.
-        " UNION ALL SELECT t.typname::text, 'c', 0, NULL, NULL, NULL, NULL, NULL"
+        " UNION ALL SELECT t.typname::text, 'c', 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL"
         " FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace"
         " WHERE n.nspname::text = $1 AND t.typname = ANY ($2::text[]::name[])"
         " AND t.typrelid = 0 AND t.typcategory <> 'A' ORDER BY number",
@@ -86,8 +100,9 @@ async def read_tables(connection: asyncpg.Connection, namespace: Namespace, name
                 kind=_KINDS.get(mine[0]["kind"], "table"),
                 oid=mine[0]["oid"],
                 columns={row["column"]: _spelled(row["declared"]) for row in columns},
-                numbers={row["column"]: (row["number"], row["type"]) for row in columns},
+                numbers={row["column"]: (row["number"], row["type"], row["modifier"]) for row in columns},
                 dropped=sum(row["dropped"] is True for row in mine),
+                has_row_security=mine[0]["row_security"] is True,
             )
     return tables
 
@@ -150,11 +165,19 @@ async def make(
     schema: SchemaMode,
     max_columns: int,
 ) -> Table:
-    """Make what `table` lacks for rows of every one of `shapes`, as it stands once no other session makes anything."""
+    """Make what `table` lacks for rows of every one of `shapes`, as it stands once no other session makes anything.
+
+    Raises:
+        asyncpg.LockNotAvailableError: Another session uses the table. Nothing was made; the transaction is still open.
+        asyncpg.PostgresError: What else the server says.
+    """
     async with creating(connection, namespace):
         for wanted in shapes:
             found = (await read_tables(connection, namespace, [table]))[table]
             needs = plan(found, table, wanted, namespace, schema=schema, max_columns=max_columns)
+            if needs.add:
+                moment = min(LOCK_MOMENT, namespace.lock_timeout)
+                await connection.execute(f"SET LOCAL lock_timeout = {moment}")
             for statement in statements(namespace, table, needs):
                 await connection.execute(statement)
         return (await read_tables(connection, namespace, [table]))[table]

@@ -12,6 +12,7 @@ from eventrec import DeliveryError, PauseError
 from eventrec_handlers.postgres import checkpoints as checkpoint_rows
 from eventrec_handlers.postgres.errors import (
     READ_ONLY,
+    brief,
     consume_errors,
     errors_translated,
     is_stale,
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from eventrec_handlers.postgres.options import Options
     from eventrec_handlers.postgres.target import Target
 
+READ_ONLY_TIMES: Final = 3
+"""How often in a row a server may say that it is read-only, each time on a new connection, before it is believed."""
+
 CLOSING: Final = 2.0
 """Seconds that a server may take to say goodbye."""
 
@@ -38,6 +42,7 @@ class Connections:
         self._options = options
         self._on_doubt = on_doubt
         self._pool: asyncpg.Pool | None = None
+        self._times_read_only = 0
         self._namespace: Namespace | None = None
 
     def __repr__(self) -> str:
@@ -101,6 +106,8 @@ class Connections:
         except Exception as exc:
             self.forget()
             without_frames(exc)
+            if isinstance(exc, OSError):
+                self._target.check_files()  # the driver reads them for each connection
             raise
         try:
             if self._namespace is None:
@@ -114,9 +121,17 @@ class Connections:
             yield connection, self._namespace
         except BaseException as exc:
             await self.clear(connection, exc)
+            if state(exc) == READ_ONLY:
+                self._times_read_only += 1
+                if self._times_read_only >= READ_ONLY_TIMES:
+                    raise PauseError(f"{self._target}: nothing can be stored there: {brief(exc)}") from exc
             raise
         finally:
             await pool.release(connection)
+
+    def note_stored(self) -> None:
+        """Something was stored: the server is not one that may only be read."""
+        self._times_read_only = 0
 
     async def clear(self, connection: asyncpg.Connection, exc: BaseException) -> None:
         """Undo what `exc` has interrupted: roll back where the server is well, else disconnect."""

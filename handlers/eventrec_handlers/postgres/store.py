@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from eventrec import FencedError, PermanentError
+from eventrec import BatchTooLargeError, FencedError, PauseError, PermanentError, TransientError
 from eventrec_handlers._sql import Refusals
 from eventrec_handlers.postgres import checkpoints as checkpoint_rows
 from eventrec_handlers.postgres.catalog import Table, make, plan, read_tables
+from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.copy import Copy, Rows
-from eventrec_handlers.postgres.errors import brief, errors_translated, is_permanent, is_stale, line_of
+from eventrec_handlers.postgres.errors import (
+    LOCKED,
+    UNSUPPORTED,
+    brief,
+    errors_translated,
+    is_permanent,
+    is_stale,
+    is_too_slow,
+    line_of,
+    state,
+)
+from eventrec_handlers.postgres.staging import STAGED, Staging
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from eventrec import Batch, ColumnSchema
-    from eventrec_handlers._sql import SchemaMode, TablePlan
+    from eventrec_handlers._sql import SchemaMode, TablePlan, Wanted
     from eventrec_handlers.postgres.checkpoints import Namespace
 
 ROUNDS: Final = 5
 """How often a batch starts again because other programs have changed the tables meanwhile."""
+
+FIRST_PAUSE: Final = 0.4
+"""Seconds between the first two attempts to get the lock under which a column is added; then twice as long each."""
+
+NEXT_ATTEMPTS: Final = 5.0
+"""Seconds before a worker begins with that again, at least."""
 
 _MAX: Final = 10_000
 """Remembered at once: types and tables made from user input must not fill the memory."""
@@ -39,6 +58,8 @@ class Store:
         self._tables: dict[str, Table] = {}
         self._plans: dict[tuple[str, Sequence[ColumnSchema]], TablePlan] = {}
         self._prepared: tuple[Batch, list[Rows]] | None = None
+        self._without_copy: set[str] = set()
+        """The tables for which the server refused a COPY."""
 
     def forget(self) -> None:
         """The tables may have changed: read them again."""
@@ -58,11 +79,14 @@ class Store:
 
         Raises:
             PermanentError: Records cannot be stored; it names those that are known to be at fault.
+            BatchTooLargeError: The server gives it less time than it takes.
+            PauseError: A table takes neither COPY nor INSERT, or cannot be given a column.
             FencedError: The checkpoint is not where the batch starts.
             asyncpg.PostgresError: What else the server says. Nothing was written, but the transaction may be open.
         """
         if max(len(self._tables), len(self._plans)) >= _MAX:
             self.forget()
+            self._without_copy.clear()
         parts = self._prepared[1] if self._prepared is not None and self._prepared[0] is batch else _parts(batch)
         self._prepared = None
         for rounds_left in reversed(range(ROUNDS)):
@@ -78,12 +102,14 @@ class Store:
                 continue
             copies = _copies(parts, plans, refusals)
             try:
-                if await self._write(
-                    connection, namespace, batch, copies, guard=_guard(copies, tables), refusals=refusals
-                ):
+                if await self._write(connection, namespace, batch, copies, tables=tables, refusals=refusals):
                     self.written |= tables.keys()
                     return True
             except asyncpg.PostgresError as exc:
+                if is_too_slow(exc) and len(batch) > 1:
+                    raise BatchTooLargeError(f"{self._where}: {len(batch)} records: {brief(exc)}") from exc
+                if state(exc) == UNSUPPORTED and rounds_left == 0:
+                    raise PauseError(f"{self._where}: {brief(exc)}") from exc
                 if not is_stale(exc) or rounds_left == 0:
                     raise
             await connection.execute("ROLLBACK")
@@ -120,10 +146,31 @@ class Store:
         with errors_translated(self._where, makes_tables=True):
             for table in dict.fromkeys(part.table for part in parts):
                 shapes = [part.wanted for part in parts if part.table == table]
-                made = await make(
+                self._learn({table: await self._made(connection, namespace, table, shapes)})
+
+    async def _made(
+        self, connection: asyncpg.Connection, namespace: Namespace, table: str, shapes: Sequence[Wanted]
+    ) -> Table:
+        """`table`, with what it lacked; a lock is waited for again and again, for `lock_timeout` in all."""
+        end, pause = asyncio.get_running_loop().time() + namespace.lock_timeout / 1_000, FIRST_PAUSE
+        while True:
+            try:
+                return await make(
                     connection, namespace, table, shapes, schema=self._schema, max_columns=self._max_columns
                 )
-                self._learn({table: made})
+            except asyncpg.PostgresError as exc:
+                left = end - asyncio.get_running_loop().time()
+                if state(exc) != LOCKED:
+                    raise
+                if left <= 0:
+                    retry_after = min(NEXT_ATTEMPTS, namespace.lock_timeout / 1_000)
+                    raise TransientError(
+                        f"{self._where}: table {table!r} cannot be changed while others use it: {brief(exc)}",
+                        retry_after=retry_after,
+                    ) from exc
+            await connection.execute("ROLLBACK")
+            await asyncio.sleep(min(pause, left))
+            pause *= 2
 
     # -- rows
 
@@ -134,7 +181,7 @@ class Store:
         batch: Batch,
         copies: Sequence[Copy],
         *,
-        guard: str,
+        tables: Mapping[str, Table],
         refusals: Refusals,
     ) -> bool:
         """The transaction; False, and it is still open: a table is not what we took it for.
@@ -142,23 +189,19 @@ class Store:
         Its last statement moves the checkpoint, or changes nothing where that is not at the batch's start.
         """
         await connection.execute(
-            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on;"
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT set_config('synchronous_commit',"
+            " CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true);"
             f" SET LOCAL lock_timeout = {namespace.lock_timeout}"
         )
         for number, copy in enumerate(copies, 1):
-            try:
-                await connection.copy_to_table(
-                    copy.table, source=copy, columns=copy.columns, schema_name=namespace.namespace, format="binary"
-                )
-            except asyncpg.PostgresError as exc:
-                if is_permanent(exc) and not refusals.reasons:
-                    raise self._refusal(exc, copy, len(batch)) from exc
-                if not refusals.reasons:
-                    raise
+            await self._write_rows(
+                connection, namespace, copy, tables[copy.table], refusals=refusals, records=len(batch)
+            )
             if refusals.reasons:
                 for rest in copies[number:]:
                     await rest.look_through()
                 refusals.raise_if_any(len(batch))
+        guard = _guard(namespace, copies, tables)
         moved = await connection.execute(checkpoint_rows.acknowledgement(namespace, batch, guard))
         if moved != "UPDATE 1":
             stands = await checkpoint_rows.next_offset(connection, namespace, batch.log_id, batch.subscription)
@@ -168,8 +211,39 @@ class Store:
         await connection.execute("COMMIT")
         return True
 
-    def _refusal(self, exc: asyncpg.PostgresError, copy: Copy, records: int) -> PermanentError:
-        line = line_of(exc, copy.table)
+    async def _write_rows(
+        self,
+        connection: asyncpg.Connection,
+        namespace: Namespace,
+        copy: Copy,
+        table: Table,
+        *,
+        refusals: Refusals,
+        records: int,
+    ) -> None:
+        """The rows of one table; where values are refused before they are sent, `refusals` says which."""
+        by_insert = table.has_row_security or copy.table in self._without_copy
+        staging = Staging(connection, namespace, copy, table, where=self._where)
+        try:
+            if by_insert:
+                await staging.copy()
+            else:
+                await connection.copy_to_table(
+                    copy.table, source=copy, columns=copy.columns, schema_name=namespace.namespace, format="binary"
+                )
+        except asyncpg.PostgresError as exc:
+            if refusals.reasons:
+                return
+            if state(exc) == UNSUPPORTED:
+                self._without_copy.add(copy.table)
+            if is_permanent(exc):
+                raise self._refusal(exc, copy, records, into=STAGED if by_insert else copy.table) from exc
+            raise
+        if by_insert and not refusals.reasons:
+            await staging.insert(records)
+
+    def _refusal(self, exc: asyncpg.PostgresError, copy: Copy, records: int, *, into: str) -> PermanentError:
+        line = line_of(exc, into)
         offset = None if line is None else copy.offset(line)
         reason = f"table {copy.table!r} refuses it: {brief(exc)}"
         if offset is None:
@@ -196,14 +270,17 @@ def _copies(parts: Sequence[Rows], plans: Sequence[TablePlan], refusals: Refusal
     return list(copies.values())
 
 
-def _guard(copies: Sequence[Copy], tables: Mapping[str, Table]) -> str:
-    """A condition: every column is still of the type that its fields were made for.
+def _guard(namespace: Namespace, copies: Sequence[Copy], tables: Mapping[str, Table]) -> str:
+    """A condition: the tables are still those that we know, and every column of the type that its fields were made for.
 
     A binary COPY does not notice a column that has become another type of the same length: 1 as a bigint is a moment of
-    the year 2000 as a timestamptz. Once a COPY has begun, no other session can change its table any more.
+    the year 2000 as a timestamptz; and it rounds to a precision that has become less. Once a COPY has begun, no other
+    session can change its table any more, nor give its name to another one.
     """
-    known = {f"({a},{b},{c})" for copy in copies for a, b, c in tables[copy.table].identities(copy.columns)}
-    return (
+    known = {f"({a},{b},{c},{d})" for copy in copies for a, b, c, d in tables[copy.table].identities(copy.columns)}
+    named = {f"to_regclass({literal(namespace.named(copy.table))}) = {tables[copy.table].oid}" for copy in copies}
+    unchanged = (
         f"{len(known)} = (SELECT count(*) FROM pg_attribute WHERE NOT attisdropped"  # noqa: S608 - numbers
-        f" AND (attrelid, attnum, atttypid) IN ({','.join(known)}))"
+        f" AND (attrelid, attnum, atttypid, atttypmod) IN ({','.join(sorted(known))}))"
     )
+    return " AND ".join((*sorted(named), unchanged))

@@ -107,7 +107,7 @@ class Target:
             del driver["sslrootcert"]
         if options.get("sslnegotiation") == "direct":
             arguments["direct_tls"] = True
-        self._check_files()
+        self.check_files()
         hosts, ports = self._addresses()
         settings = {"application_name": self._named()}
         if started := options.get("options") or os.environ.get("PGOPTIONS"):
@@ -149,8 +149,12 @@ class Target:
             return [host for host, _ in pairs], [port for _, port in pairs]
         return (hosts[0] or None) if hosts else None, (int(ports[0]) if ports[0].isdigit() else None) if ports else None
 
-    def _check_files(self) -> None:
-        """Read each file of TLS that is named: the driver's errors do not tell a missing one from a missing server."""
+    def check_files(self) -> None:
+        """Read each file of TLS that is named: the driver's errors do not tell a missing one from a missing server.
+
+        Raises:
+            PauseError: One cannot be used.
+        """
         options, context = self._options, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if options.get("sslmode") == "disable":
             return

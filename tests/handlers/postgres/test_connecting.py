@@ -313,7 +313,7 @@ async def test_tls_is_as_strict_as_the_url_asks_for(guarded: PostgresServer, enc
 
 
 async def test_server_without_tls_is_refused_where_the_url_asks_for_it(guarded: PostgresServer) -> None:
-    with pytest.raises(TransientError, match="rejected SSL upgrade"):
+    with pytest.raises(PauseError, match="rejected SSL upgrade"):
         await PostgresHandler(_url(guarded, sslmode="require")).open()
 
 

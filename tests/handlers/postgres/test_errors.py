@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -141,7 +142,13 @@ async def test_killed_server_is_transient_and_the_handler_goes_on_after_it(
         await handler.resume(log_id, "tested", 0)
         await handler.handle(batch(event(0)))
 
+        pid = await anyio.to_thread.run_sync(
+            server.execute, "SELECT pid FROM pg_stat_activity WHERE application_name = 'eventrec'"
+        )
         await anyio.to_thread.run_sync(server.kill)
+        with anyio.fail_after(20):
+            while Path("/proc", pid).exists():  # noqa: ASYNC110 - what serves the connection outlives its parent a little
+                await anyio.sleep(0.01)
         for _ in range(3):
             with pytest.raises(TransientError):
                 await handler.handle(batch(event(1), start=1))
