@@ -32,6 +32,7 @@ from eventrec.status import Status
 from eventrec.testing import assert_conserved
 from eventrec.testing.clock import VirtualTimeLoop
 from eventrec.testing.scripted import Numbered
+from eventrec_handlers._thread import WorkThread
 
 PER_SECOND: Final = 10
 HOUR: Final = 3_600
@@ -166,6 +167,7 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> WorkingLoop:
     loop = WorkingLoop()
     monkeypatch.setattr(backend, "in_daemon_thread", loop.waiting(threads.in_daemon_thread))
     monkeypatch.setattr(anyio.to_thread, "run_sync", loop.waiting(anyio.to_thread.run_sync))
+    monkeypatch.setattr(WorkThread, "run", loop.waiting(WorkThread.run))
     return loop
 
 
