@@ -1,8 +1,11 @@
 """What holds for every test: async ones run on asyncio and on trio, and none may block the loop."""
 
+import _thread
 import inspect
+import sys
+import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 
 import pytest
@@ -15,6 +18,21 @@ from eventrec.testing.servers import PostgresServer, postgres_server
 __all__ = ["postgres_server"]
 
 _numbers = count()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where coverage is measured, it is in the system's own threads too: `threading` alone tells new ones to trace."""
+    if config.getoption("cov_source", None):
+        start = _thread.start_new_thread
+
+        def start_traced(function: Callable[..., object], arguments: tuple[object, ...]) -> int:
+            def run() -> None:
+                sys.settrace(threading.gettrace())
+                function(*arguments)
+
+            return start(run, ())
+
+        _thread.start_new_thread = start_traced  # type: ignore[assignment]
 
 
 @pytest.hookimpl(tryfirst=True)
