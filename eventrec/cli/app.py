@@ -132,12 +132,15 @@ def record(
     timestamp_field: str | None = None,
     timestamp_unit: Unit = "auto",
     id_field: str | None = None,
-    table: str = DEFAULT_TABLE,
+    table: str | None = None,
     dead: Path | None = None,
     max_event_bytes: int = 1 << 20,
     json: Json = False,
 ) -> int:
     """Record lines of JSON, each an event, into a destination.
+
+    A line is an object: one of yours, a CloudEvent, or one that eventrec wrote (a JSON Lines file, `tail --json`,
+    `log cat`, `dead list --json`), which is taken back with its own type, table, time and id.
 
     It reads no faster than the destination takes, and retries for as long as it has to. A malformed line is reported
     by its number and the others are recorded; the exit code is then 1. Ctrl-C stops reading, and delivers what was
@@ -163,13 +166,13 @@ def record(
         timestamp_field: The field with its time. Default: "time" of a CloudEvent, else the time of reading.
         timestamp_unit: How times are written; auto takes ISO 8601 (UTC where it names no zone), and numbers by size.
         id_field: The field with its id: a UUID as it is; any other value gives an id that is the same each time.
-        table: The table for the rows.
+        table: The table for the rows. Default: the one that a line of ours names, else "events".
         dead: A file of JSON lines to keep what the destination refuses.
         max_event_bytes: Larger events are reported like malformed lines.
         json: Print JSON for a machine instead.
     """
     try:
-        check_name("--table", table)
+        check_name("--table", DEFAULT_TABLE if table is None else table)
     except InvalidEventError as exc:
         raise CommandError(str(exc), ExitCode.USAGE) from exc
     if max_event_bytes < 1 or _STDIN in {str(dead), str(log)}:

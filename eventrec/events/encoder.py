@@ -18,6 +18,7 @@ from eventrec.events.event import (
     struct_plan,
     type_name,
 )
+from eventrec.records.context import merged_context
 from eventrec.records.entry import OVERHEAD_BYTES, make_entry
 from eventrec.records.extra_rows import check_sequence, encode_rows
 from eventrec.records.json import encode_json
@@ -138,14 +139,17 @@ class Encoder:
         return "declined" if said is None else self.encode(said)
 
     def _entry_of_received(self, event: ReceivedEvent) -> Entry | Reason:
-        shape = self._shape(event.table, event.type, ())
+        shape = self._shape(event.table, event.type, event.columns)
         if self._is_filtered(shape):
             return "filtered"
-        if not isinstance(event.payload, bytes):
-            raise InvalidEventError(f"a received payload is JSON text as bytes, got {type(event.payload).__name__}")
+        for what, given in (("payload", event.payload), ("context", event.context or b"")):
+            if not isinstance(given, bytes):
+                raise InvalidEventError(f"a received {what} is JSON text as bytes, got {type(given).__name__}")
+        extras = None if event.rows is ONE_ROW and not shape.columns else encode_rows(shape, event.rows)
         id_ = None if event.id is None else _checked_id(event.id)
         stamp = self._now() if event.timestamp is None else _checked_time(event.timestamp)
-        return make_entry(shape, stamp, event.payload, self._context(), None, explicit_id=id_)
+        context = merged_context(self._context(), event.context)
+        return make_entry(shape, stamp, event.payload, context, extras, explicit_id=id_)
 
     def _plan_of_class(self, said: ClassPlan) -> Callable[[Any], Entry | Reason]:
         shape = self._shape(said.table, said.type, said.fields.columns)

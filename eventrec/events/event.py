@@ -88,7 +88,8 @@ class Eventable(Protocol):
 class ReceivedEvent:
     """An event that was made elsewhere and arrives with what it is: an ingest, a relay, a replay.
 
-    `payload` is JSON text in UTF-8, taken as it is. `id`, if given, is the id of its row: 16 bytes.
+    `payload` is JSON text in UTF-8, and `context` a JSON object, both taken as they are. `id`, if given, is the id of
+    its first row: 16 bytes. `columns` and `rows` are what `extra_schema()` and `extra_rows()` give.
     """
 
     type: str
@@ -96,14 +97,17 @@ class ReceivedEvent:
     timestamp: int | None = None
     table: str = DEFAULT_TABLE
     id: bytes | None = None
+    context: bytes | None = None
+    columns: Sequence[ColumnSchema] = _NO_COLUMNS
+    rows: Sequence[Row] = ONE_ROW
 
     def extra_schema(self) -> Sequence[ColumnSchema]:
-        """None: what arrives is payload."""
-        return _NO_COLUMNS
+        """Columns beyond the base ones."""
+        return self.columns
 
     def extra_rows(self) -> Sequence[Row]:
-        """One row without extras."""
-        return ONE_ROW
+        """Their values, one sequence per row."""
+        return self.rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,13 @@
     timestamp  `timestamp_field`  `time`                 none: it is stamped when it is recorded
     id         `id_field`         `source` with `id`     none: it is numbered like any record
 
-A field that is named must be there. An id that is a UUID is taken as it is. Any other one (a string or an integer)
-becomes a stable one, so that the same line gives the same id again: UUIDv5 in `NAMESPACE` of the table, the type and
-the id, separated by NUL; a CloudEvent's id stands for itself if it is a UUID, else for `source`, a space, and `id`.
+A line that we wrote ourselves (`own_lines.py`) is taken back as it was, unless a field is named.
+
+A field that is named must be there. A CloudEvent's attribute that is null is not set.
+
+An id that is a UUID is taken as it is. Any other one (a string or an integer) becomes a stable one, so that the same
+line gives the same id again: UUIDv5 in `NAMESPACE` of the table, the type and the id, separated by NUL; a
+CloudEvent's id stands for itself if it is a UUID, else for `source`, a space, and `id`.
 
 The payload is the line without what became type, timestamp and id; an id that only led to another one stays. Values
 keep their bytes; nothing is rounded.
@@ -17,7 +21,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid5
 
@@ -25,6 +29,8 @@ import msgspec
 
 from eventrec.errors import InvalidEventError
 from eventrec.events.event import DEFAULT_TABLE, ReceivedEvent
+from eventrec.ingest.members import decode_members, is_null, is_number, object_without, text_of
+from eventrec.ingest.own_lines import own_event
 from eventrec.ingest.timestamps import Unit, nanoseconds
 from eventrec.records.entry import entry_size
 from eventrec.records.schema import check_name
@@ -38,10 +44,6 @@ NAMESPACE: Final = UUID("8d0e7a55-7f3c-5b6e-9a51-2f0c6b1d94e7")
 DEFAULT_TYPE: Final = "event"
 _CLOUD_EVENT: Final = ("specversion", "type", "source", "id")
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
-
-_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_text: Final = msgspec.json.Decoder(str).decode
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class LineError(ValueError):
@@ -65,8 +67,14 @@ class Reading:
     timestamp_field: str | None = None
     timestamp_unit: Unit = "auto"
     id_field: str | None = None
-    table: str = DEFAULT_TABLE
+    table: str | None = None
+    """Default: the one that a line of ours names, else "events"."""
     max_event_bytes: int = 1 << 20
+
+    @property
+    def names_fields(self) -> bool:
+        """Whether the caller says in which field something stands: then no line is taken for one of ours."""
+        return (self.type_field, self.timestamp_field, self.id_field) != (None, None, None)
 
 
 def received_event(line: bytes, reading: Reading) -> ReceivedEvent:
@@ -76,20 +84,34 @@ def received_event(line: bytes, reading: Reading) -> ReceivedEvent:
         LineError: It is not a JSON object, a field is missing or of the wrong kind, or the event would be too large.
     """
     members = _decoded(line)
-    is_cloud_event = all(_text_of(members.get(name)) for name in _CLOUD_EVENT)
+    event = (None if reading.names_fields else _own(members, reading)) or _foreign(line, members, reading)
+    size = entry_size(event.payload, event.context)
+    if size > reading.max_event_bytes:
+        raise EventTooLargeError(size, reading.max_event_bytes)
+    return event
+
+
+def _own(members: Mapping[str, msgspec.Raw], reading: Reading) -> ReceivedEvent | None:
+    try:
+        event = own_event(members)
+    except InvalidEventError as exc:
+        raise LineError(str(exc)) from exc
+    return event if event is None or reading.table is None else replace(event, table=reading.table)
+
+
+def _foreign(line: bytes, members: Mapping[str, msgspec.Raw], reading: Reading) -> ReceivedEvent:
+    is_cloud_event = all(text_of(members.get(name)) for name in _CLOUD_EVENT)
     taken: list[str] = []
     kind = _type(members, reading, taken)
     timestamp = _timestamp(members, reading, taken, is_cloud_event=is_cloud_event)
     id_ = _id(members, reading, kind, taken, is_cloud_event=is_cloud_event)
-    payload = _without(members, taken) if taken else line.strip()
-    if entry_size(payload) > reading.max_event_bytes:
-        raise EventTooLargeError(entry_size(payload), reading.max_event_bytes)
-    return ReceivedEvent(kind, payload, timestamp, reading.table, id_)
+    payload = object_without(members, taken) if taken else line.strip()
+    return ReceivedEvent(kind, payload, timestamp, reading.table or DEFAULT_TABLE, id_)
 
 
 def _decoded(line: bytes) -> Mapping[str, msgspec.Raw]:
     try:
-        members = _members(line)
+        members = decode_members(line)
         line.decode()
     except UnicodeDecodeError as exc:
         raise LineError(f"not UTF-8: {exc.reason} at byte {exc.start}") from exc
@@ -117,12 +139,12 @@ def _why_not_json(line: bytes, refused: msgspec.DecodeError) -> str:
 
 def _type(members: Mapping[str, msgspec.Raw], reading: Reading, taken: list[str]) -> str:
     if reading.type_field is None:
-        kind = _text_of(members.get("type"))
+        kind = text_of(members.get("type"))
         if not kind or _why_no_type(kind):
             return DEFAULT_TYPE
         taken.append("type")
         return kind
-    kind = _text_of(_named(members, reading.type_field))
+    kind = text_of(_named(members, reading.type_field))
     if kind is None:
         raise LineError(f"the field {reading.type_field!r} must be a text to be the type")
     if reason := _why_no_type(kind):
@@ -144,12 +166,13 @@ def _timestamp(
 ) -> int | None:
     name, unit = reading.timestamp_field, reading.timestamp_unit
     if name is None:
-        if not is_cloud_event or "time" not in members:
+        # A CloudEvent's attribute that is null is one that is not set.
+        if not is_cloud_event or is_null(members.get("time")):
             return None
         name, unit = "time", "iso"
     raw = _named(members, name)
-    text = _text_of(raw)
-    if text is None and not _is_number(raw):
+    text = text_of(raw)
+    if text is None and not is_number(raw):
         raise LineError(f"the field {name!r} must be a number or a text to be a time")
     if text is None and unit == "iso":
         raise LineError(f"the field {name!r} must be a text to be a time in ISO 8601")
@@ -170,8 +193,8 @@ def _id(
             return None
         name = "id"
     raw = _named(members, name)
-    value = _text_of(raw)
-    if value is None and _is_number(raw) and re.fullmatch(rb"-?\d+", bytes(raw)):
+    value = text_of(raw)
+    if value is None and is_number(raw) and re.fullmatch(rb"-?\d+", bytes(raw)):
         value = bytes(raw).decode()
     if not value:
         raise LineError(f"the field {name!r} must be a text or a whole number to be an id")
@@ -179,8 +202,8 @@ def _id(
         taken.append(name)
         return UUID(value).bytes
     if reading.id_field is None:
-        value = f"{_text_of(members['source'])} {value}"
-    return uuid5(NAMESPACE, f"{reading.table}\0{kind}\0{value}").bytes
+        value = f"{text_of(members['source'])} {value}"
+    return uuid5(NAMESPACE, f"{reading.table or DEFAULT_TABLE}\0{kind}\0{value}").bytes
 
 
 def _named(members: Mapping[str, msgspec.Raw], name: str) -> msgspec.Raw:
@@ -188,17 +211,3 @@ def _named(members: Mapping[str, msgspec.Raw], name: str) -> msgspec.Raw:
     if raw is None:
         raise LineError(f"it has no field {name!r}")
     return raw
-
-
-def _text_of(raw: msgspec.Raw | None) -> str | None:
-    """The string that `raw` is, or None where it is something else."""
-    return _text(raw) if raw is not None and bytes(raw)[:1] == b'"' else None
-
-
-def _is_number(raw: msgspec.Raw) -> bool:
-    return bytes(raw)[:1] in b"-0123456789"
-
-
-def _without(members: Mapping[str, msgspec.Raw], taken: list[str]) -> bytes:
-    kept = [_encode(name) + b":" + bytes(raw) for name, raw in members.items() if name not in taken]
-    return b"{" + b",".join(kept) + b"}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from eventrec.errors import EncodeError, InvalidEventError, RowWidthError
+from eventrec.records.column_types import ColumnType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,3 +65,23 @@ def _is_broken_text(value: object) -> bool:
 
 decode_rows: Final[Callable[[bytes], list[list[Any]]]] = msgspec.msgpack.Decoder(list[list[Any]]).decode
 """The rows that `encode_rows` encoded."""
+
+
+def rows_document(shape: Shape, extra_rows: bytes) -> dict[str, Any]:
+    """The extra rows as JSON can say them: the columns as `str(ColumnSchema)`, and the rows.
+
+    Values are in the form their column keeps; JSON columns are `msgspec.Raw`, and bytes become base64 when encoded.
+    """
+    return {
+        "columns": [str(column) for column in shape.columns],
+        "rows": [
+            [
+                msgspec.Raw(value) if value is not None and column.type in _JSON_TYPES else value
+                for column, value in zip(shape.columns, row, strict=True)
+            ]
+            for row in decode_rows(extra_rows)
+        ],
+    }
+
+
+_JSON_TYPES: Final = frozenset({ColumnType.JSON, ColumnType.LIST, ColumnType.STRUCT})

@@ -115,3 +115,20 @@ def test_malformed_line_is_refused_with_a_reason(line: bytes, reason: str) -> No
 def test_iso_takes_no_numbers() -> None:
     with pytest.raises(LineError, match="must be a text"):
         received_event(b'{"at":1700000000}', Reading(timestamp_field="at", timestamp_unit="iso"))
+
+
+@pytest.mark.parametrize(
+    "null", [b'"time":null', b'"time": null ,"subject":null', b'"subject":null,"datacontenttype":null']
+)
+def test_attribute_of_a_cloud_event_that_is_null_is_not_set(null: bytes) -> None:
+    event = received_event(b'{"specversion":"1.0","type":"a.b","source":"/s","id":"1",' + null + b"}", Reading())
+
+    assert (event.type, event.timestamp) == ("a.b", None)
+    assert event.id == uuid5(NAMESPACE, "events\0a.b\0/s 1").bytes
+
+
+@pytest.mark.parametrize("name", [b"type", b"source", b"id", b"specversion"])
+def test_without_an_attribute_that_it_needs_it_is_not_a_cloud_event(name: bytes) -> None:
+    line = CLOUD.replace(b'"' + name + b'":', b'"' + name + b'":null,"_":', 1)
+
+    assert received_event(line, Reading()).timestamp is None

@@ -16,6 +16,8 @@ from eventrec.errors import ContentError, LogError
 from eventrec.log.reader import LogReader
 from eventrec.log.verify import verify as faults_of
 from eventrec.records.content import ContentDecoder
+from eventrec.records.context import merged_context
+from eventrec.records.extra_rows import rows_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,7 +155,8 @@ def _lines(reader: LogReader, unreadable: _Unreadable) -> Iterator[dict[str, Any
         except ContentError as exc:
             unreadable.note(commit.offset, commit.n, exc)
             continue
-        for offset, (shape, timestamp, payload, context, *_) in enumerate(content.entries, commit.offset):
+        for offset, entry in enumerate(content.entries, commit.offset):
+            shape, timestamp, payload, context, extra_rows, explicit_id, _ = entry
             line = {
                 "log": str(content.log_id),
                 "offset": offset,
@@ -162,6 +165,11 @@ def _lines(reader: LogReader, unreadable: _Unreadable) -> Iterator[dict[str, Any
                 "timestamp": timestamp,
                 "payload": msgspec.Raw(payload),
             }
+            context = merged_context(content.static_context, context)
             if context is not None:
                 line["context"] = msgspec.Raw(context)
+            if extra_rows is not None:
+                line |= rows_document(shape, extra_rows)
+            if explicit_id is not None:
+                line["id"] = explicit_id.hex()
             yield line

@@ -1,0 +1,48 @@
+"""The members of a JSON object as the bytes they are, and what one of them says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+"""The members of a JSON object; raises msgspec.DecodeError. Of equal names the last one counts."""
+
+_text: Final = msgspec.json.Decoder(str).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def text_of(raw: msgspec.Raw | None) -> str | None:
+    """The text that `raw` is; None where it is something else."""
+    return _text(raw) if raw is not None and bytes(raw)[:1] == b'"' else None
+
+
+def is_number(raw: msgspec.Raw) -> bool:
+    """Whether `raw` is a JSON number."""
+    return bytes(raw)[:1] in b"-0123456789"
+
+
+def integer_of(raw: msgspec.Raw | None) -> int | None:
+    """The number that `raw` is, if it is written as an integer that 64 bits with a sign hold; else None."""
+    if raw is None or not is_number(raw):
+        return None
+    written = bytes(raw)
+    if len(written) > 20 or not written.removeprefix(b"-").isdigit():  # noqa: PLR2004 - digits of 2^63, and a sign
+        return None
+    value = int(written)
+    return value if -(2**63) <= value < 2**63 else None
+
+
+def is_null(raw: msgspec.Raw | None) -> bool:
+    """Whether `raw` is null, or not there."""
+    return raw is None or bytes(raw) == b"null"
+
+
+def object_without(members: Mapping[str, msgspec.Raw], taken: Collection[str]) -> bytes:
+    """A JSON object of `members` but those that are `taken`; their values keep their bytes."""
+    kept = [_encode(name) + b":" + bytes(raw) for name, raw in members.items() if name not in taken]
+    return b"{" + b",".join(kept) + b"}"

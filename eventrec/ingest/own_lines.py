@@ -1,0 +1,159 @@
+"""Lines that we wrote ourselves, back to the events they are about.
+
+    written by        id            members beside type, table, timestamp, payload and context
+    a JSON Lines file `id`          columns: name to value
+    tail --json       `id`          columns: name to value
+    log cat           log, offset   log, offset; columns, rows; id where the event brought one
+    dead list --json  log, offset   those, log_id for log, and what became of the record
+
+A line is one of ours if it has type, table, a timestamp of integer nanoseconds, a payload, and a UUID as id or log and
+offset, and nothing that is not in this table. Type, table, time, payload, context and the id of the first row come back
+exactly. Columns come back with the types that the line names (`"n INT64"`), else with those that follow from their
+values in JSON; a null is left out, since its type is unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import msgspec
+
+from eventrec.errors import EventrecError, InvalidEventError
+from eventrec.events.event import ONE_ROW, ReceivedEvent
+from eventrec.ingest.members import integer_of, is_null, text_of
+from eventrec.records.column_types import ColumnType
+from eventrec.records.ids import Ids
+from eventrec.records.schema import ColumnSchema, check_columns, check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from eventrec.records.schema import Row
+
+_NEEDED: Final = frozenset({"type", "table", "timestamp", "payload"})
+_OTHERS: Final = frozenset({"id", "context", "columns", "rows", "log", "log_id", "offset"})
+_OF_LETTERS: Final = frozenset({"run", "number", "subscription", "handler", "reason", "time"})
+_KNOWN: Final = _NEEDED | _OTHERS | _OF_LETTERS
+
+_ID: Final = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+_MAX_OFFSET: Final = 2**48
+
+
+def own_event(members: Mapping[str, msgspec.Raw]) -> ReceivedEvent | None:
+    """The event of a line of ours; None where it is none.
+
+    Raises:
+        InvalidEventError: It is one of ours, and what it says of its columns cannot be one event's.
+    """
+    if not (members.keys() >= _NEEDED and members.keys() <= _KNOWN):
+        return None
+    kind, table, timestamp = text_of(members["type"]), text_of(members["table"]), integer_of(members["timestamp"])
+    id_ = _id(members)
+    if kind is None or table is None or timestamp is None or id_ is None:
+        return None
+    try:
+        check_name("a type", kind)
+        check_name("a table", table)
+    except InvalidEventError:
+        return None
+    columns, rows = _columns(members)
+    context = members.get("context")
+    return ReceivedEvent(
+        kind,
+        bytes(members["payload"]),
+        timestamp,
+        table,
+        id_,
+        context=None if context is None or is_null(context) else bytes(context),
+        columns=columns,
+        rows=rows,
+    )
+
+
+def _id(members: Mapping[str, msgspec.Raw]) -> bytes | None:
+    """The id of its first row: as it is written, or as it follows from where the record stands."""
+    if "id" in members:
+        return _uuid(members["id"])
+    log = _uuid(members.get("log", members.get("log_id")))
+    offset = integer_of(members.get("offset"))
+    if log is None or offset is None or not 0 <= offset < _MAX_OFFSET:
+        return None
+    return Ids(UUID(bytes=log)).as_bytes(offset, 0, None)
+
+
+def _uuid(raw: msgspec.Raw | None) -> bytes | None:
+    written = text_of(raw)
+    return UUID(written).bytes if written is not None and _ID.fullmatch(written) else None
+
+
+# -- columns
+
+
+def _columns(members: Mapping[str, msgspec.Raw]) -> tuple[Sequence[ColumnSchema], Sequence[Row]]:
+    given = members.get("columns")
+    if given is None or is_null(given):
+        return (), ONE_ROW
+    try:
+        if "rows" in members:
+            return _typed(msgspec.json.decode(given, type=list[str]), members["rows"])
+        return _untyped(msgspec.json.decode(given, type=dict[str, Any]))
+    except (msgspec.DecodeError, EventrecError, RecursionError) as exc:
+        raise InvalidEventError(f"its columns cannot be read: {exc}") from exc
+
+
+def _typed(said: list[str], rows: msgspec.Raw) -> tuple[Sequence[ColumnSchema], Sequence[Row]]:
+    """Columns as `str(ColumnSchema)` gives them, and the values of each row in the plain form that a record keeps."""
+    columns = []
+    for each in said:
+        name, _, kind = each.rpartition(" ")
+        if kind not in ColumnType.__members__:
+            raise InvalidEventError(f"{kind!r:.40} is not a column type")
+        columns.append(ColumnSchema(name, ColumnType[kind]))
+    check_columns(columns)
+    return columns, [_row(columns, row) for row in msgspec.json.decode(rows, type=list[list[msgspec.Raw]])]
+
+
+def _row(columns: Sequence[ColumnSchema], row: Sequence[msgspec.Raw]) -> Row:
+    if len(row) != len(columns):
+        raise InvalidEventError(f"a row has {len(row)} values for {len(columns)} columns")
+    return [None if is_null(raw) else _value(column, raw) for column, raw in zip(columns, row, strict=True)]
+
+
+def _value(column: ColumnSchema, raw: msgspec.Raw) -> object:
+    match column.type:
+        case ColumnType.JSON | ColumnType.LIST | ColumnType.STRUCT:
+            return raw
+        case ColumnType.BINARY:
+            return msgspec.json.decode(raw, type=bytes)
+        case ColumnType.DECIMAL128:
+            return msgspec.json.decode(raw, type=Decimal)
+        case _:
+            return msgspec.json.decode(raw)
+
+
+def _untyped(values: dict[str, Any]) -> tuple[Sequence[ColumnSchema], Sequence[Row]]:
+    kept = {name: value for name, value in values.items() if value is not None}
+    columns = tuple(ColumnSchema(name, _type_of(name, value)) for name, value in kept.items())
+    check_columns(columns)
+    return columns, (tuple(kept.values()),)
+
+
+def _type_of(name: str, value: object) -> ColumnType:
+    match value:
+        case bool():
+            return ColumnType.BOOLEAN
+        case int() if -(2**63) <= value < 2**63:
+            return ColumnType.INT64
+        case int() if 0 <= value < 2**64:
+            return ColumnType.UINT64
+        case float():
+            return ColumnType.FLOAT64
+        case str():
+            return ColumnType.STRING
+        case dict() | list():
+            return ColumnType.JSON
+        case _:
+            raise InvalidEventError(f"column {name!r}: no column type holds an integer of that size")
