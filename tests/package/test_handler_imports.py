@@ -8,6 +8,7 @@ import eventrec
 
 HANDLERS = Path(__file__).parents[2] / "handlers" / "eventrec_handlers"
 MODULES = sorted(HANDLERS.rglob("*.py"))
+SHARED = {"_http", "_sql", "_thread"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, str | None]]:
@@ -28,15 +29,15 @@ def is_allowed(handler: str, module: str, name: str | None) -> bool:
         case ["eventrec"]:
             return name is None or name in eventrec.__all__
         case ["eventrec_handlers", room, *_]:
-            return room in {handler, "_sql"}
+            return room in {handler, *SHARED}
         case ["eventrec_handlers"]:
-            return name in {handler, "_sql"}
+            return name in {handler, *SHARED}
         case _:
             return False
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(HANDLERS)))
-def test_handler_imports_only_public_names_itself_and_what_the_sql_ones_share(path: Path) -> None:
+def test_handler_imports_only_public_names_itself_and_what_handlers_share(path: Path) -> None:
     handler = path.relative_to(HANDLERS).parts[0].removesuffix(".py")
 
     refused = [found for found in imports(path) if not is_allowed(handler, *found)]
