@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import anyio
 
-from eventrec.delivery.log_delivery import open_orphan
+from eventrec.delivery.opened_orphan import OpenedOrphan, open_orphan
 from eventrec.delivery.orphans import OrphanQueue
 from eventrec.errors import LogError
 from eventrec.runs.requests import load_requests, sweep_requests
@@ -20,14 +20,14 @@ from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from contextlib import AbstractContextManager
     from uuid import UUID
 
     from anyio.abc import TaskGroup
 
     from eventrec.delivery.letters.log import LetterLog
-    from eventrec.delivery.log_delivery import LogDelivery, OpenedOrphan
+    from eventrec.delivery.log_delivery import LogDelivery
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.requests import OperatorRequest
 
@@ -50,7 +50,7 @@ class Adoption:
 
     `is_failing(name)` tells of a subscription whether its destination is down. `locking` is held while locks are taken:
     a process that forks waits for it, so that the child knows which ones it inherits. `own_id()` is the log that is
-    written here.
+    written here. `latest` are the subscriptions of ours that begin with what comes, if they are new.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Adoption:
         is_failing: Callable[[str], bool],
         locking: AbstractContextManager[object],
         own_id: Callable[[], UUID],
+        latest: Collection[str],
     ) -> None:
         self.adopted: dict[UUID, LogDelivery] = {}
         self.queue = OrphanQueue()
@@ -73,6 +74,7 @@ class Adoption:
         self._is_failing = is_failing
         self._locking = locking
         self._own_id = own_id
+        self._latest = latest
         self._locked: list[Run] = []
         """Orphans whose lock is ours, and that are not delivered yet."""
         self._parking: dict[UUID, frozenset[str]] = {}
@@ -137,7 +139,7 @@ class Adoption:
                 with anyio.CancelScope(shield=True):
                     tried, requests = await in_thread(self._open, chosen)
                     for id_, run, opened in tried:
-                        if not isinstance(opened, tuple):
+                        if not isinstance(opened, OpenedOrphan):
                             self._note_refused(id_, opened)
                         elif run is not None:
                             self.queue.note_adopted(id_)
@@ -145,7 +147,7 @@ class Adoption:
                             self._apply(requests, self.adopted[id_], opened)
                     self._locked = []
             for id_, _, opened in tried:
-                if isinstance(opened, tuple):
+                if isinstance(opened, OpenedOrphan):
                     tasks.start_soon(self._deliver_orphan, self.adopted[id_])
 
     def _open(self, ids: list[UUID]) -> tuple[list[_Tried], list[OperatorRequest]]:
@@ -161,7 +163,7 @@ class Adoption:
             is_there = self._directory.is_ours(id_) or self._directory.may_be_ours(id_)
             return id_, None, "held" if is_there else "gone"
         try:
-            return id_, run, open_orphan(run)
+            return id_, run, open_orphan(run, self._latest)
         except (OSError, LogError) as exc:
             run.release()
             return id_, None, exc
@@ -182,7 +184,7 @@ class Adoption:
     @staticmethod
     def _apply(requests: list[OperatorRequest], delivery: LogDelivery, opened: OpenedOrphan) -> None:
         """What was asked while no process delivered this log is meant for it too."""
-        saved = opened[2]
+        saved = opened.saved.checkpoints
         for request in requests:
             if request.subscription in saved and request.asked > saved[request.subscription].saved:
                 delivery.apply(request)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
 
 from eventrec.delivery.sources.log import LogSource
 from eventrec.delivery.worker.worker import Worker
 from eventrec.errors import LogError, TransientError
-from eventrec.log.log import Log
 from eventrec.log.segment import list_segments
-from eventrec.records.content import ContentDecoder, is_ours
-from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles
+from eventrec.runs.checkpoint import CheckpointFiles, Saved
+from eventrec.runs.files import file_name
 from eventrec.runs.retention import Kept, Retain, SealedSegment
+from eventrec.runs.survey import UNKNOWN
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
 
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from eventrec.delivery.letters.dead_letters import DeadLetters
+    from eventrec.delivery.opened_orphan import OpenedOrphan
     from eventrec.delivery.shared_handler import SharedHandler
     from eventrec.delivery.subscription import Subscription
+    from eventrec.log.log import Log
+    from eventrec.runs.checkpoint import Checkpoint
     from eventrec.runs.requests import OperatorRequest
     from eventrec.runs.run import Run
     from eventrec.status import SubscriptionStatus
@@ -39,9 +43,10 @@ _BETWEEN_SAVES: Final = 0.05
 
 
 class LogDelivery:
-    """Delivers `log`, which is that of `run` and begins at `first`, to `subscriptions`. For the loop's thread, mostly.
+    """Delivers `log`, which is that of `run`, to `subscriptions`. For the loop's thread, mostly.
 
-    `saved` are the checkpoints that were found; those of subscriptions that are not ours hold records too.
+    `opened` is what an orphan was found to be; None: it is our own log. The checkpoints of subscriptions that are not
+    ours hold records too.
     """
 
     def __init__(
@@ -49,13 +54,11 @@ class LogDelivery:
         run: Run,
         log: Log,
         *,
-        first: int,
-        saved: Mapping[str, Checkpoint],
+        opened: OpenedOrphan | None,
         subscriptions: Iterable[Subscription],
         handlers: Mapping[str, SharedHandler],
         letters: DeadLetters,
         on_drop: Callable[[str, int], None],
-        is_orphan: bool,
         sync: Literal["interval", "never", "take"],
         sync_interval: float,
         retain: Retain,
@@ -64,23 +67,29 @@ class LogDelivery:
         self.run_of = run
         self.log = log
         self._moved = anyio.Event()
-        self.source = LogSource(log, run.id, first=first, on_move=self._notice)
+        saved = opened.saved if opened is not None else Saved({}, frozenset(), frozenset())
+        self.source = LogSource(log, run.id, first=opened.first if opened is not None else 0, on_move=self._notice)
         self.workers = {
             each.name: Worker(
-                each,
+                # What is pending is never skipped: "latest" is for a subscription that is new.
+                replace(each, start="earliest") if opened is not None and each.name in opened.known else each,
                 self.source,
                 letters,
                 on_drop=on_drop,
-                checkpoint=saved.get(each.name),
-                handler=handlers[each.name].lease(is_orphan=is_orphan),
+                checkpoint=saved.checkpoints.get(each.name),
+                handler=handlers[each.name].lease(is_orphan=opened is not None),
                 freeze=self._freeze,
                 outage=handlers[each.name].outage,
                 on_rewind=on_rewind,
             )
             for each in subscriptions
         }
-        self._others_scanned = {name: each.progress.scanned for name, each in saved.items() if name not in self.workers}
+        others = {name: each for name, each in saved.checkpoints.items() if name not in self.workers}
+        self._others_scanned = {name: each.progress.scanned for name, each in others.items()}
         self._others = min(self._others_scanned.values(), default=None)
+        if saved.unreadable - {file_name(name) for name in self.workers}:
+            # Whoever they are of, nobody knows how far that is.
+            self._others_scanned[UNKNOWN] = self._others = self.source.first
         self._files = CheckpointFiles(run.storage)
         self._sync = sync
         self._sync_interval = sync_interval
@@ -341,28 +350,3 @@ class LogDelivery:
         except OSError as exc:
             if is_first:
                 _logger.warning("log not deleted", log=str(self.run_of.id), error=str(exc))
-
-
-OpenedOrphan: TypeAlias = "tuple[Log, int, dict[str, Checkpoint]]"
-
-
-def open_orphan(run: Run) -> OpenedOrphan:
-    """The log of an adopted run, synced, where it begins, and its checkpoints. Blocking.
-
-    A checkpoint past the log's end was delivered before a power cut: the end is raised to it.
-
-    Raises:
-        OSError: The disk refused.
-        LogError: It cannot be opened, or its content is of a version that we cannot read.
-    """
-    saved = CheckpointFiles(run.storage).load()
-    at_least = max((each.progress.scanned for each in saved.values()), default=0)
-    log = Log.open(run.storage, is_ours=partial(is_ours, log_id=run.id), at_least=at_least)
-    try:
-        with log.reader() as reader:
-            for commit in reader.read(max_bytes=1):
-                ContentDecoder().decode(commit.content)
-    except BaseException:
-        log.close()
-        raise
-    return log, log.first, saved

@@ -26,14 +26,13 @@ from eventrec.runtime.logging import get_logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from eventrec.delivery.log_delivery import OpenedOrphan
+    from eventrec.delivery.opened_orphan import OpenedOrphan
     from eventrec.delivery.subscription import NewDestination, Subscription
     from eventrec.intake.consumer import Counts
     from eventrec.intake.queue import Intake
     from eventrec.intake.writer import Writer
     from eventrec.log.log import Log
     from eventrec.options import EventRecorderOptions
-    from eventrec.runs.checkpoint import Checkpoint
     from eventrec.runs.run import Run
     from eventrec.runtime.backend import Backend
     from eventrec.status import SubscriptionStatus
@@ -77,6 +76,7 @@ class LogSupervisor(Supervisor):
             is_failing=self._is_failing,
             locking=writer.fork_guard,
             own_id=writer.run_id,
+            latest=[each.name for each in subscriptions if each.start == "latest"],
         )
         self._retain = Retain(resolved.retain_seconds, resolved.retain_bytes)
         self._quota = DiskQuota(
@@ -180,7 +180,7 @@ class LogSupervisor(Supervisor):
         while self._own is None:
             woken = self._woken
             if self.writer.log is not None and self.writer.run is not None:
-                self._own = self._delivery(self.writer.run, self.writer.log, first=0, saved={}, is_orphan=False)
+                self._own = self._delivery(self.writer.run, self.writer.log)
                 self.workers = self._own.workers
                 await self._own.save(sync=self._sync != "never")
             elif self._closing.is_set() and self.writer.is_ended:
@@ -193,25 +193,15 @@ class LogSupervisor(Supervisor):
                 await woken.wait()
         return True
 
-    def _delivery(
-        self,
-        run: Run,
-        log: Log,
-        *,
-        first: int,
-        saved: dict[str, Checkpoint],
-        is_orphan: bool,
-    ) -> LogDelivery:
+    def _delivery(self, run: Run, log: Log, opened: OpenedOrphan | None = None) -> LogDelivery:
         return LogDelivery(
             run,
             log,
-            first=first,
-            saved=saved,
+            opened=opened,
             subscriptions=self._subscriptions,
             handlers=self._handlers,
             letters=self._letters,
             on_drop=self._on_drop,
-            is_orphan=is_orphan,
             sync=self._sync,
             sync_interval=self._sync_interval,
             retain=self._retain,
@@ -219,8 +209,7 @@ class LogSupervisor(Supervisor):
         )
 
     def _deliver_orphan(self, run: Run, opened: OpenedOrphan) -> LogDelivery:
-        log, first, saved = opened
-        return self._delivery(run, log, first=first, saved=saved, is_orphan=True)
+        return self._delivery(run, opened.log, opened)
 
     def _is_failing(self, name: str) -> bool:
         worker = self.workers.get(name)

@@ -142,6 +142,12 @@ def read_header(buffer: bytes, at: int, available: int, version: int) -> Header:
     return Header(offset, epoch, n, length, size)
 
 
+def peek_header(head: bytes, version: int) -> tuple[int, int]:
+    """The offset and the number of records that a whole header says, be it of a commit or not."""
+    unpacked = (_V1 if version == 1 else _V0).unpack(head)
+    return unpacked[0], unpacked[-2]
+
+
 def read_commit(buffer: bytes, at: int, header: Header) -> Commit:
     """The commit at `at`, of which `buffer` holds every byte and `header` was read there.
 

@@ -25,8 +25,15 @@ _FOOTER_MAGIC = 0x8F92EAB1
 _WITH_CHECKSUMS = 0x80
 _SIZES = struct.Struct("<II")
 _WINDOW = 1 << 17
+_CHUNK = 1 << 20
+_MAX_KEPT = 4 << 20
+"""A larger frame is not kept whole: it is read from its beginning on, as far as it is wanted."""
+
 _MAX_FRAME = 1 << 30
 """The greatest frame the seekable format allows."""
+
+_MAX_SIZE = 8 << 30
+"""Bytes of a segment, uncompressed: a few kilobytes can claim any number, and each would have to be looked at."""
 
 
 def load_zstd() -> Any:
@@ -68,6 +75,7 @@ class CompressedFile:
         self._compressed = [0, *itertools.accumulate(size for size, _ in sizes)]
         self._positions = [0, *itertools.accumulate(size for _, size in sizes)]
         self._last: tuple[int, bytes] = (-1, b"")
+        self._stream: _Stream | None = None
         self._bad: set[int] = set()
 
     def read(self, position: int, size: int) -> bytes:
@@ -76,9 +84,12 @@ class CompressedFile:
         pieces = []
         while position < end:
             frame = bisect.bisect_right(self._positions, position) - 1
-            start = self._positions[frame]
-            pieces.append(self._frame(frame)[position - start : end - start])
-            position = self._positions[frame + 1]
+            start, stop = self._positions[frame : frame + 2]
+            if stop - start > _MAX_KEPT:
+                pieces.append(self._part(frame, position - start, min(end, stop) - position))
+            else:
+                pieces.append(self._frame(frame)[position - start : end - start])
+            position = stop
         return b"".join(pieces)
 
     def size(self) -> int:
@@ -121,6 +132,22 @@ class CompressedFile:
             self._last = (number, content)
         return self._last[1]
 
+    def _part(self, number: int, position: int, size: int) -> bytes:
+        """`size` bytes at `position` of a frame that is not kept."""
+        start, end = self._compressed[number : number + 2]
+        if self._stream is None or self._stream.start != start or self._stream.position > position:
+            self._stream = _Stream(self._file, self._zstd, start, end)
+        try:
+            self._stream.skip_to(position)
+            content = self._stream.read(size)
+        except (self._zstd.ZstdError, EOFError):
+            content = b""
+        if len(content) != size:
+            self._stream = None
+            self._bad.add(number)
+            content = bytes(size)
+        return content
+
     def _table(self) -> list[tuple[int, int]]:
         """The compressed and decompressed size of every frame: from the table if it adds up, else frame by frame."""
         size = self._file.size()
@@ -139,24 +166,72 @@ class CompressedFile:
     def _frames(self, size: int) -> list[tuple[int, int]]:
         """The sizes of the frames, told by the frames themselves, up to the first that is damaged."""
         sizes: list[tuple[int, int]] = []
-        at = 0
-        window = _WINDOW
-        while at < size:
-            raw = self._file.read(at, window)
+        at = total = 0
+        # Not ours: a plain zstd file is one frame as long as itself.
+        while at < size and self._file.read(at, len(MAGIC)) == MAGIC:
+            stream = _Stream(self._file, self._zstd, at, size)
             try:
-                length = self._zstd.get_frame_size(raw)
-                content = self._zstd.ZstdDecompressor().decompress(raw[:length], max_length=_MAX_FRAME)
-            except self._zstd.ZstdError:
-                if window >= size or not raw.startswith(MAGIC):
-                    break
-                # Not ours: a plain zstd file is one frame as long as itself.
-                window = size
-                continue
-            sizes.append((length, len(content)))
-            at += length
+                stream.skip_to(_MAX_SIZE - total)
+            except (self._zstd.ZstdError, EOFError):
+                break
+            if not stream.is_at_end:
+                break
+            sizes.append((stream.consumed, stream.position))
+            total += stream.position
+            at += stream.consumed
         return sizes
+
+
+class _Stream:
+    """One frame, decompressed from its beginning on, a little at a time."""
+
+    def __init__(self, file: File, zstd: Any, start: int, end: int) -> None:
+        self.start = start
+        self.position = 0
+        self._file = file
+        self._decompressor = zstd.ZstdDecompressor()
+        self._at, self._end = start, end
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether all of it was read."""
+        return bool(self._decompressor.eof)
+
+    @property
+    def consumed(self) -> int:
+        """Bytes of the file that it took, once it is at its end."""
+        return self._at - self.start - len(self._decompressor.unused_data)
+
+    def skip_to(self, position: int) -> None:
+        """Read on to `position`, or to the end."""
+        while self.position < position and self._next(position - self.position):
+            pass
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes; fewer only at the end."""
+        pieces = []
+        while size > 0 and (piece := self._next(size)):
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
+    def _next(self, size: int) -> bytes:
+        """Some bytes, at most `size`; none only at the end. EOFError where the file ends before the frame."""
+        while not self._decompressor.eof:
+            raw = b""
+            if self._decompressor.needs_input:
+                raw = self._file.read(self._at, min(_WINDOW, self._end - self._at))
+                if not raw:
+                    raise EOFError
+                self._at += len(raw)
+            content: bytes = self._decompressor.decompress(raw, max_length=min(_CHUNK, size))
+            if content:
+                self.position += len(content)
+                return content
+        return b""
 
 
 def _are_even(sizes: list[int]) -> bool:
     """Whether all frames hold equally much, the last at most that: any other table is not believed."""
-    return all(size == sizes[0] for size in sizes[:-1]) and all(size <= sizes[0] <= _MAX_FRAME for size in sizes[-1:])
+    is_even = all(size == sizes[0] for size in sizes[:-1]) and all(size <= sizes[0] for size in sizes[-1:])
+    return is_even and all(size <= _MAX_FRAME for size in sizes[:1]) and sum(sizes) <= _MAX_SIZE

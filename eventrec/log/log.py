@@ -69,6 +69,7 @@ class Log(LogWriter):
         strict: bool = False,
         is_ours: IsOurs | None = None,
         at_least: int = 0,
+        counts_tail: bool = False,
     ) -> Self:
         """Go on with the log that is there, or begin one at record 0. Reads the last segment only, and syncs it anew.
 
@@ -81,10 +82,17 @@ class Log(LogWriter):
             LogWriteError: The disk refused.
         """
         with translated("open the log"):
-            found = recover(storage, strict=strict, is_ours=is_ours, at_least=at_least)
+            found = recover(storage, strict=strict, is_ours=is_ours, at_least=at_least, counts_tail=counts_tail)
             log = cls(storage, options or LogOptions(), found)
-        if found.gaps or found.cut:
-            _logger.warning("log recovered", storage=repr(storage), end=found.end, gaps=len(found.gaps), cut=found.cut)
+        if found.gaps or found.cut or found.lost:
+            _logger.warning(
+                "log recovered",
+                storage=repr(storage),
+                end=found.end,
+                gaps=len(found.gaps),
+                cut=found.cut,
+                lost_records=found.lost,
+            )
         return log
 
     def __enter__(self) -> Self:

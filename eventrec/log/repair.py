@@ -36,6 +36,7 @@ class Recovered(NamedTuple):
         cut: Bytes of a torn tail that were cut off.
         empty: Segments without content, to be deleted once the head is there: till then their names alone may say how
             far offsets were given out.
+        lost: Records that the tail which was cut says it was to hold, as far as it does: at least one, if it was one.
     """
 
     head: int | None
@@ -45,10 +46,15 @@ class Recovered(NamedTuple):
     gaps: tuple[Gap, ...]
     cut: int
     empty: tuple[int, ...] = ()
+    lost: int = 0
 
 
-def recover(storage: Storage, *, strict: bool, is_ours: IsOurs | None, at_least: int) -> Recovered:
+def recover(
+    storage: Storage, *, strict: bool, is_ours: IsOurs | None, at_least: int, counts_tail: bool = False
+) -> Recovered:
     """Make the directory fit for append; reads the last segment only. On return what it holds is synced.
+
+    With `counts_tail` the records of a tail that is cut keep their offsets: the log goes on behind them.
 
     Half-made segments are deleted; a torn tail is cut, after what may have been a commit of it was kept in a side
     file. A segment that cannot take more (old version, compressed, damaged,
@@ -73,7 +79,7 @@ def recover(storage: Storage, *, strict: bool, is_ours: IsOurs | None, at_least:
             storage.delete(index_name(first))
     storage.sync_directory()
     # An empty segment proves by its name that all offsets below were given out, even if their records are lost.
-    end = max(found.end, at_least, *empty)
+    end = max(found.end + (found.lost if counts_tail else 0), at_least, *empty)
     found = found._replace(empty=tuple(empty))
     return found if end == found.end else found._replace(head=None, end=end)
 
@@ -120,16 +126,17 @@ def _recover_segment(storage: Storage, first: int, *, strict: bool, is_ours: IsO
         has_commits = walk.offset > first
         if not has_commits and not is_kept:
             raise LogWriteError(f"{segment.name} holds no commit, and its {rest} bytes cannot be set aside")
+        lost = walk.claimed() if walk.tail in (Tail.TORN, Tail.DAMAGED) else 0
         is_closed = segment.is_compressed or segment.version != VERSION or bool(segment.damage) or bool(gaps)
         if is_closed or not is_kept or not has_commits:
             _sync(storage, first, None)
-            return Recovered(None, 0, walk.offset, epoch, tuple(gaps), 0)
+            return Recovered(None, 0, walk.offset, epoch, tuple(gaps), 0, lost=lost)
         _sync(storage, first, walk.position if rest else None)
         if entry.position == HEADER_SIZE:
             rebuild_index(storage, first)
         else:
             _cut_index(storage, first, walk.position)
-        return Recovered(first, walk.position, walk.offset, epoch, tuple(gaps), rest)
+        return Recovered(first, walk.position, walk.offset, epoch, tuple(gaps), rest, lost=lost)
     finally:
         segment.close()
 
@@ -167,6 +174,8 @@ def seek(segment: Segment, index: OffsetIndex, offset: int) -> Entry:
 
 def _is_right(segment: Segment, entry: Entry) -> bool:
     available = segment.file.size() - entry.position
+    if available <= 0:
+        return False  # Also of a position that no file can have.
     head = segment.file.read(entry.position, header_size(segment.version))
     try:
         header = read_header(head, 0, available, segment.version)

@@ -69,7 +69,10 @@ class Resync:
         self._is_ours = is_ours
         head = header_size(version)
         most = lowest + (size - start) // (head + 4) * MAX_RECORDS + MAX_RECORDS
-        self._upper = min(most, MAX_OFFSET) if upper is None else upper
+        self._upper = min(most, MAX_OFFSET + 1) if upper is None else upper
+        if lowest >= self._upper:
+            self._frontier = size  # No offset is left.
+            lowest = self._upper - 1
         self._pattern, self._shift = _header_pattern(lowest, self._upper, version)
         self._crc = 0
         self._found: deque[Candidate] = deque()

@@ -116,7 +116,7 @@ class Segment:
 
         Raises:
             OSError: FileNotFoundError where it is gone.
-            LogError: It is compressed, and zstd is not installed.
+            LogError: It is compressed, and zstd is not installed; or of a version that is not known here.
         """
         file: ReadableFile = (raw := storage.open(segment_name(first), "read"))
         try:
@@ -149,6 +149,8 @@ def _probe(file: ReadableFile) -> tuple[int, Damage | None]:
             length = read_header(start, 0, size - HEADER_SIZE, candidate).size
             decode_commit(file.read(HEADER_SIZE, length), version=candidate)
             return candidate, damage or (Damage.HEADER if candidate != version else None)
+    if header[:6] == MAGIC and len(header) == HEADER_SIZE and header[6] > max(VERSIONS) and size > HEADER_SIZE:
+        raise LogError(f"a segment of format version {header[6]}: this eventrec reads {max(VERSIONS)}")
     return version, damage
 
 

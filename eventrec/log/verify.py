@@ -1,5 +1,7 @@
 """Checking every byte of a directory of segments, and naming each fault with its file and byte. Changes nothing."""
 
+import itertools
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -10,7 +12,10 @@ from eventrec.log.index import ENTRY_SIZE, OffsetIndex
 from eventrec.log.resync import IsOurs
 from eventrec.log.segment import HEADER_SIZE, Segment, index_name, list_segments
 from eventrec.log.storage import Storage
-from eventrec.log.walk import Tail, Walk
+from eventrec.log.walk import Gap, Tail, Walk
+
+_LOOKS = 12
+_BETWEEN_LOOKS = 0.02
 
 
 class Fault(NamedTuple):
@@ -80,35 +85,61 @@ def describe(storage: Storage, *, is_ours: IsOurs | None = None) -> Description 
     return None
 
 
-def verify(storage: Storage, *, is_ours: IsOurs | None = None) -> Iterator[Fault]:
+def verify(storage: Storage, *, is_ours: IsOurs | None = None, is_live: bool = False) -> Iterator[Fault]:
     """Every fault of the log in `storage`, ours or another's, segment by segment. None: it is whole.
 
-    No fault are: reserved space (zeros) at the end, superseded bytes, segments without content, a missing index.
+    No fault are: reserved space (zeros) at the end, superseded bytes, segments without content, a missing index; and
+    of a log that `is_live`, what its writer has not finished, which is looked at again for up to a quarter of a second.
 
     Raises:
         OSError: The directory cannot be read.
         LogError: A segment is compressed, and zstd is not installed.
     """
     firsts = list_segments(storage)
-    for first, upper in zip(firsts, [*firsts[1:], None], strict=True):
-        segment = Segment.open(storage, first)
+    for first, upper in itertools.pairwise([*firsts, None]):
+        assert first is not None  # noqa: S101 - only the last one is
         try:
-            yield from _verify_segment(storage, segment, upper, is_ours)
+            segment = Segment.open(storage, first)
+        except FileNotFoundError:
+            if not is_live:
+                raise
+            continue  # Its owner deleted it meanwhile.
+        try:
+            yield from _verify_segment(storage, segment, upper, is_ours, is_live=is_live)
         finally:
             segment.close()
 
 
-def _verify_segment(storage: Storage, segment: Segment, upper: int | None, is_ours: IsOurs | None) -> Iterator[Fault]:
+def _walked(
+    segment: Segment, upper: int | None, is_ours: IsOurs | None, *, is_live: bool
+) -> Iterator[tuple[Walk, Commit | Gap | None]]:
+    """Every step through the segment; the last one is None. What is live is followed while it moves."""
+    walk = Walk(segment, upper=upper, is_ours=is_ours)
+    looks = 0
+    while True:
+        while step := walk.step():
+            yield walk, step
+        if not is_live or upper is not None or looks >= _LOOKS or walk.tail in (Tail.CLEAN, Tail.ZEROS):
+            yield walk, None
+            return
+        before = walk.position
+        time.sleep(_BETWEEN_LOOKS)
+        walk = Walk(segment, position=walk.position, offset=walk.offset, upper=upper, is_ours=is_ours)
+        looks = looks + 1 if walk.position == before else 0
+
+
+def _verify_segment(
+    storage: Storage, segment: Segment, upper: int | None, is_ours: IsOurs | None, *, is_live: bool
+) -> Iterator[Fault]:
     name, file = segment.name, segment.file
     if segment.damage:
         yield Fault(name, 0, HEADER_SIZE, segment.first, 0, segment.damage)
-    walk = Walk(segment, upper=upper, is_ours=is_ours)
     commits: dict[int, int] = {}
     unreadable: list[range] = []
-    while step := walk.step():
+    for walk, step in _walked(segment, upper, is_ours, is_live=is_live):
         if isinstance(step, Commit):
             commits[step.offset] = walk.start
-        else:
+        elif step is not None:
             unreadable.append(range(step.position, step.position + step.size))
             yield Fault(name, step.position, step.size, step.offset, step.missing, step.reason)
     rest = max(0, walk.size - walk.position)

@@ -10,17 +10,31 @@ What stands at a position, where record `offset` is expected and the next segmen
     any other valid commit                           a gap of bytes without records
     no valid commit, but one that fits behind it     a gap: corrupt
     no valid commit, and none behind it              the walk ends: a torn tail
+
+What fits behind damage: bytes of a record may look like a commit, and be one, number and log id included. So the length
+of the damaged one is believed where a commit follows there. Else its number of records is, where it begins at `offset`,
+unless commits go on to the end of the segment from one that begins before their end. And of two that contradict each
+other, since the later one's records come before the earlier one's end, the later counts.
 """
 
 from enum import StrEnum
 from typing import NamedTuple
 
 from eventrec.errors import CorruptCommitError, Damage
-from eventrec.log.commit import MAX_OFFSET, Commit, Header, header_size, read_commit, read_header
+from eventrec.log.commit import (
+    MAX_OFFSET,
+    Commit,
+    Header,
+    header_size,
+    peek_header,
+    read_commit,
+    read_header,
+)
 from eventrec.log.resync import IsOurs, Resync
 from eventrec.log.segment import HEADER_SIZE, Segment
 
 _CHUNK = 1 << 20
+_END = MAX_OFFSET + 1
 
 
 class Gap(NamedTuple):
@@ -95,7 +109,7 @@ class Walk:
                 found = self._pass_misplaced(commit)
                 if found is not None or self.tail is Tail.SUPERSEDED:
                     return found
-            elif self.upper is not None and commit.end > self.upper:
+            elif commit.end > (_END if self.upper is None else self.upper):
                 return self._gap(commit.size, 0, Damage.OVERLAPS)
             else:
                 self.start = self.position
@@ -137,7 +151,7 @@ class Walk:
 
     def _pass_misplaced(self, commit: Commit) -> Gap | None:
         """Deal with a valid commit that is not the one expected. None: it was a repetition, or ends the walk."""
-        upper = MAX_OFFSET if self.upper is None else self.upper
+        upper = _END if self.upper is None else self.upper
         if commit.offset >= upper:
             self.tail = Tail.SUPERSEDED
             return None
@@ -155,16 +169,17 @@ class Walk:
         return self._gap(0, commit.offset - self.offset, Damage.HOLE)
 
     def _pass_damage(self, reason: Damage) -> Gap | None:
-        is_last = False
+        claimed, is_last = self._claimed(), False
         if reason is Damage.CHECKSUM:
             header = self._header_at(self.position)
             end = self.position + header.size
             is_last = header.offset == self.offset and end == self.size and self.upper in (None, header.end)
-            if header.offset == self.offset and end < self.size and self._follows(end, header.end):
+            follower = self._offset_at(end) if end < self.size else None
+            if follower is not None and self.offset < follower <= self.offset + header.n:
                 # Its length was right. Looking inside its records could only find what is no commit of ours.
-                return self._gap(header.size, header.n, reason)
-        found = None if reason is Damage.SHORT else self._search()
-        if is_last and found is not None and not self._reaches_end(found[0]):
+                return self._gap(header.size, follower - self.offset, reason)
+        found = None if reason is Damage.SHORT else self._search(self.offset + claimed)
+        if is_last and found is not None and not self._chain(*found)[2]:
             # A commit inside its records. Had its length been wrong instead, commits would go on to the very end.
             found = None
         if found is None:
@@ -173,21 +188,41 @@ class Walk:
         position, offset = found
         return self._gap(position - self.position, offset - self.offset, reason)
 
-    def _reaches_end(self, position: int) -> bool:
+    def claimed(self) -> int:
+        """At the end: how many records the bytes behind it were to hold, as far as they say so; at least one."""
+        return max(1, self._claimed())
+
+    def _claimed(self) -> int:
+        """How many records the damaged commit says it has, where it says that it begins at `offset`; else 0."""
+        head = self.segment.file.read(self.position, self._head)
+        if len(head) < self._head:
+            return 0
+        offset, n = peek_header(head, self.segment.version)
+        return n if offset == self.offset and n <= (_END if self.upper is None else self.upper) - offset else 0
+
+    def _chain(self, position: int, offset: int) -> tuple[int, int, bool]:
+        """Where the commits that follow each other from `position` on end, and whether that is the end of the segment.
+
+        The byte and the offset after the last of them.
+        """
         try:
             while position < self.size:
-                position += self._commit_at(position).size
+                commit = self._commit_at(position)
+                if commit.offset != offset:
+                    return position, offset, False
+                position, offset = position + commit.size, commit.end
         except CorruptCommitError:
-            return False
-        return True
+            return position, offset, False
+        return position, offset, self.upper in (None, offset)
 
-    def _follows(self, position: int, offset: int) -> bool:
+    def _offset_at(self, position: int) -> int | None:
         try:
-            return self._commit_at(position).offset == offset
+            return self._commit_at(position).offset
         except CorruptCommitError:
-            return False
+            return None
 
-    def _search(self) -> tuple[int, int] | None:
+    def _search(self, trusted: int) -> tuple[int, int] | None:
+        """Where a commit stands that goes on behind the damage, and its offset; below `trusted`, only if to the end."""
         if self._resync is None:
             self._resync = Resync(
                 self.segment.file,
@@ -199,6 +234,14 @@ class Walk:
                 is_ours=self._is_ours,
             )
         found = self._resync.find(self.position + 1, self.offset)
+        while found is not None:
+            position, offset, is_end = self._chain(found.position, found.header.offset)
+            if is_end:
+                break
+            after = self._resync.find(max(position, found.position + 1), self.offset)
+            if found.header.offset >= trusted and (after is None or after.header.offset >= offset):
+                break
+            found = after
         return None if found is None else (found.position, found.header.offset)
 
     def _tail(self, reason: Damage) -> Tail:

@@ -23,7 +23,7 @@ from uuid import UUID
 
 import msgspec
 
-from eventrec.errors import ContentError, InvalidEventError
+from eventrec.errors import ContentError
 from eventrec.records.column_types import ColumnType, SemanticType
 from eventrec.records.entry import OVERHEAD_BYTES, SIZE, entry_size
 from eventrec.records.schema import ColumnSchema, Shape
@@ -160,7 +160,8 @@ class ContentDecoder:
                 )
                 for number, timestamp, payload, context, extras, id_ in records
             ]
-        except (msgspec.MsgspecError, InvalidEventError, ValueError, IndexError, RecursionError) as exc:
+        except Exception as exc:
+            # Whatever odd bytes make of a decoder: OverflowError, UnicodeDecodeError, RecursionError among them.
             raise ContentError(f"{len(content)} bytes are no content of ours: {exc}") from exc
         return Content(UUID(bytes=head[0]), head[1], head[2], entries)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from eventrec.errors import UnreadableFileError
+from eventrec.errors import LogError, UnreadableFileError
 from eventrec.log.disk import DiskStorage
 from eventrec.runs.files import SUFFIX, file_name, load, replace
 from eventrec.runtime.logging import get_logger
@@ -92,19 +92,32 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Saved(NamedTuple):
-    """The checkpoints of one run, by subscription, and the names of the files that cannot be read."""
+    """The checkpoints of one run, by subscription, and the names of the files that say nothing to us.
+
+    Attributes:
+        checkpoints: Those that can be read.
+        unreadable: Files that are damaged, or that the disk does not give: how far these are is not known.
+        newer: Files of a version that comes after this one.
+    """
 
     checkpoints: dict[str, Checkpoint]
     unreadable: frozenset[str]
+    newer: frozenset[str] = frozenset()
 
     def is_lost(self, subscription: str) -> bool:
         """Whether it had a checkpoint that cannot be read: then it may be anywhere, and nothing of it is skipped."""
         return file_name(subscription) in self.unreadable
 
-    @property
-    def holds_for_others(self) -> bool:
-        """Whether there are subscriptions of which nothing is known, not even the name."""
-        return bool(self.unreadable)
+    def is_new(self, subscription: str) -> bool:
+        """Whether the run delivered to other subscriptions, and not to this one.
+
+        A run that has no checkpoint at all may have ended before its first one was saved.
+        """
+        return bool(self.checkpoints) and subscription not in self.checkpoints and not self.is_lost(subscription)
+
+
+class NewerFileError(LogError):
+    """A checkpoint was written by a version that comes after this one."""
 
 
 class CheckpointFiles:
@@ -123,16 +136,31 @@ class CheckpointFiles:
     def look(self) -> Saved:
         """Every checkpoint, and what cannot be read, which is logged."""
         found: dict[str, Checkpoint] = {}
-        unreadable: set[str] = set()
+        unreadable, newer = set[str](), set[str]()
         for name, checkpoint in self._all():
-            if isinstance(checkpoint, UnreadableFileError):
-                _logger.error("checkpoint unreadable", file=f"{self._where}/{name}", error=str(checkpoint))
-                unreadable.add(name)
-            else:
+            if isinstance(checkpoint, Checkpoint):
                 found[checkpoint.subscription] = checkpoint
-        return Saved(found, frozenset(unreadable))
+            elif isinstance(checkpoint, NewerFileError):
+                newer.add(name)
+            else:
+                _logger.error("checkpoint unreadable", file=str(self._folder / name), error=str(checkpoint))
+                unreadable.add(name)
+        return Saved(found, frozenset(unreadable), frozenset(newer))
 
-    def _all(self) -> Iterator[tuple[str, Checkpoint | UnreadableFileError]]:
+    def names(self) -> list[str]:
+        """The files that are there, readable or not.
+
+        Raises:
+            OSError: The folder cannot be read.
+        """
+        with closing(self._opened()) as storage:
+            return [name for name in storage.list() if name.endswith(SUFFIX)]
+
+    @property
+    def _folder(self) -> Path:
+        return self._where.directory / CHECKPOINTS if isinstance(self._where, DiskStorage) else self._where
+
+    def _all(self) -> Iterator[tuple[str, Checkpoint | LogError]]:
         try:
             storage = self._opened()
         except (FileNotFoundError, NotADirectoryError):
@@ -143,7 +171,7 @@ class CheckpointFiles:
                     with suppress(FileNotFoundError):
                         try:
                             yield name, _loaded(storage, name)
-                        except UnreadableFileError as exc:
+                        except (UnreadableFileError, NewerFileError) as exc:
                             yield name, exc
 
     def save(self, checkpoint: Checkpoint, *, sync: bool) -> None:
@@ -186,10 +214,15 @@ class CheckpointFiles:
             return parent.folder(self._where.name, create=create)
 
 
+class _Versioned(msgspec.Struct):
+    version: int = _VERSION
+
+
 def _loaded(storage: DiskStorage, name: str) -> Checkpoint:
+    versioned, _ = load(storage, name, _Versioned)
+    if versioned.version > _VERSION:
+        raise NewerFileError(f"its version is {versioned.version}: this eventrec reads {_VERSION}")
     checkpoint, is_checked = load(storage, name, Checkpoint)
-    if checkpoint.version != _VERSION:
-        raise UnreadableFileError(f"its version is {checkpoint.version}, not {_VERSION}")
     if file_name(checkpoint.subscription) != name:
         raise UnreadableFileError(f"it is of the subscription {checkpoint.subscription!r}")
     # Without a checksum, that its numbers agree is all that speaks for them.

@@ -60,16 +60,16 @@ class Run:
         self.storage = storage
         self.incarnation = 1
         """How often its directory was made."""
-        self._directory = directory
+        self.directory = directory
         self._lock: Lock | None = lock
 
     def __repr__(self) -> str:
-        return f"<Run {self.id} in {self._directory}>"
+        return f"<Run {self.id} in {self.directory}>"
 
     @property
     def path(self) -> Path:
         """Where it was found, or made; for messages, since directories may be renamed."""
-        return self._directory.path / str(self.id)
+        return self.directory.path / str(self.id)
 
     @classmethod
     def create(cls, directory: str | os.PathLike[str], id_: UUID) -> Run:
@@ -109,7 +109,7 @@ class Run:
             OSError: It cannot be made.
             LogLockedError: Locks do not work in that file system.
         """
-        other = Run.create(self._directory, self.id)
+        other = Run.create(self.directory, self.id)
         old_lock, old_storage = self._lock, self.storage
         self.storage, self._lock = other.storage, other.give_lock()
         self.incarnation += 1
@@ -145,7 +145,7 @@ class Run:
         """
         gone = f"{GONE}{self.id}"
         try:
-            base = self._directory.opened()
+            base = self.directory.opened()
             base.move_folder(str(self.id), base, gone)
             base.sync_directory()
             _delete(base, gone, self.storage)
@@ -160,7 +160,7 @@ class Run:
             OSError: The disk refused; it is still an orphan.
         """
         try:
-            base = self._directory.opened()
+            base = self.directory.opened()
             with closing(base.folder(DONE, create=True)) as done:
                 base.move_folder(str(self.id), done, str(self.id))
                 done.sync_directory()

@@ -32,7 +32,8 @@ QUOTA: Final = ".eventrec-quota"
 """The lock of the process that judges how large a log directory is, a file in it."""
 
 _OLD_QUOTA: Final = "quota"
-_UNKNOWN: Final = "?"
+UNKNOWN: Final = "?"
+"""Stands for the subscriptions that nobody knows the names of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class SeenLog:
         """Records that are lost if it goes, by subscription; under "?" those that nobody knows the subscription of."""
         lost = {name: self.pending(name) for name in self.holders()}
         if self.unreadable or not self.checkpoints:
-            lost[_UNKNOWN] = self.end - self.first
+            lost[UNKNOWN] = self.end - self.first
         return {name: count for name, count in lost.items() if count}
 
 
@@ -127,6 +128,22 @@ def see_all(directory: str | os.PathLike[str]) -> list[SeenLog]:
     ours = set(log.runs())
     looked_at = [see(log, id_) for id_ in log.ids() if id_ in ours or log.may_be_ours(id_)]
     return [seen for seen in looked_at if seen is not None]
+
+
+def knows(directory: str | os.PathLike[str], subscription: str, *, before: UUID) -> bool:
+    """Whether a log that is older than `before` has a checkpoint of `subscription`, readable or not.
+
+    Those in `directory` are looked at, and those that are retained there.
+    """
+    log, name = LogDirectory.of(directory), file_name(subscription)
+    for part in (log, log / DONE):
+        for id_ in part.runs():
+            if id_ >= before:
+                break
+            with suppress(OSError), closing(part.opened().folder(str(id_))) as storage:
+                if name in CheckpointFiles(storage).names():
+                    return True
+    return False
 
 
 def list_foreign(directory: str | os.PathLike[str]) -> list[str]:

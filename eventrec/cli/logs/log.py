@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from cyclopts import App, Parameter
@@ -18,9 +18,10 @@ from eventrec.log.verify import verify as faults_of
 from eventrec.records.content import ContentDecoder
 from eventrec.records.context import merged_context
 from eventrec.records.extra_rows import rows_document
+from eventrec.runs.directory import LOCK, LogDirectory, id_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from eventrec.log.disk import DiskStorage
     from eventrec.log.verify import Fault
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 log = App(name="log", help="Look into a log directory, or any directory of commit log segments, and tend it.")
 
 Directory = Annotated[Path, Parameter(help="A log directory, or a directory of .stdb.log segments.")]
+_OPENING: Final = 64
+
 Json = Annotated[bool, Parameter(negative="")]
 
 
@@ -48,7 +51,7 @@ def verify(directory: Directory, /, *, json: Json = False) -> int:
     terminal, found = Terminal(), 0
     for path in logs_in(directory):
         with _opened(path, directory) as storage:
-            for fault in faults_of(storage):
+            for fault in faults_of(storage, is_ours=_is_of(path), is_live=_is_held(storage)):
                 found += 1
                 if json:
                     terminal.show_json({"log": str(path), **_plain(fault)})
@@ -61,6 +64,22 @@ def verify(directory: Directory, /, *, json: Json = False) -> int:
 
 def _plain(fault: Fault) -> dict[str, object]:
     return {**fault._asdict(), "reason": str(fault.reason)}
+
+
+def _is_of(path: Path) -> Callable[[bytes], bool] | None:
+    """What tells of a commit behind damage whether it is of the run at `path`; None where that is not one of ours."""
+    id_ = id_in(path.name)
+    if id_ is None or not LogDirectory(path.parent).is_ours(id_):
+        return None
+    # Records and dead letters have it in other places, both near the beginning.
+    return lambda opening: id_.bytes in opening[:_OPENING]
+
+
+def _is_held(storage: DiskStorage) -> bool:
+    try:
+        return storage.is_locked(LOCK)
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -121,7 +140,7 @@ def cat(directory: Directory, /) -> int:
     terminal, is_whole = Terminal(), True
     with terminal.showing_logging():
         for path in logs_in(directory):
-            with _opened(path, directory) as storage, LogReader(storage) as reader:
+            with _opened(path, directory) as storage, LogReader(storage, is_ours=_is_of(path)) as reader:
                 unreadable = _Unreadable()
                 for line in _lines(reader, unreadable):
                     terminal.show_json(line)

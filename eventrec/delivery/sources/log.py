@@ -5,13 +5,14 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from eventrec.delivery.sources.source import Records
 from eventrec.errors import ContentError, LogError
-from eventrec.records.content import ContentDecoder
+from eventrec.records.content import ContentDecoder, is_ours
 from eventrec.records.entry import SIZE
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import get_logger
@@ -63,9 +64,10 @@ class LogSource:
         on_move: Callable[[], object],
     ) -> None:
         self.id = id_
-        self._first = first
+        self.first = first
         self._log = log
         self.on_move = on_move
+        self._is_ours = partial(is_ours, log_id=id_)
         self._is_unreadable = False
         self._floor = 0
         self._cursors: list[LogCursor] = []
@@ -90,7 +92,7 @@ class LogSource:
 
     def subscribe(self, name: str, start: Start, on_lost: OnLost) -> LogCursor:
         """A cursor at the first record, or at the end. What cannot be read is told to `on_lost` as `corrupt`."""
-        cursor = LogCursor(self, name, self._first if start == "earliest" else self.end, on_lost)
+        cursor = LogCursor(self, name, self.first if start == "earliest" else self.end, on_lost)
         self._cursors.append(cursor)
         return cursor
 
@@ -204,7 +206,7 @@ class LogSource:
 
     def _read_commits(self, start: int) -> list[_Decoded]:
         """In a thread. The commits from `start` on: at least one, if there is."""
-        reader = self._readers.pop(start, None) or self._log.reader(start)
+        reader = self._readers.pop(start, None) or self._log.reader(start, is_ours=self._is_ours)
         read: list[_Decoded] = []
         while not read and (commits := reader.read(max_bytes=READ_BYTES)):
             for commit in commits:
@@ -233,6 +235,8 @@ class LogSource:
     def _decoded(self, commit: Commit) -> _Decoded:
         content = self._decoder.decode(commit.content)
         entries = content.entries
+        if content.log_id != self.id:
+            raise ContentError(f"it is of the log {content.log_id}")
         if len(entries) != commit.n:
             raise ContentError(f"{len(entries)} records, and its commit says {commit.n}")
         return _Decoded(commit.offset, entries, sum(entry[SIZE] for entry in entries), content.static_context)
