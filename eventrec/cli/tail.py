@@ -5,6 +5,7 @@ Those that arrived together are shown by their own time: a batch is stored type 
 
 from __future__ import annotations
 
+import json as json_module
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -144,10 +145,14 @@ def _json_or_text(stored: str) -> msgspec.Raw | str:
     """What is stored, as the JSON that it is; as a text where another program wrote something else."""
     raw = stored.encode(errors="replace")
     try:
-        msgspec.json.decode(raw, type=msgspec.Raw)
-    except (msgspec.DecodeError, RecursionError):
+        json_module.loads(raw, parse_constant=_refuse, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
         return raw.decode()
     return msgspec.Raw(raw)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a JSON value")
 
 
 def _local(timestamp: int) -> str:

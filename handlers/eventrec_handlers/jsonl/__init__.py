@@ -13,11 +13,11 @@ import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from anyio import CancelScope
 
-from eventrec import Batch, DestinationCheckpoints, EventHandler, HandlerURL, HandlerURLError
+from eventrec import Batch, DestinationCheckpoints, EventHandler, HandlerURL, HandlerURLError, PauseError
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.jsonl.disk import Disk, errors_translated
 from eventrec_handlers.jsonl.lines import lines_of
@@ -27,7 +27,6 @@ from eventrec_handlers.jsonl.subscription_directory import LOCK_SECONDS, Rotatio
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
-    from uuid import UUID
 
 __all__ = ["JsonlHandler", "JsonlReader", "from_url"]
 
@@ -88,6 +87,7 @@ class JsonlHandler(EventHandler, DestinationCheckpoints):
             raise ValueError(f"rotate_bytes and rotate_age are positive, or None: got {rotate_bytes} and {rotate_age}")
         self._path = Path(path).absolute()
         self._disk = Disk(sync=fsync) if disk is None else disk
+        self._disk.keep_below(self._path)
         self._rotation = Rotation(rotate_bytes, None if rotate_age is None else int(rotate_age * 1e9))
         self._now = now
         self._thread = WorkThread("eventrec-jsonl")
@@ -159,7 +159,12 @@ class JsonlHandler(EventHandler, DestinationCheckpoints):
                 if found is None:  # the first of several
                     found = str(uuid4()).encode()
                     self._disk.replace(path, found)
-        return found.decode()
+        try:
+            return str(UUID(found.decode("ascii").strip()))
+        except ValueError as exc:
+            raise PauseError(
+                f"{path} does not hold the id of this directory: put it back, or take it away to begin another one"
+            ) from exc
 
     def _place(self, log_id: UUID, subscription: str) -> SubscriptionDirectory:
         key = (log_id, subscription)

@@ -6,11 +6,12 @@ import errno
 import os
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from eventrec import PauseError, TransientError
 from eventrec_handlers._thread import check_cancelled
+from eventrec_handlers.jsonl.folder import Folder
 
 if sys.platform != "win32":
     import fcntl
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PAUSE: Final = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG}
 )
 """What only an operator can mend; any other error of the file system may pass: a full disk, a failing one."""
+
+
+_MAX_SMALL: Final = 1 << 20
 
 
 class ShortFileError(Exception):
@@ -45,24 +49,41 @@ def errors_translated() -> Iterator[None]:
 
 
 class Disk:
-    """Each method is done, and on the disk where `sync` says so, when it returns; it raises OSError else."""
+    """Each method is done, and on the disk where `sync` says so, when it returns; it raises OSError else.
+
+    Below the directory of `keep_below` no link is followed: what stands in its place is refused.
+    """
 
     def __init__(self, *, sync: bool = True) -> None:
         self.sync = sync
+        self._root: Path | None = None
+
+    def keep_below(self, root: Path) -> None:
+        """Follow no link below `root`, which the application chose."""
+        self._root = root
 
     def read(self, path: Path) -> bytes | None:
-        """The whole file; None where there is none."""
+        """The whole file, or its first MiB: small ones are read here; None where there is none."""
         try:
-            return path.read_bytes()
+            with self._folder(path.parent) as folder, folder.file(path.name) as descriptor:
+                return os.read(descriptor, _MAX_SMALL)
         except FileNotFoundError:
             return None
 
     def make_directory(self, path: Path) -> None:
         """Make `path` and what is missing above it."""
-        missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]
-        path.mkdir(parents=True, exist_ok=True)
-        for folder in reversed(missing):
-            self.sync_directory(folder.parent)
+        root = self._root if self._root is not None and path.is_relative_to(self._root) else path
+        missing = [folder for folder in (root, *root.parents) if not folder.is_dir()]
+        root.mkdir(parents=True, exist_ok=True)
+        made = [folder.parent for folder in reversed(missing)]
+        above = root
+        for name in path.relative_to(root).parts:
+            with self._folder(above) as folder:
+                if folder.make(name):
+                    made.append(above)
+            above /= name
+        for parent in made:
+            self.sync_directory(parent)
 
     def write(self, path: Path, at: int, content: bytes) -> None:
         """Cut the file to `at` bytes, then write `content` there; made if there is none and `at` is 0.
@@ -73,57 +94,55 @@ class Disk:
             ShortFileError: It has fewer than `at` bytes, or is not there.
             SyncError: It may not be on the disk, now or ever: never sync the same file again.
         """
-        try:
-            file = path.open("r+b" if at else "ab", buffering=0)
-        except FileNotFoundError:
-            raise ShortFileError(f"{path} is gone") from None
-        with file:
-            size = os.fstat(file.fileno()).st_size
+        with ExitStack() as stack:
+            try:
+                folder = stack.enter_context(self._folder(path.parent))
+                descriptor = stack.enter_context(folder.file(path.name, os.O_RDWR | (0 if at else os.O_CREAT)))
+            except FileNotFoundError:
+                raise ShortFileError(f"{path} is gone") from None
+            size = os.fstat(descriptor).st_size
             if size < at:
                 raise ShortFileError(f"{path} has {size} bytes, but {at} were written into it")
             if size > at:
-                file.truncate(at)
-            if at:
-                file.seek(at)
+                os.ftruncate(descriptor, at)
+            os.lseek(descriptor, at, os.SEEK_SET)
             try:
-                self._write_all(file.fileno(), content)
-                self._sync(file.fileno(), path)
+                self._write_all(descriptor, content)
+                self._sync(descriptor, path)
             except OSError:
                 with suppress(OSError):  # else `cut` will
-                    file.truncate(at)
+                    os.ftruncate(descriptor, at)
                 raise
         if not at:
             self.sync_directory(path.parent)
 
     def cut(self, path: Path, at: int) -> None:
         """Cut the file to `at` bytes, where it is there and longer."""
-        try:
-            if path.stat().st_size <= at:
-                return
-        except FileNotFoundError:
-            return
-        with path.open("r+b", buffering=0) as file:
-            file.truncate(at)
-            self._sync(file.fileno(), path)
+        with (
+            suppress(FileNotFoundError),
+            self._folder(path.parent) as folder,
+            folder.file(path.name, os.O_RDWR) as descriptor,
+        ):
+            if os.fstat(descriptor).st_size > at:
+                os.ftruncate(descriptor, at)
+                self._sync(descriptor, path)
 
     def replace(self, path: Path, content: bytes) -> None:
         """Put a file with `content` at `path`, at once: who reads it sees the old one or the new one."""
         fresh = path.with_name(f"{path.name}.new")
-        with fresh.open("wb", buffering=0) as file:
-            self._write_all(file.fileno(), content)
-            self._sync(file.fileno(), fresh)
-        fresh.replace(path)
+        with self._folder(path.parent) as folder:
+            folder.unlink(fresh.name)  # of a crash, or put there by another program: it is never written through
+            with folder.file(fresh.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
+                self._write_all(descriptor, content)
+                self._sync(descriptor, fresh)
+            folder.replace(fresh.name, path.name)
         self.sync_directory(path.parent)
 
     def sync_directory(self, path: Path) -> None:
         """Make durable which files are in the directory."""
-        if not self.sync or sys.platform == "win32":
-            return
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        if self.sync:
+            with self._folder(path) as folder:
+                folder.sync()
 
     @contextmanager
     def locked(self, path: Path, *, seconds: float) -> Iterator[None]:
@@ -136,8 +155,8 @@ class Disk:
         if sys.platform == "win32":
             yield
             return
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
+        # Closing the descriptor lets the lock go.
+        with self._folder(path.parent) as folder, folder.file(path.name, os.O_RDWR | os.O_CREAT) as descriptor:
             deadline = time.monotonic() + seconds
             while not _taken(descriptor):
                 if time.monotonic() >= deadline:
@@ -145,8 +164,15 @@ class Disk:
                 check_cancelled()
                 time.sleep(0.002)
             yield
-        finally:
-            os.close(descriptor)  # and with it the lock
+
+    @contextmanager
+    def _folder(self, path: Path) -> Iterator[Folder]:
+        root = self._root if self._root is not None and path.is_relative_to(self._root) else path
+        with ExitStack() as stack:
+            folder = stack.enter_context(Folder.opened(root))
+            for name in path.relative_to(root).parts:
+                folder = stack.enter_context(folder.folder(name))
+            yield folder
 
     def _write_all(self, descriptor: int, content: bytes) -> None:
         left = memoryview(content)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -67,13 +67,13 @@ class Folder:
         finally:
             os.close(descriptor)
 
-    def open(self, name: str, flags: int, mode: int = 0o600) -> int:
+    def open(self, name: str, flags: int, mode: int = 0o666) -> int:
         """The descriptor of `name`, which is not a link. It never waits for the other end of a pipe.
 
         Raises:
             OSError: The system refused; it names the whole path.
         """
-        flags |= _NO_LINK | _NO_WAIT
+        flags |= _NO_LINK | _NO_WAIT  # the last one only matters for pipes, which no file here is
         try:
             if self._descriptor is None:
                 return os.open(self.path / name, flags, mode)
@@ -82,7 +82,7 @@ class Folder:
             raise OSError(exc.errno, exc.strerror, str(self.path / name)) from exc
 
     @contextmanager
-    def file(self, name: str, flags: int = os.O_RDONLY, mode: int = 0o600) -> Iterator[int]:
+    def file(self, name: str, flags: int = os.O_RDONLY, mode: int = 0o666) -> Iterator[int]:
         """The descriptor of the regular file `name`.
 
         Raises:
@@ -95,6 +95,37 @@ class Folder:
             yield descriptor
         finally:
             os.close(descriptor)
+
+    def make(self, name: str) -> bool:
+        """Make a folder `name` in this one; False: something of this name is there already."""
+        try:
+            if self._descriptor is None:
+                (self.path / name).mkdir()
+            else:
+                os.mkdir(name, dir_fd=self._descriptor)
+        except FileExistsError:
+            return False
+        return True
+
+    def replace(self, fresh: str, name: str) -> None:
+        """Rename `fresh` to `name`, in the place of what is there."""
+        if self._descriptor is None:
+            (self.path / fresh).replace(self.path / name)
+        else:
+            os.replace(fresh, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+
+    def unlink(self, name: str) -> None:
+        """Take `name` away, where it is there."""
+        with suppress(FileNotFoundError):
+            if self._descriptor is None:
+                (self.path / name).unlink()
+            else:
+                os.unlink(name, dir_fd=self._descriptor)
+
+    def sync(self) -> None:
+        """Make durable which names are in it."""
+        if self._descriptor is not None:
+            os.fsync(self._descriptor)
 
     def names(self) -> list[str]:
         """The names in it, sorted."""

@@ -14,6 +14,7 @@ STRUCT are JSON as they are. An event of several rows is as many lines, which di
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -81,11 +82,21 @@ _BASE: Final = 4
 def _fault(payload: bytes) -> str | None:
     """Why `payload` is not a JSON text in UTF-8; None where it is. Nothing has looked at a received one before."""
     try:
-        _check_json(payload)
-        payload.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        decoded = payload.decode()
+        try:
+            _check_json(payload)
+        except msgspec.DecodeError:
+            # It refuses half of a surrogate pair where it is escaped, which JSON does not.
+            json.loads(decoded, parse_constant=_refuse, parse_int=str, parse_float=str)
+    except RecursionError:
+        return "its payload is nested too deeply for a reader of JSON"
+    except ValueError as exc:
         return f"its payload is not JSON: {exc}"
     return None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a JSON value")
 
 
 def _columns(schema: tuple[ColumnSchema, ...], values: tuple[Any, ...]) -> dict[str, Any]:

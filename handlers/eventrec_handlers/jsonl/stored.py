@@ -6,8 +6,9 @@ A place is the folder of one log and subscription. What this handler does not ma
 from __future__ import annotations
 
 import errno
+import json
 import os
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
@@ -195,9 +196,21 @@ def event_of(line: Line) -> StoredEvent | None:
     """The event that a line says; None: another program wrote it."""
     if line.content is None:
         return None
-    try:
-        said = _decode(line.content)
-        payload, context = str(said.payload, "utf-8"), str(said.context, "utf-8")
-    except Exception:  # noqa: BLE001 - whatever a decoder makes of odd bytes: ValueError, RecursionError, OverflowError
-        return None
+    for decode in (_decode, _decode_leniently):
+        with suppress(Exception):  # whatever a decoder makes of odd bytes: ValueError, RecursionError, OverflowError
+            return _event(decode(line.content))
+    return None
+
+
+def _decode_leniently(content: bytes) -> _Line:
+    """A line with half of a surrogate pair, escaped: JSON, which the fast decoder refuses. Spaces are not kept."""
+    line: dict[str, Any] = json.loads(content)
+    raw: dict[str, Any] = {
+        name: msgspec.Raw(json.dumps(line[name]).encode()) for name in ("payload", "context") if name in line
+    }
+    return msgspec.convert({**line, **raw}, _Line)
+
+
+def _event(said: _Line) -> StoredEvent:
+    payload, context = str(said.payload, "utf-8"), str(said.context, "utf-8")
     return StoredEvent(said.table, said.id, said.type, said.timestamp, payload, context or None, said.columns)

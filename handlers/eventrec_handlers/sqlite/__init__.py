@@ -241,7 +241,7 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
             raise FencedError(f"{self._path}: the checkpoint stands at {stands}, the batch starts at {batch.start}")
 
     def _plan(self, connection: sqlite3.Connection, part: Rows) -> TablePlan:
-        """What the table of `part` needs. It holds until the transaction ends: no other can change a table before."""
+        """What the table of `part` needs. It holds until the transaction ends: nothing can change a table before."""
         if is_reserved(part.table):
             return TablePlan(refused_table=f"names that start with {' or '.join(RESERVED)} are reserved")
         (version,) = connection.execute("PRAGMA schema_version").fetchone()
