@@ -147,7 +147,8 @@ class Connections:
                     return
         self.forget()
         consume_errors(connection)
-        connection.terminate()
+        with suppress(asyncpg.InterfaceError):  # the driver has taken it back: the server ended it
+            connection.terminate()
         if is_read_only and self._pool is not None:
             await self._pool.expire_connections()  # they lead to the same server, which is a standby by now
 

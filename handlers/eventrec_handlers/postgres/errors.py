@@ -61,9 +61,12 @@ def is_stale(exc: BaseException) -> bool:
     return state(exc) in _STALE | _STALE_ELSE_UNKNOWN
 
 
-def is_too_slow(exc: BaseException) -> bool:
-    """Whether a statement or a transaction took longer than the server lets it (or an operator cancelled it)."""
-    return state(exc) in _TOO_SLOW
+def too_slow(exc: BaseException) -> BaseException | None:
+    """What says that a statement or a transaction took longer than the server lets it, or that it was cancelled.
+
+    The end of a transaction's time is that of its connection too: then it is the cause of `exc`.
+    """
+    return next((one for one in (exc, exc.__cause__) if one is not None and state(one) in _TOO_SLOW), None)
 
 
 def is_permanent(exc: BaseException) -> bool:

@@ -20,16 +20,16 @@ from eventrec_handlers.postgres.errors import (
     errors_translated,
     is_permanent,
     is_stale,
-    is_too_slow,
     line_of,
     state,
+    too_slow,
 )
 from eventrec_handlers.postgres.staging import STAGED, Staging
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from eventrec import Batch, ColumnSchema
+    from eventrec import Batch, ColumnSchema, DeliveryError
     from eventrec_handlers._sql import SchemaMode, TablePlan, Wanted
     from eventrec_handlers.postgres.checkpoints import Namespace
 
@@ -89,12 +89,19 @@ class Store:
             self._without_copy.clear()
         parts = self._prepared[1] if self._prepared is not None and self._prepared[0] is batch else _parts(batch)
         self._prepared = None
+        names = {part.table for part in parts}
+        cached = names & self._tables.keys()
         for rounds_left in reversed(range(ROUNDS)):
             refusals = Refusals()
-            tables = await self._known(connection, namespace, {part.table for part in parts})
+            tables = await self._known(connection, namespace, names)
             plans = [self._plan(namespace, part, tables[part.table]) for part in parts]
             for part, needs in zip(parts, plans, strict=True):
                 part.refuse(needs, refusals)
+            if refusals.reasons and cached:
+                # An operator may have mended a table since it was read.
+                self.forget()
+                cached = set()
+                continue
             refusals.raise_if_any(len(batch))
             lacking = {part.table for part, needs in zip(parts, plans, strict=True) if not needs.is_ready}
             if lacking:
@@ -106,15 +113,19 @@ class Store:
                     self.written |= tables.keys()
                     return True
             except asyncpg.PostgresError as exc:
-                if is_too_slow(exc) and len(batch) > 1:
-                    raise BatchTooLargeError(f"{self._where}: {len(batch)} records: {brief(exc)}") from exc
-                if state(exc) == UNSUPPORTED and rounds_left == 0:
-                    raise PauseError(f"{self._where}: {brief(exc)}") from exc
-                if not is_stale(exc) or rounds_left == 0:
-                    raise
+                if not (is_stale(exc) and rounds_left):
+                    if (meant := self._meaning(exc, len(batch))) is None:
+                        raise
+                    raise meant from exc
             await connection.execute("ROLLBACK")
             self.forget()
         return False
+
+    def _meaning(self, exc: asyncpg.PostgresError, records: int) -> DeliveryError | None:
+        """What `exc` means while rows are written, where it means something else than at other times."""
+        if records > 1 and (slow := too_slow(exc)) is not None:
+            return BatchTooLargeError(f"{self._where}: {records} records: {brief(slow)}")
+        return PauseError(f"{self._where}: {brief(exc)}") if state(exc) == UNSUPPORTED else None
 
     # -- tables
 

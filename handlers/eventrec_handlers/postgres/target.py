@@ -81,7 +81,7 @@ class Target:
             (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
             for host, port in zip(self._hosts, ports or [""] * len(self._hosts), strict=False)
         ]
-        alone = f":{ports[0]}" if ports and not named else ""
+        alone = f":{self._ports[0]}" if self._ports and not named else ""
         return f"postgresql://{','.join(named)}{alone}/{self._database or ''}"
 
     @property

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from itertools import count
@@ -8,7 +9,7 @@ from typing import Any, Final
 import pytest
 
 from eventrec import Batch, Event
-from eventrec_handlers.postgres.expiry import Expiry
+from eventrec_handlers.postgres.expiry import ACCIDENTS, Expiry
 
 pytestmark = pytest.mark.handlers
 
@@ -77,6 +78,194 @@ async def test_deleting_goes_on_in_slices_with_pauses_between_them(
     left.append(await old_ones_after(30))
 
     assert left == [5, 0, 0, 1, 0]
+
+
+EVENTS: Final = "CREATE TABLE events (id uuid, type text, timestamp timestamptz, payload jsonb)"
+FUNCTION: Final = "CREATE OR REPLACE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} END $$"
+TRIGGER: Final = "CREATE TRIGGER t BEFORE DELETE ON events FOR EACH ROW EXECUTE FUNCTION f()"
+OLD: Final = (
+    "INSERT INTO {} SELECT gen_random_uuid(), 'old', timestamptz '2020-01-01' + n * interval '1 day', to_jsonb(n)"
+    " FROM generate_series(1, {}) AS n"
+)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        (
+            EVENTS + " PARTITION BY RANGE (timestamp)",
+            "CREATE TABLE past PARTITION OF events FOR VALUES FROM (MINVALUE) TO ('2024-01-01')",
+            "CREATE TABLE fresh PARTITION OF events FOR VALUES FROM ('2024-01-01') TO (MAXVALUE)",
+        ),
+        (
+            # As extensions keep their chunks: rows of the parent are written to a child.
+            EVENTS,
+            "CREATE TABLE past () INHERITS (events)",
+            "CREATE TABLE fresh () INHERITS (events)",
+            FUNCTION.format("INSERT INTO fresh SELECT NEW.*; RETURN NULL;"),
+            "CREATE TRIGGER t BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION f()",
+        ),
+    ],
+    ids=["partitions", "children"],
+)
+@pytest.mark.parametrize("index", ["CREATE INDEX ON events (type, timestamp DESC)", "SELECT 1"], ids=["index", "plain"])
+async def test_only_what_is_old_is_deleted_where_a_table_has_parts(  # noqa: PLR0917
+    opened: Any, database: Any, event: Events, batch: Batches, made: tuple[str, ...], index: str
+) -> None:
+    database.execute(*made, index, OLD.format("past", 60))
+    handler = await opened(database.url(), ttl=3_600)
+    clock = count(step=1_000)
+    handler._expiry = Expiry(3_600, clock=lambda: float(next(clock)))  # always due
+    now = time.time_ns()
+
+    # Each in the same places of its part as an old row in another.
+    await handler.handle(batch(*(event(n, at=now) for n in range(50))))
+    await handler.handle(batch(event(50, at=now), start=50))
+
+    assert database.rows("SELECT count(*), count(*) FILTER (WHERE type = 'old') FROM events") == [(51, 0)]
+    assert database.rows("SELECT count(*) FROM fresh") == [(51,)]
+
+
+async def test_slice_is_a_slice_of_a_table_with_parts_too(
+    opened: Any, database: Any, event: Events, batch: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventrec_handlers.postgres.expiry.SLICE", 10)
+    database.execute(EVENTS + " PARTITION BY HASH (id)")
+    for part in range(3):
+        database.execute(f"CREATE TABLE p{part} PARTITION OF events FOR VALUES WITH (MODULUS 3, REMAINDER {part})")
+    database.execute(OLD.format("events", 45))
+    handler = await opened(database.url(), ttl=3_600)
+    handler._expiry = Expiry(3_600, clock=lambda: 0.0)
+
+    left = []
+    for start in range(6):
+        handler._expiry._not_before = 0.0
+        await handler.handle(batch(event("young"), start=start))
+        ((old,),) = database.rows("SELECT count(*) FROM events WHERE type = 'old'")
+        left.append(old)
+
+    assert left == [35, 25, 15, 5, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("broken", "mended", "why", "times"),
+    [
+        (
+            ("CREATE PUBLICATION p FOR ALL TABLES",),
+            ("DROP PUBLICATION p",),
+            "does not have a replica identity and publishes deletes (55000)",
+            1,
+        ),
+        ((FUNCTION.format("RAISE 'kept';"), TRIGGER), ("DROP TRIGGER t ON events",), "kept (P0001)", 1),
+        (
+            (FUNCTION.format("RETURN NULL;"), TRIGGER),
+            ("DROP TRIGGER t ON events",),
+            "the server deletes none of them: see its triggers and policies",
+            ACCIDENTS,
+        ),
+        (
+            ("CREATE RULE r AS ON DELETE TO events DO INSTEAD NOTHING",),
+            ("DROP RULE r ON events",),
+            'cannot perform DELETE RETURNING on relation "events" (0A000)',
+            1,
+        ),
+        (
+            (FUNCTION.format("PERFORM pg_sleep(2); RETURN OLD;"), TRIGGER),
+            ("DROP TRIGGER t ON events",),
+            "statement timeout (57014)",
+            ACCIDENTS,
+        ),
+    ],
+    ids=["published", "raising", "keeping", "rule", "slow"],
+)
+async def test_what_cannot_be_deleted_is_said_once_and_its_end_too(  # noqa: PLR0917
+    opened: Any,
+    database: Any,
+    event: Events,
+    batch: Batches,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    broken: tuple[str, ...],
+    mended: tuple[str, ...],
+    why: str,
+    times: int,
+) -> None:
+    caplog.set_level(logging.INFO, "eventrec")
+    monkeypatch.setattr("eventrec_handlers.postgres.expiry.PATIENCE", 100)
+    database.execute(EVENTS, OLD.format("events", 5), *broken)
+    handler = await opened(database.url(), ttl=3_600)
+    clock = [0.0]
+    handler._expiry = Expiry(3_600, clock=lambda: clock[0])
+    said: list[int] = []
+
+    for start in range(times + 2):
+        await handler.handle(batch(event("young"), start=start))
+        said.append(len(caplog.records))
+        clock[0] += 4_000
+    database.execute(*mended)
+    await handler.handle(batch(event("young"), start=times + 2))
+
+    assert said == [0] * (times - 1) + [1, 1, 1]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    first, last = (record.getMessage() for record in caplog.records)
+    assert first.startswith("expired rows are not deleted table='events' error=")
+    assert why in first
+    assert last == "expired rows are deleted again table='events'"
+    assert database.rows("SELECT count(*) FROM events WHERE type = 'old'") == [(0,)]
+
+
+async def test_table_that_fails_is_tried_after_growing_pauses_and_keeps_no_other_from_its_turn(
+    opened: Any, database: Any, event: Events, batch: Batches
+) -> None:
+    database.execute(
+        EVENTS,
+        EVENTS.replace("events", "other"),
+        FUNCTION.format("PERFORM nextval('tries'); RAISE 'kept';"),
+        "CREATE SEQUENCE tries",
+        TRIGGER,
+        OLD.format("events", 1),
+    )
+    handler = await opened(database.url(), ttl=60)
+    clock = [0.0]
+    handler._expiry = Expiry(60, clock=lambda: clock[0])
+
+    for start in range(0, 100, 2):
+        clock[0] += 1
+        database.execute(OLD.format("other", 1))
+        await handler.handle(batch(event(1), event(2, into="other"), start=start))
+
+    ((tries,),) = database.rows("SELECT last_value FROM tries")
+    ((others,),) = database.rows("SELECT count(*) FROM other WHERE type = 'old'")
+    assert 4 <= tries <= 6  # in 50 seconds: after 2, 4, 8, 16 … seconds
+    assert others <= 2
+
+
+async def test_policy_that_lets_no_row_go_is_said(
+    opened: Any, database: Any, event: Events, batch: Batches, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"app_{database.name}"
+    database.execute(
+        f"CREATE ROLE {name} LOGIN",
+        f"GRANT ALL ON SCHEMA public TO {name}",
+        EVENTS,
+        OLD.format("events", 5),
+        "ALTER TABLE events ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY w ON events FOR INSERT WITH CHECK (true)",
+        "CREATE POLICY r ON events FOR SELECT USING (true)",
+        f"GRANT ALL ON events TO {name}",
+    )
+    try:
+        handler = await opened(database.url(name), ttl=3_600)
+        clock = count(step=4_000)
+        handler._expiry = Expiry(3_600, clock=lambda: float(next(clock)))
+        for start in range(ACCIDENTS + 1):
+            await handler.handle(batch(event("young"), start=start))
+        await handler.close()
+    finally:
+        database.execute(f"DROP OWNED BY {name}", f"DROP ROLE {name}")
+
+    assert len(caplog.records) == 1
+    assert "see its triggers and policies" in caplog.text
 
 
 async def test_a_sweep_that_fails_is_no_batchs_failure(
