@@ -111,7 +111,8 @@ class WorkThread:
             error.__cause__ = refused
             each.fail(error)
 
-    def _serve(self, *, seconds: float = IDLE_SECONDS) -> None:
+    def _serve(self, *, seconds: float | None = None) -> None:
+        seconds = IDLE_SECONDS if seconds is None else seconds
         while True:
             with self._wake:
                 if not self._jobs:

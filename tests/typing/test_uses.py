@@ -35,6 +35,10 @@ from eventrec import (
 )
 
 
+class Started(Event):
+    """A type alone."""
+
+
 class Door(Event):
     """A plain class."""
 
@@ -216,6 +220,7 @@ ORDER = OrderPlaced(
     card="12345678",
 )
 EVENTS: list[Event | Eventable] = [
+    Started(),
     Door("front"),
     Migration(),
     Opened("front"),
