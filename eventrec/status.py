@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,13 @@ class SubscriptionStatus:
     `acknowledged` and `scanned` are next offsets; `lag` is `end - scanned`; `dropped` counts records by reason:
     `overflow` (its oldest, when it was too far behind), `exhausted` (after the last attempt), `closed` (undelivered at
     the end of a recorder without a log), `corrupt` (the log's bytes went bad). Of a log, `pending` is on the disk.
+
+    Attributes:
+        healthy: Something goes through, or nothing is to be delivered: neither held nor in an outage.
+        held: Paused or holding: an operator has to act.
+        last_error: What the last attempt that failed said; it stays after a success.
+        last_success: When a batch last went through, in seconds since the epoch; None: not in this process.
+        oldest_pending: Seconds since the timestamp of the oldest record that was read and is not settled.
     """
 
     name: str
@@ -30,6 +38,10 @@ class SubscriptionStatus:
     replayed: int
     rewound: int
     pending: int
+    held: bool = False
+    last_error: str | None = None
+    last_success: float | None = None
+    oldest_pending: float | None = None
 
     @property
     def lag(self) -> int:
@@ -47,8 +59,8 @@ class SubscriptionStatus:
 class Health:
     """For health checks. `live`: restarting the process would mend nothing that it could not mend itself.
 
-    `ready`: it is open, its log can be written, and no subscription waits for somebody to act; `reasons` says what of
-    that is not so.
+    `ready`: it is open, its log can be written, and no subscription waits for an operator. `reasons` says what of that
+    is not so; also, while it is ready, which destinations are in an outage, and where records became dead letters.
     """
 
     live: bool
@@ -93,8 +105,15 @@ class Status:
             reasons.append(f"the recorder is {self.state}")
         if self.failure is not None:
             reasons.append(f"the log: {self.failure}")
-        reasons += [f"{part.name}: {part.state}" for part in self.subscriptions.values() if not part.healthy]
-        return Health(live=self.defect is None, ready=not reasons, reasons=tuple(reasons))
+        parts = self.subscriptions.values()
+        reasons += [f"{part.name}: {part.state}" for part in parts if part.held]
+        ready = not reasons
+        reasons += [_outage(part) for part in parts if not part.healthy and not part.held]
+        dead: Counter[str] = Counter()
+        for log in (self.subscriptions, *self.adopted.values()):
+            dead.update({name: part.dead for name, part in log.items()})
+        reasons += [f"{name}: {count:,} dead letter{'s' * (count > 1)}" for name, count in dead.items() if count]
+        return Health(live=self.defect is None, ready=ready, reasons=tuple(reasons))
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
@@ -112,3 +131,8 @@ class Status:
             said.append(f"pending {part.pending:,}")
             parts.append(", ".join(said))
         return "; ".join(parts)
+
+
+def _outage(part: SubscriptionStatus) -> str:
+    """What an outage's reason says."""
+    return f"{part.name}: {part.state}" + ("" if part.last_error is None else f" ({part.last_error})")

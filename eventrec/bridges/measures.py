@@ -30,7 +30,7 @@ DEAD: Final = Measure("dead", "counter", "records", "Records set aside as dead l
 DROPPED: Final = Measure("dropped", "counter", "records", "Records lost, by reason.", ("subscription", "reason"))
 REWOUND: Final = Measure("rewound", "counter", "records", "Records that a destination had and lost.", ("subscription",))
 PENDING: Final = Measure("pending", "gauge", "records", "Records not settled yet.", ("subscription",))
-HEALTHY: Final = Measure("healthy", "gauge", "1", "0 while somebody has to act, else 1.", ("subscription",))
+HEALTHY: Final = Measure("healthy", "gauge", "1", "0 in an outage, or while it is held, else 1.", ("subscription",))
 ADOPTED: Final = Measure(
     "adopted_pending", "gauge", "records", "Records of earlier runs that are not settled yet.", ("subscription",)
 )

@@ -68,7 +68,8 @@ class LogDelivery:
         self.log = log
         self._moved = anyio.Event()
         saved = opened.saved if opened is not None else Saved({}, frozenset(), frozenset())
-        self.source = LogSource(log, run.id, first=opened.first if opened is not None else 0, on_move=self._notice)
+        first = opened.first if opened is not None else 0
+        self.source = LogSource(log, run.id, first=first, is_orphan=opened is not None, on_move=self._notice)
         self.workers = {
             each.name: Worker(
                 # What is pending is never skipped: "latest" is for a subscription that is new.

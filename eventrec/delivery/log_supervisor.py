@@ -138,17 +138,24 @@ class LogSupervisor(Supervisor):
 
     async def flush(self) -> bool:
         consumer = self.writer.consumer
-        target = consumer.appended + consumer.in_hand + len(self._intake)
+        target = sum(consumer.counts)
         self.writer.wake()
         while (log := self.writer.log) is None or log.written < target:
             if self.writer.failure is not None or self.writer.is_ended:
                 return False
-            if log is not None and not consumer.in_hand and not len(self._intake) and log.written == log.taken:
-                break  # A full intake dropped some of its oldest.
+            _, in_intake, in_hand = consumer.counts
+            if log is not None and not in_intake and not in_hand and log.written == log.taken:
+                # A full intake dropped some of its oldest.
+                target = log.written
+                break
             woken = self._woken
             if self.writer.log is log and (log is None or log.written < target):
                 await woken.wait()
-        return await flush_workers(self.workers.values(), min(target, self._own.source.end if self._own else 0))
+        while self._own is None and target:
+            if self.writer.is_ended:
+                return False
+            await self._woken.wait()
+        return await flush_workers(self.workers.values(), target)
 
     async def _deliver_until_closed(self) -> None:
         async with anyio.create_task_group() as tasks:
@@ -182,6 +189,7 @@ class LogSupervisor(Supervisor):
             if self.writer.log is not None and self.writer.run is not None:
                 self._own = self._delivery(self.writer.run, self.writer.log)
                 self.workers = self._own.workers
+                self._wake_here()
                 await self._own.save(sync=self._sync != "never")
             elif self._closing.is_set() and self.writer.is_ended:
                 return False

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from eventrec.delivery.letters.dead_letters import DeadLetterFile, LoggedDeadLetters
+from eventrec.delivery.letters.dead_letters import DeadLetterFile, LoggedDeadLetters, Notices
 from eventrec.delivery.sources.memory import MemorySource
 from eventrec.delivery.supervisor import LAST_SECOND, Supervisor, flush_workers
 from eventrec.delivery.worker.worker import Worker
@@ -60,7 +60,7 @@ class MemorySupervisor(Supervisor):
         self._on_slice = on_slice
         self._moved = anyio.Event()
         path = options.dead_letters
-        letters = LoggedDeadLetters(time.monotonic) if path is None else DeadLetterFile(path)
+        letters = LoggedDeadLetters(time.monotonic) if path is None else DeadLetterFile(path, Notices(time.monotonic))
         self.workers = {each.name: Worker(each, self._source, letters, on_drop=on_drop) for each in subscriptions}
 
     @property

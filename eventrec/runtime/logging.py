@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -19,10 +21,28 @@ def get_logger(name: str) -> Any:
     return structlog.wrap_logger(
         logging.getLogger(name),
         processors=[structlog.stdlib.filter_by_level, _to_stdlib],
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=_ContainedLogger,
         context_class=dict,
         cache_logger_on_first_use=True,
     )
+
+
+class _ContainedLogger(structlog.stdlib.BoundLogger):
+    """What handlers and filters of the application's logging throw ends here: a line is lost, and nothing else."""
+
+    def _proxy_to_logger(self, method_name: str, event: str | None = None, *event_args: str, **event_kw: Any) -> Any:
+        try:
+            return super()._proxy_to_logger(method_name, event, *event_args, **event_kw)
+        except BaseException as exc:  # noqa: BLE001 - foreign code, called from every thread and task of ours
+            _say_lost(event, exc)
+            return None
+
+
+def _say_lost(event: str | None, exc: BaseException) -> None:
+    """Like the standard library's own handlers, on stderr, unless `logging.raiseExceptions` says no."""
+    if logging.raiseExceptions and sys.stderr is not None:
+        with suppress(Exception):
+            sys.stderr.write(f"eventrec: the logging failed at {event!r}: {described(exc)}\n")
 
 
 def _to_stdlib(_: WrappedLogger, __: str, event: EventDict) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -38,14 +58,18 @@ def _shown(value: object) -> str:
     return text if text.isprintable() and " " not in text and text else repr(text)
 
 
-def text_of(exc: BaseException) -> str:
-    """What `exc` says; the name of its class where it cannot say anything, since that is foreign code too."""
+def text_of(value: object) -> str:
+    """What `value` says, as text that can be encoded; the name of its class where it cannot say anything.
+
+    An error's text is foreign code, and may hold what no file or database takes: lone surrogates are escaped.
+    """
     try:
-        return str(exc)
-    except Exception:  # noqa: BLE001 - foreign code
-        return type(exc).__name__
+        text = str(value)
+    except BaseException:  # noqa: BLE001 - foreign code, which must not end what only wants to name it
+        text = type(value).__name__
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def described(exc: BaseException) -> str:
     """Class and text of `exc`."""
-    return f"{type(exc).__name__}: {text_of(exc)}"
+    return f"{text_of(type(exc).__name__)}: {text_of(exc)}"

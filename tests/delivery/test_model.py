@@ -272,6 +272,10 @@ class View:
         grown, self._grown = self._grown, anyio.Event()
         grown.set()
 
+    @property
+    def furthest(self) -> int:
+        return self.end
+
     async def oldest(self) -> int:
         await anyio.lowlevel.checkpoint()
         return self._world.first

@@ -96,4 +96,4 @@ class Orphans:
 def held_state(status: Status) -> str | None:
     """Why a subscription of an adopted log stands still, if one does."""
     parts = (part for log in status.adopted.values() for part in log.values())
-    return next((part.state for part in parts if not part.healthy), None)
+    return next((part.state for part in parts if part.held), None)

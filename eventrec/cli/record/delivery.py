@@ -97,7 +97,7 @@ class Delivery:
             await anyio.sleep(0.2)
             self.say_refused()
             if not self._outcome.is_at_end:
-                self._say_hold(self.part.state if not self.part.healthy else None)
+                self._say_hold(self.part.state if self.part.held else None)
 
     async def count_orphans(self) -> None:
         """Enter into the outcome what became of the earlier runs' records. The recorder is closed."""
@@ -121,7 +121,7 @@ class Delivery:
     def _look_at_hold(self) -> None:
         """Give up where only an operator ends the hold, or nothing was ever taken: then the URL must be wrong."""
         part = self.part
-        state = part.state if not part.healthy else held_state(self._recorder.status())
+        state = part.state if part.held else held_state(self._recorder.status())
         if state is not None and (state.startswith(_ENDS_BY_OPERATOR) or part.acknowledged == 0):
             self._outcome.failure = CommandError(f"the destination takes no more, {state}", ExitCode.DESTINATION)
             self._give_up()

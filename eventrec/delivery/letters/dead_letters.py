@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
+from eventrec.records.column_types import ColumnType
 from eventrec.records.entry import SHAPE, SIZE
 from eventrec.records.extra_rows import decode_rows
 from eventrec.runtime.backend import in_thread
@@ -52,17 +54,20 @@ class DeadLetters(Protocol):
 
 
 class DeadLetterFile:
-    """A JSON Lines file, one letter a line, appended and synced. Several processes may share it.
+    """A JSON Lines file, one letter a line, appended and synced. Several processes may share it. `notices` say them.
 
     A line holds: log_id, offset, subscription, handler, reason, time (seconds since the epoch), type, table,
     timestamp (ns), payload (as JSON), and, where the record has them, context, columns, rows, id.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, notices: Notices | None = None) -> None:
         self._path = path
+        self._notices = notices
 
     async def write(self, letters: Sequence[DeadLetter]) -> None:
         await in_thread(self._write, b"".join(_line(letter) for letter in letters))
+        if self._notices is not None:
+            self._notices.say(letters)
 
     def known(self, log_id: UUID, subscription: str) -> Collection[int]:
         """None: the file is for people, and nobody looks anything up in it."""
@@ -108,46 +113,82 @@ def letter_document(letter: DeadLetter) -> dict[str, Any]:
         document["context"] = msgspec.Raw(context)
     if extras is not None:
         document["columns"] = [str(column) for column in shape.columns]
-        document["rows"] = [[_readable(value) for value in row] for row in decode_rows(extras)]
+        document["rows"] = [
+            [_readable(value, column.type) for column, value in zip(shape.columns, row, strict=False)]
+            for row in decode_rows(extras)
+        ]
     if id_ is not None:
         document["id"] = id_.hex()
     return document
 
 
-def _readable(value: object) -> object:
-    """Bytes of a JSON column read as what they are; others as msgspec writes bytes, in base64."""
-    if isinstance(value, bytes):
+def _readable(value: object, kind: ColumnType) -> object:
+    """Bytes of a JSON column read as what they are, if that can be; others as msgspec writes bytes, in base64."""
+    if kind is ColumnType.JSON and isinstance(value, bytes):
         try:
-            return msgspec.json.decode(value)
-        except msgspec.DecodeError:
+            msgspec.json.decode(value)  # `format` alone takes bytes that are not UTF-8
+            return msgspec.Raw(msgspec.json.format(value, indent=-1))
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             return value
     return value
 
 
-class LoggedDeadLetters:
-    """No file: type, reason and size are logged, never the payload; at most one line per type and minute."""
+class Notices:
+    """Type, reason and size of dead letters in the logging, never the payload; at most a line per type and minute.
+
+    At most 1,000 types are remembered, and of those that came longest ago nothing.
+    """
+
+    EVERY: Final = 60.0
+    MAX_TYPES: Final = 1_000
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._last: dict[str, float] = {}
-        self._unsaid: dict[str, int] = {}
+        self._said: OrderedDict[tuple[str, str], _Said] = OrderedDict()
 
-    async def write(self, letters: Sequence[DeadLetter]) -> None:
+    def __len__(self) -> int:
+        """Types that are remembered."""
+        return len(self._said)
+
+    def say(self, letters: Sequence[DeadLetter]) -> None:
+        """Log a line for each type of `letters`, unless one was logged within the last minute."""
+        now = self._now()
         for letter in letters:
-            kind = letter.entry[SHAPE].type
-            now = self._now()
-            if kind in self._last and now - self._last[kind] < 60:  # noqa: PLR2004 - a minute
-                self._unsaid[kind] = self._unsaid.get(kind, 0) + 1
+            key = letter.subscription, letter.entry[SHAPE].type
+            said = self._said.get(key)
+            if said is not None and now - said.at < self.EVERY:
+                said.unsaid += 1
                 continue
-            self._last[kind] = now
+            self._said[key] = _Said(now)
+            self._said.move_to_end(key)
+            if len(self._said) > self.MAX_TYPES:
+                self._said.popitem(last=False)
             _logger.error(
                 "record refused for good",
                 subscription=letter.subscription,
-                type=kind,
+                type=key[1],
                 reason=letter.reason,
                 bytes=letter.entry[SIZE],
-                unsaid=self._unsaid.pop(kind, 0),
+                unsaid=0 if said is None else said.unsaid,
             )
+
+
+@dataclass(slots=True)
+class _Said:
+    """When a line was logged, and how many letters were not said since."""
+
+    at: float
+    unsaid: int = 0
+
+
+class LoggedDeadLetters:
+    """No file: they are only said."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._notices = Notices(now)
+
+    async def write(self, letters: Sequence[DeadLetter]) -> None:
+        self._notices.say(letters)
 
     def known(self, log_id: UUID, subscription: str) -> Collection[int]:
         """None: nothing is kept."""

@@ -7,11 +7,13 @@ remembered: what is there is never sent again, except by replay. So a kill betwe
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from eventrec.delivery.letters.content import decode_letters, encode_letters, is_letters_of
+from eventrec.delivery.letters.dead_letters import Notices
 from eventrec.errors import ContentError, LogError
 from eventrec.log.log import Log
 from eventrec.log.reader import LogReader
@@ -43,12 +45,19 @@ class LetterLog:
     """
 
     def __init__(
-        self, directory: os.PathLike[str], id_: Callable[[], UUID], *, max_bytes: int, copy: DeadLetters | None = None
+        self,
+        directory: os.PathLike[str],
+        id_: Callable[[], UUID],
+        *,
+        max_bytes: int,
+        copy: DeadLetters | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = directory
         self._id = id_
         self._most_bytes = max_bytes
         self._copy = copy
+        self._notices = Notices(now)
         self._writing = threading.Lock()
         self._run: Run | None = None
         self._log: Log | None = None
@@ -65,6 +74,7 @@ class LetterLog:
             OSError: They could not be kept, or the bound is reached.
         """
         await in_thread(self._write, letters)
+        self._notices.say(letters)
         if self._copy is not None:
             await self._copy.write(letters)
 

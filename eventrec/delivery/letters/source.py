@@ -51,6 +51,10 @@ class LetterSource:
         del start
         return LetterCursor(self, name, on_lost)
 
+    @property
+    def furthest(self) -> int:
+        return self.end
+
     async def oldest(self) -> int:
         return 0
 

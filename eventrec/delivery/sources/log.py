@@ -34,6 +34,7 @@ READ_BYTES: Final = 1 << 20
 _READERS: Final = 4
 _THREADS: Final = 2
 _PATIENCE: Final = 0.5
+_ANY_OFFSET: Final = 1 << 62
 
 _logger = get_logger("eventrec.delivery")
 
@@ -51,6 +52,8 @@ class _Decoded:
 class LogSource:
     """One log, which begins at `first`, read by several subscriptions at their own pace. For the loop's thread alone.
 
+    `is_orphan`: an earlier run wrote it.
+
     `on_move` is called when a subscription acknowledges something: it must stand in its checkpoint soon, and what all
     checkpoints are past may be deleted then.
     """
@@ -61,10 +64,12 @@ class LogSource:
         id_: UUID,
         *,
         first: int = 0,
+        is_orphan: bool = False,
         on_move: Callable[[], object],
     ) -> None:
         self.id = id_
         self.first = first
+        self._is_orphan = is_orphan
         self._log = log
         self.on_move = on_move
         self._is_ours = partial(is_ours, log_id=id_)
@@ -91,10 +96,19 @@ class LogSource:
         return self._floor
 
     def subscribe(self, name: str, start: Start, on_lost: OnLost) -> LogCursor:
-        """A cursor at the first record, or at the end. What cannot be read is told to `on_lost` as `corrupt`."""
-        cursor = LogCursor(self, name, self.first if start == "earliest" else self.end, on_lost)
+        """A cursor at the first record, or at the end of an orphan: what this run records is new to every subscription.
+
+        What cannot be read is told to `on_lost` as `corrupt`.
+        """
+        at_end = start == "latest" and self._is_orphan
+        cursor = LogCursor(self, name, self.end if at_end else self.first, on_lost)
         self._cursors.append(cursor)
         return cursor
+
+    @property
+    def furthest(self) -> int:
+        """A power cut may have taken the tail of an orphan, and more than any checkpoint here remembers."""
+        return _ANY_OFFSET if self._is_orphan else self.end
 
     async def oldest(self) -> int:
         return await in_thread(lambda: self._log.first)

@@ -61,6 +61,10 @@ class MemorySource:
         self._cursors.append(cursor)
         return cursor
 
+    @property
+    def furthest(self) -> int:
+        return self.end
+
     async def oldest(self) -> int:
         return self._start
 

@@ -69,6 +69,10 @@ class Source(Protocol):
     def end(self) -> int:
         """The next offset to be written."""
 
+    @property
+    def furthest(self) -> int:
+        """Where a destination can be at most: at `end`, or beyond it where the source may have lost its tail."""
+
     async def oldest(self) -> int:
         """The first record that can still be read; `end` where there is none."""
 

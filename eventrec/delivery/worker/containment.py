@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import anyio
@@ -21,8 +22,8 @@ class EndedFromWithinError(EventrecError):
 class contained:  # noqa: N801 - read as a statement: `with contained():`
     """Around foreign code: only `Exception` comes out, and what ends this task from outside.
 
-    A cancellation is from outside where one was asked for; GeneratorExit is where another task than the one that
-    entered throws it, since the loop is gone and the coroutine is being collected.
+    A cancellation is from outside where one was asked for, also inside a group; GeneratorExit is where another task
+    than the one that entered throws it, since the loop is gone and the coroutine is being collected.
     """
 
     __slots__ = ("_task",)
@@ -33,11 +34,16 @@ class contained:  # noqa: N801 - read as a statement: `with contained():`
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if exc is None or isinstance(exc, Exception) or self._is_from_outside(exc):
+        if exc is None or isinstance(exc, Exception):
+            return
+        if self._task is None or current_task() is not self._task:
+            return
+        cancelled = anyio.get_cancelled_exc_class()
+        if isinstance(exc, cancelled) and is_cancelled():
+            return
+        if isinstance(exc, BaseExceptionGroup) and is_cancelled() and exc.subgroup(cancelled) is not None:
+            if cancelled is asyncio.CancelledError:
+                # Nothing else would say again that this task is to end.
+                raise asyncio.CancelledError from exc
             return
         raise EndedFromWithinError(f"the handler ended its own task: {described(exc)}") from exc
-
-    def _is_from_outside(self, exc: BaseException) -> bool:
-        if current_task() is not self._task:
-            return True
-        return isinstance(exc, anyio.get_cancelled_exc_class()) and is_cancelled()

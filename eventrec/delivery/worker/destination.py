@@ -9,8 +9,9 @@ import anyio
 from eventrec.delivery.worker.containment import contained
 from eventrec.delivery.worker.health import HoldError
 from eventrec.delivery.worker.outcome import Hold, error_text
+from eventrec.errors import EventrecError
 from eventrec.handler import EventHandler
-from eventrec.runtime.logging import get_logger
+from eventrec.runtime.logging import get_logger, text_of
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -25,6 +26,14 @@ _logger = get_logger("eventrec.delivery")
 
 _CLOSE_SECONDS: Final = 10.0
 """How long a handler may take to close: a hanging one must not hang its subscription."""
+
+
+MAX_OFFSET: Final = (1 << 48) - 1
+"""Ids of rows have 48 bits for it."""
+
+
+class InvalidAnswerError(EventrecError):
+    """A handler's `DestinationCheckpoints` answered what is not an answer: a defect of the handler."""
 
 
 class Destination:
@@ -84,7 +93,7 @@ class Destination:
         self._health.note_ready()
 
     async def _ask(self, checkpoints: DestinationCheckpoints) -> int:
-        ledger, found = self._ledger, await checkpoints.destination_id()
+        ledger, found = self._ledger, _id(await checkpoints.destination_id())
         # A destination that has no row of ours, though we have been there, lost it together with our rows.
         start = ledger.progress.acknowledged if ledger.destination is None else ledger.progress.start
         if ledger.destination not in (None, found):
@@ -92,7 +101,9 @@ class Destination:
                 raise HoldError(Hold("destination changed", slowly=False))
             _logger.warning("destination changed", subscription=self._name, start=self._on_new)
             start = await ledger.begin_again(at_oldest=self._on_new == "earliest")
-        answer = await checkpoints.resume(self._log_id, self._name, start)
+        answer = _offset(await checkpoints.resume(self._log_id, self._name, start))
+        if answer > ledger.furthest:
+            raise HoldError(Hold(f"the destination is at {answer}, and the log ends at {ledger.furthest}"))
         # Not before it has our row: else the decision would be forgotten with an answer that is lost.
         ledger.goes_to(found)
         self._on_new = self._default_on_new
@@ -146,6 +157,33 @@ class Destination:
     def abandon(self) -> None:
         """In the child of a fork: never use the handler again, whose connections are the parent's."""
         self._handler, self.prepares = _ElsewhereHandler(), False
+
+
+def _id(answer: object) -> str:
+    """A destination's id as it was answered.
+
+    Raises:
+        InvalidAnswerError: It is not a text that can be kept.
+    """
+    if not isinstance(answer, str) or not answer or text_of(answer) != answer:
+        raise InvalidAnswerError(f"destination_id() answered {_shown(answer)}, which is not an id")
+    return answer
+
+
+def _offset(answer: object) -> int:
+    """A next offset as it was answered.
+
+    Raises:
+        InvalidAnswerError: It is not an offset that any log has.
+    """
+    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer <= MAX_OFFSET:
+        raise InvalidAnswerError(f"resume() answered {_shown(answer)}, which is not an offset")
+    return int(answer)
+
+
+def _shown(answer: object) -> str:
+    """`answer` and what it is, in short."""
+    return f"{type(answer).__name__} {text_of(answer)[:100]!r}"
 
 
 class _ElsewhereHandler(EventHandler):

@@ -32,6 +32,11 @@ class Hand:
         """What is to be settled first; there must be one."""
         return self._pieces[-1]
 
+    @property
+    def pieces(self) -> list[Piece]:
+        """In the order of their offsets."""
+        return self._pieces[::-1]
+
     def is_next(self, piece: Piece) -> bool:
         """Whether `piece` is still first: an answer of the destination may have settled it, or sent us back."""
         return bool(self._pieces) and self._pieces[-1] is piece

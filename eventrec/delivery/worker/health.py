@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import time
 from typing import TYPE_CHECKING
 
 import anyio
@@ -53,6 +54,10 @@ class Health:
         self._on_change = on_change
         self._outage = outage
         self._is_failing = False
+        self.last_error: str | None = None
+        """What the last attempt that failed said."""
+        self.last_success: float | None = None
+        """When something last went through, in seconds since the epoch."""
 
     @property
     def is_failing(self) -> bool:
@@ -77,23 +82,31 @@ class Health:
             seconds = round(anyio.current_time() - outage.since, 1)
             _logger.info("delivery restored", subscription=self._subscription, after_seconds=seconds, lag=lag)
         outage.since = outage.held_as = None
+        self.last_success = time()
         self.is_held = self._is_failing = outage.has_said_dropped = False
         if self.state != "delivering":
             self._is("delivering")
 
     def fails(self, exc: Exception) -> None:
         """An attempt failed in a way that a later one may mend."""
+        self.last_error = error_text(exc)
         if self._begins():
-            _logger.warning("delivery interrupted", subscription=self._subscription, error=error_text(exc))
+            _logger.warning("delivery interrupted", subscription=self._subscription, error=self.last_error)
 
     def fails_unknown(self, exc: Exception, *, is_new: bool) -> None:
         """An attempt failed with an error that is not a word of ours; a new one of these is worth a traceback."""
+        self.last_error = error_text(exc)
         self._begins()
         if is_new:
-            _logger.error("handler failed", subscription=self._subscription, error=error_text(exc), exc_info=exc)
+            _logger.error("handler failed", subscription=self._subscription, error=self.last_error, exc_info=exc)
+
+    def refuses(self, reason: str | None) -> None:
+        """Records are set aside for `reason`, if any are: not an outage."""
+        self.last_error = reason or self.last_error
 
     def holds(self, hold: Hold) -> None:
         """Nothing goes on; said once for as long as the reason is the same."""
+        self.last_error = hold.reason
         self._begins()
         if self._outage.held_as != hold.state:
             self._outage.held_as = hold.state

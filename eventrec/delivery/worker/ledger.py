@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from time import time
 from typing import TYPE_CHECKING
 
 import anyio
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from eventrec.delivery.sources.source import Source
     from eventrec.delivery.subscription import Subscription
+    from eventrec.delivery.worker.health import Health
     from eventrec.delivery.worker.piece import Piece
     from eventrec.records.batch import Batch
     from eventrec.records.entry import Entry
@@ -70,13 +72,17 @@ class Ledger:
             generation=self.generation,
         )
 
-    def status(self, *, state: str, healthy: bool, in_hand: int) -> SubscriptionStatus:
-        """The account, with what is `in_hand`: read, in offsets, and not settled."""
+    def status(self, health: Health, *, in_hand: int, oldest: int | None = None) -> SubscriptionStatus:
+        """The account, with what is `in_hand`: read, in offsets, and not settled; `oldest` is its first timestamp."""
         progress, end = self.progress, self._source.end
         return SubscriptionStatus(
             name=self._subscription.name,
-            state=state,
-            healthy=healthy,
+            state=health.state,
+            healthy=not health.is_failing,
+            held=health.is_held,
+            last_error=health.last_error,
+            last_success=health.last_success,
+            oldest_pending=None if oldest is None else max(0.0, time() - oldest / 1e9),
             start=progress.start,
             end=end,
             acknowledged=progress.acknowledged,
@@ -89,6 +95,11 @@ class Ledger:
             rewound=progress.rewound,
             pending=in_hand + end - self.cursor.next,
         )
+
+    @property
+    def furthest(self) -> int:
+        """Where the destination can be at most."""
+        return self._source.furthest
 
     @property
     def lag(self) -> int:

@@ -98,6 +98,13 @@ Outcome: TypeAlias = Deliver | Retry | Split | Bury | Hold
 
 def outcome_of(piece: Piece, failure: Exception | None, remembered: Remembered) -> Outcome:
     """What follows when a batch of `piece` was handled, and `failure` came back."""
+    try:
+        return _outcome_of(piece, failure, remembered)
+    except Exception as exc:  # noqa: BLE001 - what a failure names by offset is foreign code as well
+        return _unknown(piece, failure or exc, remembered)
+
+
+def _outcome_of(piece: Piece, failure: Exception | None, remembered: Remembered) -> Outcome:
     outcome: Outcome
     match failure:
         case None:
@@ -127,8 +134,11 @@ def outcome_of_opening(failure: Exception) -> Retry | Hold:
 
 def is_named(piece: Piece, failure: Exception) -> bool:
     """Whether `failure` is one of a handler's words for a batch of `piece`, and rightly used; else it is unknown."""
-    if isinstance(failure, PartialError):
-        return _parts(piece, failure) is not None
+    try:
+        if isinstance(failure, PartialError):
+            return _parts(piece, failure) is not None
+    except Exception:  # noqa: BLE001 - foreign code
+        return False
     return isinstance(failure, (TransientError, PermanentError, BatchTooLargeError, PauseError))
 
 
@@ -152,7 +162,7 @@ def _named(piece: Piece, failure: PermanentError) -> dict[int, str]:
     records = getattr(failure, "records", None)
     if not isinstance(records, Mapping):
         return {}
-    return {offset: str(records[offset]) for offset in piece.offsets if offset in records}
+    return {offset: text_of(records[offset]) for offset in piece.offsets if offset in records}
 
 
 def _parts(piece: Piece, failure: PartialError) -> Mapping[int, DeliveryError] | None:

@@ -12,6 +12,7 @@ from eventrec.delivery.worker.health import HoldError
 from eventrec.delivery.worker.outcome import Hold
 from eventrec.delivery.worker.retry import Brake
 from eventrec.records.entry import SHAPE
+from eventrec.runtime.logging import described, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -145,7 +146,7 @@ class Quarantine:
 
     async def _write(self, dead: Iterable[tuple[int, Entry, str, bytes | None]]) -> None:
         """Write letters of these: offset, entry, reason, static context."""
-        handler = type(self._subscription.handler).__name__
+        handler = text_of(type(self._subscription.handler).__name__)
         letters = [
             DeadLetter(
                 log_id=self._log_id,
@@ -163,5 +164,10 @@ class Quarantine:
             return
         try:
             await self._letters.write(letters)
-        except OSError as exc:
-            raise HoldError(Hold(f"dead letters cannot be written: {exc}", is_paused=False)) from exc
+        except Exception as exc:
+            # Nothing is skipped because of a letter that cannot be kept, whatever the reason.
+            raise HoldError(Hold(f"dead letters cannot be written: {_reason(exc)}", is_paused=False)) from exc
+
+
+def _reason(exc: Exception) -> str:
+    return text_of(exc) if isinstance(exc, OSError) else described(exc)

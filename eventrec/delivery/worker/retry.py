@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 import tenacity
-
-from eventrec.errors import TransientError
-from eventrec.runtime.logging import described
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from eventrec.options import RetrySettings
+
+MAX_ASKED: Final = 86_400.0
+"""Seconds: a destination that asks for more is asked again after a day."""
 
 
 class TryAgainError(Exception):
@@ -39,9 +40,7 @@ def retrying(
         backoff = tenacity.wait_exponential(multiplier=settings.first, max=settings.max, exp_base=settings.factor)
 
     def wait(state: tenacity.RetryCallState) -> float:
-        cause = _cause(state)
-        asked = cause.retry_after if isinstance(cause, TransientError) else None
-        return max(backoff(state), asked or 0.0)
+        return max(backoff(state), seconds_asked(_cause(state)))
 
     def told(state: tenacity.RetryCallState) -> None:
         before_sleep(state.next_action.sleep if state.next_action else 0.0)
@@ -61,71 +60,118 @@ def _cause(state: tenacity.RetryCallState) -> BaseException | None:
     return failure.__cause__ if failure is not None else None
 
 
-class SameError:
-    """Counts how often, and for how long, the same unknown error came in a row."""
+def seconds_asked(failure: BaseException | None) -> float:
+    """How long the destination asks to be left alone: 0 where it does not, or not in seconds; a day at most."""
+    try:
+        seconds = float(getattr(failure, "retry_after", None) or 0.0)
+    except Exception:  # noqa: BLE001 - a header's text, a number too large, anything
+        return 0.0
+    if math.isnan(seconds):
+        return 0.0
+    return min(max(seconds, 0.0), MAX_ASKED)
+
+
+class Pauses:
+    """Seconds that grow from half a one to `most`, doubling, for what is tried again by other rules than a batch."""
+
+    FIRST: Final = 0.5
+
+    def __init__(self, *, most: float) -> None:
+        self._most = max(most, self.FIRST)
+        self._next = self.FIRST
+
+    def next(self) -> float:
+        """How long to wait now."""
+        seconds, self._next = self._next, min(self._next * 2, self._most)
+        return seconds
+
+    def start_over(self) -> None:
+        """It went through."""
+        self._next = self.FIRST
+
+
+class UnknownErrors:
+    """Counts how often, and for how long, unknown errors came in a row: their texts may differ, as an address does."""
 
     TIMES: Final = 10
     SECONDS: Final = 60.0
+    MAX_KINDS: Final = 16
 
     def __init__(self) -> None:
-        self._seen: str | None = None
+        self._seen: set[str] = set()
         self._times = 0
         self._since = 0.0
 
     def saw(self, error: Exception, *, now: float) -> bool:
-        """Note `error`; True where it is new, worth a traceback."""
-        seen = described(error)
-        if seen == self._seen:
-            self._times += 1
-            return False
-        self._seen, self._times, self._since = seen, 1, now
-        return True
+        """Note `error`; True where its class is new, and so worth a traceback."""
+        kind = f"{type(error).__module__}.{type(error).__qualname__}"
+        if not self._times:
+            self._since = now
+        self._times += 1
+        is_new = kind not in self._seen and len(self._seen) < self.MAX_KINDS
+        if is_new:
+            self._seen.add(kind)
+        return is_new
 
     def is_stuck(self, *, now: float) -> bool:
-        """Ten equal ones over a minute or more: not an accident any more."""
+        """Ten over a minute or more, and nothing passed: not an accident any more."""
         return self._times >= self.TIMES and now - self._since >= self.SECONDS
 
     def forget(self) -> None:
         """Something succeeded."""
-        self._seen = None
+        self._seen.clear()
         self._times = 0
 
 
 class Brake:
     """Tells when records of one type are refused for good so often that it must be a bad deploy.
 
-    A type is watched from its first dead letter on; over half of its last 1,000 records pull the brake.
+    A type is watched from its first dead letter on; over half of its last 1,000 records pull the brake. At most 1,000
+    types are watched: the one that was heard of longest ago is forgotten first.
     """
 
     WINDOW: Final = 1_000
     MAX: Final = WINDOW // 2
+    MAX_TYPES: Final = 1_000
 
     def __init__(self) -> None:
-        self._outcomes: dict[str, deque[bool]] = {}
-        self._dead: dict[str, int] = {}
+        self._watched: OrderedDict[str, _Watched] = OrderedDict()
 
     def __bool__(self) -> bool:
         """Whether any type is watched."""
-        return bool(self._outcomes)
+        return bool(self._watched)
 
     def note(self, kind: str, *, dead: bool) -> bool:
         """One record of type `kind` was settled; True where the brake must be pulled."""
-        outcomes = self._outcomes.get(kind)
-        if outcomes is None:
+        watched = self._watched.get(kind)
+        if watched is None:
             if not dead:
                 return False
-            outcomes = self._outcomes[kind] = deque(maxlen=self.WINDOW)
-            self._dead[kind] = 0
-        if len(outcomes) == self.WINDOW and outcomes[0]:
-            self._dead[kind] -= 1
-        outcomes.append(dead)
-        self._dead[kind] += dead
-        if not self._dead[kind]:
-            del self._outcomes[kind], self._dead[kind]
-            return False
-        return self._dead[kind] > self.MAX
+            watched = self._watched[kind] = _Watched()
+            if len(self._watched) > self.MAX_TYPES:
+                self._watched.popitem(last=False)
+        self._watched.move_to_end(kind)
+        watched.note(dead=dead)
+        if not watched.dead:
+            del self._watched[kind]
+        return watched.dead > self.MAX
 
     def release(self) -> None:
         """An operator looked at it: begin to watch again."""
-        self._outcomes.clear()
-        self._dead.clear()
+        self._watched.clear()
+
+
+class _Watched:
+    """What became of the last records of one type: the newest as the lowest bit, set where it died."""
+
+    __slots__ = ("_outcomes", "dead")
+    _ALL: Final = (1 << Brake.WINDOW) - 1
+    _OLDEST: Final = 1 << (Brake.WINDOW - 1)
+
+    def __init__(self) -> None:
+        self._outcomes = 0
+        self.dead = 0
+
+    def note(self, *, dead: bool) -> None:
+        self.dead += dead - bool(self._outcomes & self._OLDEST)
+        self._outcomes = (self._outcomes << 1 | dead) & self._ALL

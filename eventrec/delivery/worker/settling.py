@@ -22,7 +22,7 @@ from eventrec.delivery.worker.outcome import (
     outcome_of,
     outcome_of_opening,
 )
-from eventrec.delivery.worker.retry import SameError, TryAgainError, retrying
+from eventrec.delivery.worker.retry import Pauses, TryAgainError, UnknownErrors, retrying
 from eventrec.errors import FencedError, TransientError
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ class Settling:
         self._health = health
         self._on_rewind = on_rewind
         self._retrying = retrying(settings.retry, sleep=anyio.sleep, before_sleep=health.retries)
-        self._same_error = SameError()
+        self._unknown_errors = UnknownErrors()
+        self._pauses = Pauses(most=settings.retry.max)
+        self._has_moved = False
         self._holding: anyio.CancelScope | None = None
 
     def go_on(self) -> None:
@@ -113,7 +115,7 @@ class Settling:
         await self._perform(piece, outcome_of(piece, failure, self._remembered()))
 
     def _remembered(self) -> Remembered:
-        self._hand.is_probing |= self._same_error.is_stuck(now=anyio.current_time())
+        self._hand.is_probing |= self._unknown_errors.is_stuck(now=anyio.current_time())
         return Remembered(
             is_probing=self._hand.is_probing,
             has_passed=self._hand.has_passed,
@@ -151,6 +153,13 @@ class Settling:
         if (ready := piece.batch) is not None and (ready.start, ready.generation) == (start, piece.generation):
             return ready
         return self._ledger.batch_of(piece, start)
+
+    async def survive(self, exc: Exception, seconds: float) -> None:
+        """What is not the handler's fault failed: the disk, the system, or we ourselves. Go on after `seconds`."""
+        is_new = self._unknown_errors.saw(exc, now=anyio.current_time())
+        self._health.fails_unknown(exc, is_new=is_new)
+        self._health.retries(seconds)
+        await anyio.sleep(seconds)
 
     async def get_ready(self) -> None:
         """Open, if need be, and ask the destination where it is, after anything that leaves it uncertain."""
@@ -207,7 +216,7 @@ class Settling:
 
     async def _restart(self, exc: Exception) -> None:
         """An error that is not a handler's word: a traceback once, and a fresh start for the handler."""
-        self._health.fails_unknown(exc, is_new=self._same_error.saw(exc, now=anyio.current_time()))
+        self._health.fails_unknown(exc, is_new=self._unknown_errors.saw(exc, now=anyio.current_time()))
         self._reader.batching.failed()
         await self._destination.close()
 
@@ -222,6 +231,7 @@ class Settling:
             await self._get_ready_or_try_again()
             has_moved = isinstance(outcome, Retry) and self._ledger.progress.acknowledged != before
             if has_moved or not self._hand.is_next(piece):
+                await self._moved()
                 return
         match outcome:
             case Deliver():
@@ -238,9 +248,19 @@ class Settling:
             case Bury():
                 await self._set_aside(piece, outcome)
 
+    async def _moved(self) -> None:
+        """The destination is not where it was: go on there. At once the first time; one that moves on and on waits."""
+        if self._has_moved:
+            seconds = self._pauses.next()
+            self._health.retries(seconds)
+            await anyio.sleep(seconds)
+        self._has_moved = True
+
     async def _delivered(self, piece: Piece) -> None:
+        self._has_moved = False
+        self._pauses.start_over()
         self._hand.has_passed = self._hand.is_probing
-        self._same_error.forget()
+        self._unknown_errors.forget()
         self._reader.batching.succeeded()
         self._quarantine.passed(piece.open())
         piece.has_arrived = True
@@ -259,6 +279,7 @@ class Settling:
 
     async def _set_aside(self, piece: Piece, bury: Bury) -> None:
         """Part of `piece` may have arrived; part of it is dead; and the rest waits."""
+        self._health.refuses(next(iter(bury.dead.values()), None))
         delivered = set(bury.delivered)
         arrived = [(offset, entry) for offset, entry in piece.open() if offset in delivered]
         if delivered:

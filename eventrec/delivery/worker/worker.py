@@ -18,7 +18,9 @@ from eventrec.delivery.worker.health import Health, Outage
 from eventrec.delivery.worker.ledger import Ledger
 from eventrec.delivery.worker.piece import Piece
 from eventrec.delivery.worker.quarantine import Quarantine
+from eventrec.delivery.worker.retry import Pauses
 from eventrec.delivery.worker.settling import Settling
+from eventrec.records.entry import TIMESTAMP
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ class Worker:
         )
         self._at_work: anyio.CancelScope | None = None
         self._forfeit_to = 0
+        self._may_restore = False
 
     def __repr__(self) -> str:
         return f"<Worker {self.name!r} next={self.progress.scanned} lag={self.lag} {self._health.state}>"
@@ -120,7 +123,10 @@ class Worker:
     def status(self) -> SubscriptionStatus:
         """Its part of the account."""
         in_hand = self._reader.end - self.progress.scanned
-        return self._ledger.status(state=self._health.state, healthy=not self._health.is_held, in_hand=in_hand)
+        # Slices, since another thread may ask while the loop's settles something.
+        firsts = [piece.entries[:1] for piece in (*self._hand.pieces, self._reader.piece)]
+        oldest = next((first[0][TIMESTAMP] for first in firsts if first), None)
+        return self._ledger.status(self._health, in_hand=in_hand, oldest=oldest)
 
     def abandon(self) -> None:
         """In the child of a fork: never use the handler again, whose connections are the parent's."""
@@ -214,18 +220,25 @@ class Worker:
     async def run(self) -> NoReturn:
         """Deliver until cancelled; may be called again afterwards."""
         self._reader.start_clock()
-        if self._ledger.attempt is not None and not self._hand and self.progress.scanned == self._reader.end:
-            await self._restore_attempt()
+        self._may_restore = self._ledger.attempt is not None
+        pauses = Pauses(most=self.subscription.settings.retry.max)
         while True:
-            # What is forfeited is taken from its hands, whatever it does with it.
-            with anyio.CancelScope() as self._at_work:
-                await self._deliver_one()
-            self._at_work = None
-            if self._forfeit_to > self.progress.scanned:
-                self._give_up_below(self._forfeit_to)
+            try:
+                # What is forfeited is taken from its hands, whatever it does with it.
+                with anyio.CancelScope() as self._at_work:
+                    await self._deliver_one()
+                self._at_work = None
+                if self._forfeit_to > self.progress.scanned:
+                    self._give_up_below(self._forfeit_to)
+                pauses.start_over()
+            except Exception as exc:  # noqa: BLE001 - a defect of ours, or the system's: of this subscription alone
+                await self._settling.survive(exc, pauses.next())
 
     async def _deliver_one(self) -> None:
         """Fill a batch, and settle all that becomes of it."""
+        if self._may_restore and not self._hand and self.progress.scanned == self._reader.end:
+            await self._restore_attempt()
+        self._may_restore = False
         if not self._hand:
             self._hand.add(await self._reader.next_piece())
         while self._hand:

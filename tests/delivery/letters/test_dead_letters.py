@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import json
+import logging
 import os
 from pathlib import Path
+from uuid import UUID
 
+import msgspec
 import pytest
 
-from eventrec import Backoff, EventRecorder, PermanentError
+from eventrec import Backoff, ColumnSchema, ColumnType, EventRecorder, PermanentError
+from eventrec.delivery.letters import dead_letters
+from eventrec.delivery.letters.dead_letters import DeadLetter, DeadLetterFile, Notices
+from eventrec.records.entry import make_entry
+from eventrec.records.schema import Shape
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly, refusing
 
@@ -111,3 +119,110 @@ async def test_without_a_file_type_reason_and_size_are_logged_and_never_the_payl
 
 def _is_letters(descriptor: int) -> bool:
     return Path(f"/proc/self/fd/{descriptor}").readlink().name == "dead.jsonl"
+
+
+async def test_a_reason_that_no_file_takes_is_written_as_one_that_it_does(tmp_path: Path) -> None:
+    path = tmp_path / "dead.jsonl"
+    handler = ScriptedHandler(always=refusing({1}, lambda: PermanentError("no such file: \udcff.txt")))
+
+    async with EventRecorder(handler, options=quickly(dead_letters=path)) as recorder:
+        recorder.record_many(Numbered(n) for n in range(3))
+        assert await recorder.flush(timeout=5)
+
+    (letter,) = [json.loads(line) for line in path.read_text().splitlines()]
+    assert letter["reason"] == "no such file: \\udcff.txt"
+    assert sorted(handler.delivered) == [0, 2]
+
+
+@pytest.mark.parametrize("failure", [ValueError("no"), RecursionError(), MemoryError()], ids=repr)
+async def test_letters_that_cannot_be_kept_for_any_reason_hold_and_are_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    handler = ScriptedHandler(always=refusing({1}, lambda: PermanentError("never")))
+    path = tmp_path / "dead.jsonl"
+
+    def fails(_: object) -> bytes:
+        raise failure
+
+    async with EventRecorder(handler, options=quickly(dead_letters=path, retry=Backoff(max=30))) as recorder:
+        with monkeypatch.context() as patched:
+            patched.setattr(dead_letters, "letter_document", fails)
+            recorder.record_many(Numbered(n) for n in range(3))
+            assert await recorder.flush(timeout=5) is False
+            state = recorder.status().subscriptions["ScriptedHandler"].state
+            assert state.startswith(f"holding: dead letters cannot be written: {type(failure).__name__}")
+        recorder.resume("ScriptedHandler")
+        assert await recorder.flush(timeout=5)
+
+    assert len(path.read_text().splitlines()) == 1
+    assert_conserved(recorder.status(), offered=3)
+
+
+def letter_of(kind: ColumnType, value: bytes) -> DeadLetter:
+    shape = Shape("events", "a", (ColumnSchema("data", kind),))
+    entry = make_entry(shape, 1, b"{}", None, msgspec.msgpack.encode([[value]]))
+    return DeadLetter(UUID(int=7), 3, "s", "Handler", "never", 1.0, entry)
+
+
+@pytest.mark.parametrize(
+    "value", [b"ok\xff", b'"\xff"', b"[" * 200_000, b"", b"123", b'{"a": 1}', b"\n", bytes(range(256))], ids=len
+)
+async def test_a_binary_column_is_base64_whatever_its_bytes_look_like(tmp_path: Path, value: bytes) -> None:
+    path = tmp_path / "dead.jsonl"
+
+    await DeadLetterFile(path).write([letter_of(ColumnType.BINARY, value)])
+
+    (letter,) = [json.loads(line) for line in path.read_text().splitlines()]
+    assert base64.b64decode(letter["rows"][0][0]) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b'{"a": [1, 2]}', {"a": [1, 2]}),
+        (b'{\n "a": 1\n}', {"a": 1}),
+        (b"12345678901234567890123", 12345678901234567890123),
+        (b'"\xff"', base64.b64encode(b'"\xff"').decode()),
+        (b"[" * 200_000, base64.b64encode(b"[" * 200_000).decode()),
+    ],
+    ids=["object", "over lines", "large number", "bad byte", "too deep"],
+)
+async def test_a_json_column_is_json_where_it_can_be_on_one_line(tmp_path: Path, value: bytes, shown: object) -> None:
+    path = tmp_path / "dead.jsonl"
+
+    await DeadLetterFile(path).write([letter_of(ColumnType.JSON, value)])
+
+    (letter,) = [json.loads(line) for line in path.read_text().splitlines()]
+    assert letter["rows"] == [[shown]]
+
+
+@pytest.mark.parametrize("place", ["log", "file", "nowhere"])
+async def test_a_dead_letter_is_said_in_the_logging_and_in_the_health(
+    tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, logger="eventrec")
+    handler = ScriptedHandler(always=refusing({1, 2}, lambda: PermanentError("out of range")))
+    options = quickly(dead_letters=tmp_path / "dead.jsonl" if place == "file" else None)
+
+    async with EventRecorder(handler, log=tmp_path / "log" if place == "log" else None, options=options) as recorder:
+        recorder.record_many(Numbered(n) for n in range(3))
+        assert await recorder.flush(timeout=10)
+        status = recorder.status()
+
+    said = [record.getMessage() for record in caplog.records if "refused for good" in record.getMessage()]
+    assert len(said) == 1
+    assert "subscription=ScriptedHandler type=numbered reason='out of range'" in said[0]
+    assert (status.health.ready, status.health.reasons) == (True, ("ScriptedHandler: 2 dead letters",))
+    assert status.subscriptions["ScriptedHandler"].last_error == "out of range"
+
+
+def test_no_more_is_remembered_of_what_was_said_than_of_a_thousand_types(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL + 1, logger="eventrec")
+    now = 0.0
+    notices = Notices(lambda: now)
+
+    for number in range(3 * Notices.MAX_TYPES):
+        entry = make_entry(Shape("events", f"t{number}"), 1, b"{}")
+        notices.say([DeadLetter(UUID(int=7), number, "s", "Handler", "never", 1.0, entry)])
+
+    assert len(notices) == Notices.MAX_TYPES

@@ -47,6 +47,10 @@ class Bus:
         self.at_once = at_once
         self.acknowledged: list[int] = []
 
+    @property
+    def furthest(self) -> int:
+        return self.end
+
     async def oldest(self) -> int:
         await anyio.lowlevel.checkpoint()
         return self.trimmed

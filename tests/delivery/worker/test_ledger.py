@@ -9,6 +9,7 @@ import pytest
 
 from eventrec.delivery.sources.memory import MemorySource
 from eventrec.delivery.subscription import Subscription
+from eventrec.delivery.worker.health import Health, Outage
 from eventrec.delivery.worker.ledger import Ledger
 from eventrec.delivery.worker.piece import Piece
 from eventrec.records.entry import Entry
@@ -33,7 +34,7 @@ class Book:
     def is_balanced(self) -> bool:
         """With nothing in hand."""
         status = self.ledger.status(
-            state="", healthy=True, in_hand=self.ledger.cursor.next - self.ledger.progress.scanned
+            Health("s", lambda: None, Outage()), in_hand=self.ledger.cursor.next - self.ledger.progress.scanned
         )
         return status.is_balanced
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from eventrec.delivery.worker.retry import Brake, SameError
+from eventrec.delivery.worker.retry import Brake, UnknownErrors
 
 
 def test_ten_equal_errors_over_a_minute_are_not_an_accident() -> None:
-    same = SameError()
+    same = UnknownErrors()
 
-    for number in range(SameError.TIMES):
+    for number in range(UnknownErrors.TIMES):
         assert not same.is_stuck(now=number * 6.0)
         same.saw(ValueError("who knows"), now=number * 6.0)
 
-    assert not same.is_stuck(now=SameError.SECONDS - 0.1)
-    assert same.is_stuck(now=SameError.SECONDS)
+    assert not same.is_stuck(now=UnknownErrors.SECONDS - 0.1)
+    assert same.is_stuck(now=UnknownErrors.SECONDS)
 
 
 def test_an_error_is_new_once_and_again_after_a_success() -> None:
-    same = SameError()
+    same = UnknownErrors()
 
     seen = [same.saw(ValueError("a"), now=0.0), same.saw(ValueError("a"), now=1.0), same.saw(KeyError("a"), now=2.0)]
     same.forget()
