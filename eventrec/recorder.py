@@ -98,7 +98,7 @@ class EventRecorder:
         self._static_context = encoded_fields(
             service=self._options.service, host=self._options.host, environment=self._options.environment
         )
-        self._encoder = Encoder(types=self._options.event_types, context=self._context.encoded, now=clock)
+        self._encoder = Encoder(types=self._options.event_types, context=self._context.block, now=clock)
         self._intake = Intake(
             max_events=self._resolved.queue_events,
             max_bytes=self._resolved.queue_bytes,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from eventrec.events.plans import ClassPlan
+    from eventrec.records.context import ContextBlock
     from eventrec.records.entry import Entry
 
 Reason: TypeAlias = Literal[
@@ -46,7 +47,7 @@ _I64_MAX: Final = 2**63 - 1
 class Encoder:
     """Turns events into entries by a plan compiled once per class.
 
-    `types` are the event types to take (None: all), `context` gives the encoded fields of the call, `now` the time in
+    `types` are the event types to take (None: all), `context` gives what is true around the call, `now` the time in
     nanoseconds since the epoch, UTC.
     """
 
@@ -54,7 +55,7 @@ class Encoder:
         self,
         *,
         types: Collection[str] | None = None,
-        context: Callable[[], bytes | None] = lambda: None,
+        context: Callable[[], ContextBlock | bytes | None] = lambda: None,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         self._types = None if types is None else frozenset(types)
@@ -116,7 +117,7 @@ class Encoder:
             context = context_now()
             if context is None:  # `_entry`, without the call: this is the way most events take
                 return (shape, stamp, payload, None, None, None, len(payload) + OVERHEAD_BYTES)
-            return make_entry(shape, stamp, payload, context, None)
+            return make_entry(shape, stamp, payload, _as_bytes(context), None)
 
         return encode
 
@@ -132,7 +133,7 @@ class Encoder:
         extras = None if not shape.columns and rows in (ONE_ROW, [()]) else encode_rows(shape, rows)
         when = event.timestamp
         stamp = self._now() if when is None else _checked_time(when)
-        return make_entry(shape, stamp, encode_json(event.payload), self._context(), extras)
+        return make_entry(shape, stamp, encode_json(event.payload), _as_bytes(self._context()), extras)
 
     def _entry_of_eventable(self, event: Any) -> Entry | Reason:
         said = event.to_event()
@@ -148,7 +149,7 @@ class Encoder:
         extras = None if event.rows is ONE_ROW and not shape.columns else encode_rows(shape, event.rows)
         id_ = None if event.id is None else _checked_id(event.id)
         stamp = self._now() if event.timestamp is None else _checked_time(event.timestamp)
-        context = merged_context(self._context(), event.context)
+        context = merged_context(_as_bytes(self._context()), event.context)
         return make_entry(shape, stamp, event.payload, context, extras, explicit_id=id_)
 
     def _plan_of_class(self, said: ClassPlan) -> Callable[[Any], Entry | Reason]:
@@ -162,7 +163,11 @@ class Encoder:
             payload = payload_of(event)
             extras = None if columns_of is None else encode_rows(shape, (columns_of(event),))
             when = None if timestamp_of is None else timestamp_of(event)
-            return make_entry(shape, now() if when is None else _checked_time(when), payload, context(), extras)
+            stamp = now() if when is None else _checked_time(when)
+            around = context()
+            if around is not None:
+                around = _as_bytes(around)
+            return make_entry(shape, stamp, payload, around, extras)
 
         return encode
 
@@ -190,6 +195,10 @@ MAX_SHAPES: Final = 10_000
 
 MAX_CLASSES: Final = 10_000
 """Classes remembered at once, for the same reason."""
+
+
+def _as_bytes(context: ContextBlock | bytes | None) -> bytes | None:
+    return context if context is None or context.__class__ is bytes else context.encoded  # type: ignore[union-attr]
 
 
 def _checked_time(when: object) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 import msgspec
 
@@ -14,31 +15,77 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+class ContextBlock:
+    """One block `with recorder.context(…)`. `encoded` are the fields that are true inside it, as a JSON object.
+
+    Where it ends elsewhere than it was entered, `end` makes its own fields untrue in every context that still has it.
+    """
+
+    __slots__ = ("__weakref__", "_blocks_within", "_fields", "_outer", "encoded")
+
+    def __init__(self, outer: ContextBlock | None, fields: dict[str, object]) -> None:
+        """Raises EncodeError where a value is not a JSON value."""
+        self._outer = outer
+        self._fields: dict[str, object] = dict(fields)
+        self._blocks_within: WeakSet[ContextBlock] = WeakSet()
+        self.encoded: bytes | None = None
+        self._encode()
+        if outer is not None:
+            outer._blocks_within.add(self)  # noqa: SLF001 - of the same class
+
+    def end(self) -> None:
+        """Its own fields are no longer true."""
+        self._fields = {}
+        self._encode()
+
+    def _all(self) -> dict[str, object]:
+        outer = {} if self._outer is None else self._outer._all()  # noqa: SLF001 - of the same class
+        return {**outer, **self._fields}
+
+    def _encode(self) -> None:
+        fields = self._all()
+        self.encoded = encode_json(fields) if fields else None
+        for block in list(self._blocks_within):
+            block._encode()  # noqa: SLF001 - of the same class
+
+
 class ContextFields:
     """The fields that `recorder.context(…)` adds to every event recorded inside it, per task and thread."""
 
     def __init__(self) -> None:
-        self._fields: ContextVar[dict[str, object] | None] = ContextVar("eventrec.events.fields", default=None)
-        self._encoded: ContextVar[bytes | None] = ContextVar("eventrec.encoded", default=None)
-        self.encoded = self._encoded.get
-        """The current fields as the bytes of a JSON object; None where there are none."""
+        self._block: ContextVar[ContextBlock | None] = ContextVar("eventrec.records.context", default=None)
+        self.block = self._block.get
+        """The innermost block that was entered here; None where there is none."""
+
+    def encoded(self) -> bytes | None:
+        """The fields that are true here as the bytes of a JSON object; None where there are none."""
+        block = self.block()
+        return None if block is None else block.encoded
 
     @contextmanager
     def bound(self, fields: dict[str, object]) -> Iterator[None]:
         """Add `fields` inside the block; an inner value hides an outer one of the same name.
 
+        The block may end in another task or thread than it began in.
+
         Raises:
             EncodeError: A value is not a JSON value.
         """
-        merged = {**(self._fields.get() or {}), **fields}
-        encoded = encode_json(merged) if merged else None
-        before = self._fields.set(merged)
-        before_encoded = self._encoded.set(encoded)
+        block = ContextBlock(self.block(), fields)
+        token = self._block.set(block)
         try:
             yield
         finally:
-            self._encoded.reset(before_encoded)
-            self._fields.reset(before)
+            self._leave(block, token)
+
+    def _leave(self, block: ContextBlock, token: Token[ContextBlock | None]) -> None:
+        if self.block() is block:
+            with suppress(ValueError):  # This is another context than it was entered in, which only that one can leave.
+                self._block.reset(token)
+                return
+        # Or blocks are left in another order than that of their begin. A task that was started inside keeps its fields
+        # where they are left in order.
+        block.end()
 
 
 def encoded_fields(**fields: object) -> bytes | None:

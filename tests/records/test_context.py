@@ -132,3 +132,56 @@ def test_thread_has_the_fields_it_is_given() -> None:
             thread.join()
 
     assert seen == [None, {"a": 1}]
+
+
+# -- blocks that end elsewhere
+
+
+def test_a_block_may_end_in_another_context_than_it_began_in() -> None:
+    context = ContextFields()
+    elsewhere = contextvars.copy_context()
+    block = context.bound({"user": "ada"})
+
+    elsewhere.run(block.__enter__)
+    assert elsewhere.run(fields_of, context) == {"user": "ada"}
+    block.__exit__(None, None, None)
+
+    assert elsewhere.run(fields_of, context) is None
+    assert fields_of(context) is None
+
+
+def test_fields_of_a_block_that_ended_elsewhere_are_in_no_block_around_or_within() -> None:
+    context = ContextFields()
+    with context.bound({"tenant": "t1"}):
+        elsewhere = contextvars.copy_context()
+        block, inner = context.bound({"user": "ada", "tenant": "t2"}), context.bound({"step": 1})
+        elsewhere.run(block.__enter__)
+        elsewhere.run(inner.__enter__)
+        assert elsewhere.run(fields_of, context) == {"tenant": "t2", "user": "ada", "step": 1}
+
+        block.__exit__(None, None, None)
+
+        assert elsewhere.run(fields_of, context) == {"tenant": "t1", "step": 1}
+        assert fields_of(context) == {"tenant": "t1"}
+    assert elsewhere.run(fields_of, context) == {"step": 1}
+
+
+def test_a_task_that_was_started_inside_a_block_keeps_its_fields() -> None:
+    context = ContextFields()
+    with context.bound({"user": "ada"}):
+        copied = contextvars.copy_context()
+
+    assert copied.run(fields_of, context) == {"user": "ada"}
+
+
+def test_blocks_that_overlap_are_left_in_any_order() -> None:
+    context = ContextFields()
+    first, second = context.bound({"a": 1}), context.bound({"b": 2})
+    first.__enter__()
+    second.__enter__()
+
+    first.__exit__(None, None, None)
+    assert fields_of(context) == {"b": 2}
+    second.__exit__(None, None, None)
+
+    assert fields_of(context) is None
