@@ -2,40 +2,93 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
-from eventrec.intake.consumer import Counts
-from eventrec.runtime.logging import described
+from eventrec.runtime.logging import described, get_logger
 from eventrec.status import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from eventrec.delivery.supervisor import Supervisor
-    from eventrec.intake.queue import Intake
     from eventrec.intake.writer import Writer
+    from eventrec.life import Life
+    from eventrec.status import SubscriptionStatus
+
+_logger = get_logger("eventrec.recorder")
 
 _LONGEST_DEFECT: Final = 200
 
+_READINGS: Final = 20
+_BETWEEN_READINGS: Final = 0.0001
+"""Seconds for the loop's thread to finish what it is changing, where another thread has asked in between."""
 
-def status_of(state: str, intake: Intake, writer: Writer | None, supervisor: Supervisor | None) -> Status:
-    """The account now. From any thread, never waiting; exact whenever no `record()` is in progress.
 
-    `writer` where there is a log, `supervisor` once the recorder was opened.
-    """
-    if supervisor is not None:
-        counts = supervisor.counts
-    else:
-        counts = writer.consumer.counts if writer is not None else Counts(0, len(intake), 0)
-    return Status(
-        state=state if supervisor is None or not supervisor.ended.is_set() else "closed",
-        offered=intake.offered(),
-        appended=counts.appended,
-        refused=intake.refused(),
-        in_intake=counts.in_intake + counts.in_hand,
-        subscriptions=supervisor.status() if supervisor is not None else {},
-        adopted=supervisor.adopted() if supervisor is not None else {},
-        failure=_failure(writer, supervisor),
-        defect=_defect(writer, supervisor),
-    )
+class Account:
+    """The counts of all lives of a recorder in this process: one after the other, the last is the running one."""
+
+    def __init__(self, life: Life) -> None:
+        self._lives = [life]
+        self._offered = self._appended = 0
+        self._refused: dict[str, int] = {}
+
+    def begin(self, life: Life) -> None:
+        """`life` is the running one. Of those before it, the counts alone are kept, once they no longer change."""
+        for ended in [each for each in self._lives if not sum(each.counts[1:])]:
+            self._offered += ended.intake.offered()
+            self._appended += ended.counts.appended
+            _add(self._refused, ended.intake.refused())
+            self._lives.remove(ended)
+        self._lives.append(life)
+
+    def status(self, state: str) -> Status:
+        """The account now. From any thread, never waiting for one; exact whenever no `record()` is in progress."""
+        life = self._lives[-1]
+        writer, supervisor = life.writer, life.supervisor
+        counts = [each.counts for each in self._lives]
+        refused = dict(self._refused)
+        for each in self._lives:
+            _add(refused, each.intake.refused())
+        return Status(
+            state=state if supervisor is None or not supervisor.is_ended else "closed",
+            offered=self._offered + sum(each.intake.offered() for each in self._lives),
+            appended=self._appended + sum(each.appended for each in counts),
+            refused=refused,
+            in_intake=sum(each.in_intake + each.in_hand for each in counts),
+            subscriptions=_read(supervisor, supervisor.status) if supervisor is not None else {},
+            adopted=supervisor.adopted() if supervisor is not None else {},
+            failure=_failure(writer, supervisor),
+            defect=_defect(writer, supervisor),
+        )
+
+
+def say_left(status: Status) -> None:
+    """One line in the logging about what a recorder that was closed leaves behind."""
+    pending = {name: part.pending for name, part in status.subscriptions.items() if part.pending}
+    lost = {name: part.dropped["closed"] for name, part in status.subscriptions.items() if part.dropped.get("closed")}
+    if pending or lost or status.in_intake:
+        _logger.warning(
+            "closed with records left",
+            **({"pending": pending} if pending else {}),
+            **({"lost": lost} if lost else {}),
+            **({"not_written": status.in_intake} if status.in_intake else {}),
+        )
+
+
+def _read(supervisor: Supervisor, status: Callable[[], dict[str, SubscriptionStatus]]) -> dict[str, SubscriptionStatus]:
+    """What `status` gives, read again where the loop's thread was just changing it."""
+    for _ in range(_READINGS):
+        found = status()
+        if supervisor.is_here() or all(part.is_balanced for part in found.values()):
+            break
+        time.sleep(_BETWEEN_READINGS)
+    return found
+
+
+def _add(total: dict[str, int], more: dict[str, int]) -> None:
+    for reason, count in more.items():
+        total[reason] = total.get(reason, 0) + count
 
 
 def _failure(writer: Writer | None, supervisor: Supervisor | None) -> str | None:

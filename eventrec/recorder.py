@@ -8,20 +8,22 @@ close     takes nothing more, flushes for a while, and gives an honest account (
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Literal, Self
+import weakref
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 import anyio
 
-from eventrec.account import status_of
+from eventrec.account import Account, say_left
 from eventrec.delivery.log_supervisor import LogSupervisor
-from eventrec.delivery.memory_supervisor import MemorySupervisor
 from eventrec.errors import InvalidEventError, NotDurableError, RecorderStateError, SubscriptionError
 from eventrec.events.encoder import Encoder
 from eventrec.intake.drops import Drops
 from eventrec.intake.durable import Position, take_durably, wait_durably
-from eventrec.intake.queue import Intake
 from eventrec.intake.refusals import UNSAID, Refusals
-from eventrec.intake.writer import Writer
+from eventrec.life import Life, Setup
 from eventrec.options import EventRecorderOptions, duration_seconds
 from eventrec.records.context import ContextFields, encoded_fields
 from eventrec.runs.directory import LogDirectory
@@ -30,6 +32,7 @@ from eventrec.runtime.backend import current_backend, in_thread
 from eventrec.runtime.logging import described, get_logger
 from eventrec.runtime.native import get_ident
 from eventrec.runtime.process import ProcessIdentity, around_forks, never_finalize
+from eventrec.runtime.signals import is_from_signal_handler
 from eventrec.subscriptions import Subscriptions
 from eventrec.sync import SyncRecorder
 
@@ -42,15 +45,15 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from eventrec.delivery.subscription import NewDestination
-    from eventrec.delivery.supervisor import Supervisor
     from eventrec.events.encoder import Reason
     from eventrec.events.event import Event, Eventable
     from eventrec.handler import EventHandler
     from eventrec.options import Backoff, Duration
-    from eventrec.runtime.backend import Backend
     from eventrec.status import Status
 
 _logger = get_logger("eventrec.recorder")
+
+_LONGEST_DETAIL: Final = 200
 
 
 class EventRecorder:
@@ -85,30 +88,28 @@ class EventRecorder:
     ) -> None:
         self._options = options or EventRecorderOptions()
         self._resolved = self._options.resolve(has_log=log is not None)
-        self._log_directory = None if log is None else LogDirectory(log)
-        self._clock = clock
-        self._new_id = new_id
+        self._has_log = log is not None
+        self._finalizer: weakref.finalize[..., EventRecorder] | None = None
         self._state: Literal["new", "open", "forked", "closed"] = "new"
         self._subscriptions = Subscriptions(self._options, has_log=log is not None)
-        self._supervisor: Supervisor | None = None
         self._process = ProcessIdentity()
-        self._drops = Drops(on_drop)
         self._refusals = Refusals(_logger, time.monotonic)
         self._context = ContextFields()
-        self._static_context = encoded_fields(
-            service=self._options.service, host=self._options.host, environment=self._options.environment
-        )
         self._encoder = Encoder(types=self._options.event_types, context=self._context.block, now=clock)
-        self._intake = Intake(
-            max_events=self._resolved.queue_events,
-            max_bytes=self._resolved.queue_bytes,
-            max_event_bytes=self._options.max_event_bytes,
-            overflow=self._options.overflow,
-            wake=self._wake,
+        self._plans, self._is_here = self._encoder.plans, self._process.is_here
+        self._setup = Setup(
+            options=self._options,
+            log_directory=None if log is None else LogDirectory(log),
+            static_context=encoded_fields(
+                service=self._options.service, host=self._options.host, environment=self._options.environment
+            ),
+            clock=clock,
+            new_id=new_id,
+            refusals=self._refusals,
+            drops=Drops(on_drop),
         )
-        self._writer = self._new_writer()
-        self._cells, self._plans, self._offer = self._intake.cells, self._encoder.plans, self._intake.offer
-        self._is_here = self._process.is_here
+        self._begin(Life(self._setup))
+        self._account = Account(self._life)
         around_forks(self, wait_for=EventRecorder._lock_being_taken, moved=EventRecorder._note_fork)
         for handler_or_url in handlers_or_urls:
             self.register(handler_or_url)
@@ -166,67 +167,33 @@ class EventRecorder:
     async def open(self) -> None:
         """Start delivering on the running loop (asyncio or trio). Does not wait for any destination.
 
+        A recorder that was closed begins another run: with another log, and handlers made again from their URLs.
+
         Raises:
-            RecorderStateError: It is open already, or has been closed.
+            RecorderStateError: It is open already.
             SubscriptionError: It was open when this process was forked, and one of its handlers was not registered by
                 URL.
             LogError: The log cannot be made, or is on a network file system; the recorder is closed.
             RuntimeError: No loop runs here: see `sync`.
         """
         self._note_fork()
-        if self._state == "closed":
-            raise RecorderStateError("the recorder has been closed: make a new one", state=self._state)
         if self._state == "open":
             raise RecorderStateError("the recorder is open already", state=self._state)
         backend = current_backend()
-        if self._state == "forked":
-            self._subscriptions.remake()
-            self._intake.reopen()
-        supervisor = self._new_supervisor(backend)
+        if self._state in {"forked", "closed"}:
+            self._subscriptions.remake(must=self._state == "forked")
+        if self._state == "closed":
+            self._begin(Life(self._setup))
+            self._account.begin(self._life)
+        life = self._life
+        supervisor = life.open(backend, self._subscriptions)
         self._state = "open"
-        self._supervisor = supervisor
         backend.spawn(supervisor.run, "eventrec supervisor")
         await supervisor.started.wait()
-        if self._writer is not None and self._writer.log is None and self._writer.failure is not None:
-            failure = self._writer.failure
+        if life.writer is not None and life.writer.log is None and life.writer.failure is not None:
+            failure = life.writer.failure
             await self.close(0)
             raise failure
-
-    def _new_supervisor(self, backend: Backend) -> Supervisor:
-        if self._writer is not None:
-            return LogSupervisor(
-                self._intake,
-                self._writer,
-                backend,
-                self._options,
-                subscriptions=self._subscriptions,
-                on_drop=self._drops.tell,
-            )
-        return MemorySupervisor(
-            self._intake,
-            backend,
-            self._options,
-            log_id=self._new_id(),
-            static_context=self._static_context,
-            subscriptions=self._subscriptions,
-            on_drop=self._drops.tell,
-            on_slice=self._refusals.say,
-        )
-
-    def _new_writer(self) -> Writer | None:
-        """Armed: the first record starts it."""
-        if self._log_directory is None:
-            return None
-        self._intake.arm()
-        return Writer(
-            self._log_directory,
-            self._intake,
-            self._resolved,
-            new_id=self._new_id,
-            now=self._clock,
-            static_context=self._static_context,
-            on_take=self._refusals.say,
-        )
 
     def sync(self) -> SyncRecorder:
         """This recorder for programs without a loop: the same verbs, blocking; delivery runs in a thread of its own."""
@@ -234,30 +201,54 @@ class EventRecorder:
 
     # -- while it runs
 
-    def record(self, event: Event | Eventable) -> bool:
+    def record(self, event: Event | Eventable) -> bool:  # noqa: C901, PLR0912 - written out, as the comment says
         """Take `event`, or refuse and count it. Never waits, never raises; from any thread, task or signal handler.
 
         Before `open` events wait in the intake. False: refused, see `status().refused`.
         """
-        # Look-ups instead of calls, classes instead of isinstance: every event pays for what stands here.
-        if not self._is_here:
-            self._note_fork()
+        # Look-ups instead of calls, classes instead of isinstance: every event pays for what stands here. Behind an
+        # error nothing is called before the event is counted: at the recursion limit no call is left.
+        cell = None
+        reason: Reason
+        failure: BaseException | None
         try:
-            cell = self._cells[get_ident()]
-        except KeyError:
-            cell = self._intake.cell()
-        cell.offered += 1
-        try:
+            if not self._is_here:
+                self._note_fork()
+            try:
+                cell = self._cells[get_ident()]
+            except KeyError:
+                cell = self._life.intake.cell()
+            cell.offered += 1
             plan = self._plans.get(event.__class__)
             entry = plan(event) if plan is not None else self._encoder.encode(event)
+            if entry.__class__ is tuple:
+                refused = self._offer(cell, entry)
+                if refused is None:
+                    return True
+                reason, failure, is_counted = refused, None, True
+            else:
+                reason, failure, is_counted = entry, None, False  # type: ignore[assignment]  # a Reason
+        except InvalidEventError as exc:
+            reason, failure, is_counted = "invalid", exc, False
         except Exception as exc:  # noqa: BLE001 - an event's own code may raise anything; the caller must not see it
-            reason: Reason = "invalid" if isinstance(exc, InvalidEventError) else "not_encodable"
-            return self._refused(event, cell.refuse(reason), described(exc)[:200])
-        if entry.__class__ is not tuple:
-            cell.refuse(entry)  # type: ignore[arg-type]  # a Reason
-            return False
-        refused = self._offer(cell, entry)
-        return refused is None or self._refused(event, refused, "")
+            reason, failure, is_counted = "not_encodable", exc, False
+        except BaseException as exc:  # noqa: BLE001 - it goes on to the caller, once it is counted
+            reason, failure, is_counted = "interrupted", exc, False
+        if cell is None:
+            cell = self._life.intake.stray
+            cell.offered += 1
+        if cell.is_taken:
+            cell.is_taken, is_counted, reason = False, True, "interrupted"
+        if not is_counted and reason in cell.refused:
+            cell.refused[reason] += 1
+        elif not is_counted:
+            cell.refused[reason] = 1
+        try:
+            return (is_counted or failure is not None) and self._refused(event, reason, failure)
+        except RecursionError:
+            return False  # It is counted.
+        finally:
+            failure = None  # Its traceback holds this frame.
 
     def record_many(self, events: Iterable[Event | Eventable]) -> int:
         """Record each of `events`; how many were taken. What the iterable itself raises comes out."""
@@ -279,12 +270,16 @@ class EventRecorder:
             LogError: The disk refused.
         """
         self._note_fork()
-        if self._writer is None:
+        life = self._life
+        if life.writer is None:
             raise NotDurableError("the recorder has no log: give it a directory with log=")
-        if self._state != "open" or not isinstance(self._supervisor, LogSupervisor):
+        supervisor = life.supervisor
+        if self._state != "open" or not isinstance(supervisor, LogSupervisor):
             raise RecorderStateError(f"the recorder is not open, it is {self._state}", state=self._state)
-        ticket = take_durably(event, encoder=self._encoder, intake=self._intake, offer=self._offer, writer=self._writer)
-        return None if ticket is None else await wait_durably(ticket, self._supervisor, until=until)
+        ticket = take_durably(event, encoder=self._encoder, intake=life.intake, offer=self._offer, writer=life.writer)
+        if ticket is None:
+            return None
+        return await supervisor.call(partial(wait_durably, ticket, supervisor, until=until))
 
     def context(self, **fields: object) -> AbstractContextManager[None]:
         """Add `fields` to every event recorded inside the block, in this task or thread.
@@ -301,10 +296,11 @@ class EventRecorder:
         paused or holding, or the recorder is not open.
         """
         self._note_fork()
-        if self._supervisor is None:
+        supervisor = self._life.supervisor
+        if supervisor is None:
             return False
-        with anyio.move_on_after(None if timeout is None else duration_seconds(timeout)):
-            return await self._supervisor.flush()
+        with anyio.move_on_after(None if timeout is None else duration_seconds(timeout)), suppress(RecorderStateError):
+            return await supervisor.call(supervisor.flush)
         return False
 
     def resume(self, name: str, *, start: Literal["earliest", "latest"] | None = None) -> None:
@@ -317,43 +313,47 @@ class EventRecorder:
             RecorderStateError: The recorder is not open.
             SubscriptionError: No subscription has this name.
         """
-        if self._supervisor is None:
+        supervisor = self._life.supervisor
+        if supervisor is None:
             raise RecorderStateError(f"the recorder is not open, it is {self._state}", state=self._state)
         if name not in self._subscriptions.names:
             raise SubscriptionError(f"no subscription {name!r}; there are {sorted(self._subscriptions.names)}")
-        self._supervisor.resume(name, start)
+        supervisor.resume(name, start)
 
     def status(self) -> Status:
         """The account now. From any thread; exact whenever no `record()` is in progress."""
         self._note_fork()
-        return status_of(self._state, self._intake, self._writer, self._supervisor)
+        return self._account.status(self._state)
 
     # -- the end
 
     async def close(self, timeout: Duration | None = None) -> Status:
         """Take nothing more, deliver what can be delivered within `timeout` seconds, and return the account.
 
-        From any task; a second call waits for the first. Being cancelled does not cut the flush short.
+        It returns at most half a second later, whatever handlers do: what is left then stays in the log, or is lost
+        without one. From any task, thread or loop; a second call waits for the first. Being cancelled does not cut the
+        flush short.
         """
         self._note_fork()
-        if self._supervisor is not None:
-            self._state = "closed"
-            self._supervisor.close(self._resolved.close_timeout if timeout is None else duration_seconds(timeout))
-            await self._supervisor.ended.wait()
-        elif self._state == "forked":
+        seconds = self._resolved.close_timeout if timeout is None else duration_seconds(timeout)
+        life, state = self._life, self._state
+        self._state = "closed"
+        if life.supervisor is not None:
+            await life.supervisor.close_and_wait(seconds)
+        if life.supervisor is None and state == "forked":
             # The loop may be the parent's: a thread that answers would wake that one. Nothing else is to run here.
-            self._end_unopened(timeout)
-        else:
-            await in_thread(self._end_unopened, timeout)
-        return self.status()
+            life.end_unopened(seconds)
+        elif life.supervisor is None or life.supervisor.is_stranded():
+            await in_thread(life.end_unopened, seconds)
+        status = self.status()
+        say_left(status)
+        return status
 
     def _end_unopened(self, timeout: Duration | None) -> None:
         """Close a recorder that is not open in this process: write and sync what was taken. Blocking."""
         self._note_fork()
         self._state = "closed"
-        self._intake.close("closed")
-        if self._writer is not None:
-            self._writer.end(self._resolved.close_timeout if timeout is None else duration_seconds(timeout))
+        self._life.end_unopened(self._resolved.close_timeout if timeout is None else duration_seconds(timeout))
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -368,39 +368,46 @@ class EventRecorder:
 
     # -- beneath
 
-    def _wake(self) -> Reason | None:
-        if self._writer is not None:
-            return self._writer.wake()
-        if self._supervisor is not None:
-            self._supervisor.wake()
-        return None
+    def _begin(self, life: Life) -> None:
+        """From here on events go to `life`; when the recorder is forgotten, it sees to them."""
+        self._life = life
+        self._cells, self._offer = life.intake.cells, life.intake.offer
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._finalizer = weakref.finalize(self, life.end_forgotten)
+        self._finalizer.atexit = False
 
-    def _refused(self, event: object, reason: Reason, detail: str) -> bool:
+    def _refused(self, event: object, reason: Reason, failure: BaseException | None) -> bool:
+        """Have it said. What is not the event's own failure goes on to the caller."""
+        if failure is not None and (reason == "interrupted" or is_from_signal_handler(failure)):
+            self._life.intake.nudge()
+            raise failure
         if reason in UNSAID:
-            no_log = "open the recorder here, or give it a log"
-            self._refusals.say_once(reason, no_log if self._writer is None else self._writer.failure)
+            self._refusals.say_once(reason, self._life.why_no_writer)
         else:
+            detail = "" if failure is None else described(failure)[:_LONGEST_DETAIL]
             self._refusals.note(type(event).__name__, reason, detail)
-            self._intake.nudge()
+            self._life.intake.nudge()
         return False
 
     def _lock_being_taken(self) -> LockType | None:
-        return None if self._writer is None else self._writer.fork_guard
+        return None if self._life.writer is None else self._life.writer.fork_guard
 
     def _note_fork(self) -> None:
         self._process.detect_fork(self._forked)
 
     def _forked(self) -> None:
         """In a forked child: the loop, the threads and the destination's connections are the parent's."""
-        inherited, self._supervisor = self._supervisor, None
-        self._refusals = Refusals(_logger, time.monotonic)
-        if inherited is not None:
-            inherited.abandon()
+        inherited = self._life
+        inherited.abandon()
+        if inherited.supervisor is not None:
             never_finalize((inherited, list(self._subscriptions)))
         if self._state == "open":
             self._state = "forked"
-        refuses = self._state == "closed" or (self._state == "forked" and self._writer is None)
-        self._intake.forget(("closed" if self._state == "closed" else "forked") if refuses else None)
-        if self._writer is not None:
-            self._writer.abandon()
-            self._writer = self._new_writer()
+        refuses_for: Reason | None = "closed" if self._state == "closed" else None
+        if self._state == "forked" and not self._has_log:
+            refuses_for = "forked"
+        self._refusals = Refusals(_logger, time.monotonic)
+        self._setup = replace(self._setup, refusals=self._refusals)
+        self._begin(Life(self._setup, refuses_for=refuses_for))
+        self._account = Account(self._life)

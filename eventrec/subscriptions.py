@@ -81,16 +81,18 @@ class Subscriptions:
         if isinstance(handler_or_url, str):
             self._urls[name] = handler_or_url
 
-    def remake(self) -> None:
-        """In a forked child: handlers of its own, made from their URLs, for those that its parent had opened.
+    def remake(self, *, must: bool) -> None:
+        """Handlers made again from their URLs, for another life. The others stay; or with `must` may not.
 
         Raises:
-            SubscriptionError: One of them was not registered by URL. Nothing has changed.
+            SubscriptionError: One of them must, and was not registered by URL. Nothing has changed.
         """
-        self._by_name = {name: self._remade(each) for name, each in self._by_name.items()}
+        self._by_name = {name: self._remade(each, must=must) for name, each in self._by_name.items()}
 
-    def _remade(self, subscription: Subscription) -> Subscription:
+    def _remade(self, subscription: Subscription, *, must: bool) -> Subscription:
         url = self._urls.get(subscription.name)
+        if url is None and not must:
+            return subscription
         if url is None:
             raise SubscriptionError(
                 f"the handler {subscription.name!r} belongs to the process that forked this one, which had opened it: "

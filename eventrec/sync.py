@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, Protocol, Self
 
@@ -13,6 +15,7 @@ import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
 from eventrec.errors import RecorderStateError
+from eventrec.options import duration_seconds
 from eventrec.runtime.backend import take_no_thread
 from eventrec.runtime.logging import get_logger
 from eventrec.runtime.native import threads_are_greenlets
@@ -33,6 +36,11 @@ if TYPE_CHECKING:
     from eventrec.status import Status
 
 _logger = get_logger("eventrec.recorder")
+
+_BEYOND: Final = 0.5
+"""Seconds that `close` waits beyond its timeout; delivery has ended, or was left, a little before."""
+
+_SWITCH: Final = 0.05
 
 _STOP_SECONDS: Final = 5.0
 """What the end of the process waits beyond the time that closing may take: a handler may block its loop."""
@@ -114,19 +122,31 @@ class SyncRecorder:
         return self
 
     def open(self) -> None:
-        """Start delivering. Raises what `EventRecorder.open` does; RuntimeError where gevent has patched threads."""
+        """Start delivering. A recorder that was closed may be opened again.
+
+        Raises:
+            RecorderStateError: It is open already.
+            RuntimeError: gevent has patched the threads that delivery needs.
+            OSError: The system gives no descriptors for a loop.
+            EventrecError: What `EventRecorder.open` raises.
+        """
         self._process.detect_fork(self._forked)
         if self._portal is not None:
-            raise RecorderStateError("the recorder has been opened already", state=self._recorder.status().state)
+            raise RecorderStateError("the recorder is open already", state=self._recorder.status().state)
         if threads_are_greenlets():
             raise RuntimeError(
                 "gevent has replaced the threads that delivery needs: record here, with a log, and deliver with "
                 "`eventrec drain` or a recorder in another process"
             )
         started = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(started,), name="eventrec", daemon=True)
+        failures: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run, args=(started, failures), name="eventrec", daemon=True)
         self._thread.start()
         started.wait()
+        if failures:
+            self._thread.join()
+            self._thread = None
+            raise failures[0]
         try:
             self._in_loop().call(self._recorder.open)
         except BaseException:
@@ -194,14 +214,18 @@ class SyncRecorder:
         return self._recorder.status()
 
     def close(self, timeout: Duration | None = None) -> Status:
-        """See `EventRecorder.close`; blocks. May be called again."""
-        if self._is_running():
-            try:
-                self._in_loop().call(self._recorder.close, timeout)
-            finally:
-                self._stop()
-        else:
+        """See `EventRecorder.close`; blocks, at most half a second longer than `timeout`. May be called again."""
+        if not self._is_running():
             self._end(timeout)
+            return self._recorder.status()
+        seconds = self._close_timeout if timeout is None else duration_seconds(timeout)
+        latest = time.monotonic() + seconds + _BEYOND
+        try:
+            self._in_loop().start_task_soon(self._recorder.close, timeout).result(seconds + _BEYOND)
+        except FutureTimeoutError:
+            _logger.warning("closed before delivery has ended: a handler does not let its loop go on")
+        finally:
+            self._stop(max(_SWITCH, latest - time.monotonic()))
         return self._recorder.status()
 
     def __exit__(
@@ -209,8 +233,14 @@ class SyncRecorder:
     ) -> None:
         self.close()
 
-    def _run(self, started: threading.Event) -> None:
-        anyio.run(self._serve, started)
+    def _run(self, started: threading.Event, failures: list[BaseException]) -> None:
+        try:
+            anyio.run(self._serve, started)
+        except BaseException as exc:
+            if started.is_set():
+                raise
+            failures.append(exc)
+            started.set()
 
     async def _serve(self, started: threading.Event) -> None:
         async with BlockingPortal() as portal:
@@ -233,8 +263,10 @@ class SyncRecorder:
         unregister_exit(self._ending)
         self._spare.set()
         if self._portal is not None and self._thread is not None:
-            self._portal.start_task_soon(self._portal.stop)
+            with suppress(RuntimeError):  # It has ended.
+                self._portal.start_task_soon(self._portal.stop)
             self._thread.join(timeout)
+            self._portal = self._thread = None
 
     def _forked(self) -> None:
         """In a forked child: loop and thread are the parent's."""
@@ -280,7 +312,7 @@ class SyncRecorder:
         if not self._is_running():
             return
         try:
-            self._in_loop().start_task_soon(self._close_at_exit).result(3 * self._close_timeout + _STOP_SECONDS)
+            self._in_loop().start_task_soon(self._close_at_exit).result(self._close_timeout + _STOP_SECONDS)
             self._stop(_STOP_SECONDS)
         except FutureTimeoutError:
             _logger.warning("left behind at exit: a handler does not let its loop go on")

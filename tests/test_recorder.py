@@ -111,8 +111,20 @@ async def test_a_recorder_is_opened_once() -> None:
 
     await recorder.close()
 
-    with pytest.raises(RecorderStateError, match="make a new one"):
-        await recorder.open()
+
+async def test_a_closed_recorder_may_be_opened_again_and_counts_on(tmp_path: Path) -> None:
+    for log in (None, tmp_path):
+        handler = ScriptedHandler()
+        recorder = EventRecorder(handler, log=log, options=quickly())
+        for life in range(3):
+            async with recorder:
+                assert recorder.record(Numbered(life))
+                assert await recorder.flush(timeout=5)
+            assert not recorder.record(Numbered(-1)), "closed in between"
+
+        assert handler.delivered == [0, 1, 2]
+        assert_conserved(recorder.status(), offered=6)
+        assert recorder.status().refused == {"closed": 3}
 
 
 async def test_closing_what_was_never_opened_leaves_the_account_balanced() -> None:
@@ -266,6 +278,7 @@ async def test_flush_before_open_is_false() -> None:
     recorder.record(Numbered(0))
 
     assert await recorder.flush(timeout=1) is False
+    await recorder.close()
 
 
 def test_open_without_a_loop_says_what_to_use() -> None:
@@ -314,8 +327,8 @@ def test_the_byte_bound_holds_under_several_threads_without_drift() -> None:
         thread.join()
 
     status = recorder.status()
-    waiting = recorder._intake.waiting_bytes()
-    held = sum(entry[6] for entry in recorder._intake.take(1 << 30))
+    waiting = recorder._life.intake.waiting_bytes()
+    held = sum(entry[6] for entry in recorder._life.intake.take(1 << 30))
     assert waiting == held
     assert bound * 0.9 < held <= bound + 8 * 64 * 1024
     assert_conserved(status, offered=160_000)
@@ -468,8 +481,19 @@ def test_sync_refuses_verbs_after_close_and_closes_twice() -> None:
     assert recorder.close().state == "closed"
     with pytest.raises(RecorderStateError):
         recorder.flush()
-    with pytest.raises(RecorderStateError):
-        recorder.open()
+
+
+def test_a_closed_sync_recorder_may_be_opened_again() -> None:
+    handler = ScriptedHandler()
+    recorder = EventRecorder(handler, options=quickly()).sync()
+    for life in range(2):
+        with recorder:
+            recorder.record(Numbered(life))
+            with pytest.raises(RecorderStateError, match="open already"):
+                recorder.open()
+
+    assert handler.delivered == [0, 1]
+    assert_conserved(recorder.status(), offered=2)
 
 
 def test_a_program_that_forgets_to_close_a_sync_recorder_delivers_at_exit(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ MAX_ADOPTED: Final = 8
 
 SCAN_SECONDS: Final = 2.0
 
+_POLL_SECONDS: Final = 0.02
+
 _GIVE_UP_SECONDS: Final = 10.0
 
 _logger = get_logger("eventrec.delivery")
@@ -81,6 +83,16 @@ class Adoption:
         """Those that are being given back, and the subscriptions they wait for."""
         self._scopes: dict[UUID, anyio.CancelScope] = {}
         self._freed = anyio.Event()
+        self._has_looked = False
+
+    async def settled(self) -> None:
+        """Return once all that is there was delivered, or waits: for others, for an operator, for what is down."""
+        while self._may_settle_more():  # noqa: ASYNC110 - what it waits for happens in many places
+            await anyio.sleep(_POLL_SECONDS)
+
+    def _may_settle_more(self) -> bool:
+        is_all_known = self._has_looked and not self._next(1)
+        return not is_all_known or not all(each.is_stuck for each in self.adopted.values())
 
     async def run(self) -> None:
         """Adopt and deliver until cancelled; may be called again."""
@@ -97,6 +109,7 @@ class Adoption:
                 await self._let_go_of_what_grew()
                 await self._fill_slots(tasks)
                 self._make_room()
+                self._has_looked = True
                 await self._rest(tasks)
 
     async def _rest(self, tasks: TaskGroup) -> None:

@@ -15,7 +15,7 @@ from eventrec.delivery.letters.dead_letters import DeadLetterFile
 from eventrec.delivery.letters.log import LetterLog
 from eventrec.delivery.log_delivery import LogDelivery
 from eventrec.delivery.shared_handler import SharedHandler
-from eventrec.delivery.supervisor import LAST_SECOND, Supervisor, flush_workers
+from eventrec.delivery.supervisor import Supervisor, flush_workers
 from eventrec.runs.directory import DEAD
 from eventrec.runs.requests import load_requests
 from eventrec.runs.retention import Bound, Retain
@@ -24,11 +24,12 @@ from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from eventrec.delivery.opened_orphan import OpenedOrphan
     from eventrec.delivery.subscription import NewDestination, Subscription
     from eventrec.intake.consumer import Counts
+    from eventrec.intake.drops import Drops
     from eventrec.intake.queue import Intake
     from eventrec.intake.writer import Writer
     from eventrec.log.log import Log
@@ -51,10 +52,10 @@ class LogSupervisor(Supervisor):
         options: EventRecorderOptions,
         *,
         subscriptions: Iterable[Subscription],
-        on_drop: Callable[[str, int], None],
+        drops: Drops,
     ) -> None:
         resolved = options.resolve(has_log=True)
-        super().__init__(intake, backend, close_timeout=resolved.close_timeout)
+        super().__init__(intake, backend, drops, close_timeout=resolved.close_timeout)
         self.workers = {}
         self.writer = writer
         self._subscriptions = list(subscriptions)
@@ -65,7 +66,6 @@ class LogSupervisor(Supervisor):
             max_bytes=options.max_dead_bytes,
             copy=None if options.dead_letters is None else DeadLetterFile(options.dead_letters),
         )
-        self._on_drop = on_drop
         self._sync = resolved.sync
         self._sync_interval = resolved.sync_interval
         self._own: LogDelivery | None = None
@@ -87,7 +87,7 @@ class LogSupervisor(Supervisor):
             adoption=self._adoption,
             own=lambda: self._own,
             by_all=options.overflow == "drop_old",
-            on_drop=on_drop,
+            on_drop=drops.note,
         )
         self._looked_for_requests = time()
         self._rewound = anyio.Event()
@@ -96,6 +96,7 @@ class LogSupervisor(Supervisor):
     def _wake_here(self) -> None:
         woken, self._woken = self._woken, anyio.Event()
         woken.set()
+        self._drops.note_pushed_out(self._intake)
         if self._own is not None:
             self._own.source.grew()
 
@@ -122,7 +123,7 @@ class LogSupervisor(Supervisor):
         return {str(id_): delivery.status() for id_, delivery in list(self._adoption.adopted.items())}
 
     def resume(self, name: str, start: NewDestination | None = None) -> None:
-        for delivery in [*self._adoption.adopted.values(), *([self._own] if self._own is not None else [])]:
+        for delivery in self._deliveries():
             delivery.workers[name].resume(start)
 
     # -- its life
@@ -162,20 +163,26 @@ class LogSupervisor(Supervisor):
             self.writer.wake()
             if await self._begin():
                 assert self._own is not None  # noqa: S101 - see `_begin`
-                tasks.start_soon(self._own.run)
+                beside: dict[str, Callable[[], Awaitable[None]]] = {"delivery": self._own.run}
                 if self._subscriptions and not self._closing.is_set():
-                    tasks.start_soon(self._adoption.run, name="eventrec adoption")
-                    tasks.start_soon(self._apply_requests, name="eventrec requests")
-                    tasks.start_soon(self._take_up_done, name="eventrec retained")
-                    tasks.start_soon(self._quota.run, name="eventrec disk")
+                    beside |= {
+                        "adoption": self._adoption.run,
+                        "requests": self._apply_requests,
+                        "retained logs": self._take_up_done,
+                        "disk bound": self._quota.run,
+                    }
+                for what, run in beside.items():
+                    tasks.start_soon(self._keep_running, run, what, name=f"eventrec {what}")
                 await anyio.lowlevel.checkpoint()
                 self.started.set()
             await self._closing.wait()
-            with anyio.move_on_after(self._close_timeout):
+            with anyio.move_on_at(self._deadline):
                 self.writer.close()
                 while not self.writer.is_ended:
                     await self._woken.wait()
                 await self.flush_what_is_written()
+                if self._subscriptions:
+                    await self._adoption.settled()
             tasks.cancel_scope.cancel()
 
     async def flush_what_is_written(self) -> bool:
@@ -209,7 +216,7 @@ class LogSupervisor(Supervisor):
             subscriptions=self._subscriptions,
             handlers=self._handlers,
             letters=self._letters,
-            on_drop=self._on_drop,
+            on_drop=self._drops.note,
             sync=self._sync,
             sync_interval=self._sync_interval,
             retain=self._retain,
@@ -243,27 +250,32 @@ class LogSupervisor(Supervisor):
                 _logger.warning("retained logs taken up again", logs=count)
                 self._adoption.take_up_again()
 
-    async def _end(self) -> None:
+    async def _close_workers(self) -> None:
         self._intake.close("closed")
         self.writer.close()
-        with anyio.move_on_after(max(LAST_SECOND, self._close_timeout)):
-            while not self.writer.is_ended:
-                await self._woken.wait()
-        deliveries = [*self._adoption.adopted.values(), *([self._own] if self._own is not None else [])]
-        with anyio.move_on_after(max(LAST_SECOND, self._close_timeout)):
-            async with anyio.create_task_group() as tasks:
-                for delivery in deliveries:
-                    tasks.start_soon(delivery.stamp)
-        with anyio.move_on_after(max(LAST_SECOND, self._close_timeout)):
-            async with anyio.create_task_group() as tasks:
-                for worker in self.workers.values():
-                    tasks.start_soon(partial(worker.close, is_last=True))
-        for delivery in deliveries:
+        while not self.writer.is_ended:
+            await self._woken.wait()
+        async with anyio.create_task_group() as tasks:
+            for delivery in self._deliveries():
+                tasks.start_soon(delivery.stamp)
+        async with anyio.create_task_group() as tasks:
+            for worker in self.workers.values():
+                tasks.start_soon(partial(worker.close, is_last=True))
+
+    async def _end(self) -> None:
+        for delivery in self._deliveries():
             await delivery.end()
         self._adoption.adopted.clear()
         await in_thread(self._letters.close)
         for worker in self.workers.values():
             worker.mark_closed()
+
+    def _close_elsewhere(self) -> None:
+        super()._close_elsewhere()
+        self.writer.close()
+
+    def _deliveries(self) -> list[LogDelivery]:
+        return [*self._adoption.adopted.values(), *([self._own] if self._own is not None else [])]
 
     # -- what operators ask for
 
@@ -276,5 +288,5 @@ class LogSupervisor(Supervisor):
                 _logger.info(
                     "request applied", subscription=request.subscription, start=request.start, skip=request.skip
                 )
-                for delivery in [*self._adoption.adopted.values(), *([self._own] if self._own is not None else [])]:
+                for delivery in self._deliveries():
                     delivery.apply(request)

@@ -9,7 +9,7 @@ import anyio
 
 from eventrec.delivery.letters.dead_letters import DeadLetterFile, LoggedDeadLetters, Notices
 from eventrec.delivery.sources.memory import MemorySource
-from eventrec.delivery.supervisor import LAST_SECOND, Supervisor, flush_workers
+from eventrec.delivery.supervisor import Supervisor, flush_workers
 from eventrec.delivery.worker.worker import Worker
 from eventrec.intake.consumer import Consumer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from eventrec.delivery.subscription import NewDestination, Subscription
     from eventrec.intake.consumer import Counts
+    from eventrec.intake.drops import Drops
     from eventrec.intake.queue import Intake
     from eventrec.options import EventRecorderOptions
     from eventrec.runtime.backend import Backend
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 SLICE: Final = 200
 """Entries moved at once on the loop: its other tasks wait no longer than that."""
+
+_LOOK_ANYWAY: Final = 5.0
+"""Seconds after which it looks without having been woken."""
 
 
 class MemorySupervisor(Supervisor):
@@ -43,11 +47,11 @@ class MemorySupervisor(Supervisor):
         log_id: UUID,
         static_context: bytes | None,
         subscriptions: Iterable[Subscription],
-        on_drop: Callable[[str, int], None],
+        drops: Drops,
         on_slice: Callable[[], object],
     ) -> None:
         resolved = options.resolve(has_log=False)
-        super().__init__(intake, backend, close_timeout=resolved.close_timeout)
+        super().__init__(intake, backend, drops, close_timeout=resolved.close_timeout)
         # Half of what may wait: the intake has the other half.
         self._source = MemorySource(
             log_id,
@@ -61,7 +65,7 @@ class MemorySupervisor(Supervisor):
         self._moved = anyio.Event()
         path = options.dead_letters
         letters = LoggedDeadLetters(time.monotonic) if path is None else DeadLetterFile(path, Notices(time.monotonic))
-        self.workers = {each.name: Worker(each, self._source, letters, on_drop=on_drop) for each in subscriptions}
+        self.workers = {each.name: Worker(each, self._source, letters, on_drop=drops.note) for each in subscriptions}
 
     @property
     def counts(self) -> Counts:
@@ -96,24 +100,22 @@ class MemorySupervisor(Supervisor):
             await anyio.lowlevel.checkpoint()
             self.started.set()
             await self._closing.wait()
-            with anyio.move_on_after(self._close_timeout):
+            with anyio.move_on_at(self._deadline):
                 await self.flush()
             tasks.cancel_scope.cancel()
 
     async def _flush_all(self) -> bool:
         return await flush_workers(self.workers.values(), self._source.end)
 
-    async def _end(self) -> None:
+    async def _close_workers(self) -> None:
         self._intake.close("closed")
         while self._move_slice():
             pass
-        with anyio.move_on_after(max(LAST_SECOND, self._close_timeout)):
-            async with anyio.create_task_group() as tasks:
-                for worker in self.workers.values():
-                    tasks.start_soon(worker.close)
-        await self._drop_rest()
+        async with anyio.create_task_group() as tasks:
+            for worker in self.workers.values():
+                tasks.start_soon(worker.close)
 
-    async def _drop_rest(self) -> None:
+    async def _end(self) -> None:
         """What is left lives in memory alone: count it as lost, subscription by subscription."""
         self._count_rest_of_intake()
         for worker in self.workers.values():
@@ -133,12 +135,13 @@ class MemorySupervisor(Supervisor):
                 self._on_slice()
                 await anyio.lowlevel.checkpoint()
             self._on_slice()
+            self._drops.note_pushed_out(self._intake)
             self._woken = anyio.Event()
             if len(self._intake) and not self._source.room():
                 await self._woken.wait()
                 continue
             for seconds in self._consumer.pauses():
-                with anyio.move_on_after(seconds):
+                with anyio.move_on_after(_LOOK_ANYWAY if seconds is None else seconds):
                     await self._woken.wait()
 
     def _move_slice(self) -> bool:

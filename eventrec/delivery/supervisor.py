@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
-from eventrec.runtime.logging import get_logger
+from eventrec.delivery.worker.containment import contained
+from eventrec.errors import RecorderStateError
+from eventrec.runtime.logging import described, get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from eventrec.delivery.subscription import NewDestination
     from eventrec.delivery.worker.worker import Worker
     from eventrec.intake.consumer import Counts
+    from eventrec.intake.drops import Drops
     from eventrec.intake.queue import Intake
     from eventrec.runtime.backend import Backend
     from eventrec.status import SubscriptionStatus
 
 _logger = get_logger("eventrec.delivery")
 
-LAST_SECOND: Final = 1.0
-"""What handlers get to close, whatever the timeout was."""
+GRACE: Final = 0.4
+"""Seconds beyond the timeout of `close`, for handlers to close and for files to be closed."""
+
+_WAIT: Final = 0.5
+"""Seconds beyond the timeout after which `close` waits no longer, whatever a handler does."""
+
+_POLL: Final = 0.01
+
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 30.0
+
+T = TypeVar("T")
 
 
 class Supervisor(ABC):
@@ -31,15 +46,21 @@ class Supervisor(ABC):
     workers: dict[str, Worker]
     """By subscription: those of this recorder's own log."""
 
-    def __init__(self, intake: Intake, backend: Backend, *, close_timeout: float) -> None:
+    def __init__(self, intake: Intake, backend: Backend, drops: Drops, *, close_timeout: float) -> None:
         self.started = anyio.Event()
         """Set once all tasks run: from then on a cancellation leads to a flush."""
         self.ended = anyio.Event()
         self.defect: BaseException | None = None
-        """What ended it, if it was no cancellation: a defect of ours."""
+        """An error that nothing below has contained, until delivery goes on after it."""
+        self.is_ended = False
+        """The same as `ended`, for other threads."""
         self._intake = intake
         self._backend = backend
+        self._drops = drops
+        drops.schedule = backend.wake
         self._close_timeout = close_timeout
+        self._deadline = math.inf
+        """When `close` is to have delivered what it can, by the loop's clock."""
         self._woken = anyio.Event()
         self._closing = anyio.Event()
         self._is_abandoned = False
@@ -48,27 +69,53 @@ class Supervisor(ABC):
         """From any thread: something changed. False where the loop is gone."""
         return self._backend.wake(self._wake_here)
 
+    def is_here(self) -> bool:
+        """Whether the calling thread is the one that delivers."""
+        return self._backend.is_here()
+
     def _wake_here(self) -> None:
         self._woken.set()
 
     async def run(self) -> None:
         """Deliver until `close` was called or the task is cancelled, flush for at most the close timeout, and end."""
         try:
-            await self._deliver_until_closed()
+            await self._deliver()
         except anyio.get_cancelled_exc_class():
             if self._is_abandoned:
                 raise
             self.close(self._close_timeout)
-            await self._backend.outlive(self._deliver_until_closed)
+            await self._backend.outlive(self._deliver, is_overdue=self._is_overdue)
             raise
-        except Exception as exc:
-            if self._is_abandoned:
-                return
-            self.defect = exc
-            _logger.exception("delivery ended by a defect", error=repr(exc))
         finally:
             if not self._is_abandoned:
-                await self._backend.outlive(self._end_and_say)
+                await self._backend.outlive(self._end_and_say, is_overdue=self._is_overdue)
+
+    async def _deliver(self) -> None:
+        """Deliver until closed, whatever is thrown meanwhile."""
+        await self._keep_running(self._deliver_until_closed, "delivery")
+
+    async def _keep_running(self, run: Callable[[], Awaitable[object]], what: str) -> None:
+        """Call `run` until it returns: after an error again, with a pause that grows."""
+        pause = _FIRST_PAUSE
+        while not self._is_abandoned:
+            started = anyio.current_time()
+            try:
+                with contained():
+                    await run()
+            except Exception as exc:
+                if anyio.current_time() - started > _LONGEST_PAUSE:
+                    pause = _FIRST_PAUSE
+                if pause == _FIRST_PAUSE or self.defect is None or described(self.defect) != described(exc):
+                    _logger.exception("task interrupted", task=what, error=described(exc), again_in_seconds=pause)
+                self.defect = exc
+                if self._closing.is_set():
+                    return
+            else:
+                return
+            with anyio.move_on_after(pause):
+                await self._closing.wait()
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            self.defect = None
 
     def abandon(self) -> None:
         """In the child of a fork: if the parent's loop runs there, it delivers nothing of what the parent delivers."""
@@ -76,18 +123,86 @@ class Supervisor(ABC):
         for worker in self.workers.values():
             worker.abandon()
 
+    # -- its end
+
     def close(self, timeout: float) -> None:
         """Take nothing any more, and end after `timeout` seconds at most. Only the first call counts."""
         if not self._closing.is_set():
             self._intake.close("closed")
             self._close_timeout = timeout
+            self._deadline = anyio.current_time() + timeout
             self._closing.set()
-            self._woken.set()
+            self._wake_here()
+
+    async def close_and_wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - it says whether it was met
+        """Close it, from any loop; False where it has not ended `timeout` and half a second later.
+
+        Then a handler does not let go, or the loop that opened it no longer runs.
+        """
+        if self._backend.is_here():
+            self.close(timeout)
+            with anyio.move_on_after(timeout + _WAIT):
+                await self.ended.wait()
+            return self.is_ended
+        if self.is_ended:
+            return True
+        self._close_elsewhere()
+        if not self._backend.wake(partial(self.close, timeout)):
+            return False
+        with anyio.move_on_after(timeout + _WAIT):
+            while not self.is_ended:  # noqa: ASYNC110 - an event of another loop wakes no one here
+                await anyio.sleep(_POLL)
+        return self.is_ended
+
+    async def call(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What `work` returns or raises when it is called on the loop that this runs on, from any loop.
+
+        Raises:
+            RecorderStateError: That loop is closed.
+        """
+        if self._backend.is_here():
+            return await work()
+        outcome: list[Callable[[], T]] = []
+
+        async def there() -> None:
+            try:
+                result = await work()
+            except Exception as exc:  # noqa: BLE001 - it is the caller's
+                failure = exc
+
+                def fail() -> T:
+                    raise failure
+
+                outcome.append(fail)
+            else:
+                outcome.append(lambda: result)
+
+        if not self._backend.wake(partial(self._backend.spawn, there, "eventrec call")):
+            raise RecorderStateError("the loop that opened the recorder is closed", state="closed")
+        while not outcome:  # noqa: ASYNC110 - likewise
+            await anyio.sleep(_POLL)
+        return outcome[0]()
+
+    def is_stranded(self) -> bool:
+        """Whether it can never end: the loop that it ran on is closed."""
+        return not self.is_ended and not self.wake()
+
+    def _close_elsewhere(self) -> None:
+        """What closing begins with, from any thread, whether the loop comes to the rest or not."""
+        self._intake.close("closed")
+
+    def _is_overdue(self) -> bool:
+        return anyio.current_time() > self._deadline + _WAIT
 
     async def _end_and_say(self) -> None:
         try:
+            with anyio.move_on_at(self._deadline + GRACE):
+                await self._close_workers()
             await self._end()
+            self._drops.note_pushed_out(self._intake)
+            self._drops.tell()
         finally:
+            self.is_ended = True
             self.ended.set()
 
     # -- the account
@@ -125,8 +240,12 @@ class Supervisor(ABC):
         """Set `started`, deliver until `_closing`, flush. May be called again after it was cancelled."""
 
     @abstractmethod
+    async def _close_workers(self) -> None:
+        """Close what may take its time: whatever is not done when this is cancelled is left."""
+
+    @abstractmethod
     async def _end(self) -> None:
-        """Close what is open, and settle the account."""
+        """Let go of the rest, and settle the account."""
 
 
 async def flush_workers(workers: Iterable[Worker], to: int) -> bool:

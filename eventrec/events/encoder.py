@@ -32,12 +32,23 @@ if TYPE_CHECKING:
     from eventrec.records.entry import Entry
 
 Reason: TypeAlias = Literal[
-    "filtered", "declined", "not_encodable", "invalid", "too_large", "overflow", "closed", "forked", "no_writer"
+    "filtered",
+    "declined",
+    "not_encodable",
+    "invalid",
+    "too_large",
+    "overflow",
+    "closed",
+    "forked",
+    "no_writer",
+    "interrupted",
 ]
 """Why an event was not taken.
 
 `declined`: it said itself that there is nothing to record. `forked`: this is a forked child, where the recorder is not
 open and has no log. `no_writer`: the system gives no thread to write the log, or the interpreter ends.
+`interrupted`: an exception that is not the event's came in between, and went on to the caller: KeyboardInterrupt, or
+what a signal handler of the application raised.
 """
 
 _I64_MIN: Final = -(2**63)

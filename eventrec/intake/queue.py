@@ -1,8 +1,8 @@
 """The queue before the log: bounded by events and bytes, without a lock, every refusal counted by reason.
 
 `record()` runs in any thread, in signal handlers and finalisers, so nothing here may wait. Each thread counts in a cell
-of its own, which only it writes; the consumer counts in totals that only it writes; a sum of the two is exact as soon
-as nobody is in `record()`. A thread reserves bytes for some events at once, so that it adds up all cells only now and
+of its own, which only it writes; the consumer counts in totals that only it writes; a sum of the two is exact while no
+`record()` is in progress. A thread reserves bytes for some events at once, so that it adds up all cells only now and
 then: the byte bound may be passed by at most 64 KiB per thread, the event bound by one event per thread.
 """
 
@@ -29,7 +29,7 @@ _RESERVE: Final = 64 * 1024
 class Cell:
     """What one thread counts."""
 
-    __slots__ = ("allowance", "bytes_dropped", "granted", "offered", "refused")
+    __slots__ = ("allowance", "bytes_dropped", "granted", "is_taken", "offered", "pushed_out", "refused")
 
     def __init__(self) -> None:
         self.offered = 0
@@ -38,19 +38,25 @@ class Cell:
         self.allowance = 0
         """What is left of that."""
         self.bytes_dropped = 0
+        self.pushed_out = 0
+        """Records of any thread that newer ones of this one have replaced."""
+        self.is_taken = False
+        """Set where `offer` was interrupted, and the entry lies in the queue all the same."""
         self.refused: dict[str, int] = {}
 
     def refuse(self, reason: Reason) -> Reason:
         """Count one refusal, and say it again."""
-        self.refused[reason] = self.refused.get(reason, 0) + 1
+        # In two steps: a signal handler that records in between finds its own count kept.
+        self.refused.setdefault(reason, 0)
+        self.refused[reason] += 1
         return reason
 
 
 class Intake:
     """Takes entries from any thread, gives them to one consumer.
 
-    `wake` is called, at most once per `arm()`, when an entry arrives. Where it returns a reason, nobody can come for
-    that entry, and it is refused.
+    `wake` is called, at most once per `arm()`, when an entry arrives. Where it returns a reason, no consumer will
+    come for that entry, and it is refused.
     """
 
     def __init__(
@@ -69,9 +75,12 @@ class Intake:
         self._wake = wake
         self._armed = False
         self._queue: deque[Entry] = deque()
+        self.stray = Cell()
+        """For calls that came so near to the recursion limit that they found no cell of their thread."""
         self.cells: dict[int, Cell] = {}
         """By thread id."""
         self._closed: Reason | None = None
+        self._pushed_out_taken = 0
         # Written by the consumer alone.
         self.held_events = 0
         """Records that left the queue and still count against its bound."""
@@ -92,7 +101,12 @@ class Intake:
     # -- the producers' side
 
     def offer(self, cell: Cell, entry: Entry) -> Reason | None:
-        """Take `entry` and return None, or refuse, count and return why."""
+        """Take `entry` and return None, or refuse, count and return why.
+
+        Raises:
+            RecursionError, MemoryError: It was neither taken nor counted.
+            BaseException: A signal handler's; `cell.is_taken` says whether the entry is taken. It is not counted.
+        """
         size = entry[SIZE]
         queue = self._queue
         if len(queue) + self.held_events >= self._max_events or cell.allowance < size or size > self._max_event_bytes:
@@ -100,16 +114,28 @@ class Intake:
             if reason is not None:
                 return cell.refuse(reason)
         cell.allowance -= size
-        queue.append(entry)
-        if self._armed:
-            self._armed = False
-            reason = self._wake()
-            if reason is not None:
-                return self._taken_back(cell, entry, reason)
+        is_taken = False
+        try:
+            queue.append(entry)
+            is_taken = True
+            if self._armed:
+                self._armed = False
+                reason = self._wake()
+                if reason is not None:
+                    return self._taken_back(cell, entry, reason)
+        except (RecursionError, MemoryError):
+            if not is_taken:
+                cell.allowance += size
+                raise
+            self._armed = True  # It was not woken: by the next entry then, or when it looks by itself.
+        except BaseException:
+            # A signal handler's: it arrives behind what had begun.
+            self._armed = cell.is_taken = True
+            raise
         return None
 
     def _taken_back(self, cell: Cell, entry: Entry, reason: Reason) -> Reason | None:
-        """Nobody comes for `entry`; the next one asks again. None: somebody came meanwhile."""
+        """No consumer comes for `entry`; the next one asks again. None: one came meanwhile."""
         self._armed = True
         try:
             self._queue.remove(entry)
@@ -155,6 +181,7 @@ class Intake:
             return False
         cell.bytes_dropped += dropped[SIZE]
         cell.refuse("overflow")
+        cell.pushed_out += 1
         return True
 
     def close(self, reason: Reason) -> None:
@@ -163,7 +190,7 @@ class Intake:
         self._max_events = 0  # So that `offer` needs no look of its own at `_closed`.
 
     def refuse_rest(self, reason: Reason) -> None:
-        """Nobody will come for what is still here: count it as refused after all."""
+        """No consumer will come for what is still here: count it as refused after all."""
         while entries := self.take(1_000):
             cell = self.cell()
             for entry in entries:
@@ -174,16 +201,6 @@ class Intake:
         """Refuse no longer."""
         self._closed = None
         self._max_events = self._event_bound
-
-    def forget(self, reason: Reason | None) -> None:
-        """In a forked child: start from nothing, wake nobody, and refuse for `reason`. The parent has its own copy."""
-        self.reopen()
-        if reason is not None:
-            self.close(reason)
-        self._armed = False
-        self._queue = deque()
-        self.cells.clear()
-        self.held_events = self.freed_bytes = 0
 
     # -- the consumer's side
 
@@ -210,21 +227,30 @@ class Intake:
         with suppress(IndexError):  # A producer may drop the oldest meanwhile.
             taken.extend(map(call, repeat(queue.popleft, min(limit, len(queue)))))
 
+    def take_pushed_out(self) -> int:
+        """How many records newer ones have pushed out since the last call."""
+        total = sum(cell.pushed_out for cell in self._all_cells())
+        count, self._pushed_out_taken = total - self._pushed_out_taken, total
+        return count
+
     # -- the account
+
+    def _all_cells(self) -> list[Cell]:
+        return [*self.cells.values(), self.stray]
 
     def waiting_bytes(self) -> int:
         """Bytes that count against the bound."""
-        cells = list(self.cells.values())
+        cells = self._all_cells()
         return sum(cell.granted - cell.allowance - cell.bytes_dropped for cell in cells) - self.freed_bytes
 
     def offered(self) -> int:
         """Events offered so far, by all threads."""
-        return sum(cell.offered for cell in list(self.cells.values()))
+        return sum(cell.offered for cell in self._all_cells())
 
     def refused(self) -> dict[str, int]:
         """Events refused so far, by reason."""
         total: dict[str, int] = {}
-        for cell in list(self.cells.values()):
+        for cell in self._all_cells():
             for reason, count in list(cell.refused.items()):
                 total[reason] = total.get(reason, 0) + count
         return total

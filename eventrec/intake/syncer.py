@@ -46,7 +46,7 @@ class Syncer:
         """Sync `log` in a thread; where the system gives none, the caller does it: see `sync_if_due`."""
         self.has_thread = True
         try:
-            start_new_thread(self._sync_until_ended, log)
+            start_new_thread(self._sync_until_closed, log)
         except RuntimeError:
             self.has_thread = False
 
@@ -87,7 +87,7 @@ class Syncer:
             self._on_sync()
         return None
 
-    def _sync_until_ended(self, log: Log) -> None:
+    def _sync_until_closed(self, log: Log) -> None:
         while not self._is_ended:
             try:
                 pause = self.sync_if_due(log)

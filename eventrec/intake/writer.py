@@ -26,7 +26,7 @@ from eventrec.records.content import encode_take
 from eventrec.records.entry import SIZE
 from eventrec.runs.mounts import check_is_local
 from eventrec.runs.run import Run
-from eventrec.runtime.logging import get_logger
+from eventrec.runtime.logging import described, get_logger
 from eventrec.runtime.native import Signal, allocate_lock, start_new_thread
 from eventrec.runtime.process import register_exit, register_exit_of_child, unregister_exit
 
@@ -48,6 +48,8 @@ _CLOSING_TRIES: Final = 3
 _CLOSING_PAUSE: Final = 0.1
 _EXIT_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 1.0
+_LOOK_ANYWAY: Final = 5.0
+"""Seconds after which it looks without having been woken."""
 
 
 class Writer:
@@ -90,10 +92,12 @@ class Writer:
         self._syncer = Syncer(
             policy=options.sync, interval=options.sync_interval, on_sync=self._changed, on_refusal=self._refused
         )
-        self._starts = itertools.count()
+        self._is_started = False
+        self._threads = itertools.count()
         self._start_again_at = 0.0
         self._signal, self._end_signal = Signal(), Signal()
         self._is_closing = False
+        self._is_left = False
         self._held: str | None = None
         self._look_at = 0.0
         self._hand: deque[tuple[bytes, int, int]] = deque()
@@ -112,7 +116,7 @@ class Writer:
 
     def wake(self) -> Reason | None:
         """Take what is there at once. The first call starts the threads; "no_writer": there are none to be had."""
-        if next(self._starts) == 0 and not self._start():
+        if not self._is_started and not self._start():
             return "no_writer"
         self._signal.set()
         return None
@@ -122,13 +126,15 @@ class Writer:
         if not self.is_ended and time.monotonic() >= self._start_again_at:
             try:
                 start_new_thread(self._write_until_closed)
+            except RecursionError:
+                raise
             except RuntimeError as exc:
                 self._start_again_at = time.monotonic() + _RETRY_SECONDS
                 self.failure = LogError(f"no thread to write the log: {exc}")
             else:
+                self._is_started = True
                 register_exit_of_child(self._ending)
                 return True
-        self._starts = itertools.count()
         self._changed()
         return False
 
@@ -148,8 +154,7 @@ class Writer:
         """Write and sync what is in the intake, and end. Returns at once; the intake must take nothing any more."""
         self._is_closing = True
         self._start_again_at = 0.0
-        is_started = next(self._starts) > 0
-        if is_started or (len(self._intake) and self._start()):
+        if self._is_started or (len(self._intake) and self._start()):
             self._signal.set()
         else:
             self._intake.refuse_rest("no_writer")
@@ -162,8 +167,17 @@ class Writer:
     def end(self, timeout: float) -> None:
         """Close, wait at most `timeout` seconds, leave the log to the next run: for a recorder that is not open."""
         self.close()
-        if not self.wait_ended(timeout):
-            return
+        if self.wait_ended(timeout):
+            self._give_back()
+
+    def close_and_release(self) -> None:
+        """Close it, and leave its log to the next run as soon as it has ended. Returns at once."""
+        self._is_left = True
+        self.close()
+        if self.is_ended:
+            self._give_back()
+
+    def _give_back(self) -> None:
         if self.log is not None:
             with suppress(LogError):
                 self.log.close()
@@ -203,11 +217,14 @@ class Writer:
     # -- the writing thread
 
     def _write_until_closed(self) -> None:
+        if next(self._threads):
+            return  # Two records started one each: the other thread has it.
+        self._is_started = True
         tries = 0
         try:
             while True:
                 is_closing = self._is_closing
-                is_written = self._is_made() and self._move()
+                is_written = self._move_contained()
                 pause = self._sync_by_itself()
                 self._on_take()
                 if is_closing:
@@ -218,12 +235,25 @@ class Writer:
                     if tries > _CLOSING_TRIES:
                         return
                 self._rest(pause, is_written=is_written)
-        except Exception as exc:
-            self.defect = exc
-            self.failure = LogError(f"the writer ended by a defect: {exc!r}")
-            _logger.exception("writer ended by a defect", error=repr(exc))
         finally:
             self._ended()
+            if self._is_left:
+                self._give_back()
+
+    def _move_contained(self) -> bool:
+        """Make the log and move; False: the disk refused, or an error came that nothing below contains."""
+        try:
+            is_written = self._is_made() and self._move()
+        except Exception as exc:
+            error = described(exc)
+            if self.defect is None or described(self.defect) != error:
+                _logger.exception("writing interrupted", log=str(self.directory), error=error)
+            self.defect = exc
+            self.failure = LogError(f"writing was interrupted: {error}")
+            self._changed()
+            return False
+        self.defect = None
+        return is_written
 
     def _rest(self, pause: float | None, *, is_written: bool) -> None:
         if self._is_closing and is_written:
@@ -232,7 +262,7 @@ class Writer:
             self._signal.wait(_CLOSING_PAUSE if self._is_closing else _RETRY_SECONDS)
         elif len(self._intake) < _TAKE * _TAKES_PER_WRITE:
             for seconds in self.consumer.pauses():
-                self._signal.wait(pause if seconds is None else seconds)
+                self._signal.wait((_LOOK_ANYWAY if pause is None else pause) if seconds is None else seconds)
                 if self._is_closing:
                     return
 

@@ -6,6 +6,7 @@ import asyncio
 import math
 import sys
 from contextlib import nullcontext
+from contextvars import Context
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import anyio
@@ -22,6 +23,8 @@ T = TypeVar("T")
 _NO_THREAD: Final = "new thread"
 """Python says "can't start new thread", and from 3.12 on "can't create new thread at interpreter shutdown"."""
 
+_LOOK_SECONDS: Final = 0.1
+
 _takes_no_thread: Final[RunVar[bool]] = RunVar("eventrec takes no thread", default=False)
 
 
@@ -29,13 +32,18 @@ class Backend(Protocol):
     """The running loop, as the recorder needs it."""
 
     def spawn(self, run: Callable[[], Coroutine[object, object, None]], name: str) -> None:
-        """Run `run` beside every task of the application. It must contain its own errors."""
+        """Run `run` beside the application's tasks, and in no context of theirs. It must contain its own errors."""
 
     def wake(self, callback: Callable[[], object]) -> bool:
         """Call `callback` on the loop soon. From any thread or signal handler; False where the loop is gone."""
 
-    async def outlive(self, run: Callable[[], Coroutine[object, object, None]]) -> None:
-        """Run `run` to its end, however often the running task is cancelled meanwhile."""
+    def is_here(self) -> bool:
+        """Whether this is the loop that runs in the calling thread."""
+
+    async def outlive(
+        self, run: Callable[[], Coroutine[object, object, None]], *, is_overdue: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Run `run` to its end, however often the running task is cancelled meanwhile, or until it `is_overdue`."""
 
 
 def current_backend() -> Backend:
@@ -70,26 +78,43 @@ class AsyncioBackend:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, run: Callable[[], Coroutine[object, object, None]], name: str) -> None:
-        self._task = self._loop.create_task(run(), name=name)
+        task = self._loop.create_task(run(), name=name, context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def wake(self, callback: Callable[[], object]) -> bool:
         try:
             self._loop.call_soon_threadsafe(callback)
+        except RecursionError:
+            raise
         except RuntimeError:
             return False
         return True
 
-    async def outlive(self, run: Callable[[], Coroutine[object, object, None]]) -> None:
+    def is_here(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+    async def outlive(
+        self, run: Callable[[], Coroutine[object, object, None]], *, is_overdue: Callable[[], bool] = lambda: False
+    ) -> None:
         # A shield would not stop a second `task.cancel()`; a task of its own, made after the first, is not its target.
         task = self._loop.create_task(run())
         while not task.done():
             try:
-                await asyncio.wait([task])
+                await asyncio.wait([task], timeout=_LOOK_SECONDS)
             except asyncio.CancelledError:
                 continue
+            if is_overdue():
+                # A handler waits for a thread, or ignores its cancellation: no one waits for it any longer.
+                task.cancel()
+                await asyncio.wait([task], timeout=_LOOK_SECONDS)
+                return
         task.result()
 
 
@@ -104,7 +129,7 @@ class TrioBackend:
         self._gone = trio.RunFinishedError
 
     def spawn(self, run: Callable[[], Awaitable[None]], name: str) -> None:
-        self._lowlevel.spawn_system_task(run, name=name)
+        self._lowlevel.spawn_system_task(run, name=name, context=Context())
 
     def wake(self, callback: Callable[[], object]) -> bool:
         try:
@@ -113,7 +138,13 @@ class TrioBackend:
             return False
         return True
 
-    async def outlive(self, run: Callable[[], Awaitable[None]]) -> None:
+    def is_here(self) -> bool:
+        return _is_trio() and self._lowlevel.current_trio_token() is self._token
+
+    async def outlive(
+        self, run: Callable[[], Awaitable[None]], *, is_overdue: Callable[[], bool] = lambda: False
+    ) -> None:
+        del is_overdue  # A thread that trio waits for is not given up.
         with anyio.CancelScope(shield=True):
             await run()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import _thread
 import sys
 from _thread import RLock
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -42,8 +41,12 @@ class Signal:
 
     def set(self) -> None:
         """Let the next `wait`, or the one that is on, return."""
-        with suppress(RuntimeError):  # It is set already.
+        try:
             self._lock.release()
+        except RecursionError:
+            raise
+        except RuntimeError:  # It is set already.
+            pass
 
     def wait(self, timeout: float | None = None) -> bool:
         """False: it was not set within `timeout` seconds."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from eventrec.events.encoder import Reason
     from eventrec.intake.queue import Cell
+    from eventrec.life import Life
     from eventrec.records.entry import Entry
 
 R = TypeVar("R", bound=EventRecorder)
@@ -114,9 +115,14 @@ class _Telling(EventRecorder):
     """Tells of every entry that its intake takes."""
 
     def __init__(self, note: Callable[[Entry], None], options: EventRecorderOptions | None) -> None:
+        self._note = note
         super().__init__(options=options)
         self.register(_Nowhere(), name="recorded_events")
-        take = self._offer
+
+    def _begin(self, life: Life) -> None:
+        super()._begin(life)
+        life.stay_unopened()
+        take, note = self._offer, self._note
 
         def offer(cell: Cell, entry: Entry) -> Reason | None:
             refused = take(cell, entry)

@@ -336,9 +336,9 @@ async def test_durable_says_where_the_record_stands(sync: str, tmp_path: Path) -
         assert await recorder.record_durable(Numbered(10)) == Position(UUID(int=7), 10)
         assert await recorder.record_durable(Numbered(11), until="written") == (UUID(int=7), 11)
         assert await stored_now(tmp_path) == list(range(12))
-        assert recorder._writer is not None
-        assert recorder._writer.log is not None
-        assert recorder._writer.log.synced >= 11
+        assert recorder._life.writer is not None
+        assert recorder._life.writer.log is not None
+        assert recorder._life.writer.log.synced >= 11
 
 
 async def test_many_waiters_share_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

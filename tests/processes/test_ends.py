@@ -311,7 +311,7 @@ recorder = EventRecorder(URL, log=LOG, options=EventRecorderOptions(sync_interva
 with recorder.sync() as delivering:
     record(range(99))
     assert delivering.record_durable(Numbered(99)) is not None
-    log = recorder._writer.log
+    log = recorder._life.writer.log
     assert log.synced == 100
     record(range(100, 200))
     deadline = time.monotonic() + 5

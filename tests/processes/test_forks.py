@@ -151,7 +151,7 @@ if child == 0:
     assert recorder.status().offered == 90 and recorder.status().is_balanced, recorder.status()
     sys.exit()
 join(child)
-start(recorder._writer._write_until_closed, ())
+start(recorder._life.writer._write_until_closed, ())
 """,
 }
 
@@ -181,7 +181,7 @@ if parent == 0:
             os.write(in_, b"x")
             os.read(wait, 1)
             os._exit(0)
-    until(lambda: all(each._writer.log and each._writer.log.written for each in recorders))
+    until(lambda: all(each._life.writer.log and each._life.writer.log.written for each in recorders))
     assert all(is_locked(LOG, run) for run in list_runs(LOG))
     os.kill(os.getpid(), signal.SIGKILL)
 join(parent, -signal.SIGKILL)

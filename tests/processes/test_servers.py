@@ -219,7 +219,7 @@ thread.join()
 written = lambda: all(each.status().appended == 50 for each in (early, recorder))
 while not written():
     pass
-assert len(recorder._intake.cells) == 1
+assert len(recorder._life.intake.cells) == 1
 try:
     recorder.sync().open()
 except RuntimeError as exc:

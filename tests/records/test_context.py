@@ -163,7 +163,6 @@ def test_fields_of_a_block_that_ended_elsewhere_are_in_no_block_around_or_within
 
         assert elsewhere.run(fields_of, context) == {"tenant": "t1", "step": 1}
         assert fields_of(context) == {"tenant": "t1"}
-    assert elsewhere.run(fields_of, context) == {"step": 1}
 
 
 def test_a_task_that_was_started_inside_a_block_keeps_its_fields() -> None:
