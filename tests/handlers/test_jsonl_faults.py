@@ -13,6 +13,7 @@ import pytest
 from eventrec import Batch, Event, PauseError, PermanentError, ReceivedEvent
 from eventrec_handlers.jsonl import JsonlHandler
 from eventrec_handlers.jsonl.folder import HAS_DESCRIPTORS
+from eventrec_handlers.jsonl.sidecar import Next, UnreadableError, decoded, encoded
 
 pytestmark = pytest.mark.handlers
 
@@ -134,6 +135,36 @@ async def test_sidecar_with_bad_bytes_holds_delivery_and_nothing_is_written(
 
     assert after == before
     assert len(lines_in(directory)) == 2
+
+
+def test_golden_sidecar_is_read_and_written_for_ever() -> None:
+    stands = Next(subscription="tested", file="00000000000000000000.jsonl", length=117, next=1, started=1_000)
+
+    assert encoded(stands) == GOLDEN
+    assert decoded(GOLDEN) == stands
+    assert decoded(GOLDEN.replace(b',"crc32c":"35097236"', b"")) == stands  # as versions before wrote it
+
+
+GOLDEN = (
+    b'{"version":1,"subscription":"tested","file":"00000000000000000000.jsonl","length":117,"next":1,"started":1000,'
+    b'"retired_at":null,"crc32c":"35097236"}\n'
+)
+
+
+def test_flip_of_any_bit_of_a_sidecar_is_noticed() -> None:
+    for position in range(len(GOLDEN)):
+        for bit in range(8):
+            flipped = bytearray(GOLDEN)
+            flipped[position] ^= 1 << bit
+
+            with pytest.raises(UnreadableError):
+                decoded(bytes(flipped))
+
+
+@pytest.mark.parametrize("length", range(len(GOLDEN)))
+def test_sidecar_that_was_cut_is_noticed(length: int) -> None:
+    with pytest.raises(UnreadableError):
+        decoded(GOLDEN[:length])
 
 
 @pytest.mark.parametrize("content", [b"", b"\xf3", b"no uuid", b"0" * 100_000])

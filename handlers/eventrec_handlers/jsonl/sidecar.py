@@ -1,9 +1,11 @@
 """The sidecar `next`: what of a folder counts, and where delivery goes on.
 
-    {"version":1,"subscription":…,"file":…,"length":…,"next":…,"started":…,"retired_at":…}
+    {"version":1,"subscription":…,"file":…,"length":…,"next":…,"started":…,"retired_at":…,"crc32c":"8 digits"}
 
 It is JSON on one line, so that an operator can read it, and change it where a handler says so. Every byte of it may be
-bad: what is not exactly such a value is refused, a name of a file that is not one of ours above all.
+bad: what is not exactly such a value is refused, a name of a file that is not one of ours above all. `crc32c` is the
+CRC-32C of the line without it (`{…,"retired_at":…}`). One without it is taken as it is: versions before wrote none, and
+an operator who changes a value takes it away.
 """
 
 from __future__ import annotations
@@ -11,12 +13,15 @@ from __future__ import annotations
 import re
 from typing import Final
 
+import google_crc32c
 import msgspec
 
 SIDECAR: Final = "next"
 VERSION: Final = 1
 
 _FILE_NAME: Final = re.compile(r"([0-9]{20})(?:-([0-9]{1,20}))?\.jsonl")
+_CHECKSUM: Final = b',"crc32c":"'
+_END: Final = b'"}\n'
 _MAX_OFFSET: Final = 2**63 - 1
 
 
@@ -24,7 +29,7 @@ class UnreadableError(Exception):
     """Bytes that are not a sidecar."""
 
 
-class Next(msgspec.Struct, frozen=True, kw_only=True):
+class Next(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `next` holds: the first `length` bytes of `file` count, and `next` is the offset to go on with.
 
     `file` is None until something is written. `started` is when the file was begun, in nanoseconds since the epoch,
@@ -42,7 +47,8 @@ class Next(msgspec.Struct, frozen=True, kw_only=True):
 
 def encoded(stands: Next) -> bytes:
     """The bytes of a sidecar."""
-    return msgspec.json.encode(stands) + b"\n"
+    line = msgspec.json.encode(stands)
+    return b"%b%b%08x%b" % (line[:-1], _CHECKSUM, google_crc32c.value(line), _END)
 
 
 def decoded(content: bytes) -> Next:
@@ -51,6 +57,11 @@ def decoded(content: bytes) -> Next:
     Raises:
         UnreadableError: It is not one.
     """
+    line, checksum, digits = content.rpartition(_CHECKSUM)
+    if checksum:
+        content = line + b"}"
+        if digits != b"%08x%b" % (google_crc32c.value(content), _END):
+            raise UnreadableError('its checksum is wrong (where its values are right, take "crc32c" away)')
     try:
         stands = msgspec.json.decode(content, type=Next)
     except Exception as exc:  # whatever a decoder makes of odd bytes: UnicodeDecodeError, RecursionError, ValueError …

@@ -1,6 +1,6 @@
 """The directory of one log and subscription: files of lines, and `next`, which says how far they count.
 
-    next                          {"version":1,"subscription":…,"file":…,"length":…,"next":…,"started":…,"retired_at":…}
+    next                          the sidecar (`sidecar.py`): which file is in use, how many bytes of it count
     00000000000000000000.jsonl    lines; named after the offset that the file begins with
     00000000000000042000.jsonl    the current one, which `next` names: its first `length` bytes count
     lock                          held while something is written
@@ -96,7 +96,7 @@ class SubscriptionDirectory:
             except ShortFileError as exc:
                 raise PauseError(
                     f"{exc}: put it back, or to go on without it change {self._path / SIDECAR}: "
-                    '"file": null, "length": 0'
+                    '"file": null, "length": 0, and take "crc32c" away'
                 ) from exc
             except SyncError:
                 self._distrusted = file
