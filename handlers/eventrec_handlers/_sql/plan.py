@@ -42,11 +42,13 @@ def plan_table(
     schema: SchemaMode,
     max_columns: int,
     fold: Callable[[str], str] = str,
+    computed: Collection[str] = (),
 ) -> TablePlan:
     """Compare the columns of a table (name to declared type; None: there is no table) with the wanted ones.
 
     `required` are the columns without which a table that exists is not ours, `max_columns` bounds all columns together,
     `fold` maps names that the database takes for the same to one. Types are compared without regard to case and space.
+    `computed` are existing columns that the table fills by itself: they take no value.
     Missing columns are added all or not at all: some of them would help no record.
     """
     if existing is None and schema == "strict":
@@ -55,8 +57,12 @@ def plan_table(
     lacking = [name for name in required if name not in columns]
     if lacking:
         return TablePlan(refused_table=f"it is not one of ours: it lacks {', '.join(map(repr, lacking))}")
+    filled = [name for name in required if name in computed]
+    if filled:
+        return TablePlan(refused_table=f"it is not one of ours: it computes {', '.join(map(repr, filled))} itself")
 
     missing, refused = _diff(columns, wanted, fold)
+    refused.update((name, "the table computes it itself") for name, _ in wanted if name in computed)
     whole = len(columns) + len(missing)
     if missing and (schema == "strict" or whole > max_columns):
         why = (

@@ -18,38 +18,27 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from anyio import CancelScope
 
-from eventrec import (
-    Batch,
-    DestinationCheckpoints,
-    EventHandler,
-    FencedError,
-    HandlerURL,
-    HandlerURLError,
-    TransientError,
-)
-from eventrec_handlers._sql import Refusals, SchemaMode, TablePlan, fold_ascii, plan_table
+from eventrec import Batch, DestinationCheckpoints, EventHandler, HandlerURL, HandlerURLError
 from eventrec_handlers._thread import WorkThread
-from eventrec_handlers.sqlite.columns import BASE_DECLARED, REQUIRED, Rows
+from eventrec_handlers.sqlite.columns import BASE_DECLARED
 from eventrec_handlers.sqlite.file import (
     MAX_COLUMNS,
-    RESERVED,
-    Table,
     connect,
     errors_translated,
     identity,
-    is_reserved,
     keeps_connection_usable,
     make_own_tables,
-    read_table,
     retry_while_locked,
-    statements,
 )
 from eventrec_handlers.sqlite.reader import SqliteReader
+from eventrec_handlers.sqlite.store import Store, next_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Self
     from uuid import UUID
+
+    from eventrec_handlers._sql import SchemaMode
 
 __all__ = ["SqliteHandler", "SqliteReader", "from_url"]
 
@@ -58,9 +47,6 @@ T = TypeVar("T")
 SCHEMA_MODES: Final[tuple[SchemaMode, ...]] = ("evolve", "strict")
 DEFAULT_MAX_COLUMNS: Final = 200
 BUSY_TIMEOUT: Final = 5.0
-
-SCHEMA_ROUNDS: Final = 20
-"""How often a batch starts again because other programs have changed the tables meanwhile."""
 
 
 def from_url(url: str) -> SqliteHandler:
@@ -115,8 +101,6 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
         if not len(BASE_DECLARED) <= max_columns <= MAX_COLUMNS:
             raise ValueError(f"max_columns must be {len(BASE_DECLARED)} to {MAX_COLUMNS}, got {max_columns}")
         self._path = Path(name).absolute()
-        self._schema = schema
-        self._max_columns = max_columns
         self._busy_timeout = busy_timeout
         self._now = now
         self._thread = WorkThread("eventrec-sqlite")
@@ -124,8 +108,7 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
         self._is_open = False
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
-        self._tables: dict[str, Table] = {}
-        self._tables_version: int | None = None
+        self._records = Store(self._path, schema=schema, max_columns=max_columns, transaction=self._transaction)
 
     def __repr__(self) -> str:
         return f"<SqliteHandler {str(self._path)!r} {'open' if self._is_open else 'closed'}>"
@@ -163,8 +146,13 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
 
     async def destination_id(self) -> str:
         def read() -> str:
-            (found,) = self._connected().execute("SELECT id FROM eventrec_destination").fetchone()
-            return str(found)
+            select = "SELECT id FROM eventrec_destination"
+            found = self._connected().execute(select).fetchone()
+            if found is None:  # its row was deleted
+                with self._transaction() as connection:
+                    make_own_tables(connection, self._now())
+                    found = connection.execute(select).fetchone()
+            return str(found[0])
 
         return await self._run(read)
 
@@ -175,7 +163,7 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
                     "INSERT OR IGNORE INTO eventrec_checkpoints (log_id, subscription, next) VALUES (?, ?, ?)",
                     (str(log_id), subscription, start),
                 )
-                found = _next(connection, log_id, subscription)
+                found = next_of(connection, log_id, subscription)
                 return start if found is None else found
 
         return await self._run(find)
@@ -210,58 +198,7 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
         return await self._thread.run(guarded)
 
     def _store(self, batch: Batch) -> None:
-        refusals = Refusals()
-        parts = [Rows.of(request, refusals) for request in batch.row_inserts() if request.rows]
-        for _ in range(SCHEMA_ROUNDS):
-            with self._transaction() as connection:
-                plans = [(part, self._plan(connection, part)) for part in parts]
-                for part, plan in plans:
-                    part.refuse(plan, refusals)
-                refusals.raise_if_any(len(batch))
-                if all(plan.is_ready for _, plan in plans):
-                    for part, plan in plans:
-                        part.insert(connection, plan)
-                    self._acknowledge(connection, batch)
-                    return
-                # A transaction of its own, since other writers may wait for the same table. Each part is planned
-                # again: two of them may share one.
-                for part in parts:
-                    for statement in statements(connection, part.table, self._plan(connection, part)):
-                        connection.execute(statement)
-        raise TransientError(f"{self._path}: others have changed the tables {SCHEMA_ROUNDS} times meanwhile")
-
-    def _acknowledge(self, connection: sqlite3.Connection, batch: Batch) -> None:
-        moved = connection.execute(
-            "UPDATE eventrec_checkpoints SET next = ?, retired_at = NULL"
-            " WHERE log_id = ? AND subscription = ? AND next = ?",
-            (batch.end, str(batch.log_id), batch.subscription, batch.start),
-        )
-        if moved.rowcount == 0:
-            stands = _next(connection, batch.log_id, batch.subscription)
-            raise FencedError(f"{self._path}: the checkpoint stands at {stands}, the batch starts at {batch.start}")
-
-    def _plan(self, connection: sqlite3.Connection, part: Rows) -> TablePlan:
-        """What the table of `part` needs. It holds until the transaction ends: nothing can change a table before."""
-        if is_reserved(part.table):
-            return TablePlan(refused_table=f"names that start with {' or '.join(RESERVED)} are reserved")
-        (version,) = connection.execute("PRAGMA schema_version").fetchone()
-        if version != self._tables_version:
-            self._tables.clear()
-            self._tables_version = version
-        key = fold_ascii(part.table)
-        if key not in self._tables:
-            self._tables[key] = read_table(connection, part.table)
-        table = self._tables[key]
-        if table.kind not in (None, "table"):
-            return TablePlan(refused_table=f"its name is taken: {table.kind}")
-        return plan_table(
-            table.columns,
-            part.wanted,
-            required=REQUIRED,
-            schema=self._schema,
-            max_columns=self._max_columns,
-            fold=fold_ascii,
-        )
+        self._records.store(batch)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -273,7 +210,7 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
             connection.execute("COMMIT")
         except BaseException:
             # What was read of the schema may be rolled back too, and its version be given again to another one.
-            self._tables_version = None
+            self._records.forget_tables()
             # SQLite may have rolled back by itself (a full disk); what happened first is what is raised.
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
@@ -301,17 +238,10 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
-        self._tables_version = None
+        self._records.forget_tables()
         if connection is not None:
             connection.close()
 
     def _close(self) -> None:
         self._is_open = False
         self._disconnect()
-
-
-def _next(connection: sqlite3.Connection, log_id: UUID, subscription: str) -> int | None:
-    found = connection.execute(
-        "SELECT next FROM eventrec_checkpoints WHERE log_id = ? AND subscription = ?", (str(log_id), subscription)
-    ).fetchone()
-    return None if found is None else int(found[0])

@@ -88,6 +88,15 @@ STORED: Final[Mapping[ColumnType, tuple[str, Convert | None]]] = {
 }
 """Declared type, and how a kept value becomes one that SQLite takes (None: it does as it is)."""
 
+STRICT_TYPES: Final = ("INTEGER", "REAL", "TEXT", "BLOB")
+
+
+def strict_type(declared: str) -> str:
+    """What a STRICT table can declare a column as: it knows the first word alone, and no BOOLEAN."""
+    first = declared.split(maxsplit=1)[0]
+    return first if first in STRICT_TYPES else "INTEGER"
+
+
 _CHECKED: Final = frozenset({"id", "type"})
 """Texts that are checked when an event is recorded."""
 
@@ -147,3 +156,10 @@ class Rows:
         for _ in range(len(self.offsets) // several):
             connection.execute(insert + ", ".join([marks] * several), tuple(chain.from_iterable(islice(rows, several))))
         connection.executemany(insert + marks, rows)
+
+    def insert_row(self, connection: sqlite3.Connection, plan: TablePlan, row: int) -> None:
+        """Write one row, to find out whether the table takes it."""
+        taken = [i for i, (name, _) in enumerate(self.wanted) if name not in plan.refused]
+        names, marks = ", ".join(quoted(self.wanted[i][0]) for i in taken), ", ".join("?" * len(taken))
+        insert = f"INSERT INTO {quoted(self.table)} ({names}) VALUES ({marks})"  # noqa: S608 - identifiers are quoted
+        connection.execute(insert, [self.values[i][row] for i in taken])

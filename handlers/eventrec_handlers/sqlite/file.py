@@ -122,6 +122,8 @@ def meaning(exc: sqlite3.Error, path: Path) -> Exception:
         return PauseError(f"{path}: there is no directory {path.parent}")
     if code in _TRANSIENT or _is_about_schema(exc):
         return TransientError(said)
+    if _is_about_functions(exc):
+        return PauseError(said)
     if code in _PAUSE:
         return PauseError(said)
     if code in _PERMANENT:
@@ -152,6 +154,19 @@ def _is_about_schema(exc: sqlite3.Error) -> bool:
     return _code(exc) == sqlite3.SQLITE_ERROR and any(phrase in str(exc) for phrase in phrases)
 
 
+def is_about_rows(exc: sqlite3.Error) -> bool:
+    """Whether rows may be at fault: a constraint, a trigger, or what the table computes of them."""
+    if _is_about_schema(exc) or _is_about_functions(exc):
+        return False
+    return _code(exc) == sqlite3.SQLITE_ERROR or _code(exc) in _PERMANENT
+
+
+def _is_about_functions(exc: sqlite3.Error) -> bool:
+    """Whether the schema needs what only another program has: its functions, its modules, its order of texts."""
+    phrases = ("no such function", "unknown function", "no such module", "no such collation", "unsafe use of")
+    return _code(exc) == sqlite3.SQLITE_ERROR and any(phrase in str(exc) for phrase in phrases)
+
+
 def is_about_statement(exc: sqlite3.Error) -> bool:
     """Whether what was asked for cannot be had, of a file that is sound: a module or function is missing, say."""
     return _code(exc) == sqlite3.SQLITE_ERROR
@@ -170,11 +185,14 @@ def _code(exc: sqlite3.Error) -> int:
 class Table:
     """What the schema holds under a name: a "table", "view" or "index", or nothing; and a table's columns.
 
-    `columns` are name to declared type; None: a table of this name does not exist.
+    `columns` are name to declared type; None: a table of this name does not exist. `computed` are those of them that
+    take no value; `is_strict`: the table is STRICT, and knows few types.
     """
 
     kind: str | None
     columns: dict[str, str] | None
+    computed: frozenset[str] = frozenset()
+    is_strict: bool = False
 
 
 def read_table(connection: sqlite3.Connection, name: str) -> Table:
@@ -182,12 +200,17 @@ def read_table(connection: sqlite3.Connection, name: str) -> Table:
     found = connection.execute(
         "SELECT type FROM sqlite_master WHERE name = ? COLLATE NOCASE AND type <> 'trigger'", (name,)
     ).fetchone()
-    return Table(None, None) if found is None else Table(found[0], columns_of(connection, name))
-
-
-def columns_of(connection: sqlite3.Connection, table: str) -> dict[str, str]:
-    """The columns of a table, name to declared type, generated and hidden ones too."""
-    return {name: declared for name, declared, _ in table_columns(connection, table)}
+    if found is None:
+        return Table(None, None)
+    columns = list(table_columns(connection, name))
+    # An older SQLite has neither this pragma nor such tables.
+    listed = connection.execute(f"PRAGMA main.table_list({quoted(name)})").fetchall()
+    return Table(
+        found[0],
+        {column: declared for column, declared, _ in columns},
+        frozenset(column for column, _, is_computed in columns if is_computed),
+        is_strict=any(row[5] for row in listed),
+    )
 
 
 def table_columns(connection: sqlite3.Connection, table: str) -> Iterator[tuple[str, str, bool]]:
@@ -199,6 +222,12 @@ def table_columns(connection: sqlite3.Connection, table: str) -> Iterator[tuple[
 
 _GENERATED: Final = (2, 3)
 """How PRAGMA table_xinfo marks generated columns, virtual and stored."""
+
+
+_OWN_TABLES: Final = {
+    "eventrec_checkpoints": {"log_id", "subscription", "next", "retired_at"},
+    "eventrec_destination": {"id"},
+}
 
 
 def is_reserved(table: str) -> bool:
@@ -230,7 +259,15 @@ def _free_name(connection: sqlite3.Connection, name: str) -> str:
 
 
 def make_own_tables(connection: sqlite3.Connection, now: int) -> None:
-    """Make what is missing of our own two tables, and sweep what was retired long before `now`; in a transaction."""
+    """Make what is missing of our own two tables, and sweep what was retired long before `now`; in a transaction.
+
+    Raises:
+        PauseError: Something else has the name of one of them.
+    """
+    for name, columns in _OWN_TABLES.items():
+        table = read_table(connection, name)
+        if table.kind is not None and (table.kind != "table" or not columns <= set(table.columns or ())):
+            raise PauseError(f"{name} is a {table.kind} of another program: rename it, or give another file")
     connection.execute(
         "CREATE TABLE IF NOT EXISTS eventrec_checkpoints (log_id TEXT NOT NULL, subscription TEXT NOT NULL,"
         " next INTEGER NOT NULL, retired_at INTEGER, PRIMARY KEY (log_id, subscription)) WITHOUT ROWID"

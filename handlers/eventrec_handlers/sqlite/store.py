@@ -1,0 +1,187 @@
+"""One batch into the tables, in one transaction; and which of its records they do not take."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from eventrec import FencedError, PauseError, TransientError
+from eventrec_handlers._sql import Refusals, SchemaMode, TablePlan, fold_ascii, plan_table
+from eventrec_handlers.sqlite.columns import REQUIRED, Rows, strict_type
+from eventrec_handlers.sqlite.file import (
+    RESERVED,
+    Table,
+    is_about_rows,
+    is_about_statement,
+    is_reserved,
+    read_table,
+    statements,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+    from uuid import UUID
+
+    from eventrec import Batch
+
+SCHEMA_ROUNDS: Final = 20
+"""How often a batch starts again because other programs have changed the tables meanwhile."""
+
+
+class Store:
+    """Writes batches. `transaction` begins one with the write lock: committed at its end, rolled back on an error."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        schema: SchemaMode,
+        max_columns: int,
+        transaction: Callable[[], AbstractContextManager[sqlite3.Connection]],
+    ) -> None:
+        self._path = path
+        self._schema = schema
+        self._max_columns = max_columns
+        self._transaction = transaction
+        self._tables: dict[str, Table] = {}
+        self._tables_version: int | None = None
+
+    def forget_tables(self) -> None:
+        """What was read of the schema may be wrong: it was rolled back, or the file is another one."""
+        self._tables_version = None
+
+    def store(self, batch: Batch) -> None:
+        """Write every row of `batch`, and move its checkpoint: all or nothing.
+
+        Raises:
+            PermanentError: Tables do not take some of its records: it names them.
+            FencedError: The checkpoint does not stand where the batch starts.
+            PauseError: A table cannot be made as events need it.
+            TransientError: Other programs change the tables all the time.
+        """
+        refusals = Refusals()
+        parts = [Rows.of(request, refusals) for request in batch.row_inserts() if request.rows]
+        for _ in range(SCHEMA_ROUNDS):
+            try:
+                if self._attempt(batch, parts, refusals):
+                    return
+            except _RowsRefusedError as exc:
+                self._name_rows(parts, len(batch), exc.cause)
+        raise TransientError(f"{self._path}: others have changed the tables {SCHEMA_ROUNDS} times meanwhile")
+
+    def _attempt(self, batch: Batch, parts: Sequence[Rows], refusals: Refusals) -> bool:
+        """Whether the batch is written; False: the tables were changed for it first."""
+        with self._transaction() as connection:
+            plans = [(part, self._plan(connection, part)) for part in parts]
+            for part, plan in plans:
+                part.refuse(plan, refusals)
+            refusals.raise_if_any(len(batch))
+            if all(plan.is_ready for _, plan in plans):
+                try:
+                    for part, plan in plans:
+                        part.insert(connection, plan)
+                except sqlite3.Error as exc:
+                    if is_about_rows(exc):
+                        raise _RowsRefusedError(exc) from exc
+                    raise
+                self._acknowledge(connection, batch)
+                return True
+            # A transaction of its own, since other writers may wait for the same table. Each part is planned again: two
+            # of them may share one.
+            for part in parts:
+                for statement in statements(connection, part.table, self._plan(connection, part)):
+                    self._change_table(connection, part.table, statement)
+        return False
+
+    def _change_table(self, connection: sqlite3.Connection, table: str, statement: str) -> None:
+        try:
+            connection.execute(statement)
+        except sqlite3.OperationalError as exc:
+            if not is_about_statement(exc):
+                raise
+            # Never a record's fault.
+            raise PauseError(f"{self._path}: table {table!r} cannot be made as events need it: {exc}") from exc
+
+    def _acknowledge(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        moved = connection.execute(
+            "UPDATE eventrec_checkpoints SET next = ?, retired_at = NULL"
+            " WHERE log_id = ? AND subscription = ? AND next = ?",
+            (batch.end, str(batch.log_id), batch.subscription, batch.start),
+        )
+        if moved.rowcount == 0:
+            stands = next_of(connection, batch.log_id, batch.subscription)
+            raise FencedError(f"{self._path}: the checkpoint stands at {stands}, the batch starts at {batch.start}")
+
+    def _plan(self, connection: sqlite3.Connection, part: Rows) -> TablePlan:
+        """What the table of `part` needs. It holds until the transaction ends: nothing can change a table before."""
+        if is_reserved(part.table):
+            return TablePlan(refused_table=f"names that start with {' or '.join(RESERVED)} are reserved")
+        (version,) = connection.execute("PRAGMA schema_version").fetchone()
+        if version != self._tables_version:
+            self._tables.clear()
+            self._tables_version = version
+        key = fold_ascii(part.table)
+        if key not in self._tables:
+            self._tables[key] = read_table(connection, part.table)
+        table = self._tables[key]
+        if table.kind not in (None, "table"):
+            return TablePlan(refused_table=f"its name is taken: {table.kind}")
+        return plan_table(
+            table.columns,
+            [(name, strict_type(kind)) for name, kind in part.wanted] if table.is_strict else part.wanted,
+            required=REQUIRED,
+            schema=self._schema,
+            max_columns=self._max_columns,
+            fold=fold_ascii,
+            computed=table.computed,
+        )
+
+    def _name_rows(self, parts: Sequence[Rows], records: int, cause: sqlite3.Error) -> NoReturn:
+        """Try each row, keep none, and raise one PermanentError that names the records which the tables do not take.
+
+        Where each passes alone, `cause` is raised as it is: a constraint between them is found by bisecting.
+        """
+        refusals = Refusals()
+        with self._transaction() as connection:
+            for part in parts:
+                plan = self._plan(connection, part)
+                for row, offset in enumerate(part.offsets):
+                    connection.execute("SAVEPOINT one_row")
+                    try:
+                        part.insert_row(connection, plan, row)
+                    except sqlite3.Error as exc:
+                        if not is_about_rows(exc):
+                            raise
+                        refusals.add(offset, f"table {part.table!r}: {exc}")
+                        if not connection.in_transaction:  # a trigger has rolled all of it back
+                            refusals.raise_if_any(records)
+                        connection.execute("ROLLBACK TO one_row")
+            refusals.raise_if_any(records)
+            raise cause
+
+
+class _RowsRefusedError(Exception):
+    """Rows may be at fault that SQLite did not take."""
+
+    def __init__(self, cause: sqlite3.Error) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def next_of(connection: sqlite3.Connection, log_id: UUID, subscription: str) -> int | None:
+    """The stored checkpoint; None: there is none.
+
+    Raises:
+        PauseError: Another program has stored something else there.
+    """
+    found = connection.execute(
+        "SELECT next FROM eventrec_checkpoints WHERE log_id = ? AND subscription = ?", (str(log_id), subscription)
+    ).fetchone()
+    if found is None:
+        return None
+    (stands,) = found
+    if not isinstance(stands, int) or stands < 0:
+        raise PauseError(f"eventrec_checkpoints holds {stands!r} as next of {subscription!r} in the log {log_id}")
+    return stands

@@ -1,0 +1,310 @@
+"""A SQLite file as other programs left it: renamed tables, computed columns, STRICT tables, triggers, views."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from eventrec import (
+    Batch,
+    ColumnSchema,
+    ColumnType,
+    DeliveryError,
+    Event,
+    PauseError,
+    PermanentError,
+    ReceivedEvent,
+    TransientError,
+)
+from eventrec_handlers.sqlite import SqliteHandler
+
+pytestmark = pytest.mark.handlers
+
+Events = Callable[..., Event]
+Batches = Callable[..., Batch]
+
+BASE = "id TEXT, type TEXT, timestamp INTEGER, payload TEXT"
+
+
+def execute(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def rows(path: Path, query: str) -> list[Any]:
+    with closing(sqlite3.connect(path, timeout=10)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def with_column(event: Events, n: int, kind: ColumnType, value: object) -> Event:
+    return event(n, columns=(ColumnSchema("x", kind),), values=(value,))
+
+
+# -- tables
+
+
+async def test_table_that_was_renamed_away_is_made_again(
+    handler: SqliteHandler, path: Path, event: Events, batch: Batches
+) -> None:
+    for turn in range(3):
+        await handler.handle(batch(event(turn), start=turn))
+        execute(path, f"ALTER TABLE events RENAME TO events_{turn}")
+    await handler.handle(batch(event(3), start=3))
+
+    assert [rows(path, f"SELECT payload FROM events_{turn}") for turn in range(3)] == [[("0",)], [("1",)], [("2",)]]
+    assert rows(path, "SELECT payload FROM events") == [("3",)]
+    indexes = rows(path, "SELECT tbl_name FROM sqlite_master WHERE type = 'index' AND name LIKE '%type_timestamp%'")
+    assert sorted(indexes) == [("events",), ("events_0",), ("events_1",), ("events_2",)]
+
+
+@pytest.mark.parametrize(
+    "computed", ["AS (timestamp) VIRTUAL", "AS (timestamp) STORED", "GENERATED ALWAYS AS (timestamp)"]
+)
+async def test_value_for_a_computed_column_is_refused_alone(
+    handler: SqliteHandler, path: Path, event: Events, batch: Batches, computed: str
+) -> None:
+    execute(path, f"CREATE TABLE events ({BASE}, x INTEGER {computed})")
+    odd = with_column(event, 1, ColumnType.INT64, 1)
+
+    with pytest.raises(PermanentError, match="the table computes it itself") as refused:
+        await handler.handle(batch(event(0), odd, event(2)))
+    await handler.handle(batch(event(0), with_column(event, 1, ColumnType.INT64, None), event(2)))
+
+    assert list(refused.value.records) == [1]
+    assert rows(path, "SELECT payload FROM events ORDER BY payload") == [("0",), ("1",), ("2",)]
+
+
+async def test_table_that_computes_a_base_column_is_not_one_of_ours(
+    handler: SqliteHandler, path: Path, event: Events, batch: Batches
+) -> None:
+    execute(path, "CREATE TABLE events (id TEXT, timestamp INTEGER, payload TEXT, type TEXT AS ('t'))")
+
+    with pytest.raises(PermanentError, match="it computes 'type' itself"):
+        await handler.handle(batch(event(0)))
+
+
+@pytest.mark.parametrize(
+    "computes",
+    [
+        "CREATE INDEX n ON events (json_extract(payload, '$.n'))",
+        "CREATE INDEX n ON events (id) WHERE json_extract(payload, '$.n') > 1",
+        "ALTER TABLE events ADD COLUMN n AS (json_extract(payload, '$.n')) CHECK (n IS NOT 99)",
+        "CREATE TRIGGER n AFTER INSERT ON events BEGIN SELECT json_extract(new.payload, '$.n'); END",
+        "CREATE TRIGGER n BEFORE INSERT ON events WHEN new.payload = 'no json' BEGIN SELECT RAISE(ABORT, 'no'); END",
+        "CREATE TRIGGER n BEFORE INSERT ON events WHEN new.payload = 'no json' BEGIN SELECT RAISE(FAIL, 'no'); END",
+        "CREATE TRIGGER n BEFORE INSERT ON events WHEN new.payload = 'no json' BEGIN SELECT RAISE(ROLLBACK, 'no'); END",
+    ],
+)
+async def test_record_that_the_table_cannot_compute_with_is_named(  # noqa: PLR0917
+    handler: SqliteHandler, path: Path, event: Events, batch: Batches, log_id: UUID, computes: str
+) -> None:
+    execute(path, f"CREATE TABLE events ({BASE})", computes)
+    odd = ReceivedEvent("t", b"no json")
+
+    with pytest.raises(PermanentError) as refused:
+        await handler.handle(batch(*(event({"n": n}) for n in range(60)), odd, event({"n": 3})))
+    left = rows(path, "SELECT count(*) FROM events"), await handler.resume(log_id, "tested", 0)
+    await handler.handle(batch(event({"n": 0}), event({"n": 1})))
+
+    assert list(refused.value.records) == [60]
+    assert left == ([(0,)], 0)
+    assert rows(path, "SELECT count(*) FROM events") == [(2,)]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "CREATE TRIGGER n AFTER INSERT ON events BEGIN SELECT only_theirs(new.payload); END",
+        "CREATE TRIGGER n AFTER INSERT ON events BEGIN SELECT new.payload COLLATE only_theirs < 'x'; END",
+    ],
+)
+async def test_function_of_another_program_holds_delivery(
+    handler: SqliteHandler, path: Path, event: Events, batch: Batches, broken: str
+) -> None:
+    execute(path, f"CREATE TABLE events ({BASE})", broken)
+
+    with pytest.raises(PauseError, match="only_theirs"):
+        await handler.handle(batch(event(0), event(1)))
+    execute(path, "DROP TRIGGER n")
+    await handler.handle(batch(event(0), event(1)))
+
+    assert rows(path, "SELECT count(*) FROM events") == [(2,)]
+
+
+async def test_view_that_cannot_be_read_does_not_stop_a_new_column(
+    handler: SqliteHandler, path: Path, event: Events, batch: Batches
+) -> None:
+    await handler.handle(batch(event(0)))
+    execute(path, "CREATE VIEW broken AS SELECT * FROM nowhere", "CREATE VIEW seen AS SELECT * FROM events")
+
+    await handler.handle(batch(with_column(event, 1, ColumnType.INT64, 5), start=1))
+
+    assert rows(path, "SELECT payload, x FROM events") == [("0", None), ("1", 5)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "stored"),
+    [
+        (ColumnType.BOOLEAN, True, 1),
+        (ColumnType.INT64, 7, 7),
+        (ColumnType.FLOAT64, 1.5, 1.5),
+        (ColumnType.STRING, "s", "s"),
+        (ColumnType.BINARY, b"\xff", b"\xff"),
+        (ColumnType.JSON, {"a": 1}, '{"a":1}'),
+        (ColumnType.TIMESTAMP_NANOSECOND, 9, 9),
+    ],
+)
+async def test_strict_table_takes_every_type(  # noqa: PLR0917
+    handler: SqliteHandler, path: Path, event: Events, batch: Batches, kind: ColumnType, value: object, stored: object
+) -> None:
+    execute(path, f"CREATE TABLE events ({BASE}) STRICT")
+
+    await handler.handle(batch(with_column(event, 0, kind, value), event(1)))
+    await handler.handle(batch(with_column(event, 2, kind, value), start=2))
+
+    assert rows(path, "SELECT x FROM events ORDER BY payload") == [(stored,), (None,), (stored,)]
+
+
+async def test_table_without_rowid_is_written(
+    handler: SqliteHandler, path: Path, event: Events, batch: Batches
+) -> None:
+    execute(path, f"CREATE TABLE events ({BASE}, PRIMARY KEY (id)) WITHOUT ROWID")
+
+    await handler.handle(batch(event(0), event(1)))
+
+    assert rows(path, "SELECT count(*) FROM events") == [(2,)]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        ("VACUUM",),
+        ("DROP TABLE events",),
+        ("ALTER TABLE events RENAME TO old", "CREATE VIEW events_view AS SELECT * FROM old"),
+        ("DROP INDEX eventrec_events_type_timestamp",),
+        ("CREATE TRIGGER ours AFTER INSERT ON events BEGIN DELETE FROM events WHERE rowid < new.rowid; END",),
+        ("REINDEX", "ANALYZE"),
+        ("DELETE FROM events", "PRAGMA wal_checkpoint(TRUNCATE)"),
+    ],
+    ids=lambda between: between[0],
+)
+async def test_delivery_goes_on_after_changes_by_an_operator(
+    handler: SqliteHandler, path: Path, event: Events, batch: Batches, between: tuple[str, ...]
+) -> None:
+    await handler.handle(batch(event(0), event(1)))
+    execute(path, "PRAGMA busy_timeout = 1000", *between)
+
+    await handler.handle(batch(event(2), start=2))
+
+    assert rows(path, "SELECT payload FROM events ORDER BY rowid DESC LIMIT 1") == [("2",)]
+
+
+# -- our own two tables, and the files beside
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        "CREATE VIEW eventrec_checkpoints AS SELECT 1",
+        "CREATE TABLE eventrec_checkpoints (id TEXT)",
+        "CREATE VIEW eventrec_destination AS SELECT 'x' AS id",
+        "CREATE TABLE eventrec_destination (name TEXT)",
+        "CREATE TABLE t (x); CREATE INDEX eventrec_destination ON t (x)",
+    ],
+)
+async def test_name_of_our_own_table_that_is_taken_holds_delivery(path: Path, theirs: str) -> None:
+    execute(path, *theirs.split("; "))
+
+    with pytest.raises(PauseError, match=r"eventrec_\w+ is a \w+ of another program"):
+        await SqliteHandler(path).open()
+
+
+@pytest.mark.parametrize("next_", ["'many'", "x'00'", "-1", "1.5"])
+async def test_checkpoint_that_another_program_changed_holds_delivery(  # noqa: PLR0917
+    handler: SqliteHandler, path: Path, event: Events, batch: Batches, log_id: UUID, next_: str
+) -> None:
+    execute(path, f"UPDATE eventrec_checkpoints SET next = {next_}")
+
+    with pytest.raises(PauseError, match="eventrec_checkpoints holds"):
+        await handler.resume(log_id, "tested", 0)
+    with pytest.raises(PauseError, match="eventrec_checkpoints holds"):
+        await handler.handle(batch(event(0)))
+
+
+async def test_id_whose_row_was_deleted_is_another_one(handler: SqliteHandler, path: Path) -> None:
+    before = await handler.destination_id()
+    execute(path, "DELETE FROM eventrec_destination")
+
+    after = await handler.destination_id()
+
+    assert after != before
+    assert await handler.destination_id() == after
+
+
+async def test_own_tables_that_were_dropped_are_made_again(
+    handler: SqliteHandler, path: Path, event: Events, batch: Batches, log_id: UUID
+) -> None:
+    execute(path, "DROP TABLE eventrec_checkpoints", "DROP TABLE eventrec_destination")
+
+    with pytest.raises(TransientError):
+        await handler.handle(batch(event(0)))
+    assert await handler.resume(log_id, "tested", 0) == 0
+    await handler.handle(batch(event(0)))
+
+    assert rows(path, "SELECT count(*) FROM events") == [(1,)]
+
+
+@pytest.mark.parametrize("beside", ["events.db-wal", "events.db-shm", "events.db-journal"])
+@pytest.mark.parametrize("content", [b"", b"\xff" * 5_000])
+async def test_bytes_of_another_program_beside_the_file_do_no_harm(  # noqa: PLR0917
+    handler: SqliteHandler, path: Path, event: Events, batch: Batches, beside: str, content: bytes
+) -> None:
+    await handler.handle(batch(event(0)))
+    await handler.close()
+    path.with_name(beside).write_bytes(content)
+
+    await handler.open()
+    await handler.handle(batch(event(1), start=1))
+    page = await handler.reader().latest(limit=9)
+
+    assert sorted(told.payload for told in page.events) == ["0", "1"]
+
+
+@pytest.mark.parametrize("beside", ["events.db-wal", "events.db-shm", "events.db-journal"])
+async def test_directory_in_the_place_of_a_file_beside_holds_delivery(
+    handler: SqliteHandler, path: Path, event: Events, batch: Batches, beside: str
+) -> None:
+    await handler.handle(batch(event(0)))
+    await handler.close()
+    path.with_name(beside).mkdir()
+
+    with pytest.raises(DeliveryError):
+        await handler.open()
+    path.with_name(beside).rmdir()
+    await handler.open()
+    await handler.handle(batch(event(1), start=1))
+
+    assert rows(path, "SELECT count(*) FROM events") == [(2,)]
+
+
+@pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
+async def test_file_of_another_encoding_is_written_and_read(
+    path: Path, event: Events, batch: Batches, log_id: UUID, encoding: str
+) -> None:
+    execute(path, f"PRAGMA encoding = '{encoding}'", "CREATE TABLE theirs (x)")
+    handler = SqliteHandler(path)
+    await handler.open()
+    await handler.resume(log_id, "tested", 0)
+
+    await handler.handle(batch(event("caf\u00e9 \U0001f600")))
+    page = await handler.reader().latest(limit=9)
+    await handler.close()
+
+    assert [told.payload for told in page.events] == ['"caf\u00e9 \U0001f600"']
