@@ -17,7 +17,6 @@ from eventrec.delivery.letters.kept import LOCK, KeptLetter, kept_letters, repla
 from eventrec.delivery.letters.source import LetterSource
 from eventrec.delivery.subscription import Subscription
 from eventrec.delivery.worker.worker import Worker
-from eventrec.errors import DeliveryError
 from eventrec.log.disk import DiskStorage
 from eventrec.runs.checkpoint import Progress
 from eventrec.runtime.backend import in_thread
@@ -153,7 +152,7 @@ class _Replay:
                 total.is_done = await worker.flush(self._source.end)
                 if total.is_done:
                     # A row that is not stamped is only not swept.
-                    with suppress(DeliveryError):
+                    with suppress(Exception):
                         await worker.retire()
                 tasks.cancel_scope.cancel()
         finally:

@@ -1,4 +1,4 @@
-"""One handler for several logs: its own log and the orphans take turns, so that a huge orphan starves nobody."""
+"""One handler for several logs: its own log and the orphans take turns, so that a huge orphan starves no other log."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import anyio
 from eventrec.delivery.worker.health import Outage
 from eventrec.errors import DeliveryError, PauseError, TransientError
 from eventrec.handler import DestinationCheckpoints, EventHandler
+from eventrec.runtime.logging import text_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,12 +35,12 @@ class SharedHandler:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether somebody waits for a turn."""
+        """Whether another worker waits for a turn."""
         return self._turn.statistics().tasks_waiting > 0
 
     @asynccontextmanager
     async def turn(self, *, is_orphan: bool) -> AsyncIterator[EventHandler]:
-        """The handler, for nobody else meanwhile."""
+        """The handler, which no other worker uses meanwhile."""
         async with AsyncExitStack() as stack:
             if is_orphan:
                 await stack.enter_async_context(self._orphans)
@@ -57,7 +58,7 @@ class SharedHandler:
                     raise
                 except DeliveryError as exc:
                     # Not a word about the batch in hand.
-                    raise PauseError(str(exc)) from exc
+                    raise PauseError(text_of(exc)) from exc
                 self.is_open = True
             yield handler
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 NewDestination: TypeAlias = Literal["pause", "earliest", "latest"]
-"""What to do where another destination answers than before: wait for somebody, send again what is kept, or go on."""
+"""What to do where another destination answers than before: wait for an operator, send again what is kept, or go on."""
 
 
 @dataclass(frozen=True, slots=True)

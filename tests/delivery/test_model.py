@@ -189,7 +189,7 @@ class Destination:
 
     def _commit_late(self, batch: Batch, epoch: int) -> None:
         if epoch == self.epoch:
-            with suppress(FencedError):  # rolled back, and nobody listens any more
+            with suppress(FencedError):  # rolled back, and no worker listens any more
                 self._commit(batch)
 
     # -- what may happen to a destination
@@ -490,7 +490,7 @@ class Delivery(RuleBasedStateMachine):
 
         self.world.loop.run_until_complete(make())
 
-    def wish(self, process: Process, offset: int) -> None:
+    def skip_at(self, process: Process, offset: int) -> None:
         self.on_loop(lambda: process.worker.apply(OperatorRequest(subscription=NAME, asked=0, skip=offset, log=ID)))
 
     # -- what goes on
@@ -555,7 +555,7 @@ class Delivery(RuleBasedStateMachine):
     @precondition(lambda self: self.backups)
     @rule(back=st.integers(0, 3))
     def restore(self, back: int) -> None:
-        """Nobody restores what came later than what was restored before."""
+        """An operator never restores what came later than what was restored before."""
         del self.backups[len(self.backups) - back % len(self.backups) :]
         backup = self.backups[-1]
         if backup.id == self.destination.state.id:
@@ -584,10 +584,10 @@ class Delivery(RuleBasedStateMachine):
     @precondition(lambda self: len(self.processes) == 1 and self.kind != "token")
     @rule(back=st.integers(0, 9))
     def skip(self, back: int) -> None:
-        """Not where two deliver: one may send what the other sets aside. Nor where nobody can ask what arrived."""
+        """Not where two deliver: one may send what the other sets aside. Nor where it cannot be asked what arrived."""
         self.is_skipping = True
         offset = len(self.world.entries) - 1 - back
-        self.wish(self.processes[0], offset)
+        self.skip_at(self.processes[0], offset)
 
     # -- what happens to processes
 
@@ -676,8 +676,8 @@ class Delivery(RuleBasedStateMachine):
     def refused(self) -> set[int]:
         """Offsets of letters that no row may belong to.
 
-        A record that fails alone, with an error that says nothing, may have arrived where nobody can ask; and while
-        another process delivers too, nobody knows whose commit the answer is about. Rather a letter too many than a
+        A record that fails alone, with an error that says nothing, may have arrived where it cannot be asked; and while
+        another process delivers too, it is not known whose commit the answer is about. Rather a letter too many than a
         record that is nowhere.
         """
         unsure = ("unmapped",) if self.kind == "token" or not self.had_one_process else ()
@@ -713,15 +713,15 @@ class Delivery(RuleBasedStateMachine):
             for process in lagging:
                 if process.worker.is_held:
                     self.on_loop(partial(process.worker.resume, "latest"))
-                if patience > 20:  # the same record in all of them, whoever is first
+                if patience > 20:  # the same record in all of them, whichever is first
                     self.skip_the_unknown(process)
         raise AssertionError(f"stuck: {[process.worker for process in lagging]}")
 
     def skip_the_unknown(self, process: Process) -> None:
-        """Where every record fails, or nobody may bury what nobody named, an operator has to."""
+        """Where every record fails, or what has no word may not be buried, an operator has to."""
         for offset, how in self.destination.poison.items():
             if how == "unknown":
-                self.wish(process, offset)
+                self.skip_at(process, offset)
 
     def nothing_is_missing(self) -> None:
         state, world = self.destination.state, self.world

@@ -121,7 +121,7 @@ async def test_a_last_attempt_that_arrived_all_the_same_fences_off_nothing_behin
     assert_conserved(recorder.status(), offered=20)
 
 
-async def test_what_was_read_ahead_is_not_lost_when_somebody_else_delivered_half_of_it() -> None:
+async def test_what_was_read_ahead_is_not_lost_when_another_process_delivered_half_of_it() -> None:
     handler = PreparingHandler()
     source = log_of(6)
 
@@ -137,7 +137,7 @@ async def test_what_was_read_ahead_is_not_lost_when_somebody_else_delivered_half
     assert delivery.progress.delivered == 6
 
 
-async def test_what_somebody_else_set_aside_is_not_counted_as_delivered() -> None:
+async def test_what_another_process_set_aside_is_not_counted_as_delivered() -> None:
     handler, letters = FencedHandler(next={(ID, "s"): 9}), Letters()
     letters.offsets = [1, 6]
 
@@ -269,7 +269,7 @@ async def test_a_destination_that_went_back_is_not_stamped_as_done() -> None:
     assert delivery.progress.scanned == 2
 
 
-# -- suspects: records that failed alone, while nobody knew whose fault it was
+# -- suspects: records that failed alone, while it was not known whose fault it was
 
 
 def unmapped(batch: Batch) -> None:
@@ -292,7 +292,7 @@ async def test_a_suspect_is_dead_though_its_letter_could_not_be_written_at_once(
 
     def full() -> None:
         letters.before = lambda: None
-        handler.next[ID, "s"] += 1  # somebody else goes on meanwhile
+        handler.next[ID, "s"] += 1  # another process goes on meanwhile
         raise OSError("full")
 
     letters.before = full
@@ -500,7 +500,7 @@ async def test_a_record_that_has_arrived_is_not_skipped() -> None:
     assert (handler.delivered, letters.offsets) == ([0], [])
 
 
-async def test_a_wish_about_a_settled_record_says_nothing_about_later() -> None:
+async def test_a_request_about_a_settled_record_says_nothing_about_later() -> None:
     handler, letters = FencedHandler(), Letters()
     source = log_of(1)
 

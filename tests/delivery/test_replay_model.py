@@ -131,7 +131,7 @@ class Replays(RuleBasedStateMachine):
         self.purged: set[str] = set()
 
     async def be_alone(self) -> None:
-        """On virtual time nobody waits for threads."""
+        """On virtual time no test waits for threads."""
         take_no_thread()
 
     def new_process(self) -> LetterLog:

@@ -1,6 +1,6 @@
 """Dead letters as bytes: what one commit of a log of letters holds.
 
-    content = 0x02 value          version 2, so that nobody takes it for records; then one msgpack value
+    content = 0x02 value          version 2, so that it is never taken for records; then one msgpack value
     value   = [id, [letter, …]]   16 bytes, the id of the run whose log of letters it is
     letter  = [log id, offset, subscription, handler, reason, time,
                static context, shape, timestamp, payload, context, extra rows, id]
@@ -72,14 +72,14 @@ def decode_letters(content: bytes, shapes: Shapes) -> list[DeadLetter]:
     """The letters of one commit.
 
     Raises:
-        ContentError: These bytes are no letters of ours.
+        ContentError: These bytes are not letters of ours.
     """
     if content[:1] != VERSION:
         raise ContentError(f"letters of version 0x{content[:1].hex() or '--'}: this eventrec reads 0x{VERSION.hex()}")
     try:
         return [_letter(plain, shapes) for plain in _decode(memoryview(content)[1:])[1]]
     except (msgspec.MsgspecError, InvalidEventError, ValueError, RecursionError) as exc:
-        raise ContentError(f"{len(content)} bytes are no letters of ours: {exc}") from exc
+        raise ContentError(f"{len(content)} bytes are not letters of ours: {exc}") from exc
 
 
 def _letter(plain: _Letter, shapes: Shapes) -> DeadLetter:

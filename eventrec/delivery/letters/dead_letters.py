@@ -70,7 +70,7 @@ class DeadLetterFile:
             self._notices.say(letters)
 
     def known(self, log_id: UUID, subscription: str) -> Collection[int]:
-        """None: the file is for people, and nobody looks anything up in it."""
+        """None: the file is for people, and no process looks anything up in it."""
         del log_id, subscription
         return ()
 

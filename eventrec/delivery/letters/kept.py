@@ -88,7 +88,7 @@ def purge(directory: Path, run: UUID, subscription: str, *, below: int) -> None:
 
 
 def sweep_letters(directory: Path) -> None:
-    """Delete the logs of letters that nobody writes and of which no letter waits. Blocking.
+    """Delete the logs of letters that no process writes and of which no letter waits. Blocking.
 
     One whose letter came after that of an older log stays as long as that one: else the older letter would wait again.
     """

@@ -45,9 +45,10 @@ class Destination:
     def __init__(
         self, subscription: Subscription, log_id: UUID, handler: EventHandler, ledger: Ledger, health: Health
     ) -> None:
-        self.prepares = type(subscription.handler).prepare is not EventHandler.prepare
+        own = subscription.handler
+        self.prepares = getattr(type(own), "prepare", EventHandler.prepare) is not EventHandler.prepare
         """Whether it may be told what comes next."""
-        self.knows_tokens = subscription.handler.dedupes_by_token
+        self.knows_tokens = _is_true(own, "dedupes_by_token")
         """Whether it drops a batch whose token it has seen."""
         self.is_uncertain = True
         """Whether it must be asked where it is before anything is sent."""
@@ -157,6 +158,16 @@ class Destination:
     def abandon(self) -> None:
         """In the child of a fork: never use the handler again, whose connections are the parent's."""
         self._handler, self.prepares = _ElsewhereHandler(), False
+
+
+def _is_true(handler: EventHandler, name: str) -> bool:
+    """Whether `handler` says so of itself; one that cannot say does not."""
+    try:
+        with contained():
+            return bool(getattr(handler, name, False))
+    except Exception as exc:  # noqa: BLE001 - foreign code
+        _logger.warning("handler failed", attribute=name, error=error_text(exc))
+        return False
 
 
 def _id(answer: object) -> str:

@@ -245,7 +245,7 @@ class Ledger:
     # -- who waits
 
     def tell(self) -> None:
-        """Something changed that somebody may wait for."""
+        """Something changed that a flush may wait for."""
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
 

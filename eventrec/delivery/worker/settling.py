@@ -28,7 +28,6 @@ from eventrec.errors import FencedError, TransientError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from eventrec.delivery.worker.attempts import Freezer
     from eventrec.delivery.worker.batch_reader import BatchReader
     from eventrec.delivery.worker.destination import Destination
     from eventrec.delivery.worker.hand import Hand
@@ -36,8 +35,8 @@ if TYPE_CHECKING:
     from eventrec.delivery.worker.ledger import Ledger
     from eventrec.delivery.worker.piece import Piece
     from eventrec.delivery.worker.quarantine import Quarantine
+    from eventrec.delivery.worker.sending import Sending
     from eventrec.options import DeliverySettings
-    from eventrec.records.batch import Batch
     from eventrec.records.entry import Entry
 
 
@@ -52,7 +51,7 @@ class Settling:
         reader: BatchReader,
         ledger: Ledger,
         destination: Destination,
-        freezer: Freezer,
+        sending: Sending,
         quarantine: Quarantine,
         health: Health,
         on_rewind: Callable[[], None],
@@ -62,7 +61,7 @@ class Settling:
         self._reader = reader
         self._ledger = ledger
         self._destination = destination
-        self._freezer = freezer
+        self._sending = sending
         self._quarantine = quarantine
         self._health = health
         self._on_rewind = on_rewind
@@ -108,7 +107,7 @@ class Settling:
             return
         failure: Exception | None = None
         try:
-            await self._handle(piece)
+            await self._sending.send(piece)
         except Exception as exc:  # noqa: BLE001 - foreign code: what it means is decided below
             failure = exc
             await self._failed(piece, exc)
@@ -122,37 +121,6 @@ class Settling:
             knows_tokens=self._destination.knows_tokens,
             holds_unmapped=self._settings.hold_unmapped,
         )
-
-    async def _handle(self, piece: Piece) -> None:
-        piece.is_tried = True
-        batch = self._batch(piece, self._ledger.progress.acknowledged)
-        await self._freezer.freeze(piece, batch, self._quarantine.suspects())
-        if not self._destination.prepares or len(self._hand) > 1:
-            await self._destination.handle(batch)
-            return
-        failure: BaseException | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._prepare_next, piece.end)
-            try:
-                await self._destination.handle(batch)
-            except BaseException as exc:  # noqa: BLE001 - raised below, out of the group's hands
-                failure = exc
-            tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-
-    async def _prepare_next(self, start: int) -> None:
-        """Take the next piece in hand, and let the handler get ready for it as if this one had gone through."""
-        piece = await self._reader.next_piece()
-        self._hand.add(piece)
-        piece.batch = self._batch(piece, start)
-        if not await self._destination.prepare(piece.batch):
-            piece.batch = None
-
-    def _batch(self, piece: Piece, start: int) -> Batch:
-        if (ready := piece.batch) is not None and (ready.start, ready.generation) == (start, piece.generation):
-            return ready
-        return self._ledger.batch_of(piece, start)
 
     async def survive(self, exc: Exception, seconds: float) -> None:
         """What is not the handler's fault failed: the disk, the system, or we ourselves. Go on after `seconds`."""

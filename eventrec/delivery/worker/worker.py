@@ -19,6 +19,7 @@ from eventrec.delivery.worker.ledger import Ledger
 from eventrec.delivery.worker.piece import Piece
 from eventrec.delivery.worker.quarantine import Quarantine
 from eventrec.delivery.worker.retry import Pauses
+from eventrec.delivery.worker.sending import Sending
 from eventrec.delivery.worker.settling import Settling
 from eventrec.records.entry import TIMESTAMP
 from eventrec.runtime.logging import get_logger
@@ -80,13 +81,21 @@ class Worker:
             on_empty=self._ledger.settle_empty,
             on_forfeited=self._ledger.skip_to,
         )
+        sending = Sending(
+            hand=self._hand,
+            reader=self._reader,
+            ledger=self._ledger,
+            destination=self._destination,
+            freezer=self._freezer,
+            quarantine=self._quarantine,
+        )
         self._settling = Settling(
             subscription.settings,
             hand=self._hand,
             reader=self._reader,
             ledger=self._ledger,
             destination=self._destination,
-            freezer=self._freezer,
+            sending=sending,
             quarantine=self._quarantine,
             health=self._health,
             on_rewind=on_rewind,

@@ -100,7 +100,7 @@ async def test_who_is_behind_forfeits_alone_and_who_is_not_loses_nothing(bound: 
     assert len(source) == 30 - len(lost_slow)
 
 
-async def test_when_all_are_behind_there_is_no_room_and_nobody_forfeits() -> None:
+async def test_when_all_are_behind_there_is_no_room_and_none_forfeits() -> None:
     source = MemorySource(ID, max_events=10, max_bytes=1 << 20)
     lost: list[Entry] = []
     a = source.subscribe("a", "earliest", lambda _reason, _count, gone: lost.extend(gone))

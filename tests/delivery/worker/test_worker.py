@@ -287,7 +287,7 @@ async def test_an_unknown_error_of_every_record_is_an_outage_and_kills_none() ->
     assert_conserved(recorder.status(), offered=50)
 
 
-async def test_on_unmapped_hold_never_buries_what_nobody_named() -> None:
+async def test_on_unmapped_hold_never_buries_what_has_no_word() -> None:
     handler = ScriptedHandler(always=refusing({3}, lambda: ValueError("cannot map")))
 
     async with EventRecorder(handler, options=quickly(on_unmapped="hold")) as recorder:
@@ -624,7 +624,7 @@ async def test_the_next_batch_is_prepared_while_one_is_in_flight() -> None:
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3])
-async def test_what_was_prepared_for_a_batch_that_fails_is_made_anew_or_used_rightly(failing: int) -> None:
+async def test_what_was_prepared_for_a_batch_that_fails_is_made_again_or_used_rightly(failing: int) -> None:
     acts = [lambda _: None] * failing
     handler = PreparingHandler(
         acts=[*acts, raising(TransientError("down")), raising(TransientError("down"))],
@@ -749,7 +749,7 @@ async def test_a_destination_that_went_back_counts_what_is_gone() -> None:
     assert_conserved(recorder.status(), offered=15)
 
 
-async def test_another_destination_answering_pauses_until_somebody_decides() -> None:
+async def test_another_destination_answering_pauses_until_an_operator_decides() -> None:
     handler = FencedHandler()
 
     async with EventRecorder(handler, options=quickly()) as recorder:
