@@ -137,9 +137,9 @@ class Brake:
     def __init__(self) -> None:
         self._watched: OrderedDict[str, _Watched] = OrderedDict()
 
-    def __bool__(self) -> bool:
-        """Whether any type is watched."""
-        return bool(self._watched)
+    def __len__(self) -> int:
+        """How many types are watched."""
+        return len(self._watched)
 
     def note(self, kind: str, *, dead: bool) -> bool:
         """One record of type `kind` was settled; True where the brake must be pulled."""

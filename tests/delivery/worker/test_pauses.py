@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -172,5 +173,5 @@ async def test_nothing_that_fails_without_end_is_called_in_a_hot_loop(
         assert worker.status().is_balanced
 
     times = calls.times.get(failing, [])
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(times)]
     assert not gaps or max(gaps) >= 1

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from eventrec.delivery.worker.retry import Brake, UnknownErrors
+from collections import deque
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventrec.delivery.worker.retry import Brake, Pauses, UnknownErrors
 
 
 def test_ten_equal_errors_over_a_minute_are_not_an_accident() -> None:
@@ -65,3 +70,55 @@ def test_a_released_brake_begins_again() -> None:
 
     assert not brake
     assert not brake.note("a", dead=True)
+
+
+def test_errors_whose_text_and_class_change_are_still_errors_in_a_row() -> None:
+    unknown = UnknownErrors()
+
+    for number in range(UnknownErrors.TIMES):
+        unknown.saw([ValueError, KeyError][number % 2](f"request {number} at 0x{number:x}"), now=number * 10.0)
+
+    assert unknown.is_stuck(now=90.0)
+
+
+def test_a_traceback_is_worth_it_once_for_each_class_and_for_sixteen_at_most() -> None:
+    unknown = UnknownErrors()
+
+    new = [unknown.saw(type(f"E{number}", (Exception,), {})("x"), now=0.0) for number in range(30)]
+
+    assert new == [True] * UnknownErrors.MAX_KINDS + [False] * (30 - UnknownErrors.MAX_KINDS)
+
+
+def test_pauses_double_up_to_their_bound_and_begin_again() -> None:
+    pauses = Pauses(most=3)
+
+    grown = [pauses.next() for _ in range(5)]
+    pauses.start_over()
+
+    assert grown == [0.5, 1.0, 2.0, 3.0, 3.0]
+    assert pauses.next() == 0.5
+
+
+def test_the_brake_watches_a_thousand_types_at_most_and_forgets_what_it_heard_of_longest_ago() -> None:
+    brake = Brake()
+    for _ in range(Brake.MAX):
+        brake.note("often", dead=True)
+
+    for number in range(3 * Brake.MAX_TYPES):
+        brake.note(f"t{number}", dead=True)
+
+    assert len(brake) == Brake.MAX_TYPES
+    assert not brake.note("often", dead=True)
+
+
+@given(st.lists(st.booleans(), max_size=3_000))
+def test_the_brake_agrees_with_a_window_that_is_kept_in_full(outcomes: list[bool]) -> None:
+    brake = Brake()
+    window: deque[bool] = deque(maxlen=Brake.WINDOW)
+
+    for dead in outcomes:
+        if dead or window:
+            window.append(dead)
+        if not any(window):
+            window.clear()
+        assert brake.note("a", dead=dead) == (sum(window) > Brake.MAX)
