@@ -34,14 +34,19 @@ DESTINATION: Final = "eventrec_destination"
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """The schema (PostgreSQL's word for a folder of tables) that our tables are in, and the longest name there may be.
+    """The schema (PostgreSQL's word for a folder of tables) that our tables are in, and how its server is set.
 
-    `lock_timeout` is how many milliseconds to wait for a table.
+    Attributes:
+        namespace: The name of the schema.
+        longest_name: Bytes that a name may have.
+        lock_timeout: Milliseconds to wait for a table.
+        commit: What a commit waits for, as PostgreSQL's `synchronous_commit` says it: the disk at least.
     """
 
     namespace: str
     longest_name: int
     lock_timeout: int
+    commit: str = "on"
 
     def named(self, table: str) -> str:
         """`table`, quoted and with its schema."""
@@ -83,9 +88,9 @@ async def find_namespace(
         PauseError: There is no such schema.
     """
     async with connection.transaction(isolation="read_committed"):
-        name, longest, exists, own = await connection.fetchrow(
+        name, longest, commit, exists, own = await connection.fetchrow(
             "WITH here AS (SELECT coalesce($1::text, current_schema()::text) AS name)"
-            " SELECT name, current_setting('max_identifier_length')::int,"
+            " SELECT name, current_setting('max_identifier_length')::int, current_setting('synchronous_commit'),"
             " EXISTS (SELECT FROM pg_namespace WHERE nspname::text = name),"
             " (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
             " WHERE n.nspname::text = name AND c.relname::text IN ($2, $3))"
@@ -100,7 +105,8 @@ async def find_namespace(
         raise PauseError(f"the namespace {name!r} has more than {longest} bytes")
     if not exists and not may_make:
         raise PauseError(f"there is no schema {name!r}")
-    namespace = Namespace(name, longest, lock_timeout)
+    # To wait for the replicas too is more; everything else would be less.
+    namespace = Namespace(name, longest, lock_timeout, commit if commit == "remote_apply" else "on")
     # Looked for before: who may not make tables may still use those that are there.
     if own < 2:  # noqa: PLR2004 - both of them
         async with creating(connection, namespace):

@@ -16,8 +16,8 @@ from eventrec_handlers.postgres.errors import (
     consume_errors,
     errors_translated,
     is_stale,
+    raise_refused_connection,
     state,
-    without_frames,
 )
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Connections:
             connection = await pool.acquire()
         except Exception as exc:
             self.forget()
-            without_frames(exc)
+            raise_refused_connection(exc, str(self._target))
             if isinstance(exc, OSError):
                 self._target.check_files()  # the driver reads them for each connection
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
@@ -11,7 +12,7 @@ from anyio import CancelScope
 from eventrec import EventPage, EventReader, PauseError, StoredEvent
 from eventrec_handlers.postgres.calls import Calls
 from eventrec_handlers.postgres.cursor import START, Arrival, Reached
-from eventrec_handlers.postgres.errors import without_frames
+from eventrec_handlers.postgres.errors import raise_refused_connection
 from eventrec_handlers.postgres.queries import (
     EventTable,
     arrived,
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SLOW: Final = 1.0
+"""Seconds that reading all tables for what arrived may take before pauses are made."""
+
+PAUSE: Final = 4.0
+"""How much longer such a pause is than what it follows."""
+
 FOREIGN: Final = "without an id, a type, a timestamp or a payload"
 
 
@@ -38,17 +45,20 @@ class PostgresReader(EventReader):
     **Arrival.** PostgreSQL knows of stored rows which transaction wrote them, and no more. `latest` therefore gives the
     newest by their own timestamps. `follow` gives the rows of every transaction that ended since, in the order in which
     these began; rows that another program updates are shown again. Where no transaction has begun since it asks for
-    nothing more; else it reads each table once, so it costs the more the larger the tables are.
+    nothing more; else it reads each table once, so it costs the more the larger the tables are. Where that takes more
+    than a second it looks again only after four times as long: what arrives meanwhile is shown later.
 
     Extra columns come as bool, int, float, Decimal, str, bytes or a list of floats; what is of any other type comes as
     the text that PostgreSQL writes for it.
     """
 
-    def __init__(self, target: Target, options: Options) -> None:
+    def __init__(self, target: Target, options: Options, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._target = target
         self._options = options
         self._calls = Calls(str(target), timeout=options.timeout)
         self._connection: asyncpg.Connection | None = None
+        self._not_before = 0.0
 
     def __repr__(self) -> str:
         return f"<PostgresReader '{self._target}' {'closed' if self._connection is None else 'open'}>"
@@ -116,13 +126,16 @@ class PostgresReader(EventReader):
 
         async def read(moment: _Moment) -> EventPage:
             since = moment.valid(given)
-            if not limit or (since.after is None and moment.is_as_at(since)):
+            if not limit or (since.after is None and moment.is_as_at(since)) or self._clock() < self._not_before:
                 return EventPage((), since.to_text())
             parts = []
+            begun = self._clock()
             for table in moment.tables:
                 sql, values = arrived(table, since, end=moment.end, types=types, limit=limit)
                 parts.append([_Row(table, row) for row in await moment.connection.fetch(sql, *values)])
             page = list(heapq.merge(*parts, key=_Row.in_arrival))[:limit]
+            if (took := self._clock() - begun) > SLOW and len(page) < limit:
+                self._not_before = self._clock() + PAUSE * took
             after = moment.after(since, page, is_whole=len(page) < limit)
             return EventPage.of((row.event() for row in page), after.to_text(), await moment.foreign(since=since))
 
@@ -153,7 +166,7 @@ class PostgresReader(EventReader):
                     **self._target.arguments(), statement_cache_size=0, timeout=self._options.connect_timeout
                 )
             except Exception as exc:
-                without_frames(exc)
+                raise_refused_connection(exc, str(self._target))
                 raise
             await self._target.watch(self._connection)
         return self._connection

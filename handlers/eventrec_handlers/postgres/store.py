@@ -200,8 +200,7 @@ class Store:
         Its last statement moves the checkpoint, or changes nothing where that is not at the batch's start.
         """
         await connection.execute(
-            "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT set_config('synchronous_commit',"
-            " CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true);"
+            f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = {namespace.commit};"
             f" SET LOCAL lock_timeout = {namespace.lock_timeout}"
         )
         for number, copy in enumerate(copies, 1):

@@ -265,6 +265,14 @@ async def test_options_reach_the_server_and_the_system(
     assert seen == [1, 77, 3, 9_000]
 
 
+@pytest.mark.parametrize("options", ["-c%20no_such_setting%3D1", "-c%20statement_timeout%3Dsoon", "endpoint%3Dx"])
+async def test_options_that_the_server_does_not_know_are_held(database: Any, options: str) -> None:
+    with pytest.raises(PauseError, match=r"42704|22023|42601"):
+        await PostgresHandler(database.url(options=options)).open()
+    with pytest.raises(PauseError, match=r"42704|22023|42601"):
+        await PostgresHandler(database.url(options=options)).reader().open()
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [

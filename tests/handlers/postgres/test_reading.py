@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from decimal import Decimal
+from itertools import count
 from typing import Any, Final
 
 import pytest
@@ -311,6 +312,27 @@ async def test_reader_connects_again_after_its_connection_was_cut(
         await reader.follow(cursor, limit=1)
     except TransientError:
         await reader.follow(cursor, limit=1)
+
+
+async def test_following_large_tables_leaves_the_server_most_of_its_time(
+    handler: PostgresHandler, event: Events, batch: Batches
+) -> None:
+    await handler.handle(batch(event(0)))
+    clock = count(step=2)  # seconds: each look at it takes as long
+    async with PostgresReader(handler._target, handler._options, clock=lambda: float(next(clock))) as reader:
+        cursor = (await reader.latest(limit=0)).cursor
+        found: list[list[str]] = []
+
+        for n in range(1, 7):
+            await handler.handle(batch(event(n), start=n))
+            page = await reader.follow(cursor, limit=9)
+            found.append([event.payload for event in page.events])
+            cursor = page.cursor
+
+    shown = [payload for page in found for payload in page]
+    assert found[0] == ["1"]
+    assert [] in found
+    assert shown == [str(n) for n in range(1, 1 + len(shown))]
 
 
 @pytest.mark.parametrize(
