@@ -58,6 +58,7 @@ class Account:
             in_intake=sum(each.in_intake + each.in_hand for each in counts),
             subscriptions=_read(supervisor, supervisor.status) if supervisor is not None else {},
             adopted=supervisor.adopted() if supervisor is not None else {},
+            forfeited=supervisor.forfeited() if supervisor is not None else {},
             failure=_failure(writer, supervisor),
             defect=_defect(writer, supervisor),
         )

@@ -80,6 +80,8 @@ class Status:
     subscriptions: dict[str, SubscriptionStatus] = field(default_factory=dict)
     adopted: dict[str, dict[str, SubscriptionStatus]] = field(default_factory=dict)
     """Logs that earlier runs left and that are being delivered now, by their id."""
+    forfeited: dict[str, int] = field(default_factory=dict)
+    """Records of logs that earlier runs left, lost to the bound on the log directory, by subscription; "?": unknown."""
     failure: str | None = None
     """Why the log cannot be written, or trusted, while it cannot."""
     defect: str | None = None

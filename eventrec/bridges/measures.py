@@ -34,6 +34,13 @@ HEALTHY: Final = Measure("healthy", "gauge", "1", "0 in an outage, or while it i
 ADOPTED: Final = Measure(
     "adopted_pending", "gauge", "records", "Records of earlier runs that are not settled yet.", ("subscription",)
 )
+FORFEITED: Final = Measure(
+    "forfeited",
+    "counter",
+    "records",
+    "Records of earlier runs that were lost to the bound on the log directory.",
+    ("subscription",),
+)
 LOG_OK: Final = Measure("log_writable", "gauge", "1", "1 while the log can be written, 0 while the disk refuses.")
 
 MEASURES: Final = (
@@ -49,6 +56,7 @@ MEASURES: Final = (
     PENDING,
     HEALTHY,
     ADOPTED,
+    FORFEITED,
     LOG_OK,
 )
 
@@ -60,6 +68,8 @@ def measured(status: Status) -> Iterator[tuple[Measure, Mapping[str, str], int]]
     for reason, count in status.refused.items():
         yield REFUSED, {"reason": reason}, count
     yield IN_INTAKE, {}, status.in_intake
+    for name, count in status.forfeited.items():
+        yield FORFEITED, {"subscription": name}, count
     yield LOG_OK, {}, int(status.failure is None)
     for name, part in status.subscriptions.items():
         of = {"subscription": name}

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 import anyio
 
 from eventrec.delivery.opened_orphan import OpenedOrphan, open_orphan
-from eventrec.delivery.orphans import OrphanQueue
+from eventrec.delivery.orphans import FIRST_PAUSE, LONGEST_PAUSE, Failures, OrphanQueue
 from eventrec.errors import LogError
 from eventrec.runs.requests import load_requests, sweep_requests
 from eventrec.runs.run import Run, sweep
 from eventrec.runtime.backend import in_thread
-from eventrec.runtime.logging import get_logger
+from eventrec.runtime.logging import described, get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -84,6 +84,8 @@ class Adoption:
         self._scopes: dict[UUID, anyio.CancelScope] = {}
         self._freed = anyio.Event()
         self._has_looked = False
+        self._failures = Failures(FIRST_PAUSE, LONGEST_PAUSE)
+        self._unserved: set[str] = set()
 
     async def settled(self) -> None:
         """Return once all that is there was delivered, or waits: for others, for an operator, for what is down."""
@@ -95,22 +97,33 @@ class Adoption:
         return not is_all_known or not all(each.is_stuck for each in self.adopted.values())
 
     async def run(self) -> None:
-        """Adopt and deliver until cancelled; may be called again."""
+        """Adopt and deliver until cancelled; may be called again. What is refused is tried again, after pauses."""
         async with anyio.create_task_group() as tasks:
             for delivery in self.adopted.values():
                 tasks.start_soon(self._deliver_orphan, delivery)
             seen: float | None = None
             while True:
-                stamp = await in_thread(self._directory.modified)
-                if stamp != seen:
-                    seen = stamp
-                    self.queue.look(await in_thread(self._look))
-                self.queue.begin_round()
-                await self._let_go_of_what_grew()
-                await self._fill_slots(tasks)
-                self._make_room()
-                self._has_looked = True
-                await self._rest(tasks)
+                try:
+                    stamp = await in_thread(self._directory.modified)
+                    if stamp != seen:
+                        self.queue.look(await in_thread(self._look))
+                        seen = stamp
+                    self.queue.begin_round()
+                    await self._let_go_of_what_grew()
+                    await self._fill_slots(tasks)
+                    self._make_room()
+                except Exception as exc:  # noqa: BLE001 - descriptors ran out, the disk fails: none of it ends delivery
+                    self._has_looked = True
+                    await self._failed(exc)
+                else:
+                    self._has_looked = True
+                    self._failures.note_passed()
+                    await self._rest(tasks)
+
+    async def _failed(self, exc: Exception) -> None:
+        if self._failures.note_failed():
+            _logger.warning("orphans not looked after", directory=str(self._directory), error=described(exc))
+        await anyio.sleep(self._failures.pause)
 
     async def _rest(self, tasks: TaskGroup) -> None:
         """Until it is time to look again; a slot that comes free meanwhile is filled at once."""
@@ -118,7 +131,10 @@ class Adoption:
             while True:
                 freed = self._freed
                 await freed.wait()
-                await self._fill_slots(tasks)
+                try:
+                    await self._fill_slots(tasks)
+                except Exception as exc:  # noqa: BLE001 - see `run`
+                    await self._failed(exc)
 
     def _look(self) -> list[UUID]:
         """In a thread."""
@@ -204,37 +220,52 @@ class Adoption:
 
     async def _deliver_orphan(self, delivery: LogDelivery) -> None:
         id_ = delivery.run_of.id
-        is_first = not self.queue.has_paused(id_)
+        is_first, is_defect = not self.queue.has_paused(id_), False
         with anyio.CancelScope() as scope:
             self._scopes[id_] = scope
-            # What could not be saved before is not sent again until it can be.
-            if is_first or await delivery.can_save():
-                await delivery.run(until_settled=True)
-                await delivery.stamp(is_first=is_first)
-                while not delivery.is_settled:
-                    # Asked where it is, a destination said that it lost some.
-                    await delivery.run(until_settled=True)
-                    await delivery.stamp()
+            try:
+                # What could not be saved before is not sent again until it can be.
+                if is_first or await delivery.can_save():
+                    await self._deliver_and_stamp(delivery, is_first=is_first)
+            except Exception as exc:
+                is_defect = True
+                if is_first:
+                    _logger.exception("delivery of an orphan failed", log=str(id_), error=described(exc))
         del self._scopes[id_]
         with anyio.CancelScope(shield=True):
-            await delivery.end(is_first=is_first)
-            self._note_ended(id_, delivery)
-            self.adopted.pop(id_, None)
-            freed, self._freed = self._freed, anyio.Event()
-            freed.set()
+            try:
+                await delivery.end(is_first=is_first)
+                self._note_ended(id_, delivery, is_defect=is_defect)
+            finally:
+                self.adopted.pop(id_, None)
+                freed, self._freed = self._freed, anyio.Event()
+                freed.set()
 
-    def _note_ended(self, id_: UUID, delivery: LogDelivery) -> None:
+    @staticmethod
+    async def _deliver_and_stamp(delivery: LogDelivery, *, is_first: bool) -> None:
+        await delivery.run(until_settled=True)
+        await delivery.stamp(is_first=is_first)
+        while not delivery.is_settled:
+            # Asked where it is, a destination said that it lost some.
+            await delivery.run(until_settled=True)
+            await delivery.stamp()
+
+    def _note_ended(self, id_: UUID, delivery: LogDelivery, *, is_defect: bool) -> None:
         parked_for = self._parking.pop(id_, None)
         if id_ in self.queue.untrusted:
             return
         if delivery.is_gone:
             self.queue.note_gone(id_)
-        elif delivery.is_done or delivery.is_refused:
+        elif delivery.is_done or delivery.is_refused or is_defect:
             self.queue.note_paused(id_, anyio.current_time())
         elif parked_for is not None:
             self.queue.note_parked(id_, parked_for)
         else:
             self.queue.note_left(id_)
+            unserved = {name for name in delivery.held_for if name not in self._unserved}
+            if unserved:
+                self._unserved |= unserved
+                _logger.warning("logs are kept for subscriptions that nobody serves", subscriptions=sorted(unserved))
 
     async def _let_go_of_what_grew(self) -> None:
         for id_, delivery in list(self.adopted.items()):

@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from contextlib import asynccontextmanager, closing, suppress
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from eventrec.delivery.orphans import Failures
 from eventrec.errors import LogError, LogLockedError
 from eventrec.runs.directory import DONE
 from eventrec.runs.retention import Change, Kept, Overrun, forfeited, to_free
 from eventrec.runs.run import Run, delete_done, list_runs
 from eventrec.runs.survey import QUOTA, see_opened, tree_size
 from eventrec.runtime.backend import in_thread
-from eventrec.runtime.logging import get_logger
+from eventrec.runtime.logging import described, get_logger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -74,12 +76,22 @@ class DiskQuota:
         self._look_seconds = 0.0
         self._overrun = Overrun(bound)
         self._is_unlockable = False
+        self._failures = Failures(_LOOKS_EVERY, _LOOKS_SELDOM)
+        self.forfeited: Counter[str] = Counter()
+        """Records of logs that earlier runs left, lost to the bound, by subscription."""
 
     async def run(self) -> None:
         """Judge about once a second until cancelled; less often where there is so much that looking takes long."""
         while True:
-            await self.enforce()
-            await anyio.sleep(max(_LOOKS_EVERY, min(_LOOKS_SELDOM, self._look_seconds * _LOOKS_FOR)))
+            try:
+                await self.enforce()
+            except Exception as exc:  # noqa: BLE001 - descriptors ran out, the disk fails: none of it ends delivery
+                if self._failures.note_failed():
+                    _logger.warning("log directory not judged", directory=str(self._directory), error=described(exc))
+                await anyio.sleep(self._failures.pause)
+            else:
+                self._failures.note_passed()
+                await anyio.sleep(max(_LOOKS_EVERY, min(_LOOKS_SELDOM, self._look_seconds * _LOOKS_FOR)))
 
     async def enforce(self) -> None:
         """Look, and have go what must."""
@@ -146,6 +158,7 @@ class DiskQuota:
                 if excess > 0:
                     size, lost = await self._give_up(id_)
                     excess -= size
+                    self.forfeited.update(lost)
                     self._lost(lost, log=str(id_))
         own = self._own()
         if excess > 0 and own is not None:

@@ -131,6 +131,12 @@ class LogDelivery:
         return frozenset(name for name, worker in self.workers.items() if worker.progress.scanned < end)
 
     @property
+    def held_for(self) -> list[str]:
+        """The subscriptions of others that need something of it still."""
+        end = self.source.end
+        return sorted(name for name, scanned in self._others_scanned.items() if scanned < end)
+
+    @property
     def is_stuck(self) -> bool:
         """Whether it waits for nothing but destinations that are down, or for somebody to act."""
         waiting = self.waiting
@@ -234,9 +240,9 @@ class LogDelivery:
                 lowest = min(lowest, self._others)
             try:
                 durable = await in_thread(partial(self._save, again, lowest, sync=sync))
-            except (OSError, LogError) as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever a disk, or a name, makes of it: it is tried again
                 if not self.is_refused:
-                    _logger.warning("checkpoint not saved", log=str(self.run_of.id), error=str(exc))
+                    _logger.warning("checkpoint not saved", log=str(self.run_of.id), error=described(exc))
                 self.is_refused = True
                 return
             self.is_refused = False

@@ -122,6 +122,9 @@ class LogSupervisor(Supervisor):
     def adopted(self) -> dict[str, dict[str, SubscriptionStatus]]:
         return {str(id_): delivery.status() for id_, delivery in list(self._adoption.adopted.items())}
 
+    def forfeited(self) -> dict[str, int]:
+        return dict(self._quota.forfeited)
+
     def resume(self, name: str, start: NewDestination | None = None) -> None:
         for delivery in self._deliveries():
             delivery.workers[name].resume(start)

@@ -36,6 +36,25 @@ class Pause:
     seconds: float
 
 
+class Failures:
+    """How long to pause after a failure that follows others, in seconds: twice as long each time, from `first` on."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first, self._longest = first, longest
+        self.pause = 0.0
+        """The pause that is due: none where nothing failed since the last success."""
+
+    def note_failed(self) -> bool:
+        """Something failed. Whether it is the first failure since something succeeded: that is to be said."""
+        is_first = not self.pause
+        self.pause = min(2 * self.pause, self._longest) or self._first
+        return is_first
+
+    def note_passed(self) -> None:
+        """Something succeeded."""
+        self.pause = 0.0
+
+
 class OrphanQueue:
     """Where each log of a directory stands, and which one is to be adopted next. Times are on any clock that rises."""
 

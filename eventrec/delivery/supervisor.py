@@ -225,6 +225,10 @@ class Supervisor(ABC):
         """Likewise of logs that earlier runs left, by their id."""
         return {}
 
+    def forfeited(self) -> dict[str, int]:
+        """Records of those logs that were lost to the bound on the log directory, by subscription."""
+        return {}
+
     # -- what each kind does in its own way
 
     @abstractmethod

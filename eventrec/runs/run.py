@@ -186,13 +186,14 @@ def take_up_done(directory: str | os.PathLike[str], *, newest: bool = False) -> 
     Returns how many.
     """
     log, count = LogDirectory.of(directory), 0
-    for id_ in (log / DONE).runs()[-1 if newest else 0 :]:
-        with suppress(OSError), closing(log.opened().folder(DONE)) as done:
-            done.move_folder(str(id_), log.opened(), str(id_))
+    with suppress(OSError), closing(log.opened().folder(DONE)) as done:
+        for id_ in (log / DONE).runs()[-1 if newest else 0 :]:
+            with suppress(OSError):
+                done.move_folder(str(id_), log.opened(), str(id_))
+                count += 1
+        if count:
             done.sync_directory()
-            count += 1
-    if count:
-        log.opened().sync_directory()
+            log.opened().sync_directory()
     return count
 
 
