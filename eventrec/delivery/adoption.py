@@ -181,16 +181,17 @@ class Adoption:
 
     def _open(self, ids: list[UUID]) -> tuple[list[_Tried], list[OperatorRequest]]:
         """In a thread. What became of `ids`."""
-        self._letters.learn()
         with self._locking:
-            found = [(id_, Run.adopt(self._directory, id_)) for id_ in ids]
-            self._locked = [run for _, run in found if run is not None]
+            found = [(id_, Run.try_adopt(self._directory, id_)) for id_ in ids]
+            self._locked = [run for _, run in found if isinstance(run, Run)]
+        if not self._locked:
+            return [(id_, None, run) for id_, run in found if not isinstance(run, Run)], []
+        self._letters.learn()
         return [self._open_one(*each) for each in found], load_requests(self._directory, since=0.0)
 
-    def _open_one(self, id_: UUID, run: Run | None) -> _Tried:
-        if run is None:
-            is_there = self._directory.is_ours(id_) or self._directory.may_be_ours(id_)
-            return id_, None, "held" if is_there else "gone"
+    def _open_one(self, id_: UUID, run: Run | Literal["held", "gone"]) -> _Tried:
+        if not isinstance(run, Run):
+            return id_, None, run
         try:
             return id_, run, open_orphan(run, self._latest)
         except (OSError, LogError) as exc:

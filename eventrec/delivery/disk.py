@@ -10,20 +10,19 @@ One process at a time judges, under a lock; each lets its own subscriptions forf
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections import Counter
 from contextlib import asynccontextmanager, closing, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import anyio
 
 from eventrec.delivery.orphans import Failures
 from eventrec.errors import LogError, LogLockedError
 from eventrec.runs.directory import DONE
+from eventrec.runs.measure import LOOKS_EVERY, LOOKS_SELDOM, SharedMeasure
 from eventrec.runs.retention import Change, Kept, Overrun, forfeited, to_free
 from eventrec.runs.run import Run, delete_done, list_runs
-from eventrec.runs.survey import QUOTA, see_opened, tree_size
+from eventrec.runs.survey import see_opened
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
 
@@ -36,12 +35,8 @@ if TYPE_CHECKING:
     from eventrec.intake.writer import Writer
     from eventrec.log.storage import Lock
     from eventrec.runs.directory import LogDirectory
+    from eventrec.runs.measure import Measured
     from eventrec.runs.retention import Bound, Retain
-
-_LOOKS_EVERY: Final = 1.0
-_LOOKS_SELDOM: Final = 10.0
-_LOOKS_FOR: Final = 10
-"""At most a tenth of the time is spent looking."""
 
 _logger = get_logger("eventrec.delivery")
 
@@ -73,10 +68,11 @@ class DiskQuota:
         self._own = own
         self._by_all = by_all
         self._on_drop = on_drop
-        self._look_seconds = 0.0
+        self._measure = SharedMeasure(directory)
+        self._pause = LOOKS_EVERY
         self._overrun = Overrun(bound)
         self._is_unlockable = False
-        self._failures = Failures(_LOOKS_EVERY, _LOOKS_SELDOM)
+        self._failures = Failures(LOOKS_EVERY, LOOKS_SELDOM)
         self.forfeited: Counter[str] = Counter()
         """Records of logs that earlier runs left, lost to the bound, by subscription."""
 
@@ -91,17 +87,20 @@ class DiskQuota:
                 await anyio.sleep(self._failures.pause)
             else:
                 self._failures.note_passed()
-                await anyio.sleep(max(_LOOKS_EVERY, min(_LOOKS_SELDOM, self._look_seconds * _LOOKS_FOR)))
+                await anyio.sleep(self._pause)
 
     async def enforce(self) -> None:
         """Look, and have go what must."""
-        excess = await in_thread(self._excess)
-        if excess > 0:
-            with suppress(LogLockedError):
+        excess = await in_thread(self._last_excess)
+        if excess is None or excess > 0:
+            try:
                 async with self._locked():
-                    # Another process may have judged meanwhile.
                     excess = await in_thread(self._excess)
                     excess = await self._make_room(excess)
+            except LogLockedError:
+                # Another process judges: what it sees, the next look does.
+                if excess is None:
+                    return
         match self._overrun.note(excess):
             case Change.FULL:
                 _logger.error("log directory full", directory=str(self._directory), excess_bytes=excess)
@@ -111,17 +110,27 @@ class DiskQuota:
                 pass
         self._writer.hold("the log directory has reached its bound" if self._overrun.is_over else None)
 
+    async def leave(self) -> None:
+        """At the end of the recorder."""
+        with suppress(OSError):
+            await in_thread(self._measure.is_alone)
+
+    def _last_excess(self) -> int | None:
+        """In a thread. By what any process measured just now; None where it is time to measure."""
+        if self._measure.is_alone():
+            return self._excess()
+        measured = self._measure.last()
+        return self._excess_of(measured) if measured is not None else None
+
     def _excess(self) -> int:
-        """In a thread."""
-        started = time.monotonic()
+        """In a thread; under the lock, where there are others."""
         self._sweep_done()
-        used = tree_size(self._directory)
-        self._look_seconds = time.monotonic() - started
-        try:
-            disk = shutil.disk_usage(self._directory)
-        except OSError:
-            return 0
-        return self._bound.excess(used=used, free=disk.free, capacity=disk.total)
+        return self._excess_of(self._measure.measure())
+
+    def _excess_of(self, measured: Measured) -> int:
+        self._pause = measured.lasts
+        free, capacity = self._directory.opened().space()
+        return self._bound.excess(used=measured.used, free=free, capacity=capacity)
 
     @asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:
@@ -140,7 +149,7 @@ class DiskQuota:
 
     def _lock(self) -> Lock | None:
         try:
-            return self._directory.opened().lock(QUOTA)
+            return self._measure.lock()
         except OSError as exc:
             if not self._is_unlockable:
                 _logger.warning("log directory judged without a lock", directory=str(self._directory), error=str(exc))

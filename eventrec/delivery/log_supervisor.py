@@ -270,6 +270,7 @@ class LogSupervisor(Supervisor):
             await delivery.end()
         self._adoption.adopted.clear()
         await in_thread(self._letters.close)
+        await self._quota.leave()
         for worker in self.workers.values():
             worker.mark_closed()
 

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import importlib
 import os
+import shutil
 import stat
 import time
 from pathlib import Path
@@ -111,6 +112,18 @@ class DiskStorage:
                 return list(found)
         finally:
             os.close(own)
+
+    def space(self) -> tuple[int, int]:
+        """Bytes that are free in its file system for this user, and all there are.
+
+        Raises:
+            OSError: The system does not say.
+        """
+        if self._dir is None or not hasattr(os, "statvfs"):
+            usage = shutil.disk_usage(self.directory)
+            return usage.free, usage.total
+        found = os.statvfs(self._dir)
+        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
     @property
     def info(self) -> os.stat_result:

@@ -16,7 +16,7 @@ import os
 import re
 import time
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
 from eventrec.errors import LogLockedError
@@ -121,9 +121,15 @@ class Run:
     @classmethod
     def adopt(cls, directory: str | os.PathLike[str], id_: UUID) -> Run | None:
         """Lock the run `<directory>/<id>`; None where another process has, or it is gone, or is not ours."""
+        run = cls.try_adopt(directory, id_)
+        return run if isinstance(run, cls) else None
+
+    @classmethod
+    def try_adopt(cls, directory: str | os.PathLike[str], id_: UUID) -> Run | Literal["held", "gone"]:
+        """Lock the run `<directory>/<id>`. "held": another process has, or we may not look; "gone": or is not ours."""
         log = LogDirectory.of(directory)
         locked = _lock(log, str(id_), id_)
-        return None if locked is None else cls(id_, log, *locked)
+        return locked if isinstance(locked, str) else cls(id_, log, *locked)
 
     def give_lock(self) -> Lock | None:
         """The lock, for another one to hold."""
@@ -263,7 +269,7 @@ def sweep(directory: str | os.PathLike[str]) -> int:
 
 def _sweep(log: LogDirectory, name: str, id_: UUID) -> bool:
     locked = _lock(log, name, id_)
-    if locked is None:
+    if isinstance(locked, str):
         return False
     storage, lock = locked
     with suppress(OSError):
@@ -273,12 +279,15 @@ def _sweep(log: LogDirectory, name: str, id_: UUID) -> bool:
     return True
 
 
-def _lock(log: LogDirectory, name: str, id_: UUID) -> tuple[DiskStorage, Lock] | None:
-    """The directory and its lock; None where a process holds it, or it is not there, is not ours, or another by now."""
+def _lock(log: LogDirectory, name: str, id_: UUID) -> tuple[DiskStorage, Lock] | Literal["held", "gone"]:
+    """The directory and its lock; or why not: another process holds it, or it is not there, not ours, or another."""
     try:
         storage = log.opened().folder(name)
+    except PermissionError:
+        return "held"
     except OSError:
-        return None
+        return "gone"
+    why: Literal["held", "gone"] = "gone"
     try:
         if has_mark(storage, id_) and log.trusts(storage):
             lock = storage.lock(LOCK, create=False)
@@ -286,10 +295,12 @@ def _lock(log: LogDirectory, name: str, id_: UUID) -> tuple[DiskStorage, Lock] |
             if storage.is_in_place():
                 return storage, lock
             lock.release()
-    except (OSError, LogLockedError):
+    except (PermissionError, LogLockedError):
+        why = "held"
+    except OSError:
         pass
     storage.close()
-    return None
+    return why
 
 
 def _delete(base: DiskStorage, name: str, storage: DiskStorage) -> None:
