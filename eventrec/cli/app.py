@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,9 +23,10 @@ from eventrec.cli.logs.status import status
 from eventrec.cli.new_handler import new_handler
 from eventrec.cli.record.in_flight import dead_letter_file
 from eventrec.cli.record.record import Recording
+from eventrec.cli.streams import abandon_output, prepare_streams
 from eventrec.cli.tail import tail as tail_events
 from eventrec.cli.terminal import Terminal
-from eventrec.errors import HandlerURLError, InvalidEventError, LogError
+from eventrec.errors import DeliveryError, EventrecError, HandlerURLError, InvalidEventError
 from eventrec.events.event import DEFAULT_TABLE
 from eventrec.ingest.received import Reading
 from eventrec.ingest.timestamps import Unit  # noqa: TC001 - cyclopts reads annotations
@@ -58,34 +58,54 @@ app: Final = App(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; its exit code. Whatever is wrong becomes one line on stderr."""
+    prepare_streams()
     try:
         return _run([_STDIN if argument == "-" else argument for argument in arguments])
-    except BrokenPipeError:
-        # Whatever is still buffered cannot be written either; the interpreter must not try at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.BROKEN_PIPE
     except KeyboardInterrupt:
-        sys.stderr.write("eventrec: interrupted\n")
+        Terminal().say("eventrec: interrupted")
         return ExitCode.INTERRUPTED
+    finally:
+        abandon_output()
 
 
 def _run(arguments: Sequence[str]) -> int:
     terminal = Terminal()
     try:
-        command, bound, _ = app.parse_args(arguments, print_error=False, exit_on_error=False)
-        code = command(*bound.args, **bound.kwargs)
-    except CycloptsError as exc:
-        message, code = f"{exc} (see eventrec --help)", ExitCode.USAGE
-    except CommandError as exc:
-        message, code = str(exc), exc.code
-    except HandlerURLError as exc:
-        message, code = str(exc), ExitCode.DESTINATION
-    except LogError as exc:
-        message, code = str(exc), ExitCode.FILE
-    else:
-        return int(code or 0)
-    terminal.say(f"eventrec: {' '.join(message.replace(_STDIN, '-').split())}", style="red")
+        command, bound, _ = app.parse_args(arguments, console=terminal.out, print_error=False, exit_on_error=False)
+        return int(command(*bound.args, **bound.kwargs) or 0)
+    except Exception as exc:
+        message, code = _explained(exc)
+        if message is None:
+            raise
+    if message:
+        terminal.say(f"eventrec: {' '.join(message.replace(_STDIN, '-').split())}", style="red")
     return code
+
+
+def _explained(exc: BaseException) -> tuple[str | None, ExitCode]:
+    """One line for the operator, and the exit code; None for an error that only a traceback explains."""
+    message, code = str(exc), ExitCode.FILE
+    match exc:
+        case CycloptsError():
+            message, code = f"{exc} (see eventrec --help)", ExitCode.USAGE
+        case CommandError():
+            code = exc.code
+        case HandlerURLError() | DeliveryError():
+            code = ExitCode.DESTINATION
+        case EventrecError():
+            pass
+        case BrokenPipeError():
+            message, code = "", ExitCode.BROKEN_PIPE
+        case OSError():
+            named = exc.filename if isinstance(exc.filename, str | os.PathLike) else None
+            message = f"{named}: {exc.strerror}" if named else str(exc)
+        case BaseExceptionGroup():
+            # Of tasks that ran beside each other. Where one of them is a fault of ours, all are shown.
+            explained = [_explained(each) for each in exc.exceptions]
+            return (None, ExitCode.FILE) if any(each is None for each, _ in explained) else explained[0]
+        case _:
+            return None, ExitCode.FILE
+    return message, code
 
 
 @app.command
@@ -135,6 +155,7 @@ def record(
     table: str | None = None,
     dead: Path | None = None,
     max_event_bytes: int = 1 << 20,
+    timeout: float | None = None,
     json: Json = False,
 ) -> int:
     """Record lines of JSON, each an event, into a destination.
@@ -169,6 +190,7 @@ def record(
         table: The table for the rows. Default: the one that a line of ours names, else "events".
         dead: A file of JSON lines to keep what the destination refuses.
         max_event_bytes: Larger events are reported like malformed lines.
+        timeout: Seconds after which it gives up; the exit code is then 3, or 1 where only lines are left unread.
         json: Print JSON for a machine instead.
     """
     try:
@@ -179,6 +201,8 @@ def record(
         raise CommandError(
             "--max-event-bytes is at least 1, --dead a file and --log a directory, not -", ExitCode.USAGE
         )
+    if timeout is not None and not timeout >= 0:
+        raise CommandError("--timeout is not negative", ExitCode.USAGE)
     reading = Reading(
         type_field=type_field,
         timestamp_field=timestamp_field,
@@ -199,6 +223,7 @@ def record(
                 dead=dead_letter_file(dead, stack),
                 terminal=terminal,
                 log=log,
+                timeout=timeout,
             )
             outcome = await recording.run()
         outcome.tell(terminal, json=json)

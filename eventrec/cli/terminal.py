@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import re
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from eventrec.cli.streams import OutputError
 from eventrec.runtime.logging import ROOT
 
 if TYPE_CHECKING:
@@ -55,14 +55,17 @@ def _is_encodable(char: str, encoding: str) -> bool:
     return True
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: "1 log", "2,000 logs"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 class Terminal:
     """stdout for results, stderr for the rest; both plain where they are not terminals."""
 
     def __init__(self) -> None:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # stderr does so by itself
-            sys.stdout.reconfigure(errors="backslashreplace")
-        self.out = _Console(highlight=False, markup=False, emoji=False)
-        self.err = _Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self.out = _Output(highlight=False, markup=False, emoji=False)
+        self.err = _Errors(stderr=True, highlight=False, markup=False, emoji=False)
 
     @property
     def is_live(self) -> bool:
@@ -74,14 +77,24 @@ class Terminal:
         self.err.print(Text(safe(message), style=style), soft_wrap=True)
 
     def show(self, line: str = "", *, style: str = "") -> None:
-        """One line on stdout."""
+        """One line on stdout.
+
+        Raises:
+            OutputError: It cannot be written.
+            BrokenPipeError: The reader of stdout is gone.
+        """
         self.out.print(Text(safe(line), style=style), soft_wrap=True)
 
     def show_json(self, document: Mapping[str, Any]) -> None:
-        """One JSON object on one line of stdout, never wrapped, at once."""
+        """One JSON object on one line of stdout, never wrapped, at once. Raises as `show`."""
         line = safe_json(msgspec.json.encode(document), encoding=getattr(sys.stdout, "encoding", None) or _UTF_8)
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as exc:
+            raise OutputError(exc) from exc
 
     @contextmanager
     def showing_logging(self) -> Iterator[None]:
@@ -97,11 +110,30 @@ class Terminal:
             logger.setLevel(level)
 
 
-class _Console(Console):
-    """A rich console that leaves a closed pipe to the caller."""
+class _Output(Console):
+    """stdout: what cannot be written ends the command."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except BrokenPipeError:
+            raise
+        except OSError as exc:
+            raise OutputError(exc) from exc
+
+
+class _Errors(Console):
+    """stderr: what cannot be written is lost, and the command goes on."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with suppress(OSError):
+            super().print(*objects, **options)
 
 
 SAID_BY_COMMANDS: Final = frozenset({"delivery on hold", "orphan adopted"})

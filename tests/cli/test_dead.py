@@ -54,7 +54,10 @@ def rows(database: Path) -> list[tuple[int, str]]:
 def test_list_counts_by_type_and_reason(eventrec: Run, log: Path) -> None:
     done = eventrec("dead", "list", log)
 
-    assert (done.returncode, done.stdout) == (0, "sqlite: 2 of type odd: out of range\n2 dead letters wait\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "sqlite: 2 of type odd: out of range (at offsets 3, 5)\n2 dead letters wait\n",
+    )
     letters = [json.loads(line) for line in eventrec("dead", "list", log, "--json").stdout.splitlines()]
     assert [(each["offset"], each["payload"], each["context"]) for each in letters] == [
         (3, {"number": 3}, {"user": "u"}),

@@ -101,7 +101,7 @@ def test_orphans_are_a_warning_that_says_how_to_deliver_them(main: Main, leave: 
     code, out, _ = main("doctor", "log", "--json")
 
     assert code == 0
-    assert found(out)["logs"]["said"] == "0 held by a process, 1 orphans; pending: 'a' 10"
+    assert found(out)["logs"]["said"] == "0 held by a process, 1 orphan; pending: 'a' 10"
     assert "eventrec drain log --to URL" in found(out)["logs"]["advice"]
 
 
@@ -129,7 +129,7 @@ def test_torn_tail_is_a_warning_and_damage_before_the_end_a_problem(main: Main, 
 
     assert (torn[0], found(torn[1])["bytes"]["level"]) == (0, "warning")
     assert (lost[0], found(lost[1])["bytes"]["level"]) == (1, "problem")
-    assert "1 faults, 10 records missing" in found(lost[1])["bytes"]["said"]
+    assert "1 fault, 10 records missing" in found(lost[1])["bytes"]["said"]
 
 
 @pytest.mark.usefixtures("disk")

@@ -51,7 +51,7 @@ def test_forgotten_by_the_only_one_who_needs_it_a_log_is_deleted(main: Main, lea
     leave(tmp_path / "log", 0, 10, "old")
     leave(tmp_path / "log", 10, 13, "old")
 
-    code, out, err = main("log", "forget", "log", "old")
+    code, out, err = main("log", "forget", "log", "old", "--yes")
 
     assert (code, err) == (0, "")
     assert [line.partition(": ")[2] for line in out.splitlines()] == [
@@ -64,7 +64,7 @@ def test_forgotten_by_the_only_one_who_needs_it_a_log_is_deleted(main: Main, lea
 def test_log_that_another_one_needs_is_kept_for_it_and_delivered(main: Main, leave: Leave, tmp_path: Path) -> None:
     leave(tmp_path / "log", 0, 10, "old", "sqlite")
 
-    code, out, _ = main("log", "forget", "log", "old", "--json")
+    code, out, _ = main("log", "forget", "log", "old", "--yes", "--json")
     kept = names_in(tmp_path / "log")
     drained, _, _ = main("drain", "log", "--to", "sqlite:///e.db")
 
@@ -81,7 +81,7 @@ def test_log_that_another_one_needs_is_kept_for_it_and_delivered(main: Main, lea
 def test_log_that_the_others_have_behind_them_is_deleted(main: Main, leave: Leave, tmp_path: Path) -> None:
     leave(tmp_path / "log", 0, 10, "old", "done", delivered=("done",))
 
-    code, out, _ = main("log", "forget", "log", "old", "--json")
+    code, out, _ = main("log", "forget", "log", "old", "--yes", "--json")
 
     assert code == 0
     assert (json.loads(out)["given_up"], json.loads(out)["logs"][0]["is_deleted"]) == (10, True)
@@ -91,7 +91,7 @@ def test_log_that_the_others_have_behind_them_is_deleted(main: Main, leave: Leav
 def test_it_gives_up_only_what_it_has_not_delivered(main: Main, leave: Leave, tmp_path: Path) -> None:
     leave(tmp_path / "log", 0, 10, "old", "new", delivered=("old",))
 
-    _, out, _ = main("log", "forget", "log", "old", "--json")
+    _, out, _ = main("log", "forget", "log", "old", "--yes", "--json")
 
     assert json.loads(out)["given_up"] == 0
     assert names_in(tmp_path / "log") == [["new"]]
@@ -114,7 +114,7 @@ def test_log_that_a_process_holds_is_left_alone_and_named(
     leave(tmp_path / "log", 10, 20, "old")
     id_ = held(0)
 
-    code, out, err = main("log", "forget", "log", "old")
+    code, out, err = main("log", "forget", "log", "old", "--yes")
 
     assert code == 5
     assert err == f"eventrec: {id_}: held by a process; end that first\n"
@@ -128,7 +128,7 @@ def test_log_whose_other_checkpoint_cannot_be_read_is_kept(main: Main, leave: Le
     (run,) = list_runs(tmp_path / "log")
     (tmp_path / "log" / str(run) / CHECKPOINTS / "other.json").write_text("{")
 
-    code, out, _ = main("log", "forget", "log", "old")
+    code, out, _ = main("log", "forget", "log", "old", "--yes")
 
     assert code == 0
     assert "kept: a checkpoint cannot be read" in out
@@ -140,7 +140,7 @@ def test_own_checkpoint_that_cannot_be_read_is_forgotten_too(main: Main, leave: 
     (run,) = list_runs(tmp_path / "log")
     (tmp_path / "log" / str(run) / CHECKPOINTS / "old.json").write_text("{")
 
-    code, out, _ = main("log", "forget", "log", "old")
+    code, out, _ = main("log", "forget", "log", "old", "--yes")
 
     assert code == 0
     assert "10 records given up" in out
@@ -171,7 +171,7 @@ def test_checkpoint_is_durably_gone_before_the_log_is_and_the_directory_is_synce
         monkeypatch.setattr(os, what, note(what, getattr(os, what)))
     for what in ("fsync", "fdatasync"):
         monkeypatch.setattr(os, what, note("fsync", getattr(os, what)))
-    main("log", "forget", tmp_path / "log", "old")
+    main("log", "forget", tmp_path / "log", "old", "--yes")
 
     checkpoints = f"{run}/{CHECKPOINTS}"
     gone = done.index(("unlink", f"{checkpoints}/old.json"))
@@ -207,7 +207,7 @@ def test_on_a_terminal_it_asks_unless_told_not_to(
         os.close(ours)
         code = process.wait(30)
 
-    assert (b"'old' gives up 10 records in 1 logs. Go on? [y/N]" in written) is (answer is not None)
+    assert (b"'old' gives up 10 records in 1 log. Go on? [y/N]" in written) is (answer is not None)
     assert (code, len(list_runs(tmp_path / "log"))) == (left, left)
 
 

@@ -41,7 +41,7 @@ def test_lines_say_the_same(main: Main, leave: Leave, tmp_path: Path) -> None:
 
     assert code == 0
     assert "records 0 to 10" in out
-    assert "0 held by a process, 1 orphans\n  a: pending 10\n" in out
+    assert "0 held by a process, 1 orphan\n  a: pending 10\n" in out
 
 
 def test_checkpoint_that_cannot_be_read_is_named(main: Main, leave: Leave, tmp_path: Path) -> None:

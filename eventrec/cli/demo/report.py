@@ -11,6 +11,8 @@ from rich.bar import Bar
 from rich.table import Table
 from rich.text import Text
 
+from eventrec.cli.terminal import counted
+
 if TYPE_CHECKING:
     from collections import Counter
     from pathlib import Path
@@ -64,7 +66,7 @@ class Result:
 def tell(result: Result, terminal: Terminal) -> None:
     """Print everything on stdout."""
     rows, batches = result.rows, result.batches
-    terminal.show(f"{rows:,} rows stored in {batches:,} batches, in {result.seconds:.1f} s")
+    terminal.show(f"{counted(rows, 'row')} stored in {counted(batches, 'batch', 'batches')}, in {result.seconds:.1f} s")
     if result.killed_at:
         left = result.killed_at - result.stored_at_kill
         terminal.show(

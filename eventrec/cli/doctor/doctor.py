@@ -12,7 +12,8 @@ from eventrec.cli.doctor.directory import look_at_directory
 from eventrec.cli.doctor.findings import Finding, Level, ok, problem
 from eventrec.cli.doctor.logs import look_at_logs, newest_log
 from eventrec.cli.doctor.python import look_at_checksum, look_at_clocks, look_at_python
-from eventrec.cli.exit_codes import ExitCode
+from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.cli.logs.log_directory import check_log_directory
 from eventrec.cli.terminal import Terminal
 from eventrec.errors import DeliveryError, HandlerURLError
 from eventrec.registry import handler_from_url, resolve_url, scheme_of
@@ -68,11 +69,23 @@ def _findings(directory: Path | None, to: str | None) -> Iterator[Finding]:
     yield look_at_checksum()
     yield look_at_clocks(newest_log=None if directory is None else newest_log(directory))
     if directory is not None:
-        yield from look_at_directory(directory)
-        if directory.is_dir():
-            yield from look_at_logs(directory)
+        yield from _of_log_directory(directory)
     if to is not None:
         yield look_at_destination(to)
+
+
+def _of_log_directory(directory: Path) -> Iterator[Finding]:
+    """Writes into it only where it is one, or is not there yet."""
+    try:
+        is_there = directory.exists()
+        if is_there:
+            check_log_directory(directory)
+    except (CommandError, OSError) as exc:
+        yield problem("directory", str(exc), "name the log directory, or run as the user who may read it")
+        return
+    yield from look_at_directory(directory)
+    if is_there:
+        yield from look_at_logs(directory)
 
 
 def look_at_destination(url: str) -> Finding:

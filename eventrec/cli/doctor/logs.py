@@ -10,7 +10,9 @@ from eventrec.cli.doctor.findings import Finding, ok, problem, warning
 from eventrec.cli.doctor.python import has_zstd
 from eventrec.cli.exit_codes import CommandError
 from eventrec.cli.logs.directory import see_all
+from eventrec.cli.logs.letters import count_by_subscription, waiting_letters
 from eventrec.cli.logs.status import total
+from eventrec.cli.terminal import counted
 from eventrec.errors import LogError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import index_name, list_segments, segment_name
@@ -27,21 +29,32 @@ if TYPE_CHECKING:
 
 def newest_log(directory: Path) -> int | None:
     """When the newest log was made, in nanoseconds since the epoch: its id says so. None where there is none."""
-    runs = [id_ for id_ in list_runs(directory) if id_.version == 7] if directory.is_dir() else []  # noqa: PLR2004
+    try:
+        runs = [id_ for id_ in list_runs(directory) if id_.version == 7]  # noqa: PLR2004 - the version with a time
+    except OSError:
+        return None
     return (runs[-1].int >> 80) * 1_000_000 if runs else None
 
 
 def look_at_logs(directory: Path) -> Iterator[Finding]:
     """Every log in `directory`."""
     try:
-        logs = see_all(directory)
+        logs, letters = see_all(directory), count_by_subscription(waiting_letters(directory))
     except (CommandError, OSError) as exc:
         advice = "chown it, or run as its owner" if has_zstd() else "pip install 'eventrec[zstd]'"
         yield problem("logs", str(exc), advice)
         return
     yield _waiting(directory, logs)
+    for name, count in letters.items():
+        yield warning(
+            "dead letters",
+            f"{counted(count, 'record')} that the destination of {name!r} refused {'waits' if count == 1 else 'wait'}",
+            f"see: eventrec dead list {directory}; then replay or purge",
+        )
     for log in logs:
         yield from _out_of_reach(log)
+        if log.state == "unknown":
+            continue
         for name in sorted(log.unreadable):
             yield problem(
                 "checkpoint",
@@ -53,12 +66,13 @@ def look_at_logs(directory: Path) -> Iterator[Finding]:
 
 def _waiting(directory: Path, logs: Sequence[SeenLog]) -> Finding:
     if not logs:
-        return ok("logs", "none: nothing waits")
+        return ok("logs", "none: no record waits for delivery")
     sums = total(logs)
     waits = [f"{name!r} {count:,}" for name, count in sums["pending"].items() if count]
     if sums["unclaimed"]:
         waits.append(f"no subscription yet {sums['unclaimed']:,}")
-    said = f"{sums['held']:,} held by a process, {sums['orphans']:,} orphans; pending: {', '.join(waits) or 'nothing'}"
+    held = f"{sums['held']:,} held by a process, {counted(sums['orphans'], 'orphan')}"
+    said = f"{held}; pending: {', '.join(waits) or 'nothing'}"
     if sums["orphans"] and not sums["held"]:
         return warning("logs", said, f"start the application, or: eventrec drain {directory} --to URL")
     return ok("logs", said)
@@ -66,12 +80,19 @@ def _waiting(directory: Path, logs: Sequence[SeenLog]) -> Finding:
 
 def _out_of_reach(log: SeenLog) -> Iterator[Finding]:
     """Files that we cannot adopt, by the rights of this user."""
+    if log.state == "unknown":
+        yield problem(
+            "permissions",
+            f"{log.path.name} cannot be opened by this user, whether a process holds it is unknown",
+            "chown it, or run as its owner: no other user can deliver it",
+        )
+        return
     paths = [log.path, *log.path.rglob("*")]
     closed = [path for path in paths if not os.access(path, os.R_OK | os.W_OK) and path.exists()]
     if closed:
         yield problem(
             "permissions",
-            f"{log.path.name}: {len(closed):,} files cannot be read and written by this user, first {closed[0].name}",
+            f"{log.path.name}: this user cannot read and write {counted(len(closed), 'file')}, first {closed[0].name}",
             "chown them, or run as their owner: no other user can deliver them",
         )
 
@@ -89,9 +110,10 @@ def _faults(log: SeenLog) -> Iterator[Finding]:
     tail = [fault for fault in found if fault.file in last and not fault.missing]
     worse = [fault for fault in found if fault not in tail]
     if worse:
+        missing = f"{counted(_missing(worse), 'record')} missing"
         yield problem(
             "bytes",
-            f"{log.path.name}: {len(worse):,} faults, {_missing(worse):,} records missing; first {worse[0]}",
+            f"{log.path.name}: {counted(len(worse), 'fault')}, {missing}; first {worse[0]}",
             "the rest is delivered; see the disk, and: eventrec log verify",
         )
     # The end of a log that is being written may be looked at while a commit is half written.

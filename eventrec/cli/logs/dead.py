@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import UUID  # noqa: TC003 - cyclopts reads annotations
 
 import anyio
 from cyclopts import App, Parameter
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.terminal import Terminal
+from eventrec.cli.logs.letters import known_names, refuse_unknown, waiting_letters
+from eventrec.cli.terminal import Terminal, counted
 from eventrec.delivery.letters.dead_letters import letter_document
-from eventrec.delivery.letters.kept import kept_letters, purge, sweep_letters
+from eventrec.delivery.letters.kept import purge, sweep_letters
 from eventrec.delivery.letters.log import LetterLog
-from eventrec.delivery.replay import replay
+from eventrec.delivery.replay import Replayed, replay
 from eventrec.errors import LogLockedError
 from eventrec.options import EventRecorderOptions, seconds
 from eventrec.records.entry import SHAPE
@@ -29,20 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eventrec.delivery.letters.kept import KeptLetter
-    from eventrec.delivery.replay import Replayed
 
 dead = App(name="dead", help="Look at, replay or give up the records that destinations refused for good.")
 
 Directory = Annotated[Path, Parameter(help="A log directory.")]
 Json = Annotated[bool, Parameter(negative="")]
 
-
-def _waiting(directory: Path, name: str | None = None) -> list[KeptLetter]:
-    if not directory.is_dir():
-        raise CommandError(f"{directory} is not a directory", ExitCode.FILE)
-    return [
-        kept for kept in kept_letters(directory / DEAD) if kept.is_waiting and name in (None, kept.letter.subscription)
-    ]
+_SHOWN_OFFSETS: Final = 10
 
 
 def _plain(kept: KeptLetter) -> dict[str, Any]:
@@ -51,7 +44,7 @@ def _plain(kept: KeptLetter) -> dict[str, Any]:
 
 @dead.command(name="list")
 def list_(directory: Directory, /, *, name: str | None = None, json: Json = False) -> int:
-    """Count the dead letters that wait, by subscription, type and reason.
+    """Count the dead letters that wait, by subscription, type and reason, with the offsets that `dead show` asks for.
 
     For example:
 
@@ -65,18 +58,25 @@ def list_(directory: Directory, /, *, name: str | None = None, json: Json = Fals
         json: Print JSON for a machine instead: one object a letter, payload and all.
     """
     terminal = Terminal()
-    letters = _waiting(directory, name)
+    letters = waiting_letters(directory, name)
     if json:
         for kept in letters:
             terminal.show_json(_plain(kept))
         return ExitCode.OK
-    counts = Counter(
-        (kept.letter.subscription, kept.letter.entry[SHAPE].type, kept.letter.reason[:200]) for kept in letters
-    )
-    for (subscription, kind, reason), count in counts.most_common():
-        terminal.show(f"{subscription}: {count:,} of type {kind}: {reason}")
-    terminal.show(f"{len(letters):,} dead letters wait")
+    offsets: dict[tuple[str, str, str], list[int]] = {}
+    for kept in letters:
+        key = kept.letter.subscription, kept.letter.entry[SHAPE].type, kept.letter.reason[:200]
+        offsets.setdefault(key, []).append(kept.letter.offset)
+    for (subscription, kind, reason), found in sorted(offsets.items(), key=lambda each: -len(each[1])):
+        terminal.show(f"{subscription}: {len(found):,} of type {kind}: {reason} (at {_listed_offsets(found)})")
+    terminal.show(counted(len(letters), "dead letter waits", "dead letters wait"))
     return ExitCode.OK
+
+
+def _listed_offsets(offsets: list[int]) -> str:
+    shown = ", ".join(map(str, offsets[:_SHOWN_OFFSETS]))
+    more = f" and {len(offsets) - _SHOWN_OFFSETS:,} more" if len(offsets) > _SHOWN_OFFSETS else ""
+    return f"{'offset' if len(offsets) == 1 else 'offsets'} {shown}{more}"
 
 
 @dead.command
@@ -97,7 +97,9 @@ def show(directory: Directory, offset: int, /, *, log: UUID | None = None, name:
     """
     terminal = Terminal()
     found = [
-        kept for kept in _waiting(directory, name) if kept.letter.offset == offset and log in (None, kept.letter.log_id)
+        kept
+        for kept in waiting_letters(directory, name)
+        if kept.letter.offset == offset and log in (None, kept.letter.log_id)
     ]
     if not found:
         raise CommandError(f"no dead letter about record {offset}", ExitCode.FILE)
@@ -123,7 +125,9 @@ def replay_(directory: Directory, /, *, to: str, name: str | None = None, timeou
         timeout: Seconds after which it gives up; the exit code is then 1.
     """
     terminal = Terminal()
-    letters = _waiting(directory)
+    if timeout is not None and not timeout >= 0:
+        raise CommandError("--timeout is not negative", ExitCode.USAGE)
+    letters = waiting_letters(directory, name)
     chosen = _chosen(letters, name, to)
     if not any(kept.letter.subscription == chosen for kept in letters):
         terminal.show("no dead letter waits")
@@ -131,8 +135,9 @@ def replay_(directory: Directory, /, *, to: str, name: str | None = None, timeou
     with terminal.showing_logging():
         replayed = anyio.run(_replay, directory / DEAD, to, chosen, timeout)
     sweep_letters(directory / DEAD)
-    left = len(_waiting(directory, chosen))
-    terminal.show(f"{replayed.delivered:,} delivered, {replayed.dead:,} refused again, {left:,} wait")
+    left = len(waiting_letters(directory, chosen))
+    waits = f"{left:,} {'waits' if left == 1 else 'wait'}"
+    terminal.show(f"{replayed.delivered:,} delivered, {replayed.dead:,} refused again, {waits}")
     if not replayed.is_done and replayed.state.startswith(("paused", "holding")):
         raise CommandError(f"the destination takes no more, {replayed.state}", ExitCode.DESTINATION)
     return ExitCode.OK if replayed.is_done and not left else ExitCode.INCOMPLETE
@@ -157,7 +162,7 @@ async def _replay(directory: Path, to: str, name: str, timeout_: float | None) -
         raise CommandError("these letters are being replayed by another process", ExitCode.FILE) from exc
     finally:
         letters.close()
-    replayed = latest[-1]
+    replayed = latest[-1] if latest else Replayed()
     replayed.is_done = False
     return replayed
 
@@ -189,8 +194,9 @@ def skip(directory: Directory, name: str, offset: int, /, *, log: UUID | None = 
         offset: The record's offset.
         log: The id of its log. Default: any log of which that subscription holds at this offset.
     """
-    if not directory.is_dir():
-        raise CommandError(f"{directory} is not a directory", ExitCode.FILE)
+    if offset < 0:
+        raise CommandError("an offset is not negative", ExitCode.USAGE)
+    refuse_unknown(directory, name, known_names(directory, waiting_letters(directory)))
     save_request(directory, OperatorRequest(subscription=name, asked=time.time(), skip=offset, log=log))
     Terminal().show(f"{name}: record {offset} will be skipped where it holds")
     return ExitCode.OK
@@ -228,7 +234,7 @@ def purge_(
     below: dict[tuple[UUID, str], int] = {}
     young: set[tuple[UUID, str]] = set()
     count = 0
-    for kept in _waiting(directory, name):
+    for kept in waiting_letters(directory, name):
         place = (kept.run, kept.letter.subscription)
         if kept.letter.seconds >= before:
             young.add(place)
@@ -236,7 +242,7 @@ def purge_(
             below[place] = kept.number + 1
             count += 1
     if not yes:
-        terminal.show(f"{count:,} dead letters would be given up: say --yes")
+        terminal.show(f"{counted(count, 'dead letter')} would be given up: say --yes")
         return ExitCode.INCOMPLETE if count else ExitCode.OK
     try:
         for (run, subscription), number in below.items():
@@ -244,5 +250,5 @@ def purge_(
     except LogLockedError as exc:
         raise CommandError("dead letters are being replayed", ExitCode.FILE) from exc
     sweep_letters(directory / DEAD)
-    terminal.show(f"{count:,} dead letters given up")
+    terminal.show(f"{counted(count, 'dead letter')} given up")
     return ExitCode.OK

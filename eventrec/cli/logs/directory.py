@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.cli.logs.log_directory import check_log_directory
 from eventrec.errors import LogError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import list_segments, segment_name
@@ -111,10 +112,11 @@ def see_all(directory: Path) -> list[SeenLog]:
     """Look at every log of `directory`, oldest first.
 
     Raises:
-        CommandError: It is not a directory, or it or a log in it cannot be read.
+        CommandError: It is not a log directory, or it or a log in it cannot be read.
     """
+    check_log_directory(directory)
     try:
-        return survey.see_all(existing(directory))
+        return survey.see_all(directory)
     except (OSError, LogError) as exc:
         raise CommandError(f"{directory}: {exc}", ExitCode.FILE) from exc
 

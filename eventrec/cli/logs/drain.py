@@ -22,10 +22,11 @@ from cyclopts import Parameter
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.directory import listed, names_in, see_all
-from eventrec.cli.logs.orphans import Orphans, held_state
+from eventrec.cli.logs.orphans import Orphans, held_state, trying_state
 from eventrec.cli.progress import LiveProgress, Look
 from eventrec.cli.record.in_flight import RefusedRecords, dead_letter_file
-from eventrec.cli.terminal import Terminal
+from eventrec.cli.terminal import Terminal, counted
+from eventrec.cli.waiting import WaitingNotice
 from eventrec.errors import LogError, SubscriptionError
 from eventrec.options import EventRecorderOptions
 from eventrec.recorder import EventRecorder
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from eventrec.cli.logs.directory import SeenLog
 
 _LOOKS_EVERY: Final = 0.1
+_WHY_SKIPPED: Final = {"held": "held by a process", "unknown": "this user may not open it"}
 
 
 def drain(
@@ -77,10 +79,10 @@ def drain(
     with terminal.showing_logging():
         logs = see_all(directory)
         for log in logs:
-            if log.is_held:
-                terminal.say(f"eventrec: {log.id}: held by a process, skipped", style="yellow")
+            if log.state != "orphan":
+                terminal.say(f"eventrec: {log.id}: {_WHY_SKIPPED[log.state]}, skipped", style="yellow")
         sweep(directory)
-        orphans = [log for log in logs if not log.is_held]
+        orphans = [log for log in logs if log.state == "orphan"]
         chosen = chosen_name(to, name, names_in(orphans))
         with ExitStack() as stack:
             letters = dead_letter_file(dead, stack)
@@ -150,11 +152,21 @@ class Draining:
                 with LiveProgress(self._terminal, self._look) as progress:
                     tasks.start_soon(progress.keep_fresh)
                     tasks.start_soon(self._watch_signals, tasks.cancel_scope)
+                    tasks.start_soon(self._notice(recorder, seconds).watch)
                     with anyio.move_on_after(seconds):
                         await self._watch(recorder)
                     tasks.cancel_scope.cancel()
         except LogError as exc:
             raise CommandError(str(exc), ExitCode.FILE) from exc
+
+    def _notice(self, recorder: EventRecorder, seconds: float | None) -> WaitingNotice:
+        ends = "Ctrl-C; --timeout SECONDS limits it" if seconds is None else f"--timeout, {seconds:g} s, or Ctrl-C"
+        return WaitingNotice(
+            self._terminal,
+            moved=lambda: -self._orphans.pending,
+            state=lambda: trying_state(recorder.status(), self._orphans.name),
+            ends=ends,
+        )
 
     async def _watch(self, recorder: EventRecorder) -> None:
         while self._orphans.left and not self._orphans.is_stalled:
@@ -187,8 +199,8 @@ class Draining:
     def _look(self) -> Look:
         orphans = self._orphans
         done = orphans.records - orphans.pending
-        logs = f"{self._logs - len(orphans.left):,} of {self._logs:,} logs"
-        return Look(done, orphans.records, f"{logs} · {done:,} of {orphans.records:,} records")
+        logs = f"{self._logs - len(orphans.left):,} of {counted(self._logs, 'log')}"
+        return Look(done, orphans.records, f"{logs} · {done:,} of {counted(orphans.records, 'record')}")
 
     # -- the end of it
 
@@ -211,10 +223,9 @@ class Draining:
             self._terminal.show_json(self._plain(rest, records, gone) | {"exit_code": int(code)})
         else:
             seconds = time.monotonic() - self._started
-            counts = f"{records - self._refusals:,} records" + (
-                f", {self._refusals:,} refused" if self._refusals else ""
-            )
-            self._terminal.show(f"{gone:,} of {self._logs:,} logs delivered: {counts}, in {seconds:.1f} s")
+            refused = f", {self._refusals:,} refused" if self._refusals else ""
+            counts = counted(records - self._refusals, "record") + refused
+            self._terminal.show(f"{gone:,} of {counted(self._logs, 'log')} delivered: {counts}, in {seconds:.1f} s")
         for log in rest:
             self._terminal.say(f"eventrec: {log.id}: {_why_left(log, self._orphans.name)}", style="red")
         if self._failure is not None:
@@ -240,6 +251,8 @@ def _waiting(log: SeenLog, name: str) -> list[str]:
 
 
 def _why_left(log: SeenLog, name: str) -> str:
+    if log.state == "unknown":
+        return "left, this user may not open it"
     waiting = _waiting(log, name)
     if waiting:
         return "left, pending for " + ", ".join(f"{each!r}: {log.pending(each):,}" for each in waiting)

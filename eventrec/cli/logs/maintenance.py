@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.directory import disk_storage, listed, logs_in, names_in, see, see_all
-from eventrec.cli.terminal import Terminal
+from eventrec.cli.terminal import Terminal, counted
 from eventrec.errors import LogError, LogLockedError
 from eventrec.log.compressed import load_zstd
 from eventrec.log.maintenance import compress_below, delete_below
@@ -21,9 +21,10 @@ from eventrec.runs.files import file_name
 from eventrec.runs.run import CHECKPOINTS, LOCK, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from uuid import UUID
 
+    from eventrec.cli.logs.directory import SeenLog
     from eventrec.log.disk import DiskStorage
 
 Json = Annotated[bool, Parameter(negative="")]
@@ -47,13 +48,13 @@ def forget(
     For example:
 
     ```sh
-    eventrec log forget var/events old_warehouse
+    eventrec log forget var/events old_warehouse --yes
     ```
 
     Args:
         directory: A log directory.
         name: The subscription.
-        yes: Do not ask. It asks only on a terminal.
+        yes: Do not ask. Without a terminal to ask on, it is needed.
         json: Print JSON for a machine instead.
     """
     terminal = Terminal()
@@ -66,7 +67,7 @@ def forget(
                 ExitCode.USAGE,
             )
         free = [each for each in concerned if not each.is_held]
-        if free and not yes and not _is_agreed(name, len(free), sum(each.pending(name) for each in free), terminal):
+        if free and not yes and not _is_agreed(name, free, terminal):
             terminal.say("nothing was changed")
             return ExitCode.INCOMPLETE
         done = [_forget(directory, each.id, name) for each in concerned]
@@ -79,15 +80,21 @@ def forget(
     else:
         for each in told:
             if not each["is_held"]:
-                terminal.show(f"{each['log']}: {each['given_up']:,} records given up; {_fate(each)}")
+                terminal.show(f"{each['log']}: {counted(each['given_up'], 'record')} given up; {_fate(each)}")
     return ExitCode.HELD if held else ExitCode.OK
 
 
-def _is_agreed(name: str, logs: int, records: int, terminal: Terminal) -> bool:
-    """What somebody at a terminal says; yes where nobody is there."""
+def _is_agreed(name: str, logs: Sequence[SeenLog], terminal: Terminal) -> bool:
+    """Whether the operator at the terminal agrees.
+
+    Raises:
+        CommandError: There is no terminal to ask on.
+    """
+    records = counted(sum(log.pending(name) for log in logs), "record")
+    gives_up = f"{name!r} gives up {records} in {counted(len(logs), 'log')}"
     if not (sys.stdin is not None and sys.stdin.isatty() and terminal.is_live):
-        return True
-    terminal.say(f"{name!r} gives up {records:,} records in {logs:,} logs. Go on? [y/N]")
+        raise CommandError(f"{gives_up}: say --yes, there is no terminal to ask on", ExitCode.USAGE)
+    terminal.say(f"{gives_up}. Go on? [y/N]")
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
@@ -95,7 +102,7 @@ def _fate(told: dict[str, Any]) -> str:
     if told["is_deleted"]:
         return "no subscription needs this log any more: deleted"
     for_whom = f"kept for {listed(told['kept_for'])}" if told["kept_for"] else "kept: a checkpoint cannot be read"
-    return for_whom + (f", {told['freed_segments']:,} segments deleted" if told["freed_segments"] else "")
+    return for_whom + (f", {counted(told['freed_segments'], 'segment')} deleted" if told["freed_segments"] else "")
 
 
 def _forget(directory: Path, id_: UUID, name: str) -> dict[str, Any] | None:
@@ -182,7 +189,7 @@ def compress(
 
 
 def _said(before: int, after: int) -> str:
-    return f"{before:,} bytes before, {after:,} after" if before else "nothing to compress"
+    return f"{counted(before, 'byte')} before, {after:,} after" if before else "nothing to compress"
 
 
 @contextmanager

@@ -36,9 +36,9 @@ class Orphans:
         self.name = name
         self._directory = directory
         self._now = now
-        self._ends = {log.id: log.end for log in logs if not log.is_held}
+        self._ends = {log.id: log.end for log in logs if log.state == "orphan"}
         self.ids = frozenset(self._ends)
-        self.left = {log.id: log.pending(name) for log in logs if not log.is_held}
+        self.left = {log.id: log.pending(name) for log in logs if log.state == "orphan"}
         """Records each of them still holds for `name`, as far as that is known."""
         self.records = sum(self.left.values())
         """What they held at the beginning."""
@@ -91,6 +91,14 @@ class Orphans:
             seen = see(self._directory, id_)
             count += seen.pending(self.name) if seen is not None else 0
         return count
+
+
+def trying_state(status: Status, name: str) -> str | None:
+    """How the subscription `name` is doing where it is tried again, in an adopted log or in the recorder's own."""
+    parts = [log[name] for log in status.adopted.values() if name in log]
+    parts += [status.subscriptions[name]] if name in status.subscriptions else []
+    states = [part.state for part in parts]
+    return next((state for state in states if state.startswith(("retrying", "opening"))), None)
 
 
 def held_state(status: Status) -> str | None:

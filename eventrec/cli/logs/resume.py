@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.cli.exit_codes import ExitCode
+from eventrec.cli.logs.letters import known_names, refuse_unknown, waiting_letters
 from eventrec.cli.terminal import Terminal
 from eventrec.runs.requests import OperatorRequest, save_request
 
@@ -36,8 +37,7 @@ def resume(
         start: Where another destination answers than before: "earliest" sends it all that is kept, "latest" what was
             not delivered to the one before.
     """
-    if not directory.is_dir():
-        raise CommandError(f"{directory} is not a directory", ExitCode.FILE)
+    refuse_unknown(directory, name, known_names(directory, waiting_letters(directory)))
     save_request(directory, OperatorRequest(subscription=name, asked=time.time(), start=start))
     Terminal().show(f"{name} will go on")
     return ExitCode.OK

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path  # noqa: TC003 - cyclopts reads annotations
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from cyclopts import Parameter
 
 from eventrec.cli.exit_codes import ExitCode
 from eventrec.cli.logs.directory import see_all
-from eventrec.cli.terminal import Terminal
+from eventrec.cli.logs.letters import count_by_subscription, waiting_letters
+from eventrec.cli.terminal import Terminal, counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,8 @@ Json = Annotated[bool, Parameter(negative="")]
 def status(directory: Path, /, *, json: Json = False) -> int:
     """Show what a log directory still holds, and for whom: of each log the account of each subscription, and a total.
 
+    Dead letters that wait for an operator are shown too.
+
     For example:
 
     ```sh
@@ -32,25 +35,39 @@ def status(directory: Path, /, *, json: Json = False) -> int:
 
     Args:
         directory: A log directory.
-        json: Print JSON for a machine instead: one object with all logs and the total.
+        json: Print JSON for a machine instead: one object with all logs, the total, and the dead letters.
     """
     terminal = Terminal()
     with terminal.showing_logging():
-        logs = see_all(directory)
+        logs, letters = see_all(directory), count_by_subscription(waiting_letters(directory))
     if json:
-        terminal.show_json({"logs": [_plain(log) for log in logs], "total": total(logs)})
+        terminal.show_json({"logs": [_plain(log) for log in logs], "total": total(logs), "dead_letters": letters})
         return ExitCode.OK
     for log in logs:
-        held = "held by a process" if log.is_held else "an orphan"
-        terminal.show(f"{log.id}: records {log.first:,} to {log.end:,}, {log.size:,} bytes, {held}")
+        if log.state == "unknown":
+            terminal.show(f"{log.id}: {_STATES[log.state]}")
+            continue
+        where = f"records {log.first:,} to {log.end:,}, {counted(log.size, 'byte')}"
+        terminal.show(f"{log.id}: {where}, {_STATES[log.state]}")
         for name, part in _accounts(log).items():
             counts = ", ".join(f"{key} {part[key]:,}" for key in ("delivered", "filtered", "dead") if part[key])
             dropped = "".join(f", dropped {count:,} {reason}" for reason, count in part["dropped"].items())
             terminal.show(f"  {name}: pending {part['pending']:,}" + (f", {counts}" if counts else "") + dropped)
         for name in sorted(log.unreadable):
             terminal.show(f"  {name}: this checkpoint cannot be read")
-    _show_total(logs, terminal)
+    if logs or not letters:
+        _show_total(logs, terminal)
+    for name, count in letters.items():
+        waits = counted(count, "dead letter waits", "dead letters wait")
+        terminal.show(f"{name}: {waits}; see: eventrec dead list {directory}")
     return ExitCode.OK
+
+
+_STATES: Final = {
+    "held": "held by a process",
+    "orphan": "an orphan",
+    "unknown": "this user may not open it, whether a process holds it is unknown",
+}
 
 
 def total(logs: Sequence[SeenLog]) -> dict[str, Any]:
@@ -61,7 +78,8 @@ def total(logs: Sequence[SeenLog]) -> dict[str, Any]:
     return {
         "logs": len(logs),
         "held": sum(log.is_held for log in logs),
-        "orphans": sum(not log.is_held for log in logs),
+        "orphans": sum(log.state == "orphan" for log in logs),
+        "unknown": sum(log.state == "unknown" for log in logs),
         "bytes": sum(log.size for log in logs),
         "pending": dict(sorted(pending.items())),
         "unclaimed": sum(log.end - log.first for log in logs if not log.checkpoints),
@@ -73,9 +91,10 @@ def _show_total(logs: Sequence[SeenLog], terminal: Terminal) -> None:
         terminal.show("nothing is left")
         return
     all_ = total(logs)
+    unknown = f", {all_['unknown']:,} out of reach" if all_["unknown"] else ""
     terminal.show(
-        f"{all_['logs']:,} logs, {all_['bytes']:,} bytes: "
-        f"{all_['held']:,} held by a process, {all_['orphans']:,} orphans"
+        f"{counted(all_['logs'], 'log')}, {counted(all_['bytes'], 'byte')}: "
+        f"{all_['held']:,} held by a process, {counted(all_['orphans'], 'orphan')}{unknown}"
     )
     for name, count in all_["pending"].items():
         terminal.show(f"  {name}: pending {count:,}")
@@ -87,6 +106,7 @@ def _plain(log: SeenLog) -> dict[str, Any]:
     return {
         "log": str(log.id),
         "is_held": log.is_held,
+        "state": log.state,
         "first": log.first,
         "end": log.end,
         "bytes": log.size,

@@ -8,8 +8,10 @@ import anyio
 import anyio.to_thread
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.logs.orphans import Orphans, held_state
+from eventrec.cli.logs.orphans import Orphans, held_state, trying_state
 from eventrec.cli.record.in_flight import LineNumbers, RefusedRecords
+from eventrec.cli.terminal import counted
+from eventrec.cli.waiting import WaitingNotice
 from eventrec.runs.run import new_run_id
 
 if TYPE_CHECKING:
@@ -67,8 +69,20 @@ class Delivery:
         self._orphans = Orphans(directory, self.part.name, logs)
         self._log_ids |= self._orphans.ids
         if self._orphans.records:
-            left = f"{self._orphans.records:,} records that earlier runs left in {directory}"
+            left = f"{counted(self._orphans.records, 'record')} that earlier runs left in {directory}"
             self._terminal.say(f"eventrec: delivering {left} too", style="yellow")
+
+    def notice(self, timeout: float | None) -> WaitingNotice:
+        """What says that it waits for a destination that takes nothing; `timeout` as the command has it."""
+        ends = "Ctrl-C; --timeout SECONDS limits it" if timeout is None else f"--timeout, {timeout:g} s, or Ctrl-C"
+        name = self.part.name
+
+        def moved() -> int:
+            return self.part.scanned - (self._orphans.pending if self._orphans is not None else 0)
+
+        return WaitingNotice(
+            self._terminal, moved=moved, state=lambda: trying_state(self._recorder.status(), name), ends=ends
+        )
 
     @property
     def part(self) -> SubscriptionStatus:

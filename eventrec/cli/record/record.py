@@ -27,6 +27,7 @@ from eventrec.cli.record.delivery import Delivery
 from eventrec.cli.record.in_flight import Backlog
 from eventrec.cli.record.input import Input
 from eventrec.cli.record.report import Outcome
+from eventrec.cli.terminal import counted
 from eventrec.ingest.lines import LineSplitter
 from eventrec.ingest.received import EventTooLargeError, LineError, Reading, received_event
 from eventrec.options import Backoff, EventRecorderOptions
@@ -64,6 +65,7 @@ class Recording:
     """One run of the command, from `path` (None: stdin) to a destination. `dead` is a JSON Lines file: what it refuses.
 
     With `log`, a directory, what is read is written there first, and what earlier runs left there is delivered too.
+    After `timeout` seconds it gives up, wherever it is.
 
     Raises:
         HandlerURLError: See `EventRecorder`.
@@ -79,9 +81,11 @@ class Recording:
         dead: Path,
         terminal: Terminal,
         log: Path | None = None,
+        timeout: float | None = None,
     ) -> None:
         self._path = path
         self._log = log
+        self._timeout = timeout
         self._reading = reading
         self._terminal = terminal
         self._recorder = EventRecorder(
@@ -121,8 +125,11 @@ class Recording:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._watch_signals)
                     tasks.start_soon(progress.keep_fresh)
+                    tasks.start_soon(self._delivery.notice(self._timeout).watch)
                     if self._log is not None:
                         tasks.start_soon(self._delivery.watch)
+                    if self._timeout is not None:
+                        tasks.start_soon(self._watch_time, self._timeout)
                     with self._stage:
                         await self._read()
                     await self._settle()
@@ -239,11 +246,18 @@ class Recording:
                     self._stage.cancel()
                     continue
                 left = self._delivery.part.pending
-                what = f"delivering the {left:,} events already read; once more stops at once" if left else "stopping"
+                already_read = f"{counted(left, 'event')} already read"
+                what = f"delivering the {already_read}; once more stops at once" if left else "stopping"
                 self._terminal.say(f"eventrec: interrupted, {what}", style="yellow")
                 if self._outcome.is_at_end:
                     continue
                 self._stage.cancel()
+
+    async def _watch_time(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+        self._outcome.is_out_of_time = True
+        self._terminal.say(f"eventrec: {seconds:g} s are over (--timeout)", style="yellow")
+        self._give_up()
 
     async def _lose_patience(self) -> None:
         moved = anyio.current_time()
@@ -262,7 +276,7 @@ class Recording:
 
     def _look(self) -> Look:
         outcome, part = self._outcome, self._delivery.part
-        words = [f"{outcome.lines:,} lines", f"{part.delivered:,} delivered"]
+        words = [counted(outcome.lines, "line"), f"{part.delivered:,} delivered"]
         if self._log is not None:
             words.append(f"{part.pending:,} in the log")
         words += [f"{count:,} {word}" for word, count in outcome.wrong.items() if count]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eventrec.cli.exit_codes import ExitCode
+from eventrec.cli.terminal import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +32,7 @@ class Outcome:
     is_at_end: bool = False
     """Whether the input was read to its end."""
     is_given_up: bool = False
+    is_out_of_time: bool = False
     interrupted_by: Signals | None = None
     failure: CommandError | None = None
     status: Status | None = None
@@ -79,7 +81,8 @@ class Outcome:
             return self.failure.code
         if self.undelivered:
             return ExitCode.DESTINATION
-        is_incomplete = self.malformed or self.refused or self.earlier_refused or self.earlier_left
+        is_cut = self.is_out_of_time and not self.is_at_end
+        is_incomplete = self.malformed or self.refused or self.earlier_refused or self.earlier_left or is_cut
         return ExitCode.INCOMPLETE if is_incomplete else ExitCode.OK
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,18 +110,21 @@ class Outcome:
         if self.failure is not None:
             terminal.say(f"eventrec: {self.failure}", style="red")
         if self.unwritten:
-            terminal.say(f"eventrec: the disk refused the log: {self.unwritten:,} events are lost", style="red")
+            terminal.say(
+                f"eventrec: the disk refused the log: {counted(self.unwritten, 'event is', 'events are')} lost",
+                style="red",
+            )
         if self.kept_in is not None:
             waiting = self.undelivered - self.unwritten + self.earlier_left
             if waiting:
                 terminal.say(
-                    f"eventrec: not delivered yet: {waiting:,} events, kept in {self.kept_in}: the next run with this "
-                    f"--log delivers them, or eventrec drain {self.kept_in} --to the same destination",
+                    f"eventrec: not delivered yet: {counted(waiting, 'event')}, kept in {self.kept_in}: the next run "
+                    f"with this --log delivers them, or eventrec drain {self.kept_in} --to the same destination",
                     style="yellow",
                 )
         elif self.first_open_line is not None:
             terminal.say(
-                f"eventrec: read but not delivered: {self.undelivered:,} events; every line before line "
+                f"eventrec: read but not delivered: {counted(self.undelivered, 'event')}; every line before line "
                 f"{self.first_open_line} is dealt with",
                 style="red",
             )
@@ -131,5 +137,5 @@ class Outcome:
             return
         wrong = "".join(f", {count:,} {word}" for word, count in self.wrong.items() if count)
         earlier = f", {self.earlier:,} more of earlier runs" if self.earlier else ""
-        told = f"{self.delivered:,} events delivered{wrong}{earlier}"
-        terminal.show(f"{self.lines:,} lines: {told}, in {self.seconds:.1f} s")
+        told = f"{counted(self.delivered, 'event')} delivered{wrong}{earlier}"
+        terminal.show(f"{counted(self.lines, 'line')}: {told}, in {self.seconds:.1f} s")

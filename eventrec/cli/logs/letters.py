@@ -1,0 +1,55 @@
+"""The dead letters that wait in a log directory, and which subscriptions it knows at all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.cli.logs.directory import listed, names_in, see_all
+from eventrec.cli.logs.log_directory import check_log_directory
+from eventrec.delivery.letters.kept import kept_letters
+from eventrec.runs.directory import DEAD
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from eventrec.delivery.letters.kept import KeptLetter
+
+
+def waiting_letters(directory: Path, name: str | None = None) -> list[KeptLetter]:
+    """The letters that wait, oldest first; only those of the subscription `name`, if given.
+
+    Raises:
+        CommandError: It is not a log directory, or knows other subscriptions, but none of that name.
+        LogError: They cannot be read.
+        OSError: Likewise.
+    """
+    check_log_directory(directory)
+    waiting = [kept for kept in kept_letters(directory / DEAD) if kept.is_waiting]
+    if name is None:
+        return waiting
+    found = [kept for kept in waiting if kept.letter.subscription == name]
+    if not found:
+        known = known_names(directory, waiting)
+        if known:
+            refuse_unknown(directory, name, known)
+    return found
+
+
+def count_by_subscription(letters: list[KeptLetter]) -> dict[str, int]:
+    """How many of `letters` each subscription has."""
+    return dict(sorted(Counter(kept.letter.subscription for kept in letters).items()))
+
+
+def known_names(directory: Path, letters: list[KeptLetter]) -> list[str]:
+    """The subscriptions that have a checkpoint in a log of `directory`, or one of `letters`."""
+    return sorted({*names_in(see_all(directory)), *(kept.letter.subscription for kept in letters)})
+
+
+def refuse_unknown(directory: Path, name: str, known: list[str]) -> None:
+    """Raise CommandError where `name` is none of the `known` subscriptions of `directory`."""
+    if name not in known:
+        raise CommandError(
+            f"no log in {directory} knows a subscription {name!r}; there are: {listed(known)}", ExitCode.USAGE
+        )

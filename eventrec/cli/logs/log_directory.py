@@ -1,0 +1,71 @@
+"""Whether a directory on the command line is a log directory; where it is none, what it is, and which one was meant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.runs.directory import DEAD, LogDirectory, id_in
+from eventrec.runs.survey import list_foreign
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_MAX_HINTS: Final = 3
+_MAX_LOOKED_AT: Final = 200
+"""Directories in which a log directory is looked for, for a hint."""
+
+
+def check_log_directory(directory: Path) -> None:
+    """Return where `directory` holds something of eventrec's, or nothing at all: as one does whose logs are delivered.
+
+    Raises:
+        CommandError: It is something else: one log of a log directory, its dead letters, a file, another program's
+            directory; or it is not there, or this user may not look into it.
+    """
+    if not directory.is_dir():
+        what = "is a file, not a directory" if directory.exists() else "is not a directory"
+        raise CommandError(f"{directory} {what}", ExitCode.FILE)
+    try:
+        _refuse_parts_of_one(directory)
+        names = LogDirectory(directory).names()
+        foreign = list_foreign(directory)
+    except OSError as exc:
+        raise CommandError(f"{directory}: {exc.strerror}", ExitCode.FILE) from exc
+    if len(foreign) == len(names) and any(_counts(name) for name in foreign):
+        found = _log_directories_in(directory)
+        hint = f"; did you mean {', '.join(map(str, found))}?" if found else ""
+        raise CommandError(
+            f"{directory} is not a log directory: nothing in it is eventrec's, {_shown(foreign)} is not{hint}",
+            ExitCode.FILE,
+        )
+
+
+def _counts(name: str) -> bool:
+    """Whether a directory that holds it is in use: not so for what a file system or a repository keeps there."""
+    return not name.startswith(".") and name != "lost+found"
+
+
+def _refuse_parts_of_one(directory: Path) -> None:
+    path = directory.resolve()
+    parent = LogDirectory(path.parent)
+    id_ = id_in(path.name)
+    if id_ is not None and parent.is_ours(id_):
+        raise CommandError(f"{directory} is one log; the log directory is {path.parent}", ExitCode.FILE)
+    if path.name == DEAD and parent.runs():
+        raise CommandError(f"{directory} holds dead letters; the log directory is {path.parent}", ExitCode.FILE)
+
+
+def _log_directories_in(directory: Path) -> list[Path]:
+    found = []
+    for name in sorted(LogDirectory(directory).names())[:_MAX_LOOKED_AT]:
+        below = directory / name
+        if below.is_dir() and not below.is_symlink() and LogDirectory(below).runs():
+            found.append(below)
+    return found[:_MAX_HINTS]
+
+
+def _shown(names: Sequence[str]) -> str:
+    counting = [name for name in names if _counts(name)]
+    return f"{counting[0]!r}" if len(counting) == 1 else f"{counting[0]!r} (with {len(counting) - 1:,} more)"
