@@ -37,6 +37,7 @@ from eventrec.records.entry import Record
 from eventrec.records.rows import IdForm, RowInsertRequest
 from eventrec.records.schema import ColumnSchema, Row
 from eventrec.registry import HandlerURL, handler_from_url, reader_from_url
+from eventrec.runs.files import safe_name
 from eventrec.status import Health, Status, SubscriptionStatus
 from eventrec.sync import AsyncRecorder, SyncRecorder
 
@@ -97,4 +98,5 @@ __all__ = [
     "TransientError",
     "handler_from_url",
     "reader_from_url",
+    "safe_name",
 ]

@@ -39,12 +39,17 @@ _MAX_BYTES: Final = 64 << 20
 
 
 def file_name(subscription: str) -> str:
-    """The name of a file that belongs to `subscription`: nothing in it means anything to a file system."""
+    """The name of a small file that belongs to `subscription`."""
+    return safe_name(subscription) + SUFFIX
+
+
+def safe_name(subscription: str) -> str:
+    """The name of a file or a folder that belongs to `subscription`: nothing in it means anything to a file system."""
     quoted = quote(subscription, safe="", errors="surrogatepass").replace(".", "%2E")
     if len(quoted) > _MAX_STEM:
         digest = blake2b(subscription.encode(errors="surrogatepass"), digest_size=16).hexdigest()
         quoted = quoted[: _MAX_STEM // 2] + digest
-    return quoted + SUFFIX
+    return quoted
 
 
 def encode(value: object) -> bytes:

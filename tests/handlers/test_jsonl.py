@@ -28,10 +28,10 @@ from eventrec import (
     PermanentError,
     ReceivedEvent,
     TransientError,
+    safe_name,
 )
 from eventrec_handlers.jsonl import JsonlHandler, from_url
 from eventrec_handlers.jsonl.disk import Disk, SyncError
-from eventrec_handlers.jsonl.subscription_directory import folder_name
 
 pytestmark = pytest.mark.handlers
 
@@ -445,8 +445,8 @@ async def test_any_name_of_a_subscription_is_one_directory(directory: Path, log_
 
     assert answers == [3, 0]
     assert {path.name for path in (directory / str(log_id)).iterdir()} == {
-        folder_name(name),
-        folder_name(f"{name[:-1]}~"),
+        safe_name(name),
+        safe_name(f"{name[:-1]}~"),
     }
     assert {path.name for path in directory.parent.iterdir()} == {"lines"}
 

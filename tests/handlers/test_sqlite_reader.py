@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from eventrec import Batch, ColumnSchema, ColumnType, Event, PauseError, StoredEvent
+from eventrec import Batch, ColumnSchema, ColumnType, Event, EventRecorder, PauseError, ReceivedEvent, StoredEvent
 from eventrec_handlers.sqlite import SqliteHandler
 
 pytestmark = pytest.mark.handlers
@@ -88,6 +92,10 @@ async def test_tables_of_others_are_passed_over(
     seen = await handler.reader().latest(limit=9)
 
     assert [(told.table, told.payload) for told in seen.events] == [("bytes", "\ufffd"), ("events", "1")]
+    assert list(seen.foreign) == [
+        "table 'taken': its row numbers have no name left",
+        "table 'unnumbered' cannot be read in order: no such column: rowid",
+    ]
 
 
 async def test_reader_neither_waits_for_a_writer_nor_makes_it_wait(
@@ -232,6 +240,41 @@ async def test_computed_column_that_fails_is_left_out_of_the_events_that_follow(
     columns = {event.id: dict(event.columns) for event in page.events}
     assert list(columns) == ["a", "b", "c", "d"]
     assert (columns["a"], columns["b"], columns["d"]) == ({}, {}, {"n": 11})
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("is_open", [True, False])
+def test_operator_who_may_only_read_sees_the_events_too(is_open: bool) -> None:  # noqa: FBT001
+    """Of a file in use, and of one that was closed: there is no WAL then, and none can be made."""
+    with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
+        Path(made).chmod(0o755)
+        recorder = stack.enter_context(EventRecorder(f"sqlite:///{made}/x.db").sync())
+        recorder.record(ReceivedEvent("t", b"1"))
+        assert recorder.flush(10)
+        if not is_open:
+            stack.close()
+        seen = subprocess.run(
+            [sys.executable, "-c", AS_ANOTHER_USER, f"{made}/x.db"], capture_output=True, text=True, check=False
+        )
+
+    assert (seen.stdout, seen.stderr) == ("1\n", "")
+
+
+AS_ANOTHER_USER = """
+import asyncio, os, pathlib, sys, tempfile
+from eventrec_handlers.sqlite import SqliteHandler
+
+async def events(path):
+    return len((await SqliteHandler(path).reader().latest(limit=9)).events)
+
+async def main():
+    with tempfile.NamedTemporaryFile() as empty:
+        await events(empty.name)  # imports what it needs, which the other user may not read
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+    print(await events(sys.argv[1]))
+
+asyncio.run(main())
+"""
 
 
 # -- after rows were deleted or moved

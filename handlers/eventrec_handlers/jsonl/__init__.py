@@ -17,12 +17,12 @@ from uuid import UUID, uuid4
 
 from anyio import CancelScope
 
-from eventrec import Batch, DestinationCheckpoints, EventHandler, HandlerURL, HandlerURLError, PauseError
+from eventrec import Batch, DestinationCheckpoints, EventHandler, HandlerURL, HandlerURLError, PauseError, safe_name
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.jsonl.disk import Disk, errors_translated
 from eventrec_handlers.jsonl.lines import lines_of
 from eventrec_handlers.jsonl.reader import JsonlReader
-from eventrec_handlers.jsonl.subscription_directory import LOCK_SECONDS, Rotation, SubscriptionDirectory, folder_name
+from eventrec_handlers.jsonl.subscription_directory import LOCK_SECONDS, Rotation, SubscriptionDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,7 +170,7 @@ class JsonlHandler(EventHandler, DestinationCheckpoints):
         key = (log_id, subscription)
         if key not in self._places:
             self._places[key] = SubscriptionDirectory(
-                self._path / str(log_id) / folder_name(subscription),
+                self._path / str(log_id) / safe_name(subscription),
                 subscription,
                 disk=self._disk,
                 rotation=self._rotation,

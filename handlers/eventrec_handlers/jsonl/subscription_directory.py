@@ -14,9 +14,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 import msgspec
 
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK_SECONDS: Final = 5.0
-_MAX_NAME: Final = 200
 
 
 @dataclass(frozen=True)
@@ -142,13 +139,3 @@ class SubscriptionDirectory:
 
     def _write(self, stands: Next) -> None:
         self._disk.replace(self._path / SIDECAR, encoded(stands))
-
-
-def folder_name(subscription: str) -> str:
-    """`subscription` as the name of a directory: percent-encoded, and cut, with a hash, where it is too long."""
-    name = quote(subscription, safe="")
-    if name.startswith("."):
-        name = f"%2E{name[1:]}"
-    if len(name) <= _MAX_NAME:
-        return name
-    return f"{name[: _MAX_NAME - 34]}%~{blake2b(subscription.encode(), digest_size=16).hexdigest()}"

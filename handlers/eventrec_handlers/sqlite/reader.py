@@ -27,7 +27,7 @@ from eventrec_handlers.sqlite.arrival import (
     is_seen,
     seen_up_to,
 )
-from eventrec_handlers.sqlite.file import errors_translated
+from eventrec_handlers.sqlite.file import errors_translated, needs_to_write
 from eventrec_handlers.sqlite.tables import EventTable, event_tables, rows
 
 if TYPE_CHECKING:
@@ -84,16 +84,29 @@ class SqliteReader(EventReader):
 
     async def _read(self, job: Callable[[sqlite3.Connection], EventPage]) -> EventPage:
         def read() -> EventPage:
-            uri = f"file:{quote(os.fsencode(self._path))}?mode=ro"
-            with (
-                errors_translated(self._path),
-                closing(sqlite3.connect(uri, uri=True, timeout=self._busy_timeout, isolation_level=None)) as connection,
-            ):
-                connection.text_factory = lambda raw: raw.decode(errors="replace")
-                connection.execute("BEGIN")
-                return job(connection)
+            with errors_translated(self._path):
+                try:
+                    return self._read_by("mode=ro", job)
+                except sqlite3.OperationalError as exc:
+                    # Who may not write beside the file cannot join its WAL. Where there is none, nothing changes it.
+                    if not needs_to_write(exc) or not self._path.is_file() or self._has_wal():
+                        raise
+                    page = self._read_by("mode=ro&immutable=1", job)
+                    if self._has_wal():  # A writer came meanwhile: what was read may be half of a change.
+                        raise
+                    return page
 
         return await self._thread.run(read)
+
+    def _read_by(self, parameters: str, job: Callable[[sqlite3.Connection], EventPage]) -> EventPage:
+        uri = f"file:{quote(os.fsencode(self._path))}?{parameters}"
+        with closing(sqlite3.connect(uri, uri=True, timeout=self._busy_timeout, isolation_level=None)) as connection:
+            connection.text_factory = lambda raw: raw.decode(errors="replace")
+            connection.execute("BEGIN")
+            return job(connection)
+
+    def _has_wal(self) -> bool:
+        return self._path.with_name(f"{self._path.name}-wal").exists()
 
 
 # -- from here on everything runs in the thread, in one transaction
@@ -102,13 +115,14 @@ class SqliteReader(EventReader):
 def _latest(connection: sqlite3.Connection, *, limit: int, types: Collection[str] | None) -> EventPage:
     parts = []
     seen = {}
-    for table in event_tables(connection):
+    foreign: Counter[str] = Counter()
+    for table in event_tables(connection, foreign):
         found = rows(connection, table, types=types, order=f"{table.number} DESC")
         parts.append(_Part.of(table, found, limit=limit, max_foreign=MAX_FOREIGN))
         seen[table.name] = seen_up_to(connection, table, HIGHEST)
     merged = heapq.merge(*(reversed(part.events) for part in parts), key=_timestamp)
     newest = deque((event for _, event in merged), maxlen=limit)
-    foreign = Counter(why for part in parts for _, why in part.foreign)
+    foreign.update(why for part in parts for _, why in part.foreign)
     return EventPage.of(newest, encoded(Arrival(seen)), foreign)
 
 
@@ -117,7 +131,8 @@ def _follow(
 ) -> EventPage:
     parts = []
     before = {}
-    for table in event_tables(connection):
+    foreign: Counter[str] = Counter()
+    for table in event_tables(connection, foreign):
         before[table.name] = known = _known(connection, table, seen)
         start = go_on_after(connection, table, known)
         has_moved = bool(known.anchors) and start != known.anchors[0].number
@@ -129,7 +144,6 @@ def _follow(
     merged = islice(heapq.merge(*(part.events for part in parts), key=_timestamp), limit)
     events = [event for _, event in merged]
     taken = Counter(event.table for event in events)
-    foreign: Counter[str] = Counter()
     after = {}
     for part in parts:
         name, end = part.table.name, part.end_of(taken[part.table.name])
@@ -157,7 +171,8 @@ def _range(
     connection: sqlite3.Connection, *, end: int | None, limit: int, types: Collection[str] | None, after: Place
 ) -> EventPage:
     parts = []
-    for table in event_tables(connection):
+    foreign: Counter[str] = Counter()
+    for table in event_tables(connection, foreign):
         # Equal timestamps are parted by table, then by row number.
         number = after.number if table.name == after.table else HIGHEST if table.name < after.table else LOWEST
         where, values = f"(timestamp, {table.number}) > (?, ?)", [after.timestamp, number]
@@ -169,7 +184,7 @@ def _range(
     if merged:
         number, event = merged[-1]
         after = Place(event.timestamp, event.table, number)
-    foreign = Counter(why for part in parts for _, why in part.foreign)
+    foreign.update(why for part in parts for _, why in part.foreign)
     return EventPage.of((event for _, event in merged), encoded(after), foreign)
 
 

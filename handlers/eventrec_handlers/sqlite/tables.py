@@ -12,6 +12,7 @@ from eventrec_handlers.sqlite.columns import REQUIRED
 from eventrec_handlers.sqlite.file import is_about_statement, is_reserved, table_columns
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Collection, Iterator, Sequence
 
 Found: TypeAlias = "tuple[int, StoredEvent | str]"
@@ -38,8 +39,11 @@ class EventTable:
     stored: tuple[str, ...]
 
 
-def event_tables(connection: sqlite3.Connection) -> Iterator[EventTable]:
-    """The tables of events, by name: those of other programs are passed over, and whatever cannot be read at all."""
+def event_tables(connection: sqlite3.Connection, faults: Counter[str]) -> Iterator[EventTable]:
+    """The tables of events, by name: those of other programs are passed over.
+
+    `faults` gets why a table that has our columns is not among them.
+    """
     for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall():
         if is_reserved(name):
             continue
@@ -47,15 +51,19 @@ def event_tables(connection: sqlite3.Connection) -> Iterator[EventTable]:
             columns = list(table_columns(connection, name))
             names = tuple(column for column, _, _ in columns)
             free = [number for number in ("rowid", "oid", "_rowid_") if number not in map(fold_ascii, names)]
-            if not set(names) >= set(REQUIRED) or not free:
+            if not set(names) >= set(REQUIRED):
+                continue
+            if not free:
+                faults[f"table {name!r}: its row numbers have no name left"] += 1
                 continue
             stored = tuple(column for column, _, is_computed in columns if not is_computed)
             table = EventTable(name, free[0], names, stored)
-            # It is made by another program WITHOUT ROWID, or is a virtual one whose module is not there.
             connection.execute(f"SELECT {table.number} FROM {quoted(name)} LIMIT 0")  # noqa: S608 - quoted
         except sqlite3.OperationalError as exc:
             if not is_about_statement(exc):
                 raise
+            # Made by another program WITHOUT ROWID, or a virtual one whose module is not there.
+            faults[f"table {name!r} cannot be read in order: {exc}"] += 1
         else:
             yield table
 
