@@ -67,6 +67,8 @@ class Settling:
         self._on_rewind = on_rewind
         self._retrying = retrying(settings.retry, sleep=anyio.sleep, before_sleep=health.retries)
         self._unknown_errors = UnknownErrors()
+        self._other_errors = UnknownErrors()
+        """What failed without a batch, and so says nothing about its records."""
         self._pauses = Pauses(most=settings.retry.max)
         self._has_moved = False
         self._holding: anyio.CancelScope | None = None
@@ -124,8 +126,7 @@ class Settling:
 
     async def survive(self, exc: Exception, seconds: float) -> None:
         """What is not the handler's fault failed: the disk, the system, or we ourselves. Go on after `seconds`."""
-        is_new = self._unknown_errors.saw(exc, now=anyio.current_time())
-        self._health.fails_unknown(exc, is_new=is_new)
+        self._health.fails_unknown(exc, is_new=self._other_errors.saw(exc, now=anyio.current_time()))
         self._health.retries(seconds)
         await anyio.sleep(seconds)
 
@@ -146,7 +147,7 @@ class Settling:
             if isinstance(outcome, Hold):
                 raise HoldError(outcome) from exc
             if not isinstance(exc, TransientError):
-                await self._restart(exc)
+                await self._restart(exc, self._other_errors)
             self._interrupted(exc)
             raise TryAgainError from exc
 
@@ -178,13 +179,13 @@ class Settling:
         """Remember how a batch of `piece` failed; where it does not say what it means, begin with a fresh handler."""
         if not is_named(piece, exc):
             piece.fails(error_text(exc))
-            await self._restart(exc)
+            await self._restart(exc, self._unknown_errors)
         elif isinstance(exc, TransientError) and not isinstance(exc, FencedError):
             piece.fails(None)
 
-    async def _restart(self, exc: Exception) -> None:
+    async def _restart(self, exc: Exception, errors: UnknownErrors) -> None:
         """An error that is not a handler's word: a traceback once, and a fresh start for the handler."""
-        self._health.fails_unknown(exc, is_new=self._unknown_errors.saw(exc, now=anyio.current_time()))
+        self._health.fails_unknown(exc, is_new=errors.saw(exc, now=anyio.current_time()))
         self._reader.batching.failed()
         await self._destination.close()
 
@@ -229,6 +230,7 @@ class Settling:
         self._pauses.start_over()
         self._hand.has_passed = self._hand.is_probing
         self._unknown_errors.forget()
+        self._other_errors.forget()
         self._reader.batching.succeeded()
         self._quarantine.passed(piece.open())
         piece.has_arrived = True
