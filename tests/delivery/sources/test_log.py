@@ -44,3 +44,37 @@ def test_records_so_small_that_one_read_overflows_the_window_are_all_read(tmp_pa
         # What makes it hard: as much as is read at once counts more than is kept.
         assert COUNT * ENTRY[6] / log.size().length * READ_BYTES > WINDOW_BYTES
     assert end == COUNT
+
+
+@pytest.mark.parametrize(("is_orphan", "begins"), [(False, 0), (True, 4)])
+def test_what_this_run_records_is_new_to_a_subscription_that_wants_what_comes(
+    tmp_path: Path, *, is_orphan: bool, begins: int
+) -> None:
+    async def start(log: Log) -> tuple[int, int]:
+        source = LogSource(log, LOG_ID, is_orphan=is_orphan, on_move=lambda: None)
+        late = source.subscribe("s", "latest", lambda *_: None)
+        return late.next, source.subscribe("t", "earliest", lambda *_: None).next
+
+    with Log.create(DiskStorage(tmp_path)) as log:
+        for content, n in encode_take([ENTRY] * 4, LOG_ID, written=1):
+            log.append_encoded(content, n)
+        log.write()
+
+        assert anyio.run(start, log) == (begins, 0)
+
+
+def test_records_of_commits_with_another_static_context_are_another_read(tmp_path: Path) -> None:
+    async def read(log: Log) -> list[tuple[list[int], bytes | None]]:
+        source = LogSource(log, LOG_ID, on_move=lambda: None)
+        cursor = source.subscribe("s", "earliest", lambda *_: None)
+        reads = [await cursor.read(max_records=100, max_bytes=1 << 20) for _ in range(3)]
+        source.close()
+        return [(list(each.offsets), each.static_context) for each in reads]
+
+    with Log.create(DiskStorage(tmp_path)) as log:
+        for static in (b'{"host":"a"}', b'{"host":"a"}', None, b'{"host":"b"}'):
+            for content, n in encode_take([ENTRY] * 2, LOG_ID, written=1, static_context=static):
+                log.append_encoded(content, n)
+        log.write()
+
+        assert anyio.run(read, log) == [([0, 1, 2, 3], b'{"host":"a"}'), ([4, 5], None), ([6, 7], b'{"host":"b"}')]
