@@ -107,7 +107,7 @@ def brief(exc: BaseException) -> str:
         return f"{getattr(exc, 'message', None) or type(exc).__name__} ({state(exc)})"
     if isinstance(exc, TimeoutError):
         return "no answer in time"
-    return str(exc) or type(exc).__name__
+    return " ".join(str(exc).split()) or type(exc).__name__  # the driver's hints are lines of their own
 
 
 def raise_refused_connection(exc: Exception, where: str) -> None:
