@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from eventrec.reading import EventReader
@@ -43,6 +44,15 @@ class EventHandler(ABC):
 
         A handler that was given a ttl of its own keeps that one; the default deletes nothing.
         """
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What an operator should know while batches are delivered, a sentence each: what cannot be cleaned up, say.
+
+        They are among the reasons of `Status.health`. Asked for at any time, from any thread; what it raises is
+        ignored.
+        """
+        return ()
 
     async def open(self) -> None:
         """Connect. Called before the first batch, and again after `close` when something unknown went wrong."""

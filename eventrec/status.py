@@ -22,6 +22,7 @@ class SubscriptionStatus:
         last_error: What the last attempt that failed said; it stays after a success.
         last_success: When a batch last went through, in seconds since the epoch; None: not in this process.
         oldest_pending: Seconds since the timestamp of the oldest record that was read and is not settled.
+        remarks: What its handler has to say while it delivers.
     """
 
     name: str
@@ -42,6 +43,7 @@ class SubscriptionStatus:
     last_error: str | None = None
     last_success: float | None = None
     oldest_pending: float | None = None
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def lag(self) -> int:
@@ -60,7 +62,8 @@ class Health:
     """For health checks. `live`: restarting the process would mend nothing that it could not mend itself.
 
     `ready`: it is open, its log can be written, and no subscription waits for an operator. `reasons` says what of that
-    is not so; also, while it is ready, which destinations are in an outage, and where records became dead letters.
+    is not so; also, while it is ready, which destinations are in an outage, what handlers have to remark, and where
+    records became dead letters.
     """
 
     live: bool
@@ -111,6 +114,7 @@ class Status:
         reasons += [f"{part.name}: {part.state}" for part in parts if part.held]
         ready = not reasons
         reasons += [_outage(part) for part in parts if not part.healthy and not part.held]
+        reasons += [f"{part.name}: {remark}" for part in parts for remark in part.remarks]
         dead: Counter[str] = Counter()
         for log in (self.subscriptions, *self.adopted.values()):
             dead.update({name: part.dead for name, part in log.items()})

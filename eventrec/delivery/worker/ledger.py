@@ -94,7 +94,14 @@ class Ledger:
             replayed=progress.replayed,
             rewound=progress.rewound,
             pending=in_hand + end - self.cursor.next,
+            remarks=self._remarks(),
         )
+
+    def _remarks(self) -> list[str]:
+        try:
+            return [str(remark) for remark in self._subscription.handler.remarks]
+        except Exception:  # noqa: BLE001 - foreign code
+            return []
 
     @property
     def furthest(self) -> int:

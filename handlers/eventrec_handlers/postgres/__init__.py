@@ -33,6 +33,7 @@ from eventrec_handlers.postgres.store import Store
 from eventrec_handlers.postgres.target import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
     from uuid import UUID
 
@@ -128,6 +129,10 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
 
     def inherit_ttl(self, seconds: float) -> None:
         self._expiry.inherit(seconds)
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        return self._expiry.remarks
 
     def reader(self) -> PostgresReader:
         return PostgresReader(self._target, self._options)

@@ -54,8 +54,8 @@ class _Trouble:
 class Expiry:
     """Decides when to look, and deletes a slice. `ttl` is in seconds; None: nothing ever gets old.
 
-    A table whose old rows cannot be deleted is said in one line of the logging, and in another one once they can; it is
-    tried again after pauses that grow.
+    A table whose old rows cannot be deleted is said in one line of the logging, and in another one once they can; in
+    between it is among the `remarks`. It is tried again after pauses that grow.
     """
 
     def __init__(self, ttl: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -72,6 +72,16 @@ class Expiry:
             self._ttl = ttl
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """A sentence for each table whose old rows cannot be deleted."""
+        troubles = tuple(self._troubles.items())
+        return tuple(
+            f"expired rows of table {table!r} are not deleted: {trouble.said}"
+            for table, trouble in troubles
+            if trouble.said is not None
+        )
+
+    @property
     def is_due(self) -> bool:
         """Whether it is time to delete a slice."""
         return self._ttl is not None and self._clock() >= self._not_before
@@ -86,7 +96,7 @@ class Expiry:
         if ttl is None:
             return 0
         if not self._rest:
-            troubles = self._troubles = {name: self._troubles[name] for name in tables if name in self._troubles}
+            troubles = self._troubles
             self._rest = sorted(name for name in tables if name not in troubles or troubles[name].not_before <= start)
         if not self._rest:
             self._not_before = start + min(LONGEST_PAUSE, max(ttl / 100, 1.0))

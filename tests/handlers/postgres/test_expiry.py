@@ -202,6 +202,7 @@ async def test_what_cannot_be_deleted_is_said_once_and_its_end_too(  # noqa: PLR
         await handler.handle(batch(event("young"), start=start))
         said.append(len(caplog.records))
         clock[0] += 4_000
+    remarks = handler.remarks
     database.execute(*mended)
     await handler.handle(batch(event("young"), start=times + 2))
 
@@ -211,6 +212,9 @@ async def test_what_cannot_be_deleted_is_said_once_and_its_end_too(  # noqa: PLR
     assert first.startswith("expired rows are not deleted table='events' error=")
     assert why in first
     assert last == "expired rows are deleted again table='events'"
+    assert len(remarks) == 1
+    assert remarks[0].startswith("expired rows of table 'events' are not deleted: ")
+    assert handler.remarks == ()
     assert database.rows("SELECT count(*) FROM events WHERE type = 'old'") == [(0,)]
 
 
@@ -240,8 +244,17 @@ async def test_table_that_fails_is_tried_after_growing_pauses_and_keeps_no_other
     assert others <= 2
 
 
-async def test_policy_that_lets_no_row_go_is_said(
-    opened: Any, database: Any, event: Events, batch: Batches, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("rights", "why"), [("ALL", "see its triggers and policies"), ("SELECT, INSERT", "permission denied")]
+)
+async def test_policy_that_lets_no_row_go_and_right_that_is_missing_are_said(  # noqa: PLR0917
+    opened: Any,
+    database: Any,
+    event: Events,
+    batch: Batches,
+    caplog: pytest.LogCaptureFixture,
+    rights: str,
+    why: str,
 ) -> None:
     name = f"app_{database.name}"
     database.execute(
@@ -252,7 +265,7 @@ async def test_policy_that_lets_no_row_go_is_said(
         "ALTER TABLE events ENABLE ROW LEVEL SECURITY",
         "CREATE POLICY w ON events FOR INSERT WITH CHECK (true)",
         "CREATE POLICY r ON events FOR SELECT USING (true)",
-        f"GRANT ALL ON events TO {name}",
+        f"GRANT {rights} ON events TO {name}",
     )
     try:
         handler = await opened(database.url(name), ttl=3_600)
@@ -265,7 +278,7 @@ async def test_policy_that_lets_no_row_go_is_said(
         database.execute(f"DROP OWNED BY {name}", f"DROP ROLE {name}")
 
     assert len(caplog.records) == 1
-    assert "see its triggers and policies" in caplog.text
+    assert why in caplog.text
 
 
 async def test_a_sweep_that_fails_is_no_batchs_failure(

@@ -1,0 +1,49 @@
+"""What a handler has to say while it delivers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from eventrec import Batch, EventHandler, EventRecorder
+from eventrec.testing.scripted import Numbered
+
+
+class Remarking(EventHandler):
+    """Delivers, and has something to say."""
+
+    def __init__(self, said: Sequence[str] | Exception) -> None:
+        self.said = said
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        if isinstance(self.said, Exception):
+            raise self.said
+        return self.said
+
+    async def handle(self, batch: Batch) -> None:
+        pass
+
+
+async def test_remarks_are_reasons_of_health_and_leave_it_ready() -> None:
+    handler = Remarking(["old rows stay"])
+
+    async with EventRecorder(handler) as recorder:
+        recorder.record(Numbered(1))
+        assert await recorder.flush(timeout=5)
+        health = recorder.status().health
+        handler.said = ()
+        after = recorder.status().health
+
+    assert (health.ready, health.reasons) == (True, ("Remarking: old rows stay",))
+    assert (after.ready, after.reasons) == (True, ())
+
+
+@pytest.mark.parametrize("said", [RuntimeError("odd"), [None], None])
+async def test_remarks_that_fail_stop_nothing(said: object) -> None:
+    async with EventRecorder(Remarking(said)) as recorder:  # type: ignore[arg-type]
+        recorder.record(Numbered(1))
+        assert await recorder.flush(timeout=5)
+
+        assert recorder.status().health.ready
