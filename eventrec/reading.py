@@ -113,7 +113,8 @@ class EventReader(ABC):
     async def latest(self, *, limit: int, types: Collection[str] | None = None) -> EventPage:
         """The newest events, at most `limit`, only of `types` if given. `limit=0` gives the cursor of this moment.
 
-        The cursor stands behind everything that is stored now, also behind what `types` leaves out.
+        The newest are those that arrived last, and of those that arrived together the ones of the latest time. The
+        cursor stands behind everything that is stored now, also behind what `types` leaves out.
         """
 
     @abstractmethod

@@ -29,7 +29,7 @@ MAX_POLL_SECONDS: Final = 5.0
 """The longest pause while the destination cannot be read."""
 
 PAGE: Final = 1_000
-"""Events asked for at once: as many as a batch has, so that the newest are among them."""
+"""Events asked for at once while a destination is followed."""
 
 
 async def tail(url: str, *, last: int, follow: bool, kind: str | None, json: bool, terminal: Terminal) -> None:
@@ -43,8 +43,8 @@ async def tail(url: str, *, last: int, follow: bool, kind: str | None, json: boo
     types = None if kind is None else (kind,)
     try:
         async with reader_from_url(url) as reader:
-            page = await reader.latest(limit=last + PAGE if last else 0, types=types)
-            screen.show(page, last=last)
+            page = await reader.latest(limit=last, types=types)
+            screen.show(page)
             if follow:
                 await _follow(reader, page.cursor, types, screen)
     except DeliveryError as exc:
@@ -78,9 +78,9 @@ class _Screen:
         self._said: set[str] = set()
         self._is_readable = True
 
-    def show(self, page: EventPage, *, last: int | None = None) -> None:
-        """Show the events of `page`, or the `last` ones of them; say what was passed over, each reason once."""
-        for event in page.events if last is None else page.events[max(0, len(page.events) - last) :]:
+    def show(self, page: EventPage) -> None:
+        """Show the events of `page`; say what was passed over, each reason once."""
+        for event in page.events:
             self._show(event, self._terminal)
         for why, rows in page.foreign.items():
             if why not in self._said:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID, uuid4
@@ -16,9 +16,10 @@ from uuid import UUID, uuid4
 import anyio
 import pytest
 
-from eventrec import Batch, BatchTooLargeError, PermanentError, TransientError
+from eventrec import Batch, BatchTooLargeError, EventPage, PermanentError, TransientError
 from eventrec.testing.conformance import Claims, Delivered, HandlerConformance, HandlerHarness
 from eventrec.testing.conformance.model import Key, ModelDestination, ModelError, ModelHandler, ModelHarness, State
+from eventrec.testing.conformance.model_reader import ModelReader
 
 CAUGHT_BY: dict[type[ModelHandler], set[str]] = {}
 ALL_ARE_LEFT: list[object] = []
@@ -489,6 +490,114 @@ class BrokenByCancellation(ModelHandler):
         await anyio.sleep(0.001)
         await super().transact(change)
         self.is_busy = False
+
+
+# -- reading back
+
+
+def read_by(reader: type[ModelReader]) -> type[ModelHandler]:
+    """A sound handler with this reader."""
+
+    class Read(ModelHandler):
+        def reader(self) -> ModelReader:
+            return reader(self.destination)
+
+    Read.__name__ = reader.__name__
+    return Read
+
+
+def reader_caught_by(*claims: str) -> Callable[[type[ModelReader]], type[ModelReader]]:
+    """The claims that must turn red."""
+
+    def noted(reader: type[ModelReader]) -> type[ModelReader]:
+        CAUGHT_BY[read_by(reader)] = set(claims)
+        return reader
+
+    return noted
+
+
+@reader_caught_by("test_reader_follows_each_event_once")
+class MissesAfterAPage(ModelReader):
+    """Goes on behind everything, though the page held only a part."""
+
+    async def follow(self, cursor: str, *, limit: int, types: Collection[str] | None = None) -> EventPage:
+        page = await super().follow(cursor, limit=limit, types=types)
+        return replace(page, cursor=self.cursor("rows", len(self.rows())))
+
+
+@reader_caught_by("test_reader_follows_each_event_once")
+class RepeatsTheLast(ModelReader):
+    """Goes on with the last event again."""
+
+    async def follow(self, cursor: str, *, limit: int, types: Collection[str] | None = None) -> EventPage:
+        page = await super().follow(cursor, limit=limit, types=types)
+        at = self.number(page.cursor, "rows")
+        return replace(page, cursor=self.cursor("rows", at - bool(page.events)))
+
+
+@reader_caught_by("test_reader_gives_back_what_was_delivered")
+class GivesTheOldest(ModelReader):
+    """Takes a limit from the wrong end."""
+
+    async def latest(self, *, limit: int, types: Collection[str] | None = None) -> EventPage:
+        page = await super().latest(limit=1_000, types=types)
+        return replace(page, events=page.events[:limit])
+
+
+@reader_caught_by("test_reader_gives_back_what_was_delivered")
+class NewestFirst(ModelReader):
+    """Gives a page the other way round."""
+
+    async def latest(self, *, limit: int, types: Collection[str] | None = None) -> EventPage:
+        page = await super().latest(limit=limit, types=types)
+        return replace(page, events=page.events[::-1])
+
+
+@reader_caught_by("test_reader_gives_a_time_in_pages")
+class ClosedRange(ModelReader):
+    """Takes the end of a time in."""
+
+    def is_within(self, row: Delivered, start: int | None, end: int | None) -> bool:
+        return super().is_within(row, start, None if end is None else end + 1)
+
+
+@reader_caught_by("test_reader_keeps_to_the_types_it_is_asked_for")
+class AllTypes(ModelReader):
+    """Gives every type."""
+
+    def is_wanted(self, row: Delivered, types: Collection[str] | None) -> bool:
+        return True
+
+
+@reader_caught_by("test_reader_refuses_what_it_cannot_have_given")
+class AnyCursor(ModelReader):
+    """Takes what it cannot read for the beginning."""
+
+    def number(self, cursor: str, kind: str) -> int:
+        try:
+            return super().number(cursor, kind)
+        except ValueError:
+            return 0
+
+
+@reader_caught_by("test_reader_names_an_outage")
+class RawOutage(ModelReader):
+    """Lets an error of the driver out."""
+
+    def rows(self) -> list[Delivered]:
+        if not self.destination.is_reachable:
+            raise ModelError("unreachable")
+        return super().rows()
+
+
+@reader_caught_by("test_reader_of_an_empty_destination_has_nothing")
+class NothingIsAnError(ModelReader):
+    """Needs a row."""
+
+    def rows(self) -> list[Delivered]:
+        if not (rows := super().rows()):
+            raise PermanentError("no such table")
+        return rows
 
 
 def _suite_of(handler: type[ModelHandler]) -> type:

@@ -24,7 +24,10 @@ is neither there nor named. Needs `eventrec[testing]`.
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{room}" for room in ("checkpoints", "delivery", "failures", "lifecycle", "recorders", "rows"))
+    *(
+        f"{__name__}.{room}"
+        for room in ("checkpoints", "delivery", "failures", "lifecycle", "reading", "recorders", "rows")
+    )
 )
 
 from eventrec.testing.conformance.claim import Claims  # noqa: E402 - after it was registered for rewriting

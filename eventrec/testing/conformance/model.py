@@ -24,6 +24,7 @@ from eventrec import (
 )
 from eventrec.testing.conformance.harness import Delivered, HandlerHarness
 from eventrec.testing.conformance.log import Sample
+from eventrec.testing.conformance.model_reader import ModelReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -130,6 +131,9 @@ class ModelHandler(EventHandler, DestinationCheckpoints):
     @property
     def checkpoints(self) -> Self | None:
         return self
+
+    def reader(self) -> ModelReader:
+        return ModelReader(self.destination)
 
     async def open(self) -> None:
         with self.translated():

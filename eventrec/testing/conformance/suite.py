@@ -6,9 +6,12 @@ from eventrec.testing.conformance.checkpoints import CheckpointClaims
 from eventrec.testing.conformance.delivery import DeliveryClaims
 from eventrec.testing.conformance.failures import FailureClaims
 from eventrec.testing.conformance.lifecycle import LifecycleClaims
+from eventrec.testing.conformance.reading import ReadingClaims
 from eventrec.testing.conformance.recorders import RecorderClaims
 
 
 # pytest begins with the last one: what a beginner meets first is the simplest.
-class HandlerConformance(RecorderClaims, LifecycleClaims, FailureClaims, CheckpointClaims, DeliveryClaims):
+class HandlerConformance(
+    RecorderClaims, ReadingClaims, LifecycleClaims, FailureClaims, CheckpointClaims, DeliveryClaims
+):
     """Every claim about a handler. Subclass it under a name that pytest collects, with a fixture `harness`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import os
 import sqlite3
-from collections import Counter, deque
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,12 +40,17 @@ MAX_FOREIGN: Final = 100_000
 """Rows of other programs that a page of `latest` or `follow` passes over in one table before it looks no further."""
 
 
+TOGETHER: Final = 1_000
+"""Events of a batch: they arrive together, type by type, so `latest` looks at as many more to find the newest."""
+
+
 class SqliteReader(EventReader):
     """Reads the file `path`: each call on a read-only connection of its own, in one snapshot of all tables.
 
     An event is a row of a table that has the columns id, type, timestamp and payload. Each table has an order of
-    arrival; events of several tables are merged by their timestamps. `arrival.py` says what deleting rows does to it.
-    `busy_timeout` is how many seconds to wait for a lock, which no writer in WAL mode holds against readers.
+    arrival; those that arrived together, and those of several tables, go by their timestamps. `arrival.py` says what
+    deleting rows does to it. `busy_timeout` is how many seconds to wait for a lock, which no writer in WAL mode holds
+    against readers.
     """
 
     def __init__(self, path: Path, *, busy_timeout: float) -> None:
@@ -116,14 +121,14 @@ def _latest(connection: sqlite3.Connection, *, limit: int, types: Collection[str
     parts = []
     seen = {}
     foreign: Counter[str] = Counter()
+    look_at = limit + TOGETHER if limit else 0
     for table in event_tables(connection, foreign):
         found = rows(connection, table, types=types, order=f"{table.number} DESC")
-        parts.append(_Part.of(table, found, limit=limit, max_foreign=MAX_FOREIGN))
+        parts.append(_Part.of(table, found, limit=look_at, max_foreign=MAX_FOREIGN))
         seen[table.name] = seen_up_to(connection, table, HIGHEST)
-    merged = heapq.merge(*(reversed(part.events) for part in parts), key=_timestamp)
-    newest = deque((event for _, event in merged), maxlen=limit)
+    newest = heapq.nlargest(limit, (found for part in parts for found in part.events), key=_timestamp)
     foreign.update(why for part in parts for _, why in part.foreign)
-    return EventPage.of(newest, encoded(Arrival(seen)), foreign)
+    return EventPage.of((event for _, event in reversed(newest)), encoded(Arrival(seen)), foreign)
 
 
 def _follow(
