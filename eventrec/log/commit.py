@@ -142,10 +142,10 @@ def read_header(buffer: bytes, at: int, available: int, version: int) -> Header:
     return Header(offset, epoch, n, length, size)
 
 
-def peek_header(head: bytes, version: int) -> tuple[int, int]:
-    """The offset and the number of records that a whole header says, be it of a commit or not."""
+def peek_header(head: bytes, version: int) -> tuple[int, int, int]:
+    """What a whole header says, be it of a commit or not: offset, number of records, size of the commit in bytes."""
     unpacked = (_V1 if version == 1 else _V0).unpack(head)
-    return unpacked[0], unpacked[-2]
+    return unpacked[0], unpacked[-2], unpacked[-1] + _HEADER_SIZES[version] + CHECKSUM_SIZE
 
 
 def read_commit(buffer: bytes, at: int, header: Header) -> Commit:

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from eventrec.errors import CorruptCommitError, Damage
 from eventrec.log.commit import (
     MAX_OFFSET,
+    MAX_RECORDS,
     Commit,
     Header,
     header_size,
@@ -169,15 +170,17 @@ class Walk:
         return self._gap(0, commit.offset - self.offset, Damage.HOLE)
 
     def _pass_damage(self, reason: Damage) -> Gap | None:
-        claimed, is_last = self._claimed(), False
-        if reason is Damage.CHECKSUM:
-            header = self._header_at(self.position)
-            end = self.position + header.size
-            is_last = header.offset == self.offset and end == self.size and self.upper in (None, header.end)
+        is_last = False
+        offset, n, size = self._head_at(self.position)
+        if reason in (Damage.CHECKSUM, Damage.NO_RECORDS):
+            end = self.position + size
+            is_last = reason is Damage.CHECKSUM and offset == self.offset and end == self.size
+            is_last = is_last and self.upper in (None, offset + n)
             follower = self._offset_at(end) if end < self.size else None
-            if follower is not None and self.offset < follower <= self.offset + header.n:
-                # Its length was right. Looking inside its records could only find what is no commit of ours.
-                return self._gap(header.size, follower - self.offset, reason)
+            if follower is not None and self._is_length_right(offset, n, end, follower):
+                # Looking inside its records could only find what is no commit of ours.
+                return self._gap(size, follower - self.offset, reason)
+        claimed = self._claimed()
         found = None if reason is Damage.SHORT else self._search(self.offset + claimed)
         if is_last and found is not None and not self._chain(*found)[2]:
             # A commit inside its records. Had its length been wrong instead, commits would go on to the very end.
@@ -188,17 +191,45 @@ class Walk:
         position, offset = found
         return self._gap(position - self.position, offset - self.offset, reason)
 
+    def _is_length_right(self, offset: int, n: int, end: int, follower: int) -> bool:
+        """Whether the commit at `end`, which begins at `follower`, comes next behind one that says `offset` and `n`."""
+        if not self.offset < follower <= self.offset + MAX_RECORDS:
+            return False
+        if offset != self.offset or follower <= offset + n or not n:
+            return follower <= self.offset + n or not n
+        # Either its number is wrong, or its length is, and there are others in between, which lead there.
+        found = self._behind().find(self.position + 1, self.offset)
+        while found is not None and found.position < end:
+            if found.header.offset == offset + n and self._leads_to(end, found.position, offset + n):
+                return False
+            found = self._behind().find(found.position + 1, self.offset)
+        return True
+
     def claimed(self) -> int:
         """At the end: how many records the bytes behind it were to hold, as far as they say so; at least one."""
         return max(1, self._claimed())
 
     def _claimed(self) -> int:
         """How many records the damaged commit says it has, where it says that it begins at `offset`; else 0."""
-        head = self.segment.file.read(self.position, self._head)
-        if len(head) < self._head:
-            return 0
-        offset, n = peek_header(head, self.segment.version)
+        offset, n, _ = self._head_at(self.position)
         return n if offset == self.offset and n <= (_END if self.upper is None else self.upper) - offset else 0
+
+    def _head_at(self, position: int) -> tuple[int, int, int]:
+        """What the header at `position` says, right or wrong: its offset, its number of records, its size in bytes."""
+        head = self.segment.file.read(position, self._head)
+        return peek_header(head, self.segment.version) if len(head) == self._head else (-1, 0, 0)
+
+    def _leads_to(self, end: int, position: int, offset: int) -> bool:
+        """Whether commits follow each other from `position` on to byte `end`."""
+        try:
+            while position < end:
+                commit = self._commit_at(position)
+                if commit.offset != offset:
+                    return False
+                position, offset = position + commit.size, commit.end
+        except CorruptCommitError:
+            return False
+        return position == end
 
     def _chain(self, position: int, offset: int) -> tuple[int, int, bool]:
         """Where the commits that follow each other from `position` on end, and whether that is the end of the segment.
@@ -223,6 +254,28 @@ class Walk:
 
     def _search(self, trusted: int) -> tuple[int, int] | None:
         """Where a commit stands that goes on behind the damage, and its offset; below `trusted`, only if to the end."""
+        found = self._behind().find(self.position + 1, self.offset)
+        while found is not None:
+            position, offset, is_end = self._chain(found.position, found.header.offset)
+            if is_end:
+                break
+            after = self._behind().find(max(position, found.position + 1), self.offset)
+            if found.header.offset >= trusted and (
+                self._may_go_on(position, offset) if after is None else after.header.offset >= offset
+            ):
+                break
+            found = after
+        return None if found is None else (found.position, found.header.offset)
+
+    def _may_go_on(self, position: int, offset: int) -> bool:
+        """Whether what stands at `position` is one that comes later, or may be the one at `offset`, torn or damaged."""
+        if not any(self.segment.file.read(position, self._head)) or self._head_at(position)[0] == offset:
+            return True
+        further = self._offset_at(position)
+        return further is not None and further > offset
+
+    def _behind(self) -> Resync:
+        """The commits behind damage: one pass over the bytes, however often it is asked."""
         if self._resync is None:
             self._resync = Resync(
                 self.segment.file,
@@ -233,16 +286,7 @@ class Walk:
                 upper=self.upper,
                 is_ours=self._is_ours,
             )
-        found = self._resync.find(self.position + 1, self.offset)
-        while found is not None:
-            position, offset, is_end = self._chain(found.position, found.header.offset)
-            if is_end:
-                break
-            after = self._resync.find(max(position, found.position + 1), self.offset)
-            if found.header.offset >= trusted and (after is None or after.header.offset >= offset):
-                break
-            found = after
-        return None if found is None else (found.position, found.header.offset)
+        return self._resync
 
     def _tail(self, reason: Damage) -> Tail:
         if reason is not Damage.ZEROS:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import struct
 import sys
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -333,3 +334,58 @@ def test_a_compressed_segment_is_never_cut_as_if_it_were_not(
     log.reset_to(1)
 
     assert (log.taken, storage.read(segment_name(0))) == (2, foreign_segment([b"a" * 5000, b"b" * 5000]))
+
+
+def _peak_of(read: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        read()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_frame_that_holds_a_gigabyte_of_nothing_takes_no_memory() -> None:
+    packer = zstd.ZstdCompressor()
+    pieces = [packer.compress(bytes(1 << 20)) for _ in range(300)]
+    bomb = b"".join(pieces) + packer.flush()
+
+    def read() -> None:
+        file = _file(bomb)
+        assert file.size() == 300 << 20
+        assert file.read(200 << 20, 10) == bytes(10)
+        assert file.read(5, 10) == bytes(10)
+
+    assert len(bomb) < 100_000
+    assert _peak_of(read) < 24 << 20
+
+
+def test_a_large_frame_is_read_from_any_byte(storage: FaultyStorage) -> None:
+    content = RANDOM.randbytes(6 << 20)
+    file = _file(zstd.compress(content))
+
+    assert file.size() == len(content)
+    for position in (0, 5 << 20, 100, (6 << 20) - 5, 3 << 20):
+        assert file.read(position, 1 << 20) == content[position : position + (1 << 20)]
+
+
+def test_a_large_frame_that_is_damaged_reads_as_zeros_and_is_named() -> None:
+    content = RANDOM.randbytes(6 << 20)
+    frame = zstd.compress(content)
+    sizes = struct.pack("<II", len(frame), len(content)) + struct.pack("<IBI", 1, 0, 0x8F92EAB1)
+    whole = frame + struct.pack("<II", 0x184D2A5E, len(sizes)) + sizes
+    broken = bytearray(whole)
+    broken[4] ^= 0xFF
+
+    assert _file(whole).read(5 << 20, 100) == content[5 << 20 : (5 << 20) + 100]
+    file = _file(bytes(broken))
+    assert file.read(5 << 20, 100) == bytes(100)
+    assert file.bad_frames == [(0, len(frame))]
+
+
+def test_a_table_that_claims_more_than_any_segment_holds_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compressed, "_MAX_SIZE", 10_000)
+    frame = zstd.compress(bytes(4_000))
+
+    assert _file(frame * 2).size() == 8_000
+    assert _file(frame * 5).size() == 8_000

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from eventrec.errors import CorruptCommitError, Damage, LogFullError, LogWriteError
+from eventrec.errors import CorruptCommitError, Damage, LogError, LogFullError, LogWriteError
 from eventrec.log.commit import encode_commit
+from eventrec.log.disk import DiskStorage
 from eventrec.log.index import Entry, encode_entries
 from eventrec.log.log import Log, LogOptions
 from eventrec.log.reader import LogReader
@@ -19,6 +20,7 @@ from eventrec.testing.storage import FaultyStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 def _log(storage: FaultyStorage, *contents: bytes, segment_bytes: int = 1 << 20) -> bytes:
@@ -536,3 +538,65 @@ def test_opening_says_what_it_found(storage: FaultyStorage, caplog: pytest.LogCa
     Log.open(storage)
 
     assert [record.getMessage().split(" ")[:2] for record in caplog.records] == [["log", "recovered"]]
+
+
+@pytest.mark.parametrize("byte", [*range(HEADER_SIZE, HEADER_SIZE + 26), 40, 41, 42])
+def test_a_last_commit_that_went_bad_keeps_its_offsets_where_they_are_counted(byte: int) -> None:
+    storage = _only(encode_header() + encode_commit(0, b"records", 5))
+    raw = bytearray(storage.read(segment_name(0)))
+    raw[byte] ^= 0x08
+    storage.put(segment_name(0), bytes(raw))
+
+    with Log.open(storage, counts_tail=True) as log:
+        assert log.recovered.lost >= 1
+        assert log.taken == log.recovered.lost
+        if byte not in range(HEADER_SIZE, HEADER_SIZE + 8) and byte not in (HEADER_SIZE + 16, HEADER_SIZE + 17):
+            assert log.recovered.lost == 5
+        log.append([b"new"])
+    with Log.open(storage, counts_tail=True) as log:
+        assert log.recovered.lost == 0
+        assert log.taken > 1
+
+
+def test_a_clean_end_and_reserved_space_hold_no_records() -> None:
+    for rest in (b"", bytes(100)):
+        storage = _only(encode_header() + encode_commit(0, b"records", 5) + rest)
+
+        with Log.open(storage, counts_tail=True) as log:
+            assert (log.recovered.lost, log.taken) == (0, 5)
+
+
+@pytest.mark.parametrize("version", [2, 7, 255])
+def test_a_segment_of_a_newer_version_is_refused_and_left_as_it_is(version: int) -> None:
+    raw = bytes((*encode_header()[:6], version, *encode_header()[7:])) + b"what a later format makes of records"
+    storage = _only(raw)
+
+    with pytest.raises(LogError, match=f"version {version}"):
+        Log.open(storage)
+    with pytest.raises(LogError, match=f"version {version}"):
+        list(LogReader(storage).commits())
+
+    assert storage.list() == [segment_name(0)]
+    assert storage.read(segment_name(0)) == raw
+
+
+@pytest.mark.parametrize("position", [1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+def test_an_index_whose_positions_no_file_can_have_is_passed_over(storage: FaultyStorage, position: int) -> None:
+    _log(storage, *VALUES)
+    storage.put(index_name(0), encode_entries([Entry(3, position)]))
+
+    assert _contents(storage, 4) == [b"last"]
+    with Log.open(storage) as log:
+        assert log.taken == 5
+
+
+def test_an_index_on_a_disk_whose_positions_no_file_can_have_is_passed_over(tmp_path: Path) -> None:
+    storage = DiskStorage(tmp_path)
+    with Log.create(storage) as log:
+        for value in VALUES:
+            log.append([value])
+    (tmp_path / index_name(0)).write_bytes(encode_entries([Entry(3, 1 << 63)]))
+
+    with Log.open(storage) as log:
+        assert log.taken == 5
+    storage.close()

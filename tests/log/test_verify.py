@@ -212,3 +212,41 @@ def test_verifying_changes_nothing(storage: FaultyStorage, foreign_segment: Call
     list(verify(storage))
 
     assert set(storage.counts) <= {"list", "open", "read", "size"}
+
+
+def test_a_directory_without_segments_has_no_fault(storage: FaultyStorage) -> None:
+    assert list(verify(storage)) == []
+    assert describe(storage) is None
+
+
+def test_what_a_writer_has_not_finished_is_no_fault_of_a_log_that_is_live(
+    storage: FaultyStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Log.create(storage) as log:
+        log.append([b"a" * 100])
+        log.write()
+    raw = storage.read(segment_name(0))
+    storage.put(segment_name(0), raw[:-30])
+    looks = []
+
+    def write_on(_: float) -> None:
+        looks.append(True)
+        if len(looks) == 3:
+            storage.open(segment_name(0), "write").write(raw, 0)
+
+    monkeypatch.setattr("eventrec.log.verify.time.sleep", write_on)
+
+    assert [fault.reason for fault in verify(storage)] == [Damage.TOO_LONG]
+    assert list(verify(storage, is_live=True)) == []
+
+
+def test_a_torn_tail_that_stays_is_a_fault_of_a_live_log_too(
+    storage: FaultyStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Log.create(storage) as log:
+        log.append([b"a" * 100])
+        log.write()
+    storage.put(segment_name(0), storage.read(segment_name(0))[:-30])
+    monkeypatch.setattr("eventrec.log.verify.time.sleep", lambda _: None)
+
+    assert [fault.reason for fault in verify(storage, is_live=True)] == [Damage.TOO_LONG]

@@ -361,3 +361,95 @@ def test_one_big_damaged_region_is_read_a_few_times_at_most() -> None:
 
     assert [type(step) for step in found] == [Commit, Gap, Commit]
     assert storage.bytes_read < 3 * len(content)
+
+
+# -- commits inside records ------------------------------------------------------------------------------------------
+
+
+def _holding(offset: int, *inner: bytes, n: int = 1) -> bytes:
+    """A commit in whose records other commits stand, as a value of an event may be anything."""
+    return encode_commit(offset, b"before" + b"".join(inner) + b"after.", n)
+
+
+def _spoilt(commit: bytes, at: int, mask: int) -> bytes:
+    broken = bytearray(commit)
+    broken[at] ^= mask
+    return bytes(broken)
+
+
+LENGTH, NUMBER = range(18, 22), range(16, 18)
+"""Where in a commit these stand."""
+
+
+@pytest.mark.parametrize("inner", [(0,), (1,), (2,), (0, 1), (1, 2), (2, 3), (5,), (900,)])
+@pytest.mark.parametrize("behind", [1, 3])
+def test_a_damaged_length_makes_no_commit_of_what_stands_in_a_record(inner: tuple[int, ...], behind: int) -> None:
+    forged = _commits(*inner)
+    following = _commits(*range(1, 1 + behind))
+
+    for byte in LENGTH:
+        for bit in range(8):
+            steps, _ = _walk(_spoilt(_holding(0, *forged), byte, 1 << bit) + b"".join(following))
+
+            found = [step for step in steps if isinstance(step, Commit)]
+            assert [commit.content for commit in found] == [commit[22:-4] for commit in following]
+
+
+@pytest.mark.parametrize("inner", [(0,), (1,), (4,), (4, 5)])
+def test_every_flipped_bit_around_a_record_that_holds_commits_costs_that_one(inner: tuple[int, ...]) -> None:
+    first, last = _commits(0)[0], _commits(3, 4)
+    middle = _holding(1, *_commits(*inner), n=2)
+    whole = {first[22:-4], middle[22:-4], *(commit[22:-4] for commit in last)}
+
+    for byte in [*range(26), *range(len(middle) - 4, len(middle))]:
+        for bit in range(8):
+            steps, _ = _walk(first + _spoilt(middle, byte, 1 << bit) + b"".join(last))
+
+            found = {step.content for step in steps if isinstance(step, Commit)}
+            assert found - whole == set()
+            assert whole - found <= {middle[22:-4]}
+
+
+@pytest.mark.parametrize("inner", [(0,), (1,), (7,)])
+def test_the_last_record_of_a_log_makes_no_commit_either(inner: tuple[int, ...]) -> None:
+    alone = _holding(0, *_commits(*inner))
+
+    for byte in [*LENGTH, *NUMBER]:
+        steps, walk = _walk(_spoilt(alone, byte, 2))
+
+        assert [step for step in steps if isinstance(step, Commit)] == []
+        assert walk.claimed() >= 1
+
+
+def test_a_commit_of_another_log_counts_behind_damage_only_if_it_is_asked_for() -> None:
+    ours, theirs = b"ours" + bytes(40), b"theirs" + bytes(40)
+    content = b"?" * 40 + encode_commit(0, theirs, 1) + encode_commit(1, ours, 1)
+
+    steps, _ = _walk(content, is_ours=lambda opening: opening.startswith(b"ours"))
+
+    assert [step.content for step in steps if isinstance(step, Commit)] == [ours]
+
+
+@pytest.mark.parametrize(
+    ("first", "commits"),
+    [
+        (MAX_OFFSET, [(MAX_OFFSET, 1)]),
+        (MAX_OFFSET, [(MAX_OFFSET, 65_535)]),
+        (MAX_OFFSET - 1, [(MAX_OFFSET - 1, 1), (MAX_OFFSET, 1)]),
+    ],
+)
+def test_what_stands_where_64_bits_end_is_judged(first: int, commits: list[tuple[int, int]]) -> None:
+    raw = b""
+    for offset, n in commits:
+        head = struct.pack("<QQHI", offset, 0, n, 1) + b"x"
+        raw += head + struct.pack("<I", google_crc32c.value(head))
+    storage = FaultyStorage()
+    storage.put(segment_name(first), encode_header() + raw + b"\1" * 200)
+    walk = Walk(Segment.open(storage, first))
+    steps = []
+
+    while step := walk.step():
+        steps.append(step)
+
+    assert all(step.end <= MAX_OFFSET + 1 for step in steps if isinstance(step, Commit))
+    assert walk.tail is Tail.TORN

@@ -78,3 +78,28 @@ def test_records_of_commits_with_another_static_context_are_another_read(tmp_pat
         log.write()
 
         assert anyio.run(read, log) == [([0, 1, 2, 3], b'{"host":"a"}'), ([4, 5], None), ([6, 7], b'{"host":"b"}')]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_commit_of_another_log_is_lost_and_never_delivered(tmp_path: Path, backend: str) -> None:
+    other = UUID(int=LOG_ID.int + 1)
+    lost: list[tuple[str, int]] = []
+
+    async def read(log: Log) -> list[int]:
+        source = LogSource(log, LOG_ID, on_move=lambda: None)
+        cursor = source.subscribe("s", "earliest", lambda reason, count, _: lost.append((reason, count)))
+        found: list[int] = []
+        with anyio.fail_after(30):
+            while cursor.next < log.written:
+                found += (await cursor.read(max_records=10, max_bytes=1 << 20)).offsets
+        source.close()
+        return found
+
+    with Log.create(DiskStorage(tmp_path)) as log:
+        for id_ in (LOG_ID, other, LOG_ID):
+            for content, n in encode_take([ENTRY] * 2, id_, written=1):
+                log.append_encoded(content, n)
+        log.write()
+
+        assert anyio.run(read, log, backend=backend) == [0, 1, 4, 5]
+    assert lost == [("corrupt", 2)]
