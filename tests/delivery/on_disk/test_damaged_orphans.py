@@ -1,0 +1,356 @@
+"""Logs that earlier runs left, with whatever became of their files: delivered, kept or counted, and never skipped."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import msgspec
+import pytest
+
+from eventrec import EventRecorder, TransientError
+from eventrec.log.disk import DiskStorage
+from eventrec.log.segment import encode_header
+from eventrec.runs import files
+from eventrec.runs.checkpoint import CHECKPOINTS, CheckpointFiles, Progress
+from eventrec.runs.files import file_name
+from eventrec.runs.run import list_runs
+from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly, raising
+
+DOWN = raising(TransientError("down"))
+
+pytestmark = pytest.mark.usefixtures("looking_often")
+
+
+async def eventually(condition: Callable[[], object], seconds: float = 15) -> None:
+    with anyio.fail_after(seconds):
+        while not await anyio.to_thread.run_sync(condition):  # noqa: ASYNC110 - a thread or a disk changes it
+            await anyio.sleep(0.02)
+
+
+async def leave(directory: Path, *names: str, records: int = 20, delivered: int = 0) -> Path:
+    """The directory of a log with `records` numbers, the first of which were `delivered`."""
+    before = set(await anyio.to_thread.run_sync(list_runs, directory))
+    recorder = EventRecorder(log=directory, options=quickly(close_timeout=0.05, flush_interval=0))
+    for name in names:
+        handler = ScriptedHandler(always=lambda batch: None if batch.end <= delivered else DOWN(batch))
+        recorder.register(handler, name=name, batch_rows=1)
+    await recorder.open()
+    recorder.record_many(Numbered(n) for n in range(records))
+    with anyio.fail_after(15):
+        while any(part.scanned < delivered for part in recorder.status().subscriptions.values()):  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+        while recorder.status().appended < records:  # noqa: ASYNC110 - likewise
+            await anyio.sleep(0.01)
+    await recorder.close(0.05)
+    (made,) = set(await anyio.to_thread.run_sync(list_runs, directory)) - before
+    return directory / str(made)
+
+
+def recording(directory: Path, **options: Any) -> tuple[EventRecorder, ScriptedHandler, Counter[str]]:
+    drops: Counter[str] = Counter()
+    handler = ScriptedHandler()
+    recorder = EventRecorder(
+        log=directory,
+        options=quickly(flush_interval=0.02, close_timeout=0.2, **options),
+        on_drop=lambda reason, count: drops.update({reason: count}),
+    )
+    return recorder, handler, drops
+
+
+def checkpoint_of(log: Path, name: str) -> Path:
+    return log / CHECKPOINTS / file_name(name)
+
+
+async def spoil(path: Path, change: Callable[[bytes], bytes]) -> None:
+    held = await anyio.to_thread.run_sync(path.read_bytes)
+    await anyio.to_thread.run_sync(path.write_bytes, change(held))
+
+
+def flipped_digit(held: bytes) -> bytes:
+    return held.replace(b'"scanned":5', b'"scanned":9').replace(b'"acknowledged":5', b'"acknowledged":9')
+
+
+SPOILT: dict[str, Callable[[bytes], bytes]] = {
+    "a digit": flipped_digit,
+    "no UTF-8": lambda held: held.replace(b"orders", b"order\xf3"),
+    "empty": lambda _: b"",
+    "zeros": lambda held: bytes(len(held)),
+    "half": lambda held: held[: len(held) // 2],
+    "deep": lambda _: b"[" * 200_000,
+    "another's": lambda held: held.replace(b"orders", b"others"),
+}
+
+
+@pytest.mark.parametrize("change", SPOILT.values(), ids=list(SPOILT))
+async def test_a_spoilt_checkpoint_costs_what_it_said_and_nothing_is_skipped(
+    tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    log = await leave(tmp_path, "orders", delivered=5)
+    await spoil(checkpoint_of(log, "orders"), change)
+    recorder, handler, drops = recording(tmp_path)
+    recorder.register(handler, name="orders", start="latest")
+
+    async with recorder:
+        recorder.record(Numbered(1_000))
+        await eventually(lambda: not log.exists())
+        await eventually(lambda: 1_000 in handler.delivered)
+
+    assert sorted(handler.delivered) == [*range(20), 1_000]
+    assert not drops
+
+
+async def test_a_spoilt_checkpoint_of_another_subscription_keeps_the_log(tmp_path: Path) -> None:
+    log = await leave(tmp_path, "orders", "others", delivered=5)
+    await spoil(checkpoint_of(log, "others"), flipped_digit)
+    recorder, handler, _ = recording(tmp_path)
+    recorder.register(handler, name="orders")
+
+    async with recorder:
+        await eventually(lambda: len(handler.delivered) == 15)
+        await eventually(lambda: not recorder.status().adopted)
+
+    assert log.exists()
+    recorder, other, _ = recording(tmp_path)
+    recorder.register(ScriptedHandler(), name="orders")
+    recorder.register(other, name="others")
+    async with recorder:
+        await eventually(lambda: not log.exists())
+    assert sorted(other.delivered) == list(range(20))
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "segment"])
+async def test_what_a_newer_version_wrote_is_left_for_it(
+    tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = await leave(tmp_path, "orders", delivered=5)
+    if what == "checkpoint":
+        await spoil(checkpoint_of(log, "orders"), lambda _: files.encode({"version": 2, "where": "elsewhere"}))
+    else:
+        (segment,) = log.glob("*.stdb.log")
+        later = bytes((*encode_header()[:6], 2, *encode_header()[7:]))
+        await spoil(segment, lambda held: later + bytes(64) + held[10:])
+    before = {path: path.read_bytes() for path in log.rglob("*") if path.is_file()}
+    recorder, handler, drops = recording(tmp_path)
+    recorder.register(handler, name="orders")
+
+    async with recorder:
+        recorder.record(Numbered(1_000))
+        await eventually(lambda: handler.delivered == [1_000])
+        await anyio.sleep(0.6)
+
+    assert {path: path.read_bytes() for path in log.rglob("*") if path.is_file()} == before
+    assert not drops
+    assert sum("orphan left alone" in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("byte", [10, 13, 26, 28, 31, 60, -1])
+async def test_a_bit_flipped_in_the_only_commit_is_counted_and_said(
+    tmp_path: Path, byte: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = await leave(tmp_path, "orders")
+    (segment,) = log.glob("*.stdb.log")
+
+    def flip(held: bytes) -> bytes:
+        changed = bytearray(held)
+        changed[byte] ^= 0x40
+        return bytes(changed)
+
+    await spoil(segment, flip)
+    recorder, handler, drops = recording(tmp_path)
+    recorder.register(handler, name="orders")
+
+    async with recorder:
+        await eventually(lambda: not log.exists())
+
+    lost = 20 - len(set(handler.delivered))
+    assert drops["corrupt"] > 0
+    assert drops["corrupt"] >= (lost if byte not in (10, 13, 26) else 1)
+    assert "log recovered" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+async def test_latest_is_for_a_subscription_that_is_new(tmp_path: Path, where: str) -> None:
+    if where == "here":
+        log = await leave(tmp_path, "orders")
+    else:
+        # An older log knows the subscription; the one that its process was killed over has only the other's checkpoint.
+        await leave(tmp_path, "orders", records=1)
+        log = await leave(tmp_path, "orders", "others")
+        await anyio.to_thread.run_sync(checkpoint_of(log, "orders").unlink)
+    recorder, handler, _ = recording(tmp_path)
+    recorder.register(handler, name="orders", start="latest")
+
+    async with recorder:
+        await eventually(lambda: set(handler.delivered) == set(range(20)))
+
+
+async def test_latest_skips_what_was_there_before_a_subscription_was(tmp_path: Path) -> None:
+    log = await leave(tmp_path, "others")
+    recorder, handler, drops = recording(tmp_path)
+    recorder.register(handler, name="orders", start="latest")
+    recorder.register(ScriptedHandler(), name="others")
+
+    async with recorder:
+        await eventually(lambda: not log.exists())
+
+    assert handler.delivered == []
+    assert not drops
+
+
+async def test_a_log_killed_before_its_first_checkpoint_is_not_skipped(tmp_path: Path) -> None:
+    log = await leave(tmp_path, "orders")
+    await anyio.to_thread.run_sync(checkpoint_of(log, "orders").unlink)
+    recorder, handler, _ = recording(tmp_path)
+    recorder.register(handler, name="orders", start="latest")
+
+    async with recorder:
+        await eventually(lambda: sorted(handler.delivered) == list(range(20)))
+
+
+@pytest.mark.parametrize("put", ["nothing", "file", "link"])
+async def test_a_checkpoint_folder_that_went_away_is_made_again_or_waited_for(tmp_path: Path, put: str) -> None:
+    log = await leave(tmp_path / "log", "orders")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    checkpoint_of(log, "orders").unlink()
+    (log / CHECKPOINTS).rmdir()
+    if put == "file":
+        (log / CHECKPOINTS).write_text("mine")
+    elif put == "link":
+        (log / CHECKPOINTS).symlink_to(outside)
+    recorder, handler, _ = recording(tmp_path / "log")
+    recorder.register(handler, name="orders")
+
+    async with recorder:
+        if put == "nothing":
+            await eventually(lambda: not log.exists())
+        else:
+            await eventually(lambda: len(handler.delivered) == 20)
+            await anyio.sleep(1)
+
+    assert sorted(handler.delivered) == list(range(20))
+    assert list(outside.iterdir()) == []
+
+
+async def test_a_checkpoint_that_cannot_be_saved_is_said_once_and_its_records_are_not_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = await leave(tmp_path, "orders")
+    monkeypatch.setattr("eventrec.delivery.orphans.FIRST_PAUSE", 0.05)
+    real, tries = CheckpointFiles.save, []
+
+    def refuse(self: CheckpointFiles, checkpoint: Any, *, sync: bool) -> None:
+        if checkpoint.progress.scanned or (isinstance(self._where, DiskStorage) and self._where.directory == log):
+            tries.append(checkpoint)
+            raise OSError(28, "No space left on device")
+        real(self, checkpoint, sync=sync)
+
+    monkeypatch.setattr(CheckpointFiles, "save", refuse)
+    recorder, handler, _ = recording(tmp_path)
+    recorder.register(handler, name="orders")
+
+    async with recorder:
+        await eventually(lambda: len(tries) >= 6)
+        said = [record for record in caplog.records if "checkpoint not saved" in record.getMessage()]
+        monkeypatch.undo()
+        await eventually(lambda: not log.exists())
+
+    assert sorted(set(handler.delivered)) == list(range(20))
+    assert len(handler.delivered) <= 40
+    assert len(said) <= 3
+
+
+async def test_files_of_others_in_the_directory_stop_nothing(tmp_path: Path) -> None:
+    for name in ("wishes", "requests", "done", "dead", "quota", ".eventrec-quota", "gone-1"):
+        await anyio.to_thread.run_sync((tmp_path / name).write_text, "mine")
+    (tmp_path / "0b7c9d7e-52a5-4b4b-9a6e-0d6f6f3c2a11").mkdir()
+    log = await leave(tmp_path, "orders")
+    recorder, handler, _ = recording(tmp_path, max_log_bytes=300_000, keep_free=0)
+    recorder.register(handler, name="orders")
+
+    async with recorder:
+        recorder.record(Numbered(1_000))
+        await eventually(lambda: not log.exists())
+        await eventually(lambda: sorted(handler.delivered) == [*range(20), 1_000])
+
+    for name in ("wishes", "requests", "done", "dead", "quota", "gone-1"):
+        assert (tmp_path / name).read_text() == "mine"
+
+
+async def test_descriptors_that_run_out_while_the_directory_is_looked_at_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = await leave(tmp_path, "orders")
+    monkeypatch.setattr("eventrec.delivery.orphans.FIRST_PAUSE", 0.05)
+    real = DiskStorage.entries
+    tries = []
+
+    def refuse(self: DiskStorage) -> list[os.DirEntry[str]]:
+        tries.append(True)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(DiskStorage, "entries", refuse)
+    recorder, handler, _ = recording(tmp_path)
+    recorder.register(handler, name="orders")
+
+    async with recorder:
+        recorder.record(Numbered(1_000))
+        await eventually(lambda: len(tries) >= 5)
+        assert handler.delivered == [1_000]
+        monkeypatch.setattr(DiskStorage, "entries", real)
+        await eventually(lambda: not log.exists())
+
+    assert sorted(handler.delivered) == [*range(20), 1_000]
+    assert sum("orphans not looked after" in record.getMessage() for record in caplog.records) == 1
+
+
+async def test_what_the_disk_bound_takes_of_earlier_runs_is_in_the_account(tmp_path: Path) -> None:
+    logs = [await leave(tmp_path, "orders", records=200) for _ in range(3)]
+    recorder, handler, drops = recording(tmp_path, max_log_bytes=1_000, keep_free=0)
+    handler.always = DOWN
+    recorder.register(handler, name="orders")
+
+    async with recorder:
+        await eventually(lambda: not any(log.exists() for log in logs))
+        await eventually(lambda: sum(recorder.status().forfeited.values()) == 600)
+
+    assert recorder.status().forfeited == {"orders": 600}
+    assert drops["retention"] == 600
+
+
+async def test_a_log_kept_for_a_subscription_that_nobody_serves_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        await leave(tmp_path, "old name")
+    recorder, handler, _ = recording(tmp_path)
+    recorder.register(handler, name="new name")
+
+    async with recorder:
+        await eventually(lambda: len(handler.delivered) == 60)
+        await eventually(lambda: not recorder.status().adopted)
+
+    assert sum("nobody serves" in record.getMessage() for record in caplog.records) == 1
+
+
+async def test_an_attempt_or_numbers_that_cannot_be_are_not_believed(tmp_path: Path) -> None:
+    log = await leave(tmp_path, "orders", delivered=5)
+    path = checkpoint_of(log, "orders")
+    document = msgspec.json.decode(path.read_bytes().splitlines()[0])
+    document["progress"] = msgspec.to_builtins(Progress(0, (1 << 63) - 1, (1 << 63) - 1, filtered=(1 << 63) - 1))
+    await anyio.to_thread.run_sync(path.write_bytes, files.encode(document))
+    recorder, handler, _ = recording(tmp_path)
+    recorder.register(handler, name="orders")
+
+    async with recorder:
+        recorder.record(Numbered(1_000))
+        await eventually(lambda: handler.delivered == [1_000])
+        await anyio.sleep(0.5)
+
+    assert log.exists()
