@@ -32,7 +32,7 @@ from eventrec.runtime.backend import current_backend, in_thread
 from eventrec.runtime.logging import described, get_logger
 from eventrec.runtime.native import get_ident
 from eventrec.runtime.process import ProcessIdentity, around_forks, never_finalize
-from eventrec.runtime.signals import is_from_signal_handler
+from eventrec.runtime.signals import error_of_signal_handler
 from eventrec.subscriptions import Subscriptions
 from eventrec.sync import SyncRecorder
 
@@ -379,9 +379,11 @@ class EventRecorder:
 
     def _refused(self, event: object, reason: Reason, failure: BaseException | None) -> bool:
         """Have it said. What is not the event's own failure goes on to the caller."""
-        if failure is not None and (reason == "interrupted" or is_from_signal_handler(failure)):
-            self._life.intake.nudge()
-            raise failure
+        if failure is not None:
+            of_another = error_of_signal_handler(failure)
+            if of_another is not None or reason == "interrupted":
+                self._life.intake.nudge()
+                raise failure if of_another is None else of_another
         if reason in UNSAID:
             self._refusals.say_once(reason, self._life.why_no_writer)
         else:

@@ -31,6 +31,12 @@ DROPPED: Final = Measure("dropped", "counter", "records", "Records lost, by reas
 REWOUND: Final = Measure("rewound", "counter", "records", "Records that a destination had and lost.", ("subscription",))
 PENDING: Final = Measure("pending", "gauge", "records", "Records not settled yet.", ("subscription",))
 HEALTHY: Final = Measure("healthy", "gauge", "1", "0 in an outage, or while it is held, else 1.", ("subscription",))
+LAST_SUCCESS: Final = Measure(
+    "last_success_timestamp", "gauge", "s", "When a batch last went through, since the epoch.", ("subscription",)
+)
+OLDEST_PENDING: Final = Measure(
+    "oldest_pending_age", "gauge", "s", "Age of the oldest record in hand that is not settled.", ("subscription",)
+)
 ADOPTED: Final = Measure(
     "adopted_pending", "gauge", "records", "Records of earlier runs that are not settled yet.", ("subscription",)
 )
@@ -55,13 +61,15 @@ MEASURES: Final = (
     REWOUND,
     PENDING,
     HEALTHY,
+    LAST_SUCCESS,
+    OLDEST_PENDING,
     ADOPTED,
     FORFEITED,
     LOG_OK,
 )
 
 
-def measured(status: Status) -> Iterator[tuple[Measure, Mapping[str, str], int]]:
+def measured(status: Status) -> Iterator[tuple[Measure, Mapping[str, str], float]]:
     """Every measurement that `status` holds, with its labels."""
     yield OFFERED, {}, status.offered
     yield APPENDED, {}, status.appended
@@ -81,4 +89,8 @@ def measured(status: Status) -> Iterator[tuple[Measure, Mapping[str, str], int]]
         yield REWOUND, of, part.rewound
         yield PENDING, of, part.pending
         yield HEALTHY, of, int(part.healthy)
+        if part.last_success is not None:
+            yield LAST_SUCCESS, of, part.last_success
+        if part.oldest_pending is not None:
+            yield OLDEST_PENDING, of, part.oldest_pending
         yield ADOPTED, of, sum(log[name].pending for log in status.adopted.values() if name in log)

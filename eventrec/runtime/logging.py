@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -27,6 +28,10 @@ def get_logger(name: str) -> Any:
     )
 
 
+_LEVELS: Final = {"exception": "ERROR", "warn": "WARNING", "fatal": "CRITICAL"}
+"""Of the methods that are not called like theirs."""
+
+
 class _ContainedLogger(structlog.stdlib.BoundLogger):
     """What handlers and filters of the application's logging throw ends here: a line is lost, and nothing else."""
 
@@ -45,8 +50,12 @@ def _say_lost(event: str | None, exc: BaseException) -> None:
             sys.stderr.write(f"eventrec: the logging failed at {event!r}: {described(exc)}\n")
 
 
-def _to_stdlib(_: WrappedLogger, __: str, event: EventDict) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _to_stdlib(logger: WrappedLogger, method: str, event: EventDict) -> tuple[tuple[Any, ...], dict[str, Any]]:
     phrase = event.pop("event")
+    if not logger.hasHandlers():
+        # Where a program has configured nothing, the standard library shows the bare text of a warning.
+        now = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        phrase = f"{now} {_LEVELS.get(method, method.upper())} {logger.name}: {phrase}"
     exc_info = event.pop("exc_info", None)
     shown = " ".join(f"{key}={_shown(value)}" for key, value in event.items())
     # Values go in as arguments, so that a percent sign from an event is never read as a format.

@@ -11,20 +11,27 @@ from eventrec.runtime.native import get_ident
 if TYPE_CHECKING:
     from types import CodeType
 
+_LONGEST_CHAIN: Final = 10
+
 _SIGNALS: Final = tuple(signal.valid_signals())
 
 
-def is_from_signal_handler(exc: BaseException) -> bool:
-    """Whether `exc` was raised inside a handler that the program set with `signal.signal`."""
+def error_of_signal_handler(exc: BaseException) -> BaseException | None:
+    """What was raised inside a handler that the program set with `signal.signal`: `exc`, or an error behind it."""
     if get_ident() != threading.main_thread().ident:
-        return False
+        return None
     handlers = {_code_of(signal.getsignal(number)) for number in _SIGNALS} - {None}
-    traceback = exc.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code in handlers:
-            return True
-        traceback = traceback.tb_next
-    return False
+    error: BaseException | None = exc
+    for _ in range(_LONGEST_CHAIN):
+        if error is None:
+            break
+        traceback = error.__traceback__
+        while traceback is not None:
+            if traceback.tb_frame.f_code in handlers:
+                return error
+            traceback = traceback.tb_next
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _code_of(handler: Any) -> CodeType | None:

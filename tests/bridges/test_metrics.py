@@ -10,7 +10,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry, generate_latest
 
-from eventrec import EventRecorder, PauseError, PermanentError, TransientError
+from eventrec import EventRecorder, PauseError, PermanentError, ReceivedEvent, TransientError
 from eventrec.bridges.measures import MEASURES
 from eventrec.bridges.opentelemetry import observe
 from eventrec.bridges.prometheus import RecorderCollector
@@ -38,6 +38,33 @@ async def test_prometheus_is_told_the_account() -> None:
     assert 'eventrec_pending{service="shop",subscription="one"} 0.0\n' in told
     assert 'eventrec_healthy{service="shop",subscription="one"} 1.0\n' in told
     assert_conserved(recorder.status(), offered=11)
+
+
+async def test_an_outage_is_seen_in_the_figures() -> None:
+    down = ScriptedHandler(always=raising(TransientError("no route to host")))
+    recorder = EventRecorder(options=quickly())
+    recorder.register(ScriptedHandler(), name="fine")
+    recorder.register(down, name="down")
+    registry = CollectorRegistry()
+    registry.register(RecorderCollector(recorder))
+
+    async with recorder:
+        recorder.record(ReceivedEvent("numbered", b'{"number":0}', timestamp=1_000_000_000))
+        assert not await recorder.flush(timeout=0.3)
+        told = generate_latest(registry).decode()
+        part = recorder.status().subscriptions["down"]
+        await recorder.close(0)
+
+    assert down.times
+    assert part.last_error is not None
+    assert "no route to host" in part.last_error
+    assert 'eventrec_healthy{subscription="down"} 0.0\n' in told
+    assert 'eventrec_healthy{subscription="fine"} 1.0\n' in told
+    assert 'eventrec_last_success_timestamp{subscription="fine"} ' in told
+    assert 'eventrec_last_success_timestamp{subscription="down"} ' not in told
+    ages = [float(line.split()[1]) for line in told.splitlines() if line.startswith("eventrec_oldest_pending_age{")]
+    assert ages
+    assert ages[0] > 1_000_000_000
 
 
 async def test_opentelemetry_is_told_the_account() -> None:

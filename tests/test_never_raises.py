@@ -1,0 +1,285 @@
+"""`record()` raises nothing of its own, loses no wake-up, and counts every call in one term; whatever interrupts it."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import anyio
+import pytest
+
+from eventrec import Column, Event, EventModel, EventRecorder, EventRecorderOptions, EventStruct
+from eventrec.runtime.signals import error_of_signal_handler
+from eventrec.testing import assert_conserved
+from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly
+
+
+class Model(EventModel):
+    number: int
+    who: Annotated[str, Column()] = "ada"
+
+
+class Struct(EventStruct, frozen=True):
+    number: int
+
+
+class Raising(Event):
+    """Raises what it is given when its payload is asked for."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    @property
+    def payload(self) -> object:
+        raise self._error
+
+
+def deep(levels: int, call: Callable[[], Any]) -> Any:
+    """What `call` returns, called that many frames below."""
+    return deep(levels - 1, call) if levels else call()
+
+
+def raises_in_there(levels: int, call: Callable[[], Any]) -> bool:
+    """Whether `call` raises by itself; not where there was no room left to call it."""
+    try:
+        deep(levels, call)
+    except RecursionError as exc:
+        return traceback.extract_tb(exc.__traceback__)[-1].name not in {"deep", "<lambda>"}
+    return False
+
+
+@contextmanager
+def handling(number: signal.Signals, handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+# -- the recursion limit
+
+
+@pytest.mark.parametrize("event", [Numbered(0), Model(number=0), Struct(number=0)], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("has_log", [False, True])
+async def test_at_the_recursion_limit_nothing_is_raised_and_nothing_stalls(
+    event: Any,
+    has_log: bool,  # noqa: FBT001 - pytest gives it by its name
+    tmp_path: Path,
+) -> None:
+    handler = ScriptedHandler(always=lambda _: None)
+    recorder = EventRecorder(handler, log=tmp_path if has_log else None, options=quickly())
+    recorder.record(event)
+    async with recorder:
+        assert await recorder.flush(timeout=5)
+        here = len(traceback.extract_stack())
+        levels = range(sys.getrecursionlimit() - here - 60, sys.getrecursionlimit() - here)
+
+        raised = [level for level in levels if raises_in_there(level, lambda: recorder.record(event))]
+
+        assert raised == []
+        status = recorder.status()
+        assert status.is_balanced
+        assert recorder.record(Numbered(77, kind="last"))
+        assert await recorder.flush(timeout=5)
+    assert recorder.status().appended + sum(recorder.status().refused.values()) == recorder.status().offered
+    assert_conserved(recorder.status())
+
+
+def test_a_first_record_at_the_recursion_limit_does_not_keep_the_writer_from_starting(tmp_path: Path) -> None:
+    here = len(traceback.extract_stack())
+    event = Numbered(0)
+    for level in range(sys.getrecursionlimit() - here - 45, sys.getrecursionlimit() - here):
+        recorder = EventRecorder(log=tmp_path / str(level))
+        assert not raises_in_there(level, lambda each=recorder: each.record(event))  # type: ignore[misc]
+
+        assert recorder.record(Numbered(1))
+        deadline = time.monotonic() + 5
+        while recorder.status().in_intake and time.monotonic() < deadline:
+            time.sleep(0.002)
+        assert recorder.status().in_intake == 0
+        assert recorder.sync().close(1).is_balanced
+
+
+# -- what is not the event's
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()], ids=lambda e: type(e).__name__)
+def test_what_ends_a_program_is_counted_and_goes_on(error: BaseException) -> None:
+    recorder = EventRecorder()
+
+    with pytest.raises(type(error)) as caught:
+        recorder.record(Raising(error))
+
+    assert caught.value is error
+    assert recorder.status().refused == {"interrupted": 1}
+    assert_conserved(recorder.status(), offered=1)
+
+
+class AlarmError(Exception):
+    """What the program's own signal handler raises."""
+
+
+def raise_alarm(number: int, frame: FrameType | None) -> None:
+    raise AlarmError
+
+
+class Caller:
+    """A handler as an object, and as a method."""
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        raise AlarmError
+
+    def method(self, number: int, frame: FrameType | None) -> None:
+        raise AlarmError
+
+
+class Signalling(Event):
+    """A signal arrives while it is encoded."""
+
+    @property
+    def payload(self) -> object:
+        signal.raise_signal(signal.SIGUSR1)
+        return 1
+
+
+@pytest.mark.parametrize("handler", [raise_alarm, Caller(), Caller().method], ids=["function", "object", "method"])
+def test_what_a_signal_handler_raises_reaches_the_program(handler: Callable[[int, FrameType | None], Any]) -> None:
+    recorder = EventRecorder()
+
+    with handling(signal.SIGUSR1, handler), pytest.raises(AlarmError):
+        recorder.record(Signalling())
+
+    assert sum(recorder.status().refused.values()) == 1
+    assert_conserved(recorder.status(), offered=1)
+
+
+def test_an_error_of_the_event_is_not_taken_for_a_signal_handlers() -> None:
+    recorder = EventRecorder()
+    with handling(signal.SIGUSR1, raise_alarm):
+        assert recorder.record(Raising(AlarmError())) is False
+
+    assert recorder.status().refused == {"not_encodable": 1}
+
+
+def test_in_another_thread_no_signal_handler_runs() -> None:
+    found: list[object] = []
+
+    def work() -> None:
+        try:
+            raise_alarm(0, None)
+        except AlarmError as exc:
+            found.append(error_of_signal_handler(exc))
+
+    with handling(signal.SIGUSR1, raise_alarm):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    assert found == [None]
+
+
+def test_a_signal_that_raises_at_any_moment_neither_stalls_nor_unbalances(tmp_path: Path) -> None:
+    recorder = EventRecorder(log=tmp_path)
+    calls, taken, raised = 0, 0, 0
+    gc.disable()  # What a signal raises in a callback of the collector has no caller.
+    with handling(signal.SIGALRM, raise_alarm):
+        end = time.monotonic() + 0.3
+        for delay in itertools.cycle([0.0001, 0.00013, 0.00017]):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                while time.monotonic() < end:
+                    calls += 1
+                    taken += recorder.record(Numbered(calls))
+                break
+            except AlarmError:
+                raised += 1
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except AlarmError:
+            raised += 1
+    gc.enable()
+
+    status = recorder.sync().close(20)
+    assert raised > 100
+    assert status.is_balanced
+    assert status.in_intake == 0
+    # A call that was interrupted at its very beginning, or at its end, left no count, or a count without an answer.
+    assert 0 <= calls - status.offered <= raised
+    assert taken <= status.appended <= taken + raised
+
+
+# -- calls within calls
+
+
+def test_records_of_signal_handlers_and_finalisers_are_counted_exactly() -> None:
+    recorder = EventRecorder(
+        options=EventRecorderOptions(queue_events=1_000, overflow="drop_old", event_types=["numbered"])
+    )
+    inner = outer = 0
+
+    def record_within(number: int, frame: FrameType | None) -> None:
+        nonlocal inner
+        for each in (Numbered(1), Numbered(1, kind="other"), Raising(ValueError())):
+            recorder.record(each)
+            inner += 1
+
+    class Dying:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            nonlocal inner
+            recorder.record(Numbered(2))
+            inner += 1
+
+    with handling(signal.SIGALRM, record_within):
+        signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            for each in (Numbered(0), Numbered(0, kind="other"), Raising(ValueError())):
+                recorder.record(each)
+                outer += 1
+            Dying()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    gc.collect()
+
+    status = recorder.status()
+    assert status.offered == inner + outer
+    assert status.is_balanced
+    assert inner > 100
+    recorder._life.stay_unopened()
+
+
+async def test_the_account_balances_in_a_signal_handler_and_in_other_threads(tmp_path: Path) -> None:
+    for log in (None, tmp_path):
+        recorder = EventRecorder(log=log, options=quickly(batch_rows=50, queue_events=100_000))
+        recorder.register(ScriptedHandler(), name="all")
+        recorder.register(ScriptedHandler(), name="some", types=["b"])
+        recorder.record_many(Numbered(n, kind="ab"[n % 3 == 0]) for n in range(20_000))
+        asked: list[bool] = []
+        done = threading.Event()
+
+        def ask(recorder: EventRecorder = recorder, asked: list[bool] = asked, done: threading.Event = done) -> None:
+            while not done.is_set():
+                asked.append(recorder.status().is_balanced)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        async with recorder:
+            assert await recorder.flush(timeout=30)
+        done.set()
+        await anyio.to_thread.run_sync(thread.join)
+
+        assert all(asked)
+        assert len(asked) > 10
