@@ -354,6 +354,7 @@ class EventRecorder:
         self._note_fork()
         self._state = "closed"
         self._life.end_unopened(self._resolved.close_timeout if timeout is None else duration_seconds(timeout))
+        say_left(self.status())
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

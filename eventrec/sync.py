@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Final, Literal, Protocol, Self, TypeVar
 
 import anyio
 import anyio.from_thread
@@ -16,13 +16,13 @@ from anyio.from_thread import BlockingPortal
 
 from eventrec.errors import RecorderStateError
 from eventrec.options import duration_seconds
-from eventrec.runtime.backend import take_no_thread
+from eventrec.runtime.backend import current_backend, take_no_thread
 from eventrec.runtime.logging import get_logger
 from eventrec.runtime.native import threads_are_greenlets
 from eventrec.runtime.process import ProcessIdentity, register_exit, register_exit_of_child, unregister_exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Awaitable, Callable, Collection, Iterable
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from eventrec.handler import EventHandler
     from eventrec.intake.durable import Position
     from eventrec.options import Backoff, Duration
+    from eventrec.runtime.backend import Backend
     from eventrec.status import Status
+
+T = TypeVar("T")
 
 _logger = get_logger("eventrec.recorder")
 
@@ -113,6 +116,7 @@ class SyncRecorder:
         self._end = end
         self._process = ProcessIdentity()
         self._portal: BlockingPortal | None = None
+        self._backend: Backend | None = None
         self._thread: threading.Thread | None = None
         self._ending: Callable[[], None] = lambda: None
         self._spare = threading.Event()
@@ -203,7 +207,12 @@ class SyncRecorder:
 
     def flush(self, timeout: Duration | None = None) -> bool:
         """See `EventRecorder.flush`; blocks."""
-        return self._in_loop().call(self._recorder.flush, timeout)
+        self._in_loop()
+        flushing = self._begin(partial(self._recorder.flush, timeout))
+        try:
+            return flushing.result(None if timeout is None else duration_seconds(timeout) + _BEYOND)
+        except FutureTimeoutError:  # A handler does not let the loop go on.
+            return False
 
     def resume(self, name: str, *, start: Literal["earliest", "latest"] | None = None) -> None:
         """See `EventRecorder.resume`."""
@@ -221,7 +230,7 @@ class SyncRecorder:
         seconds = self._close_timeout if timeout is None else duration_seconds(timeout)
         latest = time.monotonic() + seconds + _BEYOND
         try:
-            self._in_loop().start_task_soon(self._recorder.close, timeout).result(seconds + _BEYOND)
+            self._begin(partial(self._recorder.close, timeout)).result(seconds + _BEYOND)
         except FutureTimeoutError:
             _logger.warning("closed before delivery has ended: a handler does not let its loop go on")
         finally:
@@ -244,7 +253,7 @@ class SyncRecorder:
 
     async def _serve(self, started: threading.Event) -> None:
         async with BlockingPortal() as portal:
-            self._portal = portal
+            self._portal, self._backend = portal, current_backend()
             self._spared = anyio.Event()
             started.set()
             await portal.sleep_until_stopped()
@@ -259,12 +268,25 @@ class SyncRecorder:
             raise RecorderStateError(f"the recorder is not open, it is {state}: use it in a `with` block", state=state)
         return self._portal
 
+    def _begin(self, work: Callable[[], Awaitable[T]]) -> Future[T]:
+        """Have `work` done on the loop. Does not even wait until the loop takes it: a handler may block it."""
+        done: Future[T] = Future()
+
+        async def run() -> None:
+            try:
+                done.set_result(await work())
+            except Exception as exc:  # noqa: BLE001 - it is the caller's
+                done.set_exception(exc)
+
+        if self._backend is None or not self._backend.wake(partial(self._backend.spawn, run, "eventrec verb")):
+            done.set_exception(RecorderStateError("the recorder's loop has ended", state="closed"))
+        return done
+
     def _stop(self, timeout: float | None = None) -> None:
         unregister_exit(self._ending)
         self._spare.set()
         if self._portal is not None and self._thread is not None:
-            with suppress(RuntimeError):  # It has ended.
-                self._portal.start_task_soon(self._portal.stop)
+            self._begin(self._portal.stop)
             self._thread.join(timeout)
             self._portal = self._thread = None
 
@@ -312,7 +334,7 @@ class SyncRecorder:
         if not self._is_running():
             return
         try:
-            self._in_loop().start_task_soon(self._close_at_exit).result(self._close_timeout + _STOP_SECONDS)
+            self._begin(self._close_at_exit).result(self._close_timeout + _STOP_SECONDS)
             self._stop(_STOP_SECONDS)
         except FutureTimeoutError:
             _logger.warning("left behind at exit: a handler does not let its loop go on")

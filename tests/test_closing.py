@@ -1,0 +1,475 @@
+"""The end of a recorder: bounded from anywhere, all that was taken written, an honest account, and another life."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from eventrec import (
+    Batch,
+    EventHandler,
+    EventRecorder,
+    EventRecorderOptions,
+    RecorderStateError,
+    TransientError,
+)
+from eventrec.testing import assert_conserved
+from eventrec.testing.scripted import Numbered, ScriptedHandler, numbers, quickly, raising
+
+BEYOND = 0.5
+"""Seconds that an end may take beyond its timeout."""
+
+SLACK = 0.3
+"""What a slow machine adds."""
+
+
+class Hanging(EventHandler):
+    """Never comes back from `where`; with `in_thread` it does not listen to a cancellation either."""
+
+    def __init__(self, *where: str, in_thread: bool = False) -> None:
+        self._where = where
+        self._in_thread = in_thread
+        self.let_go = threading.Event()
+
+    async def _hang(self, where: str) -> None:
+        if where in self._where and self._in_thread:
+            await anyio.to_thread.run_sync(self.let_go.wait, 10)
+        elif where in self._where:
+            await anyio.sleep_forever()
+
+    async def open(self) -> None:
+        await self._hang("open")
+
+    async def prepare(self, batch: Batch) -> None:
+        await self._hang("prepare")
+
+    async def handle(self, batch: Batch) -> None:
+        await self._hang("handle")
+
+    async def close(self) -> None:
+        await self._hang("close")
+
+
+@contextmanager
+def lasting_at_most(seconds: float) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    took = time.monotonic() - start
+    assert took < seconds + SLACK, f"took {took:.2f} s"
+
+
+# -- bounded
+
+
+@pytest.mark.parametrize(
+    "where", [("handle",), ("close",), ("handle", "close"), ("open",), ("open", "close"), ("prepare",)]
+)
+@pytest.mark.parametrize("kind", ["memory", "log"])
+async def test_close_is_bounded_wherever_a_handler_hangs(where: tuple[str, ...], kind: str, tmp_path: Path) -> None:
+    recorder = EventRecorder(log=tmp_path if kind == "log" else None, options=quickly())
+    recorder.register(Hanging(*where), name="hanging", batch_rows=1)
+    await recorder.open()
+    recorder.record_many(Numbered(n) for n in range(3))
+    await recorder.flush(timeout=0.1)
+
+    with lasting_at_most(0.3 + BEYOND):
+        status = await recorder.close(0.3)
+
+    assert status.state == "closed"
+    assert_conserved(status, offered=3)
+    assert status.in_intake == 0
+
+
+@pytest.mark.parametrize("where", ["handle", "close"])
+@pytest.mark.parametrize("kind", ["memory", "log"])
+async def test_close_is_bounded_where_a_handler_waits_for_a_thread(where: str, kind: str, tmp_path: Path) -> None:
+    handler = Hanging(where, in_thread=True)
+    recorder = EventRecorder(handler, log=tmp_path if kind == "log" else None, options=quickly())
+    await recorder.open()
+    recorder.record(Numbered(0))
+    await recorder.flush(timeout=0.1)
+
+    with lasting_at_most(0.2 + BEYOND):
+        status = await recorder.close(0.2)
+
+    handler.let_go.set()
+    assert status.state == "closed"
+    assert_conserved(status, offered=1)
+
+
+async def test_a_second_close_is_bounded_by_its_own_timeout() -> None:
+    recorder = EventRecorder(Hanging("handle"), options=quickly())
+    await recorder.open()
+    recorder.record(Numbered(0))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(recorder.close, 1)
+        await anyio.lowlevel.checkpoint()
+        with lasting_at_most(0.1 + BEYOND):
+            await recorder.close(0.1)
+
+
+def in_a_loop_of_its_own(work: Callable[[], Awaitable[object]]) -> None:
+    async def run() -> None:
+        await work()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", ["memory", "log"])
+@pytest.mark.parametrize("loop_is", ["running", "standing still", "closed"])
+def test_close_and_flush_work_from_another_loop(kind: str, loop_is: str, tmp_path: Path) -> None:
+    handler = ScriptedHandler()
+    recorder = EventRecorder(handler, log=tmp_path if kind == "log" else None, options=quickly())
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(recorder.open())
+    recorder.record(Numbered(0))
+    thread = threading.Thread(target=loop.run_forever)
+    if loop_is == "running":
+        thread.start()
+        assert asyncio.run(recorder.flush(timeout=5))
+    elif loop_is == "closed":
+        loop.close()
+
+    with lasting_at_most(0.3 + BEYOND):
+        status = asyncio.run(recorder.close(0.3))
+
+    assert status.state == "closed"
+    assert_conserved(status, offered=1)
+    assert recorder.record(Numbered(1)) is False
+    if kind == "log":
+        assert status.in_intake == 0, "written by a thread that needs no loop"
+    if loop_is == "running":
+        assert handler.delivered == [0]
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+    if loop_is != "closed":
+        loop.run_until_complete(asyncio.sleep(0.1))
+        loop.close()
+
+
+async def test_record_durable_works_from_another_loop(tmp_path: Path) -> None:
+    recorder = EventRecorder(log=tmp_path, options=quickly())
+    async with recorder:
+        position = await anyio.to_thread.run_sync(asyncio.run, recorder.record_durable(Numbered(0)))
+
+    assert position is not None
+    assert position.offset == 0
+
+
+def test_a_sync_recorder_closes_in_time_where_a_handler_blocks_its_loop() -> None:
+    class Blocking(EventHandler):
+        let_go = threading.Event()
+
+        async def handle(self, batch: Batch) -> None:
+            self.let_go.wait(10)
+
+    recorder = EventRecorder(Blocking(), options=quickly()).sync()
+    recorder.open()
+    recorder.record(Numbered(0))
+    with lasting_at_most(0.1 + BEYOND):
+        assert recorder.flush(0.1) is False
+
+    with lasting_at_most(0.2 + BEYOND):
+        status = recorder.close(0.2)
+
+    Blocking.let_go.set()
+    assert status.is_balanced
+
+
+def test_a_sync_recorder_says_that_the_system_gives_no_descriptors() -> None:
+    program = """
+import os, resource
+from eventrec import EventRecorder
+recorder = EventRecorder().sync()
+resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1,) * 2)
+try:
+    recorder.open()
+except OSError as exc:
+    print("refused", exc.errno)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False)
+
+    assert done.stdout == "refused 24\n", done.stderr
+
+
+# -- all that was taken is written, and what earlier runs left is delivered
+
+
+def test_close_writes_all_that_was_taken_in_a_burst(tmp_path: Path) -> None:
+    recorder = EventRecorder(log=tmp_path, options=EventRecorderOptions(queue_bytes=1 << 30)).sync()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(60)  # The writer does not run meanwhile, as where a disk stalls.
+    try:
+        taken = recorder.record_many(Numbered(n) for n in range(200_000))
+        status = recorder.close(20)
+    finally:
+        sys.setswitchinterval(before)
+
+    assert taken == 200_000
+    assert (status.appended, status.in_intake) == (200_000, 0)
+
+
+KILLED = """
+import os, sys
+from eventrec import EventRecorder
+from eventrec.testing.scripted import Numbered
+recorder = EventRecorder(log=sys.argv[1])
+count = recorder.record_many(Numbered(n) for n in range(int(sys.argv[2]), int(sys.argv[3])))
+writer = recorder._life.writer
+while writer.log is None or writer.log.written < count:
+    pass
+os._exit(0)
+"""
+
+
+def test_a_short_run_delivers_what_several_killed_ones_left(tmp_path: Path) -> None:
+    for first in (0, 1_000, 2_000):
+        command = [sys.executable, "-c", KILLED, str(tmp_path), str(first), str(first + 1_000)]
+        subprocess.run(command, check=True, timeout=20)
+    handler = ScriptedHandler()
+
+    with EventRecorder(handler, log=tmp_path, options=quickly(batch_rows=100)).sync() as recorder:
+        recorder.record(Numbered(3_000))
+
+    assert sorted(handler.delivered) == list(range(3_001))
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir() and len(path.name) == 36] == []
+
+
+def test_an_orphan_of_a_destination_that_is_down_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), "0", "10"], check=True, timeout=20)
+    down = ScriptedHandler(always=raising(TransientError("down")))
+    recorder = EventRecorder(down, log=tmp_path, options=quickly()).sync()
+    recorder.open()
+
+    with lasting_at_most(0.3 + BEYOND):
+        recorder.close(0.3)
+
+
+# -- said
+
+
+async def test_what_is_left_is_said_in_one_line(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    for log in (None, tmp_path):
+        caplog.clear()
+        recorder = EventRecorder(log=log, options=quickly())
+        recorder.register(ScriptedHandler(always=raising(TransientError("down"))), name="down")
+        recorder.register(ScriptedHandler(), name="fine")
+        await recorder.open()
+        recorder.record_many(Numbered(n) for n in range(12))
+        await recorder.flush(timeout=0.1)
+        await recorder.close(0.1)
+
+        said = [line.getMessage() for line in caplog.records if "closed with records left" in line.message]
+        assert len(said) == 1
+        assert ("pending" if log else "lost") in said[0]
+        assert "'down': 12" in said[0]
+        assert "fine" not in said[0]
+
+
+async def test_nothing_is_said_where_nothing_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    async with EventRecorder(ScriptedHandler(), options=quickly()) as recorder:
+        recorder.record(Numbered(0))
+
+    assert "left" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["memory", "log"])
+async def test_what_newer_events_push_out_is_told_and_said(
+    kind: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    told: list[tuple[str, int]] = []
+    handler = ScriptedHandler()
+    recorder = EventRecorder(
+        handler,
+        log=tmp_path if kind == "log" else None,
+        options=quickly(queue_events=5, overflow="drop_old"),
+        on_drop=lambda reason, count: told.append((reason, count)),
+    )
+    if recorder._life.writer is not None:
+        recorder._life.writer.hold("staged: the disk is full")
+    taken = recorder.record_many(Numbered(n) for n in range(30))
+    if recorder._life.writer is not None:
+        recorder._life.writer.hold(None)
+    async with recorder:
+        assert await recorder.flush(timeout=5)
+
+    lost = taken - len(handler.delivered)
+    assert lost >= 25
+    assert sum(count for reason, count in told if reason == "overflow") == lost
+    assert caplog.text.count("oldest events dropped") == 1
+
+
+def test_a_recorder_without_a_log_that_was_never_opened_says_what_goes_with_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    recorder = EventRecorder(ScriptedHandler())
+    recorder.record_many(Numbered(n) for n in range(5))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del recorder
+        gc.collect()
+
+    assert [str(each.message) for each in caught if each.category is ResourceWarning] == [
+        "5 events were taken by a recorder without a log that was never opened"
+    ]
+    assert "never opened" in caplog.text
+
+
+@pytest.mark.parametrize("verb", ["", "recorder.sync().close()", "del recorder"])
+def test_a_program_ends_with_one_line_about_a_recorder_that_was_never_opened(verb: str) -> None:
+    program = f"""
+from eventrec import EventRecorder
+from eventrec.testing.scripted import Numbered
+recorder = EventRecorder()
+recorder.record(Numbered(0))
+{verb}
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=20, check=True
+    )
+
+    (line,) = done.stderr.splitlines()
+    assert " WARNING eventrec.recorder: " in line
+    assert line[:4].isdigit(), "the time comes first"
+
+
+# -- gone, and opened again
+
+
+def test_a_recorder_with_a_log_that_is_forgotten_is_collected_and_its_log_is_free(tmp_path: Path) -> None:
+    recorder = EventRecorder(log=tmp_path)
+    recorder.record_many(Numbered(n) for n in range(100))
+    gone, writer = weakref.ref(recorder), recorder._life.writer
+    assert writer is not None
+
+    del recorder
+    gc.collect()
+
+    assert gone() is None
+    assert writer.wait_ended(5)
+    handler = ScriptedHandler()
+    with EventRecorder(handler, log=tmp_path, options=quickly()).sync():
+        pass
+    assert sorted(handler.delivered) == list(range(100))
+
+
+def test_recorders_that_are_never_used_leave_nothing(tmp_path: Path) -> None:
+    for _ in range(3):
+        references = [weakref.ref(EventRecorder(log=tmp_path)) for _ in range(20)]
+        gc.collect()
+
+        assert [each for each in references if each() is not None] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_lives_leave_no_threads_and_no_descriptors(tmp_path: Path) -> None:
+    recorder = EventRecorder(f"sqlite:///{tmp_path}/x.db", log=tmp_path / "log", options=quickly())
+    counts: list[tuple[int, int]] = []
+    for life in range(12):
+        with recorder.sync():
+            recorder.record(Numbered(life))
+        gc.collect()
+        counts.append((threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))))
+
+    assert counts[-1] <= counts[3]
+    assert_conserved(recorder.status(), offered=12)
+    assert len(recorder._account._lives) == 1, "ended lives are numbers"
+
+
+def test_a_recorder_is_opened_again_in_another_kind_of_loop(tmp_path: Path) -> None:
+    handler = ScriptedHandler()
+    recorder = EventRecorder(handler, log=tmp_path, options=quickly())
+
+    async def live(number: int) -> None:
+        async with recorder:
+            recorder.record(Numbered(number))
+
+    anyio.run(live, 0, backend="asyncio")
+    anyio.run(live, 1, backend="trio")
+    with recorder.sync():
+        recorder.record(Numbered(2))
+    anyio.run(live, 3, backend="asyncio")
+
+    assert handler.delivered == [0, 1, 2, 3]
+
+
+async def test_what_is_recorded_between_two_lives_is_refused_and_what_was_left_is_delivered(tmp_path: Path) -> None:
+    handler = ScriptedHandler(acts=[raising(TransientError("down"))] * 100)
+    recorder = EventRecorder(handler, log=tmp_path, options=quickly())
+    await recorder.open()
+    recorder.record(Numbered(0))
+    await recorder.close(0.05)
+    handler.acts.clear()
+    assert recorder.record(Numbered(1)) is False
+    with pytest.raises(RecorderStateError):
+        await recorder.record_durable(Numbered(1))
+
+    async with recorder:
+        recorder.record(Numbered(2))
+    await recorder.close(5)
+
+    assert sorted(handler.delivered) == [0, 2]
+    assert_conserved(recorder.status())
+
+
+async def test_a_recorder_whose_log_could_not_be_made_is_opened_once_it_can(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("a file in the way")
+    handler = ScriptedHandler()
+    recorder = EventRecorder(handler, log=tmp_path / "log", options=quickly())
+    with pytest.raises(Exception, match="log"):
+        await recorder.open()
+    (tmp_path / "log").unlink()
+
+    async with recorder:
+        recorder.record(Numbered(0))
+        assert await recorder.flush(timeout=5)
+
+    assert handler.delivered == [0]
+
+
+async def test_a_closed_recorder_that_was_never_opened_is_opened(tmp_path: Path) -> None:
+    handler = ScriptedHandler()
+    recorder = EventRecorder(handler, options=quickly())
+    await recorder.close()
+
+    async with recorder:
+        recorder.record(Numbered(0))
+
+    assert handler.delivered == [0]
+
+
+async def test_what_is_true_around_open_is_not_added_to_what_handlers_record(tmp_path: Path) -> None:
+    class Echo(EventHandler):
+        contexts: list[bytes | None]
+
+        async def handle(self, batch: Batch) -> None:
+            if 0 in numbers(batch):
+                recorder.record(Numbered(1))
+            self.contexts += [record.context for record in batch.records]
+
+    for log in (None, tmp_path):
+        echo = Echo()
+        echo.contexts = []
+        recorder = EventRecorder(echo, log=log, options=quickly())
+        with recorder.context(request="abc"):
+            await recorder.open()
+        recorder.record(Numbered(0))
+        await recorder.flush(timeout=5)
+        await recorder.close(2)
+
+        assert echo.contexts == [None, None]
