@@ -12,7 +12,7 @@ from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import list_segments, segment_name
 from eventrec.log.verify import describe
 from eventrec.runs import survey
-from eventrec.runs.directory import LogDirectory
+from eventrec.runs.directory import LOCK, LogDirectory
 from eventrec.runs.survey import SeenLog
 
 if TYPE_CHECKING:
@@ -39,12 +39,18 @@ def existing(directory: Path) -> Path:
 
 
 def logs_in(directory: Path) -> list[Path]:
-    """The directories of segments: those of its runs; `directory` itself where it has none.
+    """The directories of segments: those of its runs; `directory` itself where it has segments, or holds nothing.
 
     Raises:
-        CommandError: It is not a directory, or this user may not look into it.
+        CommandError: It is neither a log directory nor a directory of segments, or this user may not look into it.
     """
-    return [directory / str(id_) for id_ in LogDirectory(existing(directory)).runs()] or [directory]
+    runs = [directory / str(id_) for id_ in LogDirectory(existing(directory)).runs()]
+    if not runs:
+        with closing(disk_storage(directory)) as storage:
+            is_of_segments = bool(list_segments(storage)) or LOCK in storage.list()
+        if not is_of_segments:
+            check_log_directory(directory)
+    return runs or [directory]
 
 
 def disk_storage(directory: Path) -> DiskStorage:

@@ -25,8 +25,7 @@ def check_log_directory(directory: Path) -> None:
             directory; or it is not there, or this user may not look into it.
     """
     if not directory.is_dir():
-        what = "is a file, not a directory" if directory.exists() else "is not a directory"
-        raise CommandError(f"{directory} {what}", ExitCode.FILE)
+        raise CommandError(f"{directory} is not a directory", ExitCode.FILE)
     try:
         _refuse_parts_of_one(directory)
         names = LogDirectory(directory).names()
