@@ -154,6 +154,8 @@ class Copy:
 
     def __init__(self, part: Rows, taken: Sequence[int], refusals: Refusals) -> None:
         self.table = part.table
+        self.type = part.request.type
+        """The type of the first rows."""
         self.columns = tuple(part.wanted[i][0] for i in taken)
         self._refusals = refusals
         self._parts: list[tuple[Rows, Sequence[int]]] = [(part, taken)]

@@ -24,6 +24,7 @@ from eventrec_handlers.postgres.errors import (
     state,
     too_slow,
 )
+from eventrec_handlers.postgres.partitions import has_no_partition, lacks_one_for_now
 from eventrec_handlers.postgres.staging import STAGED, Staging
 
 if TYPE_CHECKING:
@@ -246,6 +247,8 @@ class Store:
                 return
             if state(exc) == UNSUPPORTED:
                 self._without_copy.add(copy.table)
+            if has_no_partition(exc) and await lacks_one_for_now(connection, namespace, copy.table, kind=copy.type):
+                raise PauseError(f"{self._where}: {brief(exc)}, nor for one of now") from exc
             if is_permanent(exc):
                 raise self._refusal(exc, copy, records, into=STAGED if by_insert else copy.table) from exc
             raise

@@ -330,6 +330,34 @@ async def test_column_is_added_as_soon_as_the_report_ends(
     assert database.rows("SELECT a FROM events ORDER BY id") == [(None,), (7,)]
 
 
+async def test_partition_that_is_missing_for_now_holds_and_for_another_time_is_the_records_fault(
+    handler: PostgresHandler, database: Any, event: Events, batch: Batches
+) -> None:
+    database.execute(EVENTS + " PARTITION BY RANGE (timestamp)")
+    now = time.time_ns()
+
+    with pytest.raises(PauseError, match=r"no partition of relation .* \(23514\), nor for one of now"):
+        await handler.handle(batch(event(0, at=now), event(1, at=0)))
+    database.execute("CREATE TABLE part PARTITION OF events FOR VALUES FROM ('2020-01-01') TO ('2999-01-01')")
+    with pytest.raises(PermanentError, match="no partition of relation") as caught:
+        await handler.handle(batch(event(0, at=now), event(1, at=0)))
+    await handler.handle(batch(event(0, at=now)))
+
+    assert list(caught.value.records) == [1]
+    assert stored(database) == ["0"]
+
+
+async def test_type_for_which_there_is_no_partition_goes_alone(
+    handler: PostgresHandler, database: Any, event: Events, batch: Batches
+) -> None:
+    database.execute(EVENTS + " PARTITION BY LIST (type)", "CREATE TABLE a PARTITION OF events FOR VALUES IN ('a')")
+
+    with pytest.raises(PermanentError, match="no partition of relation") as caught:
+        await handler.handle(batch(event(0, kind="a"), event(1, kind="b")))
+
+    assert list(caught.value.records) == [1]
+
+
 # -- time limits of the server, and of our own
 
 
