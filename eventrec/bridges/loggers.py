@@ -88,6 +88,9 @@ class RecordingHandler(logging.Handler):
         try:
             fields = {key: value for key, value in vars(record).items() if key not in _NO_FIELDS}
             content = _content(record.name, record.levelname, record.getMessage(), fields, record.exc_info)
+            if record.exc_text and "exception" not in content:
+                # All that is left of a traceback that came through a socket, or out of a pickle.
+                content["exception"] = _plain(record.exc_text)
             if record.stack_info:
                 content["stack"] = record.stack_info
             self._recorder.record(Logged(content, self._table, int(record.created * 1_000_000) * 1_000))

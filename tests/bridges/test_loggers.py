@@ -1,6 +1,9 @@
 import logging
+import pickle
+import sys
 import threading
 from collections.abc import Iterator
+from logging.handlers import SocketHandler
 from typing import Any
 
 import pytest
@@ -124,6 +127,23 @@ class TestLogging:
         said.info("fine")
 
         assert [event.payload["message"] for event in events] == ["fine"]
+
+    @pytest.mark.parametrize("exc_info", [None, (None, None, None), True])
+    def test_traceback_that_is_left_as_text_alone_is_recorded(
+        self, events: RecordedEvents, logger: logging.Logger, exc_info: object
+    ) -> None:
+        handler = RecordingHandler(events.recorder)
+        try:
+            raise LookupError("far away")
+        except LookupError:
+            record = logging.LogRecord("app", logging.ERROR, "app.py", 1, "failed", None, sys.exc_info())
+        received = pickle.loads(SocketHandler("127.0.0.1", 9).makePickle(record)[4:])
+
+        handler.handle(logging.makeLogRecord({**received, "exc_info": exc_info}))
+
+        (event,) = events
+        assert event.payload["exception"].endswith("LookupError: far away")
+        assert "fields" not in event.payload
 
     def test_it_holds_no_lock_while_it_records(self, events: RecordedEvents) -> None:
         handler = RecordingHandler(events.recorder)
