@@ -38,7 +38,7 @@ from eventrec.records.rows import IdForm, RowInsertRequest
 from eventrec.records.schema import ColumnSchema, Row
 from eventrec.registry import HandlerURL, handler_from_url, reader_from_url
 from eventrec.runs.files import safe_name
-from eventrec.status import Health, Status, SubscriptionStatus
+from eventrec.status import Health, Settled, Status, SubscriptionStatus
 from eventrec.sync import AsyncRecorder, SyncRecorder
 
 __all__ = [
@@ -89,6 +89,7 @@ __all__ = [
     "RowWidthError",
     "SchemaMismatchError",
     "SemanticType",
+    "Settled",
     "Status",
     "StoredEvent",
     "SubscriptionError",

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from eventrec.events.event import Event, Eventable
     from eventrec.handler import EventHandler
     from eventrec.options import Backoff, Duration
-    from eventrec.status import Status
+    from eventrec.status import Settled, Status
 
 _logger = get_logger("eventrec.recorder")
 
@@ -289,18 +289,19 @@ class EventRecorder:
         """
         return self._context.bound(fields)
 
-    async def flush(self, timeout: Duration | None = None) -> bool:
-        """Send what is there without waiting for full batches; True once all that was recorded before is settled.
+    async def flush(self, timeout: Duration | None = None) -> bool | Settled:
+        """Send what is there without waiting for full batches; True once all that was recorded before is delivered.
 
-        Settled means delivered, dead or dropped, each counted. False: `timeout` seconds passed, or a subscription is
-        paused or holding, or the recorder is not open.
+        `Settled`, which counts as true: all of it is settled, but since the last `flush` some became dead letters or
+        were dropped. False: `timeout` seconds passed, or a subscription is paused or holding, or the recorder is not
+        open.
         """
         self._note_fork()
         supervisor = self._life.supervisor
         if supervisor is None:
             return False
         with anyio.move_on_after(None if timeout is None else duration_seconds(timeout)), suppress(RecorderStateError):
-            return await supervisor.call(supervisor.flush)
+            return await supervisor.call(supervisor.flush_and_tell)
         return False
 
     def resume(self, name: str, *, start: Literal["earliest", "latest"] | None = None) -> None:

@@ -58,6 +58,25 @@ class SubscriptionStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """What `flush` answers where nothing is pending any more, but not all of it was delivered. It counts as true.
+
+    Attributes:
+        dead: Records that became dead letters since the last `flush`, in all subscriptions.
+        dropped: Records that were lost since then, for any reason.
+    """
+
+    dead: int
+    dropped: int
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return f"settled: {self.dead:,} dead, {self.dropped:,} dropped"
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """For health checks. `live`: restarting the process would mend nothing that it could not mend itself.
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from eventrec.intake.durable import Position
     from eventrec.options import Backoff, Duration
     from eventrec.runtime.backend import Backend
-    from eventrec.status import Status
+    from eventrec.status import Settled, Status
 
 T = TypeVar("T")
 
@@ -84,8 +84,8 @@ class AsyncRecorder(Protocol):
     def context(self, **fields: object) -> AbstractContextManager[None]:
         """Add `fields` to every event recorded inside the block."""
 
-    async def flush(self, timeout: Duration | None = None) -> bool:
-        """True once all that was recorded before is settled."""
+    async def flush(self, timeout: Duration | None = None) -> bool | Settled:
+        """True once all that was recorded before is delivered, and `Settled` once it is settled in another way."""
 
     def resume(self, name: str, *, start: Literal["earliest", "latest"] | None = None) -> None:
         """Let a paused subscription go on at once."""
@@ -205,7 +205,7 @@ class SyncRecorder:
         """See `EventRecorder.context`."""
         return self._recorder.context(**fields)
 
-    def flush(self, timeout: Duration | None = None) -> bool:
+    def flush(self, timeout: Duration | None = None) -> bool | Settled:
         """See `EventRecorder.flush`; blocks."""
         self._in_loop()
         flushing = self._begin(partial(self._recorder.flush, timeout))

@@ -28,6 +28,7 @@ from eventrec import (
     EventRecorderOptions,
     HandlerURLError,
     RecorderStateError,
+    Settled,
     SubscriptionError,
     TransientError,
 )
@@ -457,7 +458,7 @@ def test_sync_records_flushes_and_closes() -> None:
 
 def test_sync_works_from_other_threads() -> None:
     handler = ScriptedHandler()
-    flushed: list[bool] = []
+    flushed: list[bool | Settled] = []
 
     with EventRecorder(handler, options=quickly()).sync() as recorder:
 

@@ -12,6 +12,7 @@ import anyio
 from eventrec.delivery.worker.containment import contained
 from eventrec.errors import RecorderStateError
 from eventrec.runtime.logging import described, get_logger
+from eventrec.status import Settled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -228,6 +229,14 @@ class Supervisor(ABC):
     def forfeited(self) -> dict[str, int]:
         """Records of those logs that were lost to the bound on the log directory, by subscription."""
         return {}
+
+    async def flush_and_tell(self) -> bool | Settled:
+        """`flush`, and where everything is settled, what of it was not delivered."""
+        if not await self.flush():
+            return False
+        losses = [worker.take_losses() for worker in self.workers.values()]
+        dead, dropped = sum(each[0] for each in losses), sum(each[1] for each in losses)
+        return Settled(dead, dropped) if dead or dropped else True
 
     # -- what each kind does in its own way
 

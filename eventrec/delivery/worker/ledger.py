@@ -61,6 +61,8 @@ class Ledger:
             self.attempt, self.destination = checkpoint.attempt, checkpoint.destination
             self.generation = checkpoint.generation
             self.cursor.seek(self.progress.scanned)
+        self._told = self.progress.dead, sum(self.progress.dropped.values())
+        """The losses that `take_losses` has told."""
 
     def checkpoint(self) -> Checkpoint:
         """What a later run needs to know."""
@@ -248,6 +250,12 @@ class Ledger:
             self.attempt = None
         self.cursor.acknowledge(end)
         self.tell()
+
+    def take_losses(self) -> tuple[int, int]:
+        """How many records became dead letters, and how many were dropped, since this was last asked."""
+        dead, dropped = self.progress.dead, sum(self.progress.dropped.values())
+        told, self._told = self._told, (dead, dropped)
+        return dead - told[0], dropped - told[1]
 
     # -- who waits
 

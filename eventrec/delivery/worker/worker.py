@@ -150,6 +150,10 @@ class Worker:
             await self._ledger.next_change()
         return True
 
+    def take_losses(self) -> tuple[int, int]:
+        """How many records became dead letters, and how many were lost, since this was last asked."""
+        return self._ledger.take_losses()
+
     async def settled(self, to: int) -> None:
         """Send what is there without waiting for more, and return once everything below `to` is settled."""
         self._reader.flush(to)

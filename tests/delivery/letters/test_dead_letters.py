@@ -10,10 +10,11 @@ import os
 from pathlib import Path
 from uuid import UUID
 
+import anyio
 import msgspec
 import pytest
 
-from eventrec import Backoff, ColumnSchema, ColumnType, EventRecorder, PermanentError
+from eventrec import Backoff, ColumnSchema, ColumnType, EventRecorder, PermanentError, Settled
 from eventrec.delivery.letters import dead_letters
 from eventrec.delivery.letters.dead_letters import DeadLetter, DeadLetterFile, Notices
 from eventrec.records.entry import make_entry
@@ -226,3 +227,32 @@ def test_no_more_is_remembered_of_what_was_said_than_of_a_thousand_types(caplog:
         notices.say([DeadLetter(UUID(int=7), number, "s", "Handler", "never", 1.0, entry)])
 
     assert len(notices) == Notices.MAX_TYPES
+
+
+@pytest.mark.parametrize("has_log", [False, True])
+async def test_a_flush_after_which_nothing_is_stored_does_not_say_that_it_is(tmp_path: Path, *, has_log: bool) -> None:
+    handler = ScriptedHandler(always=refusing(range(500), lambda: PermanentError("never")))
+
+    async with EventRecorder(handler, log=tmp_path if has_log else None, options=quickly(batch_rows=100)) as recorder:
+        recorder.record_many(Numbered(n) for n in range(300))
+        first = await recorder.flush(timeout=10)
+        handler.always = lambda _: None
+        recorder.record(Numbered(0))
+        second = await recorder.flush(timeout=10)
+
+    assert (first, bool(first), str(first)) == (Settled(dead=300, dropped=0), True, "settled: 300 dead, 0 dropped")
+    assert second is True
+    assert handler.delivered == [0]
+
+
+async def test_what_died_before_the_flush_is_told_by_it(tmp_path: Path) -> None:
+    handler = ScriptedHandler(always=refusing({1}, lambda: PermanentError("never")))
+
+    async with EventRecorder(handler, options=quickly(dead_letters=tmp_path / "dead", flush_interval=0.01)) as recorder:
+        recorder.record_many(Numbered(n) for n in range(3))
+        with anyio.fail_after(5):
+            while recorder.status().subscriptions["ScriptedHandler"].delivered < 2:  # noqa: ASYNC110 - a disk is waited for
+                await anyio.sleep(0.01)
+
+        assert await recorder.flush(timeout=5) == Settled(dead=1, dropped=0)
+        assert await recorder.flush(timeout=5) is True
