@@ -1,6 +1,6 @@
 """Start reading here: an event goes in at `record`, and comes out at a handler.
 
-record    filter, stamp, encode (`events/`), then the intake (`intake/`)
+record    filter, stamp, encode, then the intake (`taking.py`)
 open      the supervisor moves the intake into the source and runs a worker per subscription (`delivery/`)
 close     takes nothing more, flushes for a while, and gives an honest account (`account.py`)
 """
@@ -8,55 +8,44 @@ close     takes nothing more, flushes for a while, and gives an honest account (
 from __future__ import annotations
 
 import time
-import weakref
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import anyio
 
 from eventrec.account import Account, say_left
-from eventrec.delivery.log_supervisor import LogSupervisor
-from eventrec.errors import InvalidEventError, NotDurableError, RecorderStateError, SubscriptionError
-from eventrec.events.encoder import Encoder
+from eventrec.errors import RecorderStateError, SubscriptionError
 from eventrec.intake.drops import Drops
-from eventrec.intake.durable import Position, take_durably, wait_durably
-from eventrec.intake.refusals import UNSAID, Refusals
+from eventrec.intake.refusals import Refusals
 from eventrec.life import Life, Setup
 from eventrec.options import EventRecorderOptions, duration_seconds
-from eventrec.records.context import ContextFields, encoded_fields
+from eventrec.records.context import encoded_fields
 from eventrec.runs.directory import LogDirectory
 from eventrec.runs.run import new_run_id
 from eventrec.runtime.backend import current_backend, in_thread
-from eventrec.runtime.logging import described, get_logger
-from eventrec.runtime.native import get_ident
-from eventrec.runtime.process import ProcessIdentity, around_forks, never_finalize
-from eventrec.runtime.signals import error_of_signal_handler
+from eventrec.runtime.logging import get_logger
+from eventrec.runtime.process import never_finalize
 from eventrec.subscriptions import Subscriptions
 from eventrec.sync import SyncRecorder
+from eventrec.taking import Taking
 
 if TYPE_CHECKING:
     import os
-    from _thread import LockType
-    from collections.abc import Callable, Collection, Iterable
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Collection
     from types import TracebackType
     from uuid import UUID
 
     from eventrec.delivery.subscription import NewDestination
+    from eventrec.delivery.supervisor import Supervisor
     from eventrec.events.encoder import Reason
-    from eventrec.events.event import Event, Eventable
     from eventrec.handler import EventHandler
     from eventrec.options import Backoff, Duration
     from eventrec.status import Settled, Status
 
 _logger = get_logger("eventrec.recorder")
 
-_LONGEST_DETAIL: Final = 200
 
-
-class EventRecorder:
+class EventRecorder(Taking):
     """Records events and delivers them to handlers, beside the application's own tasks.
 
         async with EventRecorder("sqlite:///events.db") as recorder:
@@ -87,30 +76,24 @@ class EventRecorder:
         new_id: Callable[[], UUID] = new_run_id,
     ) -> None:
         self._options = options or EventRecorderOptions()
-        self._resolved = self._options.resolve(has_log=log is not None)
+        self._close_timeout = duration_seconds(self._options.close_timeout)
         self._has_log = log is not None
-        self._finalizer: weakref.finalize[..., EventRecorder] | None = None
         self._state: Literal["new", "open", "forked", "closed"] = "new"
         self._subscriptions = Subscriptions(self._options, has_log=log is not None)
-        self._process = ProcessIdentity()
-        self._refusals = Refusals(_logger, time.monotonic)
-        self._context = ContextFields()
-        self._encoder = Encoder(types=self._options.event_types, context=self._context.block, now=clock)
-        self._plans, self._is_here = self._encoder.plans, self._process.is_here
-        self._setup = Setup(
-            options=self._options,
-            log_directory=None if log is None else LogDirectory(log),
-            static_context=encoded_fields(
-                service=self._options.service, host=self._options.host, environment=self._options.environment
-            ),
-            clock=clock,
-            new_id=new_id,
-            refusals=self._refusals,
-            drops=Drops(on_drop),
+        super().__init__(
+            Setup(
+                options=self._options,
+                log_directory=None if log is None else LogDirectory(log),
+                static_context=encoded_fields(
+                    service=self._options.service, host=self._options.host, environment=self._options.environment
+                ),
+                clock=clock,
+                new_id=new_id,
+                refusals=Refusals(_logger, time.monotonic),
+                drops=Drops(on_drop),
+            )
         )
-        self._begin(Life(self._setup))
         self._account = Account(self._life)
-        around_forks(self, wait_for=EventRecorder._lock_being_taken, moved=EventRecorder._note_fork)
         for handler_or_url in handlers_or_urls:
             self.register(handler_or_url)
 
@@ -197,97 +180,9 @@ class EventRecorder:
 
     def sync(self) -> SyncRecorder:
         """This recorder for programs without a loop: the same verbs, blocking; delivery runs in a thread of its own."""
-        return SyncRecorder(self, close_timeout=self._resolved.close_timeout, end=self._end_unopened)
+        return SyncRecorder(self, close_timeout=self._close_timeout, end=self._end_unopened)
 
-    # -- while it runs
-
-    def record(self, event: Event | Eventable) -> bool:  # noqa: C901, PLR0912 - written out, as the comment says
-        """Take `event`, or refuse and count it. Never waits, never raises; from any thread, task or signal handler.
-
-        Before `open` events wait in the intake. False: refused, see `status().refused`.
-        """
-        # Look-ups instead of calls, classes instead of isinstance: every event pays for what stands here. Behind an
-        # error nothing is called before the event is counted: at the recursion limit no call is left.
-        cell = None
-        reason: Reason
-        failure: BaseException | None
-        try:
-            if not self._is_here:
-                self._note_fork()
-            try:
-                cell = self._cells[get_ident()]
-            except KeyError:
-                cell = self._life.intake.cell()
-            cell.offered += 1
-            plan = self._plans.get(event.__class__)
-            entry = plan(event) if plan is not None else self._encoder.encode(event)
-            if entry.__class__ is tuple:
-                refused = self._offer(cell, entry)
-                if refused is None:
-                    return True
-                reason, failure, is_counted = refused, None, True
-            else:
-                reason, failure, is_counted = entry, None, False  # type: ignore[assignment]  # a Reason
-        except InvalidEventError as exc:
-            reason, failure, is_counted = "invalid", exc, False
-        except Exception as exc:  # noqa: BLE001 - an event's own code may raise anything; the caller must not see it
-            reason, failure, is_counted = "not_encodable", exc, False
-        except BaseException as exc:  # noqa: BLE001 - it goes on to the caller, once it is counted
-            reason, failure, is_counted = "interrupted", exc, False
-        if cell is None:
-            cell = self._life.intake.stray
-            cell.offered += 1
-        if cell.is_taken:
-            cell.is_taken, is_counted, reason = False, True, "interrupted"
-        if not is_counted and reason in cell.refused:
-            cell.refused[reason] += 1
-        elif not is_counted:
-            cell.refused[reason] = 1
-        try:
-            return (is_counted or failure is not None) and self._refused(event, reason, failure)
-        except RecursionError:
-            return False  # It is counted.
-        finally:
-            failure = None  # Its traceback holds this frame.
-
-    def record_many(self, events: Iterable[Event | Eventable]) -> int:
-        """Record each of `events`; how many were taken. What the iterable itself raises comes out."""
-        return sum(map(self.record, events))
-
-    async def record_durable(
-        self, event: Event | Eventable, *, until: Literal["written", "synced"] = "synced"
-    ) -> Position | None:
-        """Record `event`, and return where it stands once it is in the log; None where it was filtered or declined.
-
-        "written" survives the end of the process, "synced" a power cut; all who wait at once share one sync. Being
-        cancelled, or an error of the disk, does not retract the event.
-
-        Raises:
-            NotDurableError: The recorder has no log.
-            RecorderStateError: It is not open.
-            EncodeError, InvalidEventError: The event cannot be recorded.
-            LogFullError: The intake or the disk is full.
-            LogError: The disk refused.
-        """
-        self._note_fork()
-        life = self._life
-        if life.writer is None:
-            raise NotDurableError("the recorder has no log: give it a directory with log=")
-        supervisor = life.supervisor
-        if self._state != "open" or not isinstance(supervisor, LogSupervisor):
-            raise RecorderStateError(f"the recorder is not open, it is {self._state}", state=self._state)
-        ticket = take_durably(event, encoder=self._encoder, intake=life.intake, offer=self._offer, writer=life.writer)
-        if ticket is None:
-            return None
-        return await supervisor.call(partial(wait_durably, ticket, supervisor, until=until))
-
-    def context(self, **fields: object) -> AbstractContextManager[None]:
-        """Add `fields` to every event recorded inside the block, in this task or thread.
-
-        Raises:
-            EncodeError: A value is not a JSON value; on entering the block.
-        """
-        return self._context.bound(fields)
+    # -- while it runs: `record` and its siblings are in `taking.py`
 
     async def flush(self, timeout: Duration | None = None) -> bool | Settled:
         """Send what is there without waiting for full batches; True once all that was recorded before is delivered.
@@ -314,9 +209,7 @@ class EventRecorder:
             RecorderStateError: The recorder is not open.
             SubscriptionError: No subscription has this name.
         """
-        supervisor = self._life.supervisor
-        if supervisor is None:
-            raise RecorderStateError(f"the recorder is not open, it is {self._state}", state=self._state)
+        supervisor = self._open_supervisor()
         if name not in self._subscriptions.names:
             raise SubscriptionError(f"no subscription {name!r}; there are {sorted(self._subscriptions.names)}")
         supervisor.resume(name, start)
@@ -336,7 +229,7 @@ class EventRecorder:
         flush short.
         """
         self._note_fork()
-        seconds = self._resolved.close_timeout if timeout is None else duration_seconds(timeout)
+        seconds = self._close_timeout if timeout is None else duration_seconds(timeout)
         life, state = self._life, self._state
         self._state = "closed"
         if life.supervisor is not None:
@@ -347,15 +240,17 @@ class EventRecorder:
         elif life.supervisor is None or life.supervisor.is_stranded():
             await in_thread(life.end_unopened, seconds)
         status = self.status()
-        say_left(status)
+        if state != "closed":
+            say_left(status)
         return status
 
     def _end_unopened(self, timeout: Duration | None) -> None:
         """Close a recorder that is not open in this process: write and sync what was taken. Blocking."""
         self._note_fork()
-        self._state = "closed"
-        self._life.end_unopened(self._resolved.close_timeout if timeout is None else duration_seconds(timeout))
-        say_left(self.status())
+        was, self._state = self._state, "closed"
+        self._life.end_unopened(self._close_timeout if timeout is None else duration_seconds(timeout))
+        if was != "closed":
+            say_left(self.status())
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -370,48 +265,20 @@ class EventRecorder:
 
     # -- beneath
 
-    def _begin(self, life: Life) -> None:
-        """From here on events go to `life`; when the recorder is forgotten, it sees to them."""
-        self._life = life
-        self._cells, self._offer = life.intake.cells, life.intake.offer
-        if self._finalizer is not None:
-            self._finalizer.detach()
-        self._finalizer = weakref.finalize(self, life.end_forgotten)
-        self._finalizer.atexit = False
-
-    def _refused(self, event: object, reason: Reason, failure: BaseException | None) -> bool:
-        """Have it said. What is not the event's own failure goes on to the caller."""
-        if failure is not None:
-            of_another = error_of_signal_handler(failure)
-            if of_another is not None or reason == "interrupted":
-                self._life.intake.nudge()
-                raise failure if of_another is None else of_another
-        if reason in UNSAID:
-            self._refusals.say_once(reason, self._life.why_no_writer)
-        else:
-            detail = "" if failure is None else described(failure)[:_LONGEST_DETAIL]
-            self._refusals.note(type(event).__name__, reason, detail)
-            self._life.intake.nudge()
-        return False
-
-    def _lock_being_taken(self) -> LockType | None:
-        return None if self._life.writer is None else self._life.writer.fork_guard
-
-    def _note_fork(self) -> None:
-        self._process.detect_fork(self._forked)
+    def _open_supervisor(self) -> Supervisor:
+        supervisor = self._life.supervisor
+        if supervisor is None or self._state != "open":
+            raise RecorderStateError(f"the recorder is not open, it is {self._state}", state=self._state)
+        return supervisor
 
     def _forked(self) -> None:
         """In a forked child: the loop, the threads and the destination's connections are the parent's."""
-        inherited = self._life
-        inherited.abandon()
-        if inherited.supervisor is not None:
-            never_finalize((inherited, list(self._subscriptions)))
         if self._state == "open":
             self._state = "forked"
         refuses_for: Reason | None = "closed" if self._state == "closed" else None
         if self._state == "forked" and not self._has_log:
             refuses_for = "forked"
-        self._refusals = Refusals(_logger, time.monotonic)
-        self._setup = replace(self._setup, refusals=self._refusals)
-        self._begin(Life(self._setup, refuses_for=refuses_for))
+        inherited = self._begin_in_child(refuses_for=refuses_for)
+        if inherited.supervisor is not None:
+            never_finalize((inherited, list(self._subscriptions)))
         self._account = Account(self._life)

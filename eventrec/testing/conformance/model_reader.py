@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from eventrec import EventPage, EventReader, StoredEvent, TransientError
 
@@ -10,13 +10,28 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from eventrec.testing.conformance.harness import Delivered
-    from eventrec.testing.conformance.model import ModelDestination
+
+
+class _Rows(Protocol):
+    @property
+    def rows(self) -> list[Delivered]: ...
+
+
+class _Destination(Protocol):
+    """What is read of a `ModelDestination`."""
+
+    is_reachable: bool
+    is_allowed: bool
+
+    @property
+    def state(self) -> _Rows: ...
+    def catch_up(self) -> object: ...
 
 
 class ModelReader(EventReader):
     """Rows by their numbers, in small steps, each of which a test may plant a defect into."""
 
-    def __init__(self, destination: ModelDestination) -> None:
+    def __init__(self, destination: _Destination) -> None:
         self.destination = destination
 
     async def latest(self, *, limit: int, types: Collection[str] | None = None) -> EventPage:

@@ -1,0 +1,194 @@
+"""What an application calls while it runs: `record`, from anywhere, and its two siblings.
+
+`record` filters, stamps and encodes (`events/`), and gives the result to the intake (`intake/`) of the recorder's life.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final, Literal
+
+from eventrec.delivery.log_supervisor import LogSupervisor
+from eventrec.errors import InvalidEventError, NotDurableError
+from eventrec.events.encoder import Encoder
+from eventrec.intake.durable import Position, take_durably, wait_durably
+from eventrec.intake.refusals import UNSAID, Refusals
+from eventrec.life import Life
+from eventrec.records.context import ContextFields
+from eventrec.runtime.logging import described, get_logger
+from eventrec.runtime.native import get_ident
+from eventrec.runtime.process import ProcessIdentity, around_forks
+from eventrec.runtime.signals import error_of_signal_handler
+
+if TYPE_CHECKING:
+    from _thread import LockType
+    from collections.abc import Iterable
+    from contextlib import AbstractContextManager
+
+    from eventrec.delivery.supervisor import Supervisor
+    from eventrec.events.encoder import Reason
+    from eventrec.events.event import Event, Eventable
+    from eventrec.life import Setup
+
+_logger = get_logger("eventrec.recorder")
+
+_LONGEST_DETAIL: Final = 200
+
+
+class Taking(ABC):
+    """The half of `EventRecorder` that takes events. Each life of the recorder is made with `setup`."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._refusals = setup.refusals
+        self._process = ProcessIdentity()
+        self._context = ContextFields()
+        self._encoder = Encoder(types=setup.options.event_types, context=self._context.block, now=setup.clock)
+        self._plans, self._is_here = self._encoder.plans, self._process.is_here
+        self._finalizer: weakref.finalize[..., Taking] | None = None
+        self._begin(Life(setup))
+        around_forks(self, wait_for=Taking._lock_being_taken, moved=Taking._note_fork)
+
+    def record(self, event: Event | Eventable) -> bool:  # noqa: C901, PLR0912 - written out: see the comment
+        """Take `event`, or refuse and count it. Never waits, never raises; from any thread, task or signal handler.
+
+        Before `open` events wait in the intake. False: refused, see `status().refused`.
+        """
+        # Look-ups instead of calls, classes instead of isinstance: every event pays for what stands here. Behind an
+        # error nothing is called before the event is counted: at the recursion limit no call is left.
+        cell = None
+        reason: Reason
+        failure: BaseException | None
+        try:
+            if not self._is_here:
+                self._note_fork()
+            try:
+                cell = self._cells[get_ident()]
+            except KeyError:
+                cell = self._life.intake.cell()
+            cell.offered += 1
+            plan = self._plans.get(event.__class__)
+            entry = plan(event) if plan is not None else self._encoder.encode(event)
+            if entry.__class__ is tuple:
+                refused = self._offer(cell, entry)
+                if refused is None:
+                    return True
+                reason, failure, is_counted = refused, None, True
+            else:
+                reason, failure, is_counted = entry, None, False  # type: ignore[assignment]  # a Reason
+        except InvalidEventError as exc:
+            reason, failure, is_counted = "invalid", exc, False
+        except Exception as exc:  # noqa: BLE001 - an event's own code may raise anything; the caller must not see it
+            reason, failure, is_counted = "not_encodable", exc, False
+        except BaseException as exc:  # noqa: BLE001 - it goes on to the caller, once it is counted
+            reason, failure, is_counted = "interrupted", exc, False
+        if cell is None:
+            cell = self._life.intake.stray
+            cell.offered += 1
+        if cell.is_taken:
+            cell.is_taken, is_counted, reason = False, True, "interrupted"
+        if not is_counted and reason in cell.refused:
+            cell.refused[reason] += 1
+        elif not is_counted:
+            cell.refused[reason] = 1
+        if failure is None and not is_counted:
+            return False
+        try:
+            passed_on = self._refused(event, reason, failure)
+        except Exception:  # noqa: BLE001 - it is counted; that it cannot be said as well is no reason to raise
+            passed_on = failure if reason == "interrupted" else None
+        failure = None  # Its traceback holds this frame.
+        if passed_on is not None:
+            raise passed_on
+        return False
+
+    def record_many(self, events: Iterable[Event | Eventable]) -> int:
+        """Record each of `events`; how many were taken. What the iterable itself raises comes out."""
+        return sum(map(self.record, events))
+
+    async def record_durable(
+        self, event: Event | Eventable, *, until: Literal["written", "synced"] = "synced"
+    ) -> Position | None:
+        """Record `event`, and return where it stands once it is in the log; None where it was filtered or declined.
+
+        "written" survives the end of the process, "synced" a power cut; all who wait at once share one sync. Being
+        cancelled, or an error of the disk, does not retract the event.
+
+        Raises:
+            NotDurableError: The recorder has no log.
+            RecorderStateError: It is not open.
+            EncodeError, InvalidEventError: The event cannot be recorded.
+            LogFullError: The intake or the disk is full.
+            LogError: The disk refused.
+        """
+        self._note_fork()
+        life = self._life
+        if life.writer is None:
+            raise NotDurableError("the recorder has no log: give it a directory with log=")
+        supervisor = self._open_supervisor()
+        assert isinstance(supervisor, LogSupervisor)  # noqa: S101 - where there is a writer
+        ticket = take_durably(event, encoder=self._encoder, intake=life.intake, offer=self._offer, writer=life.writer)
+        if ticket is None:
+            return None
+        return await supervisor.call(partial(wait_durably, ticket, supervisor, until=until))
+
+    def context(self, **fields: object) -> AbstractContextManager[None]:
+        """Add `fields` to every event recorded inside the block, in this task or thread.
+
+        Raises:
+            EncodeError: A value is not a JSON value; on entering the block.
+        """
+        return self._context.bound(fields)
+
+    # -- beneath
+
+    @abstractmethod
+    def _open_supervisor(self) -> Supervisor:
+        """That of the running life; raises RecorderStateError where it is not open."""
+
+    @abstractmethod
+    def _forked(self) -> None:
+        """In a forked child: begin another life."""
+
+    def _begin(self, life: Life) -> None:
+        """From here on events go to `life`; when the recorder is forgotten, it sees to them."""
+        self._life = life
+        self._cells, self._offer = life.intake.cells, life.intake.offer
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._finalizer = weakref.finalize(self, life.end_forgotten)
+        self._finalizer.atexit = False
+
+    def _begin_in_child(self, *, refuses_for: Reason | None) -> Life:
+        """Begin another life in a forked child, and return what was inherited: it is left alone."""
+        inherited = self._life
+        inherited.abandon()
+        self._refusals = Refusals(_logger, time.monotonic)
+        self._setup = replace(self._setup, refusals=self._refusals)
+        self._begin(Life(self._setup, refuses_for=refuses_for))
+        return inherited
+
+    def _note_fork(self) -> None:
+        self._process.detect_fork(self._forked)
+
+    def _lock_being_taken(self) -> LockType | None:
+        return None if self._life.writer is None else self._life.writer.fork_guard
+
+    def _refused(self, event: object, reason: Reason, failure: BaseException | None) -> BaseException | None:
+        """Have it said; what is not the event's own failure is returned, to go on to the caller."""
+        if failure is not None:
+            of_another = error_of_signal_handler(failure)
+            if of_another is not None or reason == "interrupted":
+                self._life.intake.nudge()
+                return failure if of_another is None else of_another
+        if reason in UNSAID:
+            self._refusals.say_once(reason, self._life.why_no_writer)
+        else:
+            detail = "" if failure is None else described(failure)[:_LONGEST_DETAIL]
+            self._refusals.note(type(event).__name__, reason, detail)
+            self._life.intake.nudge()
+        return None
