@@ -163,7 +163,7 @@ class Adoption:
 
     async def _fill_slots(self, tasks: TaskGroup) -> None:
         while (room := MAX_ADOPTED - len(self.adopted)) > 0 and (chosen := self._next(room)):
-            # A lock is ours once it is taken, whoever cancels meanwhile.
+            # A lock is ours once it is taken, also where this task is cancelled meanwhile.
             async with self.opening:
                 with anyio.CancelScope(shield=True):
                     tried, requests = await in_thread(self._open, chosen)
@@ -266,7 +266,7 @@ class Adoption:
             unserved = {name for name in delivery.held_for if name not in self._unserved}
             if unserved:
                 self._unserved |= unserved
-                _logger.warning("logs are kept for subscriptions that nobody serves", subscriptions=sorted(unserved))
+                _logger.warning("logs kept for subscriptions that are not registered", subscriptions=sorted(unserved))
 
     async def _let_go_of_what_grew(self) -> None:
         for id_, delivery in list(self.adopted.items()):
@@ -296,7 +296,7 @@ class Adoption:
         return lost
 
     def oldest(self) -> list[UUID]:
-        """All orphans, adopted or not: those that nobody can read, then the oldest first."""
+        """All orphans, adopted or not: those that cannot be read, then the oldest first."""
         return self.queue.by_rank(self._own_id())
 
     def take_up_again(self) -> None:

@@ -1,7 +1,7 @@
 """The bound on the log directory, and what goes when it is reached.
 
     1  what is delivered: retained logs, then segments that every subscription is past, retained or not yet deleted
-    2  orphans that nobody can read, then orphans, the oldest first
+    2  orphans that cannot be read, then orphans, the oldest first
     3  the oldest records of the subscriptions furthest behind, as long as another one is past them
     4  nothing: new events are refused until there is room
 
@@ -44,7 +44,7 @@ _logger = get_logger("eventrec.delivery")
 class DiskQuota:
     """Keeps `directory` within `bound`, and `done/` within `retain`. For the loop's thread.
 
-    `own()` is the delivery of the log that is written; `by_all` lets it forfeit what nobody has delivered yet, instead
+    `own()` is the delivery of the log that is written; `by_all` lets it forfeit what no subscription has yet, instead
     of refusing new events. `on_drop(reason, count)` is told of records of earlier runs that went.
     """
 
@@ -249,7 +249,7 @@ class DiskQuota:
 
 
 def _open_records(run: Run) -> dict[str, int]:
-    """By subscription; under "?" where nobody knows how many there were for whom."""
+    """By subscription; under "?" where it is not known how many there were for which."""
     try:
         seen = see_opened(run.storage, run.id, run.path)
     except (OSError, LogError):

@@ -89,7 +89,7 @@ class LogDelivery:
         self._others_scanned = {name: each.progress.scanned for name, each in others.items()}
         self._others = min(self._others_scanned.values(), default=None)
         if saved.unreadable - {file_name(name) for name in self.workers}:
-            # Whoever they are of, nobody knows how far that is.
+            # Which subscriptions these are of, and how far those are, is not known.
             self._others_scanned[UNKNOWN] = self._others = self.source.first
         self._files = CheckpointFiles(run.storage)
         self._sync = sync
@@ -119,7 +119,7 @@ class LogDelivery:
 
     @property
     def is_done(self) -> bool:
-        """Whether nobody needs anything of it any more, of what was taken."""
+        """Whether no subscription needs anything of what was appended any more."""
         end = max(self.source.end, self.log.taken)
         scanned = [worker.progress.scanned for worker in self.workers.values()]
         return min([*scanned, end if self._others is None else self._others]) >= end and (bool(scanned) or end == 0)
@@ -138,12 +138,12 @@ class LogDelivery:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether it waits for nothing but destinations that are down, or for somebody to act."""
+        """Whether it waits for nothing but destinations that are down, or for an operator."""
         waiting = self.waiting
         return bool(waiting) and all(self.workers[name].is_failing for name in waiting)
 
     def has_grown(self) -> bool:
-        """Blocking. Whether an adopted log is written by somebody else all the same."""
+        """Blocking. Whether another process writes an adopted log all the same."""
         try:
             return self.log.has_grown()
         except LogError:
@@ -174,7 +174,7 @@ class LogDelivery:
         return lost
 
     async def forfeited(self, end: int) -> None:
-        """Once nobody is behind `end` any more, delete what lies below."""
+        """Once no subscription is behind `end` any more, delete what lies below."""
         with anyio.move_on_after(_FORFEIT_SECONDS):
             while any(worker.progress.scanned < end for worker in self.workers.values()):
                 await self._moved_once()
@@ -225,7 +225,7 @@ class LogDelivery:
         """Save every checkpoint that changed; with `sync` durably, and then delete what all are past."""
         async with self._saving:
             if self.run_of.incarnation != self._makings:
-                # Somebody deleted the directory, and the writer made it anew.
+                # The directory was deleted, and the writer made it again.
                 self._makings = self.run_of.incarnation
                 self._files = CheckpointFiles(self.run_of.storage)
                 self._saved.clear()

@@ -29,7 +29,7 @@ class OpenedOrphan:
     Attributes:
         log: Synced.
         first: The first record that it has.
-        saved: Its checkpoints, and the names of the files that are none any more.
+        saved: Its checkpoints, and the names of the files that are not any more.
         known: Of the subscriptions asked for, those that are not new in this directory: nothing of theirs is skipped.
     """
 

@@ -80,7 +80,7 @@ class OrphanQueue:
 
     @property
     def has_fresh(self) -> bool:
-        """Whether there are logs that nobody here has tried yet."""
+        """Whether there are logs that were not tried here yet."""
         return bool(self._new)
 
     def look(self, ids: Iterable[UUID]) -> None:

@@ -15,12 +15,12 @@ there is no padding. Version 1 is written; version 0, which has no epoch, is rea
 
 offset   number of the commit's first record; records are numbered from 0 without gaps
 epoch    a number that never falls; 0 where there is one writer
-n        how many records, 1 to 65535; a commit of none is no commit
+n        how many records, 1 to 65535; a commit of none is not a commit
 records  opaque to the log, which cannot tell where one ends
 crc      CRC-32C (Castagnoli) of every byte of the commit before it; a commit is valid if it matches
 
-A header of zeros only (22 bytes in version 1, 14 in version 0) is no commit: the space was reserved, or never reached
-the disk. Bytes at or past the first offset of the next segment are superseded: they are not part of the log.
+A header of zeros only (22 bytes in version 1, 14 in version 0) is not a commit: the space was reserved, or never
+reached the disk. Bytes at or past the first offset of the next segment are superseded: they are not part of the log.
 A segment's header is a hint, since commits prove themselves: where the first commit is valid only in the other
 version, it is read in that one.
 
@@ -42,27 +42,29 @@ A compressed segment holds the same bytes as frames of zstd's seekable format, a
 are always those of the uncompressed bytes.
 """
 
+from __future__ import annotations
+
 import functools
 import struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import google_crc32c
 
 from eventrec.errors import CorruptCommitError, Damage
 from eventrec.runtime.logging import get_logger
 
-VERSION = 1
-VERSIONS = (1, 0)
-MAX_RECORDS = 0xFFFF
-MAX_CONTENT = 0xFFFF_FFFF
-MAX_OFFSET = 0xFFFF_FFFF_FFFF_FFFF
-CHECKSUM_SIZE = 4
+VERSION: Final = 1
+VERSIONS: Final = (1, 0)
+MAX_RECORDS: Final = 0xFFFF
+MAX_CONTENT: Final = 0xFFFF_FFFF
+MAX_OFFSET: Final = 0xFFFF_FFFF_FFFF_FFFF
+CHECKSUM_SIZE: Final = 4
 
-_V1 = struct.Struct("<QQHI")
-_V0 = struct.Struct("<QHI")
-_CHECKSUM = struct.Struct("<I")
-_HEADER_SIZES = (_V0.size, _V1.size)
-_ZEROS = bytes(_V1.size)
+_V1: Final = struct.Struct("<QQHI")
+_V0: Final = struct.Struct("<QHI")
+_CHECKSUM: Final = struct.Struct("<I")
+_HEADER_SIZES: Final = (_V0.size, _V1.size)
+_ZEROS: Final = bytes(_V1.size)
 
 
 class Header(NamedTuple):

@@ -5,34 +5,36 @@ u32, per frame its compressed and its decompressed size u32 u32 [checksum u32], 
 descriptor u8 (bit 7: there are checksums), 0x8F92EAB1 u32.
 """
 
+from __future__ import annotations
+
 import bisect
 import importlib
 import itertools
 import struct
-from typing import Any
+from typing import Any, Final
 
 from eventrec.errors import LogError
 from eventrec.log.storage import File, write_all
 
-MAGIC = b"\x28\xb5\x2f\xfd"
-FRAME_SIZE = 4096
+MAGIC: Final = b"\x28\xb5\x2f\xfd"
+FRAME_SIZE: Final = 4096
 
-_MODULES = ("compression.zstd", "backports.zstd")
-_SKIPPABLE = struct.Struct("<II")
-_SKIPPABLE_MAGIC = 0x184D2A5E
-_FOOTER = struct.Struct("<IBI")
-_FOOTER_MAGIC = 0x8F92EAB1
-_WITH_CHECKSUMS = 0x80
-_SIZES = struct.Struct("<II")
-_WINDOW = 1 << 17
-_CHUNK = 1 << 20
-_MAX_KEPT = 4 << 20
+_MODULES: Final = ("compression.zstd", "backports.zstd")
+_SKIPPABLE: Final = struct.Struct("<II")
+_SKIPPABLE_MAGIC: Final = 0x184D2A5E
+_FOOTER: Final = struct.Struct("<IBI")
+_FOOTER_MAGIC: Final = 0x8F92EAB1
+_WITH_CHECKSUMS: Final = 0x80
+_SIZES: Final = struct.Struct("<II")
+_WINDOW: Final = 1 << 17
+_CHUNK: Final = 1 << 20
+_MAX_KEPT: Final = 4 << 20
 """A larger frame is not kept whole: it is read from its beginning on, as far as it is wanted."""
 
-_MAX_FRAME = 1 << 30
+_MAX_FRAME: Final = 1 << 30
 """The greatest frame the seekable format allows."""
 
-_MAX_SIZE = 8 << 30
+_MAX_SIZE: Final = 8 << 30
 """Bytes of a segment, uncompressed: a few kilobytes can claim any number, and each would have to be looked at."""
 
 

@@ -4,6 +4,8 @@ What is made here is its owner's alone, whatever the umask: directories 0700, fi
 file, and not a link to one.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import importlib
@@ -29,7 +31,7 @@ _fcntl = _optional("fcntl")
 _msvcrt = _optional("msvcrt")
 
 
-_BY_DESCRIPTOR = {os.open, os.stat, os.unlink, os.rename} <= os.supports_dir_fd
+_BY_DESCRIPTOR: Final = {os.open, os.stat, os.unlink, os.rename} <= os.supports_dir_fd
 
 
 class DiskStorage:
@@ -42,7 +44,7 @@ class DiskStorage:
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], *, create: bool = False, within: "DiskStorage | None" = None
+        self, directory: str | os.PathLike[str], *, create: bool = False, within: DiskStorage | None = None
     ) -> None:
         self.directory = Path(directory)
         self._within = within
@@ -58,7 +60,7 @@ class DiskStorage:
     def _stat(self) -> os.stat_result:
         return self.directory.stat() if self._dir is None else os.fstat(self._dir)
 
-    def folder(self, name: str, *, create: bool = False, exclusive: bool = False) -> "DiskStorage":
+    def folder(self, name: str, *, create: bool = False, exclusive: bool = False) -> DiskStorage:
         """The directory `name` in this one. With `create` it is made where it is not there, `exclusive`: or else.
 
         Raises:
@@ -88,7 +90,7 @@ class DiskStorage:
         """
         os.rmdir(self._path(name), dir_fd=self._dir)
 
-    def move_folder(self, name: str, to: "DiskStorage", target: str) -> None:
+    def move_folder(self, name: str, to: DiskStorage, target: str) -> None:
         """Rename the directory `name` in this one to `target` in `to`. Durable once both are synced.
 
         Raises:
@@ -100,7 +102,7 @@ class DiskStorage:
         """See `move_folder`, from the other side: `source` counts from the descriptor `within`."""
         os.rename(source, self._path(name), src_dir_fd=within, dst_dir_fd=self._dir)
 
-    def entries(self) -> "list[os.DirEntry[str]]":
+    def entries(self) -> list[os.DirEntry[str]]:
         """Whatever is in this directory, in no order. Their paths mean nothing: use their names."""
         if self._dir is None:
             with os.scandir(self.directory) as found:
@@ -134,7 +136,7 @@ class DiskStorage:
         """When a name in this directory was made or went, in seconds since the epoch.
 
         Raises:
-            OSError: Nobody can tell.
+            OSError: The system does not say.
         """
         return self._stat().st_mtime
 
@@ -167,8 +169,8 @@ class DiskStorage:
         finally:
             os.close(own)
 
-    def open(self, name: str, mode: Literal["read", "write", "create"]) -> "DiskFile":
-        """See `Storage`. What is no regular file is refused, and so is a link."""
+    def open(self, name: str, mode: Literal["read", "write", "create"]) -> DiskFile:
+        """See `Storage`. What is not a regular file is refused, and so is a link."""
         # Without waiting: a pipe of that name has no writer.
         flags = {"read": os.O_RDONLY | _AT_ONCE, "write": os.O_RDWR, "create": os.O_RDWR | os.O_CREAT | os.O_EXCL}[mode]
         return DiskFile(_open_file(self._path(name), flags, self._dir))
@@ -204,7 +206,7 @@ class DiskStorage:
         except OSError:
             return True
 
-    def lock(self, name: str, *, shared: bool = False, create: bool = True) -> "DiskLock":
+    def lock(self, name: str, *, shared: bool = False, create: bool = True) -> DiskLock:
         """See `Storage`. The lock is `flock`'s: it goes with the process, and children share it.
 
         Raises:
@@ -220,9 +222,9 @@ class DiskStorage:
                     if os.path.samestat(os.fstat(fd), now):
                         _make_private(fd, now)
                         return DiskLock(self, name, fd)
-            except OSError as error:
+            except OSError as exc:
                 os.close(fd)
-                raise LogLockedError(f"{self.directory / name} is locked") from error
+                raise LogLockedError(f"{self.directory / name} is locked") from exc
             os.close(fd)
 
     def is_locked(self, name: str) -> bool:
@@ -233,7 +235,7 @@ class DiskStorage:
         """
         fd = _open_file(self._path(name), os.O_RDONLY | _AT_ONCE, self._dir)
         try:
-            # Shared, so that two who look do not see each other.
+            # Shared, so that two processes that look do not see each other.
             _lock(fd, shared=True)
             _unlock(fd)
         except OSError:
@@ -308,8 +310,8 @@ class DiskLock:
 _PRIVATE_FILE: Final = 0o600
 _PRIVATE_DIRECTORY: Final = 0o700
 
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_AT_ONCE = getattr(os, "O_NONBLOCK", 0)
+_NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_AT_ONCE: Final = getattr(os, "O_NONBLOCK", 0)
 
 
 def _open_directory(path: Path, within: DiskStorage | None) -> int:

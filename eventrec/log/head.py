@@ -1,16 +1,21 @@
 """The head: the one segment that is being written."""
 
+from __future__ import annotations
+
 import bisect
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from eventrec.log.index import ENTRY_SIZE, INDEX_INTERVAL, Entry, IndexPlan, encode_entries
 from eventrec.log.segment import index_name, load_index, segment_name
 from eventrec.log.storage import File, Storage, write_all, write_some
 
-_ENTRIES_PER_WRITE = 256
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_ENTRIES_PER_WRITE: Final = 256
 """A page at once: an index file dirtied at every sync would slow each of them."""
 
 

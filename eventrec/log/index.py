@@ -1,18 +1,22 @@
 """The offset index of a segment: hints where to begin reading. Entries of 16 bytes: offset u64, position u64.
 
-The offset 0 marks an unused entry, so the commit at offset 0 is never in an index. Nothing here is trusted: whoever
-uses an entry checks that a valid commit with that offset begins there.
+The offset 0 marks an unused entry, so the commit at offset 0 is never in an index. Nothing here is trusted: a reader
+checks that a valid commit with that offset begins there.
 """
+
+from __future__ import annotations
 
 import bisect
 import struct
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-INDEX_INTERVAL = 4096
-ENTRY_SIZE = 16
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-_ENTRY = struct.Struct("<QQ")
+INDEX_INTERVAL: Final = 4096
+ENTRY_SIZE: Final = 16
+
+_ENTRY: Final = struct.Struct("<QQ")
 
 
 class Entry(NamedTuple):

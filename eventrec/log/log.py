@@ -11,20 +11,25 @@ only when it is whole and synced; then the old file is cut there, and never sync
 the disk, its rest is superseded: a segment ends where the next one begins.
 """
 
-from collections.abc import Callable
-from typing import Self
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
 
 from eventrec.errors import LogError
 from eventrec.log import maintenance
 from eventrec.log.reader import LogReader
 from eventrec.log.repair import Recovered, recover
-from eventrec.log.resync import IsOurs
 from eventrec.log.segment import list_segments, segment_name
-from eventrec.log.storage import FileSize, Storage
-from eventrec.log.walk import Gap
 from eventrec.log.writer import LogOptions, LogWriter, translated
 from eventrec.runtime.logging import get_logger
 from eventrec.runtime.native import allocate_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eventrec.log.resync import IsOurs
+    from eventrec.log.storage import FileSize, Storage
+    from eventrec.log.walk import Gap
 
 __all__ = ["Log", "LogOptions"]
 
@@ -32,7 +37,7 @@ _logger = get_logger(__name__)
 
 
 class Log(LogWriter):
-    """One writer's log in a directory of its own: nobody else may write there, whoever likes may read.
+    """One writer's log in a directory of its own: no other may write there, any reader may read.
 
     Every method may be called from any thread. `append` and `write` wait for each other, but not for a sync in
     another thread, except where `write` begins a new segment or too much is kept.
@@ -71,7 +76,7 @@ class Log(LogWriter):
         at_least: int = 0,
         counts_tail: bool = False,
     ) -> Self:
-        """Go on with the log that is there, or begin one at record 0. Reads the last segment only, and syncs it anew.
+        """Go on with the log that is there, or begin one at record 0. Reads the last segment only, and syncs it again.
 
         A torn tail is cut; damage is passed over, kept in a side file and listed in `recovered`. On return all that
         the log holds is synced. Offsets of commits that were cut are given out again, unless `at_least` says from
@@ -129,7 +134,7 @@ class Log(LogWriter):
             return maintenance.sealed(self._storage, head=self._head.first)
 
     def has_grown(self) -> bool:
-        """Whether somebody else has written into it: never, where locks mean something."""
+        """Whether another process has written into it: never, where locks mean something."""
         with translated("look at the head"):
             newest = max(list_segments(self._storage), default=0)
             written = self._storage.size(segment_name(self._head.first)).length

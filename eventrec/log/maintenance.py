@@ -1,6 +1,9 @@
 """What is done to segments that are not written any more: delete, compress, cut, measure."""
 
+from __future__ import annotations
+
 import itertools
+from typing import Final
 
 from eventrec.log.commit import Commit
 from eventrec.log.compressed import MAGIC, compress
@@ -17,7 +20,7 @@ from eventrec.log.segment import (
 from eventrec.log.storage import File, FileSize, Storage, write_all
 from eventrec.log.walk import Walk
 
-_CHUNK = 1 << 20
+_CHUNK: Final = 1 << 20
 
 
 def delete_below(storage: Storage, offset: int, *, head: int) -> int:

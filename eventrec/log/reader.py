@@ -1,17 +1,22 @@
 """Reading a log from any offset, while it is being written, over its segments and whatever damage they have."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Self, TypeVar
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
 from eventrec.errors import CorruptCommitError, Damage, LogError
 from eventrec.log.commit import Commit
 from eventrec.log.index import Entry
 from eventrec.log.repair import keep_gap, rebuild_index, seek
-from eventrec.log.resync import IsOurs
 from eventrec.log.segment import HEADER_SIZE, Segment, list_segments, load_index, segment_name
-from eventrec.log.storage import Storage
 from eventrec.log.walk import Gap, Tail, Walk
 from eventrec.runtime.logging import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from eventrec.log.resync import IsOurs
+    from eventrec.log.storage import Storage
 
 T = TypeVar("T")
 
@@ -207,7 +212,7 @@ class LogReader:
         self._expected = segment.first
 
     def _segments(self) -> list[int]:
-        """The segments there, without a last one that is still empty: what nobody has written to supersedes nothing."""
+        """The segments there, without a last one that is still empty: what holds nothing supersedes nothing."""
         firsts = list_segments(self._storage)
         if len(firsts) > 1:
             try:

@@ -1,12 +1,13 @@
 """What an owner may do about damage: keep the bytes, rebuild an index, and open the last segment for append."""
 
+from __future__ import annotations
+
 import contextlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventrec.errors import CorruptCommitError, Damage, LogWriteError
 from eventrec.log.commit import MAX_OFFSET, VERSION, Commit, header_size, read_commit, read_header
 from eventrec.log.index import ENTRY_SIZE, INDEX_INTERVAL, Entry, IndexPlan, OffsetIndex, encode_entries
-from eventrec.log.resync import IsOurs
 from eventrec.log.segment import (
     HEADER_SIZE,
     Segment,
@@ -20,8 +21,11 @@ from eventrec.log.segment import (
 from eventrec.log.storage import File, Storage, write_all
 from eventrec.log.walk import Gap, Tail, Walk
 
-_CHUNK = 1 << 20
-_TRIES = 64
+if TYPE_CHECKING:
+    from eventrec.log.resync import IsOurs
+
+_CHUNK: Final = 1 << 20
+_TRIES: Final = 64
 
 
 class Recovered(NamedTuple):
@@ -146,7 +150,7 @@ def _sync(storage: Storage, first: int, size: int | None) -> None:
 
     Every byte is written again, in its place. After a sync that failed, be it that writer's, the kernel's own or ours
     when this was tried before, ext4 and xfs keep the bytes in the page cache and take them for written (Rebello et
-    al., USENIX ATC 2020): a sync of what nobody writes again succeeds, and the disk is without them.
+    al., USENIX ATC 2020): a sync of what is not written again succeeds, and the disk is without them.
     """
     file = storage.open(segment_name(first), "write")
     try:
@@ -188,7 +192,7 @@ def _is_right(segment: Segment, entry: Entry) -> bool:
 
 
 def rebuild_index(storage: Storage, first: int, interval: int = INDEX_INTERVAL) -> bool:
-    """Write the index of a segment anew from its commits. Returns whether that succeeded: an index may be missing."""
+    """Write the index of a segment again, from its commits. Returns whether that succeeded: an index may be missing."""
     plan = IndexPlan(interval)
     entries = []
     try:
@@ -222,7 +226,7 @@ def _cut_index(storage: Storage, first: int, position: int) -> None:
 def keep_gap(storage: Storage, segment: Segment, gap: Gap) -> bool:
     """Keep the bytes of `gap` in a side file, for a person to look at. Returns whether they are kept now.
 
-    The file is `{segment:020d}.{position}.gap`; it is made once, never overwritten, and is no part of the log.
+    The file is `{segment:020d}.{position}.gap`; it is made once, never overwritten, and is not part of the log.
     """
     name = f"{gap.segment:020d}.{gap.position}.gap"
     if not gap.size:

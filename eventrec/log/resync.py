@@ -6,26 +6,31 @@ from its two ends, because CRC(ab) = shift(CRC(a), len b) ^ CRC(b). The work is 
 constant per candidate.
 """
 
+from __future__ import annotations
+
 import functools
 import heapq
 import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import google_crc32c
 
 from eventrec.errors import CorruptCommitError
 from eventrec.log.commit import MAX_OFFSET, MAX_RECORDS, Header, header_size, read_header
-from eventrec.log.segment import ReadableFile
 
-CHUNK = 1 << 18
-PEEK = 256
+if TYPE_CHECKING:
+    from eventrec.log.segment import ReadableFile
+
+CHUNK: Final = 1 << 18
+PEEK: Final = 256
 """Bytes of a commit's content that `is_ours` is shown, at most."""
 
-_RESIDUE = 0x48674BC7
+_RESIDUE: Final = 0x48674BC7
 """CRC-32C of anything followed by its own CRC-32C."""
-_POLYNOMIAL = 0x82F63B78
+_POLYNOMIAL: Final = 0x82F63B78
 
 IsOurs = Callable[[bytes], bool]
 
@@ -159,7 +164,7 @@ def _header_pattern(lowest: int, upper: int, version: int) -> tuple[re.Pattern[b
     varying = b"[%s-%s]" % (re.escape(low[same : same + 1]), re.escape(high[same : same + 1]))
     above = re.escape(low[:same][::-1])
     gap = b".{8}" if version == 1 else b""
-    # Looking ahead consumes nothing: headers that overlap are all seen. A commit of no records is none.
+    # Looking ahead consumes nothing: headers that overlap are all seen. A commit has at least one record.
     return re.compile(b"%s(?=%s%s(?!\\0\\0)..)" % (varying, above, gap), re.DOTALL), 7 - same
 
 

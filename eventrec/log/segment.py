@@ -1,11 +1,12 @@
 """Segments: their names, their headers, opening one to read, making one to write."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
 from eventrec.errors import CorruptCommitError, Damage, LogError
 from eventrec.log.commit import MAX_OFFSET, VERSION, VERSIONS, decode_commit, header_size, read_header
@@ -14,11 +15,14 @@ from eventrec.log.compressed import CompressedFile
 from eventrec.log.index import OffsetIndex
 from eventrec.log.storage import File, Storage, write_all
 
-MAGIC = b"(ds)^2"
-HEADER_SIZE = 10
-_CRC32C = 0
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+MAGIC: Final = b"(ds)^2"
+HEADER_SIZE: Final = 10
+_CRC32C: Final = 0
 _SEGMENT, _INDEX, _LOCK, _TEMPORARY = ".stdb.log", ".stdb.ofs", ".stdb.lock", ".tmp"
-_DIGITS = 20
+_DIGITS: Final = 20
 
 Sync: TypeAlias = Literal["name", "content", "nothing"]
 """What of a file that is replaced survives a power cut on return: its name too, its content alone, or nothing yet."""
@@ -111,7 +115,7 @@ class Segment:
         return segment_name(self.first)
 
     @classmethod
-    def open(cls, storage: Storage, first: int, *, version: int | None = None) -> "Segment":
+    def open(cls, storage: Storage, first: int, *, version: int | None = None) -> Segment:
         """Open the segment that begins at `first`. Its header is looked at only if its `version` is not known already.
 
         Raises:
@@ -163,7 +167,7 @@ def create_segment(storage: Storage, first: int, commits: Sequence[bytes] = (), 
     Raises:
         LogError: There is such a segment, with content.
         OSError: The disk refused. Nothing that was there is harmed.
-        LogLockedError: Somebody is making this very segment.
+        LogLockedError: Another writer is making this very segment.
     """
     lock = storage.lock(f"{first:0{_DIGITS}d}{_LOCK}")
     try:

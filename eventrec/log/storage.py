@@ -4,6 +4,8 @@
 Failures are OSErrors as the system raised them; the log translates them.
 """
 
+from __future__ import annotations
+
 import errno
 from typing import Literal, NamedTuple, Protocol
 
@@ -17,7 +19,7 @@ class FileSize(NamedTuple):
 
 
 class File(Protocol):
-    """An open file. It has no cursor: who writes says where."""
+    """An open file. It has no cursor: the writer says where."""
 
     def read(self, position: int, size: int) -> bytes:
         """The bytes at `position`: `size` of them, fewer only at the end of the file."""
@@ -81,7 +83,7 @@ class Storage(Protocol):
         """Take the lock of that name, without waiting.
 
         Raises:
-            LogLockedError: Somebody holds it.
+            LogLockedError: A process holds it.
         """
 
     def close(self) -> None:

@@ -1,21 +1,26 @@
 """Checking every byte of a directory of segments, and naming each fault with its file and byte. Changes nothing."""
 
+from __future__ import annotations
+
 import itertools
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventrec.errors import Damage
 from eventrec.log.commit import MAX_OFFSET, Commit
 from eventrec.log.compressed import CompressedFile
 from eventrec.log.index import ENTRY_SIZE, OffsetIndex
-from eventrec.log.resync import IsOurs
 from eventrec.log.segment import HEADER_SIZE, Segment, index_name, list_segments
-from eventrec.log.storage import Storage
 from eventrec.log.walk import Gap, Tail, Walk
 
-_LOOKS = 12
-_BETWEEN_LOOKS = 0.02
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from eventrec.log.resync import IsOurs
+    from eventrec.log.storage import Storage
+
+_LOOKS: Final = 12
+_BETWEEN_LOOKS: Final = 0.02
 
 
 class Fault(NamedTuple):
@@ -26,7 +31,7 @@ class Fault(NamedTuple):
         position: In the uncompressed segment, except for the reason FRAME: there in the file.
         size: Bytes concerned, 0 where bytes are absent.
         offset: The record expected there.
-        missing: Records lost by it, as far as that is known: nobody knows what a torn tail was to hold.
+        missing: Records lost by it, as far as that is known: what a torn tail was to hold is not known.
         reason: What is wrong.
     """
 

@@ -17,8 +17,10 @@ unless commits go on to the end of the segment from one that begins before their
 other, since the later one's records come before the earlier one's end, the later counts.
 """
 
+from __future__ import annotations
+
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from eventrec.errors import CorruptCommitError, Damage
 from eventrec.log.commit import (
@@ -34,8 +36,8 @@ from eventrec.log.commit import (
 from eventrec.log.resync import IsOurs, Resync
 from eventrec.log.segment import HEADER_SIZE, Segment
 
-_CHUNK = 1 << 20
-_END = MAX_OFFSET + 1
+_CHUNK: Final = 1 << 20
+_END: Final = MAX_OFFSET + 1
 
 
 class Gap(NamedTuple):
@@ -103,9 +105,9 @@ class Walk:
         while self.position < self.size and self.offset != self.upper:
             try:
                 commit = self._commit_at(self.position)
-            except CorruptCommitError as error:
-                self.damage = error.reason
-                return self._pass_damage(error.reason)
+            except CorruptCommitError as exc:
+                self.damage = exc.reason
+                return self._pass_damage(exc.reason)
             if commit.offset != self.offset:
                 found = self._pass_misplaced(commit)
                 if found is not None or self.tail is Tail.SUPERSEDED:
@@ -178,7 +180,7 @@ class Walk:
             is_last = is_last and self.upper in (None, offset + n)
             follower = self._offset_at(end) if end < self.size else None
             if follower is not None and self._is_length_right(offset, n, end, follower):
-                # Looking inside its records could only find what is no commit of ours.
+                # Looking inside its records could only find what is not a commit of ours.
                 return self._gap(size, follower - self.offset, reason)
         claimed = self._claimed()
         found = None if reason is Damage.SHORT else self._search(self.offset + claimed)

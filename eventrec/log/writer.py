@@ -1,23 +1,29 @@
 """Append, write and sync: three promises, and what happens when the disk keeps the last two from being kept."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 from collections import deque
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from eventrec.errors import LogClosedError, LogFullError, LogWriteError
 from eventrec.log.commit import encode_commit, warn_if_slow
 from eventrec.log.head import Head
 from eventrec.log.index import INDEX_INTERVAL
 from eventrec.log.reader import Extent
-from eventrec.log.repair import Recovered
 from eventrec.log.segment import HEADER_SIZE, create_segment, delete_segments, segment_name
-from eventrec.log.storage import Storage
 from eventrec.runtime.logging import get_logger
 from eventrec.runtime.native import RLock
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from eventrec.log.repair import Recovered
+    from eventrec.log.storage import Storage
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _logger = get_logger(__name__)
 
@@ -229,9 +235,9 @@ class LogWriter:
         if extent.offset > self._synced:
             try:
                 self._head.sync()
-            except OSError as error:
-                self._failure = error
-                _logger.warning("sync failed", segment=segment_name(extent.first), error=str(error))
+            except OSError as exc:
+                self._failure = exc
+                _logger.warning("sync failed", segment=segment_name(extent.first), error=str(exc))
                 return False
             self._settle(extent)
         return True
@@ -253,8 +259,8 @@ class LogWriter:
                 break
         try:
             self._head.write(batch)
-        except OSError as error:
-            raise refused(f"write {segment_name(self._head.first)} at byte {self._head.position}", error) from error
+        except OSError as exc:
+            raise refused(f"write {segment_name(self._head.first)} at byte {self._head.position}", exc) from exc
         finally:
             self._publish()
         self._is_rotation_due = self._head.position >= self._options.segment_bytes
@@ -351,11 +357,11 @@ def translated(action: str) -> Iterator[None]:
     """Raise what the disk refuses as a LogWriteError that says it happened in `action`."""
     try:
         yield
-    except OSError as error:
-        raise refused(action, error) from error
+    except OSError as exc:
+        raise refused(action, exc) from exc
 
 
-def refused(action: str, error: OSError) -> LogWriteError:
-    """The LogWriteError, or LogFullError, for `error`."""
-    kind = LogFullError if error.errno in _FULL else LogWriteError
-    return kind(f"{action}: {error.strerror or error}")
+def refused(action: str, exc: OSError) -> LogWriteError:
+    """The LogWriteError, or LogFullError, for `exc`."""
+    kind = LogFullError if exc.errno in _FULL else LogWriteError
+    return kind(f"{action}: {exc.strerror or exc}")

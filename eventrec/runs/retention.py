@@ -61,7 +61,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class SealedSegment:
-    """Records `[first, end)` of a log, in `size` bytes that nobody writes any more."""
+    """Records `[first, end)` of a log, in `size` bytes that are not written any more."""
 
     first: int
     end: int
@@ -72,7 +72,7 @@ def forfeited(segments: Iterable[SealedSegment], scanned: Iterable[int], excess:
     """Up to which offset the subscriptions furthest behind forfeit, so that `excess` bytes go; None: they need not.
 
     `segments` are oldest first, `scanned` where each subscription is. What all of them still need only goes where
-    `by_all`: else new events are refused before old ones are lost to everybody.
+    `by_all`: else new events are refused before old ones are lost to all.
     """
     positions = list(scanned)
     to: int | None = None

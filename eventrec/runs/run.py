@@ -1,6 +1,6 @@
 """One log per run: a directory that is born locked, adopted when its owner is gone, and retired when it is delivered.
 
-    lock            who owns the run says `flock` on it alone; it holds our mark, and is the last file to go
+    lock            `flock` on it alone says which process owns the run; it holds our mark, and goes last
     *.stdb.*        segments and their indexes: see `eventrec.log`
     *.gap           bytes that were passed over, for a person to look at
     checkpoints/    how far each subscription is: see checkpoint.py
@@ -235,7 +235,7 @@ def is_locked(directory: str | os.PathLike[str], id_: UUID) -> bool:
     """Whether a process owns the run. Changes nothing, and needs no right to write.
 
     Raises:
-        PermissionError: It may not be looked into: nobody here knows.
+        PermissionError: It may not be looked into, so that this is not known.
     """
     try:
         with closing(LogDirectory.of(directory).opened().folder(str(id_))) as storage:
@@ -304,7 +304,7 @@ def _lock(log: LogDirectory, name: str, id_: UUID) -> tuple[DiskStorage, Lock] |
 
 
 def _delete(base: DiskStorage, name: str, storage: DiskStorage) -> None:
-    """Delete what is ours of the directory `name` in `base`. The lock goes last: till then nobody else does."""
+    """Delete what is ours of the directory `name` in `base`. The lock goes last: till then no other process does."""
     with suppress(FileNotFoundError, NotADirectoryError):
         with closing(storage.folder(CHECKPOINTS)) as checkpoints:
             _delete_files(checkpoints, _OF_CHECKPOINTS)

@@ -1,4 +1,4 @@
-"""What a log directory holds: its logs, who holds them, how far each subscription is, and what all of it weighs.
+"""What a log directory holds: its logs, which are held, how far each subscription is, and how many bytes there are.
 
 For `status`, `doctor`, `drain` and the disk bound. Nothing is changed; nothing but ours is looked into or counted.
 """
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from eventrec.runs.checkpoint import Checkpoint
 
 State: TypeAlias = Literal["held", "orphan", "unknown"]
-"""A process holds it; no process does; this user may not open it, so that nobody here knows."""
+"""A process holds it; no process does; this user may not open it, so that it is not known."""
 
 QUOTA: Final = ".eventrec-quota"
 """The lock of the process that judges how large a log directory is, a file in it."""
 
 _OLD_QUOTA: Final = "quota"
 UNKNOWN: Final = "?"
-"""Stands for the subscriptions that nobody knows the names of."""
+"""Stands for the subscriptions whose names are not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class SeenLog:
     size: int
     checkpoints: dict[str, Checkpoint]
     unreadable: frozenset[str]
-    """Files of checkpoints that cannot be read: nobody knows for whom this log is kept, and how much of it."""
+    """Files of checkpoints that cannot be read: for whom this log is kept, and how much of it, is not known."""
 
     @property
     def is_held(self) -> bool:
@@ -69,7 +69,7 @@ class SeenLog:
         return sorted(name for name in self.checkpoints if name != excluding and self.pending(name))
 
     def open_records(self) -> dict[str, int]:
-        """Records that are lost if it goes, by subscription; under "?" those that nobody knows the subscription of."""
+        """Records that are lost if it goes, by subscription; under "?" those whose subscription is not known."""
         lost = {name: self.pending(name) for name in self.holders()}
         if self.unreadable or not self.checkpoints:
             lost[UNKNOWN] = self.end - self.first

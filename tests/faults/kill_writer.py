@@ -47,6 +47,7 @@ from eventrec_handlers.jsonl.subscription_directory import SubscriptionDirectory
 from eventrec_handlers.postgres import PostgresHandler
 from eventrec_handlers.postgres.store import Store
 from eventrec_handlers.sqlite import SqliteHandler
+from eventrec_handlers.sqlite.store import Store as SqliteStore
 
 HANDLERS = {"sqlite": sqlite.from_url, "postgresql": postgres.from_url, "jsonl": jsonl.from_url}
 
@@ -185,7 +186,7 @@ def name_steps(steps: Steps) -> None:
         steps.around(handler, "handle", "before sending", "sent")
         steps.around(handler, "retire", "before stamping", "stamped")
     # The next thing that SQLite is told is COMMIT; and it was told.
-    steps.around(SqliteHandler, "_acknowledge", "", "before the commit")
+    steps.around(SqliteStore, "_acknowledge", "", "before the commit")
     steps.around(SqliteHandler, "_store", "", "committed")
     # What a line of JSON counts by is the sidecar, which is replaced once the lines are synced.
     steps.around(Disk, "write", "", "before the commit")

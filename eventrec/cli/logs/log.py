@@ -84,7 +84,7 @@ def _is_held(storage: DiskStorage) -> bool:
 
 @contextmanager
 def _opened(path: Path, directory: Path) -> Iterator[DiskStorage]:
-    """The files of a log; its errors in one line. One that is delivered and deleted meanwhile is no error."""
+    """The files of a log; its errors in one line. One that is delivered and deleted meanwhile is not an error."""
     with closing(disk_storage(path)) as storage:
         try:
             yield storage
