@@ -18,7 +18,6 @@ from eventrec_handlers._sql import quoted
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
 
     from eventrec_handlers.sqlite.tables import EventTable
 
@@ -45,6 +44,11 @@ class Anchor(msgspec.Struct, frozen=True, array_like=True):
     id: str | None
     timestamp: int | None
 
+    @property
+    def is_event(self) -> bool:
+        """Whether it is one of ours."""
+        return self.id is not None
+
 
 class Seen(msgspec.Struct, frozen=True, array_like=True):
     """How far a table was read: up to the first of these rows, which is the newest. None: it was empty."""
@@ -54,7 +58,7 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
     @property
     def events(self) -> frozenset[tuple[str | None, int | None]]:
         """The id and timestamp of each."""
-        return frozenset((anchor.id, anchor.timestamp) for anchor in self.anchors)
+        return frozenset((anchor.id, anchor.timestamp) for anchor in self.anchors if anchor.is_event)
 
 
 class Arrival(msgspec.Struct, frozen=True, tag="arrival"):
@@ -106,22 +110,35 @@ def go_on_after(connection: sqlite3.Connection, table: EventTable, seen: Seen) -
     """The number behind which a new row stands: that of the last row, unless rows were deleted or moved."""
     if not seen.anchors:
         return LOWEST
-    standing = next(_standing(connection, table, seen), None)
+    standing = _newest_standing(connection, table, seen)
     return _found_by_id(connection, table, seen) if standing is None else standing.number
 
 
 def is_seen(connection: sqlite3.Connection, table: EventTable, seen: Seen) -> bool:
-    """Whether `table` is the one of `seen`, under another name: a row that was seen stands where it stood."""
-    return next(_standing(connection, table, seen), None) is not None
+    """Whether `table` is the one of `seen`, under another name: an event that was seen stands where it stood."""
+    return any(_stands(connection, table, anchor) for anchor in seen.anchors if anchor.is_event)
 
 
-def _standing(connection: sqlite3.Connection, table: EventTable, seen: Seen) -> Iterator[Anchor]:
-    """The anchors whose rows stand where they stood, the newest first, as far as they are asked for."""
-    select = f"{_select(table)} = ?"
+def _newest_standing(connection: sqlite3.Connection, table: EventTable, seen: Seen) -> Anchor | None:
+    """The newest anchor that stands where it stood; None: none does.
+
+    An event is known by its id. A row of another program may look like the one that stood at its number before, so it
+    counts only where all anchors stand that are between it and an event.
+    """
+    newest: Anchor | None = None
     for anchor in seen.anchors:
-        row = connection.execute(select, (anchor.number,)).fetchone()
-        if row is not None and _anchor(*row) == anchor:
-            yield anchor
+        if not _stands(connection, table, anchor):
+            newest = None
+            continue
+        newest = newest or anchor
+        if anchor.is_event:
+            break
+    return newest
+
+
+def _stands(connection: sqlite3.Connection, table: EventTable, anchor: Anchor) -> bool:
+    row = connection.execute(f"{_select(table)} = ?", (anchor.number,)).fetchone()
+    return row is not None and _anchor(*row) == anchor
 
 
 def _found_by_id(connection: sqlite3.Connection, table: EventTable, seen: Seen) -> int:
@@ -147,9 +164,12 @@ def _select(table: EventTable) -> str:
 
 def _anchor(number: int, id_: object, kind: object, timestamp: object, payload: object) -> Anchor:
     content = blake2b(repr((id_, kind, timestamp, payload)).encode(errors="replace"), digest_size=8).hexdigest()
-    return Anchor(
-        number,
-        content,
-        id_ if isinstance(id_, str) and len(id_) <= _MAX_ID else None,
-        timestamp if isinstance(timestamp, int) else None,
-    )
+    if (
+        isinstance(id_, str)
+        and len(id_) <= _MAX_ID
+        and isinstance(kind, str)
+        and isinstance(timestamp, int)
+        and isinstance(payload, str)
+    ):
+        return Anchor(number, content, id_, timestamp)
+    return Anchor(number, content, None, None)
