@@ -18,6 +18,11 @@ _LOOK_SECONDS: Final = 0.25
 _TRYING: Final = ("retrying", "opening")
 
 
+def end_of_wait(seconds: float | None) -> str:
+    """What ends the wait of a command with this `--timeout`."""
+    return "Ctrl-C; --timeout SECONDS limits it" if seconds is None else f"--timeout, {seconds:g} s, or Ctrl-C"
+
+
 class WaitingNotice:
     """Looks at what `moved` (a count that grows with each delivery) and at the `state` of the subscription.
 

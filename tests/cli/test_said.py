@@ -201,3 +201,32 @@ def test_what_we_wrote_comes_back_as_it_was(
     assert [(kind, when, json.loads(payload)) for kind, when, payload in rows] == [
         (each["type"], each["timestamp"], each["payload"]) for each in given
     ]
+
+
+def test_replay_says_that_it_waits(eventrec: Callable[..., Any], tmp_path: Path) -> None:
+    leave_letters(tmp_path / "log", 0, name="postgres")
+
+    done = eventrec("dead", "replay", "log", "--to", NOWHERE, "--timeout", "5")
+
+    assert done.returncode == 1
+    assert "waiting for the destination, which takes nothing" in done.stderr
+    assert done.stdout == "0 delivered, 0 refused again, 1 waits\n"
+
+
+def test_letters_of_one_are_replayed_while_logs_of_another_wait(
+    eventrec: Callable[..., Any], tmp_path: Path, leave: Callable[..., None]
+) -> None:
+    leave_letters(tmp_path / "log", 0)
+    leave(tmp_path / "log", 0, 3, "postgres")
+
+    done = eventrec("dead", "replay", "log", "--to", "sqlite:///x.db", "--name", "sqlite")
+
+    assert (done.returncode, done.stdout) == (0, "1 delivered, 0 refused again, 0 wait\n")
+
+
+def test_record_keeps_its_log_beside_other_files(eventrec: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+
+    done = eventrec("record", "-", "--to", "sqlite:///x.db", "--log", ".", stdin='{"a":1}\n')
+
+    assert (done.returncode, done.stderr) == (0, "")

@@ -11,8 +11,9 @@ import anyio
 from cyclopts import App, Parameter
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.logs.letters import known_names, refuse_unknown, waiting_letters
+from eventrec.cli.logs.letters import count_by_subscription, known_names, refuse_unknown, waiting_letters
 from eventrec.cli.terminal import Terminal, counted
+from eventrec.cli.waiting import WaitingNotice, end_of_wait
 from eventrec.delivery.letters.dead_letters import letter_document
 from eventrec.delivery.letters.kept import purge, sweep_letters
 from eventrec.delivery.letters.log import LetterLog
@@ -133,9 +134,9 @@ def replay_(directory: Directory, /, *, to: str, name: str | None = None, timeou
         terminal.show("no dead letter waits")
         return ExitCode.OK
     with terminal.showing_logging():
-        replayed = anyio.run(_replay, directory / DEAD, to, chosen, timeout)
+        replayed = anyio.run(_replay, directory / DEAD, to, chosen, timeout, terminal)
     sweep_letters(directory / DEAD)
-    left = len(waiting_letters(directory, chosen))
+    left = count_by_subscription(waiting_letters(directory)).get(chosen, 0)
     waits = f"{left:,} {'waits' if left == 1 else 'wait'}"
     terminal.show(f"{replayed.delivered:,} delivered, {replayed.dead:,} refused again, {waits}")
     if not replayed.is_done and replayed.state.startswith(("paused", "holding")):
@@ -143,28 +144,38 @@ def replay_(directory: Directory, /, *, to: str, name: str | None = None, timeou
     return ExitCode.OK if replayed.is_done and not left else ExitCode.INCOMPLETE
 
 
-async def _replay(directory: Path, to: str, name: str, timeout_: float | None) -> Replayed:
+async def _replay(directory: Path, to: str, name: str, seconds: float | None, terminal: Terminal) -> Replayed:
     options = EventRecorderOptions()
     handler = handler_from_url(resolve_url(to))
     letters = LetterLog(directory, new_run_id, max_bytes=options.max_dead_bytes)
-    latest: list[Replayed] = []
+    latest = Replayed()
+
+    def note(progress: Replayed) -> None:
+        nonlocal latest
+        latest = progress
+
+    notice = WaitingNotice(
+        terminal,
+        moved=lambda: latest.delivered + latest.dead,
+        state=lambda: latest.state,
+        ends=end_of_wait(seconds),
+    )
+    settings = options.resolve(has_log=True).delivery
     try:
-        with anyio.move_on_after(timeout_):
-            return await replay(
-                directory,
-                handler,
-                name=name,
-                settings=options.resolve(has_log=True).delivery,
-                letters=letters,
-                on_progress=latest.append,
-            )
-    except LogLockedError as exc:
-        raise CommandError("these letters are being replayed by another process", ExitCode.FILE) from exc
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(notice.watch)
+            try:
+                with anyio.move_on_after(seconds) as limit:
+                    await replay(directory, handler, name=name, settings=settings, letters=letters, on_progress=note)
+            except LogLockedError as exc:
+                raise CommandError("these letters are being replayed by another process", ExitCode.FILE) from exc
+            finally:
+                tasks.cancel_scope.cancel()
     finally:
         letters.close()
-    replayed = latest[-1] if latest else Replayed()
-    replayed.is_done = False
-    return replayed
+    if limit.cancelled_caught:
+        latest.is_done = False
+    return latest
 
 
 def _chosen(letters: Sequence[KeptLetter], given: str | None, to: str) -> str:

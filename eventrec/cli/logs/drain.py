@@ -26,7 +26,7 @@ from eventrec.cli.logs.orphans import Orphans, held_state, trying_state
 from eventrec.cli.progress import LiveProgress, Look
 from eventrec.cli.record.in_flight import RefusedRecords, dead_letter_file
 from eventrec.cli.terminal import Terminal, counted
-from eventrec.cli.waiting import WaitingNotice
+from eventrec.cli.waiting import WaitingNotice, end_of_wait
 from eventrec.errors import LogError, SubscriptionError
 from eventrec.options import EventRecorderOptions
 from eventrec.recorder import EventRecorder
@@ -160,12 +160,11 @@ class Draining:
             raise CommandError(str(exc), ExitCode.FILE) from exc
 
     def _notice(self, recorder: EventRecorder, seconds: float | None) -> WaitingNotice:
-        ends = "Ctrl-C; --timeout SECONDS limits it" if seconds is None else f"--timeout, {seconds:g} s, or Ctrl-C"
         return WaitingNotice(
             self._terminal,
             moved=lambda: -self._orphans.pending,
             state=lambda: trying_state(recorder.status(), self._orphans.name),
-            ends=ends,
+            ends=end_of_wait(seconds),
         )
 
     async def _watch(self, recorder: EventRecorder) -> None:

@@ -27,7 +27,7 @@ def check_log_directory(directory: Path) -> None:
     if not directory.is_dir():
         raise CommandError(f"{directory} is not a directory", ExitCode.FILE)
     try:
-        _refuse_parts_of_one(directory)
+        check_not_part_of_one(directory)
         names = LogDirectory(directory).names()
         foreign = list_foreign(directory)
     except OSError as exc:
@@ -46,7 +46,13 @@ def _counts(name: str) -> bool:
     return not name.startswith(".") and name != "lost+found"
 
 
-def _refuse_parts_of_one(directory: Path) -> None:
+def check_not_part_of_one(directory: Path) -> None:
+    """Return where `directory` is not one log of a log directory, nor what it keeps its dead letters in.
+
+    Raises:
+        CommandError: It is.
+        OSError: Its parent cannot be read.
+    """
     path = directory.resolve()
     parent = LogDirectory(path.parent)
     id_ = id_in(path.name)

@@ -11,7 +11,7 @@ from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.orphans import Orphans, held_state, trying_state
 from eventrec.cli.record.in_flight import LineNumbers, RefusedRecords
 from eventrec.cli.terminal import counted
-from eventrec.cli.waiting import WaitingNotice
+from eventrec.cli.waiting import WaitingNotice, end_of_wait
 from eventrec.runs.run import new_run_id
 
 if TYPE_CHECKING:
@@ -74,14 +74,16 @@ class Delivery:
 
     def notice(self, timeout: float | None) -> WaitingNotice:
         """What says that it waits for a destination that takes nothing; `timeout` as the command has it."""
-        ends = "Ctrl-C; --timeout SECONDS limits it" if timeout is None else f"--timeout, {timeout:g} s, or Ctrl-C"
         name = self.part.name
 
         def moved() -> int:
             return self.part.scanned - (self._orphans.pending if self._orphans is not None else 0)
 
         return WaitingNotice(
-            self._terminal, moved=moved, state=lambda: trying_state(self._recorder.status(), name), ends=ends
+            self._terminal,
+            moved=moved,
+            state=lambda: trying_state(self._recorder.status(), name),
+            ends=end_of_wait(timeout),
         )
 
     @property

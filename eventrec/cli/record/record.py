@@ -21,26 +21,28 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.logs.directory import see_all
+from eventrec.cli.logs.log_directory import check_not_part_of_one
 from eventrec.cli.progress import LiveProgress, Look
 from eventrec.cli.record.delivery import Delivery
 from eventrec.cli.record.in_flight import Backlog
 from eventrec.cli.record.input import Input
 from eventrec.cli.record.report import Outcome
 from eventrec.cli.terminal import counted
+from eventrec.errors import LogError
 from eventrec.ingest.lines import LineSplitter
 from eventrec.ingest.received import EventTooLargeError, LineError, Reading, received_event
 from eventrec.options import Backoff, EventRecorderOptions
 from eventrec.recorder import EventRecorder
+from eventrec.runs import survey
 
 if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
-    from eventrec.cli.logs.directory import SeenLog
     from eventrec.cli.terminal import Terminal
     from eventrec.handler import EventHandler
     from eventrec.ingest.lines import Line
+    from eventrec.runs.survey import SeenLog
 
 BATCH_ROWS: Final = 1_000
 HALF_ROWS: Final = 2 * BATCH_ROWS
@@ -287,9 +289,12 @@ class Recording:
 
 
 def _made_and_seen(directory: Path) -> list[SeenLog]:
-    """The logs in `directory`, which is made where it is not there."""
+    """The logs in `directory`, which is made where it is not there; it may hold other things too."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        check_not_part_of_one(directory)
+        return survey.see_all(directory)
     except OSError as exc:
         raise CommandError(f"cannot write {directory}: {exc.strerror}", ExitCode.FILE) from exc
-    return see_all(directory)
+    except LogError as exc:
+        raise CommandError(f"{directory}: {exc}", ExitCode.FILE) from exc
