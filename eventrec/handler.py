@@ -8,7 +8,11 @@ What `handle` raises decides what the worker does:
     PartialError         what it does not name was delivered; permanent ones are dead, transient ones tried again
     BatchTooLargeError   the batch is split; a single record: as permanent
     PauseError           holds, health red, tries again slowly
-    anything else        a traceback once; close, back off, open, the same batch again
+    anything else        a traceback once; close, back off, open, the same batch again; after ten in a row over a minute
+                         or more it is bisected: what fails alone while another record passes is set aside
+
+Whatever a handler throws, from any of its methods, concerns its own subscription alone: also SystemExit, and a
+cancellation that was not asked for, as of a task of its own. Likewise a wrong answer of its `DestinationCheckpoints`.
 """
 
 from __future__ import annotations

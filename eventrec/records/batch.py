@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Batch:
     """Records of the scanned range `[start, end)`: immutable, never empty, in offset order.
 
-    It may hold fewer records than the range has offsets: the others were filtered, dead, or forfeited. `start` is what
-    the destination acknowledged last, so a transaction may end with: set the checkpoint to `end` where it is `start`.
-    `token` names the attempt: equal tokens carry equal records.
+    It may hold fewer records than the range has offsets: the others were filtered, dead, forfeited, or never there.
+    `start` is what the destination acknowledged last, so a transaction may end with: set the checkpoint to `end` where
+    it is `start`. `token` names the attempt: equal tokens carry equal records.
     """
 
     __slots__ = ("_entries", "_static_context", "end", "generation", "log_id", "offsets", "start", "subscription")

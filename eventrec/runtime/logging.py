@@ -67,16 +67,22 @@ def _shown(value: object) -> str:
     return text if text.isprintable() and " " not in text and text else repr(text)
 
 
+MAX_TEXT: Final = 4_000
+"""Characters that are kept of an error's text: it stands in dead letters, states and log lines."""
+
+
 def text_of(value: object) -> str:
     """What `value` says, as text that can be encoded; the name of its class where it cannot say anything.
 
-    An error's text is foreign code, and may hold what no file or database takes: lone surrogates are escaped.
+    An error's text is foreign code: it is cut where it is long, and lone surrogates, which no file takes, are escaped.
     """
     try:
         text = str(value)
     except BaseException:  # noqa: BLE001 - foreign code, which must not end what only wants to name it
         text = type(value).__name__
-    return text.encode("utf-8", "backslashreplace").decode()
+    if len(text) > MAX_TEXT:
+        text = f"{text[:MAX_TEXT]}… ({len(text):,} characters)"
+    return str.encode(text, "utf-8", "backslashreplace").decode()
 
 
 def described(exc: BaseException) -> str:
