@@ -10,18 +10,21 @@ for, and all who come later wait behind it. So it is waited for a moment at a ti
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import asyncpg
+
+from eventrec import TransientError
 from eventrec_handlers._sql import TablePlan, plan_table, quoted
 from eventrec_handlers.postgres.checkpoints import creating
 from eventrec_handlers.postgres.columns import REQUIRED
+from eventrec_handlers.postgres.errors import brief
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
-
-    import asyncpg
 
     from eventrec_handlers._sql import SchemaMode, Wanted
     from eventrec_handlers.postgres.checkpoints import Namespace
@@ -34,6 +37,15 @@ RESERVED: Final = "eventrec_"
 
 LOCK_MOMENT: Final = 200
 """Milliseconds that other readers of a table may have to wait because a column is to be added."""
+
+LONGEST_LOCK_MOMENT: Final = 1_500
+"""The same, where only an automatic vacuum is in the way."""
+
+FIRST_PAUSE: Final = 0.4
+"""Seconds between the first two attempts to get that lock; then twice as long each."""
+
+NEXT_ATTEMPTS: Final = 5.0
+"""Seconds before a worker begins with that again, at least."""
 
 _SYSTEM_COLUMNS: Final = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 _KINDS: Final = {
@@ -168,16 +180,65 @@ async def make(
     """Make what `table` lacks for rows of every one of `shapes`, as it stands once no other session makes anything.
 
     Raises:
-        asyncpg.LockNotAvailableError: Another session uses the table. Nothing was made; the transaction is still open.
-        asyncpg.PostgresError: What else the server says.
+        TransientError: Other sessions use the table, for as long as a lock is waited for. Nothing was made.
+        asyncpg.PostgresError: What else the server says. Nothing was made, but the transaction may be open.
     """
+    clock = asyncio.get_running_loop().time
+    end, pause, moment = clock() + namespace.lock_timeout / 1_000, FIRST_PAUSE, LOCK_MOMENT
+    while True:
+        try:
+            return await _make(
+                connection, namespace, table, shapes, schema=schema, max_columns=max_columns, moment=moment
+            )
+        except asyncpg.LockNotAvailableError as exc:
+            if (left := end - clock()) <= 0:
+                raise TransientError(
+                    f"table {table!r} cannot be changed while others use it: {brief(exc)}",
+                    retry_after=min(NEXT_ATTEMPTS, namespace.lock_timeout / 1_000),
+                ) from exc
+        await connection.execute("ROLLBACK")
+        await asyncio.sleep(min(pause, left))
+        pause *= 2
+        moment = await lock_moment(connection, namespace, table)
+
+
+async def lock_moment(connection: asyncpg.Connection, namespace: Namespace, table: str) -> int:
+    """Milliseconds to wait for the lock of `table` that was not to be had.
+
+    Behind an automatic vacuum, and nothing else, it is longer: the server ends that one for whoever has waited for as
+    long as `deadlock_timeout`, and else it may take hours.
+    """
+    async with connection.transaction(isolation="read_committed"):
+        found = await connection.fetchrow(
+            "SELECT count(*), count(v.pid), (SELECT setting::int FROM pg_settings WHERE name = 'deadlock_timeout')"
+            " FROM pg_locks l LEFT JOIN pg_stat_progress_vacuum v ON v.pid = l.pid"
+            " WHERE l.locktype = 'relation' AND l.granted AND l.pid <> pg_backend_pid()"
+            " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            " AND l.relation = to_regclass($1)",
+            namespace.named(table),
+        )
+    holders, vacuums, deadlock_timeout = map(int, found)
+    if vacuums and holders == vacuums:
+        return max(LOCK_MOMENT, min(deadlock_timeout + LOCK_MOMENT, LONGEST_LOCK_MOMENT))
+    return LOCK_MOMENT
+
+
+async def _make(
+    connection: asyncpg.Connection,
+    namespace: Namespace,
+    table: str,
+    shapes: Sequence[Wanted],
+    *,
+    schema: SchemaMode,
+    max_columns: int,
+    moment: int,
+) -> Table:
     async with creating(connection, namespace):
         for wanted in shapes:
             found = (await read_tables(connection, namespace, [table]))[table]
             needs = plan(found, table, wanted, namespace, schema=schema, max_columns=max_columns)
             if needs.add:
-                moment = min(LOCK_MOMENT, namespace.lock_timeout)
-                await connection.execute(f"SET LOCAL lock_timeout = {moment}")
+                await connection.execute(f"SET LOCAL lock_timeout = {min(moment, namespace.lock_timeout)}")
             for statement in statements(namespace, table, needs):
                 await connection.execute(statement)
         return (await read_tables(connection, namespace, [table]))[table]

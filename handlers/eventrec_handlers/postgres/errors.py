@@ -46,7 +46,6 @@ _TOO_SLOW: Final = frozenset({"57014", "25P04"})
 
 UNSUPPORTED: Final = "0A000"
 DENIED: Final = "42501"
-LOCKED: Final = "55P03"
 
 
 def state(exc: BaseException) -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from eventrec import BatchTooLargeError, FencedError, PauseError, PermanentError, TransientError
+from eventrec import BatchTooLargeError, FencedError, PauseError, PermanentError
 from eventrec_handlers._sql import Refusals
 from eventrec_handlers.postgres import checkpoints as checkpoint_rows
 from eventrec_handlers.postgres.catalog import Table, make, plan, read_tables
 from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.copy import Copy, Rows
 from eventrec_handlers.postgres.errors import (
-    LOCKED,
     UNSUPPORTED,
     brief,
     errors_translated,
@@ -31,17 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from eventrec import Batch, ColumnSchema, DeliveryError
-    from eventrec_handlers._sql import SchemaMode, TablePlan, Wanted
+    from eventrec_handlers._sql import SchemaMode, TablePlan
     from eventrec_handlers.postgres.checkpoints import Namespace
 
 ROUNDS: Final = 5
 """How often a batch starts again because other programs have changed the tables meanwhile."""
-
-FIRST_PAUSE: Final = 0.4
-"""Seconds between the first two attempts to get the lock under which a column is added; then twice as long each."""
-
-NEXT_ATTEMPTS: Final = 5.0
-"""Seconds before a worker begins with that again, at least."""
 
 _MAX: Final = 10_000
 """Remembered at once: types and tables made from user input must not fill the memory."""
@@ -158,31 +150,10 @@ class Store:
         with errors_translated(self._where, makes_tables=True):
             for table in dict.fromkeys(part.table for part in parts):
                 shapes = [part.wanted for part in parts if part.table == table]
-                self._learn({table: await self._made(connection, namespace, table, shapes)})
-
-    async def _made(
-        self, connection: asyncpg.Connection, namespace: Namespace, table: str, shapes: Sequence[Wanted]
-    ) -> Table:
-        """`table`, with what it lacked; a lock is waited for again and again, for `lock_timeout` in all."""
-        end, pause = asyncio.get_running_loop().time() + namespace.lock_timeout / 1_000, FIRST_PAUSE
-        while True:
-            try:
-                return await make(
+                made = await make(
                     connection, namespace, table, shapes, schema=self._schema, max_columns=self._max_columns
                 )
-            except asyncpg.PostgresError as exc:
-                left = end - asyncio.get_running_loop().time()
-                if state(exc) != LOCKED:
-                    raise
-                if left <= 0:
-                    retry_after = min(NEXT_ATTEMPTS, namespace.lock_timeout / 1_000)
-                    raise TransientError(
-                        f"{self._where}: table {table!r} cannot be changed while others use it: {brief(exc)}",
-                        retry_after=retry_after,
-                    ) from exc
-            await connection.execute("ROLLBACK")
-            await asyncio.sleep(min(pause, left))
-            pause *= 2
+                self._learn({table: made})
 
     # -- rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ from eventrec import (
     TransientError,
 )
 from eventrec_handlers.postgres import PostgresHandler
+from eventrec_handlers.postgres.catalog import LOCK_MOMENT, LONGEST_LOCK_MOMENT, lock_moment
+from eventrec_handlers.postgres.checkpoints import Namespace
 
 pytestmark = pytest.mark.handlers
 
@@ -311,6 +314,33 @@ async def test_readers_are_not_shut_out_while_a_column_waits_behind_a_long_repor
     assert sum(wait for wait in waits if wait > 0.1) < 1.5  # of three seconds
     assert caught.value.retry_after == 3
     assert database.rows("SELECT a FROM events ORDER BY id") == [(None,), (7,)]
+
+
+async def test_lock_is_waited_for_longer_where_only_a_vacuum_holds_it(
+    handler: PostgresHandler, database: Any, event: Events, batch: Batches
+) -> None:
+    await handler.handle(batch(*(event("x" * 500) for _ in range(400))))
+    namespace = Namespace("public", 63, 10_000)
+    vacuum = database.session()
+    database.run(vacuum.execute("SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 1"))
+    running = asyncio.run_coroutine_threadsafe(vacuum.execute("VACUUM events"), database.loop)
+    while not database.rows("SELECT 1 FROM pg_stat_progress_vacuum"):  # noqa: ASYNC110 - the server's state
+        await anyio.sleep(0.01)
+
+    async def moment() -> int:
+        async with handler._connections.connected() as (connection, _):
+            return await lock_moment(connection, namespace, "events")
+
+    behind_vacuum = await handler._calls.run(moment)
+    report = database.session()
+    database.run(report.execute("BEGIN; SELECT * FROM events"))
+    behind_report = await handler._calls.run(moment)
+    running.cancel()
+    for session in (report, vacuum):
+        database.run(session.close())
+
+    assert 1_000 < behind_vacuum <= LONGEST_LOCK_MOMENT
+    assert behind_report == LOCK_MOMENT
 
 
 async def test_column_is_added_as_soon_as_the_report_ends(
