@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from eventrec import EventRecorder, EventRecorderOptions, PermanentError
+from eventrec import EventRecorder, EventRecorderOptions, PermanentError, ReceivedEvent, TransientError
 from eventrec.cli.terminal import counted
 from eventrec.runs.requests import load_requests
-from eventrec.testing.scripted import Numbered, ScriptedHandler
+from eventrec.testing.scripted import Numbered, ScriptedHandler, raising
 
 NOWHERE = "postgresql://127.0.0.1:1/x"
 
@@ -230,3 +230,18 @@ def test_record_keeps_its_log_beside_other_files(eventrec: Callable[..., Any], t
     done = eventrec("record", "-", "--to", "sqlite:///x.db", "--log", ".", stdin='{"a":1}\n')
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_payload_that_is_not_json_is_a_text_in_what_a_machine_reads(
+    eventrec: Callable[..., Any], tmp_path: Path
+) -> None:
+    payloads = [b'{\n\t"a":1}', b"not \xff JSON\n", b"[" * 5_000, b'{"a":1}{"a":2}']
+    recorder = EventRecorder(log=tmp_path / "log")
+    recorder.register(ScriptedHandler(always=raising(TransientError("down"))), name="sqlite")
+    with recorder.sync() as blocking:
+        blocking.record_many(ReceivedEvent("received", payload) for payload in payloads)
+
+    lines = eventrec("log", "cat", "log").stdout.splitlines()
+
+    found = [json.loads(line)["payload"] for line in lines]
+    assert found == [{"a": 1}, "not \\xff JSON\n", "[" * 5_000, '{"a":1}{"a":2}']

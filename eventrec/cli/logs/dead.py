@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import UUID  # noqa: TC003 - cyclopts reads annotations
 
 import anyio
+import msgspec
 from cyclopts import App, Parameter
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.letters import count_by_subscription, known_names, refuse_unknown, waiting_letters
-from eventrec.cli.terminal import Terminal, counted
+from eventrec.cli.terminal import Terminal, counted, json_or_text
 from eventrec.cli.waiting import WaitingNotice, end_of_wait
 from eventrec.delivery.letters.dead_letters import letter_document
 from eventrec.delivery.letters.kept import purge, sweep_letters
@@ -40,7 +41,9 @@ _SHOWN_OFFSETS: Final = 10
 
 
 def _plain(kept: KeptLetter) -> dict[str, Any]:
-    return {"run": str(kept.run), "number": kept.number, **letter_document(kept.letter)}
+    document = letter_document(kept.letter)
+    texts = {name: json_or_text(bytes(value)) for name, value in document.items() if isinstance(value, msgspec.Raw)}
+    return {"run": str(kept.run), "number": kept.number, **document, **texts}
 
 
 @dead.command(name="list")

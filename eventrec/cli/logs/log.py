@@ -6,12 +6,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import msgspec
 from cyclopts import App, Parameter
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.directory import described, disk_storage, logs_in
-from eventrec.cli.terminal import Terminal
+from eventrec.cli.terminal import Terminal, json_or_text
 from eventrec.errors import ContentError, LogError
 from eventrec.log.reader import LogReader
 from eventrec.log.verify import verify as faults_of
@@ -182,11 +181,11 @@ def _lines(reader: LogReader, unreadable: _Unreadable) -> Iterator[dict[str, Any
                 "type": shape.type,
                 "table": shape.table,
                 "timestamp": timestamp,
-                "payload": msgspec.Raw(payload),
+                "payload": json_or_text(payload),
             }
             context = merged_context(content.static_context, context)
             if context is not None:
-                line["context"] = msgspec.Raw(context)
+                line["context"] = json_or_text(context)
             if extra_rows is not None:
                 line |= rows_document(shape, extra_rows)
             if explicit_id is not None:
