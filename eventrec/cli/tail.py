@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS: Final = 0.25
 MAX_POLL_SECONDS: Final = 5.0
-"""The longest pause while the destination cannot be read."""
+"""The longest pause: while the destination cannot be read, or where each look takes long."""
 
 PAGE: Final = 1_000
 """Events asked for at once while a destination is followed."""
@@ -55,6 +55,7 @@ async def _follow(reader: EventReader, cursor: str, types: Collection[str] | Non
     """Show what arrives, until cancelled; an outage is said when it starts and when it ends."""
     pause = POLL_SECONDS
     while True:
+        began = anyio.current_time()
         try:
             page = await reader.follow(cursor, limit=PAGE, types=types)
         except DeliveryError as exc:
@@ -64,8 +65,9 @@ async def _follow(reader: EventReader, cursor: str, types: Collection[str] | Non
             screen.say_readable()
             screen.show(page)
             cursor = page.cursor
-            pause = POLL_SECONDS if len(page.events) < PAGE else 0
-        await anyio.sleep(pause)
+            # Where a look takes long, thousands of files say, most of the time is left to the writers.
+            pause = max(POLL_SECONDS, 4 * (anyio.current_time() - began)) if len(page.events) < PAGE else 0
+        await anyio.sleep(min(pause, MAX_POLL_SECONDS))
         pause = max(pause, POLL_SECONDS)
 
 
