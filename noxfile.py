@@ -24,7 +24,7 @@ PASSED_OR_EMPTY = (0, 5)  # pytest's 5: nothing collected, in a room without an 
 OTHER_PYTHONS = ("3.12", "3.13")
 """What `tests-VERSION` runs the tests on, beside the Python that runs nox."""
 
-WORKERS = max(2, min(os.cpu_count() or 2, 16))
+WORKERS = max(2, min((os.cpu_count() or 2) * 3 // 2, 16))  # more than cores: tests wait for disks and processes
 IN_PARALLEL = ("-n", str(WORKERS), "--dist", "loadgroup")
 """Tests that need each other's quiet share an `xdist_group`; `-n 0` after `--` runs them one after another."""
 
