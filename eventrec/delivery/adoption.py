@@ -181,13 +181,23 @@ class Adoption:
 
     def _open(self, ids: list[UUID]) -> tuple[list[_Tried], list[OperatorRequest]]:
         """In a thread. What became of `ids`."""
-        with self._locking:
-            found = [(id_, Run.try_adopt(self._directory, id_)) for id_ in ids]
-            self._locked = [run for _, run in found if isinstance(run, Run)]
-        if not self._locked:
-            return [(id_, None, run) for id_, run in found if not isinstance(run, Run)], []
-        self._letters.learn()
-        return [self._open_one(*each) for each in found], load_requests(self._directory, since=0.0)
+        found: list[tuple[UUID, Run | Literal["held", "gone"]]] = []
+        try:
+            with self._locking:
+                for id_ in ids:
+                    found.append((id_, Run.try_adopt(self._directory, id_)))
+                    self._locked = [run for _, run in found if isinstance(run, Run)]
+            if not self._locked:
+                return [(id_, None, run) for id_, run in found if not isinstance(run, Run)], []
+            self._letters.learn()
+            requests = load_requests(self._directory, since=0.0)
+        except BaseException:
+            # A lock that stayed would be one that another process seems to hold, for ever.
+            for run in self._locked:
+                run.release()
+            self._locked = []
+            raise
+        return [self._open_one(*each) for each in found], requests
 
     def _open_one(self, id_: UUID, run: Run | Literal["held", "gone"]) -> _Tried:
         if not isinstance(run, Run):

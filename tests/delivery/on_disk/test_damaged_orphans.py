@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import msgspec
 import pytest
 
 from eventrec import EventRecorder, TransientError
+from eventrec.delivery.letters.log import LetterLog
 from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import encode_header
 from eventrec.runs import files
@@ -354,3 +357,25 @@ async def test_an_attempt_or_numbers_that_cannot_be_are_not_believed(tmp_path: P
         await anyio.sleep(0.5)
 
     assert log.exists()
+
+
+async def test_an_orphan_whose_lock_was_taken_when_the_system_refused_something_is_adopted_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await leave(tmp_path, "scripted", records=3)
+    learn, calls = LetterLog.learn, count(1)
+
+    def learn_but_once(letters: LetterLog) -> None:
+        if next(calls) == 2:  # The first time is before any lock is taken.
+            raise OSError(errno.EMFILE, "too many open files")
+        learn(letters)
+
+    monkeypatch.setattr(LetterLog, "learn", learn_but_once)
+    recorder = EventRecorder(log=tmp_path, options=quickly(flush_interval=0.02))
+    handler = ScriptedHandler()
+    recorder.register(handler, name="scripted")
+
+    async with recorder:
+        await eventually(lambda: handler.delivered == [0, 1, 2])
+
+    assert next(calls) > 2
