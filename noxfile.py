@@ -177,7 +177,9 @@ def package(session: nox.Session) -> None:
 
 @timed
 def faults(session: nox.Session) -> None:
-    """Kill, cut, starve; compare the account with what the destination holds.
+    """Kill, cut, starve, and anything at any time; compare the account with what the destination holds.
+
+    EVENTREC_TEST_FUZZ_RUNS (2,000) and EVENTREC_TEST_SEED (1) are those of tests/faults/test_fuzz.py.
 
     `-- --mutants [WORD…]` plants known defects instead, all or those whose names hold a WORD: tests must catch each.
     """
