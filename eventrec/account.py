@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from eventrec.runtime.logging import described, get_logger
 from eventrec.status import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from eventrec.delivery.supervisor import Supervisor
     from eventrec.intake.writer import Writer
     from eventrec.life import Life
     from eventrec.status import SubscriptionStatus
+
+T = TypeVar("T")
 
 _logger = get_logger("eventrec.recorder")
 
@@ -56,8 +58,8 @@ class Account:
             appended=self._appended + sum(each.appended for each in counts),
             refused=refused,
             in_intake=sum(each.in_intake + each.in_hand for each in counts),
-            subscriptions=_read(supervisor, supervisor.status) if supervisor is not None else {},
-            adopted=supervisor.adopted() if supervisor is not None else {},
+            subscriptions=_read(supervisor, supervisor.status, dict.values) if supervisor is not None else {},
+            adopted=_read(supervisor, supervisor.adopted, _parts_of_logs) if supervisor is not None else {},
             forfeited=supervisor.forfeited() if supervisor is not None else {},
             failure=_failure(writer, supervisor),
             defect=_defect(writer, supervisor),
@@ -77,14 +79,18 @@ def say_left(status: Status) -> None:
         )
 
 
-def _read(supervisor: Supervisor, status: Callable[[], dict[str, SubscriptionStatus]]) -> dict[str, SubscriptionStatus]:
+def _read(supervisor: Supervisor, status: Callable[[], T], parts: Callable[[T], Iterable[SubscriptionStatus]]) -> T:
     """What `status` gives, read again where the loop's thread was just changing it."""
     for _ in range(_READINGS):
         found = status()
-        if supervisor.is_here() or all(part.is_balanced for part in found.values()):
+        if supervisor.is_here() or all(part.is_balanced for part in parts(found)):
             break
         time.sleep(_BETWEEN_READINGS)
     return found
+
+
+def _parts_of_logs(adopted: dict[str, dict[str, SubscriptionStatus]]) -> Iterator[SubscriptionStatus]:
+    return (part for log in adopted.values() for part in log.values())
 
 
 def _add(total: dict[str, int], more: dict[str, int]) -> None:

@@ -107,7 +107,7 @@ class Status:
     failure: str | None = None
     """Why the log cannot be written, or trusted, while it cannot."""
     defect: str | None = None
-    """What ended delivery, or writing, before its time: a defect of ours."""
+    """An error that nothing has contained, as long as delivery, or writing, pauses because of it."""
 
     @property
     def is_balanced(self) -> bool:

@@ -24,7 +24,7 @@ DURATIONS = ["flush_interval", "write_interval", "close_timeout"]
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No option of whoever runs the tests."""
+    """No option of the environment that the tests run in."""
     for name in list(os.environ):
         if name.upper().startswith("EVENTREC_"):
             monkeypatch.delenv(name)

@@ -180,7 +180,7 @@ def current_task() -> object:
 
 
 def is_cancelled() -> bool:
-    """Whether somebody asked the running task to stop: its cancel scope, or asyncio's own `task.cancel()`."""
+    """Whether the running task was asked to stop: by its cancel scope, or by asyncio's own `task.cancel()`."""
     if anyio.current_effective_deadline() == -math.inf:
         return True
     if _is_trio():

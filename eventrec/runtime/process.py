@@ -44,7 +44,7 @@ class ProcessIdentity:
         pid = os.getpid()
         if self._pid == pid and self.is_here:
             return
-        # A lock for each process: one that another thread held while it was forked is nobody's here.
+        # A lock for each process: one that another thread held while it was forked is never released here.
         with self._locks.setdefault(pid, RLock()):
             if self._pid != pid:
                 self._pid = pid

@@ -1,7 +1,7 @@
 """Blocking work beside an asyncio loop, in daemon threads: a loop that is closed under us must not hold up the exit.
 
 anyio ends its own threads with the task that asked for the first of them; where a program closes its loop between two
-`run_until_complete`, nobody is left to end them, and the interpreter waits for them for ever. trio's are daemons.
+`run_until_complete`, no one is left to end them, and the interpreter waits for them for ever. trio's are daemons.
 """
 
 from __future__ import annotations
