@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from eventrec.runtime.logging import described, get_logger
 from eventrec.status import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
+    from types import FrameType
 
     from eventrec.delivery.supervisor import Supervisor
     from eventrec.intake.writer import Writer
     from eventrec.life import Life
     from eventrec.status import SubscriptionStatus
 
-T = TypeVar("T")
+Parts: TypeAlias = "dict[str, SubscriptionStatus]"
 
 _logger = get_logger("eventrec.recorder")
 
 _LONGEST_DEFECT: Final = 200
 
-_READINGS: Final = 20
+_DELIVERY: Final = "eventrec.delivery."
+
+_READINGS: Final = 200
 _BETWEEN_READINGS: Final = 0.0001
 """Seconds for the loop's thread to finish what it is changing, where another thread has asked in between."""
 
@@ -58,8 +63,8 @@ class Account:
             appended=self._appended + sum(each.appended for each in counts),
             refused=refused,
             in_intake=sum(each.in_intake + each.in_hand for each in counts),
-            subscriptions=_read(supervisor, supervisor.status, dict.values) if supervisor is not None else {},
-            adopted=_read(supervisor, supervisor.adopted, _parts_of_logs) if supervisor is not None else {},
+            subscriptions=_read(supervisor, supervisor.status) if supervisor is not None else {},
+            adopted=_read_adopted(supervisor) if supervisor is not None else {},
             forfeited=supervisor.forfeited() if supervisor is not None else {},
             failure=_failure(writer, supervisor),
             defect=_defect(writer, supervisor),
@@ -79,18 +84,35 @@ def say_left(status: Status) -> None:
         )
 
 
-def _read(supervisor: Supervisor, status: Callable[[], T], parts: Callable[[T], Iterable[SubscriptionStatus]]) -> T:
-    """What `status` gives, read again where the loop's thread was just changing it."""
+def _read(supervisor: Supervisor, status: Callable[[], Parts]) -> Parts:
+    """What `status` gives, of one instant, also where delivery is just changing it."""
     for _ in range(_READINGS):
         found = status()
-        if supervisor.is_here() or all(part.is_balanced for part in parts(found)):
+        if all(part.is_balanced for part in found.values()):
             break
+        if supervisor.is_here():
+            # Delivery goes on only when this call has returned: it is a signal handler's, say.
+            return {name: _settled(part) for name, part in found.items()} if _is_within_delivery() else found
         time.sleep(_BETWEEN_READINGS)
     return found
 
 
-def _parts_of_logs(adopted: dict[str, dict[str, SubscriptionStatus]]) -> Iterator[SubscriptionStatus]:
-    return (part for log in adopted.values() for part in log.values())
+def _read_adopted(supervisor: Supervisor) -> dict[str, Parts]:
+    return {id_: _read(supervisor, status) for id_, status in supervisor.adopted().items()}
+
+
+def _is_within_delivery() -> bool:
+    """Whether the calling code interrupts delivery, or is called by it."""
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - the one way to ask
+    while frame is not None and not frame.f_globals.get("__name__", "").startswith(_DELIVERY):
+        frame = frame.f_back
+    return frame is not None
+
+
+def _settled(part: SubscriptionStatus) -> SubscriptionStatus:
+    """`part`, in which some records are on the way from one term to another one: pending, until they are there."""
+    accounted = part.delivered + part.filtered + part.dead + sum(part.dropped.values())
+    return replace(part, pending=part.end - part.start + part.rewound - accounted)
 
 
 def _add(total: dict[str, int], more: dict[str, int]) -> None:

@@ -283,3 +283,25 @@ async def test_the_account_balances_in_a_signal_handler_and_in_other_threads(tmp
 
         assert all(asked)
         assert len(asked) > 10
+
+
+@pytest.mark.parametrize("kind", ["memory", "log"])
+async def test_the_account_balances_in_a_signal_handler_that_interrupts_delivery(kind: str, tmp_path: Path) -> None:
+    recorder = EventRecorder(log=tmp_path if kind == "log" else None, options=quickly(batch_rows=20))
+    recorder.register(ScriptedHandler(), name="all")
+    recorder.register(ScriptedHandler(), name="none", types=["other"])
+    asked: list[bool] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.append(all(part.is_balanced for part in recorder.status().subscriptions.values()))
+
+    async with recorder:
+        with handling(signal.SIGALRM, ask):
+            signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+            recorder.record_many(Numbered(n) for n in range(8_000))
+            assert await recorder.flush(timeout=20)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    assert len(asked) > 20
+    assert all(asked)
+    assert_conserved(recorder.status())

@@ -119,8 +119,8 @@ class LogSupervisor(Supervisor):
         logs = ", ".join(map(str, sorted(self._adoption.untrusted)))
         return f"locks mean nothing here: {logs} grew though locked" if logs else None
 
-    def adopted(self) -> dict[str, dict[str, SubscriptionStatus]]:
-        return {str(id_): delivery.status() for id_, delivery in list(self._adoption.adopted.items())}
+    def adopted(self) -> dict[str, Callable[[], dict[str, SubscriptionStatus]]]:
+        return {str(id_): delivery.status for id_, delivery in list(self._adoption.adopted.items())}
 
     def forfeited(self) -> dict[str, int]:
         return dict(self._quota.forfeited)

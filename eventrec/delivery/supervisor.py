@@ -222,8 +222,8 @@ class Supervisor(ABC):
         """Why what we know of the log directory cannot be trusted."""
         return None
 
-    def adopted(self) -> dict[str, dict[str, SubscriptionStatus]]:
-        """Likewise of logs that earlier runs left, by their id."""
+    def adopted(self) -> dict[str, Callable[[], dict[str, SubscriptionStatus]]]:
+        """What gives the same of each log that earlier runs left, by its id."""
         return {}
 
     def forfeited(self) -> dict[str, int]:
