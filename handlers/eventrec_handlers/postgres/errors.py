@@ -103,7 +103,9 @@ def is_refused_tls(exc: BaseException) -> bool:
 def brief(exc: BaseException) -> str:
     """What an error says, without the parts in which PostgreSQL quotes the row."""
     if isinstance(exc, asyncpg.PostgresError):
-        return f"{getattr(exc, 'message', None) or type(exc).__name__} ({state(exc)})"
+        # Without a message it is the driver's own, and quotes no row.
+        said = getattr(exc, "message", None) or " ".join(str(exc).split()) or type(exc).__name__
+        return f"{said} ({state(exc)})"
     if isinstance(exc, TimeoutError):
         return "no answer in time"
     return " ".join(str(exc).split()) or type(exc).__name__  # the driver's hints are lines of their own
