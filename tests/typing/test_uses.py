@@ -1,7 +1,7 @@
 """Every kind of class that can be recorded, as a user writes it: both checkers read this file, and it runs."""
 
 import enum
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -237,18 +237,22 @@ EVENTS: list[Event | Eventable] = [
 ]
 
 
-@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-def test_every_kind_of_class_is_taken(event: Event | Eventable) -> None:
+@pytest.fixture
+def recorder() -> Iterator[EventRecorder]:
+    """One that is never opened, and closed: what it took is lost on purpose."""
     recorder = EventRecorder()
+    yield recorder
+    recorder.sync().close()
 
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_every_kind_of_class_is_taken(recorder: EventRecorder, event: Event | Eventable) -> None:
     taken: bool = recorder.record(event)
 
     assert taken, recorder.status()
 
 
-def test_declining_is_no_error() -> None:
-    recorder = EventRecorder()
-
+def test_declining_is_no_error(recorder: EventRecorder) -> None:
     taken = recorder.record_many([Basket([]), Basket(["a"])])
 
     status: Status = recorder.status()
@@ -261,9 +265,7 @@ def in_context(recorder: EventRecorder) -> Generator[None, None, None]:
         yield
 
 
-def test_context_takes_any_field() -> None:
-    recorder = EventRecorder()
-
+def test_context_takes_any_field(recorder: EventRecorder) -> None:
     with in_context(recorder):
         taken = recorder.record(Door("front"))
 
