@@ -108,11 +108,14 @@ class Terminal:
             raise OutputError(exc) from exc
 
     @contextmanager
-    def showing_logging(self) -> Iterator[None]:
-        """Show the library's own log lines, one line each: changes of state, never a traceback."""
+    def showing_logging(self, *, without: frozenset[str] = frozenset()) -> Iterator[None]:
+        """Show the library's own log lines, one line each: changes of state, never a traceback.
+
+        Lines with a phrase in `without` are left out: the command says the same itself.
+        """
         logger = logging.getLogger(ROOT)
         before = logger.handlers[:], logger.level, logger.propagate
-        logger.handlers[:], logger.propagate = [_OneLine(self)], False
+        logger.handlers[:], logger.propagate = [_OneLine(self, SAID_BY_COMMANDS | without)], False
         logger.setLevel(logging.INFO)
         try:
             yield
@@ -154,12 +157,13 @@ SAID_BY_COMMANDS: Final = frozenset({"delivery on hold", "orphan adopted"})
 class _OneLine(logging.Handler):
     """A log line, as one line of the terminal."""
 
-    def __init__(self, terminal: Terminal) -> None:
+    def __init__(self, terminal: Terminal, left_out: frozenset[str]) -> None:
         super().__init__()
         self._terminal = terminal
+        self._left_out = left_out
 
     def emit(self, record: logging.LogRecord) -> None:
         phrase = record.args[0] if isinstance(record.args, tuple) and record.args else None
-        if phrase in SAID_BY_COMMANDS:
+        if phrase in self._left_out:
             return
         self._terminal.say(f"eventrec: {record.getMessage()}", style="yellow")

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from eventrec.cli.logs.directory import SeenLog
 
 _LOOKS_EVERY: Final = 0.1
+_SAID_BY_DRAIN: Final = frozenset({"logs kept for subscriptions that are not registered", "record refused for good"})
+"""What the library logs, and the command says itself, where delivery does not wait for it."""
 _WHY_SKIPPED: Final = {"held": "held by a process", "unknown": "this user may not open it"}
 
 
@@ -76,7 +78,7 @@ def drain(
     terminal = Terminal()
     if timeout is not None and not timeout >= 0:
         raise CommandError("--timeout is not negative", ExitCode.USAGE)
-    with terminal.showing_logging():
+    with terminal.showing_logging(without=_SAID_BY_DRAIN):
         logs = see_all(directory)
         for log in logs:
             if log.state != "orphan":
