@@ -1,4 +1,4 @@
-"""Record what happens in an application, and get it into a database: nothing lost, nothing doubled, nobody waits."""
+"""Record what happens in an application, and get it into a database: nothing lost, nothing doubled, no caller waits."""
 
 from eventrec.delivery.subscription import NewDestination
 from eventrec.errors import (

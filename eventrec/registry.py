@@ -130,7 +130,7 @@ class HandlerURL:
     path "/a.db". A handler first says what it takes (`accept`), then asks for its options, each converted and checked.
 
     Raises:
-        HandlerURLError: It is no URL, names an option twice, or holds what must be written percent-encoded.
+        HandlerURLError: It is not a URL, names an option twice, or holds what must be written percent-encoded.
     """
 
     __slots__ = ("host", "options", "password", "path", "port", "scheme", "user")

@@ -96,7 +96,7 @@ class LogDelivery:
         self._sync_interval = sync_interval
         self._retain = retain
         self._saved: dict[str, Checkpoint] = {}
-        self._makings = run.incarnation
+        self._incarnation = run.incarnation
         self._unsynced: set[str] = set()
         self._synced_at = -math.inf
         self._saving = anyio.Lock()
@@ -120,7 +120,7 @@ class LogDelivery:
     @property
     def is_done(self) -> bool:
         """Whether no subscription needs anything of what was appended any more."""
-        end = max(self.source.end, self.log.taken)
+        end = max(self.source.end, self.log.appended)
         scanned = [worker.progress.scanned for worker in self.workers.values()]
         return min([*scanned, end if self._others is None else self._others]) >= end and (bool(scanned) or end == 0)
 
@@ -224,9 +224,9 @@ class LogDelivery:
     async def save(self, *, sync: bool, must_delete: bool = False) -> None:
         """Save every checkpoint that changed; with `sync` durably, and then delete what all are past."""
         async with self._saving:
-            if self.run_of.incarnation != self._makings:
+            if self.run_of.incarnation != self._incarnation:
                 # The directory was deleted, and the writer made it again.
-                self._makings = self.run_of.incarnation
+                self._incarnation = self.run_of.incarnation
                 self._files = CheckpointFiles(self.run_of.storage)
                 self._saved.clear()
             now = {name: worker.checkpoint() for name, worker in self.workers.items()}
@@ -349,7 +349,7 @@ class LogDelivery:
             if not may_go or self.is_refused or not self._is_trusted:
                 self.run_of.release()
             else:
-                if self._retain and self.log.taken and not self._is_given_up:
+                if self._retain and self.log.appended and not self._is_given_up:
                     self.run_of.retain()
                 else:
                     self.run_of.retire()

@@ -148,7 +148,7 @@ class LogSupervisor(Supervisor):
             if self.writer.failure is not None or self.writer.is_ended:
                 return False
             _, in_intake, in_hand = consumer.counts
-            if log is not None and not in_intake and not in_hand and log.written == log.taken:
+            if log is not None and not in_intake and not in_hand and log.written == log.appended:
                 # A full intake dropped some of its oldest.
                 target = log.written
                 break
@@ -223,7 +223,7 @@ class LogSupervisor(Supervisor):
             sync=self._sync,
             sync_interval=self._sync_interval,
             retain=self._retain,
-            on_rewind=self._went_back,
+            on_rewind=self._note_rewind,
         )
 
     def _deliver_orphan(self, run: Run, opened: OpenedOrphan) -> LogDelivery:
@@ -233,7 +233,7 @@ class LogSupervisor(Supervisor):
         worker = self.workers.get(name)
         return worker is not None and self._handlers[name].outage.since is not None
 
-    def _went_back(self) -> None:
+    def _note_rewind(self) -> None:
         self._rewound.set()
 
     async def _take_up_done(self) -> None:

@@ -57,7 +57,7 @@ def open_orphan(run: Run, latest: Iterable[str] = ()) -> OpenedOrphan:
     of_this = partial(is_ours, log_id=run.id)
     log = Log.open(run.storage, is_ours=of_this, at_least=at_least, counts_tail=True)
     try:
-        _check_offset(log.taken)
+        _check_offset(log.appended)
         with log.reader(is_ours=of_this) as reader:
             for commit in reader.read(max_bytes=1):
                 ContentDecoder().decode(commit.content)

@@ -94,7 +94,7 @@ class Writer:
         )
         self._is_started = False
         self._threads = itertools.count()
-        self._start_again_at = 0.0
+        self._restart_at = 0.0
         self._signal, self._end_signal = Signal(), Signal()
         self._is_closing = False
         self._is_left = False
@@ -123,13 +123,13 @@ class Writer:
 
     def _start(self) -> bool:
         """Start the writing thread; for a while after a failure, do not even try."""
-        if not self.is_ended and time.monotonic() >= self._start_again_at:
+        if not self.is_ended and time.monotonic() >= self._restart_at:
             try:
                 start_new_thread(self._write_until_closed)
             except RecursionError:
                 raise
             except RuntimeError as exc:
-                self._start_again_at = time.monotonic() + _RETRY_SECONDS
+                self._restart_at = time.monotonic() + _RETRY_SECONDS
                 self.failure = LogError(f"no thread to write the log: {exc}")
             else:
                 self._is_started = True
@@ -153,7 +153,7 @@ class Writer:
     def close(self) -> None:
         """Write and sync what is in the intake, and end. Returns at once; the intake must take nothing any more."""
         self._is_closing = True
-        self._start_again_at = 0.0
+        self._restart_at = 0.0
         if self._is_started or (len(self._intake) and self._start()):
             self._signal.set()
         else:

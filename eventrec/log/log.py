@@ -4,7 +4,7 @@
     write    the commits are written: in the page cache, they survive the end of the process
     sync     the commits are synced: on the disk, they survive a power cut
 
-Each of the three is a next offset that only rises, `synced <= written <= taken`. What is not yet synced is kept, so
+Each of the three is a next offset that only rises, `synced <= written <= appended`. What is not yet synced is kept, so
 that a failed sync loses nothing: after it the file may hold anything, and a later success of fsync means nothing, so
 the kept commits are written again, byte for byte, into a new segment that begins at the synced offset, which appears
 only when it is whole and synced; then the old file is cut there, and never synced again. Should the cut not reach

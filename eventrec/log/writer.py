@@ -76,13 +76,13 @@ class LogWriter:
         self.recovered = found
         self._head = self._head_at(first, position)
         self._epoch = found.epoch
-        self._taken = self._synced = found.end
+        self._appended = self._synced = found.end
         self._synced_position = position
         self._extent = Extent(first, position, found.end, self._generation)
         self._pending: deque[tuple[bytes, int]] = deque()
         self._kept: deque[tuple[bytes, int]] = deque()
         # Totals that only rise, each with one writer, so that what lies between them never drifts.
-        self._taken_bytes = self._written_bytes = self._synced_bytes = 0
+        self._appended_bytes = self._written_bytes = self._synced_bytes = 0
         self._failure: OSError | None = None
         self._is_rotation_due = False
 
@@ -91,12 +91,12 @@ class LogWriter:
 
     def __repr__(self) -> str:
         state = "closed " if self._is_closed else f"failed: {self._failure} " if self._failure else ""
-        return f"<Log {state}taken={self.taken} written={self.written} synced={self.synced} in {self._storage!r}>"
+        return f"<Log {state}appended={self.appended} written={self.written} synced={self.synced} in {self._storage!r}>"
 
     @property
-    def taken(self) -> int:
+    def appended(self) -> int:
         """The next offset: what the next record appended will be."""
-        return self._taken
+        return self._appended
 
     @property
     def written(self) -> int:
@@ -116,7 +116,7 @@ class LogWriter:
     @property
     def unsynced_bytes(self) -> int:
         """Bytes taken and not synced, all of them in memory."""
-        return self._taken_bytes - self._synced_bytes
+        return self._appended_bytes - self._synced_bytes
 
     @property
     def epoch(self) -> int:
@@ -133,7 +133,7 @@ class LogWriter:
     def append(self, records: Sequence[bytes]) -> range:
         """Take `records` as one commit. Returns their offsets; of none, an empty range. Raises as `append_encoded`."""
         if not records:
-            return range(self._taken, self._taken)
+            return range(self._appended, self._appended)
         return self.append_encoded(b"".join(records), len(records))
 
     def append_encoded(self, content: bytes, n: int) -> range:
@@ -148,14 +148,14 @@ class LogWriter:
         """
         with self._writing:
             self._check_open()
-            offset = self._taken
+            offset = self._appended
             commit = encode_commit(offset, content, n, epoch=self._epoch)
-            if self._pending and self._taken_bytes - self._written_bytes + len(commit) > self._options.kept_bytes:
+            if self._pending and self._appended_bytes - self._written_bytes + len(commit) > self._options.kept_bytes:
                 self.write()
             self._pending.append((commit, n))
-            self._taken_bytes += len(commit)
-            self._taken = offset + n
-            return range(offset, self._taken)
+            self._appended_bytes += len(commit)
+            self._appended = offset + n
+            return range(offset, self._appended)
 
     def write(self) -> int:
         """On return all that was taken is written. Returns `written`.

@@ -138,7 +138,7 @@ class ContentDecoder:
         """The records of one commit.
 
         Raises:
-            ContentError: The version is unknown, or the bytes are no content of ours.
+            ContentError: The version is unknown, or the bytes are not content of ours.
         """
         if content[:1] != VERSION:
             found = content[:1].hex() or "nothing"
@@ -162,7 +162,7 @@ class ContentDecoder:
             ]
         except Exception as exc:
             # Whatever odd bytes make of a decoder: OverflowError, UnicodeDecodeError, RecursionError among them.
-            raise ContentError(f"{len(content)} bytes are no content of ours: {exc}") from exc
+            raise ContentError(f"{len(content)} bytes are not content of ours: {exc}") from exc
         return Content(UUID(bytes=head[0]), head[1], head[2], entries)
 
 

@@ -30,7 +30,7 @@ STARTING: Final = 30.0
 """Seconds that a server may take to answer, also while it recovers."""
 
 THROW_AWAY: Final = {"fsync": "off", "full_page_writes": "off", "max_connections": "60", "shared_buffers": "32MB"}
-"""Settings of a server whose data nobody will miss: safe against its own death, not against that of the machine."""
+"""Settings of a server whose data is not needed again: safe against its own death, not against that of the machine."""
 
 _HELD: Final = re.compile("pre-existing shared memory block|Address already in use")
 """What a server says while the children of one that was killed are still dying."""
@@ -209,7 +209,7 @@ def absent(server: str, remedy: str) -> None:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port on which nobody listens at the moment."""
+    """A port on which no process listens at the moment."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
@@ -224,6 +224,6 @@ def _postgres_binaries() -> Path:
 
 
 def _as_somebody() -> list[str]:
-    """What to start PostgreSQL with: it refuses root, so root becomes somebody in a namespace of its own."""
+    """What to start PostgreSQL with: it refuses root, so root becomes another user in a namespace of its own."""
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0
     return ["unshare", "-U", "--map-user=1000", "--map-group=1000", "--"] if is_root else []

@@ -7,8 +7,8 @@ content of the file renamed, a deletion before an earlier one. What was synced i
 
 The failed sync is that of ext4 and xfs (Rebello et al., USENIX ATC 2020): some of the bytes reached the disk, all of
 them stay in the page cache and count as written, so that later syncs pass over them. A kill alone loses none of them;
-memory pressure or a power cut does, unless somebody writes them again. A directory whose sync failed is as unsynced
-as before: there the journal has ended, and nothing succeeds until the file system is mounted anew.
+memory pressure or a power cut does, unless the log writes them again. A directory whose sync failed is as unsynced
+as before: there the journal has ended, and nothing succeeds until the file system is mounted again.
 """
 
 import copy
@@ -76,7 +76,7 @@ class MemoryStorage:
         """See `Storage`."""
 
     def lock(self, name: str, *, shared: bool = False) -> "MemoryLock":
-        """See `Storage`. It is held by whoever holds the object returned."""
+        """See `Storage`. It is held as long as the object returned."""
         held = self._locks.get(name, 0)
         if held < 0 or (held > 0 and not shared):
             raise LogLockedError(f"{name} is locked")

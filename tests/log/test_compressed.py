@@ -40,7 +40,7 @@ def _file(content: bytes) -> CompressedFile:
 def _log(storage: FaultyStorage, segments: int = 4) -> Log:
     log = Log.create(storage, LogOptions(segment_bytes=20_000))
     while len(list_segments(storage)) <= segments:
-        log.append([b"%06d, and more that is always the same. " % i * 9 for i in range(log.taken, log.taken + 3)])
+        log.append([b"%06d, and more that is always the same. " % i * 9 for i in range(log.appended, log.appended + 3)])
         log.write()
     return log
 
@@ -191,7 +191,7 @@ def test_the_segment_being_written_is_never_compressed(storage: FaultyStorage) -
     head = list_segments(storage)[-1]
     assert storage.read(segment_name(head))[:4] != compressed.MAGIC
     log.append([b"y"])
-    assert log.write() == log.taken
+    assert log.write() == log.appended
 
 
 def test_a_compressed_segment_is_durable_before_the_original_goes(storage: FaultyStorage) -> None:
@@ -253,7 +253,7 @@ def test_all_segments_sealed(storage: FaultyStorage) -> None:
     log = _log(storage, segments=2)
     log.append([b"last"])
     log.close()
-    firsts, end = list_segments(storage), log.taken
+    firsts, end = list_segments(storage), log.appended
     for first in firsts:
         target = storage.open("packed", "create")
         compress(storage.open(segment_name(first), "read"), target)
@@ -333,7 +333,7 @@ def test_a_compressed_segment_is_never_cut_as_if_it_were_not(
 
     log.reset_to(1)
 
-    assert (log.taken, storage.read(segment_name(0))) == (2, foreign_segment([b"a" * 5000, b"b" * 5000]))
+    assert (log.appended, storage.read(segment_name(0))) == (2, foreign_segment([b"a" * 5000, b"b" * 5000]))
 
 
 def _peak_of(read: Callable[[], object]) -> int:

@@ -43,7 +43,7 @@ def test_a_full_disk_harms_nothing_and_writing_goes_on_when_there_is_room() -> N
     with pytest.raises(LogFullError, match="byte 110"):
         log.write()
 
-    assert (log.taken, log.written) == (2, 1)
+    assert (log.appended, log.written) == (2, 1)
     assert [commit.content for commit in log.reader().commits()] == [b"a" * 74]
     assert len(storage.read(segment_name(0))) == 110
     with pytest.raises(LogFullError):
@@ -90,7 +90,7 @@ def test_panics_on_partial_write() -> None:
 
     storage.heal()
     log.write()
-    assert len(_contents(storage)) == log.taken
+    assert len(_contents(storage)) == log.appended
 
 
 @pytest.mark.parametrize("error", FAILURES)
@@ -121,7 +121,7 @@ def test_append_fails_cleanly_once_the_memory_for_what_cannot_be_written_is_full
     with pytest.raises(LogFullError):
         log.append([bytes(100)])
 
-    assert log.taken == 7
+    assert log.appended == 7
     storage.heal()
     log.append([bytes(100)])
     assert log.write() == 8
@@ -320,7 +320,7 @@ def test_memory_pressure_and_a_kill_after_a_failed_sync_that_cannot_be_mended_lo
         storage.evict()
         left = storage.kill()
 
-        assert Log.open(left).taken == log.written == 1
+        assert Log.open(left).appended == log.written == 1
         assert _contents(left) == [b"a"]
 
 
@@ -401,7 +401,7 @@ def test_too_much_kept_while_nothing_can_be_synced_is_an_error_and_loses_nothing
     with pytest.raises(LogWriteError):
         _fill(log, *[b"x" * 74] * 99)
 
-    taken = log.taken
+    taken = log.appended
     storage.heal()
     log.write()
     assert log.sync() == taken

@@ -201,7 +201,7 @@ def test_reading_does_not_believe_an_index(storage: FaultyStorage) -> None:
     for lie in lies:
         storage.put(index_name(0), encode_entries(lie))
         with Log.open(storage) as log:
-            assert (log.taken, next(log.reader(15).commits()).content) == (20, b"015" * 20)
+            assert (log.appended, next(log.reader(15).commits()).content) == (20, b"015" * 20)
 
 
 def test_an_entry_at_a_commit_that_went_bad_is_passed_over(storage: FaultyStorage) -> None:
@@ -214,6 +214,6 @@ def test_an_entry_at_a_commit_that_went_bad_is_passed_over(storage: FaultyStorag
     storage.put(segment_name(0), bytes(raw))
 
     with Log.open(storage) as log:
-        end = log.taken
+        end = log.appended
 
     assert end == 4

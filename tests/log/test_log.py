@@ -51,13 +51,13 @@ def test_taken_written_and_synced_are_three_promises(storage: FaultyStorage) -> 
     log = Log.create(storage)
 
     log.append([b"x", b"y"])
-    assert (log.taken, log.written, log.synced, len(storage.read(segment_name(0)))) == (2, 0, 0, 10)
+    assert (log.appended, log.written, log.synced, len(storage.read(segment_name(0)))) == (2, 0, 0, 10)
     assert log.write() == 2
-    assert (log.taken, log.written, log.synced) == (2, 2, 0)
+    assert (log.appended, log.written, log.synced) == (2, 2, 0)
     assert (storage.crash(keep=0).read(segment_name(0))) == encode_header()
     assert log.unsynced_bytes == 28
     assert log.sync() == 2
-    assert (log.taken, log.written, log.synced, log.unsynced_bytes) == (2, 2, 2, 0)
+    assert (log.appended, log.written, log.synced, log.unsynced_bytes) == (2, 2, 2, 0)
     assert len(storage.crash(keep=0).read(segment_name(0))) == 10 + 28
 
 
@@ -73,13 +73,13 @@ def test_nothing_is_read_that_is_not_written(storage: FaultyStorage) -> None:
 
 def test_next_offset_counts_records(storage: FaultyStorage) -> None:
     log = Log.create(storage)
-    seen = [log.taken]
+    seen = [log.appended]
 
     _fill(log, 1, 2)
-    seen.append(log.taken)
+    seen.append(log.appended)
     log.append([])
 
-    assert (seen, log.taken, log.append([]), len(_offsets(log))) == ([0, 3], 3, range(3, 3), 2)
+    assert (seen, log.appended, log.append([]), len(_offsets(log))) == ([0, 3], 3, range(3, 3), 2)
 
 
 @pytest.mark.parametrize("n", [0, 65536])
@@ -89,7 +89,7 @@ def test_a_commit_of_no_or_too_many_records_is_refused_before_anything_changes(s
     with pytest.raises(ValueError, match=str(n)):
         log.append_encoded(b"x", n)
 
-    assert (log.taken, log.write()) == (0, 0)
+    assert (log.appended, log.write()) == (0, 0)
 
 
 def test_a_commit_holds_65535_records(storage: FaultyStorage) -> None:
@@ -226,7 +226,7 @@ def test_smoke(storage: FaultyStorage) -> None:
     with Log.create(storage, LogOptions(segment_bytes=8192)) as log:
         _fill(log, *[1] * 500, record=bytes(256))
 
-        assert (log.taken, len(_offsets(log))) == (500, 500)
+        assert (log.appended, len(_offsets(log))) == (500, 500)
         assert len(list_segments(storage)) == 500 // 30 + 1
 
 
@@ -238,7 +238,7 @@ def test_reopen(storage: FaultyStorage) -> None:
     for end in (13, 16):
         with Log.open(storage, options) as log:
             _fill(log, 1, 1, 1)
-            assert (_offsets(log), log.taken) == (list(range(end)), end)
+            assert (_offsets(log), log.appended) == (list(range(end)), end)
 
 
 def test_a_reader_follows_the_log_over_segments(storage: FaultyStorage) -> None:
@@ -322,7 +322,7 @@ def test_a_log_may_begin_anywhere(storage: FaultyStorage) -> None:
 
     assert list_segments(storage) == [1000]
     with Log.open(storage) as log:
-        assert (log.taken, _offsets(log, 0)) == (1002, [1000])
+        assert (log.appended, _offsets(log, 0)) == (1002, [1000])
 
 
 def test_a_closed_log_is_closed(storage: FaultyStorage) -> None:
@@ -344,7 +344,7 @@ def test_the_memory_for_what_is_not_written_is_bounded(storage: FaultyStorage) -
 
     for _ in range(100):
         log.append([bytes(100)])
-        assert log.taken - log.written <= 8
+        assert log.appended - log.written <= 8
     log.append([bytes(5000)])
 
     assert log.unsynced_bytes <= 2000 + 5026
@@ -407,7 +407,7 @@ def test_threads_append_write_sync_and_read_at_once(tmp_path: Path) -> None:  # 
 
     def sync() -> None:
         while not done.is_set():
-            assert log.sync() <= log.written <= log.taken
+            assert log.sync() <= log.written <= log.appended
 
     seen: list[int] = []
 
@@ -456,5 +456,5 @@ def test_logs_say_what_they_are(storage: FaultyStorage) -> None:
     log = Log.create(storage)
     _fill(log, 2)
 
-    assert repr(log) == "<Log taken=2 written=2 synced=0 in <FaultyStorage 1 files>>"
+    assert repr(log) == "<Log appended=2 written=2 synced=0 in <FaultyStorage 1 files>>"
     assert repr(log.reader()) == "<LogReader next=0 gaps=0 missing=0 tail=clean>"

@@ -101,7 +101,7 @@ def test_reset_hard(storage: FaultyStorage) -> None:
 
     log.reset()
 
-    assert (list_segments(storage), log.taken, _offsets(log)) == ([0], 0, [])
+    assert (list_segments(storage), log.appended, _offsets(log)) == ([0], 0, [])
     log.append([b"new"])
     log.write()
     assert _offsets(log) == [0]
@@ -113,7 +113,7 @@ def test_reset_to_offset(storage: FaultyStorage) -> None:
     for offset in range(49, -1, -1):
         log.reset_to(offset)
         assert _offsets(log) == list(range(offset + 1))
-        assert log.taken == log.written == log.synced == offset + 1
+        assert log.appended == log.written == log.synced == offset + 1
 
 
 def test_reset_to_offset_many_txs_per_commit(storage: FaultyStorage) -> None:
@@ -121,7 +121,7 @@ def test_reset_to_offset_many_txs_per_commit(storage: FaultyStorage) -> None:
 
     for offset, end in ((60, 60), (59, 60), (31, 33), (30, 33), (2, 3), (1, 3), (0, 3)):
         log.reset_to(offset)
-        assert log.taken == end
+        assert log.appended == end
         assert _offsets(log) == list(range(0, end, 3))
 
 
@@ -193,7 +193,7 @@ def test_a_cut_that_fails_leaves_a_log(storage: FaultyStorage) -> None:
     with pytest.raises(LogWriteError, match="reset the log"):
         log.reset_to(3)
 
-    assert _offsets(log) == list(range(log.taken))
+    assert _offsets(log) == list(range(log.appended))
     assert log.append([b"x"])[0] == log.written
 
 
@@ -207,7 +207,7 @@ def test_a_cut_after_which_nothing_can_be_read_closes_the_log(storage: FaultySto
     with pytest.raises(LogClosedError):
         log.write()
     storage.heal()
-    assert Log.open(storage).taken == 50
+    assert Log.open(storage).appended == 50
 
 
 def test_readers_made_after_a_cut_see_the_new_content(storage: FaultyStorage) -> None:

@@ -130,15 +130,15 @@ class LogAgainstList(RuleBasedStateMachine):
         target = len(self.records) - back
         if target >= self.deleted:
             self.log.reset_to(target)
-            assert self.log.taken > target or self.records[target] is None
-            del self.records[self.log.taken :]
+            assert self.log.appended > target or self.records[target] is None
+            del self.records[self.log.appended :]
             self._read_anew()
 
     @rule()
     def retire(self) -> None:
         self.storage.heal()
         self.log.reset()
-        assert self.log.taken == 0
+        assert self.log.appended == 0
         self.records, self.deleted = [], 0
         self._read_anew()
 
@@ -148,7 +148,7 @@ class LogAgainstList(RuleBasedStateMachine):
         self.log.close()
         assert self.log.synced == len(self.records)
         self._open()
-        assert self.log.taken == len(self.records)
+        assert self.log.appended == len(self.records)
 
     # -- what the world does
 
@@ -283,7 +283,7 @@ class LogAgainstList(RuleBasedStateMachine):
     def promises_are_ordered(self) -> None:
         if hasattr(self, "log"):
             type(self).steps += 1
-            assert self.log.synced <= self.log.written <= self.log.taken == len(self.records)
+            assert self.log.synced <= self.log.written <= self.log.appended == len(self.records)
 
     @precondition(lambda self: hasattr(self, "log"))
     @invariant()
@@ -324,7 +324,7 @@ class LogAgainstList(RuleBasedStateMachine):
     def _survive(self, promised: int) -> None:
         """Take over what is there: all that was promised, and of the rest nothing that was not appended."""
         self.storage.heal()
-        del self.records[self.log.taken :]
+        del self.records[self.log.appended :]
         if not promised:
             # Of a log that was being retired the oldest segments may go first, or all.
             self.deleted = list_segments(self.storage)[0]
@@ -352,7 +352,7 @@ class LogAgainstList(RuleBasedStateMachine):
         self.log.abandon()
         self.storage = storage
         self._open()
-        assert self.log.taken >= promised
+        assert self.log.appended >= promised
         self._survive(promised)
 
     def _open(self) -> None:

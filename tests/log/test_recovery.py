@@ -60,7 +60,7 @@ def test_a_log_cut_at_any_byte_holds_exactly_the_whole_commits_before(storage: F
         left = _only(raw[:cut])
         assert _contents(left) == whole
         with Log.open(left) as log:
-            assert (log.taken, log.recovered.gaps) == (len(whole), ())
+            assert (log.appended, log.recovered.gaps) == (len(whole), ())
             log.append([b"new"])
         assert _contents(left) == [*whole, b"new"]
 
@@ -291,7 +291,7 @@ def test_a_bad_middle_whose_bytes_cannot_be_kept_does_not_keep_the_log_from_open
     storage.put(segment_name(0), bytes(raw))
     storage.fail("create", errno.ENOSPC, name=".gap")
 
-    assert Log.open(storage).taken == 3
+    assert Log.open(storage).appended == 3
 
 
 def test_strict_says_where_what_and_why_and_changes_nothing(storage: FaultyStorage) -> None:
@@ -320,7 +320,7 @@ def test_strict_does_not_mind_a_torn_tail(storage: FaultyStorage) -> None:
     raw = _log(storage, b"a", b"b")
     storage.put(segment_name(0), raw[:-1])
 
-    assert Log.open(storage, strict=True).taken == 1
+    assert Log.open(storage, strict=True).appended == 1
 
 
 def test_only_the_last_segment_is_read(storage: FaultyStorage) -> None:
@@ -393,7 +393,7 @@ def test_resume_empty_segment(storage: FaultyStorage) -> None:
         before = list_segments(storage)
         storage.put(segment_name(before[-1]), encode_header()[:size])
         with Log.open(storage, options) as log:
-            end = log.taken
+            end = log.appended
         assert end == before[-1]
     while len(firsts := list_segments(storage)) > 1 or storage.size(segment_name(0)).length > HEADER_SIZE:
         storage.put(segment_name(firsts[-1]), b"")
@@ -412,7 +412,7 @@ def test_an_empty_segment_proves_that_the_offsets_before_it_were_given_out(
     with Log.open(storage) as log:
         log.append([b"a"])
 
-    assert (log.taken, list_segments(storage)) == (1001, [1000])
+    assert (log.appended, list_segments(storage)) == (1001, [1000])
 
 
 def test_a_power_cut_while_an_empty_segment_is_opened_leaves_the_proof_that_offsets_were_given_out() -> None:
@@ -426,7 +426,7 @@ def test_a_power_cut_while_an_empty_segment_is_opened_leaves_the_proof_that_offs
             wreck = storage.wreck or storage.crash(keep=keep)
 
             with Log.open(wreck) as log:
-                assert log.taken == 1000
+                assert log.appended == 1000
             assert list_segments(wreck) == [1000]
 
 
@@ -464,7 +464,7 @@ def test_offsets_below_at_least_are_not_given_out_again(storage: FaultyStorage) 
     with Log.open(storage, at_least=10) as log:
         assert log.append([b"c"]) == range(10, 11)
     with Log.open(storage, at_least=10) as log:
-        assert log.taken == 11
+        assert log.appended == 11
 
     assert list_segments(storage) == [0, 10]
 
@@ -472,7 +472,7 @@ def test_offsets_below_at_least_are_not_given_out_again(storage: FaultyStorage) 
 def test_nothing_is_a_fresh_log(storage: FaultyStorage) -> None:
     log = Log.open(storage)
 
-    assert (log.taken, log.epoch, list_segments(storage)) == (0, 0, [0])
+    assert (log.appended, log.epoch, list_segments(storage)) == (0, 0, [0])
     assert list_segments(storage.crash(keep=0)) == [0]
 
 
@@ -512,7 +512,7 @@ def test_a_disk_that_refuses_says_so_and_opening_later_finds_everything(operatio
     storage.heal()
 
     with Log.open(storage) as log:
-        assert log.taken == 1
+        assert log.appended == 1
     assert _contents(storage) == [b"a"]
 
 
@@ -528,7 +528,7 @@ def test_a_copy_of_an_older_commit_in_a_damaged_one_is_not_ours() -> None:
 
     assert [commit.content for commit in found] == [b"ours", b"ours too"]
     assert [(gap.missing, gap.offset) for gap in opened.recovered.gaps] == [(1, 1)]
-    assert opened.taken == 3
+    assert opened.appended == 3
 
 
 def test_opening_says_what_it_found(storage: FaultyStorage, caplog: pytest.LogCaptureFixture) -> None:
@@ -549,13 +549,13 @@ def test_a_last_commit_that_went_bad_keeps_its_offsets_where_they_are_counted(by
 
     with Log.open(storage, counts_tail=True) as log:
         assert log.recovered.lost >= 1
-        assert log.taken == log.recovered.lost
+        assert log.appended == log.recovered.lost
         if byte not in range(HEADER_SIZE, HEADER_SIZE + 8) and byte not in (HEADER_SIZE + 16, HEADER_SIZE + 17):
             assert log.recovered.lost == 5
         log.append([b"new"])
     with Log.open(storage, counts_tail=True) as log:
         assert log.recovered.lost == 0
-        assert log.taken > 1
+        assert log.appended > 1
 
 
 def test_a_clean_end_and_reserved_space_hold_no_records() -> None:
@@ -563,7 +563,7 @@ def test_a_clean_end_and_reserved_space_hold_no_records() -> None:
         storage = _only(encode_header() + encode_commit(0, b"records", 5) + rest)
 
         with Log.open(storage, counts_tail=True) as log:
-            assert (log.recovered.lost, log.taken) == (0, 5)
+            assert (log.recovered.lost, log.appended) == (0, 5)
 
 
 @pytest.mark.parametrize("version", [2, 7, 255])
@@ -587,7 +587,7 @@ def test_an_index_whose_positions_no_file_can_have_is_passed_over(storage: Fault
 
     assert _contents(storage, 4) == [b"last"]
     with Log.open(storage) as log:
-        assert log.taken == 5
+        assert log.appended == 5
 
 
 def test_an_index_on_a_disk_whose_positions_no_file_can_have_is_passed_over(tmp_path: Path) -> None:
@@ -598,5 +598,5 @@ def test_an_index_on_a_disk_whose_positions_no_file_can_have_is_passed_over(tmp_
     (tmp_path / index_name(0)).write_bytes(encode_entries([Entry(3, 1 << 63)]))
 
     with Log.open(storage) as log:
-        assert log.taken == 5
+        assert log.appended == 5
     storage.close()

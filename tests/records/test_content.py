@@ -149,7 +149,7 @@ def test_an_unknown_version_is_named(content: bytes) -> None:
     ids=["cut", "more", "nil", "no such shape", "shape -1", "bad table", "bad column type", "short id"],
 )
 def test_what_is_no_content_of_ours_is_refused(content: bytes) -> None:
-    with pytest.raises(ContentError, match="no content of ours"):
+    with pytest.raises(ContentError, match="not content of ours"):
         ContentDecoder().decode(content)
 
 

@@ -21,7 +21,7 @@ READ_BYTES: Final = 256 * 1024
 class Input:
     """The bytes of a file, or of stdin (`path` None), read in a thread of its own.
 
-    The thread is a daemon and reads only what is asked for: one that waits for a silent pipe holds up nobody.
+    The thread is a daemon and reads only what is asked for: one that waits for a silent pipe does not delay the end.
     """
 
     def __init__(self, path: Path | None) -> None:

@@ -55,7 +55,7 @@ class LetterLog:
     ) -> None:
         self._directory = directory
         self._id = id_
-        self._most_bytes = max_bytes
+        self._max_bytes = max_bytes
         self._copy = copy
         self._notices = Notices(now)
         self._writing = threading.Lock()
@@ -84,8 +84,8 @@ class LetterLog:
     def _write(self, letters: Sequence[DeadLetter]) -> None:
         with self._writing:
             size = sum(letter.entry[SIZE] for letter in letters)
-            if (held := tree_size(self._directory)) + size > self._most_bytes:
-                raise OSError(f"{held:,} bytes of dead letters are kept, of {self._most_bytes:,} allowed")
+            if (held := tree_size(self._directory)) + size > self._max_bytes:
+                raise OSError(f"{held:,} bytes of dead letters are kept, of {self._max_bytes:,} allowed")
             try:
                 run, log = self._opened()
                 for start in range(0, len(letters), _MAX_IN_A_COMMIT):

@@ -72,17 +72,17 @@ def seconds_asked(failure: BaseException | None) -> float:
 
 
 class Pauses:
-    """Seconds that grow from half a one to `most`, doubling, for what is tried again by other rules than a batch."""
+    """Seconds that grow from half a one to `limit`, doubling, for what is tried again by other rules than a batch."""
 
     FIRST: Final = 0.5
 
-    def __init__(self, *, most: float) -> None:
-        self._most = max(most, self.FIRST)
+    def __init__(self, *, limit: float) -> None:
+        self._limit = max(limit, self.FIRST)
         self._next = self.FIRST
 
     def next(self) -> float:
         """How long to wait now."""
-        seconds, self._next = self._next, min(self._next * 2, self._most)
+        seconds, self._next = self._next, min(self._next * 2, self._limit)
         return seconds
 
     def start_over(self) -> None:

@@ -69,7 +69,7 @@ class Settling:
         self._unknown_errors = UnknownErrors()
         self._other_errors = UnknownErrors()
         """What failed without a batch, and so says nothing about its records."""
-        self._pauses = Pauses(most=settings.retry.max)
+        self._pauses = Pauses(limit=settings.retry.max)
         self._has_moved = False
         self._holding: anyio.CancelScope | None = None
 

@@ -234,7 +234,7 @@ class Worker:
         """Deliver until cancelled; may be called again afterwards."""
         self._reader.start_clock()
         self._may_restore = self._ledger.attempt is not None
-        pauses = Pauses(most=self.subscription.settings.retry.max)
+        pauses = Pauses(limit=self.subscription.settings.retry.max)
         while True:
             try:
                 # What is forfeited is taken from its hands, whatever it does with it.

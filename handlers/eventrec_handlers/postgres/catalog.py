@@ -205,8 +205,8 @@ async def make(
 async def lock_moment(connection: asyncpg.Connection, namespace: Namespace, table: str) -> int:
     """Milliseconds to wait for the lock of `table` that was not to be had.
 
-    Behind an automatic vacuum, and nothing else, it is longer: the server ends that one for whoever has waited for as
-    long as `deadlock_timeout`, and else it may take hours.
+    Behind an automatic vacuum, and nothing else, it is longer: the server ends that one for a session that has waited
+    as long as `deadlock_timeout`, and else it may take hours.
     """
     async with connection.transaction(isolation="read_committed"):
         found = await connection.fetchrow(

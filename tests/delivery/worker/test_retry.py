@@ -90,7 +90,7 @@ def test_a_traceback_is_worth_it_once_for_each_class_and_for_sixteen_at_most() -
 
 
 def test_pauses_double_up_to_their_bound_and_begin_again() -> None:
-    pauses = Pauses(most=3)
+    pauses = Pauses(limit=3)
 
     grown = [pauses.next() for _ in range(5)]
     pauses.start_over()
