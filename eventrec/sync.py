@@ -4,39 +4,28 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, Protocol, Self, TypeVar
-
-import anyio
-import anyio.from_thread
-import anyio.to_thread
-from anyio.from_thread import BlockingPortal
+from typing import TYPE_CHECKING, Final, Literal, Protocol, Self
 
 from eventrec.errors import RecorderStateError
 from eventrec.options import duration_seconds
-from eventrec.runtime.backend import current_backend, take_no_thread
 from eventrec.runtime.logging import get_logger
-from eventrec.runtime.native import threads_are_greenlets
+from eventrec.runtime.loop_thread import LoopEndedError, LoopThread
+from eventrec.runtime.native import RLock, threads_are_greenlets
 from eventrec.runtime.process import ProcessIdentity, register_exit, register_exit_of_child, unregister_exit
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
     from contextlib import AbstractContextManager
     from types import TracebackType
-
-    from anyio.abc import TaskStatus
 
     from eventrec.delivery.subscription import NewDestination
     from eventrec.events.event import Event, Eventable
     from eventrec.handler import EventHandler
     from eventrec.intake.durable import Position
     from eventrec.options import Backoff, Duration
-    from eventrec.runtime.backend import Backend
     from eventrec.status import Settled, Status
-
-T = TypeVar("T")
 
 _logger = get_logger("eventrec.recorder")
 
@@ -103,8 +92,9 @@ class SyncRecorder:
         with EventRecorder("sqlite:///events.db").sync() as recorder:
             recorder.record(OrderPlaced(...))
 
-    All methods may be called from any thread. At the end of the process it closes itself. In a forked child it may be
-    opened again.
+    All methods may be called from any thread; but those that block not on its own loop, where handlers and `on_drop`
+    run: there they raise `RecorderStateError` at once. At the end of the process it closes itself. In a
+    forked child it may be opened again.
     """
 
     def __init__(
@@ -115,11 +105,9 @@ class SyncRecorder:
         self._close_timeout = close_timeout
         self._end = end
         self._process = ProcessIdentity()
-        self._portal: BlockingPortal | None = None
-        self._backend: Backend | None = None
-        self._thread: threading.Thread | None = None
-        self._ending: Callable[[], None] = lambda: None
-        self._spare = threading.Event()
+        self._opening = RLock()
+        """Held while it opens: of several threads one does. A child of a fork has another."""
+        self._loop: LoopThread | None = None
 
     def __enter__(self) -> Self:
         self.open()
@@ -134,32 +122,24 @@ class SyncRecorder:
             OSError: The system gives no descriptors for a loop.
             EventrecError: What `EventRecorder.open` raises.
         """
-        self._process.detect_fork(self._forked)
-        if self._portal is not None:
-            raise RecorderStateError("the recorder is open already", state=self._recorder.status().state)
+        self._refuse_on_loop()
         if threads_are_greenlets():
             raise RuntimeError(
                 "gevent has replaced the threads that delivery needs: record here, with a log, and deliver with "
                 "`eventrec drain` or a recorder in another process"
             )
-        started = threading.Event()
-        failures: list[BaseException] = []
-        self._thread = threading.Thread(target=self._run, args=(started, failures), name="eventrec", daemon=True)
-        self._thread.start()
-        started.wait()
-        if failures:
-            self._thread.join()
-            self._thread = None
-            raise failures[0]
-        try:
-            self._in_loop().call(self._recorder.open)
-        except BaseException:
-            self._stop()
-            raise
-        self._spare = threading.Event()
-        self._in_loop().start_task(self._keep_threads, len(self._recorder.status().subscriptions))
-        self._ending = register_exit(self._at_exit)
-        register_exit_of_child(self._ending)
+        with self._opening:
+            if self._loop is not None and not self._loop.is_stopped:
+                raise RecorderStateError("the recorder is open already", state=self._recorder.status().state)
+            self._loop = loop = LoopThread.start()
+            try:
+                loop.portal.call(self._recorder.open)
+            except BaseException:
+                loop.stop()
+                raise
+            loop.keep_threads(len(self._recorder.status().subscriptions))
+            loop.ending = register_exit(self._at_exit)
+            register_exit_of_child(loop.ending)
 
     def register(
         self,
@@ -199,7 +179,7 @@ class SyncRecorder:
         self, event: Event | Eventable, *, until: Literal["written", "synced"] = "synced"
     ) -> Position | None:
         """See `EventRecorder.record_durable`; blocks."""
-        return self._in_loop().call(partial(self._recorder.record_durable, event, until=until))
+        return self._open_loop().portal.call(partial(self._recorder.record_durable, event, until=until))
 
     def context(self, **fields: object) -> AbstractContextManager[None]:
         """See `EventRecorder.context`."""
@@ -207,16 +187,15 @@ class SyncRecorder:
 
     def flush(self, timeout: Duration | None = None) -> bool | Settled:
         """See `EventRecorder.flush`; blocks."""
-        self._in_loop()
-        flushing = self._begin(partial(self._recorder.flush, timeout))
+        flushing = self._open_loop().begin(partial(self._recorder.flush, timeout))
         try:
             return flushing.result(None if timeout is None else duration_seconds(timeout) + _BEYOND)
-        except FutureTimeoutError:  # A handler does not let the loop go on.
+        except (FutureTimeoutError, LoopEndedError):  # A handler does not let the loop go on; or it was closed.
             return False
 
     def resume(self, name: str, *, start: Literal["earliest", "latest"] | None = None) -> None:
         """See `EventRecorder.resume`."""
-        self._in_loop().call(partial(self._recorder.resume, name, start=start))
+        self._open_loop().portal.call(partial(self._recorder.resume, name, start=start))
 
     def status(self) -> Status:
         """See `EventRecorder.status`."""
@@ -224,17 +203,23 @@ class SyncRecorder:
 
     def close(self, timeout: Duration | None = None) -> Status:
         """See `EventRecorder.close`; blocks, at most half a second longer than `timeout`. May be called again."""
-        if not self._is_running():
-            self._end(timeout)
-            return self._recorder.status()
+        self._refuse_on_loop()
         seconds = self._close_timeout if timeout is None else duration_seconds(timeout)
         latest = time.monotonic() + seconds + _BEYOND
+        if self._opening.acquire(timeout=min(seconds + _BEYOND, threading.TIMEOUT_MAX)):
+            self._opening.release()  # What another thread opens meanwhile is open now.
+        loop = self._running()
+        if loop is None:
+            self._end(timeout)
+            return self._recorder.status()
         try:
-            self._begin(partial(self._recorder.close, timeout)).result(seconds + _BEYOND)
+            loop.begin(partial(self._recorder.close, timeout)).result(max(_SWITCH, latest - time.monotonic()))
+        except LoopEndedError:  # Another thread has closed it.
+            pass
         except FutureTimeoutError:
             _logger.warning("closed before delivery has ended: a handler does not let its loop go on")
         finally:
-            self._stop(max(_SWITCH, latest - time.monotonic()))
+            loop.stop(max(_SWITCH, latest - time.monotonic()))
         return self._recorder.status()
 
     def __exit__(
@@ -242,99 +227,44 @@ class SyncRecorder:
     ) -> None:
         self.close()
 
-    def _run(self, started: threading.Event, failures: list[BaseException]) -> None:
-        try:
-            anyio.run(self._serve, started)
-        except BaseException as exc:
-            if started.is_set():
-                raise
-            failures.append(exc)
-            started.set()
-
-    async def _serve(self, started: threading.Event) -> None:
-        async with BlockingPortal() as portal:
-            self._portal, self._backend = portal, current_backend()
-            self._spared = anyio.Event()
-            started.set()
-            await portal.sleep_until_stopped()
-
-    def _is_running(self) -> bool:
+    def _running(self) -> LoopThread | None:
         self._process.detect_fork(self._forked)
-        return self._thread is not None and self._thread.is_alive()
+        return self._loop if self._loop is not None and self._loop.is_running() else None
 
-    def _in_loop(self) -> BlockingPortal:
-        if not self._is_running() or self._portal is None:
+    def _open_loop(self) -> LoopThread:
+        self._refuse_on_loop()
+        loop = self._running()
+        if loop is None:
             state = self._recorder.status().state
             raise RecorderStateError(f"the recorder is not open, it is {state}: use it in a `with` block", state=state)
-        return self._portal
+        return loop
 
-    def _begin(self, work: Callable[[], Awaitable[T]]) -> Future[T]:
-        """Have `work` done on the loop. Does not even wait until the loop takes it: a handler may block it."""
-        done: Future[T] = Future()
-
-        async def run() -> None:
-            try:
-                done.set_result(await work())
-            except Exception as exc:  # noqa: BLE001 - it is the caller's
-                done.set_exception(exc)
-
-        if self._backend is None or not self._backend.wake(partial(self._backend.spawn, run, "eventrec verb")):
-            done.set_exception(RecorderStateError("the recorder's loop has ended", state="closed"))
-        return done
-
-    def _stop(self, timeout: float | None = None) -> None:
-        unregister_exit(self._ending)
-        self._spare.set()
-        if self._portal is not None and self._thread is not None:
-            self._begin(self._portal.stop)
-            self._thread.join(timeout)
-            self._portal = self._thread = None
+    def _refuse_on_loop(self) -> None:
+        """Where the loop itself would wait, it would wait for itself."""
+        loop = self._running()
+        if loop is not None and loop.is_here():
+            raise RecorderStateError(
+                "this blocks until the recorder's loop has done it, and a handler or `on_drop` called it on that loop: "
+                "call it from another thread",
+                state=self._recorder.status().state,
+            )
 
     def _forked(self) -> None:
-        """In a forked child: loop and thread are the parent's."""
-        unregister_exit(self._ending)
-        self._portal = self._thread = None
-
-    async def _keep_threads(self, count: int, *, task_status: TaskStatus[None]) -> None:
-        """Keep one for each handler, waiting: at its end the interpreter starts none, and handlers block in some."""
-        limiter = anyio.CapacityLimiter(max(1, count))
-        missing = count
-
-        def arrive() -> None:
-            nonlocal missing
-            missing -= 1
-            if not missing:
-                task_status.started()
-
-        def wait() -> None:
-            anyio.from_thread.run_sync(arrive)
-            self._spare.wait()
-
-        async def keep() -> None:
-            try:
-                await anyio.to_thread.run_sync(wait, limiter=limiter)
-            except RuntimeError:  # The system gives none.
-                arrive()
-
-        if not count:
-            task_status.started()
-        async with anyio.create_task_group() as tasks:
-            for _ in range(count):
-                tasks.start_soon(keep)
-        self._spared.set()
-
-    async def _close_at_exit(self) -> None:
-        take_no_thread()
-        self._spare.set()
-        await self._spared.wait()
-        await self._recorder.close()
+        """In a forked child: loop and thread are the parent's, and so is a thread that holds the lock."""
+        self._opening = RLock()
+        if self._loop is not None:
+            unregister_exit(self._loop.ending)
+            self._loop = None
 
     def _at_exit(self) -> None:
         """The program forgot to close. Bounded, whatever a handler does."""
-        if not self._is_running():
+        loop = self._running()
+        if loop is None:
             return
         try:
-            self._begin(self._close_at_exit).result(self._close_timeout + _STOP_SECONDS)
-            self._stop(_STOP_SECONDS)
+            loop.begin(partial(loop.without_threads, self._recorder.close)).result(self._close_timeout + _STOP_SECONDS)
+            loop.stop(_STOP_SECONDS)
+        except LoopEndedError:
+            pass
         except FutureTimeoutError:
             _logger.warning("left behind at exit: a handler does not let its loop go on")

@@ -354,7 +354,7 @@ delivering = recorder.sync()
 delivering.open()
 record(range(50))
 assert delivering.flush(timeout=5)
-started, ending = [], delivering._ending
+started, ending = [], delivering._loop.ending
 
 def refuse(*arguments):
     started.append(arguments)

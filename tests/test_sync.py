@@ -1,0 +1,110 @@
+"""`SyncRecorder` from several threads at once, and from its own loop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from eventrec import Batch, EventHandler, EventRecorder, RecorderStateError
+from eventrec.sync import SyncRecorder
+from eventrec.testing import assert_conserved
+from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly
+
+THREADS = 4
+
+
+def at_once(verb: Callable[[], object]) -> list[object]:
+    """What each of some threads got, or what it raised; a thread that hangs is missing."""
+    outcomes: list[object] = []
+    gate = threading.Barrier(THREADS)
+
+    def call() -> None:
+        gate.wait()
+        try:
+            outcomes.append(verb())
+        except Exception as exc:  # noqa: BLE001 - it is what is looked at
+            outcomes.append(exc)
+
+    threads = [threading.Thread(target=call, daemon=True) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    return outcomes
+
+
+def test_of_threads_that_open_at_once_one_does() -> None:
+    for _ in range(5):
+        recorder = EventRecorder(ScriptedHandler(), options=quickly()).sync()
+
+        outcomes = at_once(recorder.open)
+
+        assert len(outcomes) == THREADS
+        assert outcomes.count(None) == 1
+        assert {type(outcome) for outcome in outcomes} == {type(None), RecorderStateError}
+        assert recorder.record(Numbered(0))
+        assert_conserved(recorder.close(), offered=1)
+
+
+def test_threads_that_close_at_once_all_get_the_account() -> None:
+    for _ in range(20):
+        recorder = EventRecorder(ScriptedHandler(), options=quickly()).sync()
+        recorder.open()
+        recorder.record(Numbered(0))
+
+        outcomes = at_once(lambda recorder=recorder: recorder.close().state)  # type: ignore[misc]
+
+        assert outcomes == ["closed"] * THREADS
+        assert_conserved(recorder.status(), offered=1)
+
+
+def test_a_flush_that_waits_while_another_thread_closes_ends() -> None:
+    recorder = EventRecorder(ScriptedHandler(), options=quickly()).sync()
+    for _ in range(20):
+        recorder.open()
+        recorder.record(Numbered(0))
+        answers: list[object] = []
+
+        def flush(answers: list[object] = answers) -> None:
+            try:
+                answers.append(recorder.flush())
+            except RecorderStateError as exc:
+                answers.append(exc)
+
+        thread = threading.Thread(target=flush, daemon=True)
+        thread.start()
+        recorder.close()
+        thread.join(5)
+
+        assert len(answers) == 1
+
+
+class Calling(EventHandler):
+    """Calls a blocking verb where its batches are handled: on the recorder's own loop."""
+
+    def __init__(self, verb: Callable[[SyncRecorder], object]) -> None:
+        self._verb = verb
+        self.recorder: SyncRecorder | None = None
+        self.raised: Exception | None = None
+
+    async def handle(self, batch: Batch) -> None:
+        assert self.recorder is not None
+        try:
+            self._verb(self.recorder)
+        except Exception as exc:  # noqa: BLE001 - it is what is looked at
+            self.raised = exc
+
+
+@pytest.mark.parametrize("verb", ["open", "flush", "close", "record_durable", "resume"])
+def test_a_blocking_verb_on_the_recorders_own_loop_is_refused_at_once(verb: str) -> None:
+    arguments = {"record_durable": (Numbered(1),), "resume": ("Calling",)}.get(verb, ())
+    handler = Calling(lambda recorder: getattr(recorder, verb)(*arguments))
+    with EventRecorder(handler, options=quickly()).sync() as handler.recorder:
+        handler.recorder.record(Numbered(0))
+        assert handler.recorder.flush(timeout=5)
+
+    assert isinstance(handler.raised, RecorderStateError)
+    assert "another thread" in str(handler.raised)
+    assert_conserved(handler.recorder.status(), offered=1)
