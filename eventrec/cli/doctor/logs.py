@@ -10,7 +10,7 @@ from eventrec.cli.doctor.findings import Finding, ok, problem, warning
 from eventrec.cli.doctor.python import has_zstd
 from eventrec.cli.exit_codes import CommandError
 from eventrec.cli.logs.directory import see_all
-from eventrec.cli.logs.letters import count_by_subscription, waiting_letters
+from eventrec.cli.logs.letters import count_by_subscription, unreadable_letters, waiting_letters
 from eventrec.cli.logs.status import total
 from eventrec.cli.terminal import counted
 from eventrec.errors import LogError
@@ -40,6 +40,7 @@ def look_at_logs(directory: Path) -> Iterator[Finding]:
     """Every log in `directory`."""
     try:
         logs, letters = see_all(directory), count_by_subscription(waiting_letters(directory))
+        unreadable = unreadable_letters(directory)
     except (CommandError, OSError) as exc:
         advice = "chown it, or run as its owner" if has_zstd() else "pip install 'eventrec[zstd]'"
         yield problem("logs", str(exc), advice)
@@ -50,6 +51,12 @@ def look_at_logs(directory: Path) -> Iterator[Finding]:
             "dead letters",
             f"{counted(count, 'record')} that the destination of {name!r} refused {'waits' if count == 1 else 'wait'}",
             f"see: eventrec dead list {directory}; then replay or purge",
+        )
+    for path, why in unreadable.items():
+        yield problem(
+            "dead letters",
+            f"{path}: not all of them can be read: {why}",
+            "keep that directory; another version of eventrec may have written it: see eventrec log verify",
         )
     for log in logs:
         yield from _out_of_reach(log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -12,11 +13,19 @@ import msgspec
 from cyclopts import App, Parameter
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.logs.letters import count_by_subscription, known_names, refuse_unknown, waiting_letters
+from eventrec.cli.logs.letters import (
+    count_by_subscription,
+    known_names,
+    refuse_unknown,
+    say_unreadable,
+    sweep_settled,
+    unreadable_letters,
+    waiting_letters,
+)
 from eventrec.cli.terminal import Terminal, counted, json_or_text
 from eventrec.cli.waiting import WaitingNotice, end_of_wait
 from eventrec.delivery.letters.dead_letters import letter_document
-from eventrec.delivery.letters.kept import purge, sweep_letters
+from eventrec.delivery.letters.kept import purge
 from eventrec.delivery.letters.log import LetterLog
 from eventrec.delivery.replay import Replayed, replay
 from eventrec.errors import LogLockedError
@@ -66,7 +75,7 @@ def list_(directory: Directory, /, *, name: str | None = None, json: Json = Fals
     if json:
         for kept in letters:
             terminal.show_json(_plain(kept))
-        return ExitCode.OK
+        return say_unreadable(directory, terminal)
     offsets: dict[tuple[str, str, str], list[int]] = {}
     for kept in letters:
         key = kept.letter.subscription, kept.letter.entry[SHAPE].type, kept.letter.reason[:200]
@@ -74,7 +83,7 @@ def list_(directory: Directory, /, *, name: str | None = None, json: Json = Fals
     for (subscription, kind, reason), found in sorted(offsets.items(), key=lambda each: -len(each[1])):
         terminal.show(f"{subscription}: {len(found):,} of type {kind}: {reason} (at {_listed_offsets(found)})")
     terminal.show(counted(len(letters), "dead letter waits", "dead letters wait"))
-    return ExitCode.OK
+    return say_unreadable(directory, terminal)
 
 
 def _listed_offsets(offsets: list[int]) -> str:
@@ -135,16 +144,17 @@ def replay_(directory: Directory, /, *, to: str, name: str | None = None, timeou
     chosen = _chosen(letters, name, to)
     if not any(kept.letter.subscription == chosen for kept in letters):
         terminal.show("no dead letter waits")
-        return ExitCode.OK
+        return say_unreadable(directory, terminal)
     with terminal.showing_logging():
         replayed = anyio.run(_replay, directory / DEAD, to, chosen, timeout, terminal)
-    sweep_letters(directory / DEAD)
+    sweep_settled(directory)
+    is_whole = say_unreadable(directory, terminal) is ExitCode.OK
     left = count_by_subscription(waiting_letters(directory)).get(chosen, 0)
     waits = f"{left:,} {'waits' if left == 1 else 'wait'}"
     terminal.show(f"{replayed.delivered:,} delivered, {replayed.dead:,} refused again, {waits}")
     if not replayed.is_done and replayed.state.startswith(("paused", "holding")):
         raise CommandError(f"the destination takes no more, {replayed.state}", ExitCode.DESTINATION)
-    return ExitCode.OK if replayed.is_done and not left else ExitCode.INCOMPLETE
+    return ExitCode.OK if replayed.is_done and not left and is_whole else ExitCode.INCOMPLETE
 
 
 async def _replay(directory: Path, to: str, name: str, seconds: float | None, terminal: Terminal) -> Replayed:
@@ -244,11 +254,17 @@ def purge_(
         age = seconds(older_than) if older_than is not None else 0.0
     except ValueError as exc:
         raise CommandError(f"--older-than: {exc}", ExitCode.USAGE) from exc
+    if isinstance(age, float) and not 0 <= age < math.inf:
+        raise CommandError("--older-than is a finite age, and not negative", ExitCode.USAGE)
     before = time.time() - (age if isinstance(age, float) else 0.0)
     below: dict[tuple[UUID, str], int] = {}
     young: set[tuple[UUID, str]] = set()
     count = 0
+    unreadable = {Path(path).name for path in unreadable_letters(directory)}
     for kept in waiting_letters(directory, name):
+        # Giving up what is behind letters that cannot be read now would give those up too, once they can be.
+        if str(kept.run) in unreadable:
+            continue
         place = (kept.run, kept.letter.subscription)
         if kept.letter.seconds >= before:
             young.add(place)
@@ -257,12 +273,13 @@ def purge_(
             count += 1
     if not yes:
         terminal.show(f"{counted(count, 'dead letter')} would be given up: say --yes")
-        return ExitCode.INCOMPLETE if count else ExitCode.OK
+        code = say_unreadable(directory, terminal)
+        return ExitCode.INCOMPLETE if count else code
     try:
         for (run, subscription), number in below.items():
             purge(directory / DEAD, run, subscription, below=number)
     except LogLockedError as exc:
         raise CommandError("dead letters are being replayed", ExitCode.FILE) from exc
-    sweep_letters(directory / DEAD)
+    sweep_settled(directory)
     terminal.show(f"{counted(count, 'dead letter')} given up")
-    return ExitCode.OK
+    return say_unreadable(directory, terminal)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.directory import listed, names_in, see_all
 from eventrec.cli.logs.log_directory import check_log_directory
-from eventrec.delivery.letters.kept import kept_letters
+from eventrec.cli.terminal import Terminal
+from eventrec.delivery.letters.kept import kept_letters, sweep_letters, unreadable_logs
 from eventrec.runs.directory import DEAD
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from eventrec.delivery.letters.kept import KeptLetter
+
+_SAID_APART: Final = frozenset({"dead letters unreadable", "log damaged"})
+"""What the library logs at every look: commands say it once, by `say_unreadable`."""
 
 
 def waiting_letters(directory: Path, name: str | None = None) -> list[KeptLetter]:
@@ -26,7 +30,8 @@ def waiting_letters(directory: Path, name: str | None = None) -> list[KeptLetter
         OSError: Likewise.
     """
     check_log_directory(directory)
-    waiting = [kept for kept in kept_letters(directory / DEAD) if kept.is_waiting]
+    with Terminal().showing_logging(without=_SAID_APART):
+        waiting = [kept for kept in kept_letters(directory / DEAD) if kept.is_waiting]
     if name is None:
         return waiting
     found = [kept for kept in waiting if kept.letter.subscription == name]
@@ -35,6 +40,30 @@ def waiting_letters(directory: Path, name: str | None = None) -> list[KeptLetter
         if known:
             refuse_unknown(directory, name, known)
     return found
+
+
+def unreadable_letters(directory: Path) -> dict[str, str]:
+    """What is wrong with each log of dead letters in `directory` that cannot be read whole, by the log's path.
+
+    Raises:
+        OSError: The directory cannot be read.
+    """
+    with Terminal().showing_logging(without=_SAID_APART):
+        return {str(directory / DEAD / str(id_)): why for id_, why in unreadable_logs(directory / DEAD).items()}
+
+
+def say_unreadable(directory: Path, terminal: Terminal) -> ExitCode:
+    """Name on stderr each log of dead letters that cannot be read whole; the exit code that follows from it."""
+    found = unreadable_letters(directory)
+    for path, why in found.items():
+        terminal.say(f"eventrec: {path}: not all dead letters in it can be read: {why}; it is kept", style="red")
+    return ExitCode.INCOMPLETE if found else ExitCode.OK
+
+
+def sweep_settled(directory: Path) -> None:
+    """Delete the logs of dead letters in `directory` that are read whole and settled. Raises OSError."""
+    with Terminal().showing_logging(without=_SAID_APART):
+        sweep_letters(directory / DEAD)
 
 
 def count_by_subscription(letters: list[KeptLetter]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from eventrec.cli.exit_codes import ExitCode
 from eventrec.cli.logs.directory import see_all
-from eventrec.cli.logs.letters import count_by_subscription, waiting_letters
+from eventrec.cli.logs.letters import count_by_subscription, unreadable_letters, waiting_letters
 from eventrec.cli.terminal import Terminal, counted
 
 if TYPE_CHECKING:
@@ -40,8 +40,10 @@ def status(directory: Path, /, *, json: Json = False) -> int:
     terminal = Terminal()
     with terminal.showing_logging():
         logs, letters = see_all(directory), count_by_subscription(waiting_letters(directory))
+        unreadable = unreadable_letters(directory)
     if json:
-        terminal.show_json({"logs": [_plain(log) for log in logs], "total": total(logs), "dead_letters": letters})
+        told = {"logs": [_plain(log) for log in logs], "total": total(logs), "dead_letters": letters}
+        terminal.show_json(told | {"unreadable_dead_letters": unreadable})
         return ExitCode.OK
     for log in logs:
         if log.state == "unknown":
@@ -55,11 +57,13 @@ def status(directory: Path, /, *, json: Json = False) -> int:
             terminal.show(f"  {name}: pending {part['pending']:,}" + (f", {counts}" if counts else "") + dropped)
         for name in sorted(log.unreadable):
             terminal.show(f"  {name}: this checkpoint cannot be read")
-    if logs or not letters:
+    if logs or not (letters or unreadable):
         _show_total(logs, terminal)
     for name, count in letters.items():
         waits = counted(count, "dead letter waits", "dead letters wait")
         terminal.show(f"{name}: {waits}; see: eventrec dead list {directory}")
+    for path, why in unreadable.items():
+        terminal.show(f"{path}: not all dead letters in it can be read: {why}")
     return ExitCode.OK
 
 

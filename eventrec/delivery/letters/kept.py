@@ -10,6 +10,7 @@ from uuid import UUID
 from eventrec.delivery.letters.log import letters_of
 from eventrec.log.disk import DiskStorage
 from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
+from eventrec.runs.directory import LogDirectory
 from eventrec.runs.run import CHECKPOINTS, Run, list_runs
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def purge(directory: Path, run: UUID, subscription: str, *, below: int) -> None:
 
 
 def sweep_letters(directory: Path) -> None:
-    """Delete the logs of letters that no process writes and of which no letter waits. Blocking.
+    """Delete the logs of letters that are read whole, that no process writes, and of which no letter waits. Blocking.
 
     One whose letter came after that of an older log stays as long as that one: else the older letter would wait again.
     """
@@ -110,9 +111,29 @@ def sweep_letters(directory: Path) -> None:
 def _needed(directory: Path) -> set[UUID]:
     """The logs whose letters wait, or keep an older one from waiting."""
     kept = list(kept_letters(directory))
-    return {each.run for each in kept if each.is_waiting} | {
-        each.last for each in kept if each.is_open and each.last != each.run
-    }
+    needed = {each.run for each in kept if each.is_waiting}
+    needed |= {each.last for each in kept if each.is_open and each.last != each.run}
+    return needed | unreadable_logs(directory).keys()
+
+
+def unreadable_logs(directory: Path) -> dict[UUID, str]:
+    """The logs of letters below `directory` that cannot be read whole, each with the first reason. Blocking.
+
+    Letters in them may wait that this process cannot see: such a log is never deleted.
+    """
+    found: dict[UUID, str] = {}
+    log = LogDirectory.of(directory)
+    ours = set(log.runs())
+    for id_ in log.ids():
+        if id_ in ours:
+            reasons: list[str] = []
+            for _ in letters_of(log, id_, on_unreadable=reasons.append):
+                pass
+            if reasons:
+                found[id_] = reasons[0]
+        elif log.may_be_ours(id_):
+            found[id_] = "this user may not open it"
+    return found
 
 
 def replay_checkpoints(directory: Path, run: UUID) -> CheckpointFiles:

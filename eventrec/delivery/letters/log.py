@@ -17,9 +17,10 @@ from eventrec.delivery.letters.dead_letters import Notices
 from eventrec.errors import ContentError, LogError
 from eventrec.log.log import Log
 from eventrec.log.reader import LogReader
+from eventrec.log.walk import Tail
 from eventrec.records.content import Shapes
 from eventrec.records.entry import SIZE
-from eventrec.runs.directory import LogDirectory
+from eventrec.runs.directory import LOCK, LogDirectory
 from eventrec.runs.run import Run, list_runs, sweep
 from eventrec.runs.survey import tree_size
 from eventrec.runtime.backend import in_thread
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from eventrec.delivery.letters.dead_letters import DeadLetter, DeadLetters
+    from eventrec.log.disk import DiskStorage
 
 _MAX_IN_A_COMMIT: Final = 1_000
 
@@ -138,15 +140,20 @@ class LetterLog:
             run.forget()
 
 
-def letters_of(directory: os.PathLike[str], id_: UUID, start: int = 0) -> Iterator[tuple[int, DeadLetter]]:
+def letters_of(
+    directory: os.PathLike[str], id_: UUID, start: int = 0, *, on_unreadable: Callable[[str], object] = lambda _: None
+) -> Iterator[tuple[int, DeadLetter]]:
     """The letters that the run `id_` set aside, from number `start` on, each with its number there.
 
-    What cannot be read is left out, and logged. Nothing is changed; the run may still be writing.
+    What cannot be read is left out, and logged; `on_unreadable` is told why, once a place. Nothing is changed; the run
+    may still be writing.
     """
     shapes = Shapes()
     try:
         storage = LogDirectory.of(directory).opened().folder(str(id_))
-    except OSError:
+    except OSError as exc:
+        if not isinstance(exc, FileNotFoundError):
+            on_unreadable(str(exc))
         return
     with closing(storage), LogReader(storage, start, is_ours=partial(is_letters_of, id_=id_)) as reader:
         try:
@@ -154,10 +161,24 @@ def letters_of(directory: os.PathLike[str], id_: UUID, start: int = 0) -> Iterat
                 try:
                     letters = decode_letters(commit.content, shapes)
                 except ContentError as exc:
-                    _logger.exception("dead letters unreadable", log=str(id_), offset=commit.offset, error=str(exc))
+                    _logger.error("dead letters unreadable", log=str(id_), offset=commit.offset, error=str(exc))  # noqa: TRY400 - a changed version is not a defect
+                    on_unreadable(str(exc))
                     continue
                 for offset, letter in enumerate(letters, commit.offset):
                     if offset >= start:
                         yield offset, letter
         except (OSError, LogError) as exc:
             _logger.warning("dead letters unreadable", log=str(id_), error=str(exc))
+            on_unreadable(str(exc))
+        if reader.gaps:
+            on_unreadable(f"{reader.skipped:,} bytes are damaged")
+        # The end of a log that is being written may be seen while a commit is half written.
+        if reader.tail in (Tail.TORN, Tail.DAMAGED) and not _is_held(storage):
+            on_unreadable("its end is damaged")
+
+
+def _is_held(storage: DiskStorage) -> bool:
+    try:
+        return storage.is_locked(LOCK)
+    except OSError:
+        return False
