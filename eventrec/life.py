@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from eventrec.delivery.log_supervisor import LogSupervisor
 from eventrec.delivery.memory_supervisor import MemorySupervisor
+from eventrec.events.encoder import unfailing_clock
 from eventrec.intake.consumer import Counts
 from eventrec.intake.queue import Intake
 from eventrec.intake.writer import Writer
@@ -76,7 +77,7 @@ class Life:
                 self.intake,
                 resolved,
                 new_id=setup.new_id,
-                now=setup.clock,
+                now=unfailing_clock(setup.clock),
                 static_context=setup.static_context,
                 on_take=setup.refusals.say,
             )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import anyio
 
 from eventrec.account import Account, say_left
-from eventrec.errors import RecorderStateError, SubscriptionError
+from eventrec.errors import OptionsError, RecorderStateError, SubscriptionError
 from eventrec.intake.drops import Drops
 from eventrec.intake.refusals import Refusals
 from eventrec.life import Life, Setup
@@ -63,6 +63,7 @@ class EventRecorder(Taking):
 
     Raises:
         HandlerURLError: A URL names an unknown scheme or option, or its driver is not installed.
+        OptionsError: `options` is something else.
         SubscriptionError: Two handlers have the same name.
     """
 
@@ -75,6 +76,9 @@ class EventRecorder(Taking):
         clock: Callable[[], int] = time.time_ns,
         new_id: Callable[[], UUID] = new_run_id,
     ) -> None:
+        given: object = options  # Not every application has a type checker.
+        if not isinstance(given, EventRecorderOptions | None):
+            raise OptionsError(f"options is an EventRecorderOptions, got {type(given).__name__}")
         self._options = options or EventRecorderOptions()
         self._close_timeout = duration_seconds(self._options.close_timeout)
         self._has_log = log is not None
@@ -123,7 +127,8 @@ class EventRecorder(Taking):
 
         Raises:
             RecorderStateError: The recorder is not new.
-            SubscriptionError: The name is taken or invalid, or `types` is a plain text.
+            SubscriptionError: The name is taken or invalid, `types` is not a collection of texts, or `start` or
+                `on_new_destination` is not one of its words.
             HandlerURLError: The URL names an unknown scheme or option, or its driver is not installed.
             pydantic.ValidationError: A setting is not allowed.
         """
@@ -193,7 +198,7 @@ class EventRecorder(Taking):
         """
         self._note_fork()
         supervisor = self._life.supervisor
-        if supervisor is None:
+        if supervisor is None or self._state != "open":
             return False
         with anyio.move_on_after(None if timeout is None else duration_seconds(timeout)), suppress(RecorderStateError):
             return await supervisor.call(supervisor.flush_and_tell)

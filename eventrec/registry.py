@@ -56,6 +56,7 @@ def handler_from_url(url: str) -> EventHandler:
     known = _entry_points()
     if scheme not in known:
         raise HandlerURLError(f"no handler for the scheme {scheme!r}; known are {_listed(known)}")
+    _refuse_conflict(scheme)
     make = _loaded(known[scheme])
     handler = make(url) if callable(make) else None
     if not isinstance(handler, EventHandler):
@@ -263,18 +264,33 @@ def _unset(held: str | None) -> str:
 def _entry_points() -> dict[str, EntryPoint]:
     """The installed handlers by scheme, and ours. Looked up at each call: a package may have been installed since.
 
-    Raises:
-        HandlerURLError: Two packages claim one scheme.
+    Of several for one scheme it is the first; `_refuse_conflict` says so to those who use that scheme.
     """
     found: dict[str, EntryPoint] = {}
-    ours = [EntryPoint(scheme, value, GROUP) for scheme, value in OUR_SCHEMES.items()]
-    for point in (*entry_points(group=GROUP), *ours):
-        other = found.setdefault(point.name.lower(), point)
-        if other.value != point.value:
-            raise HandlerURLError(
-                f"two packages handle the scheme {point.name!r}: {other.value} and {point.value}; uninstall one"
-            )
+    for point in _all_entry_points():
+        found.setdefault(point.name.lower(), point)
     return found
+
+
+def _all_entry_points() -> list[EntryPoint]:
+    ours = [EntryPoint(scheme, value, GROUP) for scheme, value in OUR_SCHEMES.items()]
+    return [*entry_points(group=GROUP), *ours]
+
+
+def _refuse_conflict(scheme: str) -> None:
+    """Other schemes are not concerned.
+
+    Raises:
+        HandlerURLError: Two packages claim this one.
+    """
+    values = sorted({point.value for point in _all_entry_points() if point.name.lower() == scheme})
+    if len(values) > 1:
+        raise HandlerURLError(f"two packages handle the scheme {scheme!r}: {' and '.join(values)}; uninstall one")
+
+
+def known_schemes() -> list[str]:
+    """The schemes that URLs may have here, and the word `env`, which stands for another URL."""
+    return sorted({*_entry_points(), _ENV})
 
 
 def _loaded(point: EntryPoint) -> object:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from eventrec.delivery.subscription import NewDestination, Subscription
 from eventrec.errors import InvalidEventError, SubscriptionError
@@ -14,6 +15,8 @@ from eventrec.registry import default_name, handler_from_url
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+
+Start: TypeAlias = Literal["earliest", "latest"]
 
 
 class Subscriptions:
@@ -43,7 +46,7 @@ class Subscriptions:
         *,
         name: str | None,
         types: Collection[str] | None,
-        start: Literal["earliest", "latest"],
+        start: Start,
         on_new_destination: NewDestination,
         **own: Any,
     ) -> None:
@@ -52,8 +55,9 @@ class Subscriptions:
         Raises:
             SubscriptionError, HandlerURLError, pydantic.ValidationError: As `EventRecorder.register`.
         """
-        if isinstance(types, str):
-            raise SubscriptionError(f"types is a collection of event types: write [{types!r}]")
+        _check_word("start", start, get_args(Start))
+        _check_word("on_new_destination", on_new_destination, get_args(NewDestination))
+        wanted = _checked_types(types)
         given: object = handler_or_url  # Not every application has a type checker.
         if isinstance(given, str):
             handler, default = handler_from_url(given), default_name(given)
@@ -74,7 +78,7 @@ class Subscriptions:
             name=name,
             handler=self._prepared(handler),
             settings=EventRecorderOptions(**settings).resolve(has_log=self._has_log).delivery,
-            types=None if types is None else frozenset(types),
+            types=wanted,
             start=start,
             on_new_destination=on_new_destination,
         )
@@ -105,3 +109,23 @@ class Subscriptions:
         if self._options.ttl is not None:
             handler.inherit_ttl(duration_seconds(self._options.ttl))
         return handler
+
+
+def _check_word(argument: str, given: object, allowed: tuple[str, ...]) -> None:
+    if not isinstance(given, str) or given not in allowed:
+        raise SubscriptionError(f"{argument} is one of {', '.join(allowed)}, got {given!r}")
+
+
+def _checked_types(types: object) -> frozenset[str] | None:
+    """`types` as `register` was told them."""
+    if types is None:
+        return None
+    if isinstance(types, str):
+        raise SubscriptionError(f"types is a collection of event types: write [{types!r}]")
+    if not isinstance(types, Iterable):
+        raise SubscriptionError(f"types is a collection of event types, got {types!r}")
+    wanted = list(types)
+    for kind in wanted:
+        if not isinstance(kind, str):
+            raise SubscriptionError(f"types is a collection of event types, which are texts, got {kind!r} in it")
+    return frozenset(wanted)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from eventrec.delivery.log_supervisor import LogSupervisor
 from eventrec.errors import InvalidEventError, NotDurableError
-from eventrec.events.encoder import Encoder
+from eventrec.events.encoder import Encoder, checked_clock
 from eventrec.intake.durable import Position, take_durably, wait_durably
 from eventrec.intake.refusals import UNSAID, Refusals
 from eventrec.life import Life
@@ -47,7 +47,9 @@ class Taking(ABC):
         self._refusals = setup.refusals
         self._process = ProcessIdentity()
         self._context = ContextFields()
-        self._encoder = Encoder(types=setup.options.event_types, context=self._context.block, now=setup.clock)
+        self._encoder = Encoder(
+            types=setup.options.event_types, context=self._context.block, now=checked_clock(setup.clock)
+        )
         self._plans, self._is_here = self._encoder.plans, self._process.is_here
         self._finalizer: weakref.finalize[..., Taking] | None = None
         self._begin(Life(setup))

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -685,3 +686,36 @@ async def test_context_and_static_fields_reach_the_handler() -> None:
         b'{"service":"shop","environment":"test"}',
         b'{"service":"other","environment":"test","user_id":7}',
     ]
+
+
+class BrokenClockError(Exception):
+    """What a clock of the application raises."""
+
+
+@pytest.mark.parametrize("kind", ["log", "memory"])
+@pytest.mark.parametrize("wrong", [2**70, -(2**70), "noon", None, 1.5, float("nan"), True, BrokenClockError()])
+async def test_a_clock_that_gives_no_time_costs_the_event_and_nothing_else(
+    wrong: Any, kind: str, tmp_path: Path
+) -> None:
+    answers = [wrong]
+
+    def clock() -> Any:
+        if isinstance(answers[0], Exception):
+            raise answers[0]
+        return answers[0]
+
+    handler = ScriptedHandler()
+    recorder = EventRecorder(handler, log=tmp_path if kind == "log" else None, options=quickly(), clock=clock)
+    await recorder.open()
+    assert not recorder.record(Numbered(0))
+    answers[0] = 10**18
+    assert recorder.record(Numbered(1))
+    answers[0] = wrong
+    assert not recorder.record(Numbered(2))
+    assert await recorder.flush(timeout=5)
+
+    status = await recorder.close()
+    assert handler.delivered == [1]
+    assert status.refused == {"not_encodable" if isinstance(wrong, Exception) else "invalid": 2}
+    assert (status.failure, status.defect) == (None, None)
+    assert_conserved(status, offered=3)

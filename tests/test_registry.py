@@ -139,14 +139,18 @@ def test_broken_entry_point_is_named() -> None:
         handler_from_url("data:")
 
 
-def test_two_packages_of_one_scheme_are_refused(package: Path) -> None:
+def test_two_packages_of_one_scheme_break_that_scheme_alone(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = package / "other-1.0.dist-info"
     other.mkdir()
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
     (other / "entry_points.txt").write_text("[eventrec.handlers]\nacme = other:from_url\n")
 
     with pytest.raises(HandlerURLError, match=r"two packages handle the scheme 'acme'.*uninstall one"):
-        handler_from_url("memory:")
+        handler_from_url("acme:")
+    assert isinstance(handler_from_url("memory:"), MemoryHandler)
+    assert default_name("memory:") == "memory"
+    monkeypatch.setenv("EVENTS_TO", "memory:")
+    assert isinstance(handler_from_url("env:EVENTS_TO"), MemoryHandler)
 
 
 # -- URLs in the environment

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.terminal import Terminal
+from eventrec.registry import known_schemes
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _LONGEST: Final = 50
@@ -43,6 +44,8 @@ def new_handler(
             f"a handler's name is small letters, digits and single hyphens, up to {_LONGEST}, got {name!r}",
             ExitCode.USAGE,
         )
+    if name in known_schemes():
+        raise CommandError(f"the scheme {name!r} is taken: call the destination something else", ExitCode.USAGE)
     home = directory / f"eventrec-{name}"
     words = {
         "name": name,

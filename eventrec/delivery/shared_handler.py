@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from eventrec.delivery.worker.destination import hand_over
 from eventrec.delivery.worker.health import Outage
 from eventrec.errors import DeliveryError, PauseError, TransientError
 from eventrec.handler import DestinationCheckpoints, EventHandler
@@ -85,7 +86,7 @@ class _Lease(EventHandler, DestinationCheckpoints):
 
     async def handle(self, batch: Batch) -> None:
         async with self._shared.open_turn(is_orphan=self._is_orphan) as handler:
-            await handler.handle(batch)
+            await hand_over(handler, batch)
 
     async def close(self) -> None:
         async with self._shared.turn(is_orphan=self._is_orphan) as handler:

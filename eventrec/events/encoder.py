@@ -218,6 +218,38 @@ def _checked_time(when: object) -> int:
     return when
 
 
+def checked_clock(clock: Callable[[], int]) -> Callable[[], int]:
+    """`clock`, whose answers are held to what is asked of a timestamp; that of the system needs no checking.
+
+    What it returns raises `InvalidEventError`, and whatever `clock` raises.
+    """
+    if clock is time.time_ns:
+        return clock
+
+    def now() -> int:
+        when = clock()
+        if type(when) is int and _I64_MIN <= when <= _I64_MAX:
+            return when
+        raise InvalidEventError(f"a clock gives nanoseconds since the epoch as int in 64 bit, got {_brief(when)}")
+
+    return now
+
+
+def unfailing_clock(clock: Callable[[], int]) -> Callable[[], int]:
+    """`clock`, or the system's where that gives no time: what is taken is written whatever it says."""
+    checked = checked_clock(clock)
+    if checked is time.time_ns:
+        return checked
+
+    def now() -> int:
+        try:
+            return checked()
+        except Exception:  # noqa: BLE001 - foreign code; `record` says what is wrong with it
+            return time.time_ns()
+
+    return now
+
+
 def _checked_id(given: object) -> bytes:
     if not isinstance(given, bytes) or len(given) != 16:  # noqa: PLR2004 - as many as a UUID has
         raise InvalidEventError(f"an id is 16 bytes, got {_brief(given)}")

@@ -57,6 +57,16 @@ def test_name_that_cannot_be_a_package_and_a_scheme_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["sqlite", "memory", "postgresql", "env"])
+def test_a_scheme_that_is_taken_is_refused_in_one_line(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["new-handler", name, "--dir", str(tmp_path)]) == 2
+
+    assert f"the scheme '{name}' is taken" in " ".join(capfd.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_there_is_left_alone(package: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (package / "README.md").write_text("mine")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from eventrec.delivery.worker.containment import contained
 from eventrec.delivery.worker.health import HoldError
-from eventrec.delivery.worker.outcome import Hold, error_text
+from eventrec.delivery.worker.outcome import Hold, NotAwaitableError, error_text
 from eventrec.errors import EventrecError
 from eventrec.handler import EventHandler
 from eventrec.runtime.logging import get_logger, text_of
@@ -114,7 +115,7 @@ class Destination:
         """On return all of `batch` is safe there; else it is uncertain where it is."""
         try:
             with contained():
-                await self._handler.handle(batch)
+                await hand_over(self._handler, batch)
         except BaseException:
             self.is_uncertain = True
             raise
@@ -158,6 +159,20 @@ class Destination:
     def abandon(self) -> None:
         """In the child of a fork: never use the handler again, whose connections are the parent's."""
         self._handler, self.prepares = _ElsewhereHandler(), False
+
+
+async def hand_over(handler: EventHandler, batch: Batch) -> None:
+    """Have `handler` handle `batch`.
+
+    Raises:
+        NotAwaitableError: Its `handle` is a plain function.
+        Exception: Whatever the handler raises.
+    """
+    answer: object = handler.handle(batch)  # Not every application has a type checker.
+    if not isawaitable(answer):
+        kind = type(handler).__name__
+        raise NotAwaitableError(f"{kind}.handle gave back {type(answer).__name__}: write `async def handle`")
+    await answer
 
 
 def _is_true(handler: EventHandler, name: str) -> bool:

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
     from eventrec.delivery.worker.piece import Piece
 
+
+class NotAwaitableError(PauseError):
+    """`handle` gave back what cannot be awaited: it is a plain function. Sent again, a batch would fare the same."""
+
+
 UNMAPPED: Final = "unmapped: "
 """How the reason of a record begins that failed alone, with an error that says nothing about it."""
 
@@ -114,6 +119,8 @@ def _outcome_of(piece: Piece, failure: Exception | None, remembered: Remembered)
             outcome = Retry(failure, asks_first=True)
         case TransientError():
             outcome = Retry(failure)
+        case NotAwaitableError():
+            outcome = Hold(error_text(failure), slowly=False)
         case PauseError():
             outcome = Hold(error_text(failure))
         case PermanentError() | BatchTooLargeError():
