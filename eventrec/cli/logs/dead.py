@@ -13,6 +13,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.cli.logs.directory import refuse_memory
 from eventrec.cli.logs.letters import (
     count_by_subscription,
     known_names,
@@ -160,6 +161,7 @@ def replay_(directory: Directory, /, *, to: str, name: str | None = None, timeou
 async def _replay(directory: Path, to: str, name: str, seconds: float | None, terminal: Terminal) -> Replayed:
     options = EventRecorderOptions()
     handler = handler_from_url(resolve_url(to))
+    refuse_memory(to)
     letters = LetterLog(directory, new_run_id, max_bytes=options.max_dead_bytes)
     latest = Replayed()
 
@@ -260,8 +262,9 @@ def purge_(
     below: dict[tuple[UUID, str], int] = {}
     young: set[tuple[UUID, str]] = set()
     count = 0
+    letters = waiting_letters(directory, name)
     unreadable = {Path(path).name for path in unreadable_letters(directory)}
-    for kept in waiting_letters(directory, name):
+    for kept in letters:
         # Giving up what is behind letters that cannot be read now would give those up too, once they can be.
         if str(kept.run) in unreadable:
             continue

@@ -11,6 +11,7 @@ from eventrec.errors import LogError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import list_segments, segment_name
 from eventrec.log.verify import describe
+from eventrec.registry import resolve_url, scheme_of
 from eventrec.runs import survey
 from eventrec.runs.directory import LOCK, LogDirectory
 from eventrec.runs.survey import SeenLog
@@ -20,7 +21,18 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
-__all__ = ["SeenLog", "described", "disk_storage", "existing", "listed", "logs_in", "names_in", "see", "see_all"]
+__all__ = [
+    "SeenLog",
+    "described",
+    "disk_storage",
+    "existing",
+    "listed",
+    "logs_in",
+    "names_in",
+    "refuse_memory",
+    "see",
+    "see_all",
+]
 
 
 def existing(directory: Path) -> Path:
@@ -42,9 +54,16 @@ def logs_in(directory: Path) -> list[Path]:
     """The directories of segments: those of its runs; `directory` itself where it has segments, or holds nothing.
 
     Raises:
-        CommandError: It is neither a log directory nor a directory of segments, or this user may not look into it.
+        CommandError: It is neither a log directory nor a directory of segments, or this user may not look into it,
+            or into a log in it.
     """
-    runs = [directory / str(id_) for id_ in LogDirectory(existing(directory)).runs()]
+    log = LogDirectory(existing(directory))
+    ids = log.runs()
+    closed = [id_ for id_ in log.ids() if id_ not in ids and log.may_be_ours(id_)]
+    if closed:
+        more = f" (and {len(closed) - 1:,} more)" if len(closed) > 1 else ""
+        raise CommandError(f"{directory / str(closed[0])}{more}: this user may not open it", ExitCode.FILE)
+    runs = [directory / str(id_) for id_ in ids]
     if not runs:
         with closing(disk_storage(directory)) as storage:
             is_of_segments = bool(list_segments(storage)) or LOCK in storage.list()
@@ -130,6 +149,14 @@ def see_all(directory: Path) -> list[SeenLog]:
 def names_in(logs: Iterable[SeenLog]) -> list[str]:
     """The subscriptions that have a checkpoint in one of `logs`."""
     return sorted({name for log in logs for name in log.checkpoints})
+
+
+def refuse_memory(to: str) -> None:
+    """Raise CommandError where the URL `to` names a destination that ends with this process."""
+    if scheme_of(resolve_url(to)) == "memory":
+        raise CommandError(
+            "memory: keeps nothing once this command ends: name another destination", ExitCode.DESTINATION
+        )
 
 
 def listed(names: Iterable[str]) -> str:

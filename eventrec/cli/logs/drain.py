@@ -21,8 +21,8 @@ import anyio.to_thread
 from cyclopts import Parameter
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.logs.directory import listed, names_in, see_all
-from eventrec.cli.logs.orphans import Orphans, held_state, trying_state
+from eventrec.cli.logs.directory import listed, names_in, refuse_memory, see_all
+from eventrec.cli.logs.orphans import Orphans, SetApart, held_state, set_apart, trying_state
 from eventrec.cli.progress import LiveProgress, Look
 from eventrec.cli.record.in_flight import RefusedRecords, dead_letter_file
 from eventrec.cli.terminal import Terminal, counted
@@ -35,6 +35,7 @@ from eventrec.runs.run import sweep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
     from eventrec.cli.logs.directory import SeenLog
 
@@ -89,6 +90,7 @@ def drain(
         with ExitStack() as stack:
             letters = dead_letter_file(dead, stack)
             draining = Draining(directory, Orphans(directory, chosen, orphans), letters, terminal)
+            draining.expected = {log.id: set_apart(log, chosen, type_) for log in orphans}
             try:
                 recorder = EventRecorder(log=directory, options=EventRecorderOptions(dead_letters=letters))
                 recorder.register(to, name=chosen, types=type_)
@@ -108,7 +110,10 @@ def chosen_name(to: str, given: str | None, known: Sequence[str]) -> str:
     """
     url = resolve_url(to)
     handler, scheme = handler_from_url(url), scheme_of(url)
+    refuse_memory(to)
     if given is not None:
+        if known and given not in known:
+            raise CommandError(f"--name: the logs know {listed(known)}, and no {given!r}", ExitCode.USAGE)
         return given
     points = entry_points(group=GROUP)
     same = {point.value for point in points if point.name == scheme}
@@ -142,6 +147,8 @@ class Draining:
         self._interrupted_by: signal.Signals | None = None
         self._failure: CommandError | None = None
         self._started = time.monotonic()
+        self.expected: dict[UUID, SetApart] = {}
+        """What of each log is not to be delivered."""
 
     async def run(self, recorder: EventRecorder, seconds: float | None) -> None:
         """Deliver; at most for `seconds`.
@@ -215,16 +222,22 @@ class Draining:
         records = self._orphans.records - self._orphans.look_again()
         gone = self._logs - sum(log.id in self._orphans.ids for log in rest)
         self._say_refused()
-        code = ExitCode.INCOMPLETE if rest or self._refusals else ExitCode.OK
+        filtered, lost = self._not_delivered(rest)
+        records -= filtered + lost
+        code = ExitCode.INCOMPLETE if rest or self._refusals or lost else ExitCode.OK
         if self._failure is not None:
             code = self._failure.code
         if self._interrupted_by is not None:
             code = ExitCode(128 + self._interrupted_by)
         if json:
-            self._terminal.show_json(self._plain(rest, records, gone) | {"exit_code": int(code)})
+            self._terminal.show_json(
+                self._plain(rest, records, gone) | {"filtered": filtered, "lost": lost, "exit_code": int(code)}
+            )
         else:
             seconds = time.monotonic() - self._started
             refused = f", {self._refusals:,} refused" if self._refusals else ""
+            refused += f", {filtered:,} filtered" if filtered else ""
+            refused += f", {lost:,} lost to damage" if lost else ""
             counts = counted(records - self._refusals, "record") + refused
             self._terminal.show(f"{gone:,} of {counted(self._logs, 'log')} delivered: {counts}, in {seconds:.1f} s")
         for log in rest:
@@ -232,6 +245,16 @@ class Draining:
         if self._failure is not None:
             self._terminal.say(f"eventrec: {self._failure}", style="red")
         return code
+
+    def _not_delivered(self, rest: Sequence[SeenLog]) -> tuple[int, int]:
+        """Records that the subscription did not want, and those that cannot be read: settled, and not delivered."""
+        name, left = self._orphans.name, {log.id: log for log in rest}
+        filtered = lost = 0
+        for id_, expected in self.expected.items():
+            found = expected if id_ not in left else expected.so_far(left[id_], name)
+            filtered += found.filtered
+            lost += found.lost
+        return filtered, lost
 
     def _plain(self, rest: Sequence[SeenLog], records: int, gone: int) -> dict[str, Any]:
         return {

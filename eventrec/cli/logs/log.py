@@ -10,9 +10,10 @@ from cyclopts import App, Parameter
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.directory import described, disk_storage, logs_in
-from eventrec.cli.terminal import Terminal, json_or_text
+from eventrec.cli.terminal import Terminal, counted, json_or_text
 from eventrec.errors import ContentError, LogError
 from eventrec.log.reader import LogReader
+from eventrec.log.segment import list_segments
 from eventrec.log.verify import verify as faults_of
 from eventrec.records.content import ContentDecoder
 from eventrec.records.context import merged_context
@@ -47,9 +48,11 @@ def verify(directory: Directory, /, *, json: Json = False) -> int:
         directory: A log directory, or a directory of segments.
         json: Print JSON for a machine instead: one object a fault.
     """
-    terminal, found = Terminal(), 0
+    terminal, found, is_empty = Terminal(), 0, True
     for path in logs_in(directory):
+        is_empty = False
         with _opened(path, directory) as storage:
+            is_empty = path == directory and not list_segments(storage)
             for fault in faults_of(storage, is_ours=_is_of(path), is_live=_is_held(storage)):
                 found += 1
                 if json:
@@ -57,7 +60,7 @@ def verify(directory: Directory, /, *, json: Json = False) -> int:
                 else:
                     terminal.show(str(fault) if path == directory else f"{path.name}: {fault}")
     if not found and not json:
-        terminal.show("no fault found")
+        terminal.show(f"there is no log in {directory}" if is_empty else "no fault found")
     return ExitCode.INCOMPLETE if found else ExitCode.OK
 
 
@@ -114,9 +117,9 @@ def list_(directory: Directory, /, *, json: Json = False) -> int:
         if json:
             terminal.show_json(found)
             continue
-        terminal.show(f"{path.name}: {len(found['segments'])} segments; the next record is {found['end']:,}")
+        terminal.show(f"{path.name}: {counted(len(found['segments']), 'segment')}; the next record is {found['end']:,}")
         for segment in found["segments"]:
-            terminal.show(f"  {segment['file']}  from record {segment['first']:,}  {segment['bytes']:,} bytes")
+            terminal.show(f"  {segment['file']}  from record {segment['first']:,}  {counted(segment['bytes'], 'byte')}")
     return ExitCode.OK
 
 
@@ -157,7 +160,8 @@ class _Unreadable:
         self.first = ""
 
     def __str__(self) -> str:
-        return f"{self.records:,} records in {self.commits:,} commits cannot be read; the first is {self.first}"
+        records, commits = counted(self.records, "record"), counted(self.commits, "commit")
+        return f"{records} in {commits} cannot be read; the first is {self.first}"
 
     def note(self, offset: int, n: int, exc: ContentError) -> None:
         self.commits += 1
