@@ -125,6 +125,9 @@ def ordinary_user() -> Iterator[None]:
 def test_directory_that_may_not_be_read_is_one_line(
     main: Callable[..., Any], tmp_path: Path, command: list[str], request: pytest.FixtureRequest
 ) -> None:
+    # First with all rights, so that it is all imported: an ordinary user may not read the interpreter of root.
+    main(*[str(tmp_path / "missing") if word == "DIR" else word for word in command])
+    main("doctor", tmp_path, *TO)
     closed = Path("/tmp") / f"eventrec-{uuid4()}"  # noqa: S108 - the parents of tmp_path are closed themselves
     closed.mkdir(mode=0o000)
     try:
