@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from eventrec.delivery.letters.kept import LOCK, KeptLetter, kept_letters, replay_checkpoints
+from eventrec.delivery.letters.kept import LOCK, KeptLetter, has_unknown_version, kept_letters, replay_checkpoints
 from eventrec.delivery.letters.source import LetterSource
 from eventrec.delivery.subscription import Subscription
 from eventrec.delivery.worker.worker import Worker
@@ -76,7 +76,8 @@ async def replay(
 ) -> Replayed:
     """Deliver to `handler` the letters below `directory` that wait for the subscription `name`.
 
-    Ends when none waits, or the destination holds. What is refused again goes to `letters`.
+    Ends when none waits, or the destination holds. A log with letters of a version that this eventrec does not know is
+    left as it is. What is refused again goes to `letters`.
 
     Raises:
         LogLockedError: Another replay of the same letters is on.
@@ -84,6 +85,8 @@ async def replay(
     total = Replayed()
     kept = await in_thread(lambda: list(kept_letters(directory)))
     for run in sorted({each.run for each in kept if each.is_waiting and each.letter.subscription == name}):
+        if await in_thread(has_unknown_version, directory, run):
+            continue
         of_run = [each for each in kept if each.run == run]
         source = LetterSource(directory, run, name, of_run)
         await _Replay(directory, source, of_run, letters, Subscription(name, handler, settings)).run(total, on_progress)

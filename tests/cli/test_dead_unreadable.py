@@ -17,6 +17,7 @@ from eventrec.runs.run import list_runs
 from eventrec.testing.scripted import FencedHandler, Numbered, quickly, refusing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -50,17 +51,34 @@ def damage(letters: Path) -> None:
 
 def damage_the_mark_of_the_version(letters: Path) -> None:
     """Write the same commits as a later version may."""
+    write_again(letters, version=lambda _: b"\x7f")
+
+
+def write_again(letters: Path, *, version: Callable[[int], bytes]) -> None:
+    """Write the same commits, each with the mark of a version."""
     with closing(DiskStorage(letters)) as storage:
         with LogReader(storage) as reader:
             commits = list(reader.commits())
         for path in [*letters.glob("*.log"), *letters.glob("*.ofs")]:
             path.unlink()
         log = Log.create(storage)
-        for commit in commits:
-            log.append_encoded(b"\x7f" + bytes(commit.content)[1:], commit.n)
+        for number, commit in enumerate(commits):
+            log.append_encoded(version(number) + bytes(commit.content)[1:], commit.n)
         log.write()
         log.sync()
         log.close()
+
+
+def test_replay_moves_past_no_letter_that_a_later_eventrec_may_read(main: Main, letters: Path) -> None:
+    with closing(DiskStorage(letters)) as storage, LogReader(storage) as reader:
+        mark = bytes(next(iter(reader.commits())).content[:1])
+    write_again(letters, version=lambda number: mark if number else b"\x7f")
+
+    code, _, _ = main("dead", "replay", "log", "--to", "sqlite:///events.db")
+
+    write_again(letters, version=lambda _: mark)
+    assert code == 1
+    assert main("dead", "list", "log")[1].endswith("2 dead letters wait\n")
 
 
 @pytest.mark.parametrize("spoil", [damage, damage_the_mark_of_the_version])

@@ -68,14 +68,20 @@ def encode_letters(letters: Sequence[DeadLetter], id_: UUID) -> bytes:
     return VERSION + _encode((id_.bytes, plain))
 
 
+class UnknownVersionError(ContentError):
+    """Letters of a version that this eventrec does not read: a later one may."""
+
+
 def decode_letters(content: bytes, shapes: Shapes) -> list[DeadLetter]:
     """The letters of one commit.
 
     Raises:
+        UnknownVersionError: They are of another version.
         ContentError: These bytes are not letters of ours.
     """
     if content[:1] != VERSION:
-        raise ContentError(f"letters of version 0x{content[:1].hex() or '--'}: this eventrec reads 0x{VERSION.hex()}")
+        found = content[:1].hex() or "--"
+        raise UnknownVersionError(f"letters of version 0x{found}: this eventrec reads 0x{VERSION.hex()}")
     try:
         return [_letter(plain, shapes) for plain in _decode(memoryview(content)[1:])[1]]
     except (msgspec.MsgspecError, InvalidEventError, ValueError, RecursionError) as exc:

@@ -136,6 +136,14 @@ def unreadable_logs(directory: Path) -> dict[UUID, str]:
     return found
 
 
+def has_unknown_version(directory: Path, run: UUID) -> bool:
+    """Whether some letters of `run` are for a later eventrec to read: a replay would move past them. Blocking."""
+    found: list[None] = []
+    for _ in letters_of(directory, run, on_unknown_version=lambda: found.append(None)):
+        pass
+    return bool(found)
+
+
 def replay_checkpoints(directory: Path, run: UUID) -> CheckpointFiles:
     """How far replays of the letters of `run` are, by subscription."""
     return CheckpointFiles(directory / str(run) / CHECKPOINTS)

@@ -12,7 +12,7 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from eventrec.delivery.letters.content import decode_letters, encode_letters, is_letters_of
+from eventrec.delivery.letters.content import UnknownVersionError, decode_letters, encode_letters, is_letters_of
 from eventrec.delivery.letters.dead_letters import Notices
 from eventrec.errors import ContentError, LogError
 from eventrec.log.log import Log
@@ -141,12 +141,17 @@ class LetterLog:
 
 
 def letters_of(
-    directory: os.PathLike[str], id_: UUID, start: int = 0, *, on_unreadable: Callable[[str], object] = lambda _: None
+    directory: os.PathLike[str],
+    id_: UUID,
+    start: int = 0,
+    *,
+    on_unreadable: Callable[[str], object] = lambda _: None,
+    on_unknown_version: Callable[[], object] = lambda: None,
 ) -> Iterator[tuple[int, DeadLetter]]:
     """The letters that the run `id_` set aside, from number `start` on, each with its number there.
 
-    What cannot be read is left out, and logged; `on_unreadable` is told why, once a place. Nothing is changed; the run
-    may still be writing.
+    What cannot be read is left out, and logged; `on_unreadable` is told why, once a place, and
+    `on_unknown_version` that a later eventrec may read it. Nothing is changed; the run may still be writing.
     """
     shapes = Shapes()
     try:
@@ -161,6 +166,8 @@ def letters_of(
                 try:
                     letters = decode_letters(commit.content, shapes)
                 except ContentError as exc:
+                    if isinstance(exc, UnknownVersionError):
+                        on_unknown_version()
                     _logger.error("dead letters unreadable", log=str(id_), offset=commit.offset, error=str(exc))  # noqa: TRY400 - a changed version is not a defect
                     on_unreadable(str(exc))
                     continue
@@ -170,11 +177,17 @@ def letters_of(
         except (OSError, LogError) as exc:
             _logger.warning("dead letters unreadable", log=str(id_), error=str(exc))
             on_unreadable(str(exc))
-        if reader.gaps:
-            on_unreadable(f"{reader.skipped:,} bytes are damaged")
-        # The end of a log that is being written may be seen while a commit is half written.
-        if reader.tail in (Tail.TORN, Tail.DAMAGED) and not _is_held(storage):
-            on_unreadable("its end is damaged")
+        for fault in _faults(reader, storage):
+            on_unreadable(fault)
+
+
+def _faults(reader: LogReader, storage: DiskStorage) -> Iterator[str]:
+    """What `reader`, which has read all of `storage`, had to pass over."""
+    if reader.gaps:
+        yield f"{reader.skipped:,} bytes are damaged"
+    # The end of a log that is being written may be seen while a commit is half written.
+    if reader.tail in (Tail.TORN, Tail.DAMAGED) and not _is_held(storage):
+        yield "its end is damaged"
 
 
 def _is_held(storage: DiskStorage) -> bool:
