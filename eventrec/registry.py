@@ -18,7 +18,7 @@ from eventrec.handler import EventHandler
 from eventrec.options import duration_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from eventrec.reading import EventReader
 
@@ -53,10 +53,11 @@ def handler_from_url(url: str) -> EventHandler:
     """
     url = resolve_url(url)
     scheme = scheme_of(url)
-    known = _entry_points()
+    points = _entry_points()
+    known = _by_scheme(points)
     if scheme not in known:
         raise HandlerURLError(f"no handler for the scheme {scheme!r}; known are {_listed(known)}")
-    _refuse_conflict(scheme)
+    _refuse_conflict(scheme, points)
     make = _loaded(known[scheme])
     handler = make(url) if callable(make) else None
     if not isinstance(handler, EventHandler):
@@ -86,7 +87,7 @@ def default_name(url: str) -> str:
         HandlerURLError: As `handler_from_url`, but for what is wrong behind the scheme.
     """
     scheme = scheme_of(resolve_url(url))
-    known = _entry_points()
+    known = _by_scheme(_entry_points())
     if scheme not in known:
         return scheme
     return min(other for other, point in known.items() if point.value == known[scheme].value)
@@ -104,7 +105,7 @@ def resolve_url(url: str) -> str:
     held = os.environ.get(name)
     if not held:
         raise HandlerURLError(f"the environment variable {name!r} that env:{name} names is {_unset(held)}")
-    known = _entry_points()
+    known = _by_scheme(_entry_points())
     if held.partition(":")[0].lower() not in known or ":" not in held:
         raise HandlerURLError(
             f"what the environment variable {name!r} holds does not start with a known scheme: {_listed(known)}"
@@ -261,36 +262,34 @@ def _unset(held: str | None) -> str:
     return "not set" if held is None else "empty"
 
 
-def _entry_points() -> dict[str, EntryPoint]:
-    """The installed handlers by scheme, and ours. Looked up at each call: a package may have been installed since.
-
-    Of several for one scheme it is the first; `_refuse_conflict` says so to those who use that scheme.
-    """
-    found: dict[str, EntryPoint] = {}
-    for point in _all_entry_points():
-        found.setdefault(point.name.lower(), point)
-    return found
-
-
-def _all_entry_points() -> list[EntryPoint]:
+def _entry_points() -> list[EntryPoint]:
+    """The installed handlers, and ours. Looked up at each call: a package may have been installed since."""
     ours = [EntryPoint(scheme, value, GROUP) for scheme, value in OUR_SCHEMES.items()]
     return [*entry_points(group=GROUP), *ours]
 
 
-def _refuse_conflict(scheme: str) -> None:
+def _by_scheme(points: Iterable[EntryPoint]) -> dict[str, EntryPoint]:
+    """Of several for one scheme the first; `_refuse_conflict` says so to those who use that scheme."""
+    found: dict[str, EntryPoint] = {}
+    for point in points:
+        found.setdefault(point.name.lower(), point)
+    return found
+
+
+def _refuse_conflict(scheme: str, points: Iterable[EntryPoint]) -> None:
     """Other schemes are not concerned.
 
     Raises:
         HandlerURLError: Two packages claim this one.
     """
-    values = sorted({point.value for point in _all_entry_points() if point.name.lower() == scheme})
+    values = sorted({point.value for point in points if point.name.lower() == scheme})
     if len(values) > 1:
         raise HandlerURLError(f"two packages handle the scheme {scheme!r}: {' and '.join(values)}; uninstall one")
 
 
 def known_schemes() -> list[str]:
     """The schemes that URLs may have here, and the word `env`, which stands for another URL."""
-    return sorted({*_entry_points(), _ENV})
+    return sorted({*_by_scheme(_entry_points()), _ENV})
 
 
 def _loaded(point: EntryPoint) -> object:
