@@ -81,7 +81,7 @@ async def test_what_a_shared_handler_throws_harms_neither_orphans_nor_neighbours
 
     async with recorder:
         recorder.record_many(Numbered(n) for n in range(5, 10))
-        with anyio.fail_after(8):
+        with anyio.fail_after(40):
             while not await is_settled(recorder, tmp_path, but_stamps=method == "retire"):  # noqa: ASYNC110
                 await anyio.sleep(0.01)
         status = recorder.status()
