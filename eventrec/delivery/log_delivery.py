@@ -215,11 +215,10 @@ class LogDelivery:
                     end = self.source.end
                 tasks.cancel_scope.cancel()
 
-    def apply(self, request: OperatorRequest) -> None:
-        """An operator requests something of one of the subscriptions."""
+    def apply(self, request: OperatorRequest) -> bool:
+        """An operator requests something of one of the subscriptions; False: it concerns nothing here."""
         worker = self.workers.get(request.subscription)
-        if worker is not None:
-            worker.apply(request)
+        return worker is not None and worker.apply(request)
 
     async def save(self, *, sync: bool, must_delete: bool = False) -> None:
         """Save every checkpoint that changed; with `sync` durably, and then delete what all are past."""

@@ -17,7 +17,7 @@ from eventrec.delivery.log_delivery import LogDelivery
 from eventrec.delivery.shared_handler import SharedHandler
 from eventrec.delivery.supervisor import Supervisor, flush_workers
 from eventrec.runs.directory import DEAD
-from eventrec.runs.requests import load_requests
+from eventrec.runs.requests import KEPT_SECONDS, load_requests
 from eventrec.runs.retention import Bound, Retain
 from eventrec.runs.run import take_up_done
 from eventrec.runtime.backend import in_thread
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from eventrec.intake.writer import Writer
     from eventrec.log.log import Log
     from eventrec.options import EventRecorderOptions
+    from eventrec.runs.requests import OperatorRequest
     from eventrec.runs.run import Run
     from eventrec.runtime.backend import Backend
     from eventrec.status import SubscriptionStatus
@@ -89,7 +90,8 @@ class LogSupervisor(Supervisor):
             by_all=options.overflow == "drop_old",
             on_drop=drops.note,
         )
-        self._looked_for_requests = time()
+        self._began = time()
+        self._requests_seen: set[OperatorRequest] = set()
         self._rewound = anyio.Event()
         writer.on_change = self.wake
 
@@ -284,13 +286,20 @@ class LogSupervisor(Supervisor):
     # -- what operators ask for
 
     async def _apply_requests(self) -> None:
-        """Look now and then what operators asked for since the last look."""
+        """Look now and then what operators asked for since this process began to deliver.
+
+        Each request once, by what it says: its file may be written, and found, later than it was asked for.
+        """
         while True:
             await anyio.sleep(SCAN_SECONDS)
-            since, self._looked_for_requests = self._looked_for_requests, time()
+            since = max(self._began, time() - KEPT_SECONDS)
+            self._requests_seen = {each for each in self._requests_seen if each.asked >= since}
             for request in await in_thread(partial(load_requests, self.writer.directory, since=since)):
-                _logger.info(
-                    "request applied", subscription=request.subscription, start=request.start, skip=request.skip
-                )
-                for delivery in self._deliveries():
-                    delivery.apply(request)
+                if request in self._requests_seen:
+                    continue
+                self._requests_seen.add(request)
+                applied = [delivery.apply(request) for delivery in self._deliveries()]
+                if any(applied):
+                    _logger.info(
+                        "request applied", subscription=request.subscription, start=request.start, skip=request.skip
+                    )

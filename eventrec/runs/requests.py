@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 REQUESTS: Final = "requests"
 
-_KEPT_SECONDS: Final = 86_400.0
+KEPT_SECONDS: Final = 86_400.0
+"""How long a request is kept."""
 
 _Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
@@ -53,7 +54,7 @@ def save_request(directory: os.PathLike[str], request: OperatorRequest) -> None:
     """
     name = file_name(request.subscription)
     with closing(DiskStorage(directory)) as storage, closing(storage.folder(REQUESTS, create=True)) as folder:
-        kept = [each for each in _load(folder, name) if each.asked > request.asked - _KEPT_SECONDS]
+        kept = [each for each in _load(folder, name) if each.asked > request.asked - KEPT_SECONDS]
         replace(folder, name, [*kept, request])
         storage.sync_directory()
 
@@ -76,7 +77,7 @@ def sweep_requests(directory: os.PathLike[str]) -> None:
     with suppress(OSError), closing(DiskStorage(directory)) as storage:
         with closing(storage.folder(REQUESTS)) as folder:
             for name in folder.list():
-                if name.endswith(SUFFIX) and folder.size(name).age > _KEPT_SECONDS and _load(folder, name):
+                if name.endswith(SUFFIX) and folder.size(name).age > KEPT_SECONDS and _load(folder, name):
                     folder.delete(name)
         storage.remove_folder(REQUESTS)
 

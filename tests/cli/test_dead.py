@@ -166,7 +166,7 @@ async def test_a_record_at_which_it_holds_is_skipped_on_wish(eventrec: Run, tmp_
         await anyio.sleep(0.5)
         (run,) = await anyio.to_thread.run_sync(list_runs, tmp_path)
         await anyio.to_thread.run_sync(eventrec, "dead", "skip", tmp_path, "FencedHandler", "3", "--log", str(run))
-        with anyio.fail_after(45):
+        with anyio.fail_after(20):
             while handler.delivered != [0, 1, 2, 4, 5]:  # noqa: ASYNC110 - a request changes it
                 await anyio.sleep(0.05)
         assert recorder.status().subscriptions["FencedHandler"].dead == 1

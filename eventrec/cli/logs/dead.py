@@ -218,7 +218,7 @@ def skip(directory: Directory, name: str, offset: int, /, *, log: UUID | None = 
         directory: A log directory.
         name: The subscription.
         offset: The record's offset.
-        log: The id of its log. Default: any log of which that subscription holds at this offset.
+        log: The id of its log. Default: any log in which that subscription is stuck at this offset.
     """
     if offset < 0:
         raise CommandError("an offset is not negative", ExitCode.USAGE)

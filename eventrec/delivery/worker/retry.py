@@ -1,4 +1,4 @@
-"""When a failed batch is tried again, by tenacity's rules; and two memories of what failed before."""
+"""When a failed batch is tried again, by tenacity's rules; the wait for it; two memories of what failed before."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+import anyio
 import tenacity
 
 if TYPE_CHECKING:
@@ -88,6 +89,34 @@ class Pauses:
     def start_over(self) -> None:
         """It went through."""
         self._next = self.FIRST
+
+
+class Standstill:
+    """Where a worker waits between two attempts: until the time is over, or an operator acts."""
+
+    def __init__(self) -> None:
+        self._scope: anyio.CancelScope | None = None
+        self._is_next_cut = False
+
+    async def wait(self, seconds: float) -> None:
+        """Return after `seconds`, or as soon as `cut_short` is called; at once where it was called already."""
+        with anyio.CancelScope(deadline=anyio.current_time() + seconds) as self._scope:
+            if self._is_next_cut:
+                self._scope.cancel()
+            self._is_next_cut = False
+            await anyio.sleep_forever()
+        self._scope = None
+
+    def cut_short(self) -> None:
+        """Wait no longer. Where an attempt is being made, and fails, what it was made of has changed: not after it."""
+        if self._scope is not None:
+            self._scope.cancel()
+        else:
+            self._is_next_cut = True
+
+    def start_over(self) -> None:
+        """What was cut short is settled: the next failure is another one."""
+        self._is_next_cut = False
 
 
 class UnknownErrors:

@@ -22,7 +22,7 @@ from eventrec.delivery.worker.outcome import (
     outcome_of,
     outcome_of_opening,
 )
-from eventrec.delivery.worker.retry import Pauses, TryAgainError, UnknownErrors, retrying
+from eventrec.delivery.worker.retry import Pauses, Standstill, TryAgainError, UnknownErrors, retrying
 from eventrec.errors import FencedError, TransientError
 
 if TYPE_CHECKING:
@@ -65,22 +65,22 @@ class Settling:
         self._quarantine = quarantine
         self._health = health
         self._on_rewind = on_rewind
-        self._retrying = retrying(settings.retry, sleep=anyio.sleep, before_sleep=health.retries)
+        self._standstill = Standstill()
+        self._retrying = retrying(settings.retry, sleep=self._standstill.wait, before_sleep=health.retries)
         self._unknown_errors = UnknownErrors()
         self._other_errors = UnknownErrors()
         """What failed without a batch, and so says nothing about its records."""
         self._pauses = Pauses(limit=settings.retry.max)
         self._has_moved = False
-        self._holding: anyio.CancelScope | None = None
 
     def go_on(self) -> None:
-        """An operator acted: hold no more."""
+        """An operator acted: hold no more, and try again at once."""
         self._health.is_held = False
-        if self._holding is not None:
-            self._holding.cancel()
+        self._standstill.cut_short()
 
     async def settle(self, piece: Piece) -> None:
         """Try `piece`, which is next in hand, until it is settled, split, given up or held."""
+        self._standstill.start_over()
         try:
             async for attempt in self._retrying:
                 with attempt:
@@ -128,7 +128,7 @@ class Settling:
         """What is not the handler's fault failed: the disk, the system, or we ourselves. Go on after `seconds`."""
         self._health.fails_unknown(exc, is_new=self._other_errors.saw(exc, now=anyio.current_time()))
         self._health.retries(seconds)
-        await anyio.sleep(seconds)
+        await self._standstill.wait(seconds)
 
     async def get_ready(self) -> None:
         """Open, if need be, and ask the destination where it is, after anything that leaves it uncertain."""
@@ -222,7 +222,7 @@ class Settling:
         if self._has_moved:
             seconds = self._pauses.next()
             self._health.retries(seconds)
-            await anyio.sleep(seconds)
+            await self._standstill.wait(seconds)
         self._has_moved = True
 
     async def _delivered(self, piece: Piece) -> None:
@@ -296,7 +296,4 @@ class Settling:
     async def _hold(self, hold: Hold) -> None:
         """Stand still, health red, until it is time to look again or an operator says so."""
         self._health.holds(hold)
-        seconds = self._settings.retry.max if hold.slowly else math.inf
-        with anyio.CancelScope(deadline=anyio.current_time() + seconds) as self._holding:
-            await anyio.sleep_forever()
-        self._holding = None
+        await self._standstill.wait(self._settings.retry.max if hold.slowly else math.inf)

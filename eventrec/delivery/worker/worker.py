@@ -175,17 +175,23 @@ class Worker:
             self._destination.decide(start)
         self._settling.go_on()
 
-    def apply(self, request: OperatorRequest) -> None:
-        """An operator requests something of this subscription."""
+    def apply(self, request: OperatorRequest) -> bool:
+        """An operator requests something of this subscription; False: it concerns nothing here.
+
+        A skip that names no log is of the record at which delivery is stuck: held, or failing.
+        """
+        is_stuck = self.is_held or self.is_failing
         if request.skip is None:
-            if self.is_held or self._destination.is_uncertain:
-                self.resume(request.start)
-        elif request.log == self._source.id or (
-            request.log is None and self.is_held and self._hand.is_at(request.skip)
-        ):
-            if request.skip >= self.progress.scanned:
-                self._quarantine.skip(request.skip)
-            self.resume()
+            if not is_stuck and not self._destination.is_uncertain:
+                return False
+        elif request.log == self._source.id or (request.log is None and is_stuck and self._hand.is_at(request.skip)):
+            if request.skip < self.progress.scanned:
+                return False
+            self._quarantine.skip(request.skip)
+        else:
+            return False
+        self.resume(request.start)
+        return True
 
     def checkpoint(self) -> Checkpoint:
         """What a later run needs to know."""

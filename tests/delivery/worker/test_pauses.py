@@ -20,9 +20,11 @@ from eventrec.delivery.sources.source import OnLost, Records, Start
 from eventrec.delivery.subscription import Subscription
 from eventrec.delivery.worker.worker import Worker
 from eventrec.events.encoder import Encoder
+from eventrec.runs.requests import OperatorRequest
 from eventrec.testing.scripted import FencedHandler, Numbered, quickly
 
 MINUTES = 10
+LOG = UUID(int=7)
 
 
 class Calls:
@@ -77,7 +79,7 @@ class Source(MemorySource):
     """Its cursors fail too."""
 
     def __init__(self, calls: Calls) -> None:
-        super().__init__(UUID(int=7), max_events=1_000, max_bytes=1 << 20)
+        super().__init__(LOG, max_events=1_000, max_bytes=1 << 20)
         self.calls = calls
 
     def subscribe(self, name: str, start: Start, on_lost: OnLost) -> MemoryCursor:
@@ -113,8 +115,13 @@ class Letters:
         return self.written
 
 
-def worker_of(calls: Calls, source: Source) -> Worker:
-    options = quickly(batch_rows=3, flush_interval=0.1, retry=Backoff(jitter="none", first=0.5, max=8))
+SHORT = Backoff(jitter="none", first=0.5, max=8)
+RESUME = OperatorRequest(subscription="s", asked=0)
+HOURS = Backoff(jitter="none", first=36_000, max=36_000)
+
+
+def worker_of(calls: Calls, source: Source, retry: Backoff = SHORT) -> Worker:
+    options = quickly(batch_rows=3, flush_interval=0.1, retry=retry)
     subscription = Subscription("s", Counted(calls), options.resolve(has_log=True).delivery)
 
     async def freeze() -> None:
@@ -122,6 +129,15 @@ def worker_of(calls: Calls, source: Source) -> Worker:
         calls.note("freeze")
 
     return Worker(subscription, source, Letters(calls), freeze=freeze)
+
+
+def numbered(count: int) -> list[Any]:
+    encoder = Encoder()
+    return [encoder.encode(Numbered(number)) for number in range(count)]
+
+
+def skip_of(offset: int, log: UUID | None = LOG) -> OperatorRequest:
+    return OperatorRequest(subscription="s", asked=0, skip=offset, log=log)
 
 
 @asynccontextmanager
@@ -158,9 +174,7 @@ async def test_nothing_that_fails_without_end_is_called_in_a_hot_loop(
     calls = Calls(failing, THROWN[thrown])
     source = Source(calls)
     worker = worker_of(calls, source)
-    encoder = Encoder()
-    entries: list[Any] = [encoder.encode(Numbered(number)) for number in range(7)]
-    source.append(entries)
+    source.append(numbered(7))
 
     async with running(worker):
         await anyio.sleep(60 * MINUTES)
@@ -175,3 +189,125 @@ async def test_nothing_that_fails_without_end_is_called_in_a_hot_loop(
     times = calls.times.get(failing, [])
     gaps = [after - before for before, after in pairwise(times)]
     assert not gaps or max(gaps) >= 1
+
+
+# -- what an operator asks for
+
+LONG_WAITS = [
+    ("handle", "transient"),
+    ("handle", "unknown"),
+    ("handle", "paused"),
+    ("open", "transient"),
+    ("open", "no descriptors"),
+    ("destination_id", "unknown"),
+    ("resume", "fenced"),
+    ("write", "no descriptors"),
+]
+
+
+@pytest.mark.parametrize(("failing", "thrown"), LONG_WAITS)
+@pytest.mark.parametrize("asks", [Worker.resume, lambda worker: worker.apply(RESUME)], ids=["here", "from elsewhere"])
+async def test_a_pause_of_hours_ends_when_an_operator_says_so(
+    failing: str, thrown: str, asks: Callable[[Worker], object]
+) -> None:
+    calls = Calls(failing, THROWN[thrown])
+    source = Source(calls)
+    worker = worker_of(calls, source, HOURS)
+    source.append(numbered(3))
+
+    async with running(worker):
+        await anyio.sleep(60)
+        assert worker.is_failing, worker
+        calls.is_down = False
+        asks(worker)
+        await anyio.sleep(1)
+
+    assert worker.progress.scanned == 3, worker
+
+
+async def test_a_pause_after_a_broken_disk_ends_when_an_operator_says_so() -> None:
+    calls = Calls("read", THROWN["no descriptors"])
+    source = Source(calls)
+    worker = worker_of(calls, source, HOURS)
+    source.append(numbered(1))
+
+    async with running(worker):
+        await anyio.sleep(600)
+        calls.is_down = False
+        assert worker.apply(RESUME)
+        await anyio.sleep(1)
+
+    assert worker.progress.scanned == 1
+
+
+async def test_what_is_asked_for_during_an_attempt_is_done_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls("nothing", THROWN["transient"])
+    source = Source(calls)
+    worker = worker_of(calls, source, HOURS)
+    source.append(numbered(3))
+    handler = worker.subscription.handler
+    assert isinstance(handler, Counted)
+
+    async def fail_late(_: Batch) -> None:
+        await anyio.sleep(5)
+        raise TransientError("not yet")
+
+    keep: Callable[[Batch], Any] = handler.handle
+    monkeypatch.setattr(handler, "handle", fail_late)
+    async with running(worker):
+        await anyio.sleep(3)
+        monkeypatch.setattr(handler, "handle", keep)
+        assert worker.apply(skip_of(1))
+        await anyio.sleep(5)
+
+    assert (handler.delivered, worker.progress.dead) == ([0, 2], 1)
+
+
+async def test_one_request_cuts_one_pause_short() -> None:
+    calls = Calls("handle", THROWN["transient"])
+    source = Source(calls)
+    worker = worker_of(calls, source, HOURS)
+    source.append(numbered(1))
+
+    async with running(worker):
+        await anyio.sleep(60)
+        worker.resume()
+        await anyio.sleep(3_600)
+
+    assert calls.counts["handle"] == 2
+
+
+@pytest.mark.parametrize("log", [None, LOG])
+async def test_a_skip_is_done_at_once_in_a_pause_of_hours(log: UUID | None) -> None:
+    calls = Calls("handle", THROWN["transient"])
+    source = Source(calls)
+    worker = worker_of(calls, source, HOURS)
+    source.append(numbered(3))
+
+    async with running(worker):
+        await anyio.sleep(60)
+        calls.is_down = False
+        assert worker.apply(skip_of(0, log))
+        await anyio.sleep(1)
+
+    assert (worker.progress.delivered, worker.progress.dead) == (2, 1)
+
+
+async def test_a_request_that_concerns_nothing_changes_nothing() -> None:
+    calls = Calls("handle", THROWN["transient"])
+    source = Source(calls)
+    worker = worker_of(calls, source, HOURS)
+    source.append(numbered(3))
+
+    async with running(worker):
+        await anyio.sleep(60)
+        asked = [skip_of(2, None), skip_of(0, UUID(int=8))]
+        assert [worker.apply(each) for each in asked] == [False, False]
+        await anyio.sleep(60)
+        assert calls.counts["handle"] == 1
+        calls.is_down = False
+        worker.resume()
+        await anyio.sleep(1)
+        assert [worker.apply(each) for each in (RESUME, skip_of(0, None), skip_of(0))] == [False] * 3
+
+    assert (worker.progress.delivered, worker.progress.dead) == (3, 0)
