@@ -57,6 +57,7 @@ class Description(NamedTuple):
         last: Its last commit.
         tail: What is left behind it.
         damage: What is wrong there, if anything is.
+        claimed: Records that a torn or damaged tail says it was to hold: at least one, if it is one.
     """
 
     first: int
@@ -66,6 +67,7 @@ class Description(NamedTuple):
     last: Commit | None
     tail: Tail
     damage: Damage | None
+    claimed: int
 
 
 def describe(storage: Storage, *, is_ours: IsOurs | None = None) -> Description | None:
@@ -84,7 +86,8 @@ def describe(storage: Storage, *, is_ours: IsOurs | None = None) -> Description 
                 if isinstance(step, Commit):
                     epoch, last = max(epoch, step.epoch), step
             if last is not None or walk.tail not in (Tail.CLEAN, Tail.ZEROS):
-                return Description(first, walk.position, walk.offset, epoch, last, walk.tail, walk.damage)
+                claimed = walk.claimed() if walk.tail in (Tail.TORN, Tail.DAMAGED) else 0
+                return Description(first, walk.position, walk.offset, epoch, last, walk.tail, walk.damage, claimed)
         finally:
             segment.close()
     return None
@@ -153,7 +156,9 @@ def _verify_segment(
         missing = upper - walk.offset
         yield Fault(name, walk.position, rest, walk.offset, missing, walk.damage or Damage.HOLE)
     elif walk.tail in (Tail.TORN, Tail.DAMAGED):
-        yield Fault(name, walk.position, rest, walk.offset, 0, walk.damage or Damage.SHORT)
+        # A whole commit says what it held; of one that was torn by a crash that is not known.
+        missing = walk.claimed() if walk.tail is Tail.DAMAGED else 0
+        yield Fault(name, walk.position, rest, walk.offset, missing, walk.damage or Damage.SHORT)
     if isinstance(file, CompressedFile):
         for position, size in file.bad_frames:
             yield Fault(name, position, size, segment.first, 0, Damage.FRAME)

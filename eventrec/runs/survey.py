@@ -49,6 +49,8 @@ class SeenLog:
     checkpoints: dict[str, Checkpoint]
     unreadable: frozenset[str]
     """Files of checkpoints that cannot be read: for whom this log is kept, and how much of it, is not known."""
+    lost: int = 0
+    """Records behind `end` that its torn or damaged tail was to hold, as far as it says: they cannot be delivered."""
 
     @property
     def is_held(self) -> bool:
@@ -63,6 +65,11 @@ class SeenLog:
         """Records that the subscription is still to get: from its `scanned` to the end; all, where it has none."""
         known = self.checkpoints.get(name)
         return max(0, self.end - (self.first if known is None else known.progress.scanned))
+
+    def pending_or_lost(self, name: str) -> int:
+        """As `pending`, with what is `lost`, unless the subscription has that behind it already."""
+        known = self.checkpoints.get(name)
+        return max(0, self.end + self.lost - (self.first if known is None else known.progress.scanned))
 
     def holders(self, *, excluding: str | None = None) -> list[str]:
         """The subscriptions that need something of it, without `excluding`."""
@@ -119,6 +126,7 @@ def see_opened(storage: DiskStorage, id_: UUID, path: Path) -> SeenLog | None:
         size=size_of_run(storage),
         checkpoints=saved.checkpoints,
         unreadable=saved.unreadable,
+        lost=found.claimed if found is not None and state == "orphan" else 0,
     )
 
 

@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Protocol
 
+import anyio
 import pytest
 
+from eventrec import EventRecorder, EventStruct, TransientError
 from eventrec.runs.run import list_runs
+from eventrec.testing.scripted import ScriptedHandler, quickly, raising
 
 
 class Main(Protocol):
@@ -23,7 +26,7 @@ def test_filtered_records_are_not_called_delivered(main: Main, leave: Leave, tmp
     leave(tmp_path / "log", 0, 10, "sqlite")
     leave(tmp_path / "log", 10, 13, "sqlite")
 
-    _, out, _ = main("drain", "log", "--to", "sqlite:///events.db", "--type", "other")
+    _, out, _ = main("drain", "log", "--to", "sqlite:///events.db", "--type", "other", "--discard-others")
 
     assert out.startswith("2 of 2 logs delivered: 0 records, 13 filtered, in ")
 
@@ -31,10 +34,120 @@ def test_filtered_records_are_not_called_delivered(main: Main, leave: Leave, tmp
 def test_filtered_records_are_counted_apart_in_json(main: Main, leave: Leave, tmp_path: Path) -> None:
     leave(tmp_path / "log", 0, 10, "sqlite")
 
-    _, out, _ = main("drain", "log", "--to", "sqlite:///events.db", "--type", "other", "--json")
+    _, out, _ = main("drain", "log", "--to", "sqlite:///events.db", "--type", "other", "--discard-others", "--json")
 
     told = json.loads(out)
     assert (told["records"], told["filtered"], told["lost"]) == (0, 10, 0)
+
+
+@pytest.mark.parametrize(
+    "types", [("nope",), ("numbered", "nope"), ("lettered",)], ids=["unknown", "one of two unknown", "one of two there"]
+)
+def test_a_type_that_would_cost_the_others_is_refused_and_nothing_changes(
+    main: Main, leave: Leave, tmp_path: Path, types: tuple[str, ...]
+) -> None:
+    leave(tmp_path / "log", 0, 10, "sqlite")
+    leave_one_of_another_type(tmp_path / "log", "sqlite")
+    before = list_runs(tmp_path / "log")
+
+    code, out, err = main(
+        "drain", "log", "--to", "sqlite:///events.db", *(word for kind in types for word in ("--type", kind))
+    )
+
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert err.startswith("eventrec: --type: ")
+    assert ("'nope'" in err) is ("nope" in types)
+    assert list_runs(tmp_path / "log") == before
+    assert not (tmp_path / "events.db").exists()
+
+
+def test_a_type_may_be_left_to_a_subscription_that_has_it(main: Main, leave: Leave, tmp_path: Path) -> None:
+    leave(tmp_path / "log", 0, 10, "sqlite", "all")
+    leave_one_of_another_type(tmp_path / "log", "sqlite", "all")
+
+    code, out, err = main(
+        "drain", "log", "--to", "sqlite:///events.db", "--name", "sqlite", "--type", "lettered", "--json"
+    )
+
+    told = json.loads(out)
+    assert (code, told["records"], told["filtered"]) == (1, 1, 10)
+    assert err.count("pending for 'all'") == 2
+
+
+def test_a_type_is_all_there_is(main: Main, leave: Leave, tmp_path: Path) -> None:
+    leave(tmp_path / "log", 0, 10, "sqlite")
+
+    code, out, _ = main("drain", "log", "--to", "sqlite:///events.db", "--type", "numbered", "--type", "other")
+
+    assert (code, out.rpartition(",")[0]) == (0, "1 of 1 log delivered: 10 records")
+    assert list_runs(tmp_path / "log") == []
+
+
+class Lettered(EventStruct):
+    letter: str
+
+
+def leave_one_of_another_type(directory: Path, *names: str) -> None:
+    async def record() -> None:
+        recorder = EventRecorder(log=directory, options=quickly())
+        for name in names:
+            recorder.register(ScriptedHandler(always=raising(TransientError("nobody answers"))), name=name)
+        await recorder.open()
+        recorder.record(Lettered("a"))
+        await recorder.close(0)
+
+    anyio.run(record)
+
+
+def damage(log: Path, position: int) -> None:
+    path = next(log.glob("*.stdb.log"))
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def test_records_of_a_damaged_end_are_lost_and_said(main: Main, leave: Leave, tmp_path: Path) -> None:
+    leave(tmp_path / "log", 0, 10, "sqlite")
+    leave(tmp_path / "log", 10, 13, "sqlite")
+    damage(tmp_path / "log" / str(list_runs(tmp_path / "log")[0]), 60)
+
+    assert "records 0 to 0, " in (seen := main("status", "log")[1])
+    assert ", 10 more lost at its damaged end\n" in seen
+    code, out, _ = main("drain", "log", "--to", "sqlite:///events.db")
+
+    assert (code, out.rpartition(",")[0]) == (1, "2 of 2 logs delivered: 3 records, 10 lost to damage")
+
+
+def test_records_lost_at_an_end_are_told_to_machines(main: Main, leave: Leave, tmp_path: Path) -> None:
+    leave(tmp_path / "log", 0, 10, "sqlite")
+    damage(tmp_path / "log" / str(list_runs(tmp_path / "log")[0]), 60)
+
+    assert [each["lost"] for each in json.loads(main("status", "log", "--json")[1])["logs"]] == [10]
+    code, out, _ = main("drain", "log", "--to", "sqlite:///events.db", "--json")
+
+    told = json.loads(out)
+    assert (code, told["exit_code"], told["records"], told["lost"]) == (1, 1, 0, 10)
+
+
+def test_records_lost_within_a_log_are_said(main: Main, leave: Leave, tmp_path: Path) -> None:
+    leave(tmp_path / "log", 0, 5_000, "sqlite")  # two commits
+    damage(tmp_path / "log" / str(list_runs(tmp_path / "log")[0]), 60)
+
+    code, out, _ = main("drain", "log", "--to", "sqlite:///events.db", "--json")
+
+    told = json.loads(out)
+    assert (code, told["records"] + told["lost"], told["lost"] > 0, told["records"] > 0) == (1, 5_000, True, True)
+
+
+def test_a_full_disk_costs_nothing_that_is_to_be_delivered(
+    main: Main, leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(tmp_path / "log", 0, 10, "jsonl")
+    monkeypatch.setattr("eventrec.log.disk.DiskStorage.space", lambda _: (0, 1 << 40))
+
+    code, out, _ = main("drain", "log", "--to", "jsonl:///out", "--json")
+
+    assert (code, json.loads(out)["records"]) == (0, 10)
 
 
 def test_a_destination_that_keeps_nothing_is_refused(main: Main, leave: Leave, tmp_path: Path) -> None:

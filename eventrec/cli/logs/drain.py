@@ -11,6 +11,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections import Counter
 from contextlib import ExitStack
 from importlib.metadata import entry_points
 from pathlib import Path  # noqa: TC003 - cyclopts reads annotations
@@ -22,7 +23,8 @@ from cyclopts import Parameter
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.directory import listed, names_in, refuse_memory, see_all
-from eventrec.cli.logs.orphans import Orphans, SetApart, held_state, set_apart, trying_state
+from eventrec.cli.logs.left_out import LeftOut
+from eventrec.cli.logs.orphans import Orphans, held_state, trying_state
 from eventrec.cli.progress import LiveProgress, Look
 from eventrec.cli.record.in_flight import RefusedRecords, dead_letter_file
 from eventrec.cli.terminal import Terminal, counted
@@ -35,13 +37,14 @@ from eventrec.runs.run import sweep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from uuid import UUID
 
     from eventrec.cli.logs.directory import SeenLog
 
 _LOOKS_EVERY: Final = 0.1
 _SAID_BY_DRAIN: Final = frozenset({"logs kept for subscriptions that are not registered", "record refused for good"})
 """What the library logs, and the command says itself, where delivery does not wait for it."""
+_DAMAGE: Final = "corrupt"
+_LOST_TO: Final = {_DAMAGE: "damage", "rewound": "a destination that went back"}
 _WHY_SKIPPED: Final = {"held": "held by a process", "unknown": "this user may not open it"}
 
 
@@ -52,6 +55,7 @@ def drain(
     to: str,
     name: str | None = None,
     type_: Annotated[list[str] | None, Parameter(name="--type", negative="")] = None,
+    discard_others: Annotated[bool, Parameter(negative="")] = False,
     dead: Path | None = None,
     timeout: float | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -71,7 +75,9 @@ def drain(
         directory: A log directory.
         to: The destination's URL; env:NAME takes it from the environment.
         name: The subscription's name. Default: the one in the logs that a handler of this URL has by itself.
-        type_: Deliver events of this type only, as that subscription does; give it once for each type.
+        type_: Deliver events of this type only, as that subscription does; give it once for each type. Refused where
+            no log holds one, or where events of other types would be deleted that no other subscription has had.
+        discard_others: Give those up.
         dead: A file of JSON lines for a copy of what the destination refuses; the log directory keeps it in any case.
         timeout: Seconds after which it gives up; the exit code is then 1.
         json: Print JSON for a machine instead.
@@ -89,10 +95,12 @@ def drain(
         chosen = chosen_name(to, name, names_in(orphans))
         with ExitStack() as stack:
             letters = dead_letter_file(dead, stack)
-            draining = Draining(directory, Orphans(directory, chosen, orphans), letters, terminal)
-            draining.expected = {log.id: set_apart(log, chosen, type_) for log in orphans}
+            left_out = LeftOut(orphans, chosen, type_, discards=discard_others) if type_ is not None else None
+            draining = Draining(directory, Orphans(directory, chosen, orphans), letters, terminal, left_out)
             try:
-                recorder = EventRecorder(log=directory, options=EventRecorderOptions(dead_letters=letters))
+                # The bounds on the disk are the application's: here they would delete what is to be delivered.
+                options = EventRecorderOptions(dead_letters=letters, max_log_bytes=sys.maxsize, keep_free=0)
+                recorder = EventRecorder(log=directory, options=options, on_drop=draining.note_lost)
                 recorder.register(to, name=chosen, types=type_)
             except SubscriptionError as exc:
                 raise CommandError(f"--name: {exc}", ExitCode.USAGE) from exc
@@ -134,8 +142,11 @@ class Draining:
         CommandError: That cannot be written.
     """
 
-    def __init__(self, directory: Path, orphans: Orphans, dead: Path, terminal: Terminal) -> None:
+    def __init__(
+        self, directory: Path, orphans: Orphans, dead: Path, terminal: Terminal, left_out: LeftOut | None = None
+    ) -> None:
         self._directory = directory
+        self._left_out = left_out
         try:
             self._refused = RefusedRecords(dead, orphans.ids)
         except OSError as exc:
@@ -147,8 +158,12 @@ class Draining:
         self._interrupted_by: signal.Signals | None = None
         self._failure: CommandError | None = None
         self._started = time.monotonic()
-        self.expected: dict[UUID, SetApart] = {}
-        """What of each log is not to be delivered."""
+        self._lost: Counter[str] = Counter()
+        """Records that cannot be delivered any more, by reason."""
+
+    def note_lost(self, reason: str, count: int) -> None:
+        """`count` records are lost for `reason`: what a recorder tells `on_drop`."""
+        self._lost[reason] += count
 
     async def run(self, recorder: EventRecorder, seconds: float | None) -> None:
         """Deliver; at most for `seconds`.
@@ -222,22 +237,24 @@ class Draining:
         records = self._orphans.records - self._orphans.look_again()
         gone = self._logs - sum(log.id in self._orphans.ids for log in rest)
         self._say_refused()
-        filtered, lost = self._not_delivered(rest)
-        records -= filtered + lost
-        code = ExitCode.INCOMPLETE if rest or self._refusals or lost else ExitCode.OK
+        filtered = self._left_out.count(rest) if self._left_out is not None else 0
+        # Of what was pending only bytes that went bad are lost; what a destination lost was delivered before.
+        records -= filtered + self._lost[_DAMAGE]
+        code = ExitCode.INCOMPLETE if rest or self._refusals or self._lost.total() else ExitCode.OK
         if self._failure is not None:
             code = self._failure.code
         if self._interrupted_by is not None:
             code = ExitCode(128 + self._interrupted_by)
         if json:
-            self._terminal.show_json(
-                self._plain(rest, records, gone) | {"filtered": filtered, "lost": lost, "exit_code": int(code)}
-            )
+            told = {"filtered": filtered, "lost": self._lost.total(), "exit_code": int(code)}
+            self._terminal.show_json(self._plain(rest, records, gone) | told)
         else:
             seconds = time.monotonic() - self._started
             refused = f", {self._refusals:,} refused" if self._refusals else ""
             refused += f", {filtered:,} filtered" if filtered else ""
-            refused += f", {lost:,} lost to damage" if lost else ""
+            refused += "".join(
+                f", {count:,} lost to {_LOST_TO.get(each, each)}" for each, count in self._lost.items() if count
+            )
             counts = counted(records - self._refusals, "record") + refused
             self._terminal.show(f"{gone:,} of {counted(self._logs, 'log')} delivered: {counts}, in {seconds:.1f} s")
         for log in rest:
@@ -245,16 +262,6 @@ class Draining:
         if self._failure is not None:
             self._terminal.say(f"eventrec: {self._failure}", style="red")
         return code
-
-    def _not_delivered(self, rest: Sequence[SeenLog]) -> tuple[int, int]:
-        """Records that the subscription did not want, and those that cannot be read: settled, and not delivered."""
-        name, left = self._orphans.name, {log.id: log for log in rest}
-        filtered = lost = 0
-        for id_, expected in self.expected.items():
-            found = expected if id_ not in left else expected.so_far(left[id_], name)
-            filtered += found.filtered
-            lost += found.lost
-        return filtered, lost
 
     def _plain(self, rest: Sequence[SeenLog], records: int, gone: int) -> dict[str, Any]:
         return {

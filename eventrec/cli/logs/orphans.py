@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from eventrec.cli.logs.directory import see
-from eventrec.errors import ContentError, LogError
-from eventrec.log.disk import DiskStorage
-from eventrec.log.reader import LogReader
-from eventrec.records.content import ContentDecoder
-from eventrec.records.entry import SHAPE
-from eventrec.runs.checkpoint import CheckpointFiles, Progress
+from eventrec.runs.checkpoint import CheckpointFiles
 from eventrec.runs.run import CHECKPOINTS, list_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
     from uuid import UUID
 
     from eventrec.cli.logs.directory import SeenLog
-    from eventrec.log.walk import Gap
     from eventrec.status import Status
 
 _AT_ONCE: Final = 8
@@ -45,8 +38,8 @@ class Orphans:
         self._now = now
         self._ends = {log.id: log.end for log in logs if log.state == "orphan"}
         self.ids = frozenset(self._ends)
-        self.left = {log.id: log.pending(name) for log in logs if log.state == "orphan"}
-        """Records each of them still holds for `name`, as far as that is known."""
+        self.left = {log.id: log.pending_or_lost(name) for log in logs if log.state == "orphan"}
+        """Records each of them still holds for `name`, as far as that is known, with those that its end has lost."""
         self.records = sum(self.left.values())
         """What they held at the beginning."""
         self._moved_at = now()
@@ -96,63 +89,8 @@ class Orphans:
         count = 0
         for id_ in self._ends:
             seen = see(self._directory, id_)
-            count += seen.pending(self.name) if seen is not None else 0
+            count += seen.pending_or_lost(self.name) if seen is not None else 0
         return count
-
-
-class SetApart(NamedTuple):
-    """Records of one log that are settled and not delivered: `filtered` by type, `lost` to damage."""
-
-    filtered: int
-    lost: int
-    before: Progress | None = None
-
-    def so_far(self, log: SeenLog, name: str) -> SetApart:
-        """Those of a log that is still there, by its checkpoint."""
-        saved = log.checkpoints.get(name)
-        if saved is None:
-            return SetApart(0, 0)
-        filtered, lost = saved.progress.filtered, saved.progress.dropped.get("corrupt", 0)
-        if self.before is not None:
-            filtered -= self.before.filtered
-            lost -= self.before.dropped.get("corrupt", 0)
-        return SetApart(max(0, filtered), max(0, lost))
-
-
-def set_apart(log: SeenLog, name: str, types: Collection[str] | None) -> SetApart:
-    """What the subscription `name` is not to get of `log`, which is read for it; decoded only where `types` are given.
-
-    A log that cannot be read at all counts as whole: delivery says what is wrong with it.
-    """
-    saved = log.checkpoints.get(name)
-    before = saved.progress if saved is not None else None
-    start = log.first if before is None else before.scanned
-    filtered = lost = 0
-    decoder = ContentDecoder()
-
-    def note(gap: Gap) -> None:
-        nonlocal lost
-        lost += max(0, gap.missing - max(0, start - gap.offset))
-
-    def is_ours(opening: bytes) -> bool:
-        return log.id.bytes in opening
-
-    with (
-        suppress(OSError, LogError),
-        closing(DiskStorage(log.path)) as storage,
-        LogReader(storage, start, is_ours=is_ours, on_gap=note) as reader,
-    ):
-        for commit in reader.commits():
-            if types is None:
-                continue
-            try:
-                entries = decoder.decode(commit.content).entries
-            except ContentError:
-                continue
-            filtered += sum(
-                entry[SHAPE].type not in types for offset, entry in enumerate(entries, commit.offset) if offset >= start
-            )
-    return SetApart(filtered, lost, before)
 
 
 def trying_state(status: Status, name: str) -> str | None:

@@ -50,7 +50,8 @@ def status(directory: Path, /, *, json: Json = False) -> int:
             terminal.show(f"{log.id}: {_STATES[log.state]}")
             continue
         where = f"records {log.first:,} to {log.end:,}, {counted(log.size, 'byte')}"
-        terminal.show(f"{log.id}: {where}, {_STATES[log.state]}")
+        lost = f", {log.lost:,} more lost at its damaged end" if log.lost else ""
+        terminal.show(f"{log.id}: {where}, {_STATES[log.state]}{lost}")
         for name, part in _accounts(log).items():
             counts = ", ".join(f"{key} {part[key]:,}" for key in ("delivered", "filtered", "dead") if part[key])
             dropped = "".join(f", dropped {count:,} {reason}" for reason, count in part["dropped"].items())
@@ -114,6 +115,7 @@ def _plain(log: SeenLog) -> dict[str, Any]:
         "first": log.first,
         "end": log.end,
         "bytes": log.size,
+        "lost": log.lost,
         "subscriptions": _accounts(log),
         "unreadable": sorted(log.unreadable),
     }
