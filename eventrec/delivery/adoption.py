@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import random
 from contextlib import suppress
+from time import time
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import anyio
 
 from eventrec.delivery.opened_orphan import OpenedOrphan, open_orphan
-from eventrec.delivery.orphans import FIRST_PAUSE, LONGEST_PAUSE, Failures, OrphanQueue
+from eventrec.delivery.orphans import FIRST_PAUSE, LONGEST_PAUSE, Changes, Failures, OrphanQueue
 from eventrec.errors import LogError
+from eventrec.runs.leftovers import sweep
 from eventrec.runs.requests import load_requests, sweep_requests
-from eventrec.runs.run import Run, sweep
+from eventrec.runs.run import Run
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
 
@@ -101,13 +103,14 @@ class Adoption:
         async with anyio.create_task_group() as tasks:
             for delivery in self.adopted.values():
                 tasks.start_soon(self._deliver_orphan, delivery)
-            seen: float | None = None
+            changes = Changes()
             while True:
                 try:
                     stamp = await in_thread(self._directory.modified)
-                    if stamp != seen:
+                    if changes.are_due(stamp, now=anyio.current_time()):
+                        began = time()
                         self.queue.look(await in_thread(self._look))
-                        seen = stamp
+                        changes.note_looked(stamp, at=began, now=anyio.current_time())
                     self.queue.begin_round()
                     await self._let_go_of_what_grew()
                     await self._fill_slots(tasks)

@@ -55,6 +55,31 @@ class Failures:
         self.pause = 0.0
 
 
+class Changes:
+    """When a directory is to be listed again, by the time of its last change, which the file system tells.
+
+    Two changes within an instant have one such time: after a look within that instant it is looked at again.
+    """
+
+    LONGEST: Final = 60.0
+    """Seconds after which it is listed though nothing changed: what is half made there grows old without a change."""
+
+    _INSTANT: Final = 0.1
+
+    def __init__(self) -> None:
+        self._seen: float | None = None
+        self._until = 0.0
+
+    def are_due(self, stamp: float, *, now: float) -> bool:
+        """Whether it is time to look, at `now`, at a directory that changed last at `stamp`."""
+        return stamp != self._seen or now >= self._until
+
+    def note_looked(self, stamp: float, *, at: float, now: float) -> None:
+        """Everything was seen that was there `at` that time, which is on the clock of `stamp`; `now` is not."""
+        self._seen = stamp if at - stamp > self._INSTANT else None
+        self._until = now + self.LONGEST
+
+
 class OrphanQueue:
     """Where each log of a directory stands, and which one is to be adopted next. Times are on any clock that rises."""
 

@@ -60,8 +60,12 @@ class DiskStorage:
     def _stat(self) -> os.stat_result:
         return self.directory.stat() if self._dir is None else os.fstat(self._dir)
 
-    def folder(self, name: str, *, create: bool = False, exclusive: bool = False) -> DiskStorage:
+    def folder(
+        self, name: str, *, create: bool = False, exclusive: bool = False, is_unfinished: bool = False
+    ) -> DiskStorage:
         """The directory `name` in this one. With `create` it is made where it is not there, `exclusive`: or else.
+
+        One that is made `is_unfinished` from its first moment on: see `note_unfinished`.
 
         Raises:
             OSError: It is not there, is a link or a file, or could not be made; FileExistsError where `exclusive`.
@@ -70,7 +74,7 @@ class DiskStorage:
             with contextlib.ExitStack() as stack:
                 if not exclusive:
                     stack.enter_context(contextlib.suppress(FileExistsError))
-                _make_directory(self._path(name), self._dir)
+                _make_directory(self._path(name), self._dir, mode=_UNFINISHED if is_unfinished else _PRIVATE_DIRECTORY)
         return DiskStorage(self.directory / name, within=self)
 
     def open_folder(self, name: str, flags: int) -> int:
@@ -131,6 +135,21 @@ class DiskStorage:
     def info(self) -> os.stat_result:
         """What the system knew of the directory when it was opened: its owner, its mode."""
         return self._is_of
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it was so when it was opened: see `note_unfinished`. False where no such bit is kept."""
+        return self._is_of.st_mode & _CHECKED_MODE == _UNFINISHED
+
+    def note_unfinished(self, *, is_unfinished: bool) -> None:
+        """Mark this directory as one that is being made or deleted, and holds no mark of ours: by its sticky bit.
+
+        Raises:
+            OSError: It could not be marked.
+        """
+        if self._dir is not None:
+            kept = stat.S_IMODE(self._is_of.st_mode) & ~_CHECKED_MODE
+            os.fchmod(self._dir, kept | (_UNFINISHED if is_unfinished else _PRIVATE_DIRECTORY))
 
     def modified(self) -> float:
         """When a name in this directory was made or went, in seconds since the epoch.
@@ -309,6 +328,8 @@ class DiskLock:
 
 _PRIVATE_FILE: Final = 0o600
 _PRIVATE_DIRECTORY: Final = 0o700
+_UNFINISHED: Final = 0o1700
+_CHECKED_MODE: Final = 0o1777
 
 _NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _AT_ONCE: Final = getattr(os, "O_NONBLOCK", 0)
@@ -321,13 +342,13 @@ def _open_directory(path: Path, within: DiskStorage | None) -> int:
     return within.open_folder(path.name, flags | _NOFOLLOW)
 
 
-def _make_directory(name: str | Path, within: int | None = None) -> None:
+def _make_directory(name: str | Path, within: int | None = None, *, mode: int = _PRIVATE_DIRECTORY) -> None:
     """Make one directory, 0700 whatever the umask."""
-    os.mkdir(name, _PRIVATE_DIRECTORY, dir_fd=within)
+    os.mkdir(name, mode, dir_fd=within)
     made = stat.S_IMODE(os.stat(name, dir_fd=within, follow_symlinks=False).st_mode)
     # A directory within one whose group is kept has that bit too.
-    if made & 0o777 != _PRIVATE_DIRECTORY:
-        os.chmod(name, _PRIVATE_DIRECTORY, dir_fd=within)
+    if made & _CHECKED_MODE != mode:
+        os.chmod(name, mode, dir_fd=within)
 
 
 def _make_directories(path: Path) -> None:

@@ -9,13 +9,15 @@
 
 A directory is a run of ours where its name has a strict id, and its `lock` begins with our mark and that id. Where the
 mark is damaged, or of a version that made none, a segment whose first commit carries the id says so. Anything else in a
-log directory is other people's: it is not locked, not followed, not counted, not changed.
+log directory is other people's: it is not locked, not followed, not counted, not changed. Before the mark is written,
+and once it is deleted, the sticky bit of the directory itself says that it is ours: that is made with it.
 """
 
 from __future__ import annotations
 
 import os
 from contextlib import closing, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -113,16 +115,30 @@ class LogDirectory:
         """The ids of all runs in it that are ours, oldest first, locked or not; none where there is no directory."""
         return sorted(id_ for name in self.members() if (id_ := id_in(name)) is not None)
 
+    def has_several(self) -> bool:
+        """Whether there is more than one run in it that is ours: stops looking at the second."""
+        runs = (
+            name
+            for name, inode in self._folders()
+            if (id_ := id_in(name)) is not None and self._is_member(name, inode, id_)
+        )
+        return len(list(islice(runs, 2))) > 1
+
     def members(self) -> list[str]:
         """The names of the directories in it that are ours: runs, and what is half made or half deleted of them."""
-        found = []
-        for name, inode in self._folders():
-            if self._ours.get(name) == inode:
-                found.append(name)
-            elif (id_ := id_of(name)) is not None and self.is_ours(id_, name=name):
-                self._ours[name] = inode
-                found.append(name)
-        return found
+        return [
+            name
+            for name, inode in self._folders()
+            if self._ours.get(name) == inode or ((id_ := id_of(name)) is not None and self._is_member(name, inode, id_))
+        ]
+
+    def _is_member(self, name: str, inode: int, id_: UUID) -> bool:
+        if self._ours.get(name) == inode:
+            return True
+        if not self.is_ours(id_, name=name):
+            return False
+        self._ours[name] = inode
+        return True
 
     def names(self) -> list[str]:
         """Every name in it."""

@@ -79,7 +79,8 @@ class SharedMeasure:
 
     def is_alone(self) -> bool:
         """Whether there is one run at most, so that no other process reads what is measured. Then nothing is left."""
-        if len(self._directory.members()) > 1:
+        # What is half made or half deleted is not a process that reads.
+        if self._directory.has_several():
             return False
         with suppress(OSError, LogLockedError):
             self._directory.opened().lock(QUOTA, create=False).release(delete=True)

@@ -21,7 +21,7 @@ from uuid import UUID
 
 from eventrec.errors import LogLockedError
 from eventrec.runs.checkpoint import CHECKPOINTS
-from eventrec.runs.directory import DONE, GONE, LOCK, NEW, LogDirectory, has_mark, id_of, list_runs, mark_of
+from eventrec.runs.directory import DONE, GONE, LOCK, NEW, LogDirectory, has_mark, list_runs, mark_of
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from eventrec.log.disk import DiskStorage
     from eventrec.log.storage import Lock
 
-__all__ = ["CHECKPOINTS", "DONE", "LOCK", "Run", "adopt_orphans", "is_locked", "list_runs", "new_run_id", "sweep"]
-
-_LEFTOVER_SECONDS: Final = 60
+__all__ = ["CHECKPOINTS", "DONE", "LOCK", "Run", "adopt_orphans", "is_locked", "list_runs", "new_run_id"]
 
 _TEMPORARY: Final = r"(\.\d+-\d+\.tmp)?"
 _OF_A_RUN: Final = re.compile(
@@ -81,11 +79,12 @@ class Run:
         """
         log = LogDirectory.of(directory)
         base, made = log.opened(create=True), f"{NEW}{id_}"
-        storage = base.folder(made, exclusive=True)
+        storage = base.folder(made, exclusive=True, is_unfinished=True)
         try:
             lock = storage.lock(LOCK)
             with closing(storage.open(LOCK, "write")) as file:
                 file.write(mark_of(id_), 0)
+            storage.note_unfinished(is_unfinished=False)
             storage.folder(CHECKPOINTS, create=True).close()
             base.move_folder(made, base, str(id_))
             storage.directory = log.path / str(id_)
@@ -93,7 +92,7 @@ class Run:
         except BaseException:
             for name in (made, str(id_)):
                 with suppress(OSError):
-                    _delete(base, name, storage)
+                    delete_folder(base, name, storage)
             storage.close()
             raise
         return cls(id_, log, storage, lock)
@@ -128,7 +127,7 @@ class Run:
     def try_adopt(cls, directory: str | os.PathLike[str], id_: UUID) -> Run | Literal["held", "gone"]:
         """Lock the run `<directory>/<id>`. "held": another process has, or we may not look; "gone": or is not ours."""
         log = LogDirectory.of(directory)
-        locked = _lock(log, str(id_), id_)
+        locked = lock_folder(log, str(id_), id_)
         return locked if isinstance(locked, str) else cls(id_, log, *locked)
 
     def give_lock(self) -> Lock | None:
@@ -154,7 +153,7 @@ class Run:
             base = self.directory.opened()
             base.move_folder(str(self.id), base, gone)
             base.sync_directory()
-            _delete(base, gone, self.storage)
+            delete_folder(base, gone, self.storage)
             base.sync_directory()
         finally:
             self.release()
@@ -257,30 +256,11 @@ def adopt_orphans(directory: str | os.PathLike[str], *, limit: int, excluding: C
     return adopted
 
 
-def sweep(directory: str | os.PathLike[str]) -> int:
-    """Delete what other processes left half made or half deleted. Returns how many directories."""
-    log, swept = LogDirectory.of(directory), 0
-    for name in log.names():
-        is_half = name.startswith(GONE) or (name.startswith(NEW) and _age(log, name) > _LEFTOVER_SECONDS)
-        if is_half and (id_ := id_of(name)) is not None:
-            swept += _sweep(log, name, id_)
-    return swept
+def lock_folder(log: LogDirectory, name: str, id_: UUID) -> tuple[DiskStorage, Lock] | Literal["held", "gone"]:
+    """The directory `name` and its lock; or why not.
 
-
-def _sweep(log: LogDirectory, name: str, id_: UUID) -> bool:
-    locked = _lock(log, name, id_)
-    if isinstance(locked, str):
-        return False
-    storage, lock = locked
-    with suppress(OSError):
-        _delete(log.opened(), name, storage)
-    lock.release()
-    storage.close()
-    return True
-
-
-def _lock(log: LogDirectory, name: str, id_: UUID) -> tuple[DiskStorage, Lock] | Literal["held", "gone"]:
-    """The directory and its lock; or why not: another process holds it, or it is not there, not ours, or another."""
+    "held": another process holds it, or we may not look. "gone": it is not there, not ours, or another one.
+    """
     try:
         storage = log.opened().folder(name)
     except PermissionError:
@@ -303,14 +283,20 @@ def _lock(log: LogDirectory, name: str, id_: UUID) -> tuple[DiskStorage, Lock] |
     return why
 
 
-def _delete(base: DiskStorage, name: str, storage: DiskStorage) -> None:
-    """Delete what is ours of the directory `name` in `base`. The lock goes last: till then no other process does."""
+def delete_folder(base: DiskStorage, name: str, storage: DiskStorage) -> None:
+    """Delete what is ours of the directory `name` in `base`. The lock goes last: till then no other process does.
+
+    Raises:
+        OSError: The disk refused; what is left is found by the next sweep.
+    """
     with suppress(FileNotFoundError, NotADirectoryError):
         with closing(storage.folder(CHECKPOINTS)) as checkpoints:
             _delete_files(checkpoints, _OF_CHECKPOINTS)
         with suppress(OSError):
             storage.remove_folder(CHECKPOINTS)
     _delete_files(storage, _OF_A_RUN)
+    with suppress(OSError):  # Where a file system has no such bit, one that is killed here leaves an empty directory.
+        storage.note_unfinished(is_unfinished=True)
     with suppress(FileNotFoundError):
         storage.delete(LOCK)
     try:
@@ -320,6 +306,8 @@ def _delete(base: DiskStorage, name: str, storage: DiskStorage) -> None:
     except OSError:
         if not storage.entries():
             raise
+        with suppress(OSError):
+            storage.note_unfinished(is_unfinished=False)
         _logger.warning("delivered log holds what is not ours: left", directory=str(base.directory / name))
 
 
@@ -327,11 +315,3 @@ def _delete_files(storage: DiskStorage, names: re.Pattern[str]) -> None:
     for name in storage.list():
         if names.fullmatch(name):
             storage.delete(name)
-
-
-def _age(log: LogDirectory, name: str) -> float:
-    try:
-        with closing(log.opened().folder(name)) as storage:
-            return time.time() - storage.info.st_mtime
-    except OSError:
-        return 0.0

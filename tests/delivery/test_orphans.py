@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from eventrec.delivery.orphans import FIRST_PAUSE, HELD_IN_A_ROUND, LONGEST_PAUSE, OrphanQueue
+from eventrec.delivery.orphans import FIRST_PAUSE, HELD_IN_A_ROUND, LONGEST_PAUSE, Changes, OrphanQueue
 
 OWN = UUID(int=1 << 100)
 
@@ -147,3 +147,22 @@ def test_fifty_thousand_are_chosen_from_at_once() -> None:
             queue.note_gone(*ids(number))
 
     assert chosen == list(range(50_000))
+
+
+def test_a_directory_is_listed_when_it_changed_and_once_a_minute() -> None:
+    changes = Changes()
+    assert changes.are_due(100.0, now=0.0)
+
+    changes.note_looked(100.0, at=200.0, now=1.0)
+
+    assert not changes.are_due(100.0, now=60.0)
+    assert changes.are_due(101.0, now=60.0)
+    assert changes.are_due(100.0, now=61.0)
+
+
+def test_a_change_in_the_instant_of_a_look_is_not_missed() -> None:
+    changes = Changes()
+
+    changes.note_looked(100.0, at=100.001, now=1.0)
+
+    assert changes.are_due(100.0, now=1.0)

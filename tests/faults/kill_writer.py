@@ -37,6 +37,7 @@ from eventrec.events.event import ReceivedEvent
 from eventrec.log import segment
 from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log
+from eventrec.runs import leftovers
 from eventrec.runs import run as run_room
 from eventrec.runs.checkpoint import CheckpointFiles
 from eventrec.runs.directory import DEAD
@@ -250,7 +251,7 @@ def _name_steps_of_letters(steps: Steps) -> None:
 
 
 def _name_steps_of_deleting(steps: Steps) -> None:
-    delete = run_room._delete
+    delete = run_room.delete_folder
 
     def deleted(base: DiskStorage, name: str, storage: DiskStorage) -> None:
         files = sorted(file for file in storage.list() if file != run_room.LOCK)
@@ -260,7 +261,7 @@ def _name_steps_of_deleting(steps: Steps) -> None:
         delete(base, name, storage)
         steps.passed("deleted")
 
-    run_room._delete = deleted
+    run_room.delete_folder = leftovers.delete_folder = deleted  # type: ignore[attr-defined]
 
 
 # -- a life -----------------------------------------------------------------------------------------------------------
@@ -269,7 +270,7 @@ def _name_steps_of_deleting(steps: Steps) -> None:
 async def live(life: Life, counts: Any) -> None:
     adoption.SCAN_SECONDS = 0.02  # type: ignore[misc]
     if life.tidies:
-        run_room._LEFTOVER_SECONDS = 0  # type: ignore[misc]
+        leftovers.LEFTOVER_SECONDS = 0  # type: ignore[misc]
     options = OPTIONS.model_copy(update={"batch_rows": life.batch_rows})
     recorder = EventRecorder(log=life.log, options=options)
     scheme = life.url.partition(":")[0]

@@ -14,8 +14,9 @@ import pytest
 from eventrec.log.log import Log
 from eventrec.runs.checkpoint import CHECKPOINTS
 from eventrec.runs.directory import DEAD, DONE, LOCK, LogDirectory, mark_of
+from eventrec.runs.leftovers import sweep
 from eventrec.runs.requests import REQUESTS
-from eventrec.runs.run import Run, adopt_orphans, delete_done, is_locked, list_runs, new_run_id, sweep, take_up_done
+from eventrec.runs.run import Run, adopt_orphans, delete_done, is_locked, list_runs, new_run_id, take_up_done
 from eventrec.runs.survey import list_foreign, see, see_all, tree_size
 
 OLD = (1.0, 1.0)

@@ -63,6 +63,13 @@ def test_nothing_is_left_where_there_is_one_run(tmp_path: Path, runs: list[Run])
     assert not (tmp_path / QUOTA).exists()
 
 
+def test_what_another_run_left_half_made_reads_nothing(tmp_path: Path, runs: list[Run]) -> None:
+    measure = SharedMeasure(LogDirectory(tmp_path))
+    runs[1].path.rename(tmp_path / f".new-{runs[1].id}")
+
+    assert measure.is_alone()
+
+
 def test_looking_takes_a_tenth_of_the_time_at_most() -> None:
     now = time.time()
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from eventrec.runs.run import CHECKPOINTS, Run, adopt_orphans, is_locked, list_runs, new_run_id, sweep
+from eventrec.runs.leftovers import sweep
+from eventrec.runs.run import CHECKPOINTS, Run, adopt_orphans, is_locked, list_runs, new_run_id
 
 
 def test_ids_sort_by_age_and_are_version_7() -> None:

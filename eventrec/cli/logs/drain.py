@@ -33,7 +33,7 @@ from eventrec.errors import LogError, SubscriptionError
 from eventrec.options import EventRecorderOptions
 from eventrec.recorder import EventRecorder
 from eventrec.registry import GROUP, default_name, handler_from_url, resolve_url, scheme_of
-from eventrec.runs.run import sweep
+from eventrec.runs.leftovers import sweep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

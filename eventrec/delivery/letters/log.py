@@ -21,7 +21,8 @@ from eventrec.log.walk import Tail
 from eventrec.records.content import Shapes
 from eventrec.records.entry import SIZE
 from eventrec.runs.directory import LOCK, LogDirectory
-from eventrec.runs.run import Run, list_runs, sweep
+from eventrec.runs.leftovers import sweep
+from eventrec.runs.run import Run, list_runs
 from eventrec.runs.survey import tree_size
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import get_logger
