@@ -62,6 +62,7 @@ class Account:
             offered=self._offered + sum(each.intake.offered() for each in self._lives),
             appended=self._appended + sum(each.appended for each in counts),
             refused=refused,
+            since_overflow=None if (at := life.intake.overflowed_at()) is None else max(0.0, time.monotonic() - at),
             in_intake=sum(each.in_intake + each.in_hand for each in counts),
             subscriptions=_read(supervisor, supervisor.status) if supervisor is not None else {},
             adopted=_read_adopted(supervisor) if supervisor is not None else {},

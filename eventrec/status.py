@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+
+RECENT: Final = 60.0
+"""Seconds for which `Status.health` says that records were refused for want of room, or lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +20,15 @@ class SubscriptionStatus:
     the end of a recorder without a log), `corrupt` (the log's bytes went bad). Of a log, `pending` is on the disk.
 
     Attributes:
-        healthy: Something goes through, or nothing is to be delivered: neither held nor in an outage.
+        healthy: Something goes through, or nothing is to be delivered: neither held nor in an outage, and the handler
+            answers. "no answer for 12 s" is the state where a call of the handler has lasted for 10 s, or for three
+            times as long as its last batches took, whichever is longer, but at most for 5 minutes.
         held: Paused or holding: an operator has to act.
         last_error: What the last attempt that failed said; it stays after a success.
         last_success: When a batch last went through, in seconds since the epoch; None: not in this process.
         oldest_pending: Seconds since the timestamp of the oldest record that was read and is not settled.
+        unanswered: Seconds since its handler was called, while that call has not come back.
+        since_drop: Seconds since records were last lost here, whatever the reason; None: not in this process.
         remarks: What its handler has to say while it delivers.
     """
 
@@ -43,6 +50,8 @@ class SubscriptionStatus:
     last_error: str | None = None
     last_success: float | None = None
     oldest_pending: float | None = None
+    unanswered: float | None = None
+    since_drop: float | None = None
     remarks: list[str] = field(default_factory=list)
 
     @property
@@ -81,8 +90,8 @@ class Health:
     """For health checks. `live`: restarting the process would mend nothing that it could not mend itself.
 
     `ready`: it is open, its log can be written, and no subscription waits for an operator. `reasons` says what of that
-    is not so; also, while it is ready, which destinations are in an outage, what handlers have to remark, and where
-    records became dead letters.
+    is not so; also, while it is ready, which destinations are in an outage or do not answer, what handlers have to
+    remark, where records became dead letters, and, for a minute, what was refused for want of room or lost.
     """
 
     live: bool
@@ -108,6 +117,8 @@ class Status:
     """Why the log cannot be written, or trusted, while it cannot."""
     defect: str | None = None
     """An error that nothing has contained, as long as delivery, or writing, pauses because of it."""
+    since_overflow: float | None = None
+    """Seconds since an event was last refused, or pushed out by a newer one, for want of room; None: never."""
 
     @property
     def is_balanced(self) -> bool:
@@ -129,16 +140,40 @@ class Status:
             reasons.append(f"the recorder is {self.state}")
         if self.failure is not None:
             reasons.append(f"the log: {self.failure}")
-        parts = self.subscriptions.values()
+        parts, earlier = list(self.subscriptions.values()), self._earlier()
         reasons += [f"{part.name}: {part.state}" for part in parts if part.held]
+        reasons += [f"{part.name}, of an earlier run: {part.state}" for part in earlier if part.held]
         ready = not reasons
-        reasons += [_outage(part) for part in parts if not part.healthy and not part.held]
+        reasons += [_outage(part.name, part) for part in parts if not part.healthy and not part.held]
+        reasons += [
+            _outage(f"{part.name}, of an earlier run", part) for part in earlier if not part.healthy and not part.held
+        ]
         reasons += [f"{part.name}: {remark}" for part in parts for remark in part.remarks]
+        if _is_recent(self.since_overflow):
+            reasons.append(f"no room: {self.refused.get('overflow', 0):,} events refused so far")
         dead: Counter[str] = Counter()
+        dropped: dict[str, Counter[str]] = {}
         for log in (self.subscriptions, *self.adopted.values()):
             dead.update({name: part.dead for name, part in log.items()})
+            for name, part in log.items():
+                if _is_recent(part.since_drop):
+                    dropped.setdefault(name, Counter()).update(part.dropped)
+        reasons += [f"{name}: records lost: {_by_reason(counts)} so far" for name, counts in dropped.items()]
         reasons += [f"{name}: {count:,} dead letter{'s' * (count > 1)}" for name, count in dead.items() if count]
         return Health(live=self.defect is None, ready=ready, reasons=tuple(reasons))
+
+    def _earlier(self) -> list[SubscriptionStatus]:
+        """One log of an earlier run for each subscription that is well itself: the worst off."""
+        found: dict[str, SubscriptionStatus] = {}
+        for name, part in ((name, part) for log in self.adopted.values() for name, part in log.items()):
+            own = self.subscriptions.get(name)
+            if (
+                not part.healthy
+                and (own is None or own.healthy)
+                and (name not in found or (part.held and not found[name].held))
+            ):
+                found[name] = part
+        return list(found.values())
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
@@ -158,6 +193,15 @@ class Status:
         return "; ".join(parts)
 
 
-def _outage(part: SubscriptionStatus) -> str:
+def _outage(whose: str, part: SubscriptionStatus) -> str:
     """What an outage's reason says."""
-    return f"{part.name}: {part.state}" + ("" if part.last_error is None else f" ({part.last_error})")
+    is_silent = part.unanswered is not None and part.state.startswith("no answer")
+    return f"{whose}: {part.state}" + ("" if part.last_error is None or is_silent else f" ({part.last_error})")
+
+
+def _is_recent(seconds: float | None) -> bool:
+    return seconds is not None and seconds < RECENT
+
+
+def _by_reason(counts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} ({reason})" for reason, count in sorted(counts.items()))

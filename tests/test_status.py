@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from eventrec.status import Status, SubscriptionStatus
+from eventrec.status import Health, Status, SubscriptionStatus
 
 PART = SubscriptionStatus(
     name="sqlite",
@@ -87,3 +87,55 @@ def test_status_is_plain_values_for_json() -> None:
 
     assert said["subscriptions"]["sqlite"]["dropped"] == {"overflow": 3, "exhausted": 1}
     assert said == STATUS.to_dict()
+
+
+# -- health
+
+WELL = Status(state="open", offered=0, appended=0, refused={"overflow": 1_234}, in_intake=0, subscriptions={"a": PART})
+QUIET = dataclasses.replace(PART, name="a", dead=0, dropped={})
+
+
+def health_of(part: SubscriptionStatus, **changes: object) -> Health:
+    return dataclasses.replace(WELL, subscriptions={part.name: part}, **changes).health  # type: ignore[arg-type]
+
+
+def test_a_handler_that_does_not_answer_is_a_reason() -> None:
+    silent = dataclasses.replace(
+        QUIET, state="no answer for 12 s", healthy=False, unanswered=12.1, last_error="an older error"
+    )
+
+    assert health_of(silent) == Health(live=True, ready=True, reasons=("a: no answer for 12 s",))
+
+
+@pytest.mark.parametrize(("seconds", "reasons"), [(None, 0), (0.0, 1), (59.0, 1), (61.0, 0)])
+def test_what_is_refused_for_want_of_room_is_a_reason_for_a_minute(seconds: float | None, reasons: int) -> None:
+    health = health_of(QUIET, since_overflow=seconds)
+
+    assert health.ready
+    assert health.reasons == ("no room: 1,234 events refused so far",) * reasons
+
+
+@pytest.mark.parametrize(("seconds", "reasons"), [(None, 0), (0.0, 1), (59.0, 1), (61.0, 0)])
+def test_what_a_subscription_loses_is_a_reason_for_a_minute(seconds: float | None, reasons: int) -> None:
+    losing = dataclasses.replace(QUIET, dropped={"retention": 1_000, "exhausted": 2}, since_drop=seconds)
+
+    assert health_of(losing).reasons == ("a: records lost: 2 (exhausted), 1,000 (retention) so far",) * reasons
+
+
+def test_an_outage_of_logs_of_earlier_runs_is_a_reason_where_the_own_log_has_nothing_to_say() -> None:
+    failing = dataclasses.replace(QUIET, state="retrying in 2.0 s", healthy=False, last_error="no route")
+    adopted = {"log 1": {"a": failing}, "log 2": {"a": failing}, "log 3": {"a": QUIET}}
+
+    assert health_of(QUIET, adopted=adopted).reasons == ("a, of an earlier run: retrying in 2.0 s (no route)",)
+    assert health_of(QUIET, adopted=adopted).ready
+    assert health_of(failing, adopted=adopted).reasons == ("a: retrying in 2.0 s (no route)",)
+
+
+def test_a_log_of_an_earlier_run_that_waits_for_an_operator_is_not_ready() -> None:
+    held = dataclasses.replace(QUIET, state="holding: brake", healthy=False, held=True)
+    failing = dataclasses.replace(QUIET, state="retrying in 2.0 s", healthy=False)
+    adopted = {"log 1": {"a": failing}, "log 2": {"a": held}, "log 3": {"a": failing}}
+
+    assert health_of(QUIET, adopted=adopted) == Health(
+        live=True, ready=False, reasons=("a, of an earlier run: holding: brake",)
+    )

@@ -30,12 +30,17 @@ DEAD: Final = Measure("dead", "counter", "records", "Records set aside as dead l
 DROPPED: Final = Measure("dropped", "counter", "records", "Records lost, by reason.", ("subscription", "reason"))
 REWOUND: Final = Measure("rewound", "counter", "records", "Records that a destination had and lost.", ("subscription",))
 PENDING: Final = Measure("pending", "gauge", "records", "Records not settled yet.", ("subscription",))
-HEALTHY: Final = Measure("healthy", "gauge", "1", "0 in an outage, or while it is held, else 1.", ("subscription",))
+HEALTHY: Final = Measure(
+    "healthy", "gauge", "1", "0 in an outage, while it is held, or without an answer; else 1.", ("subscription",)
+)
 LAST_SUCCESS: Final = Measure(
     "last_success_timestamp", "gauge", "s", "When a batch last went through, since the epoch.", ("subscription",)
 )
 OLDEST_PENDING: Final = Measure(
     "oldest_pending_age", "gauge", "s", "Age of the oldest record in hand that is not settled.", ("subscription",)
+)
+UNANSWERED: Final = Measure(
+    "unanswered_time", "gauge", "s", "How long the handler's call that is open has lasted.", ("subscription",)
 )
 ADOPTED: Final = Measure(
     "adopted_pending", "gauge", "records", "Records of earlier runs that are not settled yet.", ("subscription",)
@@ -63,6 +68,7 @@ MEASURES: Final = (
     HEALTHY,
     LAST_SUCCESS,
     OLDEST_PENDING,
+    UNANSWERED,
     ADOPTED,
     FORFEITED,
     LOG_OK,
@@ -93,4 +99,5 @@ def measured(status: Status) -> Iterator[tuple[Measure, Mapping[str, str], float
             yield LAST_SUCCESS, of, part.last_success
         if part.oldest_pending is not None:
             yield OLDEST_PENDING, of, part.oldest_pending
+        yield UNANSWERED, of, part.unanswered or 0.0
         yield ADOPTED, of, sum(log[name].pending for log in status.adopted.values() if name in log)

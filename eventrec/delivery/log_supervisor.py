@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from eventrec.delivery.opened_orphan import OpenedOrphan
     from eventrec.delivery.subscription import NewDestination, Subscription
+    from eventrec.delivery.worker.worker import Worker
     from eventrec.intake.consumer import Counts
     from eventrec.intake.drops import Drops
     from eventrec.intake.queue import Intake
@@ -175,6 +176,7 @@ class LogSupervisor(Supervisor):
                         "requests": self._apply_requests,
                         "retained logs": self._take_up_done,
                         "disk bound": self._quota.run,
+                        "answers": self._note_silence,
                     }
                 for what, run in beside.items():
                     tasks.start_soon(self._keep_running, run, what, name=f"eventrec {what}")
@@ -279,6 +281,9 @@ class LogSupervisor(Supervisor):
     def _close_elsewhere(self) -> None:
         super()._close_elsewhere()
         self.writer.close()
+
+    def _all_workers(self) -> list[Worker]:
+        return [worker for delivery in self._deliveries() for worker in delivery.workers.values()]
 
     def _deliveries(self) -> list[LogDelivery]:
         return [*self._adoption.adopted.values(), *([self._own] if self._own is not None else [])]

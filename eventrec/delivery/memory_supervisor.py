@@ -97,6 +97,8 @@ class MemorySupervisor(Supervisor):
             tasks.start_soon(self._move_entries, name="eventrec intake")
             for worker in self.workers.values():
                 tasks.start_soon(worker.run, name=f"eventrec {worker.name}")
+            if self.workers:
+                tasks.start_soon(self._note_silence, name="eventrec answers")
             await anyio.lowlevel.checkpoint()
             self.started.set()
             await self._closing.wait()

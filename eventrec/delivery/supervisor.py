@@ -35,6 +35,9 @@ _WAIT: Final = 0.5
 
 _POLL: Final = 0.01
 
+_LOOK_SECONDS: Final = 2.5
+"""How often it looks whether the handlers answer."""
+
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
 
@@ -117,6 +120,17 @@ class Supervisor(ABC):
                 await self._closing.wait()
             pause = min(2 * pause, _LONGEST_PAUSE)
             self.defect = None
+
+    async def _note_silence(self) -> None:
+        """Say it where a handler was called and does not answer."""
+        while True:
+            await anyio.sleep(_LOOK_SECONDS)
+            for worker in self._all_workers():
+                worker.note_silence()
+
+    def _all_workers(self) -> list[Worker]:
+        """Those of this recorder's own log, and of others."""
+        return list(self.workers.values())
 
     def abandon(self) -> None:
         """In the child of a fork: if the parent's loop runs there, it delivers nothing of what the parent delivers."""

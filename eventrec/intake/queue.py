@@ -12,6 +12,7 @@ from collections import deque
 from contextlib import suppress
 from itertools import repeat
 from operator import call
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Literal
 
 from eventrec.records.entry import SIZE
@@ -29,7 +30,16 @@ _RESERVE: Final = 64 * 1024
 class Cell:
     """What one thread counts."""
 
-    __slots__ = ("allowance", "bytes_dropped", "granted", "is_taken", "offered", "pushed_out", "refused")
+    __slots__ = (
+        "allowance",
+        "bytes_dropped",
+        "granted",
+        "is_taken",
+        "offered",
+        "overflowed_at",
+        "pushed_out",
+        "refused",
+    )
 
     def __init__(self) -> None:
         self.offered = 0
@@ -43,12 +53,16 @@ class Cell:
         self.is_taken = False
         """Set where `offer` was interrupted, and the entry lies in the queue all the same."""
         self.refused: dict[str, int] = {}
+        self.overflowed_at: float | None = None
+        """When it last refused, or pushed out, for want of room: monotonic, in seconds."""
 
     def refuse(self, reason: Reason) -> Reason:
         """Count one refusal, and say it again."""
         # In two steps: a signal handler that records in between finds its own count kept.
         self.refused.setdefault(reason, 0)
         self.refused[reason] += 1
+        if reason == "overflow":
+            self.overflowed_at = monotonic()
         return reason
 
 
@@ -246,6 +260,10 @@ class Intake:
     def offered(self) -> int:
         """Events offered so far, by all threads."""
         return sum(cell.offered for cell in self._all_cells())
+
+    def overflowed_at(self) -> float | None:
+        """When an event was last refused, or pushed out, for want of room: monotonic, in seconds; None: never."""
+        return max((at for cell in self._all_cells() if (at := cell.overflowed_at) is not None), default=None)
 
     def refused(self) -> dict[str, int]:
         """Events refused so far, by reason."""

@@ -59,3 +59,25 @@ async def test_with_the_defaults_what_is_missing_is_what_the_account_says() -> N
     assert set(part.dropped) <= {"overflow", "exhausted"}
     assert len(set(handler.delivered)) == len(handler.delivered)
     assert_conserved(status, offered=offered)
+
+
+class Hanging(ScriptedHandler):
+    async def handle(self, batch: Batch) -> None:
+        await anyio.sleep_forever()
+
+
+async def test_a_handler_that_hangs_holds_up_no_other_however_small_the_queue() -> None:
+    fine, options = ScriptedHandler(), EventRecorderOptions(queue_events=20, flush_interval=0.1)
+    recorder = EventRecorder(options=options)
+    recorder.register(Hanging(), name="hangs")
+    recorder.register(fine, name="fine")
+
+    async with recorder:
+        for number in range(400):
+            assert recorder.record(Numbered(number)), recorder.status()
+            await anyio.sleep(0.02)
+        await recorder.close(1)
+
+    assert fine.delivered == list(range(400))
+    assert recorder.status().subscriptions["fine"].dropped == {}
+    assert_conserved(recorder.status(), offered=400)

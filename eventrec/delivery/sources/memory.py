@@ -35,7 +35,7 @@ class MemorySource:
         self.freed_bytes = 0
         """Bytes of all records that are held no more."""
         self.on_room: Callable[[], object] = lambda: None
-        """Called when records were freed."""
+        """Called when there may be more room than before."""
         self._static_context = static_context
         self._max_events = max_events if max_events is not None else _UNBOUNDED
         self._max_bytes = max_bytes
@@ -77,14 +77,16 @@ class MemorySource:
         return self._max_events - min((self.end - cursor.next for cursor in self._cursors), default=0)
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Number `entries` and make them readable; those too far behind forfeit their oldest."""
+        """Number `entries` and make them readable; those too far behind forfeit their oldest, if there was room."""
+        had_room = self.room() > 0
         self._entries.extend(entries)
         self.end += len(entries)
         self._bytes += sum(entry[SIZE] for entry in entries)
-        behind = [cursor for cursor in self._cursors if self._is_behind(cursor)]
-        if len(behind) < len(self._cursors):
-            for cursor in behind:
-                self._forfeit(cursor)
+        if had_room and self._cursors:
+            # Also where it is filled by this: else the next room would be made for what the slowest keeps.
+            first = max(cursor.next for cursor in self._cursors)
+            for cursor in self._cursors:
+                self._forfeit(cursor, first)
         self._free()
         appended, self._appended = self._appended, anyio.Event()
         appended.set()
@@ -92,10 +94,13 @@ class MemorySource:
     def _is_behind(self, cursor: MemoryCursor) -> bool:
         return self.end - cursor.next >= self._max_events or self._bytes - cursor.bytes >= self._max_bytes
 
-    def _forfeit(self, cursor: MemoryCursor) -> None:
+    def _forfeit(self, cursor: MemoryCursor, end: int) -> None:
+        """Let `cursor` lose its oldest below `end`, where another one is, until it is no more behind."""
         first = cursor.next - self._start
         count = 0
-        while self.end - cursor.next > self._max_events or self._bytes - cursor.bytes > self._max_bytes:
+        while cursor.next < end and (
+            self.end - cursor.next > self._max_events or self._bytes - cursor.bytes > self._max_bytes
+        ):
             cursor.bytes += self._entries[first + count][SIZE]
             cursor.next += 1
             count += 1
@@ -108,6 +113,13 @@ class MemorySource:
             del self._entries[: keep - self._start]
             self._start = keep
             self.freed_bytes = min((cursor.bytes for cursor in self._cursors), default=self._bytes)
+            self.on_room()
+
+    def _moved_on(self) -> None:
+        """A cursor did, and there may be room again: one that is slower forfeits its oldest for it."""
+        held = len(self)
+        self._free()
+        if len(self) == held:
             self.on_room()
 
     # -- what its cursors do
@@ -129,7 +141,7 @@ class MemorySource:
         end = start + len(entries)
         cursor.next = end
         cursor.bytes += size
-        self._free()
+        self._moved_on()
         return Records(start, end, range(start, end), entries, self._static_context)
 
     def seek(self, cursor: MemoryCursor, offset: int) -> None:
@@ -138,7 +150,7 @@ class MemorySource:
         cursor.bytes += sum(entry[SIZE] for entry in self._slice(cursor.next, offset))
         cursor.bytes -= sum(entry[SIZE] for entry in self._slice(offset, cursor.next))
         cursor.next = offset
-        self._free()
+        self._moved_on()
 
     async def wait_past(self, offset: int) -> None:
         """Return as soon as there is a record at `offset` or later."""

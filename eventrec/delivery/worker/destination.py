@@ -79,7 +79,7 @@ class Destination:
         Raises:
             HoldError: It is another one than before, and an operator has to decide.
         """
-        with contained():
+        with contained(), self._health.asking():
             if not self._is_open:
                 self._health.opens()
                 self._must_close = self.is_uncertain = True
@@ -114,7 +114,7 @@ class Destination:
     async def handle(self, batch: Batch) -> None:
         """On return all of `batch` is safe there; else it is uncertain where it is."""
         try:
-            with contained():
+            with contained(), self._health.asking(is_batch=True):
                 await hand_over(self._handler, batch)
         except BaseException:
             self.is_uncertain = True
@@ -151,7 +151,7 @@ class Destination:
         self._must_close = self._is_open = False
         self.is_uncertain = True
         try:
-            with anyio.move_on_after(_CLOSE_SECONDS), contained():
+            with anyio.move_on_after(_CLOSE_SECONDS), contained(), self._health.asking():
                 await self._handler.close()
         except Exception as exc:  # noqa: BLE001 - foreign code, at the end of its life
             _logger.warning("handler failed to close", subscription=self._name, error=error_text(exc))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from time import time
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from time import monotonic, time
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -12,11 +13,16 @@ from eventrec.delivery.worker.retry import Brake
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from eventrec.delivery.worker.outcome import Hold
 
 _logger = get_logger("eventrec.delivery")
+
+
+_SILENCE: Final = 10.0
+_MAX_SILENCE: Final = 300.0
+"""Seconds."""
 
 
 class HoldError(Exception):
@@ -43,11 +49,23 @@ class Outage:
 class Health:
     """The state of one subscription: waiting, opening, delivering, `retrying in 2.0 s`, `paused: …`, `holding: …`.
 
-    `on_change` is called after each change, `outage` shared with the subscription's other workers.
+    `on_change` is called after each change, `outage` shared with the subscription's other workers. `clock` is
+    monotonic, and may be asked from any thread.
     """
 
-    def __init__(self, subscription: str, on_change: Callable[[], None], outage: Outage) -> None:
-        self.state = "waiting"
+    def __init__(
+        self,
+        subscription: str,
+        on_change: Callable[[], None],
+        outage: Outage,
+        *,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._state = "waiting"
+        self._clock = clock
+        self._asked_at: float | None = None
+        self._usual = 0.0
+        """Seconds that the last batches took."""
         self.is_held = False
         """Paused or holding: red until something is delivered, or an operator calls `resume`."""
         self._subscription = subscription
@@ -58,6 +76,43 @@ class Health:
         """What the last attempt that failed said."""
         self.last_success: float | None = None
         """When something last went through, in seconds since the epoch."""
+
+    @property
+    def state(self) -> str:
+        """In words."""
+        seconds = self.unanswered
+        return f"no answer for {seconds:.0f} s" if seconds is not None and self._is_silence(seconds) else self._state
+
+    @property
+    def unanswered(self) -> float | None:
+        """Seconds since the handler was called; None: it is not called now. From any thread."""
+        asked_at = self._asked_at
+        return None if asked_at is None else max(0.0, self._clock() - asked_at)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether a call of the handler lasts much longer than is usual."""
+        seconds = self.unanswered
+        return seconds is not None and self._is_silence(seconds)
+
+    def _is_silence(self, seconds: float) -> bool:
+        return seconds >= min(max(_SILENCE, 3 * self._usual), _MAX_SILENCE)
+
+    @contextmanager
+    def asking(self, *, is_batch: bool = False) -> Iterator[None]:
+        """Around each call of the handler; how long it takes for a batch is what is usual."""
+        self._asked_at = self._clock()
+        try:
+            yield
+        finally:
+            if is_batch:
+                self._usual = max(self._clock() - self._asked_at, self._usual / 2)
+            self._asked_at = None
+
+    def note_silence(self) -> None:
+        """Say once an outage that the handler does not answer, where it is so."""
+        if self.is_silent and self._begins_outage():
+            _logger.warning("delivery interrupted", subscription=self._subscription, error=self.state)
 
     @property
     def is_failing(self) -> bool:
@@ -84,7 +139,7 @@ class Health:
         outage.since = outage.held_as = None
         self.last_success = time()
         self.is_held = self._is_failing = outage.has_said_dropped = False
-        if self.state != "delivering":
+        if self._state != "delivering":
             self._is("delivering")
 
     def fails(self, exc: Exception) -> None:
@@ -126,11 +181,14 @@ class Health:
     def _begins(self) -> bool:
         """Whether this begins an outage, and does not only prolong one."""
         self._is_failing = True
+        return self._begins_outage()
+
+    def _begins_outage(self) -> bool:
         if self._outage.since is not None:
             return False
         self._outage.since = anyio.current_time()
         return True
 
     def _is(self, state: str) -> None:
-        self.state = state
+        self._state = state
         self._on_change()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 import anyio
@@ -53,6 +53,7 @@ class Ledger:
         self._on_drop = on_drop
         self._on_reread = on_reread
         self._changed = anyio.Event()
+        self._dropped_at: float | None = None
         self.cursor = source.subscribe(subscription.name, subscription.start, self.lost)
         start = self.cursor.next
         self.progress = Progress(start, start, start)
@@ -80,11 +81,13 @@ class Ledger:
         return SubscriptionStatus(
             name=self._subscription.name,
             state=health.state,
-            healthy=not health.is_failing,
+            healthy=not health.is_failing and not health.is_silent,
             held=health.is_held,
             last_error=health.last_error,
             last_success=health.last_success,
             oldest_pending=None if oldest is None else max(0.0, time() - oldest / 1e9),
+            unanswered=health.unanswered,
+            since_drop=None if self._dropped_at is None else max(0.0, monotonic() - self._dropped_at),
             start=progress.start,
             end=end,
             acknowledged=progress.acknowledged,
@@ -196,6 +199,7 @@ class Ledger:
         """`count` records are lost for `reason`; where they lie, the caller moves past."""
         if count:
             self.progress.drop(reason, count)
+            self._dropped_at = monotonic()
             self._on_drop(reason, count)
 
     async def rewind_to(self, to: int) -> None:

@@ -6,6 +6,7 @@ and `settling.py` performs it. A batch is a `Piece` in hand: a cancelled worker 
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, NoReturn
 
 import anyio
@@ -53,18 +54,20 @@ class Worker:
         freeze: Callable[[], Awaitable[None]] | None = None,
         outage: Outage | None = None,
         on_rewind: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """Go on where `checkpoint` says. `handler` stands in for the subscription's own, and speaks to it.
 
         `freeze` makes the checkpoint durable, before a batch is sent that must be sent again as it was, if at all. The
         workers of one subscription share an `outage`. `on_rewind` is called when the destination lost what it had.
+        `clock` is monotonic, and tells how long the handler does not answer.
         """
         self.subscription = subscription
         self.name = subscription.name
         self._source = source
         self._ledger = Ledger(subscription, source, checkpoint=checkpoint, on_drop=on_drop, on_reread=self._reread)
         outage = outage or Outage()
-        self._health = Health(self.name, self._ledger.tell, outage)
+        self._health = Health(self.name, self._ledger.tell, outage, clock=clock)
         self._destination = Destination(
             subscription, source.id, handler or subscription.handler, self._ledger, self._health
         )
@@ -128,6 +131,10 @@ class Worker:
     def is_failing(self) -> bool:
         """In an outage, or held: nothing went through since the last attempt failed."""
         return self._health.is_failing
+
+    def note_silence(self) -> None:
+        """Have it said where the handler was called and does not answer: to be called now and then."""
+        self._health.note_silence()
 
     def status(self) -> SubscriptionStatus:
         """Its part of the account."""

@@ -112,3 +112,20 @@ async def test_when_all_are_behind_there_is_no_room_and_none_forfeits() -> None:
 
     assert source.room() == 4
     assert lost == []
+
+
+async def test_room_that_a_fast_subscription_makes_is_told_though_a_slow_one_keeps_the_records() -> None:
+    source = MemorySource(ID, max_events=5, max_bytes=1 << 20)
+    lost: list[int] = []
+    source.subscribe("slow", "earliest", lambda _reason, count, _entries: lost.append(count))
+    fast = source.subscribe("fast", "earliest", lambda *_: None)
+    source.append(entries(5))
+    told: list[int] = []
+    source.on_room = lambda: told.append(source.room())
+    assert source.room() == 0
+
+    await fast.read(max_records=5, max_bytes=1 << 20)
+
+    assert told == [5]
+    source.append(entries(5))
+    assert lost == [5]
