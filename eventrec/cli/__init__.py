@@ -1,4 +1,8 @@
-"""The command `eventrec`: demo, record, tail, status, drain, log, doctor, new-handler; each has an example in `--help`.
+"""The command `eventrec`, each of whose commands has an example in its `--help`.
+
+    demo record tail new-handler      events, and where they go
+    drain status resume dead log      a log directory, and what waits in it
+    doctor                            whether all of it can work here
 
     exit code  it means
     0          all of it was done

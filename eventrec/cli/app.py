@@ -16,6 +16,7 @@ from eventrec.cli.doctor.doctor import doctor
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs import log as logs
 from eventrec.cli.logs.dead import dead
+from eventrec.cli.logs.directory import refuse_memory
 from eventrec.cli.logs.drain import drain
 from eventrec.cli.logs.maintenance import compress, forget
 from eventrec.cli.logs.resume import resume
@@ -23,6 +24,7 @@ from eventrec.cli.logs.status import status
 from eventrec.cli.new_handler import new_handler
 from eventrec.cli.record.in_flight import dead_letter_file
 from eventrec.cli.record.record import Recording
+from eventrec.cli.record.report import SAID_BY_RECORD
 from eventrec.cli.streams import abandon_output, prepare_streams
 from eventrec.cli.tail import tail as tail_events
 from eventrec.cli.terminal import Terminal
@@ -105,7 +107,15 @@ def _explained(exc: BaseException) -> tuple[str | None, ExitCode]:
             return (None, ExitCode.FILE) if any(each is None for each, _ in explained) else explained[0]
         case _:
             return None, ExitCode.FILE
-    return message, code
+    return message, ExitCode.MISSING if _lacks_package(exc) else code
+
+
+def _lacks_package(exc: BaseException) -> bool:
+    """Whether what is wrong comes from a package that is not installed: a driver, zstd."""
+    cause: BaseException | None = exc
+    while cause is not None and not isinstance(cause, ModuleNotFoundError):
+        cause = cause.__cause__
+    return cause is not None
 
 
 @app.command
@@ -203,6 +213,7 @@ def record(
         )
     if timeout is not None and not timeout >= 0:
         raise CommandError("--timeout is not negative", ExitCode.USAGE)
+    refuse_memory(to)
     reading = Reading(
         type_field=type_field,
         timestamp_field=timestamp_field,
@@ -229,7 +240,7 @@ def record(
         outcome.tell(terminal, json=json)
         return outcome.exit_code
 
-    with terminal.showing_logging():
+    with terminal.showing_logging(without=SAID_BY_RECORD):
         return anyio.run(run)
 
 

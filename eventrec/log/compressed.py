@@ -44,12 +44,13 @@ def load_zstd() -> Any:
     Raises:
         LogError: There is none; it says what to install.
     """
+    missing: ImportError | None = None
     for name in _MODULES:
         try:
             return importlib.import_module(name)
-        except ImportError:
-            continue
-    raise LogError("compressed segments need zstd: pip install 'eventrec[zstd]'")
+        except ImportError as exc:
+            missing = exc
+    raise LogError("compressed segments need zstd: pip install 'eventrec[zstd]'") from missing
 
 
 def compress(source: File, target: File) -> tuple[int, int]:

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import importlib
 import os
 import shutil
 import stat
 import time
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
 from eventrec.errors import LogLockedError
 from eventrec.log.storage import FileSize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 def _optional(name: str) -> Any:
@@ -32,6 +39,21 @@ _msvcrt = _optional("msvcrt")
 
 
 _BY_DESCRIPTOR: Final = {os.open, os.stat, os.unlink, os.rename} <= os.supports_dir_fd
+
+
+def _says_where(method: Callable[Concatenate[DiskStorage, _P], _T]) -> Callable[Concatenate[DiskStorage, _P], _T]:
+    """An OSError names the whole path: one that counts from a descriptor tells an operator little."""
+
+    @functools.wraps(method)
+    def call(storage: DiskStorage, /, *args: _P.args, **options: _P.kwargs) -> _T:
+        try:
+            return method(storage, *args, **options)
+        except OSError as exc:
+            if isinstance(exc.filename, str):
+                exc.filename = str(storage.directory / exc.filename)
+            raise
+
+    return call
 
 
 class DiskStorage:
@@ -60,6 +82,7 @@ class DiskStorage:
     def _stat(self) -> os.stat_result:
         return self.directory.stat() if self._dir is None else os.fstat(self._dir)
 
+    @_says_where
     def folder(
         self, name: str, *, create: bool = False, exclusive: bool = False, is_unfinished: bool = False
     ) -> DiskStorage:
@@ -77,6 +100,7 @@ class DiskStorage:
                 _make_directory(self._path(name), self._dir, mode=_UNFINISHED if is_unfinished else _PRIVATE_DIRECTORY)
         return DiskStorage(self.directory / name, within=self)
 
+    @_says_where
     def open_folder(self, name: str, flags: int) -> int:
         """A descriptor of the directory `name` in this one; NotADirectoryError where it is a link."""
         try:
@@ -86,6 +110,7 @@ class DiskStorage:
                 raise NotADirectoryError(errno.ENOTDIR, "a link", name) from exc
             raise
 
+    @_says_where
     def remove_folder(self, name: str) -> None:
         """Remove the directory `name` in this one, where it is empty.
 
@@ -102,10 +127,12 @@ class DiskStorage:
         """
         to.take_folder(self._path(name), self._dir, target)
 
+    @_says_where
     def take_folder(self, source: str, within: int | None, name: str) -> None:
         """See `move_folder`, from the other side: `source` counts from the descriptor `within`."""
         os.rename(source, self._path(name), src_dir_fd=within, dst_dir_fd=self._dir)
 
+    @_says_where
     def entries(self) -> list[os.DirEntry[str]]:
         """Whatever is in this directory, in no order. Their paths mean nothing: use their names."""
         if self._dir is None:
@@ -167,6 +194,7 @@ class DiskStorage:
             return False
         return os.path.samestat(now, self._is_of) and (now.st_nlink > 0 or self._dir is None)
 
+    @_says_where
     def stat_of(self, name: str) -> os.stat_result:
         """What the system says of a name in this directory; of a link itself.
 
@@ -178,6 +206,7 @@ class DiskStorage:
     def _path(self, name: str) -> str:
         return name if self._dir is not None else str(self.directory / name)
 
+    @_says_where
     def list(self) -> list[str]:
         """See `Storage`."""
         if self._dir is None:
@@ -188,20 +217,24 @@ class DiskStorage:
         finally:
             os.close(own)
 
+    @_says_where
     def open(self, name: str, mode: Literal["read", "write", "create"]) -> DiskFile:
         """See `Storage`. What is not a regular file is refused, and so is a link."""
         # Without waiting: a pipe of that name has no writer.
         flags = {"read": os.O_RDONLY | _AT_ONCE, "write": os.O_RDWR, "create": os.O_RDWR | os.O_CREAT | os.O_EXCL}[mode]
         return DiskFile(_open_file(self._path(name), flags, self._dir))
 
+    @_says_where
     def delete(self, name: str) -> None:
         """See `Storage`."""
         os.unlink(self._path(name), dir_fd=self._dir)
 
+    @_says_where
     def replace(self, source: str, target: str) -> None:
         """See `Storage`."""
         os.replace(self._path(source), self._path(target), src_dir_fd=self._dir, dst_dir_fd=self._dir)
 
+    @_says_where
     def size(self, name: str) -> FileSize:
         """See `Storage`."""
         found = os.stat(self._path(name), dir_fd=self._dir, follow_symlinks=False)
@@ -225,6 +258,7 @@ class DiskStorage:
         except OSError:
             return True
 
+    @_says_where
     def lock(self, name: str, *, shared: bool = False, create: bool = True) -> DiskLock:
         """See `Storage`. The lock is `flock`'s: it goes with the process, and children share it.
 
@@ -246,6 +280,7 @@ class DiskStorage:
                 raise LogLockedError(f"{self.directory / name} is locked") from exc
             os.close(fd)
 
+    @_says_where
     def is_locked(self, name: str) -> bool:
         """Whether a process holds the lock of that name. Changes nothing, and needs no right to write.
 

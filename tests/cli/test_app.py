@@ -1,12 +1,16 @@
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
 import pytest
+from cyclopts import App
 
 from eventrec import cli
+from eventrec.cli.app import app
 
 
 class Run(Protocol):
@@ -14,15 +18,34 @@ class Run(Protocol):
 
 
 COMMANDS = [
-    *("demo", "record", "tail", "status", "drain", "doctor", "new-handler"),
+    *("demo", "record", "tail", "status", "drain", "resume", "doctor", "new-handler"),
     *("log verify", "log list", "log cat", "log forget", "log compress"),
+    *("dead list", "dead show", "dead replay", "dead skip", "dead purge"),
 ]
+NOT_FOR_MACHINES = {"log cat", "new-handler", "resume", "dead show", "dead replay", "dead skip", "dead purge"}
 
 
 def test_console_script_is_main() -> None:
     (script,) = entry_points(group="console_scripts", name="eventrec")
 
     assert script.load() is cli.main
+
+
+def registered(within: App, *before: str) -> Iterator[str]:
+    names = [name for name in within if not name.startswith("-")]
+    for name in names:
+        yield from registered(within[name], *before, name)
+    if not names:
+        yield " ".join(before)
+
+
+def test_every_command_is_known_here_and_in_the_documentation() -> None:
+    commands = set(registered(app))
+
+    assert commands == set(COMMANDS)
+    table = (cli.__doc__ or "").split("exit code")[0]
+    rows = re.findall(r"(?m)^    (.*?)  ", table)
+    assert sorted(" ".join(rows).split()) == sorted({command.split()[0] for command in commands})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -32,7 +55,7 @@ def test_help_shows_an_example(eventrec: Run, command: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "For example" in done.stdout
     assert f"eventrec {command} " in done.stdout.split("For example")[1]
-    assert ("--json" in done.stdout) is (command not in {"log cat", "new-handler"})
+    assert ("--json" in done.stdout) is (command not in NOT_FOR_MACHINES)
 
 
 def test_help_names_every_command(eventrec: Run) -> None:
@@ -65,7 +88,7 @@ def test_help_names_every_command(eventrec: Run) -> None:
         (["record", "-", "--to", "sqlite:///x.db?colour=red"], (3, "unknown option 'colour'")),
         (["record", "-", "--to", "env:NOT_SET_AT_ALL"], (3, "NOT_SET_AT_ALL")),
         (["drain", ".", "--to", "nope:///x"], (3, "no handler for the scheme 'nope'; known are")),
-        (["record", "-", "--to", "memory:", "--log", "/proc/none"], (4, "cannot write /proc/none")),
+        (["record", "-", "--to", "sqlite:///x.db", "--log", "/proc/none"], (4, "cannot write /proc/none")),
         (["log", "forget", ".", "nobody"], (2, "there are: none")),
         (["record", "missing.jsonl", "--to", "sqlite:///x.db"], (4, "cannot read missing.jsonl: No such file")),
         (["record", ".", "--to", "sqlite:///x.db"], (4, "cannot read .: Is a directory")),

@@ -41,7 +41,14 @@ if TYPE_CHECKING:
     from eventrec.cli.logs.directory import SeenLog
 
 _LOOKS_EVERY: Final = 0.1
-_SAID_BY_DRAIN: Final = frozenset({"logs kept for subscriptions that are not registered", "record refused for good"})
+_SAID_BY_DRAIN: Final = frozenset(
+    {
+        "closed with records left",
+        "log cannot be written",
+        "logs kept for subscriptions that are not registered",
+        "record refused for good",
+    }
+)
 """What the library logs, and the command says itself, where delivery does not wait for it."""
 _DAMAGE: Final = "corrupt"
 _LOST_TO: Final = {_DAMAGE: "damage", "rewound": "a destination that went back"}
@@ -150,7 +157,7 @@ class Draining:
         try:
             self._refused = RefusedRecords(dead, orphans.ids)
         except OSError as exc:
-            raise CommandError(f"cannot write {dead}: {exc.strerror}", ExitCode.FILE) from exc
+            raise CommandError(f"--dead: cannot write {dead}: {exc.strerror}", ExitCode.FILE) from exc
         self._refusals = 0
         self._orphans = orphans
         self._logs = len(orphans.left)
@@ -257,7 +264,9 @@ class Draining:
             )
             counts = counted(records - self._refusals, "record") + refused
             self._terminal.show(f"{gone:,} of {counted(self._logs, 'log')} delivered: {counts}, in {seconds:.1f} s")
-        for log in rest:
+        name = self._orphans.name
+        # Where the destination takes no more, that says why they wait for it.
+        for log in rest if self._failure is None else [log for log in rest if _waiting(log, name) != [name]]:
             self._terminal.say(f"eventrec: {log.id}: {_why_left(log, self._orphans.name)}", style="red")
         if self._failure is not None:
             self._terminal.say(f"eventrec: {self._failure}", style="red")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Json = Annotated[bool, Parameter(negative="")]
 
 HELD: Final = "held by a process; end that first"
+NO_RIGHT: Final = "this user may not change it"
 
 
 def forget(
@@ -43,7 +44,8 @@ def forget(
     """Stop keeping records for a subscription that was removed: what it has not delivered is given up.
 
     Its checkpoint is deleted in every log that no process holds, and so is a log that no other subscription needs. Logs
-    that a process holds are left alone and named; the exit code is then 5.
+    that a process holds are left alone and named; the exit code is then 5. So are those that this user may not change:
+    then it is 4.
 
     For example:
 
@@ -73,15 +75,18 @@ def forget(
         done = [_forget(directory, each.id, name) for each in concerned]
     told = [each for each in done if each is not None]
     held = [each for each in told if each["is_held"]]
+    barred = [each for each in told if each["is_barred"]]
     for each in held:
         terminal.say(f"eventrec: {each['log']}: {HELD}", style="red")
+    for each in barred:
+        terminal.say(f"eventrec: {directory / each['log']}: {NO_RIGHT}", style="red")
     if json:
         terminal.show_json({"subscription": name, "logs": told, "given_up": sum(each["given_up"] for each in told)})
     else:
         for each in told:
-            if not each["is_held"]:
+            if each not in held and each not in barred:
                 terminal.show(f"{each['log']}: {counted(each['given_up'], 'record')} given up; {_fate(each)}")
-    return ExitCode.HELD if held else ExitCode.OK
+    return ExitCode.FILE if barred else ExitCode.HELD if held else ExitCode.OK
 
 
 def _is_agreed(name: str, logs: Sequence[SeenLog], terminal: Terminal) -> bool:
@@ -107,10 +112,11 @@ def _fate(told: dict[str, Any]) -> str:
 
 def _forget(directory: Path, id_: UUID, name: str) -> dict[str, Any] | None:
     """Release the hold of `name` on one log; what became of it, None where it is gone."""
-    told: dict[str, Any] = {"log": str(id_), "is_held": False, "given_up": 0, "is_deleted": False}
+    told: dict[str, Any] = {"log": str(id_), "is_held": False, "is_barred": False, "given_up": 0, "is_deleted": False}
     run = Run.adopt(directory, id_)
     if run is None:
-        return told | {"is_held": True} if (directory / str(id_)).exists() else None
+        there = see(directory, id_)
+        return told | {"is_held": there.is_held, "is_barred": not there.is_held} if there is not None else None
     try:
         seen = see(directory, id_)
         if seen is None or not seen.knows(name):

@@ -54,7 +54,7 @@ class Delivery:
         try:
             self._refused = RefusedRecords(dead, self._log_ids)
         except OSError as exc:
-            raise CommandError(f"cannot write {dead}: {exc.strerror}", ExitCode.FILE) from exc
+            raise CommandError(f"--dead: cannot write {dead}: {exc.strerror}", ExitCode.FILE) from exc
         self._orphans: Orphans | None = None
         self._held_as: str | None = None
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from bisect import bisect_right
 from collections import deque
+from contextlib import ExitStack
 from pathlib import Path
+from stat import S_ISREG
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -13,7 +16,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from contextlib import AsyncExitStack, ExitStack
+    from contextlib import AsyncExitStack
 
 
 class _Letter(msgspec.Struct):
@@ -30,20 +33,24 @@ _decode: Final = msgspec.json.Decoder(_Letter).decode
 class RefusedRecords:
     """Reads from `path` the letters of the logs `log_ids` that were added since this was made.
 
+    The file is made by the first letter, and so are the directories above it.
+
     Raises:
-        OSError: The file cannot be written.
+        OSError: The file could not be written.
     """
 
     def __init__(self, path: Path, log_ids: Collection[UUID]) -> None:
         self._path = path
         self._log_ids = log_ids
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            self._position = file.tell()
+        self._position = _end_of(path)
 
     def fresh(self) -> Iterator[tuple[UUID, int, str]]:
         """Log, offset and reason of each letter added since the last call. Other processes' are passed over."""
-        with self._path.open("rb") as file:
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
             file.seek(self._position)
             for line in file:
                 if not line.endswith(b"\n"):
@@ -55,6 +62,31 @@ class RefusedRecords:
                     continue
                 if letter.log_id in self._log_ids:
                     yield letter.log_id, letter.offset, letter.reason
+
+
+def _end_of(path: Path) -> int:
+    """The size of a file that this user may append to; 0 where there is none, and one may be made."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        _try_to_make(path)
+        return 0
+    if not S_ISREG(found.st_mode):
+        # A device or a pipe takes what is written, and does not give it back: what is refused would not be counted.
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    with path.open("ab") as file:
+        return file.tell()
+
+
+def _try_to_make(path: Path) -> None:
+    """Make the file and what is missing above it, and remove that again. Raises OSError where it cannot be made."""
+    with ExitStack() as made:
+        for parent in reversed(path.absolute().parents):
+            if not parent.exists():
+                parent.mkdir()
+                made.callback(parent.rmdir)
+        path.open("xb").close()
+        path.unlink()
 
 
 class LineNumbers:

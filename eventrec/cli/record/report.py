@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from eventrec.cli.exit_codes import ExitCode
 from eventrec.cli.terminal import counted
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from eventrec.cli.exit_codes import CommandError
     from eventrec.cli.terminal import Terminal
     from eventrec.status import Status
+
+
+SAID_BY_RECORD: Final = frozenset({"closed with records left", "log cannot be written"})
+"""What the library logs, and the report says itself."""
 
 
 @dataclass(slots=True)
@@ -107,29 +111,8 @@ class Outcome:
 
     def tell(self, terminal: Terminal, *, json: bool) -> None:
         """Say it: problems on stderr, the result on stdout."""
-        if self.failure is not None:
-            terminal.say(f"eventrec: {self.failure}", style="red")
-        if self.unwritten:
-            terminal.say(
-                f"eventrec: the disk refused the log: {counted(self.unwritten, 'event is', 'events are')} lost",
-                style="red",
-            )
-        if self.kept_in is not None:
-            waiting = self.undelivered - self.unwritten + self.earlier_left
-            if waiting:
-                terminal.say(
-                    f"eventrec: not delivered yet: {counted(waiting, 'event')}, kept in {self.kept_in}: the next run "
-                    f"with this --log delivers them, or eventrec drain {self.kept_in} --to the same destination",
-                    style="yellow",
-                )
-        elif self.first_open_line is not None:
-            terminal.say(
-                f"eventrec: read but not delivered: {counted(self.undelivered, 'event')}; every line before line "
-                f"{self.first_open_line} is dealt with",
-                style="red",
-            )
-        if not self.is_at_end and self.lines:
-            terminal.say(f"eventrec: stopped after line {self.lines}: what follows was not recorded", style="yellow")
+        if problems := self._problems():
+            terminal.say(f"eventrec: {'; '.join(problems)}", style="red")
         if json:
             terminal.show_json(self.to_dict())
             return
@@ -139,3 +122,24 @@ class Outcome:
         earlier = f", {self.earlier:,} more of earlier runs" if self.earlier else ""
         told = f"{counted(self.delivered, 'event')} delivered{wrong}{earlier}"
         terminal.show(f"{counted(self.lines, 'line')}: {told}, in {self.seconds:.1f} s")
+
+    def _problems(self) -> list[str]:
+        """What an operator has to know, in the order of its weight: one line, whatever came together."""
+        said = [str(self.failure)] if self.failure is not None else []
+        if self.unwritten:
+            said.append(f"the disk refused the log: {counted(self.unwritten, 'event is', 'events are')} lost")
+        if self.kept_in is not None:
+            waiting = self.undelivered - self.unwritten + self.earlier_left
+            if waiting:
+                said.append(
+                    f"not delivered yet: {counted(waiting, 'event')}, kept in {self.kept_in}: the next run with this "
+                    f"--log delivers them, or eventrec drain {self.kept_in} --to the same destination"
+                )
+        elif self.first_open_line is not None:
+            said.append(
+                f"read but not delivered: {counted(self.undelivered, 'event')}; every line before line "
+                f"{self.first_open_line} is dealt with"
+            )
+        if not self.is_at_end and self.lines:
+            said.append(f"stopped after line {self.lines}: what follows was not recorded")
+        return said
