@@ -104,19 +104,24 @@ from eventrec import Batch, EventHandler, HandlerURL
 
 
 def from_url(url: str) -> ${class_name}Handler:
-    """The handler for `$name://host:port/path`."""
+    """The handler for `$name://host:port/path?timeout=10s`; what a URL may have is named here."""
     given = HandlerURL(url)
-    given.accept(parts=("host", "port", "path"))
-    return ${class_name}Handler(given.host or "localhost", given.port or 80, given.path)
+    given.accept("timeout", parts=("host", "port", "path"))
+    timeout = given.seconds("timeout", default=10.0)  # see also text, integer, boolean and choice
+    return ${class_name}Handler(given.host or "localhost", given.port or 80, given.path, timeout=timeout)
 
 
 class ${class_name}Handler(EventHandler):
-    """Delivers batches to `host`, at least once: after a failure, a record may arrive again, under the same id."""
+    """Delivers batches to `host`, at least once: after a failure, a record may arrive again, under the same id.
 
-    def __init__(self, host: str, port: int, path: str) -> None:
+    It waits `timeout` seconds for an answer.
+    """
+
+    def __init__(self, host: str, port: int, path: str, *, timeout: float = 10.0) -> None:
         self.host = host
         self.port = port
         self.path = path
+        self.timeout = timeout
 
     async def handle(self, batch: Batch) -> None:
         """Send every record; on return they are safe at the destination.
@@ -135,6 +140,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from eventrec import HandlerURLError
 from eventrec.testing.conformance import (
     Delivered,
     HandlerConformance,
@@ -192,8 +198,15 @@ class Test${class_name}Handler(HandlerConformance):
         return ${class_name}Harness()
 
 
-def test_url() -> None:
-    assert isinstance(from_url("$name://host/path"), ${class_name}Handler)
+def test_options_come_from_the_url() -> None:
+    assert from_url("$name://host/path").timeout == 10
+    assert from_url("$name://host/path?timeout=1m").timeout == 60
+
+
+@pytest.mark.parametrize("option", ["timeout=soon", "colour=red"])
+def test_an_option_that_it_does_not_know_is_refused(option: str) -> None:
+    with pytest.raises(HandlerURLError, match=option.partition("=")[0]):
+        from_url(f"$name://host/path?{option}")
 '''
 
 README: Final = """\
@@ -202,9 +215,11 @@ README: Final = """\
 Delivers what eventrec records to $name.
 
 ```python
-async with EventRecorder("$name://host/path") as recorder:
+async with EventRecorder("$name://host/path?timeout=10s") as recorder:
     recorder.record(...)
 ```
+
+Options of the URL: `timeout`, how long it waits for an answer (10 s).
 
 Test it: `pip install -e '.[test]' && pytest -x`
 """

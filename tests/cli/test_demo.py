@@ -69,6 +69,15 @@ def test_a_killed_half_is_neither_missing_nor_doubled(eventrec: Run) -> None:
     assert list(Path(told["database"]).parent.glob("log/*")) == []
 
 
+@pytest.mark.parametrize(("events", "seconds"), [(2, 0), (41, 0), (4_000, 0.1), (4_000, 0)])
+def test_the_kill_always_leaves_something_for_the_log_to_save(eventrec: Run, events: int, seconds: float) -> None:
+    done = eventrec("demo", "--events", str(events), "--seconds", str(seconds), "--json")
+
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["rows"]) == (0, events)
+    assert told["killed_at"] - told["stored_at_kill"] >= max(1, events // 2 // 20)
+
+
 def test_as_fast_as_it_goes_nothing_overflows(eventrec: Run) -> None:
     done = eventrec("demo", "--events", "30000", "--seconds", "0", "--json")
 

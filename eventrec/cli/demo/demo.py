@@ -1,7 +1,7 @@
 """`eventrec demo`: a shop's events through a log into SQLite, with a SIGKILL halfway; then both counts.
 
     stream   a process records the first half, paced, and delivers (`stream.py`)
-    kill     as soon as the half is written, with SIGKILL: what it had not delivered is in its log
+    kill     as soon as the half is written, with SIGKILL, while a batch is on its way: its log has what is missing
     go on    a second recorder delivers what the first one left, and records and delivers the other half
     read     the counts per type, by plain SQL, from the file
     report   both counts, and the recorder's account

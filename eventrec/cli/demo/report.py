@@ -70,8 +70,8 @@ def tell(result: Result, terminal: Terminal) -> None:
     if result.killed_at:
         left = result.killed_at - result.stored_at_kill
         terminal.show(
-            f"The first process was killed with SIGKILL after {result.killed_at:,} events; {left:,} of them were not in"
-            " the database yet, and came out of its log."
+            f"The first process was killed with SIGKILL after {result.killed_at:,} events, while a batch was on its"
+            f" way: {left:,} of them were not in the database yet, and came out of its log."
         )
     terminal.show()
     terminal.out.print(_account(result.status))

@@ -1,7 +1,8 @@
 """What both processes of `eventrec demo` do: record a part of the shop's events, paced, into a log and SQLite.
 
 Run as a program, it is the first one: it records up to an event, prints on stdout how far it is, three numbers a
-line (written, stored, batches), and then keeps delivering until it is killed.
+line (written, stored, batches), and then waits to be killed, while the last events are on their way: its database takes
+nothing meanwhile, so that the kill always comes between the log and the database.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ MAX_IN_A_SLICE: Final = 100
 
 _SECONDS_BETWEEN_LINES: Final = 0.05
 
+_LAST_PART: Final = 20
+"""One event of so many, the last ones, is not delivered by the process that is killed."""
+
 
 class Watched(EventHandler):
     """A handler that counts what another one stores."""
@@ -36,6 +40,11 @@ class Watched(EventHandler):
         self.batches = 0
         self.rows = 0
         self._handler = handler
+        self._is_slow = False
+
+    def hold(self) -> None:
+        """Store nothing more, as a database does that does not answer: the next batch stays on its way."""
+        self._is_slow = True
 
     @property
     def checkpoints(self) -> DestinationCheckpoints | None:
@@ -48,6 +57,8 @@ class Watched(EventHandler):
 
     async def handle(self, batch: Batch) -> None:
         """As the wrapped handler; counts on success."""
+        if self._is_slow:
+            await anyio.sleep_forever()
         await self._handler.handle(batch)
         self.batches += 1
         self.rows += len(batch)
@@ -89,7 +100,11 @@ async def _run(directory: Path, stop: int, seconds: float) -> None:
 
     async with recorder, anyio.create_task_group() as tasks:
         tasks.start_soon(tell)
-        await record_part(recorder, 0, stop, seconds=seconds)
+        last = max(1, stop // _LAST_PART)
+        await record_part(recorder, 0, stop - last, seconds=seconds * (stop - last) / stop)
+        # What is recorded from here on is in the log, and not in the database, when the process is killed.
+        watched.hold()
+        await record_part(recorder, stop - last, stop, seconds=seconds * last / stop)
         written = stop
 
 
