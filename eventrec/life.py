@@ -131,7 +131,7 @@ class Life:
         if self.writer is not None:
             self.writer.end(timeout)
         if self.supervisor is not None:
-            self.supervisor.is_ended = True
+            self.supervisor.end_stranded()
 
     def end_forgotten(self) -> None:
         """The recorder is gone, and has not closed it: see to what was taken. Waits for nothing."""

@@ -12,6 +12,7 @@ import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -23,9 +24,12 @@ from eventrec import (
     EventHandler,
     EventRecorder,
     EventRecorderOptions,
+    PauseError,
     RecorderStateError,
     TransientError,
 )
+from eventrec.log import disk
+from eventrec.runs.run import is_locked, list_runs
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, numbers, quickly, raising
 
@@ -257,6 +261,94 @@ def test_an_orphan_of_a_destination_that_is_down_does_not_hold_up_the_end(tmp_pa
 
     with lasting_at_most(0.3 + BEYOND):
         recorder.close(0.3)
+
+
+# -- what it leaves can be taken up
+
+
+def is_free(log: Path) -> bool:
+    return not any(is_locked(log, id_) for id_ in list_runs(log))
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    with anyio.fail_after(5):
+        while not await anyio.to_thread.run_sync(is_so):  # noqa: ASYNC110 - it happens in other processes' view alone
+            await anyio.sleep(0.01)
+
+
+def pausing() -> ScriptedHandler:
+    return ScriptedHandler(always=raising(PauseError("until later")))
+
+
+async def with_adopted_logs(log: Path, *handlers: EventHandler) -> EventRecorder:
+    """An open recorder that delivers, and has two logs in hand that earlier ones left."""
+    for number in range(2):
+        earlier = EventRecorder(log=log, options=quickly())
+        earlier.register(pausing(), name="pausing")
+        await earlier.open()
+        earlier.record(Numbered(number))
+        await earlier.close(2)
+    recorder = EventRecorder(*handlers, log=log, options=quickly())
+    recorder.register(pausing(), name="pausing")
+    await recorder.open()
+    recorder.record(Numbered(2))
+    await until(lambda: len(recorder.status().adopted) == 2)
+    return recorder
+
+
+@pytest.mark.usefixtures("looking_often")
+async def test_logs_are_free_soon_after_a_close_in_no_time_on_a_slow_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = await with_adopted_logs(tmp_path)
+    sync = disk._sync
+
+    def slowly(fd: int, *, directory: bool = False) -> None:
+        time.sleep(0.12)
+        sync(fd, directory=directory)
+
+    monkeypatch.setattr(disk, "_sync", slowly)
+    with lasting_at_most(BEYOND):
+        status = await recorder.close(0.0)
+
+    assert status.state == "closed"
+    assert_conserved(status, offered=1)
+    await until(partial(is_free, tmp_path))
+    monkeypatch.undo()
+    handler = ScriptedHandler()
+    after = EventRecorder(log=tmp_path, options=quickly())
+    after.register(handler, name="pausing")
+    await after.open()
+    await until(lambda: len(handler.delivered) == 3)
+    await after.close()
+    assert sorted(handler.delivered) == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("looking_often")
+@pytest.mark.parametrize("where", ["handle", "close"])
+async def test_logs_are_free_though_a_handler_waits_for_a_thread_still(where: str, tmp_path: Path) -> None:
+    handler = Hanging(where, in_thread=True)
+    recorder = await with_adopted_logs(tmp_path, handler)
+    await recorder.flush(timeout=0.1)
+
+    await recorder.close(0.1)
+
+    try:
+        await until(partial(is_free, tmp_path))
+    finally:
+        handler.let_go.set()
+
+
+@pytest.mark.usefixtures("looking_often")
+def test_logs_are_free_after_the_loop_that_had_them_was_closed(tmp_path: Path) -> None:
+    loop = asyncio.new_event_loop()
+    recorder = loop.run_until_complete(with_adopted_logs(tmp_path))
+    loop.close()
+
+    status = asyncio.run(recorder.close(0.1))
+
+    assert status.state == "closed"
+    assert is_free(tmp_path)
 
 
 # -- said

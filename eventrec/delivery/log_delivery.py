@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
@@ -100,6 +101,8 @@ class LogDelivery:
         self._unsynced: set[str] = set()
         self._synced_at = -math.inf
         self._saving = anyio.Lock()
+        self._ending = anyio.Lock()
+        self._is_ended = False
         self.is_refused = False
         """Whether the disk did not take the checkpoints when they were saved last."""
         self.is_gone = False
@@ -223,6 +226,9 @@ class LogDelivery:
     async def save(self, *, sync: bool, must_delete: bool = False) -> None:
         """Save every checkpoint that changed; with `sync` durably, and then delete what all are past."""
         async with self._saving:
+            if self._is_ended:
+                self.is_refused = True  # A handler that did not let go in time is back: the log may be another's now.
+                return
             if self.run_of.incarnation != self._incarnation:
                 # The directory was deleted, and the writer made it again.
                 self._incarnation = self.run_of.incarnation
@@ -302,10 +308,21 @@ class LogDelivery:
     async def end(self, *, is_first: bool = True) -> None:
         """Save, close the log, and retire the run if it is done; else leave it, unlocked, to the next that adopts it.
 
-        That the disk refuses is said where it `is_first`.
+        That the disk refuses is said where it `is_first`. Called again, it does what is not done yet.
         """
-        await self.save(sync=self._sync != "never" or self.is_done)
-        await in_thread(partial(self._end, is_first=is_first))
+        async with self._ending:
+            if not self._is_ended:
+                await self.save(sync=self._sync != "never" or self.is_done)
+                self._is_ended = True
+                await in_thread(partial(self._end, is_first=is_first))
+
+    def end_stranded(self) -> None:
+        """The same from another thread, once the loop is closed. Blocking."""
+        if not self._is_ended:
+            self._is_ended = True
+            with suppress(Exception):  # Its last checkpoints stand then.
+                self._save({name: worker.checkpoint() for name, worker in self.workers.items()}, 0, sync=False)
+            self._end(is_first=True)
 
     @property
     def lacks_stamp(self) -> bool:

@@ -270,13 +270,25 @@ class LogSupervisor(Supervisor):
                 tasks.start_soon(partial(worker.close, is_last=True))
 
     async def _end(self) -> None:
-        for delivery in self._deliveries():
-            await delivery.end()
+        await self._let_go()
         self._adoption.adopted.clear()
-        await in_thread(self._letters.close)
         await self._quota.leave()
         for worker in self.workers.values():
             worker.mark_closed()
+
+    async def _let_go(self) -> None:
+        self.writer.close()
+        while not self.writer.is_ended:
+            await self._woken.wait()
+        for delivery in self._deliveries():
+            await delivery.end()
+        await in_thread(self._letters.close)
+
+    def end_stranded(self) -> None:
+        for delivery in self._deliveries():
+            delivery.end_stranded()
+        self._letters.close()
+        super().end_stranded()
 
     def _close_elsewhere(self) -> None:
         super()._close_elsewhere()

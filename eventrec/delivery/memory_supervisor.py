@@ -123,6 +123,9 @@ class MemorySupervisor(Supervisor):
         for worker in self.workers.values():
             await worker.drop_rest("closed")
 
+    async def _let_go(self) -> None:
+        """Nothing here is anybody else's."""
+
     def _count_rest_of_intake(self) -> None:
         """Past the source's bound on purpose: it is only to be counted, by each subscription's own filter."""
         while entries := self._consumer.take(SLICE):

@@ -92,7 +92,9 @@ class Supervisor(ABC):
             raise
         finally:
             if not self._is_abandoned:
-                await self._backend.outlive(self._end_and_say, is_overdue=self._is_overdue)
+                await self._backend.outlive(self._close_workers_in_time, is_overdue=self._is_overdue)
+                # No handler is asked any more: what is left takes as long as the disk does.
+                await self._backend.outlive(self._end_and_say)
 
     async def _deliver(self) -> None:
         """Deliver until closed, whatever is thrown meanwhile."""
@@ -148,6 +150,14 @@ class Supervisor(ABC):
             self._deadline = anyio.current_time() + timeout
             self._closing.set()
             self._wake_here()
+            self._backend.spawn(self._let_go_in_time, "eventrec end")
+
+    async def _let_go_in_time(self) -> None:
+        """Where a handler holds up the end, let go without it of what others may take up."""
+        with anyio.move_on_at(self._deadline + GRACE):
+            await self.ended.wait()
+        if not self.is_ended and not self._is_abandoned:
+            await self._backend.outlive(self._let_go)
 
     async def close_and_wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - it says whether it was met
         """Close it, from any loop; False where it has not ended `timeout` and half a second later.
@@ -209,10 +219,12 @@ class Supervisor(ABC):
     def _is_overdue(self) -> bool:
         return anyio.current_time() > self._deadline + _WAIT
 
+    async def _close_workers_in_time(self) -> None:
+        with anyio.move_on_at(self._deadline + GRACE):
+            await self._close_workers()
+
     async def _end_and_say(self) -> None:
         try:
-            with anyio.move_on_at(self._deadline + GRACE):
-                await self._close_workers()
             await self._end()
             self._drops.note_pushed_out(self._intake)
             self._drops.tell()
@@ -273,6 +285,14 @@ class Supervisor(ABC):
     @abstractmethod
     async def _end(self) -> None:
         """Let go of the rest, and settle the account."""
+
+    @abstractmethod
+    async def _let_go(self) -> None:
+        """Let go of what other processes may take up: the part of `_end` for which no handler is waited."""
+
+    def end_stranded(self) -> None:
+        """From any thread: the loop is closed, and nothing of the above will run. Blocking."""
+        self.is_ended = True
 
 
 async def flush_workers(workers: Iterable[Worker], to: int) -> bool:

@@ -38,6 +38,9 @@ _fcntl = _optional("fcntl")
 _msvcrt = _optional("msvcrt")
 
 
+_CLOSED: Final = -1
+"""What is no descriptor, and no shorthand for the working directory either."""
+
 _BY_DESCRIPTOR: Final = {os.open, os.stat, os.unlink, os.rename} <= os.supports_dir_fd
 
 
@@ -244,6 +247,8 @@ class DiskStorage:
 
     def sync_directory(self) -> None:
         """See `Storage`. Where a directory cannot be opened (Windows) the file system is trusted."""
+        if self._dir == _CLOSED:  # Python refuses that number in another way.
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self.directory))
         if self._dir is not None:
             _sync(self._dir, directory=True)
 
@@ -299,9 +304,9 @@ class DiskStorage:
         return False
 
     def close(self) -> None:
-        """See `Storage`. Idempotent."""
-        if self._dir is not None:
-            directory, self._dir = self._dir, None
+        """See `Storage`. Idempotent. What is asked of it from here on is refused, and never sought by its path."""
+        if self._dir not in (None, _CLOSED):
+            directory, self._dir = self._dir, _CLOSED
             os.close(directory)
 
 

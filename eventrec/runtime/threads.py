@@ -96,6 +96,18 @@ async def in_daemon_thread(work: Callable[..., T], *arguments: object) -> T:
             loop.call_soon_threadsafe(settle, result, failure)
 
     thread.do(job)
-    with anyio.CancelScope(shield=True):
-        await done
+    await _wait_whatever_comes(done)
     return done.result()
+
+
+async def _wait_whatever_comes(done: asyncio.Future[T]) -> None:
+    """Return once it is `done`; what was cancelled meanwhile is so then."""
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not done.done():
+            try:
+                await asyncio.wait([done])
+            except asyncio.CancelledError as exc:  # asyncio's own, which no scope shields from.
+                cancelled = exc
+    if cancelled is not None:
+        raise cancelled

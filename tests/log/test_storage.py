@@ -126,6 +126,27 @@ def test_renaming_the_directory_does_not_matter(tmp_path: Path) -> None:
     storage.close()
 
 
+def test_a_closed_directory_is_never_reached_by_its_path(tmp_path: Path) -> None:
+    storage = DiskStorage(tmp_path)
+    storage.open("f", "create").close()
+    storage.close()
+    storage.close()
+
+    for use in (
+        lambda: storage.open("f", "write"),
+        lambda: storage.open("g", "create"),
+        lambda: storage.lock("lock"),
+        lambda: storage.delete("f"),
+        lambda: storage.replace("f", "g"),
+        lambda: storage.folder("d", create=True),
+        storage.list,
+        storage.sync_directory,
+    ):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            use()
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
 def test_a_lock_taken_on_a_file_deleted_meanwhile_is_taken_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ class LetterLog:
         self._writing = threading.Lock()
         self._run: Run | None = None
         self._log: Log | None = None
+        self._is_closed = False
         self._keys: dict[tuple[UUID, str], set[int]] = {}
         self._read_to: dict[UUID, int] = {}
 
@@ -86,6 +87,8 @@ class LetterLog:
 
     def _write(self, letters: Sequence[DeadLetter]) -> None:
         with self._writing:
+            if self._is_closed:
+                raise OSError("the recorder is closed")
             size = sum(letter.entry[SIZE] for letter in letters)
             if (held := tree_size(self._directory)) + size > self._max_bytes:
                 raise OSError(f"{held:,} bytes of dead letters are kept, of {self._max_bytes:,} allowed")
@@ -123,6 +126,7 @@ class LetterLog:
     def close(self) -> None:
         """Let go of the log: the letters stay. Blocking; errors end in a log line."""
         with self._writing:
+            self._is_closed = True
             run, log, self._run, self._log = self._run, self._log, None, None
             try:
                 if log is not None:
@@ -154,9 +158,9 @@ def letters_of(
     What cannot be read is left out, and logged; `on_unreadable` is told why, once a place, and
     `on_unknown_version` that a later eventrec may read it. Nothing is changed; the run may still be writing.
     """
-    shapes = Shapes()
+    shapes, letter_log = Shapes(), LogDirectory.of(directory)
     try:
-        storage = LogDirectory.of(directory).opened().folder(str(id_))
+        storage = letter_log.opened().folder(str(id_))
     except OSError as exc:
         if not isinstance(exc, FileNotFoundError):
             on_unreadable(str(exc))

@@ -103,6 +103,17 @@ def test_other_bytes_are_no_letters(content: bytes) -> None:
 # -- the log of them
 
 
+async def test_a_worker_that_comes_back_after_the_end_makes_no_other_log(tmp_path: Path) -> None:
+    letters = LetterLog(tmp_path, new_run_id, max_bytes=1 << 20)
+    await letters.write([letter(3)])
+    await anyio.to_thread.run_sync(letters.close)
+
+    with pytest.raises(OSError, match="closed"):
+        await letters.write([letter(4)])
+
+    assert len(await runs_of(tmp_path)) == 1
+
+
 async def test_what_is_written_is_known_here_and_to_the_next(tmp_path: Path) -> None:
     run = new_run_id()
     first = LetterLog(tmp_path, lambda: run, max_bytes=1 << 20)
