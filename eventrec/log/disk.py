@@ -74,10 +74,17 @@ class DiskStorage:
         self.directory = Path(directory)
         self._within = within
         self._dir: int | None = None
+        self._process = os.getpid()
         if create:
             _make_directories(self.directory)
         self._dir = _open_directory(self.directory, within) if _BY_DESCRIPTOR else None
         self._is_of = self._stat()
+
+    def __del__(self) -> None:
+        # In the child of a fork the number may mean something else: daemons close every descriptor.
+        if getattr(self, "_process", 0) == os.getpid():
+            with contextlib.suppress(OSError):
+                self.close()
 
     def __repr__(self) -> str:
         return f"<DiskStorage {str(self.directory)!r}>"

@@ -57,15 +57,8 @@ class LogDirectory:
         self.path = Path(path).absolute()
         self._within = within
         self._storage: DiskStorage | None = None
-        self._process = 0
         self._ours: dict[str, int] = {}
         """The inode of each directory in it that was found to be ours."""
-
-    def __del__(self) -> None:
-        # In the child of a fork the number may mean something else: daemons close every descriptor.
-        if self._storage is not None and self._process == os.getpid():
-            with suppress(OSError):
-                self._storage.close()
 
     @classmethod
     def of(cls, directory: str | os.PathLike[str]) -> LogDirectory:
@@ -97,7 +90,7 @@ class LogDirectory:
             else:
                 storage = DiskStorage(self.path, create=create)
             # The one before stays open: another thread may be using it.
-            self._storage, self._process = storage, os.getpid()
+            self._storage = storage
         return storage
 
     def modified(self) -> float:

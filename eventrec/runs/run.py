@@ -236,9 +236,8 @@ def is_locked(directory: str | os.PathLike[str], id_: UUID) -> bool:
     Raises:
         PermissionError: It may not be looked into, so that this is not known.
     """
-    log = LogDirectory.of(directory)
     try:
-        with closing(log.opened().folder(str(id_))) as storage:
+        with closing(LogDirectory.of(directory).opened().folder(str(id_))) as storage:
             return storage.is_locked(LOCK)
     except PermissionError:
         raise

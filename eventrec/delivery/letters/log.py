@@ -158,9 +158,9 @@ def letters_of(
     What cannot be read is left out, and logged; `on_unreadable` is told why, once a place, and
     `on_unknown_version` that a later eventrec may read it. Nothing is changed; the run may still be writing.
     """
-    shapes, letter_log = Shapes(), LogDirectory.of(directory)
+    shapes = Shapes()
     try:
-        storage = letter_log.opened().folder(str(id_))
+        storage = LogDirectory.of(directory).opened().folder(str(id_))
     except OSError as exc:
         if not isinstance(exc, FileNotFoundError):
             on_unreadable(str(exc))
