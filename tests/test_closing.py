@@ -165,6 +165,64 @@ def test_close_and_flush_work_from_another_loop(kind: str, loop_is: str, tmp_pat
         loop.close()
 
 
+@pytest.mark.parametrize("kind", ["memory", "log"])
+@pytest.mark.parametrize("wait", [0, 0.05])
+@pytest.mark.parametrize("destination", ["up", "down"])
+def test_a_program_that_ends_without_close_ends_in_time(
+    kind: str, wait: float, destination: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run(recorder: EventRecorder) -> None:
+        await recorder.open()
+        recorder.record_many(Numbered(n) for n in range(3))
+        flushing = asyncio.create_task(recorder.flush())
+        await asyncio.sleep(wait)
+        if is_down:
+            flushing.cancel()
+        else:
+            await flushing
+        # `asyncio.run` cancels all tasks now, in any order.
+
+    is_down = destination == "down"
+    for n in range(3):
+        handler = Hanging("handle") if is_down else ScriptedHandler()
+        log = tmp_path / str(n) if kind == "log" else None
+        recorder = EventRecorder(handler, log=log, options=quickly(close_timeout=0.3 if is_down else 30))
+
+        with lasting_at_most(wait + 0.3 + BEYOND):
+            asyncio.run(run(recorder))
+
+        status = recorder.status()
+        assert status.state == "closed"
+        assert_conserved(status, offered=3)
+        assert "interrupted" not in caplog.text
+
+
+@pytest.mark.parametrize("ends", ["closed", "cancelled"])
+def test_what_waits_in_another_loop_ends_with_the_loop_that_delivers(ends: str, tmp_path: Path) -> None:
+    recorder = EventRecorder(Hanging("handle"), log=tmp_path, options=quickly(close_timeout=0.2))
+    asked, answers = threading.Event(), list[object]()
+
+    async def flush() -> None:
+        flushing = asyncio.create_task(recorder.flush())
+        await asyncio.sleep(0.05)
+        asked.set()
+        answers.append(await flushing)
+
+    async def deliver() -> None:
+        await recorder.open()
+        recorder.record(Numbered(0))
+        thread.start()
+        await anyio.to_thread.run_sync(asked.wait)
+        if ends == "closed":
+            await recorder.close(0.1)
+
+    thread = threading.Thread(target=lambda: asyncio.run(flush()), daemon=True)
+    asyncio.run(deliver())
+    thread.join(5)
+
+    assert answers == [False]
+
+
 async def test_record_durable_works_from_another_loop(tmp_path: Path) -> None:
     recorder = EventRecorder(log=tmp_path, options=quickly())
     async with recorder:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import pytest
 
 from eventrec import Batch, EventHandler, EventRecorder, RecorderStateError
+from eventrec.runtime.loop_thread import LoopEndedError, LoopThread
 from eventrec.sync import SyncRecorder
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly
@@ -58,6 +62,29 @@ def test_threads_that_close_at_once_all_get_the_account() -> None:
 
         assert outcomes == ["closed"] * THREADS
         assert_conserved(recorder.status(), offered=1)
+
+
+def test_work_that_is_begun_while_the_loop_ends_is_refused_and_left_unbegun(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = LoopThread.start()
+    late: list[Future[None]] = []
+    begun: list[object] = []
+    original = asyncio.BaseEventLoop.shutdown_asyncgens
+
+    async def work() -> None:
+        begun.append(None)
+
+    async def begin_work_and_shut_down(self: asyncio.BaseEventLoop) -> None:
+        """All tasks are cancelled by now, and the loop is not closed."""
+        late.append(loop.begin(work))
+        await original(self)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "shutdown_asyncgens", begin_work_and_shut_down)
+
+    loop.stop(5)
+    gc.collect()  # A task that was made and never run would warn.
+
+    assert isinstance(late[0].exception(5), LoopEndedError)
+    assert begun == []
 
 
 def test_a_flush_that_waits_while_another_thread_closes_ends() -> None:

@@ -170,9 +170,10 @@ class LogSupervisor(Supervisor):
             if await self._begin():
                 assert self._own is not None  # noqa: S101 - see `_begin`
                 beside: dict[str, Callable[[], Awaitable[None]]] = {"delivery": self._own.run}
+                if self._subscriptions:
+                    beside["adoption"] = self._adoption.run
                 if self._subscriptions and not self._closing.is_set():
                     beside |= {
-                        "adoption": self._adoption.run,
                         "requests": self._apply_requests,
                         "retained logs": self._take_up_done,
                         "disk bound": self._quota.run,

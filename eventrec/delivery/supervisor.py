@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
-from eventrec.delivery.worker.containment import contained
+from eventrec.delivery.worker.containment import EndedFromWithinError, contained
 from eventrec.errors import RecorderStateError
 from eventrec.runtime.logging import described, get_logger
 from eventrec.status import Settled
@@ -106,8 +107,9 @@ class Supervisor(ABC):
         while not self._is_abandoned:
             started = anyio.current_time()
             try:
-                with contained():
+                with contained(also_cancellations=False):
                     await run()
+                    self._expect_closing()
             except Exception as exc:
                 if anyio.current_time() - started > _LONGEST_PAUSE:
                     pause = _FIRST_PAUSE
@@ -133,6 +135,10 @@ class Supervisor(ABC):
     def _all_workers(self) -> list[Worker]:
         """Those of this recorder's own log, and of others."""
         return list(self.workers.values())
+
+    def _expect_closing(self) -> None:
+        if not self._closing.is_set():
+            raise EndedFromWithinError("it ended by itself")
 
     def abandon(self) -> None:
         """In the child of a fork: if the parent's loop runs there, it delivers nothing of what the parent delivers."""
@@ -187,26 +193,21 @@ class Supervisor(ABC):
         """
         if self._backend.is_here():
             return await work()
-        outcome: list[Callable[[], T]] = []
+        answer: Future[T] = Future()
 
-        async def there() -> None:
-            try:
-                result = await work()
-            except Exception as exc:  # noqa: BLE001 - it is the caller's
-                failure = exc
-
-                def fail() -> T:
-                    raise failure
-
-                outcome.append(fail)
+        def spawn() -> None:
+            if self.is_ended:  # The loop may cancel no task any more, and would drop this one unrun.
+                answer.set_exception(_gone())
             else:
-                outcome.append(lambda: result)
+                self._backend.spawn(partial(_answer, answer, work), "eventrec call")
 
-        if not self._backend.wake(partial(self._backend.spawn, there, "eventrec call")):
-            raise RecorderStateError("the loop that opened the recorder is closed", state="closed")
-        while not outcome:  # noqa: ASYNC110 - likewise
+        is_there = self._backend.wake(spawn)
+        while is_there and not answer.done():
             await anyio.sleep(_POLL)
-        return outcome[0]()
+            is_there = self._backend.wake(_nothing)
+        if not answer.done():
+            raise _gone()
+        return answer.result()
 
     def is_stranded(self) -> bool:
         """Whether it can never end: the loop that it ran on is closed."""
@@ -306,3 +307,21 @@ async def flush_workers(workers: Iterable[Worker], to: int) -> bool:
         for worker in workers:
             tasks.start_soon(flush, worker)
     return all(settled)
+
+
+async def _answer(answer: Future[T], work: Callable[[], Awaitable[T]]) -> None:
+    try:
+        answer.set_result(await work())
+    except Exception as exc:  # noqa: BLE001 - it is the caller's
+        answer.set_exception(exc)
+    except BaseException:  # The loop ends, and cancels what runs on it.
+        answer.set_exception(_gone())
+        raise
+
+
+def _gone() -> RecorderStateError:
+    return RecorderStateError("the loop that opened the recorder is closed", state="closed")
+
+
+def _nothing() -> None:
+    """What a loop is asked to do to learn whether it is there."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
@@ -48,6 +47,7 @@ class LoopThread:
         self._failure: BaseException | None = None
         self._spare = threading.Event()
         self._pending: set[Future[Any]] = set()
+        self._is_ending = False
         self._thread = threading.Thread(target=self._run, name="eventrec", daemon=True)
 
     @classmethod
@@ -92,8 +92,12 @@ class LoopThread:
             finally:
                 self._pending.discard(done)
 
+        def spawn() -> None:
+            if not self._is_ending:  # Else the loop cancels no task any more, and would drop this one unrun.
+                self._backend.spawn(run, "eventrec verb")
+
         self._pending.add(done)
-        if not self._backend.wake(partial(self._backend.spawn, run, "eventrec verb")):
+        if not self._backend.wake(spawn):
             self._pending.discard(done)
             _settle(done, LoopEndedError())
         return done
@@ -135,7 +139,10 @@ class LoopThread:
             self._backend = current_backend()
             self._spared = anyio.Event()
             self._started.set()
-            await self.portal.sleep_until_stopped()
+            try:
+                await self.portal.sleep_until_stopped()
+            finally:
+                self._is_ending = True
 
     async def _keep_threads(self, count: int, *, task_status: TaskStatus[None]) -> None:
         limiter = anyio.CapacityLimiter(max(1, count))

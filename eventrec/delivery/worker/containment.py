@@ -26,7 +26,15 @@ class contained:  # noqa: N801 - read as a statement: `with contained():`
     than the one that entered throws it, since the loop is gone and the coroutine is being collected.
     """
 
-    __slots__ = ("_task",)
+    __slots__ = ("_also_cancellations", "_task")
+
+    def __init__(self, *, also_cancellations: bool = True) -> None:
+        """`also_cancellations=False`: around our own code, which cancels only what was asked to end.
+
+        There whether one was asked for is not looked at: where all tasks of a loop are cancelled, as `asyncio.run` does
+        at its end, a task group may have taken that back with its own.
+        """
+        self._also_cancellations = also_cancellations
 
     def __enter__(self) -> None:
         self._task = current_task()
@@ -39,9 +47,10 @@ class contained:  # noqa: N801 - read as a statement: `with contained():`
         if self._task is None or current_task() is not self._task:
             return
         cancelled = anyio.get_cancelled_exc_class()
-        if isinstance(exc, cancelled) and is_cancelled():
+        is_asked_for = is_cancelled() or not self._also_cancellations
+        if isinstance(exc, cancelled) and is_asked_for:
             return
-        if isinstance(exc, BaseExceptionGroup) and is_cancelled() and exc.subgroup(cancelled) is not None:
+        if isinstance(exc, BaseExceptionGroup) and is_asked_for and exc.subgroup(cancelled) is not None:
             if cancelled is asyncio.CancelledError:
                 # Nothing else would say again that this task is to end.
                 raise asyncio.CancelledError from exc
