@@ -45,6 +45,8 @@ async def tail(url: str, *, last: int, follow: bool, kind: str | None, json: boo
         async with reader_from_url(url) as reader:
             page = await reader.latest(limit=last, types=types)
             screen.show(page)
+            if not page.events and last:
+                screen.say_nothing(kind)
             if follow:
                 await _follow(reader, page.cursor, types, screen)
     except DeliveryError as exc:
@@ -89,6 +91,11 @@ class _Screen:
                 self._said.add(why)
                 passed_over = "1 row that is not an event" if rows == 1 else f"{rows} rows that are not events"
                 self._terminal.say(f"eventrec: passed over {passed_over}: {why}", style="yellow")
+
+    def say_nothing(self, kind: str | None) -> None:
+        """Say that there is no event, only of type `kind` if given: the URL, or the type, may be the wrong one."""
+        of_type = "" if kind is None else f" of type {kind!r}"
+        self._terminal.say(f"eventrec: no event{of_type} is stored there", style="yellow")
 
     def say_outage(self, exc: DeliveryError) -> None:
         """Say that the destination cannot be read, unless it was said already."""

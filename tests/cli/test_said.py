@@ -86,6 +86,47 @@ def test_subscription_that_a_log_knows_is_asked_to_go_on(
     assert [each.subscription for each in load_requests(tmp_path / "log", since=0)] == ["sqlite"]
 
 
+@pytest.mark.parametrize("offset", ["10", "99999999", "9223372036854775807", "9223372036854775808"])
+def test_record_that_no_log_has_is_not_skipped(
+    main: Callable[..., Any], tmp_path: Path, leave: Callable[..., None], offset: str
+) -> None:
+    leave(tmp_path / "log", 0, 10, "sqlite")
+
+    code, out, err = main("dead", "skip", "log", "sqlite", offset)
+
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert f"does not wait for a record {offset}: records 0 to 9 (" in err
+    assert load_requests(tmp_path / "log", since=0) == []
+
+
+def test_record_that_is_settled_is_not_skipped(
+    main: Callable[..., Any], tmp_path: Path, leave: Callable[..., None]
+) -> None:
+    leave(tmp_path / "log", 0, 10, "sqlite", "other", delivered=("sqlite",))
+
+    code, _, err = main("dead", "skip", "log", "sqlite", "3")
+
+    assert (code, err) == (2, "eventrec: 'sqlite' does not wait for a record 3: no record waits for it\n")
+
+
+def test_log_that_is_not_there_is_not_skipped_in(
+    main: Callable[..., Any], tmp_path: Path, leave: Callable[..., None]
+) -> None:
+    leave(tmp_path / "log", 0, 10, "sqlite")
+    id_ = "01a22301-755a-7d67-a443-0707352d960a"
+
+    code, _, err = main("dead", "skip", "log", "sqlite", "3", "--log", id_)
+
+    assert (code, err) == (2, f"eventrec: there is no log {id_} in log\n")
+
+
+def test_record_that_waits_is_skipped(main: Callable[..., Any], tmp_path: Path, leave: Callable[..., None]) -> None:
+    leave(tmp_path / "log", 0, 10, "sqlite")
+
+    assert main("dead", "skip", "log", "sqlite", "9")[0] == 0
+    assert [each.skip for each in load_requests(tmp_path / "log", since=0)] == [9]
+
+
 def test_forget_refuses_without_a_terminal_and_without_yes(
     main: Callable[..., Any], tmp_path: Path, leave: Callable[..., None]
 ) -> None:

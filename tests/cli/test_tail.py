@@ -58,7 +58,7 @@ def test_ten_are_shown_unless_told_otherwise(eventrec: Run, stored: str) -> None
 
 def test_one_type_is_looked_for_further_back(eventrec: Run, stored: str) -> None:
     assert told(eventrec("tail", stored, "--json", "--type", "payment", "-n", "3")) == [9, 12, 15]
-    assert told(eventrec("tail", stored, "--json", "--type", "nothing")) == []
+    assert eventrec("tail", stored, "--json", "--type", "nothing").stdout == ""
 
 
 def test_json_holds_the_whole_event(eventrec: Run, stored: str) -> None:
@@ -222,3 +222,29 @@ def test_outage_while_following_is_said_and_its_end(eventrec: Run, start: Callab
     running.interrupt()
     assert running.end()[0] == 130
     assert "the destination can be read again" in running.errors[1]
+
+
+@pytest.mark.parametrize("made", ["nothing", "a text"])
+def test_a_directory_without_events_is_said_in_one_line(eventrec: Run, tmp_path: Path, made: str) -> None:
+    (tmp_path / "other").mkdir()
+    if made == "a text":
+        (tmp_path / "other" / "notes.txt").write_text("mine")
+
+    done = eventrec("tail", "jsonl:///other")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "eventrec: no event is stored there\n")
+
+
+def test_a_type_that_is_not_there_is_said(eventrec: Run, stored: str) -> None:
+    done = eventrec("tail", stored, "--type", "paiment", "--json")
+
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "eventrec: no event of type 'paiment' is stored there\n"
+
+
+def test_tail_leaves_nothing_beside_a_closed_database(eventrec: Run, stored: str) -> None:
+    database = Path(stored.removeprefix("sqlite:///"))
+
+    eventrec("tail", stored)
+
+    assert [path.name for path in database.parent.iterdir()] == [database.name]

@@ -17,6 +17,7 @@ import pytest
 
 from eventrec import Batch, ColumnSchema, ColumnType, Event, EventRecorder, PauseError, ReceivedEvent, StoredEvent
 from eventrec_handlers.sqlite import SqliteHandler
+from eventrec_handlers.sqlite.reader import SqliteReader
 
 pytestmark = pytest.mark.handlers
 
@@ -275,6 +276,42 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+async def test_reading_a_file_that_is_closed_leaves_its_directory_as_it_was(tmp_path: Path) -> None:
+    async with EventRecorder(f"sqlite:///{tmp_path}/x.db") as recorder:
+        recorder.record(ReceivedEvent("t", b"1"))
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    reader = SqliteHandler(tmp_path / "x.db").reader()
+
+    page = await reader.latest(limit=9)
+    await reader.range(limit=9)
+    await reader.follow(page.cursor, limit=9)
+
+    assert payloads(page.events) == ["1"]
+    assert list(before) == ["x.db"]
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+async def test_a_writer_that_comes_while_a_closed_file_is_read_is_noticed(
+    path: Path, change: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change("PRAGMA journal_mode = WAL", f"CREATE TABLE a ({BASE})", "INSERT INTO a VALUES ('a', 't', 1, '1')")
+    assert sorted(each.name for each in path.parent.iterdir()) == [path.name]
+    reader, real, ways = SqliteHandler(path).reader(), SqliteReader._read_by, list[str]()
+
+    def read_by(self: SqliteReader, parameters: str, job: Callable[..., Any]) -> Any:
+        page = real(self, parameters, job)
+        if not ways:
+            change("INSERT INTO a VALUES ('b', 't', 2, '2')")
+        ways.append(parameters)
+        return page
+
+    monkeypatch.setattr(SqliteReader, "_read_by", read_by)
+
+    page = await reader.latest(limit=9)
+
+    assert (payloads(page.events), ways) == (["1", "2"], ["mode=ro&immutable=1", "mode=ro"])
 
 
 # -- after rows were deleted or moved

@@ -13,7 +13,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.logs.directory import refuse_memory
+from eventrec.cli.logs.directory import refuse_memory, see_all
 from eventrec.cli.logs.letters import (
     count_by_subscription,
     known_names,
@@ -48,6 +48,7 @@ Directory = Annotated[Path, Parameter(help="A log directory.")]
 Json = Annotated[bool, Parameter(negative="")]
 
 _SHOWN_OFFSETS: Final = 10
+_SHOWN_LOGS: Final = 3
 
 
 def _plain(kept: KeptLetter) -> dict[str, Any]:
@@ -223,9 +224,24 @@ def skip(directory: Directory, name: str, offset: int, /, *, log: UUID | None = 
     if offset < 0:
         raise CommandError("an offset is not negative", ExitCode.USAGE)
     refuse_unknown(directory, name, known_names(directory, waiting_letters(directory)))
+    _check_offset(directory, name, offset, log)
     save_request(directory, OperatorRequest(subscription=name, asked=time.time(), skip=offset, log=log))
     Terminal().show(f"{name}: record {offset} will be skipped where it holds")
     return ExitCode.OK
+
+
+def _check_offset(directory: Path, name: str, offset: int, log: UUID | None) -> None:
+    """Raise CommandError where no log has such a record that the subscription has not passed."""
+    logs = [each for each in see_all(directory) if log in (None, each.id) and each.state != "unknown"]
+    if log is not None and not logs and not (directory / str(log)).exists():
+        raise CommandError(f"there is no log {log} in {directory}", ExitCode.USAGE)
+    waiting = {each.id: (each.end - each.pending(name), each.end) for each in logs if each.pending(name)}
+    if not logs or any(first <= offset < end for first, end in waiting.values()):
+        return
+    ranges = [f"{first:,} to {end - 1:,} ({id_})" for id_, (first, end) in sorted(waiting.items())]
+    more = f" and {len(ranges) - _SHOWN_LOGS:,} logs more" if len(ranges) > _SHOWN_LOGS else ""
+    waits = f"records {', '.join(ranges[:_SHOWN_LOGS])}{more} wait for it" if ranges else "no record waits for it"
+    raise CommandError(f"{name!r} does not wait for a record {offset}: {waits}", ExitCode.USAGE)
 
 
 @dead.command(name="purge")

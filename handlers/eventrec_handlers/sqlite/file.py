@@ -161,11 +161,6 @@ def is_about_rows(exc: sqlite3.Error) -> bool:
     return _code(exc) == sqlite3.SQLITE_ERROR or _code(exc) in _PERMANENT
 
 
-def needs_to_write(exc: sqlite3.Error) -> bool:
-    """Whether a reader could not make what it needs beside the file."""
-    return _code(exc) in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
-
-
 def _is_about_functions(exc: sqlite3.Error) -> bool:
     """Whether the schema needs what only another program has: its functions, its modules, its order of texts."""
     phrases = ("no such function", "unknown function", "no such module", "no such collation", "unsafe use of")

@@ -27,7 +27,7 @@ from eventrec_handlers.sqlite.arrival import (
     is_seen,
     seen_up_to,
 )
-from eventrec_handlers.sqlite.file import errors_translated, needs_to_write
+from eventrec_handlers.sqlite.file import errors_translated
 from eventrec_handlers.sqlite.tables import EventTable, event_tables, rows
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 MAX_FOREIGN: Final = 100_000
 """Rows of other programs that a page of `latest` or `follow` passes over in one table before it looks no further."""
 
+
+_HEADER: Final = 20
+_VERSIONS: Final = slice(18, 20)
+_OF_WAL: Final = b"\2\2"
+"""The file format's write and read versions, in the header: https://www.sqlite.org/fileformat2.html"""
 
 TOGETHER: Final = 1_000
 """Events of a batch: they arrive together, type by type, so `latest` looks at as many more to find the newest."""
@@ -90,18 +95,37 @@ class SqliteReader(EventReader):
     async def _read(self, job: Callable[[sqlite3.Connection], EventPage]) -> EventPage:
         def read() -> EventPage:
             with errors_translated(self._path):
-                try:
-                    return self._read_by("mode=ro", job)
-                except sqlite3.OperationalError as exc:
-                    # Who may not write beside the file cannot join its WAL. Where there is none, nothing changes it.
-                    if not needs_to_write(exc) or not self._path.is_file() or self._has_wal():
-                        raise
-                    page = self._read_by("mode=ro&immutable=1", job)
-                    if self._has_wal():  # A writer came meanwhile: what was read may be half of a change.
-                        raise
-                    return page
+                page = self._read_at_rest(job)
+                return page if page is not None else self._read_by("mode=ro", job)
 
         return await self._thread.run(read)
+
+    def _read_at_rest(self, job: Callable[[sqlite3.Connection], EventPage]) -> EventPage | None:
+        """What `job` reads while no process has the file open for WAL; None where one has, or comes meanwhile.
+
+        Joining the WAL would make files beside this one, which stay, and which not every user may make. Where there is
+        none, nothing changes the file before it makes one.
+        """
+        before = self._state_at_rest()
+        if before is None:
+            return None
+        try:
+            page = self._read_by("mode=ro&immutable=1", job)
+        except sqlite3.Error:
+            if self._state_at_rest() == before:
+                raise
+            return None
+        return page if self._state_at_rest() == before else None
+
+    def _state_at_rest(self) -> tuple[int, int, int] | None:
+        """By what the file is known to be unchanged; None where it is not a WAL file, or one that is in use."""
+        try:
+            with self._path.open("rb") as file:
+                found = os.fstat(file.fileno())
+                is_wal = file.read(_HEADER)[_VERSIONS] == _OF_WAL
+        except OSError:
+            return None
+        return (found.st_ino, found.st_size, found.st_mtime_ns) if is_wal and not self._has_wal() else None
 
     def _read_by(self, parameters: str, job: Callable[[sqlite3.Connection], EventPage]) -> EventPage:
         uri = f"file:{quote(os.fsencode(self._path))}?{parameters}"
