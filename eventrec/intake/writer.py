@@ -90,7 +90,7 @@ class Writer:
         self._options = LogOptions(segment_bytes=options.segment_bytes)
         self._on_take = on_take
         self._syncer = Syncer(
-            policy=options.sync, interval=options.sync_interval, on_sync=self._changed, on_refusal=self._refused
+            policy=options.sync, interval=options.sync_interval, on_sync=self._changed, on_refusal=self._sync_refused
         )
         self._is_started = False
         self._threads = itertools.count()
@@ -300,6 +300,9 @@ class Writer:
                 offered = []
             self.log.write()
         except LogWriteError as exc:
+            self._look_at = 0.0
+            if self.failure is None:
+                self._signal.set()  # Perhaps it is only that the directory is gone: try again at once, the first time.
             self._refused(exc)
             return False
         if self.failure is not None:
@@ -361,6 +364,12 @@ class Writer:
             _logger.error("log cannot be written", log=str(self.directory), error=str(error))
         self.failure = error
         self._changed()
+
+    def _sync_refused(self, error: LogError) -> None:
+        """From the thread that syncs: have this one look at once whether the directory is gone, and make it again."""
+        self._refused(error)
+        self._look_at = 0.0
+        self._signal.set()
 
     def _changed(self) -> None:
         self.on_change()

@@ -34,7 +34,13 @@ class Head:
         self._index_size = 0
 
     def write(self, commits: Sequence[bytes]) -> None:
-        """Write to the page cache. On an OSError too, `position` is past the last commit that is whole there."""
+        """Write to the page cache. On an OSError too, `position` is past the last commit that is whole there.
+
+        Raises:
+            FileNotFoundError: The segment has no name any more: a promise about it would be worth nothing.
+            OSError: The disk refused.
+        """
+        self._check_name()
         content = commits[0] if len(commits) == 1 else b"".join(commits)
         position, end = self.position, self.position + len(content)
         try:
@@ -55,14 +61,24 @@ class Head:
             self._due.append(entry)
 
     def sync(self) -> None:
-        """On return what was written before the call survives a power cut.
+        """On return what was written before the call survives a power cut, and the file has its name.
 
         Raises:
             OSError: This file must never be synced again.
         """
         self._file.sync()
+        self._check_name()
         if len(self._due) >= _ENTRIES_PER_WRITE:
             self._write_index()
+
+    def _check_name(self) -> None:
+        """Raise FileNotFoundError where another program has deleted the file: what reads a log finds it by name."""
+        try:
+            self._storage.size(segment_name(self.first))
+        except FileNotFoundError:
+            raise
+        except OSError:  # Whether it is there cannot be told.
+            return
 
     def restore(self, commits: Sequence[bytes], position: int) -> None:
         """Have the page cache hold `commits` again, if that can be done: after a failed sync it may drop them."""

@@ -259,6 +259,10 @@ class LogWriter:
                 break
         try:
             self._head.write(batch)
+        except FileNotFoundError as exc:
+            # As after a failed sync: what is kept, and what follows, goes to a new segment.
+            self._failure = exc
+            _logger.warning("segment gone", segment=segment_name(self._head.first), lost_below=self._synced)
         except OSError as exc:
             raise refused(f"write {segment_name(self._head.first)} at byte {self._head.position}", exc) from exc
         finally:

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 from uuid import UUID
 
 import anyio
@@ -607,3 +609,77 @@ async def test_a_directory_that_was_moved_away_is_delivered_once_all_the_same(tm
     assert list((tmp_path / "moved").iterdir()) == []
     assert not (tmp_path / "log").exists()
     assert_conserved(recorder.status(), offered=101)
+
+
+@pytest.mark.parametrize("until", ["written", "synced"])
+async def test_no_promise_is_given_for_a_log_that_was_deleted(
+    tmp_path: Path, until: Literal["written", "synced"]
+) -> None:
+    handler = ScriptedHandler(always=raising(TransientError("down")))
+    path, promised = tmp_path / "log", []
+
+    async with EventRecorder(handler, log=path, options=quickly(sync="never")) as recorder:
+        await recorder.record_durable(Numbered(0))
+        await anyio.to_thread.run_sync(path.rename, tmp_path / "gone")
+        await anyio.to_thread.run_sync(shutil.rmtree, tmp_path / "gone")
+        for number in range(1, 20):
+            try:
+                await recorder.record_durable(Numbered(number), until=until)
+            except LogError:
+                assert recorder.status().health.reasons
+            else:
+                promised.append(number)
+            await eventually(lambda: recorder.status().failure is None)
+        found = await stored_now(path)
+        handler.always = lambda _: None
+        assert await recorder.flush(timeout=10)
+
+    assert promised
+    assert set(found) >= set(promised)
+    assert set(handler.delivered) >= set(range(1, 20))
+    assert_conserved(recorder.status(), offered=20)
+
+
+async def test_no_promise_is_given_for_a_segment_that_was_deleted(tmp_path: Path) -> None:
+    handler = ScriptedHandler(always=raising(TransientError("down")))
+    promised = []
+
+    async with EventRecorder(handler, log=tmp_path, options=quickly(sync="never")) as recorder:
+        await recorder.record_durable(Numbered(0))
+        segments = await anyio.to_thread.run_sync(lambda: list(tmp_path.glob("*/*.stdb.log")))
+        for segment in segments:
+            await anyio.to_thread.run_sync(segment.unlink)
+        for number in range(1, 20):
+            with suppress(LogError):
+                await recorder.record_durable(Numbered(number))
+                promised.append(number)
+            await eventually(lambda: recorder.status().failure is None)
+        found = await stored_now(tmp_path)
+        handler.always = lambda _: None
+        assert await recorder.flush(timeout=10)
+
+    assert promised
+    assert set(found) >= set(promised)
+
+
+async def test_health_says_that_a_deleted_log_cannot_be_made_again_until_it_can(tmp_path: Path) -> None:
+    handler, path = ScriptedHandler(always=raising(TransientError("down"))), tmp_path / "log"
+
+    async with EventRecorder(handler, log=path, options=quickly()) as recorder:
+        await recorder.record_durable(Numbered(0))
+        await anyio.to_thread.run_sync(path.rename, tmp_path / "gone")
+        await anyio.to_thread.run_sync(shutil.rmtree, tmp_path / "gone")
+        await anyio.to_thread.run_sync(path.write_bytes, b"in the way")
+        with pytest.raises(LogError):
+            await recorder.record_durable(Numbered(1))
+        health = recorder.status().health
+        await anyio.to_thread.run_sync(path.unlink)
+        await eventually(lambda: recorder.status().health.ready)
+        await recorder.record_durable(Numbered(2))
+        handler.always = lambda _: None
+        assert await recorder.flush(timeout=10)
+
+    assert not health.ready
+    assert health.reasons[0].startswith("the log: ")
+    assert set(handler.delivered) >= {1, 2}
+    assert_conserved(recorder.status(), offered=3)

@@ -65,6 +65,8 @@ class LetterLog:
         self._run: Run | None = None
         self._log: Log | None = None
         self._is_closed = False
+        self._appended: set[tuple[UUID, int, str]] = set()
+        """Keys of letters that our log has taken, and the disk may have refused: they are not taken twice."""
         self._keys: dict[tuple[UUID, str], set[int]] = {}
         self._read_to: dict[UUID, int] = {}
 
@@ -94,19 +96,26 @@ class LetterLog:
                 raise OSError(f"{held:,} bytes of dead letters are kept, of {self._max_bytes:,} allowed")
             try:
                 run, log = self._opened()
-                for start in range(0, len(letters), _MAX_IN_A_COMMIT):
-                    some = letters[start : start + _MAX_IN_A_COMMIT]
+                new = [letter for letter in letters if _key(letter) not in self._appended]
+                for start in range(0, len(new), _MAX_IN_A_COMMIT):
+                    some = new[start : start + _MAX_IN_A_COMMIT]
                     log.append_encoded(encode_letters(some, run.id), len(some))
+                    self._appended.update(map(_key, some))
                 log.write()
                 log.sync()
             except LogError as exc:
                 raise OSError(str(exc)) from exc
+            self._appended.clear()
         self._remember(letters)
 
     def _opened(self) -> tuple[Run, Log]:
         if self._run is None or self._log is None:
             self._run = self._run or Run.create(self._directory, self._id())
             self._log = Log.create(self._run.storage)
+        elif not self._run.is_in_place():
+            _logger.error("dead letters gone", log=str(self._run.path), lost_below=self._log.synced)
+            self._run.make_again()
+            self._log.move_to(self._run.storage)
         return self._run, self._log
 
     def _remember(self, letters: Sequence[DeadLetter]) -> None:
@@ -143,6 +152,10 @@ class LetterLog:
             log.abandon()
         if run is not None:
             run.forget()
+
+
+def _key(letter: DeadLetter) -> tuple[UUID, int, str]:
+    return letter.log_id, letter.offset, letter.subscription
 
 
 def letters_of(

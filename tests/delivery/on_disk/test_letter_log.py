@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 from functools import partial
 from pathlib import Path
 from uuid import UUID
@@ -18,6 +20,7 @@ from eventrec.delivery.letters.dead_letters import DeadLetter
 from eventrec.delivery.letters.kept import kept_letters, purge, sweep_letters
 from eventrec.delivery.letters.log import LetterLog, letters_of
 from eventrec.errors import ContentError
+from eventrec.log.disk import DiskFile
 from eventrec.records.content import Shapes
 from eventrec.records.entry import OVERHEAD_BYTES
 from eventrec.records.schema import Shape
@@ -141,6 +144,44 @@ async def test_no_letter_beyond_the_bound_and_none_is_dropped(tmp_path: Path) ->
         await letters.write([letter(2, payload=bytes(2_000))])
 
     assert set(letters.known(ID, "s")) == {1}
+    await anyio.to_thread.run_sync(letters.close)
+
+
+async def test_letters_are_kept_again_after_their_directory_was_deleted(tmp_path: Path) -> None:
+    directory = tmp_path / "dead"
+    letters = LetterLog(directory, new_run_id, max_bytes=1 << 20)
+    await letters.write([letter(1)])
+
+    for offset, gone in ((2, directory), (3, None)):
+        (run,) = await runs_of(directory)
+        await anyio.to_thread.run_sync(shutil.rmtree, gone or directory / str(run))
+        await letters.write([letter(offset)])
+        (run,) = await runs_of(directory)
+        found = await anyio.to_thread.run_sync(lambda: [each.offset for _, each in letters_of(directory, run)])  # noqa: B023 - at once
+        assert found == [offset]
+
+    await anyio.to_thread.run_sync(letters.close)
+
+
+async def test_letters_that_the_disk_refused_are_there_once_when_it_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = LetterLog(tmp_path, new_run_id, max_bytes=1 << 20)
+    await letters.write([letter(1)])
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DiskFile, "write", full)
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space left"):
+                await letters.write([letter(2), letter(3)])
+    await letters.write([letter(2), letter(3), letter(4)])
+
+    (run,) = await runs_of(tmp_path)
+    found = await anyio.to_thread.run_sync(lambda: list(letters_of(tmp_path, run)))
+    assert [each.offset for _, each in found] == [1, 2, 3, 4]
     await anyio.to_thread.run_sync(letters.close)
 
 
