@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import anyio
 
+from eventrec.delivery.group_adoption import GROUP, GroupAdoption
 from eventrec.delivery.opened_orphan import OpenedOrphan, open_orphan
+from eventrec.delivery.orphan_locks import OrphanLocks
 from eventrec.delivery.orphans import FIRST_PAUSE, LONGEST_PAUSE, Changes, Failures, OrphanQueue
 from eventrec.errors import LogError
 from eventrec.runs.leftovers import sweep
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from eventrec.delivery.letters.log import LetterLog
     from eventrec.delivery.log_delivery import LogDelivery
+    from eventrec.delivery.small_orphans import SmallOrphans
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.requests import OperatorRequest
 
@@ -62,6 +65,7 @@ class Adoption:
         directory: LogDirectory,
         *,
         deliver: Callable[[Run, OpenedOrphan], LogDelivery],
+        small: SmallOrphans,
         letters: LetterLog,
         is_failing: Callable[[str], bool],
         locking: AbstractContextManager[object],
@@ -70,17 +74,25 @@ class Adoption:
     ) -> None:
         self.adopted: dict[UUID, LogDelivery] = {}
         self.queue = OrphanQueue()
+        self._locks = OrphanLocks(directory, locking)
+        """Of orphans whose lock is ours, and that are not delivered yet."""
+        self._groups = GroupAdoption(
+            directory,
+            small=small,
+            letters=letters,
+            queue=self.queue,
+            locks=self._locks,
+            own_id=own_id,
+            on_ended=self._note_freed,
+        )
         self.opening = anyio.Lock()
         """Held while orphans are locked and not yet among the adopted ones."""
         self._directory = directory
         self._deliver = deliver
         self._letters = letters
         self._is_failing = is_failing
-        self._locking = locking
         self._own_id = own_id
         self._latest = latest
-        self._locked: list[Run] = []
-        """Orphans whose lock is ours, and that are not delivered yet."""
         self._parking: dict[UUID, frozenset[str]] = {}
         """Those that are being given back, and the subscriptions they wait for."""
         self._scopes: dict[UUID, anyio.CancelScope] = {}
@@ -95,7 +107,7 @@ class Adoption:
             await anyio.sleep(_POLL_SECONDS)
 
     def _may_settle_more(self) -> bool:
-        is_all_known = self._has_looked and not self._next(1)
+        is_all_known = self._has_looked and not self._groups.is_busy and not self._next(1)
         return not is_all_known or not all(each.is_stuck for each in self.adopted.values())
 
     async def run(self) -> None:
@@ -107,9 +119,10 @@ class Adoption:
             while True:
                 try:
                     stamp = await in_thread(self._directory.modified)
-                    if changes.are_due(stamp, now=anyio.current_time()):
+                    has_work = self._groups.is_at_work and self.queue.waiting > 2 * GROUP
+                    if changes.are_due(stamp, now=anyio.current_time(), has_work=has_work):
                         began = time()
-                        self.queue.look(await in_thread(self._look))
+                        self.queue.look(*await in_thread(self._look))
                         changes.note_looked(stamp, at=began, now=anyio.current_time())
                     self.queue.begin_round()
                     await self._let_go_of_what_grew()
@@ -139,15 +152,27 @@ class Adoption:
                 except Exception as exc:  # noqa: BLE001 - see `run`
                     await self._failed(exc)
 
-    def _look(self) -> list[UUID]:
-        """In a thread."""
+    def _look(self) -> tuple[list[UUID], set[UUID]]:
+        """In a thread. What is there, oldest first, and the same as a set."""
         sweep(self._directory)
         sweep_requests(self._directory)
         self._letters.learn()
-        return self._directory.ids()
+        ids = self._directory.ids()
+        return ids, set(ids)
 
-    def _next(self, limit: int) -> list[UUID]:
-        return self.queue.next(limit, own=self._own_id(), now=anyio.current_time(), is_failing=self._is_failing)
+    def _next(self, limit: int, *, only_single: bool = False) -> list[UUID]:
+        return self.queue.next(
+            limit,
+            own=self._own_id(),
+            now=anyio.current_time(),
+            is_failing=self._is_failing,
+            only_single=only_single,
+        )
+
+    def _next_single(self, limit: int) -> list[UUID]:
+        """Likewise, without those that are left to groups."""
+        is_for_groups = self._groups.is_at_work and (self._groups.is_busy or self.queue.waiting > MAX_ADOPTED)
+        return self._next(limit, only_single=is_for_groups)
 
     def _make_room(self) -> None:
         """Give back one that waits for a destination which is down, where another one need not wait."""
@@ -157,7 +182,7 @@ class Adoption:
             for id_, delivery in (self.adopted.items() if is_full else ())
             if delivery.is_stuck and id_ in self._scopes
         }
-        id_ = self.queue.to_park(stuck, is_full=is_full, has_others=bool(self._next(1)))
+        id_ = self.queue.to_park(stuck, is_full=is_full, has_others=bool(self._next_single(1)))
         if id_ is not None:
             self._parking[id_] = stuck[id_]
             self._scopes[id_].cancel()
@@ -165,7 +190,8 @@ class Adoption:
     # -- adopting
 
     async def _fill_slots(self, tasks: TaskGroup) -> None:
-        while (room := MAX_ADOPTED - len(self.adopted)) > 0 and (chosen := self._next(room)):
+        self._groups.begin(tasks, spare=MAX_ADOPTED)
+        while (room := MAX_ADOPTED - len(self.adopted)) > 0 and (chosen := self._next_single(room)):
             # A lock is ours once it is taken, also where this task is cancelled meanwhile.
             async with self.opening:
                 with anyio.CancelScope(shield=True):
@@ -177,28 +203,21 @@ class Adoption:
                             self.queue.note_adopted(id_)
                             self.adopted[id_] = self._deliver(run, opened)
                             self._apply(requests, self.adopted[id_], opened)
-                    self._locked = []
+                    self._locks.hand_on(id_ for id_, _, _ in tried)
             for id_, _, opened in tried:
                 if isinstance(opened, OpenedOrphan):
                     tasks.start_soon(self._deliver_orphan, self.adopted[id_])
 
     def _open(self, ids: list[UUID]) -> tuple[list[_Tried], list[OperatorRequest]]:
         """In a thread. What became of `ids`."""
-        found: list[tuple[UUID, Run | Literal["held", "gone"]]] = []
+        found = self._locks.take(ids)
         try:
-            with self._locking:
-                for id_ in ids:
-                    found.append((id_, Run.try_adopt(self._directory, id_)))
-                    self._locked = [run for _, run in found if isinstance(run, Run)]
-            if not self._locked:
+            if all(not isinstance(run, Run) for _, run in found):
                 return [(id_, None, run) for id_, run in found if not isinstance(run, Run)], []
             self._letters.learn()
             requests = load_requests(self._directory, since=0.0)
         except BaseException:
-            # A lock that stayed would be one that another process seems to hold, for ever.
-            for run in self._locked:
-                run.release()
-            self._locked = []
+            self._locks.release(ids)
             raise
         return [self._open_one(*each) for each in found], requests
 
@@ -252,8 +271,11 @@ class Adoption:
                 self._note_ended(id_, delivery, is_defect=is_defect)
             finally:
                 self.adopted.pop(id_, None)
-                freed, self._freed = self._freed, anyio.Event()
-                freed.set()
+                self._note_freed()
+
+    def _note_freed(self) -> None:
+        freed, self._freed = self._freed, anyio.Event()
+        freed.set()
 
     @staticmethod
     async def _deliver_and_stamp(delivery: LogDelivery, *, is_first: bool) -> None:
@@ -291,11 +313,9 @@ class Adoption:
 
     def abandon(self) -> None:
         """In the child of a fork: give back what was inherited, and touch nothing."""
-        for run in self._locked:
-            with suppress(OSError):  # A daemon that closed every descriptor after the fork has closed these too.
-                run.forget()
+        self._locks.abandon()
         for delivery in self.adopted.values():
-            with suppress(OSError):
+            with suppress(OSError):  # A daemon that closed every descriptor after the fork has closed these too.
                 delivery.abandon()
 
     # -- what the disk bound asks

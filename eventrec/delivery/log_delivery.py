@@ -23,10 +23,11 @@ from eventrec.runtime.logging import described, get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from uuid import UUID
 
     from eventrec.delivery.letters.dead_letters import DeadLetters
     from eventrec.delivery.opened_orphan import OpenedOrphan
-    from eventrec.delivery.shared_handler import SharedHandler
+    from eventrec.delivery.shared_handler import FailedBatch, SharedHandler
     from eventrec.delivery.subscription import Subscription
     from eventrec.log.log import Log
     from eventrec.runs.checkpoint import Checkpoint
@@ -47,7 +48,7 @@ class LogDelivery:
     """Delivers `log`, which is that of `run`, to `subscriptions`. For the loop's thread, mostly.
 
     `opened` is what an orphan was found to be; None: it is our own log. The checkpoints of subscriptions that are not
-    ours hold records too.
+    ours hold records too. `failed` gives a batch of it, by log and subscription, that was sent already and failed.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class LogDelivery:
         sync_interval: float,
         retain: Retain,
         on_rewind: Callable[[], None],
+        failed: Callable[[UUID, str], FailedBatch | None] = lambda _log_id, _name: None,
     ) -> None:
         self.run_of = run
         self.log = log
@@ -79,7 +81,7 @@ class LogDelivery:
                 letters,
                 on_drop=on_drop,
                 checkpoint=saved.checkpoints.get(each.name),
-                handler=handlers[each.name].lease(is_orphan=opened is not None),
+                handler=handlers[each.name].lease(is_orphan=opened is not None, failed=failed(run.id, each.name)),
                 freeze=self._freeze,
                 outage=handlers[each.name].outage,
                 on_rewind=on_rewind,

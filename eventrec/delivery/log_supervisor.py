@@ -15,6 +15,7 @@ from eventrec.delivery.letters.dead_letters import DeadLetterFile
 from eventrec.delivery.letters.log import LetterLog
 from eventrec.delivery.log_delivery import LogDelivery
 from eventrec.delivery.shared_handler import SharedHandler
+from eventrec.delivery.small_orphans import SmallOrphans
 from eventrec.delivery.supervisor import Supervisor, flush_workers
 from eventrec.runs.directory import DEAD
 from eventrec.runs.requests import KEPT_SECONDS, load_requests
@@ -71,16 +72,18 @@ class LogSupervisor(Supervisor):
         self._sync = resolved.sync
         self._sync_interval = resolved.sync_interval
         self._own: LogDelivery | None = None
+        self._retain = Retain(resolved.retain_seconds, resolved.retain_bytes)
+        self._small = SmallOrphans(self._subscriptions, self._handlers, self._letters, retain=self._retain)
         self._adoption = Adoption(
             writer.directory,
             deliver=self._deliver_orphan,
+            small=self._small,
             letters=self._letters,
             is_failing=self._is_failing,
             locking=writer.fork_guard,
             own_id=writer.run_id,
             latest=[each.name for each in subscriptions if each.start == "latest"],
         )
-        self._retain = Retain(resolved.retain_seconds, resolved.retain_bytes)
         self._quota = DiskQuota(
             writer.directory,
             Bound(resolved.max_log_bytes, resolved.keep_free),
@@ -229,6 +232,7 @@ class LogSupervisor(Supervisor):
             sync_interval=self._sync_interval,
             retain=self._retain,
             on_rewind=self._note_rewind,
+            failed=self._small.failed,
         )
 
     def _deliver_orphan(self, run: Run, opened: OpenedOrphan) -> LogDelivery:

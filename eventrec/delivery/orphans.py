@@ -12,13 +12,14 @@ untrusted  it grew though we held its lock: another process writes it, and locks
 from __future__ import annotations
 
 import heapq
+from bisect import insort
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from uuid import UUID
 
 FIRST_PAUSE: Final = 2.0
@@ -70,9 +71,12 @@ class Changes:
         self._seen: float | None = None
         self._until = 0.0
 
-    def are_due(self, stamp: float, *, now: float) -> bool:
-        """Whether it is time to look, at `now`, at a directory that changed last at `stamp`."""
-        return stamp != self._seen or now >= self._until
+    def are_due(self, stamp: float, *, now: float, has_work: bool = False) -> bool:
+        """Whether it is time to look, at `now`, at a directory that changed last at `stamp`.
+
+        Where there is work left of what was seen last, a change can wait: it may be that work.
+        """
+        return now >= self._until or (stamp != self._seen and not has_work)
 
     def note_looked(self, stamp: float, *, at: float, now: float) -> None:
         """Everything was seen that was there `at` that time, which is on the clock of `stamp`; `now` is not."""
@@ -91,6 +95,8 @@ class OrphanQueue:
         self._fresh: deque[UUID] = deque()
         """Those of which nothing is known yet, oldest first; those that are not among `_new` any more are passed."""
         self._new: set[UUID] = set()
+        self._single: set[UUID] = set()
+        """Those of `_new` that are not for a group."""
         self._adopted: set[UUID] = set()
         self._held: deque[UUID] = deque()
         """The one that was asked for longest ago comes first."""
@@ -104,13 +110,16 @@ class OrphanQueue:
         return f"<OrphanQueue fresh={len(self._new)} adopted={len(self._adopted)} held={len(self._held)}>"
 
     @property
-    def has_fresh(self) -> bool:
-        """Whether there are logs that were not tried here yet."""
-        return bool(self._new)
+    def waiting(self) -> int:
+        """How many logs were not tried here yet."""
+        return len(self._new) - len(self._single)
 
-    def look(self, ids: Iterable[UUID]) -> None:
-        """Take note of what is in the directory now. What went is forgotten."""
-        now = set(ids)
+    def look(self, ids: Sequence[UUID], found: set[UUID] | None = None) -> None:
+        """Take note of what is in the directory now: `ids`. What went is forgotten.
+
+        With many it takes its time: where they are sorted, and `found` is the same as a set, it does not.
+        """
+        ids, now = (sorted(ids), set(ids)) if found is None else (ids, found)
         self._left &= now
         self.unreadable &= now
         for gone in [*(self._parked.keys() - now), *(self._paused.keys() - now - self._adopted)]:
@@ -119,26 +128,40 @@ class OrphanQueue:
         self._held = deque(id_ for id_ in self._held if id_ in now)
         self._found = now
         known = self._adopted.union(self._held, self._parked, self._left, self._paused, self.untrusted)
-        self._begin(now - known)
+        self._begin(ids, now - known)
 
-    def _begin(self, ids: set[UUID]) -> None:
-        self._fresh, self._new = deque(sorted(ids)), ids
+    def _begin(self, ids: Iterable[UUID], new: set[UUID]) -> None:
+        """`ids`, oldest first, hold all that is `new`."""
+        self._fresh, self._new = deque(ids), new
+        self._single &= new
 
     def begin_round(self) -> None:
         """Some of those that others held may be asked for again."""
         self._to_ask = min(HELD_IN_A_ROUND, len(self._held))
 
-    def next(self, limit: int, *, own: UUID, now: float, is_failing: Callable[[str], bool]) -> list[UUID]:
-        """At most `limit` orphans to adopt, the oldest first; then those parked for a destination that is back.
+    def next_group(self, limit: int, *, own: UUID) -> list[UUID]:
+        """At most `limit` orphans to adopt together, the oldest first, of those of which nothing is known yet."""
+        self._pass_known(own)
+        return list(islice((id_ for id_ in self._fresh if id_ in self._new and id_ not in self._single), limit))
 
-        `own` is the log that is written here. Each of them must be answered by one of the methods below.
-        """
+    def _pass_known(self, own: UUID) -> None:
         self._new.discard(own)
         while self._fresh and self._fresh[0] not in self._new:
             self._fresh.popleft()
+
+    def next(
+        self, limit: int, *, own: UUID, now: float, is_failing: Callable[[str], bool], only_single: bool = False
+    ) -> list[UUID]:
+        """At most `limit` orphans to adopt, the oldest first; then those parked for a destination that is back.
+
+        `own` is the log that is written here; `only_single` leaves to groups what is for them. Each of them must be
+        answered by one of the methods below.
+        """
+        self._pass_known(own)
         due = [id_ for id_, pause in self._paused.items() if pause.until <= now and id_ not in self._adopted]
         asked = [self._held[n] for n in range(self._to_ask)]
-        fresh = islice((id_ for id_ in self._fresh if id_ in self._new), limit)
+        new: Iterable[UUID] = sorted(self._single) if only_single else (id_ for id_ in self._fresh if id_ in self._new)
+        fresh = islice(new, limit)
         chosen = heapq.nsmallest(limit, {*due, *asked, *fresh})
         for id_ in self._parked:
             if len(chosen) >= limit:
@@ -149,6 +172,7 @@ class OrphanQueue:
 
     def _take(self, id_: UUID) -> None:
         self._new.discard(id_)
+        self._single.discard(id_)
         if id_ in self._held:
             self._to_ask -= self._held.index(id_) < self._to_ask
             self._held.remove(id_)
@@ -174,6 +198,14 @@ class OrphanQueue:
         self._adopted.discard(id_)
         self._paused.pop(id_, None)
         self._found.discard(id_)
+
+    def note_single(self, ids: Iterable[UUID]) -> None:
+        """They are given back, and not for a group: they need a closer look."""
+        for id_ in ids:
+            self._adopted.discard(id_)
+            self._new.add(id_)
+            self._single.add(id_)
+            insort(self._fresh, id_)
 
     def note_left(self, id_: UUID) -> None:
         """What it lacks is not ours to deliver."""
@@ -208,7 +240,8 @@ class OrphanQueue:
 
     def retry_left(self) -> None:
         """Look at those that were left again: a destination lost what it had."""
-        self._begin(self._new | (self._left & self._found))
+        again = self._new | (self._left & self._found)
+        self._begin(sorted(again), again)
         self._left.clear()
 
     def has_paused(self, id_: UUID) -> bool:

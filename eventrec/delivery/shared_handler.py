@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
-from eventrec.delivery.worker.destination import hand_over
+from eventrec.delivery.worker.destination import hand_over, is_true
 from eventrec.delivery.worker.health import Outage
 from eventrec.errors import DeliveryError, PauseError, TransientError
 from eventrec.handler import DestinationCheckpoints, EventHandler
@@ -20,19 +20,28 @@ if TYPE_CHECKING:
     from eventrec.records.batch import Batch
 
 
+class FailedBatch(NamedTuple):
+    """A batch that was sent, by its token, and what its handler said."""
+
+    token: str
+    error: Exception
+
+
 class SharedHandler:
     """A handler that one worker at a time may use, in turn: first come, first served, all orphans as one."""
 
     def __init__(self, handler: EventHandler) -> None:
         self.handler = handler
         self.outage = Outage()
+        self.knows_tokens = is_true(handler, "dedupes_by_token")
+        """Whether the destination drops a batch whose token it has seen."""
         self.is_open = False
         self._turn = anyio.Lock()
         self._orphans = anyio.Lock()
 
-    def lease(self, *, is_orphan: bool) -> EventHandler:
-        """What one worker takes for its handler."""
-        return _Lease(self, is_orphan=is_orphan)
+    def lease(self, *, is_orphan: bool, failed: FailedBatch | None = None) -> EventHandler:
+        """What one worker takes for its handler. The batch that `failed` fails like that the first time, unsent."""
+        return _Lease(self, is_orphan=is_orphan, failed=failed)
 
     @property
     def is_wanted(self) -> bool:
@@ -65,9 +74,10 @@ class SharedHandler:
 
 
 class _Lease(EventHandler, DestinationCheckpoints):
-    def __init__(self, shared: SharedHandler, *, is_orphan: bool) -> None:
+    def __init__(self, shared: SharedHandler, *, is_orphan: bool, failed: FailedBatch | None) -> None:
         self._shared = shared
         self._is_orphan = is_orphan
+        self._failed = failed
 
     @property
     def checkpoints(self) -> DestinationCheckpoints | None:
@@ -85,6 +95,9 @@ class _Lease(EventHandler, DestinationCheckpoints):
             await self._shared.handler.prepare(batch)
 
     async def handle(self, batch: Batch) -> None:
+        failed, self._failed = self._failed, None
+        if failed is not None and failed.token == batch.token:
+            raise failed.error
         async with self._shared.open_turn(is_orphan=self._is_orphan) as handler:
             await hand_over(handler, batch)
 

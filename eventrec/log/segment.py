@@ -16,7 +16,7 @@ from eventrec.log.index import OffsetIndex
 from eventrec.log.storage import File, Storage, write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 MAGIC: Final = b"(ds)^2"
 HEADER_SIZE: Final = 10
@@ -60,7 +60,12 @@ def _first_in(name: str, suffix: str) -> int | None:
 
 def list_segments(storage: Storage) -> list[int]:
     """The first offsets of the segments there, rising."""
-    return sorted(first for name in storage.list() if (first := _first_in(name, _SEGMENT)) is not None)
+    return list_segments_in(storage.list())
+
+
+def list_segments_in(names: Iterable[str]) -> list[int]:
+    """The first offsets of the segments among `names`, rising."""
+    return sorted(first for name in names if (first := _first_in(name, _SEGMENT)) is not None)
 
 
 def list_leftovers(storage: Storage) -> list[str]:

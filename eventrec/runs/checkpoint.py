@@ -11,7 +11,7 @@ import msgspec
 
 from eventrec.errors import LogError, UnreadableFileError
 from eventrec.log.disk import DiskStorage
-from eventrec.runs.files import SUFFIX, file_name, load, replace
+from eventrec.runs.files import SUFFIX, decode, file_name, read, replace
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
@@ -147,6 +147,13 @@ class CheckpointFiles:
                 unreadable.add(name)
         return Saved(found, frozenset(unreadable), frozenset(newer))
 
+    def load_all(self) -> dict[str, Checkpoint] | None:
+        """Every checkpoint, by subscription; None where there is one that cannot be read, which is not logged."""
+        found = [checkpoint for _, checkpoint in self._all()]
+        if not all(isinstance(each, Checkpoint) for each in found):
+            return None
+        return {each.subscription: each for each in found if isinstance(each, Checkpoint)}
+
     def names(self) -> list[str]:
         """The files that are there, readable or not.
 
@@ -219,10 +226,11 @@ class _Versioned(msgspec.Struct):
 
 
 def _loaded(storage: DiskStorage, name: str) -> Checkpoint:
-    versioned, _ = load(storage, name, _Versioned)
+    content = read(storage, name)
+    versioned, _ = decode(content, _Versioned)
     if versioned.version > _VERSION:
         raise NewerFileError(f"its version is {versioned.version}: this eventrec reads {_VERSION}")
-    checkpoint, is_checked = load(storage, name, Checkpoint)
+    checkpoint, is_checked = decode(content, Checkpoint)
     if file_name(checkpoint.subscription) != name:
         raise UnreadableFileError(f"it is of the subscription {checkpoint.subscription!r}")
     # Without a checksum, that its numbers agree is all that speaks for them.

@@ -94,6 +94,11 @@ def load(storage: Storage, name: str, kind: type[T]) -> tuple[T, bool]:
         FileNotFoundError: There is none.
         UnreadableFileError: The disk does not give its bytes, or they are not those of a small file.
     """
+    return decode(read(storage, name), kind)
+
+
+def read(storage: Storage, name: str) -> bytes:
+    """The bytes of the small file `name`, for `decode`. Raises as `load`."""
     try:
         file = storage.open(name, "read")
         try:
@@ -106,4 +111,4 @@ def load(storage: Storage, name: str, kind: type[T]) -> tuple[T, bool]:
         raise UnreadableFileError(f"{type(exc).__name__}: {exc.strerror}") from exc
     if len(content) > _MAX_BYTES:
         raise UnreadableFileError(f"it has more than {_MAX_BYTES:,} bytes")
-    return decode(content, kind)
+    return content

@@ -69,7 +69,7 @@ class Life(msgspec.Struct):
     """Record `events` numbers from `first` on into `log`, deliver all that is there to `url`, and end.
 
     It records until the file `until` exists, where one is named, whatever `events` says; the first `burst` at once.
-    With `hurries` it delivers nothing more once it has recorded.
+    With `hurries` it delivers nothing more once it has recorded. Where it `is_fine`, a destination takes every event.
     It dies when `step` is passed for the `nth` time, or `seconds` after it was born. `tidies` as if leftovers were old.
     """
 
@@ -82,6 +82,8 @@ class Life(msgspec.Struct):
     burst: int = 0
     hurries: bool = False
     batch_rows: int = 5
+    segment_bytes: int = 400
+    is_fine: bool = False
     step: str | None = None
     nth: int = 1
     seconds: float | None = None
@@ -271,7 +273,7 @@ async def live(life: Life, counts: Any) -> None:
     adoption.SCAN_SECONDS = 0.02  # type: ignore[misc]
     if life.tidies:
         leftovers.LEFTOVER_SECONDS = 0  # type: ignore[misc]
-    options = OPTIONS.model_copy(update={"batch_rows": life.batch_rows})
+    options = OPTIONS.model_copy(update={"batch_rows": life.batch_rows, "segment_bytes": life.segment_bytes})
     recorder = EventRecorder(log=life.log, options=options)
     scheme = life.url.partition(":")[0]
     recorder.register(HANDLERS[scheme](life.url), name=scheme)
@@ -284,11 +286,12 @@ async def live(life: Life, counts: Any) -> None:
 async def work(recorder: EventRecorder, life: Life, counts: Any) -> None:
     for number in _numbers(life):
         counts[0] = number + 1
+        made = Sold(number) if life.is_fine else event(number, life.url)
         if number % 4 == 3 and number >= life.first + life.burst:
-            await recorder.record_durable(event(number, life.url), until="written")
+            await recorder.record_durable(made, until="written")
             counts[1] = number + 1
         else:
-            recorder.record(event(number, life.url))
+            recorder.record(made)
     if life.hurries:
         await recorder.close(0)
         return

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import pytest
 
+from eventrec.delivery.adoption import MAX_ADOPTED
 from eventrec.delivery.letters.log import letters_of
 from eventrec.runs.directory import DEAD
 from eventrec.runs.run import list_runs
@@ -242,6 +243,33 @@ def check_kills(destination: Destination, directory: Path, *, at_random: int, at
     return kills
 
 
+OF_GROUPS = ("before sending", "before the commit", "committed", "sent", "before stamping", "stamped")
+OF_ENDS = ("renamed to gone", "half deleted", "deleted")
+
+
+def check_kills_of_groups(destination: Destination, directory: Path) -> None:
+    """Leave more small logs than are adopted singly, and kill what delivers them at each step: all arrive, once."""
+    chance = random.Random(7)
+    size: dict[str, Any] = {"batch_rows": 100, "segment_bytes": 1 << 20, "is_fine": True}
+    with Mortals(directory) as mortals:
+        for number, step in enumerate((*OF_GROUPS, *OF_ENDS, RANDOM)):
+            chain = Chain(mortals, destination.url(number), directory / f"{number}.log", destination.backends)
+            for _ in range(14):
+                chain.live(hurries=True, step="sent", **size)
+            assert len(list_runs(chain.log)) > MAX_ADOPTED
+            for nth in (1, chance.randint(2, 9)):
+                how = {"seconds": chance.uniform(0.05, 0.2)} if step == RANDOM else {"step": step, "nth": nth}
+                chain.live(**how, **size)
+            chain.end()
+            stored = sorted(destination.numbers(number))
+            assert stored == sorted(set(stored))
+            for first, offered, told in chain.lives:
+                of_life = [each for each in stored if first <= each < first + EVENTS]
+                assert of_life == list(range(first, first + len(of_life)))
+                assert told <= first + len(of_life) <= offered
+            assert [path.name for path in chain.log.iterdir() if path.name != DEAD] == []
+
+
 def table(kills: Counter[str], destination: Destination) -> str:
     rows = [f"{destination.name:>8}  {kills[step]:>5}  {step}\n" for step in (RANDOM, *STEPS) if kills[step]]
     return "".join([*rows, f"{destination.name:>8}  {kills.total():>5}  in all, none missing, none twice\n"])
@@ -282,6 +310,15 @@ def test_sqlite_killed_at_each_step_misses_and_doubles_nothing(tmp_path: Path) -
 @pytest.mark.slow
 def test_jsonl_killed_at_each_step_misses_and_doubles_nothing(tmp_path: Path) -> None:
     check_few_kills(in_jsonl(tmp_path), tmp_path)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("into", [in_sqlite, in_jsonl])
+def test_groups_of_small_logs_killed_at_each_step_miss_and_double_nothing(
+    tmp_path: Path, into: Callable[[Path], Destination]
+) -> None:
+    check_kills_of_groups(into(tmp_path), tmp_path)
 
 
 @pytest.mark.handlers

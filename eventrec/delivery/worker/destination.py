@@ -49,7 +49,7 @@ class Destination:
         own = subscription.handler
         self.prepares = getattr(type(own), "prepare", EventHandler.prepare) is not EventHandler.prepare
         """Whether it may be told what comes next."""
-        self.knows_tokens = _is_true(own, "dedupes_by_token")
+        self.knows_tokens = is_true(own, "dedupes_by_token")
         """Whether it drops a batch whose token it has seen."""
         self.is_uncertain = True
         """Whether it must be asked where it is before anything is sent."""
@@ -95,7 +95,7 @@ class Destination:
         self._health.note_ready()
 
     async def _ask(self, checkpoints: DestinationCheckpoints) -> int:
-        ledger, found = self._ledger, _id(await checkpoints.destination_id())
+        ledger, found = self._ledger, destination_id_of(await checkpoints.destination_id())
         # A destination that has no row of ours, though we have been there, lost it together with our rows.
         start = ledger.progress.acknowledged if ledger.destination is None else ledger.progress.start
         if ledger.destination not in (None, found):
@@ -103,7 +103,7 @@ class Destination:
                 raise HoldError(Hold("destination changed", slowly=False))
             _logger.warning("destination changed", subscription=self._name, start=self._on_new)
             start = await ledger.begin_again(at_oldest=self._on_new == "earliest")
-        answer = _offset(await checkpoints.resume(self._log_id, self._name, start))
+        answer = next_offset_of(await checkpoints.resume(self._log_id, self._name, start))
         if answer > ledger.furthest:
             raise HoldError(Hold(f"the destination is at {answer}, and the log ends at {ledger.furthest}"))
         # Not before it has our row: else the decision would be forgotten with an answer that is lost.
@@ -175,7 +175,7 @@ async def hand_over(handler: EventHandler, batch: Batch) -> None:
     await answer
 
 
-def _is_true(handler: EventHandler, name: str) -> bool:
+def is_true(handler: EventHandler, name: str) -> bool:
     """Whether `handler` says so of itself; one that cannot say does not."""
     try:
         with contained():
@@ -185,7 +185,7 @@ def _is_true(handler: EventHandler, name: str) -> bool:
         return False
 
 
-def _id(answer: object) -> str:
+def destination_id_of(answer: object) -> str:
     """A destination's id as it was answered.
 
     Raises:
@@ -196,7 +196,7 @@ def _id(answer: object) -> str:
     return answer
 
 
-def _offset(answer: object) -> int:
+def next_offset_of(answer: object) -> int:
     """A next offset as it was answered.
 
     Raises:

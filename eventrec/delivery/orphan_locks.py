@@ -1,0 +1,55 @@
+"""The locks of orphans that are taken and not among the adopted ones yet: a process that forks must know of each."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal
+
+from eventrec.runs.run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from contextlib import AbstractContextManager
+    from uuid import UUID
+
+    from eventrec.runs.directory import LogDirectory
+
+
+class OrphanLocks:
+    """Takes the locks of runs in `directory`. `locking` is held meanwhile: a process that forks waits for it."""
+
+    def __init__(self, directory: LogDirectory, locking: AbstractContextManager[object]) -> None:
+        self._directory = directory
+        self._locking = locking
+        self._runs: dict[UUID, Run] = {}
+
+    def take(self, ids: Iterable[UUID]) -> list[tuple[UUID, Run | Literal["held", "gone"]]]:
+        """Lock what can be locked of `ids`; see `Run.try_adopt`. Blocking; where it raises, none is locked."""
+        found: list[tuple[UUID, Run | Literal["held", "gone"]]] = []
+        try:
+            with self._locking:
+                for id_ in ids:
+                    found.append((id_, run := Run.try_adopt(self._directory, id_)))
+                    if isinstance(run, Run):
+                        self._runs[id_] = run
+        except BaseException:
+            self.release(id_ for id_, _ in found)
+            raise
+        return found
+
+    def release(self, ids: Iterable[UUID]) -> None:
+        """Give those of `ids` back that are held here. A lock that stayed would seem another process's, for ever."""
+        for id_ in ids:
+            if (run := self._runs.pop(id_, None)) is not None:
+                run.release()
+
+    def hand_on(self, ids: Iterable[UUID]) -> None:
+        """Others hold the locks of `ids` from now on, or have given them back."""
+        for id_ in ids:
+            self._runs.pop(id_, None)
+
+    def abandon(self) -> None:
+        """In the child of a fork: close what was inherited, and leave the locks to their owner."""
+        for run in self._runs.values():
+            with suppress(OSError):  # A daemon that closed every descriptor after the fork has closed these too.
+                run.forget()
