@@ -8,12 +8,11 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from pydantic_core import to_jsonable_python
 
 from eventrec.errors import EncodeError
 from eventrec.events.fields import FieldPlan, timestamp_value
+from eventrec.events.model_columns import SerializedColumns
 from eventrec.events.nesting import refuse_unserializable
-from eventrec.records.column_types import ColumnType
 from eventrec.records.json import (
     KEPT_TYPES,
     as_builtin,
@@ -179,37 +178,12 @@ def _model_columns(
     cls: type[BaseModel], fields: FieldPlan, schemas: Mapping[str, Mapping[str, Any]] | None
 ) -> Callable[[Any], Row] | None:
     names = fields.column_fields
-    if schemas is not None and all(_has_only(schemas.get(name, {}), _SCALARS) for name in names):
+    plain = {name for name in names if schemas is not None and _has_only(schemas.get(name, {}), _SCALARS)}
+    if len(plain) == len(names):
         return _attributes(names)
-    to_python = cls.__pydantic_serializer__.to_python
-    included = set(names)
-    as_text = [column.type in _TEXTUAL for column in fields.columns]
-
-    def columns_of(event: Any) -> Row:
-        try:
-            said = to_python(event, mode="json", include=included, by_alias=False, warnings=False)
-            values = to_python(event, include=included, by_alias=False, warnings=False)
-        except Exception as exc:
-            raise EncodeError(f"columns: {type(exc).__name__}: {exc}") from exc
-        return tuple(
-            said.get(name) if text else _faithful(values.get(name), said.get(name))
-            for name, text in zip(names, as_text, strict=True)
-        )
-
-    return columns_of
+    return SerializedColumns(cls, fields, plain)
 
 
-def _faithful(value: object, said: object) -> object:
-    """`value`, if in JSON it would say what the payload would have `said`: else a serializer hides it there alone."""
-    try:
-        return value if to_jsonable_python(value) == said else said
-    except ValueError:
-        return said
-
-
-_TEXTUAL: Final = frozenset(
-    {ColumnType.STRING, ColumnType.DICTIONARY, ColumnType.JSON, ColumnType.LIST, ColumnType.STRUCT}
-)
 _SETTLED: Final = frozenset(
     {
         *("str", "int", "float", "bool", "bytes", "uuid", "date", "decimal", "enum"),

@@ -105,7 +105,7 @@ class LetterLog:
                 log.sync()
             except LogError as exc:
                 raise OSError(str(exc)) from exc
-            self._appended.clear()
+            self._appended.difference_update(map(_key, letters))
         self._remember(letters)
 
     def _opened(self) -> tuple[Run, Log]:
