@@ -109,6 +109,11 @@ class LogWriter:
         return self._readable().offset
 
     @property
+    def extent(self) -> Extent:
+        """How far it can be read, by byte and by record, and which bytes those are."""
+        return self._readable()
+
+    @property
     def synced(self) -> int:
         """Every record below survives a power cut."""
         return self._synced

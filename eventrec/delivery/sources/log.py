@@ -145,7 +145,8 @@ class LogSource:
 
     async def _fill_window(self, start: int) -> int | None:
         """Read on at `start`; the first offset there is now. None: nothing can be read for the moment."""
-        readable = self._log.readable
+        extent = self._log.extent
+        readable = extent.offset
         try:
             commits = await in_thread(self._read_commits, start, limiter=self._limiter)
             if not commits and start < readable:
@@ -163,9 +164,11 @@ class LogSource:
             self._keep(decoded)
         if commits:
             return commits[0].first
-        if start < readable:
+        now = self._log.extent
+        is_steady = now.generation == extent.generation and now.offset >= readable
+        if is_steady and start < readable:
             return readable
-        if readable == self._log.written:
+        if is_steady and readable == self._log.written:
             # A destination had more than a log that lost its tail: what lies between is gone.
             return self.end
         # A sync failed: until it is mended only what is synced may be read.

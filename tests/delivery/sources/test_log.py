@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -10,11 +11,13 @@ import anyio
 import pytest
 
 from eventrec.delivery.sources.log import READ_BYTES, WINDOW_BYTES, LogSource
+from eventrec.errors import LogWriteError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log
 from eventrec.records.content import encode_take
 from eventrec.records.entry import OVERHEAD_BYTES
 from eventrec.records.schema import Shape
+from eventrec.testing.storage import FaultyStorage
 
 LOG_ID = UUID("00000000-0000-7000-8000-000000000001")
 COUNT = 200_000
@@ -103,3 +106,53 @@ def test_a_commit_of_another_log_is_lost_and_never_delivered(tmp_path: Path, bac
 
         assert anyio.run(read, log, backend=backend) == [0, 1, 4, 5]
     assert lost == [("corrupt", 2)]
+
+
+@pytest.mark.parametrize("is_mended_meanwhile", [False, True])
+def test_what_a_failed_sync_withholds_for_a_while_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, *, is_mended_meanwhile: bool
+) -> None:
+    storage, lost = FaultyStorage(), list[int]()
+    log = Log.create(storage)
+    read_commits = LogSource._read_commits
+
+    def read_while_a_sync_fails(source: LogSource, start: int) -> Any:
+        """The source has just asked how far the log may be read."""
+        storage.fail("sync", times=2)
+        with suppress(LogWriteError):
+            log.sync()
+        read = read_commits(source, start)
+        if is_mended_meanwhile:
+            storage.heal()
+            log.write()
+        return read
+
+    async def read() -> list[int]:
+        source = LogSource(log, LOG_ID, on_move=lambda: None)
+        cursor = source.subscribe("s", "earliest", lambda _, count, __: lost.append(count))
+        append(10)
+        log.sync()
+        found = list((await cursor.read(max_records=100, max_bytes=1 << 20)).offsets)
+        append(14)
+        monkeypatch.setattr(LogSource, "_read_commits", read_while_a_sync_fails)
+        found += (await cursor.read(max_records=100, max_bytes=1 << 20)).offsets
+        monkeypatch.undo()
+        storage.heal()
+        log.write()
+        with anyio.fail_after(5):
+            while len(found) < 24 and not lost:
+                found += (await cursor.read(max_records=100, max_bytes=1 << 20)).offsets
+        source.close()
+        return found
+
+    def append(count: int) -> None:
+        for content, n in encode_take([ENTRY] * count, LOG_ID, written=1):
+            log.append_encoded(content, n)
+        log.write()
+
+    found = anyio.run(read)
+    log.close()
+
+    assert lost == []
+    assert found == list(range(24))
+    assert log.failed_syncs
