@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from eventrec.delivery.supervisor import Supervisor
+    from eventrec.intake.consumer import Counts
     from eventrec.intake.writer import Writer
     from eventrec.life import Life
     from eventrec.status import SubscriptionStatus
@@ -42,10 +43,10 @@ class Account:
 
     def begin(self, life: Life) -> None:
         """`life` is the running one. Of those before it, the counts alone are kept, once they no longer change."""
-        for ended in [each for each in self._lives if not sum(each.counts[1:])]:
+        for ended in [each for each in self._lives if not sum(each.counts[1:3])]:
             self._offered += ended.intake.offered()
             self._appended += ended.counts.appended
-            _add(self._refused, ended.intake.refused())
+            _add(self._refused, _refused(ended, ended.counts))
             self._lives.remove(ended)
         self._lives.append(life)
 
@@ -55,8 +56,8 @@ class Account:
         writer, supervisor = life.writer, life.supervisor
         counts = [each.counts for each in self._lives]
         refused = dict(self._refused)
-        for each in self._lives:
-            _add(refused, each.intake.refused())
+        for each, count in zip(self._lives, counts, strict=True):
+            _add(refused, _refused(each, count))
         return Status(
             state=state if supervisor is None or not supervisor.is_ended else "closed",
             offered=self._offered + sum(each.intake.offered() for each in self._lives),
@@ -81,7 +82,7 @@ def say_left(status: Status) -> None:
             "closed with records left",
             **({"pending": pending} if pending else {}),
             **({"lost": lost} if lost else {}),
-            **({"not_written": status.in_intake} if status.in_intake else {}),
+            **({"not_written_yet": status.in_intake} if status.in_intake else {}),
         )
 
 
@@ -114,6 +115,11 @@ def _settled(part: SubscriptionStatus) -> SubscriptionStatus:
     """`part`, in which some records are on the way from one term to another one: pending, until they are there."""
     accounted = part.delivered + part.filtered + part.dead + sum(part.dropped.values())
     return replace(part, pending=part.end - part.start + part.rewound - accounted)
+
+
+def _refused(life: Life, counts: Counts) -> dict[str, int]:
+    """What it did not take, or took and could not write to the end, by reason."""
+    return life.intake.refused() | ({"not_written": counts.lost} if counts.lost else {})
 
 
 def _add(total: dict[str, int], more: dict[str, int]) -> None:

@@ -101,7 +101,11 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A snapshot. `offered == appended + refused + in_intake`, exact whenever no `record()` is in progress."""
+    """A snapshot. `offered == appended + refused + in_intake`, exact whenever no `record()` is in progress.
+
+    Under `refused` stands also what was taken first and lost before it was in the log: pushed out by newer events
+    (`overflow`), or never written because the disk refused to the end (`not_written`); `on_drop` is told of both.
+    """
 
     state: str
     offered: int

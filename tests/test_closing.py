@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -407,6 +409,85 @@ def test_logs_are_free_after_the_loop_that_had_them_was_closed(tmp_path: Path) -
 
     assert status.state == "closed"
     assert is_free(tmp_path)
+
+
+# -- what never gets into the log
+
+
+def refuse(number: int) -> Callable[..., int]:
+    def call(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+async def test_what_a_full_disk_keeps_out_of_the_log_is_counted_told_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[tuple[str, int]] = []
+    handler = ScriptedHandler()
+    recorder = EventRecorder(
+        handler, log=tmp_path, options=quickly(), on_drop=lambda reason, count: told.append((reason, count))
+    )
+    await recorder.open()
+    recorder.record_many(Numbered(n) for n in range(5))
+    assert await recorder.flush(timeout=5)
+    monkeypatch.setattr(disk, "_pwrite", refuse(errno.ENOSPC))
+    recorder.record_many(Numbered(n) for n in range(5, 12))
+
+    status = await recorder.close(0.5)
+
+    assert_conserved(status, offered=12)
+    assert (status.appended, status.in_intake, status.refused) == (5, 0, {"not_written": 7})
+    assert status.subscriptions["ScriptedHandler"].end == 5
+    assert told == [("not_written", 7)]
+    said = [line.getMessage() for line in caplog.records if "records lost" in line.message]
+    assert len(said) == 1
+    assert "records=7" in said[0]
+    assert "No space left" in said[0]
+    monkeypatch.undo()
+    async with recorder:
+        recorder.record(Numbered(12))
+        assert await recorder.flush(timeout=5)
+    assert set(handler.delivered) == {0, 1, 2, 3, 4, 12}, "and again what no checkpoint could be saved of"
+    assert_conserved(recorder.status(), offered=13)
+
+
+@pytest.mark.parametrize("way", ["close", "sync"])
+def test_what_a_recorder_that_was_never_opened_cannot_write_is_counted(
+    way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    recorder = EventRecorder(log=tmp_path / "file" / "log", options=quickly())
+    recorder.record_many(Numbered(n) for n in range(3))
+
+    status = recorder.sync().close(2) if way == "sync" else asyncio.run(recorder.close(2))
+
+    assert_conserved(status, offered=3)
+    assert (status.appended, status.in_intake, status.refused) == (0, 0, {"not_written": 3})
+    assert "records=3" in caplog.text
+
+
+async def test_what_could_be_written_and_never_synced_is_pending_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = EventRecorder(log=tmp_path, options=quickly(sync="never"))
+    recorder.register(pausing(), name="s")
+    await recorder.open()
+    monkeypatch.setattr(disk, "_sync", refuse(errno.EIO))
+    recorder.record_many(Numbered(n) for n in range(4))
+
+    status = await recorder.close(1)
+
+    assert_conserved(status, offered=4)
+    assert (status.appended, status.refused) == (4, {})
+    assert (status.subscriptions["s"].end, status.subscriptions["s"].pending) == (4, 4)
+    monkeypatch.undo()
+    handler = ScriptedHandler()
+    after = EventRecorder(log=tmp_path, options=quickly())
+    after.register(handler, name="s")
+    async with after:
+        await until(lambda: len(handler.delivered) == 4)
 
 
 # -- said

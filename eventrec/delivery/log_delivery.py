@@ -317,6 +317,8 @@ class LogDelivery:
                 await self.save(sync=self._sync != "never" or self.is_done)
                 self._is_ended = True
                 await in_thread(partial(self._end, is_first=is_first))
+            # What could not be synced is in the log all the same.
+            self.source.raise_end(self.log.written)
 
     def end_stranded(self) -> None:
         """The same from another thread, once the loop is closed. Blocking."""

@@ -148,12 +148,12 @@ class LogSupervisor(Supervisor):
 
     async def flush(self) -> bool:
         consumer = self.writer.consumer
-        target = sum(consumer.counts)
+        target = sum(consumer.counts[:3])
         self.writer.wake()
         while (log := self.writer.log) is None or log.written < target:
             if self.writer.failure is not None or self.writer.is_ended:
                 return False
-            _, in_intake, in_hand = consumer.counts
+            _, in_intake, in_hand, _ = consumer.counts
             if log is not None and not in_intake and not in_hand and log.written == log.appended:
                 # A full intake dropped some of its oldest.
                 target = log.written
@@ -287,10 +287,12 @@ class LogSupervisor(Supervisor):
             await self._woken.wait()
         for delivery in self._deliveries():
             await delivery.end()
+        self._drops.note("not_written", self.writer.settle())
         await in_thread(self._letters.close)
 
     def end_stranded(self) -> None:
-        for delivery in self._deliveries():
+        # Its own log the writer has given back, or will.
+        for delivery in list(self._adoption.adopted.values()):
             delivery.end_stranded()
         self._letters.close()
         super().end_stranded()

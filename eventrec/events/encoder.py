@@ -42,13 +42,15 @@ Reason: TypeAlias = Literal[
     "forked",
     "no_writer",
     "interrupted",
+    "not_written",
 ]
 """Why an event was not taken.
 
 `declined`: it said itself that there is nothing to record. `forked`: this is a forked child, where the recorder is not
 open and has no log. `no_writer`: the system gives no thread to write the log, or the interpreter ends.
 `interrupted`: an exception that is not the event's came in between, and went on to the caller: KeyboardInterrupt, or
-what a signal handler of the application raised.
+what a signal handler of the application raised. `not_written`: it was taken, and the disk kept it out of the log to the
+end.
 """
 
 _I64_MIN: Final = -(2**63)

@@ -3,6 +3,7 @@
     take       the oldest entries; those of a take that was interrupted come first
     hold       they are kept in another form, ready to be appended
     append     they are numbered
+    lose       they never will be, or not where anything finds them
     pauses     when to look again: after a take in a little while, and only where nothing came meanwhile when woken
 
 What was taken is counted at every instant in exactly one place, so that the account can be read in between, from other
@@ -24,11 +25,12 @@ _READINGS: Final = 100
 
 
 class Counts(NamedTuple):
-    """`appended` records are numbered; those `in_hand` left the intake and are not."""
+    """`appended` records are numbered, those `in_hand` left the intake and are not, those `lost` were one of these."""
 
     appended: int
     in_intake: int
     in_hand: int
+    lost: int = 0
 
 
 class _State(NamedTuple):
@@ -37,6 +39,7 @@ class _State(NamedTuple):
     appended: int
     held: int
     taken: list[Entry]
+    lost: int = 0
 
 
 class Consumer:
@@ -56,18 +59,27 @@ class Consumer:
 
     def hold(self) -> None:
         """What was taken is kept by the caller from here on; the next `take` gives others."""
-        appended, held, taken = self._state
-        self._state = _State(appended, held + len(taken), [])
+        appended, held, taken, lost = self._state
+        self._state = _State(appended, held + len(taken), [], lost)
 
     def append(self, count: int) -> None:
         """`count` of the records that are held were numbered."""
-        appended, held, taken = self._state
-        self._state = _State(appended + count, held - count, taken)
+        appended, held, taken, lost = self._state
+        self._state = _State(appended + count, held - count, taken, lost)
 
     def append_taken(self) -> None:
         """All that was taken was numbered."""
-        appended, held, taken = self._state
-        self._state = _State(appended + len(taken), held, [])
+        appended, held, taken, lost = self._state
+        self._state = _State(appended + len(taken), held, [], lost)
+
+    def lose_rest(self, *, beyond: int) -> int:
+        """Whatever waits is lost, and what was numbered `beyond` too. How many; the intake takes nothing any more."""
+        while len(self._intake):
+            self._intake.take_into(self._state.taken, len(self._intake))
+        appended, held, taken, lost = self._state
+        count = held + len(taken) + max(0, appended - beyond)
+        self._state = _State(min(appended, beyond), 0, [], lost + count)
+        return count
 
     def pauses(self) -> Iterator[float | None]:
         """How long to wait before the next take, in seconds, wait by wait; None: until woken.
@@ -98,4 +110,4 @@ class Consumer:
             taken, waiting = len(state.taken), len(self._intake)
             if self._state is state and len(state.taken) == taken:
                 break
-        return Counts(state.appended, waiting, state.held + taken)
+        return Counts(state.appended, waiting, state.held + taken, state.lost)

@@ -32,7 +32,7 @@ class Drops:
 
     def note(self, reason: str, count: int) -> None:
         """`count` records were lost for `reason`. On the loop's thread."""
-        if self._on_drop is None:
+        if self._on_drop is None or not count:
             return
         is_first = not self._untold
         self._untold[reason] = self._untold.get(reason, 0) + count

@@ -98,6 +98,8 @@ class Writer:
         self._signal, self._end_signal = Signal(), Signal()
         self._is_closing = False
         self._is_left = False
+        self._is_given_back = False
+        self._giving_back = allocate_lock()
         self._held: str | None = None
         self._look_at = 0.0
         self._hand: deque[tuple[bytes, int, int]] = deque()
@@ -167,7 +169,9 @@ class Writer:
     def end(self, timeout: float) -> None:
         """Close, wait at most `timeout` seconds, leave the log to the next run: for a recorder that is not open."""
         self.close()
-        if self.wait_ended(timeout):
+        self.wait_ended(timeout)
+        self._is_left = True
+        if self.is_ended:
             self._give_back()
 
     def close_and_release(self) -> None:
@@ -177,14 +181,30 @@ class Writer:
         if self.is_ended:
             self._give_back()
 
+    def settle(self) -> int:
+        """Once it has ended and its log is closed: count what the log has not, and say it. How many records."""
+        count = self.consumer.lose_rest(beyond=0 if self.log is None else self.log.written)
+        if count:
+            _logger.error(
+                "records lost: the disk has not taken them",
+                log=str(self.directory),
+                records=count,
+                error=str(self.failure or self.defect or "unknown"),
+            )
+        return count
+
     def _give_back(self) -> None:
-        if self.log is not None:
-            with suppress(LogError):
-                self.log.close()
-        if self.run is not None:
-            if self.consumer.appended:
+        with self._giving_back:
+            if self._is_given_back:
+                return
+            self._is_given_back = True
+            if self.log is not None:
+                with suppress(LogError):
+                    self.log.close()
+            self.settle()
+            if self.run is not None and self.consumer.appended:
                 self.run.release()
-            else:
+            elif self.run is not None:
                 with suppress(OSError):
                     self.run.retire()
 

@@ -49,6 +49,21 @@ def test_what_was_taken_is_in_one_term_at_every_step() -> None:
     assert consumer.counts == Counts(appended=5, in_intake=0, in_hand=0)
 
 
+def test_what_waits_at_the_end_is_lost_and_so_is_what_was_numbered_and_not_written() -> None:
+    staged = Staged()
+    consumer = staged.consumer
+    staged.offer(9)
+    consumer.take(4)
+    consumer.hold()
+    consumer.append(3)
+    consumer.take(2)
+
+    assert consumer.lose_rest(beyond=2) == 7
+    assert consumer.counts == Counts(appended=2, in_intake=0, in_hand=0, lost=7)
+    assert consumer.lose_rest(beyond=2) == 0
+    assert consumer.counts == Counts(appended=2, in_intake=0, in_hand=0, lost=7)
+
+
 def test_a_take_that_was_not_appended_comes_again() -> None:
     staged = Staged()
     entries = staged.offer(4)

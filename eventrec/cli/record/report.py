@@ -74,7 +74,7 @@ class Outcome:
     @property
     def unwritten(self) -> int:
         """Of these, those that not even the log took: the disk refused."""
-        return self.status.in_intake if self.status is not None else 0
+        return 0 if self.status is None else self.status.in_intake + self.status.refused.get("not_written", 0)
 
     @property
     def exit_code(self) -> ExitCode:
