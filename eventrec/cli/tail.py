@@ -40,6 +40,8 @@ async def tail(url: str, *, last: int, follow: bool, kind: str | None, json: boo
         CommandError: The destination cannot be read. While it is followed, that is said, and it is tried again.
     """
     screen = _Screen(terminal, json=json)
+    if kind is not None and not _is_text(kind):
+        raise CommandError(f"--type {kind!r} is not valid Unicode", ExitCode.USAGE)
     types = None if kind is None else (kind,)
     try:
         async with reader_from_url(url) as reader:
@@ -51,6 +53,15 @@ async def tail(url: str, *, last: int, follow: bool, kind: str | None, json: boo
                 await _follow(reader, page.cursor, types, screen)
     except DeliveryError as exc:
         raise CommandError(str(exc), ExitCode.DESTINATION) from exc
+
+
+def _is_text(given: str) -> bool:
+    """Whether it is more than bytes that could not be decoded."""
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 async def _follow(reader: EventReader, cursor: str, types: Collection[str] | None, screen: _Screen) -> None:

@@ -141,3 +141,10 @@ def test_interrupted_it_stops_and_what_was_recorded_is_stored(start: Callable[..
     assert code == 130
     assert "Traceback" not in "".join(running.errors)
     assert (tmp_path / "eventrec-demo" / "run-1").is_dir()
+
+
+def test_a_directory_whose_name_is_not_unicode_is_no_obstacle(eventrec: Run) -> None:
+    shown = eventrec("demo", "--events", "10", "--seconds", "0", "--dir", "\udcff")
+
+    assert (shown.returncode, shown.stderr.splitlines()[1:]) == (0, [])
+    assert "eventrec tail sqlite:///%FF/run-1/shop.db\n" in shown.stdout

@@ -150,6 +150,22 @@ def test_a_full_disk_costs_nothing_that_is_to_be_delivered(
     assert (code, json.loads(out)["records"]) == (0, 10)
 
 
+def test_a_full_disk_costs_nothing_that_earlier_runs_left(
+    main: Main, leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(tmp_path / "log", 0, 10, "jsonl")
+    (tmp_path / "lines").write_text("{}\n" * 3, encoding="utf-8")
+    monkeypatch.setattr("eventrec.log.disk.DiskStorage.space", lambda _: (0, 1 << 40))
+    monkeypatch.setattr("eventrec.cli.record.record.lacks_room", lambda _: True)
+
+    code, out, _ = main("record", "lines", "--to", "jsonl:///out", "--log", "log", "--json")
+
+    told = json.loads(out)
+    assert (code, told["delivered"], told["earlier"]) == (0, 3, 10)
+    written = [line for path in (tmp_path / "out").rglob("*.jsonl") for line in path.read_text().splitlines()]
+    assert len(written) == 13
+
+
 def test_a_destination_that_keeps_nothing_is_refused(main: Main, leave: Leave, tmp_path: Path) -> None:
     leave(tmp_path / "log", 0, 10, "memory")
 

@@ -148,6 +148,7 @@ def test_reader_that_goes_away_is_no_traceback(eventrec: Run, stored: str, start
     [
         ("sqlite:///missing.db", "missing.db"),
         ("memory:", "the handler for 'memory' cannot tell what it has stored"),
+        ("sqlite:///.", ": it is a directory"),
         ("sqlite://host/x.db", "sqlite"),
     ],
 )
@@ -248,3 +249,10 @@ def test_tail_leaves_nothing_beside_a_closed_database(eventrec: Run, stored: str
     eventrec("tail", stored)
 
     assert [path.name for path in database.parent.iterdir()] == [database.name]
+
+
+def test_a_type_that_is_not_a_text_is_refused(eventrec: Run, stored: str) -> None:
+    done = eventrec("tail", stored, "--type", "\udcff")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "eventrec: --type '\\udcff' is not valid Unicode\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -83,7 +84,7 @@ def tell(result: Result, terminal: Terminal) -> None:
     terminal.show()
     terminal.show("Look for yourself:")
     query = "SELECT type, count(*) FROM page_views GROUP BY type"
-    terminal.show(f"  eventrec tail {shlex.quote(f'sqlite:///{quote(str(result.database))}')}")
+    terminal.show(f"  eventrec tail {shlex.quote(f'sqlite:///{quote(os.fsencode(result.database))}')}")
     terminal.show(f"  sqlite3 {shlex.quote(str(result.database))} '{query}'")
 
 

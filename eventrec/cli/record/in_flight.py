@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import shutil
+import sys
 from bisect import bisect_right
 from collections import deque
 from contextlib import ExitStack
@@ -13,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import msgspec
+
+from eventrec.runs.retention import Bound
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -26,6 +30,8 @@ class _Letter(msgspec.Struct):
     offset: int
     reason: str
 
+
+_BOUND: Final = Bound(max_bytes=sys.maxsize, keep_free=0.05)
 
 _decode: Final = msgspec.json.Decoder(_Letter).decode
 
@@ -146,6 +152,12 @@ class Backlog:
         """The records before `scanned` are delivered."""
         while self._parts and self._parts[0][0] <= scanned:
             self.bytes -= self._parts.popleft()[1]
+
+
+def lacks_room(log: Path | None) -> bool:
+    """Whether the log's file system has no more room than a recorder leaves to others: what is delivered makes some."""
+    usage = shutil.disk_usage(log or ".")
+    return _BOUND.excess(used=0, free=usage.free, capacity=usage.total) > 0
 
 
 def dead_letter_file(given: Path | None, stack: ExitStack | AsyncExitStack) -> Path:

@@ -24,7 +24,7 @@ from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.log_directory import check_not_part_of_one
 from eventrec.cli.progress import LiveProgress, Look
 from eventrec.cli.record.delivery import Delivery
-from eventrec.cli.record.in_flight import Backlog
+from eventrec.cli.record.in_flight import Backlog, lacks_room
 from eventrec.cli.record.input import Input
 from eventrec.cli.record.report import Outcome
 from eventrec.cli.terminal import counted
@@ -100,6 +100,9 @@ class Recording:
                 batch_rows=BATCH_ROWS,
                 retry=Backoff(max=10, attempts=None),
                 dead_letters=dead,
+                # Beyond these bounds a log is deleted; here reading waits before they are reached.
+                max_log_bytes=sys.maxsize,
+                keep_free=0,
             ),
             new_id=self._new_log_id,
         )
@@ -217,6 +220,7 @@ class Recording:
             await anyio.sleep(0.005)
             self._backlog.settle(self._delivery.part.scanned)
             is_far_behind = self._backlog.bytes > MAX_LOGGED_BYTES or len(self._delivery.lines) > MAX_RUNS
+            is_far_behind = is_far_behind or (self._backlog.bytes > 0 and lacks_room(self._log))
             if not (self._recorder.status().in_intake or is_far_behind):
                 return
 

@@ -120,11 +120,11 @@ def meaning(exc: sqlite3.Error, path: Path) -> Exception:
     code, said = _code(exc), f"{path}: {exc}"
     if code == sqlite3.SQLITE_CANTOPEN and not path.parent.is_dir():
         return PauseError(f"{path}: there is no directory {path.parent}")
+    if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR} and path.is_dir():
+        return PauseError(f"{path}: it is a directory")
     if code in _TRANSIENT or _is_about_schema(exc):
         return TransientError(said)
-    if _is_about_functions(exc):
-        return PauseError(said)
-    if code in _PAUSE:
+    if _is_about_functions(exc) or code in _PAUSE:
         return PauseError(said)
     if code in _PERMANENT:
         return PermanentError(said)
