@@ -74,6 +74,8 @@ class Adoption:
     ) -> None:
         self.adopted: dict[UUID, LogDelivery] = {}
         self.queue = OrphanQueue()
+        self.opening = anyio.Lock()
+        """Held while orphans are locked and not yet among the adopted ones, or in a group."""
         self._locks = OrphanLocks(directory, locking)
         """Of orphans whose lock is ours, and that are not delivered yet."""
         self._groups = GroupAdoption(
@@ -82,11 +84,10 @@ class Adoption:
             letters=letters,
             queue=self.queue,
             locks=self._locks,
+            opening=self.opening,
             own_id=own_id,
             on_ended=self._note_freed,
         )
-        self.opening = anyio.Lock()
-        """Held while orphans are locked and not yet among the adopted ones."""
         self._directory = directory
         self._deliver = deliver
         self._letters = letters
@@ -327,6 +328,10 @@ class Adoption:
             while id_ in self.adopted:
                 await self._freed.wait()
         return lost
+
+    async def groups_ended(self) -> bool:
+        """Wait till no orphan is locked and not adopted. Whether there was one. For a caller that holds `opening`."""
+        return await self._groups.none_locked()
 
     def oldest(self) -> list[UUID]:
         """All orphans, adopted or not: those that cannot be read, then the oldest first."""

@@ -117,10 +117,9 @@ class DiskQuota:
 
     def _last_excess(self) -> int | None:
         """In a thread. By what any process measured just now; None where it is time to measure."""
-        if self._measure.is_alone():
-            return self._excess()
-        measured = self._measure.last()
-        return self._excess_of(measured) if measured is not None else None
+        if (measured := self._measure.last()) is not None:
+            return self._excess_of(measured)
+        return self._excess() if self._measure.is_alone() else None
 
     def _excess(self) -> int:
         """In a thread; under the lock, where there are others."""
@@ -163,6 +162,8 @@ class DiskQuota:
             await self._trim()
             excess = await in_thread(self._excess)
         async with self._adoption.opening:
+            if excess > 0 and await self._adoption.groups_ended():
+                excess = await in_thread(self._excess)
             for id_ in self._adoption.oldest() if excess > 0 else []:
                 if excess > 0:
                     size, lost = await self._give_up(id_)

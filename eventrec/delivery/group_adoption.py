@@ -54,6 +54,7 @@ class GroupAdoption:
         letters: LetterLog,
         queue: OrphanQueue,
         locks: OrphanLocks,
+        opening: anyio.Lock,
         own_id: Callable[[], UUID],
         on_ended: Callable[[], None],
     ) -> None:
@@ -62,10 +63,14 @@ class GroupAdoption:
         self._letters = letters
         self._queue = queue
         self._locks = locks
+        self._opening = opening
         self._own_id = own_id
         self._on_ended = on_ended
         self._began: dict[int, float] = {}
         """When each group in flight began."""
+        self._locked = 0
+        """Groups in flight whose locks are taken."""
+        self._ended = anyio.Event()
         self._failures = Failures(FIRST_PAUSE, LONGEST_PAUSE)
         self._not_before = 0.0
 
@@ -80,6 +85,18 @@ class GroupAdoption:
         now = anyio.current_time()
         is_stuck = any(now - began > _STUCK_SECONDS for began in self._began.values())
         return self._small.may_begin and now >= self._not_before and not is_stuck
+
+    async def none_locked(self) -> bool:
+        """Return once no group holds locks, or after a while. While the caller holds `opening`, none takes any.
+
+        Whether there was one.
+        """
+        if not self._locked:
+            return False
+        with anyio.move_on_after(_STUCK_SECONDS):
+            while self._locked:
+                await self._ended.wait()
+        return True
 
     def begin(self, tasks: TaskGroup, *, spare: int) -> None:
         """Begin as many groups as may be, where more than `spare` orphans wait."""
@@ -102,19 +119,27 @@ class GroupAdoption:
 
     async def _deliver(self, ids: list[UUID]) -> None:
         try:
-            # A lock is ours once it is taken, also where this task is cancelled meanwhile.
-            with anyio.CancelScope(shield=True):
-                orphans, refused = await in_thread(self._open, ids)
+            async with self._opening:
+                # A lock is ours once it is taken, also where this task is cancelled meanwhile.
+                with anyio.CancelScope(shield=True):
+                    orphans, refused = await in_thread(self._open, ids)
+                self._locked += 1
         except Exception as exc:  # noqa: BLE001 - descriptors ran out, the disk fails: none of it ends delivery
             self._pause(exc)
             self._queue.note_single(ids)
             return
-        self._note_refused(refused)
+        except BaseException:
+            self._queue.note_single(ids)
+            raise
         try:
+            self._note_refused(refused)
             await self._small.deliver(orphans)
         finally:
             with anyio.CancelScope(shield=True):
                 await self._end(orphans)
+            self._locked -= 1
+            ended, self._ended = self._ended, anyio.Event()
+            ended.set()
 
     async def _end(self, orphans: Sequence[SmallOrphan]) -> None:
         ids = [each.log.run.id for each in orphans]

@@ -28,6 +28,9 @@ LONGEST_PAUSE: Final = 300.0
 HELD_IN_A_ROUND: Final = 4
 """How many of those that others hold are asked for in a round: with many siblings, each looks at a few."""
 
+_MANY_HELD: Final = 16
+"""From more on each asks for one in a round, and for more where that one is free."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pause:
@@ -98,9 +101,10 @@ class OrphanQueue:
         self._single: set[UUID] = set()
         """Those of `_new` that are not for a group."""
         self._adopted: set[UUID] = set()
-        self._held: deque[UUID] = deque()
+        self._held: dict[UUID, None] = {}
         """The one that was asked for longest ago comes first."""
-        self._to_ask = 0
+        self._to_ask: set[UUID] = set()
+        """Those of `_held` to be asked for in this round."""
         self._parked: dict[UUID, frozenset[str]] = {}
         """The subscriptions it waits for, by log; the one parked first comes first."""
         self._left: set[UUID] = set()
@@ -125,7 +129,8 @@ class OrphanQueue:
         for gone in [*(self._parked.keys() - now), *(self._paused.keys() - now - self._adopted)]:
             self._parked.pop(gone, None)
             self._paused.pop(gone, None)
-        self._held = deque(id_ for id_ in self._held if id_ in now)
+        self._held = {id_: None for id_ in self._held if id_ in now}
+        self._to_ask &= now
         self._found = now
         known = self._adopted.union(self._held, self._parked, self._left, self._paused, self.untrusted)
         self._begin(ids, now - known)
@@ -136,8 +141,9 @@ class OrphanQueue:
         self._single &= new
 
     def begin_round(self) -> None:
-        """Some of those that others held may be asked for again."""
-        self._to_ask = min(HELD_IN_A_ROUND, len(self._held))
+        """Some of those that others held may be asked for again: where there are many, siblings ask for others."""
+        count = HELD_IN_A_ROUND if len(self._held) <= _MANY_HELD else 1
+        self._to_ask = set(islice(self._held, count))
 
     def next_group(self, limit: int, *, own: UUID) -> list[UUID]:
         """At most `limit` orphans to adopt together, the oldest first, of those of which nothing is known yet."""
@@ -159,10 +165,9 @@ class OrphanQueue:
         """
         self._pass_known(own)
         due = [id_ for id_, pause in self._paused.items() if pause.until <= now and id_ not in self._adopted]
-        asked = [self._held[n] for n in range(self._to_ask)]
         new: Iterable[UUID] = sorted(self._single) if only_single else (id_ for id_ in self._fresh if id_ in self._new)
         fresh = islice(new, limit)
-        chosen = heapq.nsmallest(limit, {*due, *asked, *fresh})
+        chosen = heapq.nsmallest(limit, {*due, *self._to_ask, *fresh})
         for id_ in self._parked:
             if len(chosen) >= limit:
                 break
@@ -173,24 +178,26 @@ class OrphanQueue:
     def _take(self, id_: UUID) -> None:
         self._new.discard(id_)
         self._single.discard(id_)
-        if id_ in self._held:
-            self._to_ask -= self._held.index(id_) < self._to_ask
-            self._held.remove(id_)
+        self._held.pop(id_, None)
+        self._to_ask.discard(id_)
         self._parked.pop(id_, None)
         self._left.discard(id_)
 
     # -- what became of one
 
     def note_adopted(self, id_: UUID) -> None:
-        """It is ours."""
+        """It is ours. Where another process held it, that has ended: it may have held more of them."""
+        was_held = id_ in self._held
         self._take(id_)
+        if was_held and not self._to_ask:
+            self._to_ask = set(islice(self._held, HELD_IN_A_ROUND))
         self.unreadable.discard(id_)
         self._adopted.add(id_)
 
     def note_held(self, id_: UUID) -> None:
         """Another process holds it."""
         self._take(id_)
-        self._held.append(id_)
+        self._held[id_] = None
 
     def note_gone(self, id_: UUID) -> None:
         """It is not there any more, or never was a log of ours."""

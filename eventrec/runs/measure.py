@@ -21,6 +21,7 @@ from eventrec.runs.survey import QUOTA, tree_size
 if TYPE_CHECKING:
     from eventrec.log.storage import Lock
     from eventrec.runs.directory import LogDirectory
+    from eventrec.runs.survey import KnownSize
 
 LOOKS_EVERY: Final = 1.0
 LOOKS_SELDOM: Final = 10.0
@@ -46,6 +47,7 @@ class SharedMeasure:
 
     def __init__(self, directory: LogDirectory) -> None:
         self._directory = directory
+        self._known: dict[str, KnownSize] = {}
 
     def lock(self) -> Lock:
         """Be the one that measures, or makes room.
@@ -69,7 +71,7 @@ class SharedMeasure:
     def measure(self) -> Measured:
         """Look, and leave what was seen for the others, where there are any. Then, call it under the lock."""
         started = time.monotonic()
-        used = tree_size(self._directory)
+        used = tree_size(self._directory, self._known)
         found = Measured(used, time.time(), time.monotonic() - started)
         content = encode(found)
         with suppress(OSError), closing(self._directory.opened().open(QUOTA, "write")) as file:

@@ -5,11 +5,12 @@ For `status`, `doctor`, `drain` and the disk bound. Nothing is changed; nothing 
 
 from __future__ import annotations
 
+import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
-from eventrec.log.segment import list_segments
+from eventrec.log.segment import list_segments, segment_name
 from eventrec.log.verify import describe
 from eventrec.runs.checkpoint import CheckpointFiles
 from eventrec.runs.directory import DEAD, DONE, LOCK, LogDirectory, id_in
@@ -32,6 +33,9 @@ QUOTA: Final = ".eventrec-quota"
 """The lock of the process that judges how large a log directory is, a file in it."""
 
 _OLD_QUOTA: Final = "quota"
+_SETTLED_SECONDS: Final = 1.0
+"""How old a change of a directory must be for a later one to have another time."""
+
 UNKNOWN: Final = "?"
 """Stands for the subscriptions whose names are not known."""
 
@@ -165,14 +169,54 @@ def list_foreign(directory: str | os.PathLike[str]) -> list[str]:
     )
 
 
-def tree_size(directory: str | os.PathLike[str]) -> int:
-    """Bytes of all files that are ours in `directory`: a log directory, its `done/`, or its `dead/`."""
+class KnownSize(NamedTuple):
+    """The directory of a run, as it was when no file had been made or deleted there for a while.
+
+    Attributes:
+        inode: Which directory that was.
+        changed: When, in nanoseconds since the epoch, a file was made or deleted there last.
+        newest: Its newest segment, which may grow; empty: it has none.
+        rest: Bytes of all other files.
+    """
+
+    inode: int
+    changed: int
+    newest: str
+    rest: int
+
+
+def tree_size(directory: str | os.PathLike[str], known: dict[str, KnownSize] | None = None) -> int:
+    """Bytes of all files that are ours in `directory`: a log directory, its `done/`, or its `dead/`.
+
+    `known` holds what an earlier call found of the runs in it, and then what this one did: a run in which no file was
+    made or deleted since costs two calls of the system, and its small files count as they did then.
+    """
     log, total = LogDirectory.of(directory), 0
+    before = {} if known is None else dict(known)
+    now: dict[str, KnownSize] = {}
     for name in log.members():
-        with suppress(OSError), closing(log.opened().folder(name)) as storage:
-            total += size_of_run(storage)
+        with suppress(OSError):
+            total += _size_of(log.opened(), name, before.get(name), now)
+    if known is not None:
+        known.clear()
+        known.update(now)
     for name in (DONE, DEAD):
         with suppress(OSError):
             (log / name).opened()
             total += tree_size(log / name)
+    return total
+
+
+def _size_of(log: DiskStorage, name: str, before: KnownSize | None, now: dict[str, KnownSize]) -> int:
+    found = log.stat_of(name)
+    if before is not None and (found.st_ino, found.st_mtime_ns) == (before.inode, before.changed):
+        now[name] = before
+        return before.rest + (log.size(f"{name}/{before.newest}").length if before.newest else 0)
+    with closing(log.folder(name)) as storage:
+        total = size_of_run(storage)
+        if time.time() - found.st_mtime > _SETTLED_SECONDS:
+            firsts = list_segments(storage)
+            newest = segment_name(firsts[-1]) if firsts else ""
+            rest = total - (storage.size(newest).length if newest else 0)
+            now[name] = KnownSize(found.st_ino, found.st_mtime_ns, newest, rest)
     return total

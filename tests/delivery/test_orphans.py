@@ -166,3 +166,33 @@ def test_a_change_in_the_instant_of_a_look_is_not_missed() -> None:
     changes.note_looked(100.0, at=100.001, now=1.0)
 
     assert changes.are_due(100.0, now=1.0)
+
+
+def test_of_many_that_others_hold_one_is_asked_for_in_a_round_and_more_where_it_is_free() -> None:
+    queue = found(*range(40))
+    for id_ in ids(*range(40)):
+        queue.note_held(id_)
+
+    queue.begin_round()
+
+    assert next_of(queue) == [0]
+    queue.note_adopted(*ids(0))
+    assert next_of(queue) == [1, 2, 3, 4]
+    for id_ in ids(1, 2, 3, 4):
+        queue.note_held(id_)
+    assert next_of(queue) == []
+
+
+def test_those_for_groups_are_left_to_them_and_one_that_needs_a_closer_look_is_not_for_one_again() -> None:
+    queue = found(1, 2, 3)
+    assert [id_.int for id_ in queue.next_group(2, own=OWN)] == [1, 2]
+    for id_ in ids(1, 2):
+        queue.note_adopted(id_)
+
+    queue.note_gone(*ids(1))
+    queue.note_single(ids(2))
+
+    assert [id_.int for id_ in queue.next_group(2, own=OWN)] == [3]
+    assert queue.waiting == 1
+    assert [id_.int for id_ in queue.next(8, own=OWN, now=0.0, is_failing=lambda _: False, only_single=True)] == [2]
+    assert next_of(queue) == [2, 3]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eventrec.errors import LogLockedError
-from eventrec.runs.directory import LogDirectory
+from eventrec.log.disk import DiskStorage
+from eventrec.log.log import Log
+from eventrec.runs.directory import DEAD, DONE, LogDirectory
 from eventrec.runs.measure import LOOKS_EVERY, LOOKS_SELDOM, Measured, SharedMeasure
 from eventrec.runs.run import Run, new_run_id
 from eventrec.runs.survey import QUOTA
@@ -68,6 +72,35 @@ def test_what_another_run_left_half_made_reads_nothing(tmp_path: Path, runs: lis
     runs[1].path.rename(tmp_path / f".new-{runs[1].id}")
 
     assert measure.is_alone()
+
+
+def test_a_run_that_changed_long_ago_is_not_opened_again_and_what_it_grows_by_counts(
+    tmp_path: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = [Log.create(run.storage) for run in runs]
+    for run in runs:
+        os.utime(run.path, (1, 1))
+    measure = SharedMeasure(LogDirectory(tmp_path))
+    assert measure.measure().used == sum(run.size() for run in runs)
+    opened: list[str] = []
+    real = DiskStorage.folder
+
+    def noted(self: DiskStorage, name: str, **how: Any) -> DiskStorage:
+        opened.append(name)
+        return real(self, name, **how)
+
+    monkeypatch.setattr(DiskStorage, "folder", noted)
+
+    logs[0].append_encoded(b"12345", 1)
+    logs[0].write()
+    measured = measure.measure().used
+
+    assert [name for name in opened if name not in (DONE, DEAD)] == []
+    assert measured == sum(run.size() for run in runs)
+    (runs[1].path / "00000000000000000000.7.gap").write_bytes(b"damage")
+    assert measure.measure().used == sum(run.size() for run in runs)
+    for log in logs:
+        log.close()
 
 
 def test_looking_takes_a_tenth_of_the_time_at_most() -> None:
