@@ -174,7 +174,8 @@ async def test_what_is_refused_for_good_is_one_letter_and_the_rest_arrives(tmp_p
 
 
 async def test_what_arrived_of_a_batch_that_failed_in_part_is_not_sent_again(tmp_path: Path) -> None:
-    await leave(tmp_path, "orders")
+    # So few are left for singles that none is parked: that forgets what arrived of a batch.
+    await leave(tmp_path, "orders", count=14)
     arrived: list[int] = []
 
     class Partly(ScriptedHandler):
@@ -188,7 +189,7 @@ async def test_what_arrived_of_a_batch_that_failed_in_part_is_not_sent_again(tmp
     async with recording(tmp_path, orders=Partly()):
         await until(lambda: len(left(tmp_path)) == 1)
 
-    assert sorted(arrived) == ALL
+    assert sorted(arrived) == ALL[: 14 * RECORDS]
 
 
 async def test_where_a_destination_is_decides_and_another_one_is_waited_for(tmp_path: Path, groups: list[int]) -> None:
