@@ -25,6 +25,7 @@ from eventrec_handlers.sqlite.file import (
     MAX_COLUMNS,
     connect,
     errors_translated,
+    identities,
     identity,
     keeps_connection_usable,
     make_own_tables,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from eventrec_handlers._sql import SchemaMode
+    from eventrec_handlers.sqlite.file import Identities
 
 __all__ = ["SqliteHandler", "SqliteReader", "from_url"]
 
@@ -107,7 +109,7 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
         self._was_opened = False
         self._is_open = False
         self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
+        self._files: Identities | None = None
         self._records = Store(self._path, schema=schema, max_columns=max_columns, transaction=self._transaction)
 
     def __repr__(self) -> str:
@@ -208,6 +210,8 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
         try:
             yield connection
             connection.execute("COMMIT")
+            if self._files is not None and self._is_misplaced():
+                self._leave(connection)
         except BaseException:
             # What was read of the schema may be rolled back too, and its version be given again to another one.
             self._records.forget_tables()
@@ -219,22 +223,34 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
     def _connected(self) -> sqlite3.Connection:
         if not self._is_open:
             raise RuntimeError(f"{self!r} is not open")
-        if self._connection is not None and identity(self._path) != self._file:
-            # The file was moved, and its WAL left behind: what is in there belongs into the file, and a new file at
-            # the same place would take it away. To go on would mean to write where no reader looks.
-            with suppress(sqlite3.Error):
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._disconnect()
+        if self._connection is not None and self._is_misplaced():
+            self._leave(self._connection)
         if self._connection is None:
             self._connection = connect(self._path, self._busy_timeout)
-            self._file = identity(self._path)
+            self._files, found = None, identity(self._path)
             try:
                 with self._transaction() as connection:
                     make_own_tables(connection, self._now())
+                # Those beside it are there only now; what took its own place meanwhile is another one.
+                self._files = (found, *identities(self._path)[1:])
             except BaseException:
                 self._disconnect()
                 raise
         return self._connection
+
+    def _is_misplaced(self) -> bool:
+        """Whether another program moved or deleted the file, or what belongs to it, from under the connection."""
+        return self._files is not None and identities(self._path) != self._files
+
+    def _leave(self, connection: sqlite3.Connection) -> None:
+        """Disconnect from a file that was moved, or whose WAL was left behind or deleted.
+
+        What is in the WAL belongs into the file, and a new file at the same place would take it away. To go on would
+        mean to write where no reader looks.
+        """
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._disconnect()
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -7,7 +7,8 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
-from typing import TYPE_CHECKING, Final, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 from uuid import uuid4
 
 from eventrec import PauseError, PermanentError, TransientError
@@ -17,11 +18,12 @@ from eventrec_handlers.sqlite.columns import REQUIRED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from eventrec_handlers._sql import TablePlan
 
 T = TypeVar("T")
+
+Identities: TypeAlias = "tuple[tuple[int, int] | None, ...]"
 
 RESERVED: Final = ("sqlite_", "eventrec_")
 """What no table of an event may start with."""
@@ -89,6 +91,11 @@ def identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def identities(path: Path) -> Identities:
+    """Those of the database at `path`, of its WAL, and of the index of that."""
+    return identity(path), identity(Path(f"{path}-wal")), identity(Path(f"{path}-shm"))
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------

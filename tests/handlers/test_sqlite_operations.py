@@ -1,0 +1,274 @@
+"""A recorder through what operators do to a SQLite file: no loss, no double, no hot loop, said in a line, recovered."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from eventrec import Backoff, Batch, EventRecorder, EventRecorderOptions
+from eventrec.status import SubscriptionStatus
+from eventrec.testing import assert_conserved
+from eventrec.testing.scripted import Numbered
+from eventrec_handlers.sqlite import SqliteHandler
+
+OPTIONS = EventRecorderOptions(
+    retry=Backoff(first=0.05, factor=2, max=0.4, jitter="none"), flush_interval=0.02, batch_rows=20
+)
+NUMBERS = "SELECT json_extract(payload, '$.number') FROM events ORDER BY 1"
+
+
+class Counted(SqliteHandler):
+    """Counts how often it was asked for something."""
+
+    calls = 0
+
+    async def open(self) -> None:
+        self.calls += 1
+        await super().open()
+
+    async def handle(self, batch: Batch) -> None:
+        self.calls += 1
+        await super().handle(batch)
+
+
+@dataclass
+class Trial:
+    """A recorder that is given numbers."""
+
+    handler: Counted
+    recorder: EventRecorder
+    path: Path
+    count: int = 0
+
+    def record(self, count: int = 50) -> None:
+        assert self.recorder.record_many(Numbered(n) for n in range(self.count, self.count + count)) == count
+        self.count += count
+
+    @property
+    def part(self) -> SubscriptionStatus:
+        (part,) = self.recorder.status().subscriptions.values()
+        return part
+
+    async def until(self, condition: Callable[[SubscriptionStatus], bool], seconds: float = 30) -> SubscriptionStatus:
+        with anyio.move_on_after(seconds):
+            while not condition(part := self.part):  # noqa: ASYNC110 - delivery changes it
+                await anyio.sleep(0.02)
+            return part
+        pytest.fail(f"{self.part.state}: {self.part.last_error}\n{self.part}")
+
+    async def settled(self) -> None:
+        await self.until(lambda part: part.acknowledged == self.count and part.scanned == self.count)
+
+    async def fails(self) -> str:
+        """Record into a fault; what the state and the last error say, once it is met; and there is no hot loop."""
+        self.record()
+        await self.until(lambda part: not part.healthy and part.last_error is not None)
+        before = self.handler.calls
+        await anyio.sleep(0.5)
+        # At most two calls an attempt, and five attempts while the pauses grow from 0.05 to 0.4 s.
+        assert self.handler.calls - before <= 10
+        part = self.part
+        assert part.pending >= 50
+        said = f"{part.state}: {part.last_error}"
+        assert "\n" not in said
+        return said
+
+    async def stored(self) -> list[int]:
+        def read() -> list[int]:
+            with closing(sqlite3.connect(self.path)) as connection:
+                return [n for (n,) in connection.execute(NUMBERS)]
+
+        return await in_thread(read)  # type: ignore[no-any-return]
+
+
+@asynccontextmanager
+async def trial_of(path: Path, log: Path) -> AsyncIterator[Trial]:
+    handler = Counted(path, busy_timeout=0.1)
+    recorder = EventRecorder(log=log, options=OPTIONS)
+    recorder.register(handler, name="sqlite")
+    async with recorder:
+        trial = Trial(handler, recorder, path)
+        trial.record()
+        await trial.settled()
+        yield trial
+    assert_conserved(recorder.status(), offered=trial.count)
+    assert (trial.part.dead, sum(trial.part.dropped.values())) == (0, 0)
+
+
+async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
+    return await anyio.to_thread.run_sync(lambda: work(*arguments))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    directory = tmp_path / "data"
+    directory.mkdir()
+    return directory / "events.db"
+
+
+def delete(path: Path) -> None:
+    for each in path.parent.iterdir():
+        each.unlink()
+
+
+def replace(path: Path) -> None:
+    other = path.parent / "other.db"
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE theirs (a)")
+    other.replace(path)
+
+
+def move_directory(path: Path) -> None:
+    path.parent.rename(path.parent.parent / "away")
+    path.parent.mkdir()
+
+
+@pytest.mark.parametrize("what", [delete, replace, move_directory])
+async def test_file_in_whose_place_is_another_one_waits_for_a_decision(
+    what: Callable[[Path], None], path: Path, tmp_path: Path
+) -> None:
+    async with trial_of(path, tmp_path / "log") as trial:
+        first = trial.count
+        await in_thread(what, path)
+        trial.record()
+        part = await trial.until(lambda part: part.held)
+        trial.record()
+        trial.recorder.resume("sqlite", start="latest")
+        await trial.settled()
+        stored = await trial.stored()
+
+    assert part.state == "paused: destination changed"
+    assert stored == list(range(first, trial.count))
+
+
+async def test_directory_that_was_removed_is_named_until_it_is_there_again(path: Path, tmp_path: Path) -> None:
+    async with trial_of(path, tmp_path / "log") as trial:
+        first = trial.count
+        await in_thread(shutil.rmtree, path.parent)
+        failure = await trial.fails()
+        await in_thread(path.parent.mkdir)
+        await trial.until(lambda part: part.state == "paused: destination changed")
+        trial.recorder.resume("sqlite", start="latest")
+        await trial.settled()
+        stored = await trial.stored()
+
+    assert f"there is no directory {path.parent}" in failure
+    assert stored == list(range(first, trial.count))
+
+
+async def test_file_that_others_write_for_long_is_waited_for(path: Path, tmp_path: Path) -> None:
+    async with trial_of(path, tmp_path / "log") as trial:
+        with closing(await in_thread(lambda: sqlite3.connect(path, check_same_thread=False))) as other:
+            await in_thread(other.execute, "BEGIN IMMEDIATE")
+            failure = await trial.fails()
+            await in_thread(other.execute, "ROLLBACK")
+            await trial.settled()
+        assert await trial.stored() == list(range(trial.count))
+
+    assert "database is locked" in failure
+
+
+async def test_header_that_was_overwritten_holds_until_it_is_mended(path: Path, tmp_path: Path) -> None:
+    async with trial_of(path, tmp_path / "log") as trial:
+        with closing(await in_thread(lambda: sqlite3.connect(path, check_same_thread=False))) as other:
+            await in_thread(lambda: other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+        header = (await in_thread(path.read_bytes))[:100]
+
+        def write(piece: bytes) -> None:
+            with path.open("r+b") as file:
+                file.write(piece)
+
+        await in_thread(write, b"\xff" * 100)
+        await in_thread(trial.handler._disconnect)
+        failure = await trial.fails()
+        await in_thread(write, header)
+        await trial.settled()
+        stored = await trial.stored()
+
+    assert "paused: " in failure
+    assert "file is not a database" in failure
+    assert stored == list(range(trial.count))
+
+
+@pytest.mark.parametrize("suffixes", [["-wal"], ["-shm"], ["-wal", "-shm"]])
+async def test_what_is_acknowledged_is_in_files_that_have_a_name(
+    suffixes: list[str], path: Path, tmp_path: Path
+) -> None:
+    def copied() -> list[int]:
+        """What a kill now would leave."""
+        copy = tmp_path / "copy.db"
+        for suffix in ("", "-wal"):
+            (tmp_path / f"copy.db{suffix}").unlink(missing_ok=True)
+            if (found := Path(f"{path}{suffix}")).exists():
+                shutil.copy(found, tmp_path / f"copy.db{suffix}")
+        with closing(sqlite3.connect(copy)) as connection:
+            return [n for (n,) in connection.execute(NUMBERS)]
+
+    async with trial_of(path, tmp_path / "log") as trial:
+        for _ in range(3):
+            for suffix in suffixes:
+                with suppress(FileNotFoundError):
+                    await in_thread(Path(f"{path}{suffix}").unlink)
+            trial.record()
+            await trial.settled()
+            assert await in_thread(copied) == list(range(trial.count))
+            assert await trial.stored() == list(range(trial.count))
+
+
+# -- a disk that is full
+
+
+@pytest.fixture
+def small_volume(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a file system of 1 MiB."""
+    path = tmp_path / "volume"
+    path.mkdir()
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    command = [mount or "mount", "-t", "tmpfs", "-o", "size=1m,mode=0777", "tmpfs", str(path)]
+    if mount is None or umount is None or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here: that needs root")
+    yield path
+    subprocess.run([umount, "-l", str(path)], check=True)
+
+
+async def test_volume_that_is_full_is_waited_for(small_volume: Path, tmp_path: Path) -> None:
+    filler = small_volume / "filler"
+
+    async with trial_of(small_volume / "events.db", tmp_path / "log") as trial:
+        await in_thread(filler.write_bytes, b"\0" * (shutil.disk_usage(small_volume).free - 4_096))
+        failure = await trial.fails()
+        await in_thread(filler.unlink)
+        await trial.settled()
+        stored = await trial.stored()
+
+    assert "database or disk is full" in failure
+    assert stored == list(range(trial.count))
+
+
+async def test_volume_that_may_only_be_read_holds_until_it_may_be_written(small_volume: Path, tmp_path: Path) -> None:
+    def remount(how: str) -> None:
+        command = ["mount", "-o", f"remount,{how}", str(small_volume)]
+        if subprocess.run(command, check=False, capture_output=True).returncode:
+            pytest.skip("a file system in use cannot be made read-only here")
+
+    path = small_volume / "events.db"
+    async with trial_of(path, tmp_path / "log") as trial:
+        await in_thread(trial.handler._disconnect)
+        await in_thread(remount, "ro")
+        failure = await trial.fails()
+        await in_thread(remount, "rw")
+        await trial.settled()
+        stored = await trial.stored()
+
+    assert failure.startswith(f"paused: {path}: "), failure
+    assert stored == list(range(trial.count))
