@@ -23,7 +23,7 @@ from eventrec import (
 )
 from eventrec_handlers.sqlite import SqliteHandler, from_url
 from eventrec_handlers.sqlite.columns import STORED
-from eventrec_handlers.sqlite.file import RETIRED_KEPT
+from eventrec_handlers.sqlite.own_tables import RETIRED_KEPT
 
 pytestmark = pytest.mark.handlers
 

@@ -70,6 +70,7 @@ class Table:
         numbers: Name to number of the column, oid of its type, and the type's modifier: its length, its precision.
         dropped: How many columns it had before, which PostgreSQL still counts.
         has_row_security: Whether policies choose the rows that we may write, and COPY is therefore refused.
+        limits: The columns that take so many characters and no more.
     """
 
     kind: str | None = None
@@ -78,6 +79,7 @@ class Table:
     numbers: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     dropped: int = 0
     has_row_security: bool = False
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     def identities(self, columns: Sequence[str]) -> Iterator[tuple[int, int, int, int]]:
         """What identifies each of `columns`: table, column, type, modifier."""
@@ -115,13 +117,27 @@ async def read_tables(connection: asyncpg.Connection, namespace: Namespace, name
                 numbers={row["column"]: (row["number"], row["type"], row["modifier"]) for row in columns},
                 dropped=sum(row["dropped"] is True for row in mine),
                 has_row_security=mine[0]["row_security"] is True,
+                limits={row["column"]: most for row in columns if (most := _limit(row["declared"])) is not None},
             )
     return tables
 
 
+_VARYING: Final = re.compile(r"character varying(?:\((\d+)\))?")
+
+
 def _spelled(declared: str) -> str:
-    """A text of limited length takes the same fields as one that is not; what is too long, the server refuses."""
-    return "text" if re.fullmatch(r"character varying(\(\d+\))?", declared) else declared
+    """A text of limited length takes the same fields as one that is not: see `Table.limits`."""
+    return "text" if _VARYING.fullmatch(declared) else unquoted_type(declared)
+
+
+def _limit(declared: str) -> int | None:
+    found = _VARYING.fullmatch(declared)
+    return int(found[1]) if found is not None and found[1] else None
+
+
+def unquoted_type(declared: str) -> str:
+    """The name of a type as `format_type` spells it where the server is not set to quote every name."""
+    return re.sub(r'"([a-z][a-z0-9_]*)"', r"\1", declared)
 
 
 def plan(

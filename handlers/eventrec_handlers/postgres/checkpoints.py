@@ -18,7 +18,7 @@ from eventrec import PauseError
 from eventrec_handlers._sql import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from uuid import UUID
 
     import asyncpg
@@ -28,8 +28,24 @@ if TYPE_CHECKING:
 RETIRED_KEPT: Final = "30 days"
 """How long the row of a finished log still answers `resume`."""
 
+_TEMPORARY: Final = "pg_temp"
+"""How the names of schemas of temporary tables begin."""
+
+_TABLE_KINDS: Final = ("r", "p")
+
 CHECKPOINTS: Final = "eventrec_checkpoints"
 DESTINATION: Final = "eventrec_destination"
+
+_OWN: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    CHECKPOINTS: {
+        "log_id": ("uuid",),
+        "subscription": ("text", "varchar"),
+        "next": ("int8", "int4"),
+        "retired_at": ("timestamptz", "timestamp"),
+    },
+    DESTINATION: {"id": ("uuid", "text", "varchar")},
+}
+"""Our own tables, and what each column may be: the first is what we make it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +101,7 @@ async def find_namespace(
     `may_make`: a namespace that is not there is made too.
 
     Raises:
-        PauseError: There is no such schema.
+        PauseError: There is no such schema, or another program's table has the name of one of our own.
     """
     async with connection.transaction(isolation="read_committed"):
         name, longest, commit, exists, own = await connection.fetchrow(
@@ -101,6 +117,8 @@ async def find_namespace(
         )
     if name is None:
         raise PauseError("no schema of the search path exists, and no namespace is given")
+    if name.startswith(_TEMPORARY):
+        raise PauseError(f"the namespace {name!r} is one of temporary tables: they go with the connection")
     if len(name.encode()) > longest:
         raise PauseError(f"the namespace {name!r} has more than {longest} bytes")
     if not exists and not may_make:
@@ -113,7 +131,43 @@ async def find_namespace(
             if not exists:
                 await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(name)}")
             await _make_own(connection, namespace)
+    await _check_own(connection, namespace)
     return namespace
+
+
+async def _check_own(connection: asyncpg.Connection, namespace: Namespace) -> None:
+    """Check that our own two tables are what we made, or as good.
+
+    Raises:
+        PauseError: One is another program's.
+    """
+    async with connection.transaction(isolation="read_committed"):
+        found = await connection.fetch(
+            "SELECT c.relname::text AS name, c.relkind::text AS kind, a.attname::text AS column,"
+            " t.typname::text AS type,"
+            " EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate"
+            " AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 2 AND ARRAY['log_id', 'subscription'] ="
+            " ARRAY(SELECT k.attname::text FROM pg_attribute k WHERE k.attrelid = c.oid"
+            " AND k.attnum = ANY (i.indkey::int2[]) ORDER BY 1)) AS has_key"
+            " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+            " LEFT JOIN pg_type t ON t.oid = a.atttypid"
+            " WHERE n.nspname::text = $1 AND c.relname::text IN ($2, $3)",
+            namespace.namespace,
+            CHECKPOINTS,
+            DESTINATION,
+        )
+    for name, columns in _OWN.items():
+        mine = [row for row in found if row["name"] == name]
+        if not mine:
+            continue  # it was dropped just now: who needs it will notice
+        types = {row["column"]: row["type"] for row in mine}
+        is_table = all(row["kind"] in _TABLE_KINDS for row in mine)
+        if not is_table or any(types.get(column) not in allowed for column, allowed in columns.items()):
+            raise PauseError(f"{namespace.named(name)} is another program's: rename it, or give another namespace")
+        # Without it, two rows of one log may say different things.
+        if name == CHECKPOINTS and not any(row["has_key"] for row in mine):
+            raise PauseError(f"{namespace.named(name)} has no unique key (log_id, subscription)")
 
 
 async def _make_own(connection: asyncpg.Connection, namespace: Namespace) -> None:
@@ -127,7 +181,8 @@ async def _make_own(connection: asyncpg.Connection, namespace: Namespace) -> Non
 
 async def destination_id(connection: asyncpg.Connection, namespace: Namespace) -> str:
     """The id of the destination; made under the lock, if there is none."""
-    select = f"SELECT id::text FROM {namespace.named(DESTINATION)}"  # noqa: S608 - quoted
+    # Of several rows always the same one, whatever the order in which they stand.
+    select = f"SELECT min(id::text) FROM {namespace.named(DESTINATION)}"  # noqa: S608 - quoted
     async with connection.transaction(isolation="read_committed"):
         found: str | None = await connection.fetchval(select)
     if found is None:
@@ -147,7 +202,11 @@ async def destination_id(connection: asyncpg.Connection, namespace: Namespace) -
 async def resume(
     connection: asyncpg.Connection, namespace: Namespace, log_id: UUID, subscription: str, start: int
 ) -> int:
-    """The next offset stored; where there is none, a row is made at `start`. Rows retired long ago are swept."""
+    """The next offset stored; where there is none, a row is made at `start`. Rows retired long ago are swept.
+
+    Raises:
+        PauseError: The row is not kept, or says what is no offset.
+    """
     table = namespace.named(CHECKPOINTS)
     async with connection.transaction(isolation="read_committed"):
         await connection.execute(
@@ -161,19 +220,30 @@ async def resume(
             start,
         )
         found = await next_offset(connection, namespace, log_id, subscription)
-    return start if found is None else found
+    if found is None:
+        raise PauseError(f"{table} does not keep the row of {subscription!r}: see its triggers, rules and policies")
+    return found
 
 
 async def next_offset(
     connection: asyncpg.Connection, namespace: Namespace, log_id: UUID, subscription: str
 ) -> int | None:
-    """The next offset stored, or None. To be asked for in a transaction."""
-    found: int | None = await connection.fetchval(
+    """The next offset stored, or None: no row. To be asked for in a transaction.
+
+    Raises:
+        PauseError: Another program has stored something else there.
+    """
+    found = await connection.fetch(
         f"SELECT next FROM {namespace.named(CHECKPOINTS)} WHERE log_id = $1 AND subscription = $2",  # noqa: S608 - quoted
         log_id,
         subscription,
     )
-    return found
+    if not found:
+        return None
+    stands: int | None = found[0][0]
+    if stands is None or stands < 0:
+        raise PauseError(f"{CHECKPOINTS} holds {stands} as next of {subscription!r} in the log {log_id}")
+    return stands
 
 
 async def retire(

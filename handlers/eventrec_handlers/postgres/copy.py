@@ -29,7 +29,7 @@ from eventrec_handlers.postgres.columns import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Self
 
     from eventrec import RowInsertRequest
@@ -75,6 +75,16 @@ class Rows:
                 for row, values in enumerate(self.request.rows):
                     if values[i] is not None:
                         self.refuse_value(refusals, row, i, values[i], why)
+
+    def refuse_cut(self, limits: Mapping[str, int], refusals: Refusals) -> None:
+        """Note the records with a text whose last blanks a column of `limits` would cut off, and say nothing."""
+        for i, (name, declared_type) in enumerate(self.wanted if limits else ()):
+            if (most := limits.get(name)) is not None and declared_type == "text":
+                for row, values in enumerate(self.request.rows):
+                    value = values[i]
+                    if isinstance(value, str) and len(value) > most and not value[most:].strip(" "):
+                        why = f"the table declares it character varying({most}), and would cut off blanks at its end"
+                        self.refuse_value(refusals, row, i, value, why)
 
     def refuse_value(self, refusals: Refusals, row: int, i: int, value: object, why: str) -> None:
         """Note that the column `i` cannot take the `value` of a row."""
@@ -154,8 +164,6 @@ class Copy:
 
     def __init__(self, part: Rows, taken: Sequence[int], refusals: Refusals) -> None:
         self.table = part.table
-        self.type = part.request.type
-        """The type of the first rows."""
         self.columns = tuple(part.wanted[i][0] for i in taken)
         self._refusals = refusals
         self._parts: list[tuple[Rows, Sequence[int]]] = [(part, taken)]
@@ -164,11 +172,21 @@ class Copy:
         """Let this COPY write `part` too, which has the same table and columns."""
         self._parts.append((part, taken))
 
+    def type_at(self, line: int | None) -> str:
+        """The type of the row at `line`, counted from 1; where that is not known, of the first row."""
+        part, _ = self._at(line or 1) or (self._parts[0][0], 0)
+        return part.request.type
+
     def offset(self, line: int) -> int | None:
         """The offset of the record that the row at `line` belongs to, counted from 1; None where there is none."""
+        found = self._at(line)
+        return None if found is None else found[0].request.offsets[found[1]]
+
+    def _at(self, line: int) -> tuple[Rows, int] | None:
+        """The part that the row at `line` is in, and which of its rows it is."""
         for part, _ in self._parts:
             if 1 <= line <= len(part.request.offsets):
-                return part.request.offsets[line - 1]
+                return part, line - 1
             line -= len(part.request.offsets)
         return None
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
+from eventrec_handlers._sql import quoted
 from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.errors import state
 
@@ -20,12 +21,17 @@ def has_no_partition(exc: BaseException) -> bool:
     return state(exc) == _CHECK and getattr(exc, "constraint_name", None) is None
 
 
-async def lacks_one_for_now(connection: asyncpg.Connection, namespace: Namespace, table: str, *, kind: str) -> bool:
-    """Whether `table` is partitioned by ranges and takes no event of type `kind` that happens now.
+async def lacks_one_for_now(
+    connection: asyncpg.Connection, namespace: Namespace, table: str, missing: BaseException, *, kind: str
+) -> bool:
+    """Whether `table` takes no event of type `kind` that happens now: `missing` says that it has no partition for one.
 
-    Then an operator has to make a partition. Rows of another time, or of a list of types, go alone. What `connection`
-    is in the middle of is rolled back.
+    Then an operator has to make one. Rows of another time, or of a list of types, go alone; where one of a hash is
+    missing, it is not the row's fault. What says so may be a partition of `table` that is itself divided. What
+    `connection` is in the middle of is rolled back.
     """
+    schema, name = getattr(missing, "schema_name", None), getattr(missing, "table_name", None)
+    divided = f"{quoted(schema)}.{quoted(name)}" if schema and name else namespace.named(table)
     if connection.is_in_transaction():
         await connection.execute("ROLLBACK")
     transaction = connection.transaction(isolation="read_committed")
@@ -34,8 +40,10 @@ async def lacks_one_for_now(connection: asyncpg.Connection, namespace: Namespace
         await connection.execute(f"SET LOCAL lock_timeout = {namespace.lock_timeout}")
         by = await connection.fetchval(
             "SELECT partstrat::text FROM pg_partitioned_table"  # noqa: S608 - quoted
-            f" WHERE partrelid = to_regclass({literal(namespace.named(table))})"
+            f" WHERE partrelid = to_regclass({literal(divided)})"
         )
+        if by == "h":
+            return True
         if by == "r":
             await connection.execute(
                 f"INSERT INTO {namespace.named(table)} (id, type, timestamp, payload)"  # noqa: S608 - quoted

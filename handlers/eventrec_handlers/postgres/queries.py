@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from eventrec_handlers._sql import quoted
-from eventrec_handlers.postgres.catalog import RESERVED
+from eventrec_handlers.postgres.catalog import RESERVED, unquoted_type
 from eventrec_handlers.postgres.columns import REQUIRED
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ async def event_tables(connection: asyncpg.Connection, namespace: str) -> list[E
 
 def _event_table(namespace: str, rows: list[Any]) -> EventTable | None:
     name = rows[0]["name"]
-    declared = {row["column"]: row["declared"] for row in rows}
+    declared = {row["column"]: unquoted_type(row["declared"]) for row in rows}
     if (
         name.startswith(RESERVED)
         or declared.get("id") != "uuid"

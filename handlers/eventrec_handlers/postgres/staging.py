@@ -13,6 +13,7 @@ import asyncpg
 from eventrec import PauseError, PermanentError
 from eventrec_handlers._sql import quoted
 from eventrec_handlers.postgres.errors import DENIED, brief, is_permanent, state
+from eventrec_handlers.postgres.partitions import has_no_partition, lacks_one_for_now
 
 if TYPE_CHECKING:
     from eventrec_handlers.postgres.catalog import Table
@@ -30,6 +31,7 @@ class Staging:
         self, connection: asyncpg.Connection, namespace: Namespace, copy: Copy, table: Table, *, where: str
     ) -> None:
         self._connection = connection
+        self._namespace = namespace
         self._copy = copy
         self._table = table
         self._where = where
@@ -75,6 +77,10 @@ class Staging:
             return
         if state(refusal) == DENIED and len(self._refused) == rows:
             raise PauseError(f"{self._where}: {brief(refusal)}") from refusal
+        if has_no_partition(refusal):
+            kind = self._copy.type_at(max(self._refused))
+            if await lacks_one_for_now(self._connection, self._namespace, self._copy.table, refusal, kind=kind):
+                raise PauseError(f"{self._where}: {brief(refusal)}, nor for one of now") from refusal
         named = {
             offset: f"table {self._copy.table!r} refuses it: {why}"
             for row, why in self._refused.items()

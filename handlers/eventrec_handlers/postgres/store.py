@@ -90,6 +90,7 @@ class Store:
             plans = [self._plan(namespace, part, tables[part.table]) for part in parts]
             for part, needs in zip(parts, plans, strict=True):
                 part.refuse(needs, refusals)
+                part.refuse_cut(tables[part.table].limits, refusals)
             if refusals.reasons and cached:
                 # An operator may have mended a table since it was read.
                 self.forget()
@@ -184,7 +185,12 @@ class Store:
                     await rest.look_through()
                 refusals.raise_if_any(len(batch))
         guard = _guard(namespace, copies, tables)
-        moved = await connection.execute(checkpoint_rows.acknowledgement(namespace, batch, guard))
+        try:
+            moved = await connection.execute(checkpoint_rows.acknowledgement(namespace, batch, guard))
+        except asyncpg.PostgresError as exc:
+            if is_permanent(exc):  # and no record's fault
+                raise PauseError(f"{self._where}: the checkpoint cannot be moved: {brief(exc)}") from exc
+            raise
         if moved != "UPDATE 1":
             stands = await checkpoint_rows.next_offset(connection, namespace, batch.log_id, batch.subscription)
             if stands == batch.start:
@@ -218,10 +224,13 @@ class Store:
                 return
             if state(exc) == UNSUPPORTED:
                 self._without_copy.add(copy.table)
-            if has_no_partition(exc) and await lacks_one_for_now(connection, namespace, copy.table, kind=copy.type):
-                raise PauseError(f"{self._where}: {brief(exc)}, nor for one of now") from exc
+            into = STAGED if by_insert else copy.table
+            if has_no_partition(exc):
+                kind = copy.type_at(line_of(exc, into))
+                if await lacks_one_for_now(connection, namespace, copy.table, exc, kind=kind):
+                    raise PauseError(f"{self._where}: {brief(exc)}, nor for one of now") from exc
             if is_permanent(exc):
-                raise self._refusal(exc, copy, records, into=STAGED if by_insert else copy.table) from exc
+                raise self._refusal(exc, copy, records, into=into) from exc
             raise
         if by_insert and not refusals.reasons:
             await staging.insert(records)

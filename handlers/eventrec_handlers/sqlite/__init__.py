@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from anyio import CancelScope
 
-from eventrec import Batch, DestinationCheckpoints, EventHandler, HandlerURL, HandlerURLError
+from eventrec import Batch, DestinationCheckpoints, EventHandler, HandlerURL, HandlerURLError, PauseError
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.sqlite.columns import BASE_DECLARED
 from eventrec_handlers.sqlite.file import (
@@ -28,11 +28,11 @@ from eventrec_handlers.sqlite.file import (
     identities,
     identity,
     keeps_connection_usable,
-    make_own_tables,
     retry_while_locked,
 )
+from eventrec_handlers.sqlite.own_tables import make_own_tables, next_of
 from eventrec_handlers.sqlite.reader import SqliteReader
-from eventrec_handlers.sqlite.store import Store, next_of
+from eventrec_handlers.sqlite.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,13 +148,14 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
 
     async def destination_id(self) -> str:
         def read() -> str:
-            select = "SELECT id FROM eventrec_destination"
-            found = self._connected().execute(select).fetchone()
+            # Of several rows always the same one, whatever the order in which they stand.
+            select = "SELECT min(id) FROM eventrec_destination WHERE typeof(id) = 'text'"
+            (found,) = self._connected().execute(select).fetchone()
             if found is None:  # its row was deleted
                 with self._transaction() as connection:
                     make_own_tables(connection, self._now())
-                    found = connection.execute(select).fetchone()
-            return str(found[0])
+                    (found,) = connection.execute(select).fetchone()
+            return str(found)
 
         return await self._run(read)
 
@@ -166,7 +167,11 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
                     (str(log_id), subscription, start),
                 )
                 found = next_of(connection, log_id, subscription)
-                return start if found is None else found
+                if found is None:
+                    raise PauseError(
+                        f"eventrec_checkpoints does not keep the row of {subscription!r}: see its triggers"
+                    )
+                return found
 
         return await self._run(find)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
-from uuid import uuid4
 
 from eventrec import PauseError, PermanentError, TransientError
 from eventrec_handlers._sql import fold_ascii, quoted
@@ -31,9 +31,6 @@ RESERVED: Final = ("sqlite_", "eventrec_")
 MAX_COLUMNS: Final = 2_000
 """SQLite's own bound on the columns of a table."""
 
-RETIRED_KEPT: Final = 30 * 86_400 * 1_000_000_000
-"""How long the row of a finished log still answers `resume`, in nanoseconds."""
-
 WAIT_SLICE: Final = 0.05
 """Seconds that SQLite itself waits for a lock: between two such slices a cancellation is noticed."""
 
@@ -48,8 +45,9 @@ def connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
 
     Raises:
         sqlite3.Error: See `meaning`.
-        PauseError: The file system has no shared memory for WAL.
+        PauseError: The file system has no shared memory for WAL, or what stands there is not a file.
     """
+    check_kind(path)
     connection = sqlite3.connect(
         path, timeout=min(WAIT_SLICE, busy_timeout), isolation_level=None, check_same_thread=False
     )
@@ -64,6 +62,20 @@ def connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def check_kind(path: Path) -> None:
+    """Check what stands at `path`, before SQLite leaves files of its own beside a device, or waits for a pipe.
+
+    Raises:
+        PauseError: It is neither a file nor a directory.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # there is none, or SQLite will say what is wrong
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise PauseError(f"{path} is not a file: it is a device, a pipe or a socket")
 
 
 def _check_mode(path: Path, mode: str) -> None:
@@ -174,6 +186,11 @@ def _is_about_functions(exc: sqlite3.Error) -> bool:
     return _code(exc) == sqlite3.SQLITE_ERROR and any(phrase in str(exc) for phrase in phrases)
 
 
+def is_permanent(exc: sqlite3.Error) -> bool:
+    """Whether a constraint, a trigger or a limit refuses what was to be written."""
+    return _code(exc) in _PERMANENT
+
+
 def is_about_statement(exc: sqlite3.Error) -> bool:
     """Whether what was asked for cannot be had, of a file that is sound: a module or function is missing, say."""
     return _code(exc) == sqlite3.SQLITE_ERROR
@@ -231,12 +248,6 @@ _GENERATED: Final = (2, 3)
 """How PRAGMA table_xinfo marks generated columns, virtual and stored."""
 
 
-_OWN_TABLES: Final = {
-    "eventrec_checkpoints": {"log_id", "subscription", "next", "retired_at"},
-    "eventrec_destination": {"id"},
-}
-
-
 def is_reserved(table: str) -> bool:
     """Whether the name belongs to SQLite or to us."""
     return fold_ascii(table).startswith(RESERVED)
@@ -263,25 +274,3 @@ def _free_name(connection: sqlite3.Connection, name: str) -> str:
     """
     candidates = chain([name], (f"{name}_{number}" for number in count(2)))
     return next(candidate for candidate in candidates if read_table(connection, candidate).kind is None)
-
-
-def make_own_tables(connection: sqlite3.Connection, now: int) -> None:
-    """Make what is missing of our own two tables, and sweep what was retired long before `now`; in a transaction.
-
-    Raises:
-        PauseError: Something else has the name of one of them.
-    """
-    for name, columns in _OWN_TABLES.items():
-        table = read_table(connection, name)
-        if table.kind is not None and (table.kind != "table" or not columns <= set(table.columns or ())):
-            raise PauseError(f"{name} is a {table.kind} of another program: rename it, or give another file")
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS eventrec_checkpoints (log_id TEXT NOT NULL, subscription TEXT NOT NULL,"
-        " next INTEGER NOT NULL, retired_at INTEGER, PRIMARY KEY (log_id, subscription)) WITHOUT ROWID"
-    )
-    connection.execute("CREATE TABLE IF NOT EXISTS eventrec_destination (id TEXT NOT NULL)")
-    connection.execute(
-        "INSERT INTO eventrec_destination (id) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM eventrec_destination)",
-        (str(uuid4()),),
-    )
-    connection.execute("DELETE FROM eventrec_checkpoints WHERE retired_at < ?", (now - RETIRED_KEPT,))

@@ -27,7 +27,7 @@ from eventrec_handlers.sqlite.arrival import (
     is_seen,
     seen_up_to,
 )
-from eventrec_handlers.sqlite.file import errors_translated
+from eventrec_handlers.sqlite.file import check_kind, errors_translated
 from eventrec_handlers.sqlite.tables import EventTable, event_tables, rows
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class SqliteReader(EventReader):
 
     async def _read(self, job: Callable[[sqlite3.Connection], EventPage]) -> EventPage:
         def read() -> EventPage:
+            check_kind(self._path)
             with errors_translated(self._path):
                 page = self._read_at_rest(job)
                 return page if page is not None else self._read_by("mode=ro", job)

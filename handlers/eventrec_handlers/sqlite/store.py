@@ -13,16 +13,17 @@ from eventrec_handlers.sqlite.file import (
     Table,
     is_about_rows,
     is_about_statement,
+    is_permanent,
     is_reserved,
     read_table,
     statements,
 )
+from eventrec_handlers.sqlite.own_tables import next_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
-    from uuid import UUID
 
     from eventrec import Batch
 
@@ -105,13 +106,20 @@ class Store:
             raise PauseError(f"{self._path}: table {table!r} cannot be made as events need it: {exc}") from exc
 
     def _acknowledge(self, connection: sqlite3.Connection, batch: Batch) -> None:
-        moved = connection.execute(
-            "UPDATE eventrec_checkpoints SET next = ?, retired_at = NULL"
-            " WHERE log_id = ? AND subscription = ? AND next = ?",
-            (batch.end, str(batch.log_id), batch.subscription, batch.start),
-        )
+        try:
+            moved = connection.execute(
+                "UPDATE eventrec_checkpoints SET next = ?, retired_at = NULL"
+                " WHERE log_id = ? AND subscription = ? AND next = ?",
+                (batch.end, str(batch.log_id), batch.subscription, batch.start),
+            )
+        except sqlite3.Error as exc:
+            if is_permanent(exc):  # and no record's fault
+                raise PauseError(f"{self._path}: the checkpoint cannot be moved: {exc}") from exc
+            raise
         if moved.rowcount == 0:
             stands = next_of(connection, batch.log_id, batch.subscription)
+            if stands == batch.start:
+                raise PauseError(f"{self._path}: a trigger keeps the checkpoint from moving")
             raise FencedError(f"{self._path}: the checkpoint stands at {stands}, the batch starts at {batch.start}")
 
     def _plan(self, connection: sqlite3.Connection, part: Rows) -> TablePlan:
@@ -168,20 +176,3 @@ class _RowsRefusedError(Exception):
     def __init__(self, cause: sqlite3.Error) -> None:
         super().__init__(str(cause))
         self.cause = cause
-
-
-def next_of(connection: sqlite3.Connection, log_id: UUID, subscription: str) -> int | None:
-    """The stored checkpoint; None: there is none.
-
-    Raises:
-        PauseError: Another program has stored something else there.
-    """
-    found = connection.execute(
-        "SELECT next FROM eventrec_checkpoints WHERE log_id = ? AND subscription = ?", (str(log_id), subscription)
-    ).fetchone()
-    if found is None:
-        return None
-    (stands,) = found
-    if not isinstance(stands, int) or stands < 0:
-        raise PauseError(f"eventrec_checkpoints holds {stands!r} as next of {subscription!r} in the log {log_id}")
-    return stands

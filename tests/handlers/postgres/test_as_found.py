@@ -560,3 +560,93 @@ async def test_full_table_takes_no_further_column_and_says_so(
         await handler.handle(batch(event(1), event(2, columns=column(ColumnType.INT64), values=(1,)), start=1))
 
     assert list(caught.value.records) == [2]
+
+
+# -- how the server is set, and how a table is divided
+
+
+async def test_names_of_types_may_be_quoted(database: Any, event: Events, batch: Batches, log_id: UUID) -> None:
+    database.execute(f"ALTER DATABASE {database.name} SET quote_all_identifiers = on")
+    handler = PostgresHandler(database.url())
+    for n in range(2):  # once into a table that is made, once into one that is there
+        await handler.open()
+        await handler.handle(batch(event(n), start=await handler.resume(log_id, "tested", 0)))
+        await handler.close()
+    reader = handler.reader()
+    page = await reader.latest(limit=9)
+    await reader.close()
+
+    assert [told.payload for told in page.events] == ["0", "1"]
+
+
+async def test_text_that_a_column_would_cut_off_is_refused_alone(
+    handler: PostgresHandler, database: Any, event: Events, batch: Batches
+) -> None:
+    database.execute(f"{EVENTS[:-1]}, a varchar(3))")
+    told = [
+        event(n, columns=column(ColumnType.STRING), values=(value,))
+        for n, value in enumerate(["abc", "abc  ", "ééé", "é   ", "a  ", None])
+    ]
+
+    with pytest.raises(PermanentError, match=r"would cut off blanks at its end") as caught:
+        await handler.handle(batch(*told))
+    await handler.handle(batch(told[0], told[2], *told[4:]))
+
+    assert sorted(caught.value.records) == [1, 3]
+    assert database.rows("SELECT a FROM events ORDER BY id") == [("abc",), ("ééé",), ("a  ",), (None,)]
+
+
+@pytest.mark.parametrize(
+    ("by", "parts", "missing"),
+    [
+        (
+            "LIST (type)",
+            [
+                "CREATE TABLE a PARTITION OF events FOR VALUES IN ('a')",
+                "CREATE TABLE b PARTITION OF events FOR VALUES IN ('b') PARTITION BY RANGE (timestamp)",
+            ],
+            "CREATE TABLE c PARTITION OF b DEFAULT",
+        ),
+        ("HASH (type)", [], "CREATE TABLE a PARTITION OF events FOR VALUES WITH (MODULUS 1, REMAINDER 0)"),
+    ],
+    ids=["below a list", "of a hash"],
+)
+async def test_partition_that_an_operator_has_yet_to_make_holds(  # noqa: PLR0917
+    handler: PostgresHandler,
+    database: Any,
+    event: Events,
+    batch: Batches,
+    by: str,
+    parts: list[str],
+    missing: str,
+) -> None:
+    database.execute(f"{EVENTS} PARTITION BY {by}", *parts)
+    whole = batch(event(0, kind="a"), event(1, kind="b"))
+
+    with pytest.raises(PauseError, match="no partition of relation"):
+        await handler.handle(whole)
+    database.execute(missing)
+    await handler.handle(whole)
+
+    assert stored(database) == ["0", "1"]
+
+
+async def test_missing_partition_holds_under_row_level_security_too(
+    opened: Any, database: Any, event: Events, batch: Batches
+) -> None:
+    name = f"app_{database.name}"
+    database.execute(
+        f"CREATE ROLE {name} LOGIN",
+        f"GRANT ALL ON SCHEMA public TO {name}",
+        f"{EVENTS} PARTITION BY RANGE (timestamp)",
+        "ALTER TABLE events ENABLE ROW LEVEL SECURITY",
+        f"GRANT INSERT ON events TO {name}",
+        ALL,
+    )
+    try:
+        handler = await opened(database.url().replace("postgres@", f"{name}@"))
+        with pytest.raises(PauseError, match="nor for one of now"):
+            await handler.handle(batch(event(0, at=time.time_ns())))
+        await handler.close()
+    finally:
+        database.execute(f"DROP OWNED BY {name}", f"DROP ROLE {name}")

@@ -1,0 +1,77 @@
+"""Our own two tables in the file: made, and looked at where another program has made or changed them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+from eventrec import PauseError
+from eventrec_handlers._sql import quoted
+from eventrec_handlers.sqlite.file import read_table
+
+if TYPE_CHECKING:
+    import sqlite3
+    from uuid import UUID
+
+RETIRED_KEPT: Final = 30 * 86_400 * 1_000_000_000
+"""How long the row of a finished log still answers `resume`, in nanoseconds."""
+
+_CHECKPOINTS: Final = "eventrec_checkpoints"
+
+_OWN_TABLES: Final = {
+    _CHECKPOINTS: {"log_id", "subscription", "next", "retired_at"},
+    "eventrec_destination": {"id"},
+}
+
+
+def make_own_tables(connection: sqlite3.Connection, now: int) -> None:
+    """Make what is missing of our own two tables, and sweep what was retired long before `now`; in a transaction.
+
+    Raises:
+        PauseError: Something else has the name of one of them.
+    """
+    for name, columns in _OWN_TABLES.items():
+        table = read_table(connection, name)
+        if table.kind is not None and (table.kind != "table" or not columns <= set(table.columns or ())):
+            raise PauseError(f"{name} is a {table.kind} of another program: rename it, or give another file")
+        if name == _CHECKPOINTS and table.kind is not None and not _has_key(connection, name):
+            # Without it, two rows of one log may say different things.
+            raise PauseError(f"{name} has no unique key (log_id, subscription): rename it, or give another file")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS eventrec_checkpoints (log_id TEXT NOT NULL, subscription TEXT NOT NULL,"
+        " next INTEGER NOT NULL, retired_at INTEGER, PRIMARY KEY (log_id, subscription)) WITHOUT ROWID"
+    )
+    connection.execute("CREATE TABLE IF NOT EXISTS eventrec_destination (id TEXT NOT NULL)")
+    connection.execute(
+        "INSERT INTO eventrec_destination (id) SELECT ?"
+        " WHERE NOT EXISTS (SELECT 1 FROM eventrec_destination WHERE typeof(id) = 'text')",
+        (str(uuid4()),),
+    )
+    connection.execute("DELETE FROM eventrec_checkpoints WHERE retired_at < ?", (now - RETIRED_KEPT,))
+
+
+def _has_key(connection: sqlite3.Connection, table: str) -> bool:
+    """Whether no two rows may have the same log and subscription, each compared byte by byte."""
+    key = {("log_id", "BINARY"), ("subscription", "BINARY")}
+    for _, index, is_unique, _, is_partial in connection.execute(f"PRAGMA index_list({quoted(table)})").fetchall():
+        columns = connection.execute(f"PRAGMA index_xinfo({quoted(index)})").fetchall()
+        if is_unique and not is_partial and {(row[2], row[4].upper()) for row in columns if row[5]} == key:
+            return True
+    return False
+
+
+def next_of(connection: sqlite3.Connection, log_id: UUID, subscription: str) -> int | None:
+    """The stored checkpoint; None: there is none.
+
+    Raises:
+        PauseError: Another program has stored something else there.
+    """
+    found = connection.execute(
+        "SELECT next FROM eventrec_checkpoints WHERE log_id = ? AND subscription = ?", (str(log_id), subscription)
+    ).fetchone()
+    if found is None:
+        return None
+    (stands,) = found
+    if not isinstance(stands, int) or stands < 0:
+        raise PauseError(f"eventrec_checkpoints holds {stands!r} as next of {subscription!r} in the log {log_id}")
+    return stands
