@@ -399,6 +399,24 @@ async def test_logs_are_free_though_a_handler_waits_for_a_thread_still(where: st
         handler.let_go.set()
 
 
+async def test_many_small_logs_are_free_though_a_handler_waits_for_a_thread_with_them(tmp_path: Path) -> None:
+    for number in range(12):
+        earlier = EventRecorder(log=tmp_path)
+        earlier.record(Numbered(number))
+        await earlier.close()
+    handler = Hanging("handle", in_thread=True)
+    recorder = EventRecorder(handler, log=tmp_path, options=quickly())
+    await recorder.open()
+    await until(lambda: sum(is_locked(tmp_path, id_) for id_ in list_runs(tmp_path)) > 1)
+
+    await recorder.close(0.1)
+
+    try:
+        await until(partial(is_free, tmp_path))
+    finally:
+        handler.let_go.set()
+
+
 @pytest.mark.usefixtures("looking_often")
 def test_logs_are_free_after_the_loop_that_had_them_was_closed(tmp_path: Path) -> None:
     loop = asyncio.new_event_loop()

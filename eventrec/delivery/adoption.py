@@ -312,6 +312,16 @@ class Adoption:
                 delivery.distrust()
                 self._scopes[id_].cancel()
 
+    async def let_go(self) -> None:
+        """At the end, once those that are adopted singly were given back: give back the others."""
+        await self._groups.let_go()
+
+    def end_stranded(self) -> None:
+        """The same from any thread, once the loop is closed. Blocking."""
+        for delivery in list(self.adopted.values()):
+            delivery.end_stranded()
+        self._locks.release_all()
+
     def abandon(self) -> None:
         """In the child of a fork: give back what was inherited, and touch nothing."""
         self._locks.abandon()

@@ -71,6 +71,8 @@ class GroupAdoption:
         self._locked = 0
         """Groups in flight whose locks are taken."""
         self._ended = anyio.Event()
+        self._delivering: set[UUID] = set()
+        """Those that handlers have."""
         self._failures = Failures(FIRST_PAUSE, LONGEST_PAUSE)
         self._not_before = 0.0
 
@@ -131,15 +133,22 @@ class GroupAdoption:
         except BaseException:
             self._queue.note_single(ids)
             raise
+        delivering = {each.log.run.id for each in orphans}
+        self._delivering |= delivering
         try:
             self._note_refused(refused)
             await self._small.deliver(orphans)
         finally:
+            self._delivering -= delivering
             with anyio.CancelScope(shield=True):
                 await self._end(orphans)
             self._locked -= 1
             ended, self._ended = self._ended, anyio.Event()
             ended.set()
+
+    async def let_go(self) -> None:
+        """At the end: give back what a handler does not let go of. What a thread has in hand it gives back itself."""
+        await in_thread(self._locks.release, list(self._delivering))
 
     async def _end(self, orphans: Sequence[SmallOrphan]) -> None:
         ids = [each.log.run.id for each in orphans]

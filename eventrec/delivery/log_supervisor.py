@@ -287,13 +287,13 @@ class LogSupervisor(Supervisor):
             await self._woken.wait()
         for delivery in self._deliveries():
             await delivery.end()
+        await self._adoption.let_go()
         self._drops.note("not_written", self.writer.settle())
         await in_thread(self._letters.close)
 
     def end_stranded(self) -> None:
         # Its own log the writer has given back, or will.
-        for delivery in list(self._adoption.adopted.values()):
-            delivery.end_stranded()
+        self._adoption.end_stranded()
         self._letters.close()
         super().end_stranded()
 

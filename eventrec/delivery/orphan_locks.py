@@ -43,6 +43,10 @@ class OrphanLocks:
             if (run := self._runs.pop(id_, None)) is not None:
                 run.release()
 
+    def release_all(self) -> None:
+        """Give all of them back: nothing will hand them on."""
+        self.release(list(self._runs))
+
     def hand_on(self, ids: Iterable[UUID]) -> None:
         """Others hold the locks of `ids` from now on, or have given them back."""
         for id_ in ids:

@@ -276,20 +276,24 @@ class DiskStorage:
 
         Raises:
             FileNotFoundError: There is no such file, and none is to be made.
+            OSError: The system refused something else: whether it is locked is not known.
         """
         while True:
             fd = _open_file(self._path(name), os.O_RDWR | (os.O_CREAT if create else 0), self._dir)
             try:
-                _lock(fd, shared=shared)
+                try:
+                    _lock(fd, shared=shared)
+                except OSError as exc:
+                    raise LogLockedError(f"{self.directory / name} is locked") from exc
                 # Who held it may have deleted the file between our open and our lock: then we hold a lock on nothing.
                 with contextlib.suppress(FileNotFoundError):
                     now = os.stat(self._path(name), dir_fd=self._dir, follow_symlinks=False)
                     if os.path.samestat(os.fstat(fd), now):
                         _make_private(fd, now)
                         return DiskLock(self, name, fd)
-            except OSError as exc:
+            except BaseException:
                 os.close(fd)
-                raise LogLockedError(f"{self.directory / name} is locked") from exc
+                raise
             os.close(fd)
 
     @_says_where

@@ -207,14 +207,16 @@ def has_mark(storage: DiskStorage, id_: UUID) -> bool:
 
 
 def _carries(storage: DiskStorage, id_: UUID) -> bool:
+    refused: OSError | None = None
     for first in list_segments(storage):
-        with suppress(OSError, LogError, ValueError):
-            segment = Segment.open(storage, first)
-            try:
+        try:
+            with suppress(LogError, ValueError), closing(Segment.open(storage, first)) as segment:
                 if id_.bytes in segment.file.read(HEADER_SIZE, _OPENING):
                     return True
-            finally:
-                segment.close()
+        except OSError as exc:
+            refused = exc
+    if refused is not None:
+        raise refused
     return False
 
 

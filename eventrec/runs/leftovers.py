@@ -65,11 +65,13 @@ def _is_bare(storage: DiskStorage, id_: UUID) -> bool:
         case []:
             return True
         case [name] if name == LOCK:
-            lock = storage.lock(LOCK, create=False)
-            with closing(storage.open(LOCK, "read")) as file:
-                mark = mark_of(id_)
-                is_ours = mark.startswith(file.read(0, len(mark) + 1)) and storage.is_in_place()
-            lock.release(delete=is_ours)
+            lock, is_ours = storage.lock(LOCK, create=False), False
+            try:
+                with closing(storage.open(LOCK, "read")) as file:
+                    mark = mark_of(id_)
+                    is_ours = mark.startswith(file.read(0, len(mark) + 1)) and storage.is_in_place()
+            finally:
+                lock.release(delete=is_ours)
             return is_ours
         case _:
             return False

@@ -12,6 +12,7 @@ that we write; what else is found in a run stays, without our mark, and is other
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from eventrec.log.storage import Lock
 
 __all__ = ["CHECKPOINTS", "DONE", "LOCK", "Run", "adopt_orphans", "is_locked", "list_runs", "new_run_id"]
+
+_NOT_OURS: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
+"""There is nothing of that name, or something that we never make."""
 
 _TEMPORARY: Final = r"(\.\d+-\d+\.tmp)?"
 _OF_A_RUN: Final = re.compile(
@@ -80,6 +84,7 @@ class Run:
         log = LogDirectory.of(directory)
         base, made = log.opened(create=True), f"{NEW}{id_}"
         storage = base.folder(made, exclusive=True, is_unfinished=True)
+        lock: Lock | None = None
         try:
             lock = storage.lock(LOCK)
             with closing(storage.open(LOCK, "write")) as file:
@@ -93,6 +98,9 @@ class Run:
             for name in (made, str(id_)):
                 with suppress(OSError):
                     delete_folder(base, name, storage)
+            # What could not be deleted is for others to sweep.
+            if lock is not None:
+                lock.release()
             storage.close()
             raise
         return cls(id_, log, storage, lock)
@@ -292,14 +300,13 @@ def adopt_orphans(directory: str | os.PathLike[str], *, limit: int, excluding: C
 def lock_folder(log: LogDirectory, name: str, id_: UUID) -> tuple[DiskStorage, Lock] | Literal["held", "gone"]:
     """The directory `name` and its lock; or why not.
 
-    "held": another process holds it, or we may not look. "gone": it is not there, not ours, or another one.
+    "held": another process holds it, or we may not look, or the system refuses to show it now. "gone": it is not there,
+    not ours, or another one.
     """
     try:
         storage = log.opened().folder(name)
-    except PermissionError:
-        return "held"
-    except OSError:
-        return "gone"
+    except OSError as exc:
+        return "gone" if exc.errno in _NOT_OURS else "held"
     why: Literal["held", "gone"] = "gone"
     try:
         if has_mark(storage, id_) and log.trusts(storage):
@@ -308,10 +315,10 @@ def lock_folder(log: LogDirectory, name: str, id_: UUID) -> tuple[DiskStorage, L
             if storage.is_in_place():
                 return storage, lock
             lock.release()
-    except (PermissionError, LogLockedError):
+    except LogLockedError:
         why = "held"
-    except OSError:
-        pass
+    except OSError as exc:
+        why = "gone" if exc.errno in _NOT_OURS else "held"
     storage.close()
     return why
 

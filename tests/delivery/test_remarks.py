@@ -13,12 +13,12 @@ from eventrec.testing.scripted import Numbered
 class Remarking(EventHandler):
     """Delivers, and has something to say."""
 
-    def __init__(self, said: Sequence[str] | Exception) -> None:
+    def __init__(self, said: Sequence[str] | BaseException) -> None:
         self.said = said
 
     @property
     def remarks(self) -> Sequence[str]:
-        if isinstance(self.said, Exception):
+        if isinstance(self.said, BaseException):
             raise self.said
         return self.said
 
@@ -40,7 +40,9 @@ async def test_remarks_are_reasons_of_health_and_leave_it_ready() -> None:
     assert (after.ready, after.reasons) == (True, ())
 
 
-@pytest.mark.parametrize("said", [RuntimeError("odd"), [None], None])
+@pytest.mark.parametrize(
+    "said", [RuntimeError("odd"), SystemExit(3), GeneratorExit(), BaseExceptionGroup("x", [SystemExit()]), [None], None]
+)
 async def test_remarks_that_fail_stop_nothing(said: object) -> None:
     async with EventRecorder(Remarking(said)) as recorder:  # type: ignore[arg-type]
         recorder.record(Numbered(1))

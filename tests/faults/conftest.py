@@ -11,6 +11,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -33,11 +34,13 @@ from eventrec.testing.scripted import numbers
 
 
 class FailingSystem:
-    """`os`, as the module that speaks to the disk sees it: a `share` of its calls fails."""
+    """`os`, as the module that speaks to the disk sees it: a `share` of its calls fails, and some paths always."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self.share = 0.0
+        self.unreadable: set[str] = set()
+        """What may not be opened: a user that is root may read everything."""
         self.failed: Counter[str] = Counter()
 
     _ERRORS: Final = {
@@ -52,6 +55,8 @@ class FailingSystem:
         "ftruncate": (errno.EIO, errno.ENOSPC),
         "scandir": (errno.EMFILE, errno.EACCES, errno.EIO),
         "stat": (errno.EACCES, errno.EIO),
+        "fstat": (errno.EIO,),
+        "statvfs": (errno.EIO, errno.EACCES),
         "pread": (errno.EIO,),
         "pwrite": (errno.ENOSPC, errno.EIO),
     }
@@ -63,12 +68,22 @@ class FailingSystem:
     def failing(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def attempt(*arguments: Any, **options: Any) -> Any:
             if self._rng.random() < self.share:
+                if name == "pwrite" and self._rng.random() < 0.3:
+                    fd, piece, position = arguments
+                    return call(fd, piece[: len(piece) // 2], position)
                 number = self._rng.choice(self._ERRORS[name])
                 self.failed[errno.errorcode[number]] += 1
                 raise OSError(number, os.strerror(number))
+            if name == "open" and self.unreadable and self._where(arguments[0], **options) in self.unreadable:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return call(*arguments, **options)
 
         return attempt
+
+    @staticmethod
+    def _where(path: str | Path, *, dir_fd: int | None = None, **_: Any) -> str:
+        base = "" if dir_fd is None else Path(f"/proc/self/fd/{dir_fd}").readlink()
+        return os.path.normpath(os.path.join(base, path))  # noqa: PTH118 - a Path would be slower
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -89,6 +104,25 @@ class UnspeakableError(Exception):
 
 class StrangeError(BaseException):
     pass
+
+
+def _classes(of: type[BaseException]) -> Iterator[type[BaseException]]:
+    yield of
+    for each in of.__subclasses__():
+        yield from _classes(each)
+
+
+ANY_CLASS: Final = sorted({each for each in _classes(BaseException) if each.__module__ == "builtins"}, key=str)
+
+
+def any_error(rng: random.Random) -> BaseException:
+    """An instance of any class that Python has."""
+    made: BaseException
+    try:
+        made = rng.choice(ANY_CLASS)("odd")
+    except TypeError:  # It wants more to be told.
+        made = UnicodeEncodeError("utf-8", "\ud800", 0, 1, "odd")
+    return made
 
 
 def an_error(rng: random.Random, offsets: list[int]) -> BaseException:
@@ -123,7 +157,7 @@ def an_error(rng: random.Random, offsets: list[int]) -> BaseException:
         lambda: OSError(rng.choice([errno.EMFILE, errno.ENOSPC, errno.EIO, errno.EACCES]), "system"),
         lambda: UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
     ]
-    return rng.choice(kinds)()
+    return rng.choice(kinds)() if rng.random() < 0.7 else any_error(rng)
 
 
 class WildHandler(EventHandler):
@@ -166,6 +200,11 @@ class WildHandler(EventHandler):
     async def close(self) -> None:
         self._strike()
 
+    @property
+    def remarks(self) -> list[str]:
+        self._strike()
+        return []
+
 
 class WildTokens(WildHandler):
     """Drops a batch whose token it has seen."""
@@ -191,14 +230,24 @@ class WildCheckpoints(WildHandler, DestinationCheckpoints):
 
     @property
     def checkpoints(self) -> DestinationCheckpoints:
+        self._strike()
         return self
+
+    def _odd(self) -> Any:
+        """What is not an answer, now and then; else None."""
+        if self._rng.random() < self.share / 3:
+            return self._rng.choice(["", "\ud800", b"", -1, 1.5, True, 1 << 70, object(), [], float("nan")])
+        return None
 
     async def destination_id(self) -> str:
         self._strike()
-        return "wild"
+        odd = self._odd()
+        return "wild" if odd is None else odd
 
     async def resume(self, log_id: UUID, subscription: str, start: int) -> int:
         self._strike()
+        if (odd := self._odd()) is not None:
+            return odd  # type: ignore[no-any-return]
         return self._next.setdefault((log_id, subscription), start)
 
     async def retire(self, log_id: UUID, subscription: str, end: int) -> None:
@@ -226,7 +275,7 @@ class RaisingLogHandler(logging.Handler):
         if record.exc_info and record.exc_info[1] is not None:
             self.said += traceback.format_exception(record.exc_info[1])
         if self._rng.random() < 0.3:
-            raise self._rng.choice([RuntimeError, OSError, RecursionError, UnspeakableError, KeyError])("no log")
+            raise self._rng.choice([any_error(self._rng), UnspeakableError(), StrangeError()])
 
 
 class Unruly(NamedTuple):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from eventrec.log import disk
+from eventrec.log.log import Log
 from eventrec.runs.leftovers import sweep
-from eventrec.runs.run import CHECKPOINTS, Run, adopt_orphans, is_locked, list_runs, new_run_id
+from eventrec.runs.run import CHECKPOINTS, LOCK, Run, adopt_orphans, is_locked, list_runs, new_run_id
 
 
 def test_ids_sort_by_age_and_are_version_7() -> None:
@@ -49,6 +53,69 @@ def test_only_orphans_are_adopted_oldest_first_and_not_too_many(tmp_path: Path) 
     assert adopt_orphans(tmp_path, limit=8, excluding={runs[0].id}) == []
     for run in [runs[3], *adopted]:
         run.release()
+
+
+def failing(call: Callable[..., object], name: str, number: int) -> Callable[..., object]:
+    """`call`, which the system refuses where it is about `name`."""
+
+    def attempt(path: str | Path, *args: object, **options: object) -> object:
+        if Path(path).name == name:
+            raise OSError(number, os.strerror(number))
+        return call(path, *args, **options)
+
+    return attempt
+
+
+class OddSystem:
+    """`os`, with some calls replaced."""
+
+    def __init__(self, **calls: Callable[..., object]) -> None:
+        vars(self).update(calls)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(os, name)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.EACCES, errno.ENOSPC])
+@pytest.mark.parametrize("what", ["directory", "lock", "state of the lock", "segment"])
+def test_a_run_that_the_system_does_not_show_now_is_not_taken_for_gone(
+    what: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(tmp_path, new_run_id())
+    with Log.create(run.storage) as log:
+        log.append([run.id.bytes])
+    run.release()
+    segment = next(run.path.glob("*.stdb.log")).name
+    if what == "segment":
+        (run.path / LOCK).write_bytes(b"\xff")
+    calls = {
+        "directory": {"open": failing(os.open, str(run.id), number)},
+        "lock": {"open": failing(os.open, LOCK, number)},
+        "state of the lock": {"stat": failing(os.stat, LOCK, number)},
+        "segment": {"open": failing(os.open, segment, number)},
+    }
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "os", OddSystem(**calls[what]))
+        assert Run.try_adopt(tmp_path, run.id) == "held"
+
+    adopted = Run.try_adopt(tmp_path, run.id)
+    assert isinstance(adopted, Run), "nothing keeps its lock"
+    adopted.release()
+
+
+def test_a_run_that_cannot_be_made_keeps_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def descriptors() -> int:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+    id_, before = new_run_id(), descriptors()
+    refused = failing(os.rename, "", errno.EIO)
+    monkeypatch.setattr(disk, "os", OddSystem(rename=lambda *_, **__: refused("")))
+
+    with pytest.raises(OSError, match="Input/output"):
+        Run.create(tmp_path, id_)
+
+    assert descriptors() <= before
 
 
 def test_a_retired_run_is_gone_and_its_lock_with_it(tmp_path: Path) -> None:

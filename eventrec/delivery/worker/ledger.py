@@ -105,7 +105,9 @@ class Ledger:
     def _remarks(self) -> list[str]:
         try:
             return [str(remark) for remark in self._subscription.handler.remarks]
-        except Exception:  # noqa: BLE001 - foreign code
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - foreign code, asked in the caller of status()
             return []
 
     @property
