@@ -26,11 +26,13 @@ from eventrec import (
     EventHandler,
     EventRecorder,
     EventRecorderOptions,
+    LogError,
     PauseError,
     RecorderStateError,
     TransientError,
 )
 from eventrec.log import disk
+from eventrec.log.log import Log
 from eventrec.runs.run import is_locked, list_runs
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, numbers, quickly, raising
@@ -484,6 +486,16 @@ def test_what_a_recorder_that_was_never_opened_cannot_write_is_counted(
     assert_conserved(status, offered=3)
     assert (status.appended, status.in_intake, status.refused) == (0, 0, {"not_written": 3})
     assert "records=3" in caplog.text
+
+
+async def test_a_run_whose_log_cannot_be_made_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = EventRecorder(ScriptedHandler(), log=tmp_path, options=quickly())
+    monkeypatch.setattr(Log, "create", refuse(errno.EIO))
+
+    with pytest.raises(LogError, match="Input/output"):
+        await recorder.open()
+
+    assert await anyio.to_thread.run_sync(is_free, tmp_path)
 
 
 async def test_what_could_be_written_and_never_synced_is_pending_in_the_log(

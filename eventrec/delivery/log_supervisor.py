@@ -288,7 +288,9 @@ class LogSupervisor(Supervisor):
         for delivery in self._deliveries():
             await delivery.end()
         await self._adoption.let_go()
-        self._drops.note("not_written", self.writer.settle())
+        # A run whose log could not be made is nobody's but the writer's.
+        lost = self.writer.settle() if self._own is not None else await in_thread(self.writer.give_back)
+        self._drops.note("not_written", lost)
         await in_thread(self._letters.close)
 
     def end_stranded(self) -> None:

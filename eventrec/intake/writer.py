@@ -172,14 +172,14 @@ class Writer:
         self.wait_ended(timeout)
         self._is_left = True
         if self.is_ended:
-            self._give_back()
+            self.give_back()
 
     def close_and_release(self) -> None:
         """Close it, and leave its log to the next run as soon as it has ended. Returns at once."""
         self._is_left = True
         self.close()
         if self.is_ended:
-            self._give_back()
+            self.give_back()
 
     def settle(self) -> int:
         """Once it has ended and its log is closed: count what the log has not, and say it. How many records."""
@@ -193,20 +193,22 @@ class Writer:
             )
         return count
 
-    def _give_back(self) -> None:
+    def give_back(self) -> int:
+        """Once it has ended: close its log, and leave it to the next run. How many records are lost; see `settle`."""
         with self._giving_back:
             if self._is_given_back:
-                return
+                return 0
             self._is_given_back = True
             if self.log is not None:
                 with suppress(LogError):
                     self.log.close()
-            self.settle()
+            count = self.settle()
             if self.run is not None and self.consumer.appended:
                 self.run.release()
             elif self.run is not None:
                 with suppress(OSError):
                     self.run.retire()
+            return count
 
     def _ended(self) -> None:
         unregister_exit(self._ending)
@@ -258,7 +260,7 @@ class Writer:
         finally:
             self._ended()
             if self._is_left:
-                self._give_back()
+                self.give_back()
 
     def _move_contained(self) -> bool:
         """Make the log and move; False: the disk refused, or an error came that nothing below contains."""
