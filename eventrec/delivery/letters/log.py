@@ -25,7 +25,7 @@ from eventrec.runs.leftovers import sweep
 from eventrec.runs.run import Run, list_runs
 from eventrec.runs.survey import tree_size
 from eventrec.runtime.backend import in_thread
-from eventrec.runtime.logging import get_logger
+from eventrec.runtime.logging import described, get_logger
 
 if TYPE_CHECKING:
     import os
@@ -65,6 +65,7 @@ class LetterLog:
         self._run: Run | None = None
         self._log: Log | None = None
         self._is_closed = False
+        self._is_unreadable = False
         self._appended: set[tuple[UUID, int, str]] = set()
         """Keys of letters that our log has taken, and the disk may have refused: they are not taken twice."""
         self._keys: dict[tuple[UUID, str], set[int]] = {}
@@ -123,9 +124,23 @@ class LetterLog:
             self._keys.setdefault((letter.log_id, letter.subscription), set()).add(letter.offset)
 
     def learn(self) -> None:
-        """Read the keys of the letters that others wrote since the last look, and delete logs half made. Blocking."""
-        sweep(self._directory)
-        for id_ in list_runs(self._directory):
+        """Read the keys of the letters that others wrote since the last look, and delete logs half made. Blocking.
+
+        Where this user may not look, that is said once: what others set aside there may be sent again.
+
+        Raises:
+            OSError: The system refused, for now.
+        """
+        try:
+            sweep(self._directory)
+            ids = list_runs(self._directory)
+        except PermissionError as exc:
+            if not self._is_unreadable:
+                _logger.warning("dead letters unreadable", directory=str(self._directory), error=described(exc))
+            self._is_unreadable = True
+            return
+        self._is_unreadable = False
+        for id_ in ids:
             if self._run is not None and id_ == self._run.id:
                 continue
             for offset, letter in letters_of(self._directory, id_, self._read_to.get(id_, 0)):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 from uuid import UUID
 
 import anyio
@@ -25,7 +27,7 @@ from eventrec.records.content import Shapes
 from eventrec.records.entry import OVERHEAD_BYTES
 from eventrec.records.schema import Shape
 from eventrec.runs.checkpoint import CheckpointFiles
-from eventrec.runs.directory import DEAD
+from eventrec.runs.directory import DEAD, LogDirectory
 from eventrec.runs.run import CHECKPOINTS, list_runs, new_run_id
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, quickly, raising, refusing
@@ -104,6 +106,22 @@ def test_other_bytes_are_no_letters(content: bytes) -> None:
 
 
 # -- the log of them
+
+
+async def test_a_directory_that_may_not_be_looked_into_is_said_once_and_stops_no_orphan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    letters = LetterLog(tmp_path / "dead", new_run_id, max_bytes=1 << 20)
+
+    def refuse(*_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(LogDirectory, "names", refuse)
+    await anyio.to_thread.run_sync(letters.learn)
+    await anyio.to_thread.run_sync(letters.learn)
+
+    assert caplog.text.count("dead letters unreadable") == 1
+    assert "Permission denied" in caplog.text
 
 
 async def test_a_worker_that_comes_back_after_the_end_makes_no_other_log(tmp_path: Path) -> None:
