@@ -124,3 +124,15 @@ def test_an_age_that_is_no_age_gives_up_nothing(main: Main, letters: Path, age: 
     assert (code, "--older-than" in err) == (2, True)
     assert letters.exists()
     assert main("dead", "list", "log")[1].endswith("2 dead letters wait\n")
+
+
+def test_a_file_in_the_place_of_dead_letters_is_said(main: Main, tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "dead").write_text("x")
+
+    code, out, err = main("dead", "list", "log")
+
+    assert (code, out) == (1, "0 dead letters wait\n")
+    assert err == "eventrec: log/dead: not all dead letters in it can be read: it is not a directory; it is kept\n"
+    assert "log/dead: not all" in main("status", "log")[1]
+    assert main("doctor", "log")[0] == 1

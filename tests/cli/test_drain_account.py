@@ -9,7 +9,7 @@ from typing import Protocol
 import anyio
 import pytest
 
-from eventrec import EventRecorder, EventStruct, TransientError
+from eventrec import EventRecorder, EventStruct, PermanentError, TransientError
 from eventrec.runs.run import list_runs
 from eventrec.testing.scripted import ScriptedHandler, quickly, raising
 
@@ -137,6 +137,31 @@ def test_records_lost_within_a_log_are_said(main: Main, leave: Leave, tmp_path: 
 
     told = json.loads(out)
     assert (code, told["records"] + told["lost"], told["lost"] > 0, told["records"] > 0) == (1, 5_000, True, True)
+
+
+def test_records_that_are_dead_letters_already_are_not_called_delivered(
+    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a process that was killed between the letters and its checkpoint."""
+    log = tmp_path / "log"
+    with monkeypatch.context() as killed:
+        killed.setattr("eventrec.runs.checkpoint.CheckpointFiles.save", lambda *_, **__: None)
+        killed.setattr("eventrec.runs.run.Run.retire", lambda run: run.release())
+
+        async def record() -> None:
+            recorder = EventRecorder(log=log, options=quickly())
+            recorder.register(ScriptedHandler(always=raising(PermanentError("no"))), name="sqlite")
+            await recorder.open()
+            for letter in "abc":
+                recorder.record(Lettered(letter))
+            await recorder.flush(5)
+            await recorder.close(0)
+
+        anyio.run(record)
+
+    code, out, _ = main("drain", "log", "--to", "sqlite:///events.db")
+
+    assert (code, out.rpartition(",")[0]) == (1, "1 of 1 log delivered: 0 records, 3 dead letters from before")
 
 
 def test_a_full_disk_costs_nothing_that_is_to_be_delivered(

@@ -13,7 +13,6 @@ import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
-from importlib.metadata import entry_points
 from pathlib import Path  # noqa: TC003 - cyclopts reads annotations
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -22,9 +21,10 @@ import anyio.to_thread
 from cyclopts import Parameter
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.logs.directory import listed, names_in, refuse_memory, see_all
+from eventrec.cli.logs.directory import names_in, see_all
 from eventrec.cli.logs.left_out import LeftOut
-from eventrec.cli.logs.orphans import Orphans, held_state, trying_state
+from eventrec.cli.logs.letters import set_aside_before
+from eventrec.cli.logs.orphans import Orphans, chosen_name, held_state, trying_state
 from eventrec.cli.progress import LiveProgress, Look
 from eventrec.cli.record.in_flight import RefusedRecords, dead_letter_file
 from eventrec.cli.terminal import Terminal, counted
@@ -32,11 +32,11 @@ from eventrec.cli.waiting import WaitingNotice, end_of_wait
 from eventrec.errors import LogError, SubscriptionError
 from eventrec.options import EventRecorderOptions
 from eventrec.recorder import EventRecorder
-from eventrec.registry import GROUP, default_name, handler_from_url, resolve_url, scheme_of
 from eventrec.runs.leftovers import sweep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
     from eventrec.cli.logs.directory import SeenLog
 
@@ -104,6 +104,7 @@ def drain(
             letters = dead_letter_file(dead, stack)
             left_out = LeftOut(orphans, chosen, type_, discards=discard_others) if type_ is not None else None
             draining = Draining(directory, Orphans(directory, chosen, orphans), letters, terminal, left_out)
+            draining.dead_before = set_aside_before(directory, chosen, orphans)
             try:
                 # The bounds on the disk are the application's: here they would delete what is to be delivered.
                 options = EventRecorderOptions(dead_letters=letters, max_log_bytes=sys.maxsize, keep_free=0)
@@ -114,32 +115,6 @@ def drain(
             if orphans:
                 anyio.run(draining.run, recorder, timeout)
             return draining.report(json=json)
-
-
-def chosen_name(to: str, given: str | None, known: Sequence[str]) -> str:
-    """The subscription to deliver as: `given`, or the one among those in the logs that a URL like `to` has by itself.
-
-    Raises:
-        CommandError: That is not exactly one, though the logs know some.
-        HandlerURLError: The URL is wrong.
-    """
-    url = resolve_url(to)
-    handler, scheme = handler_from_url(url), scheme_of(url)
-    refuse_memory(to)
-    if given is not None:
-        if known and given not in known:
-            raise CommandError(f"--name: the logs know {listed(known)}, and no {given!r}", ExitCode.USAGE)
-        return given
-    points = entry_points(group=GROUP)
-    same = {point.value for point in points if point.name == scheme}
-    fitting = {scheme, type(handler).__name__, *(point.name for point in points if point.value in same)}
-    found = [name for name in known if name in fitting]
-    if len(found) == 1:
-        return found[0]
-    if known:
-        wrong = f"several fit {scheme!r}" if found else f"none fits {scheme!r}"
-        raise CommandError(f"--name is needed: the logs know {listed(known)}, {wrong}", ExitCode.USAGE)
-    return default_name(url)
 
 
 class Draining:
@@ -165,6 +140,8 @@ class Draining:
         self._interrupted_by: signal.Signals | None = None
         self._failure: CommandError | None = None
         self._started = time.monotonic()
+        self.dead_before: dict[UUID, list[int]] = {}
+        """Records that are dead letters already, by log: they are passed, and not delivered."""
         self._lost: Counter[str] = Counter()
         """Records that cannot be delivered any more, by reason."""
 
@@ -246,18 +223,20 @@ class Draining:
         self._say_refused()
         filtered = self._left_out.count(rest) if self._left_out is not None else 0
         # Of what was pending only bytes that went bad are lost; what a destination lost was delivered before.
-        records -= filtered + self._lost[_DAMAGE]
-        code = ExitCode.INCOMPLETE if rest or self._refusals or self._lost.total() else ExitCode.OK
+        dead = self._passed_dead(rest)
+        records -= filtered + self._lost[_DAMAGE] + dead
+        code = ExitCode.INCOMPLETE if rest or self._refusals or self._lost.total() or dead else ExitCode.OK
         if self._failure is not None:
             code = self._failure.code
         if self._interrupted_by is not None:
             code = ExitCode(128 + self._interrupted_by)
         if json:
-            told = {"filtered": filtered, "lost": self._lost.total(), "exit_code": int(code)}
+            told = {"dead_before": dead, "filtered": filtered, "lost": self._lost.total(), "exit_code": int(code)}
             self._terminal.show_json(self._plain(rest, records, gone) | told)
         else:
             seconds = time.monotonic() - self._started
             refused = f", {self._refusals:,} refused" if self._refusals else ""
+            refused += f", {counted(dead, 'dead letter')} from before" if dead else ""
             refused += f", {filtered:,} filtered" if filtered else ""
             refused += "".join(
                 f", {count:,} lost to {_LOST_TO.get(each, each)}" for each, count in self._lost.items() if count
@@ -271,6 +250,14 @@ class Draining:
         if self._failure is not None:
             self._terminal.say(f"eventrec: {self._failure}", style="red")
         return code
+
+    def _passed_dead(self, rest: Sequence[SeenLog]) -> int:
+        name, there = self._orphans.name, {log.id: log for log in rest}
+        return sum(
+            id_ not in there or offset < there[id_].end - there[id_].pending(name)
+            for id_, offsets in self.dead_before.items()
+            for offset in offsets
+        )
 
     def _plain(self, rest: Sequence[SeenLog], records: int, gone: int) -> dict[str, Any]:
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -13,8 +14,11 @@ from eventrec.delivery.letters.kept import kept_letters, sweep_letters, unreadab
 from eventrec.runs.directory import DEAD
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+    from uuid import UUID
 
+    from eventrec.cli.logs.directory import SeenLog
     from eventrec.delivery.letters.kept import KeptLetter
 
 _SAID_APART: Final = frozenset({"dead letters unreadable", "log damaged"})
@@ -42,14 +46,37 @@ def waiting_letters(directory: Path, name: str | None = None) -> list[KeptLetter
     return found
 
 
+def set_aside_before(directory: Path, name: str, logs: Iterable[SeenLog]) -> dict[UUID, list[int]]:
+    """The records of `logs` that `name` has still to pass, and that wait as its dead letters already, by log.
+
+    They are not sent again: a process was killed between the letter and its checkpoint.
+
+    Raises:
+        LogError: The letters cannot be read.
+        OSError: Likewise.
+    """
+    passed = {log.id: log.end - log.pending(name) for log in logs}
+    found: dict[UUID, list[int]] = {}
+    with Terminal().showing_logging(without=_SAID_APART):
+        for kept in kept_letters(directory / DEAD):
+            letter = kept.letter
+            is_open = letter.log_id in passed and letter.offset >= passed[letter.log_id]
+            if kept.is_waiting and letter.subscription == name and is_open:
+                found.setdefault(letter.log_id, []).append(letter.offset)
+    return found
+
+
 def unreadable_letters(directory: Path) -> dict[str, str]:
     """What is wrong with each log of dead letters in `directory` that cannot be read whole, by the log's path.
 
     Raises:
         OSError: The directory cannot be read.
     """
+    place = directory / DEAD
+    if os.path.lexists(place) and not place.is_dir():
+        return {str(place): "it is not a directory"}
     with Terminal().showing_logging(without=_SAID_APART):
-        return {str(directory / DEAD / str(id_)): why for id_, why in unreadable_logs(directory / DEAD).items()}
+        return {str(place / str(id_)): why for id_, why in unreadable_logs(place).items()}
 
 
 def say_unreadable(directory: Path, terminal: Terminal) -> ExitCode:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final
 
-from eventrec.cli.logs.directory import see
+from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.cli.logs.directory import listed, refuse_memory, see
+from eventrec.registry import GROUP, default_name, handler_from_url, resolve_url, scheme_of
 from eventrec.runs.checkpoint import CheckpointFiles
 from eventrec.runs.run import CHECKPOINTS, list_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
     from uuid import UUID
 
@@ -105,3 +108,29 @@ def held_state(status: Status) -> str | None:
     """Why a subscription of an adopted log stands still, if one does."""
     parts = (part for log in status.adopted.values() for part in log.values())
     return next((part.state for part in parts if part.held), None)
+
+
+def chosen_name(to: str, given: str | None, known: Sequence[str]) -> str:
+    """The subscription to deliver as: `given`, or the one among those in the logs that a URL like `to` has by itself.
+
+    Raises:
+        CommandError: That is not exactly one, though the logs know some.
+        HandlerURLError: The URL is wrong.
+    """
+    url = resolve_url(to)
+    handler, scheme = handler_from_url(url), scheme_of(url)
+    refuse_memory(to)
+    if given is not None:
+        if known and given not in known:
+            raise CommandError(f"--name: the logs know {listed(known)}, and no {given!r}", ExitCode.USAGE)
+        return given
+    points = entry_points(group=GROUP)
+    same = {point.value for point in points if point.name == scheme}
+    fitting = {scheme, type(handler).__name__, *(point.name for point in points if point.value in same)}
+    found = [name for name in known if name in fitting]
+    if len(found) == 1:
+        return found[0]
+    if known:
+        wrong = f"several fit {scheme!r}" if found else f"none fits {scheme!r}"
+        raise CommandError(f"--name is needed: the logs know {listed(known)}, {wrong}", ExitCode.USAGE)
+    return default_name(url)
