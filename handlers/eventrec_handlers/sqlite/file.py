@@ -140,7 +140,7 @@ def meaning(exc: sqlite3.Error, path: Path) -> Exception:
     if code == sqlite3.SQLITE_CANTOPEN and not path.parent.is_dir():
         return PauseError(f"{path}: there is no directory {path.parent}")
     if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR} and path.is_dir():
-        return PauseError(f"{path}: it is a directory")
+        return PauseError(f"{path}: unable to open database file: it is a directory")
     if code in _TRANSIENT or _is_about_schema(exc):
         return TransientError(said)
     if _is_about_functions(exc) or code in _PAUSE:
