@@ -123,7 +123,7 @@ class Destination:
     async def prepare(self, batch: Batch) -> bool:
         """Let it get ready for `batch`; False where it failed: `handle` will meet the reason again."""
         try:
-            with contained():
+            with contained(), self._health.asking():
                 await self._handler.prepare(batch)
         except Exception:  # noqa: BLE001 - foreign code
             return False

@@ -44,6 +44,8 @@ class Outage:
         self.since: float | None = None
         self.held_as: str | None = None
         self.has_said_dropped = False
+        self.turn_since: float | None = None
+        """When the handler was last given to one of several workers that take turns: monotonic, in seconds."""
 
 
 class Health:
@@ -63,7 +65,8 @@ class Health:
     ) -> None:
         self._state = "waiting"
         self._clock = clock
-        self._asked_at: float | None = None
+        self._asked: list[float] = []
+        """When each call began that has not come back."""
         self._usual = 0.0
         """Seconds that the last batches took."""
         self.is_held = False
@@ -86,8 +89,8 @@ class Health:
     @property
     def unanswered(self) -> float | None:
         """Seconds since the handler was called; None: it is not called now. From any thread."""
-        asked_at = self._asked_at
-        return None if asked_at is None else max(0.0, self._clock() - asked_at)
+        asked = self._asked.copy()
+        return max(0.0, self._since(min(asked))) if asked else None
 
     @property
     def is_silent(self) -> bool:
@@ -98,16 +101,21 @@ class Health:
     def _is_silence(self, seconds: float) -> bool:
         return seconds >= min(max(_SILENCE, 3 * self._usual), _MAX_SILENCE)
 
+    def _since(self, asked_at: float) -> float:
+        """Seconds since then; but while other workers are served in between, the handler answers."""
+        return self._clock() - max(asked_at, self._outage.turn_since or asked_at)
+
     @contextmanager
     def asking(self, *, is_batch: bool = False) -> Iterator[None]:
         """Around each call of the handler; how long it takes for a batch is what is usual."""
-        self._asked_at = self._clock()
+        asked_at = self._clock()
+        self._asked.append(asked_at)
         try:
             yield
         finally:
             if is_batch:
-                self._usual = max(self._clock() - self._asked_at, self._usual / 2)
-            self._asked_at = None
+                self._usual = max(self._since(asked_at), self._usual / 2)
+            self._asked.remove(asked_at)
 
     def note_silence(self) -> None:
         """Say once an outage that the handler does not answer, where it is so."""
