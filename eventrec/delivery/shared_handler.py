@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
@@ -55,6 +56,7 @@ class SharedHandler:
             if is_orphan:
                 await stack.enter_async_context(self._orphans)
             await stack.enter_async_context(self._turn)
+            self.outage.turn_since = monotonic()
             yield self.handler
 
     @asynccontextmanager

@@ -37,7 +37,7 @@ _WAIT: Final = 0.5
 _POLL: Final = 0.01
 
 _LOOK_SECONDS: Final = 2.5
-"""How often it looks whether the handlers answer."""
+"""How often it looks whether the handlers answer, while one is called."""
 
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
@@ -126,11 +126,12 @@ class Supervisor(ABC):
             self.defect = None
 
     async def _note_silence(self) -> None:
-        """Say it where a handler was called and does not answer."""
+        """Say it where a handler was called and does not answer; look less and less often while none is called."""
+        pause = _LOOK_SECONDS
         while True:
-            await anyio.sleep(_LOOK_SECONDS)
-            for worker in self._all_workers():
-                worker.note_silence()
+            await anyio.sleep(pause)
+            are_called = [worker.note_silence() for worker in self._all_workers()]
+            pause = _LOOK_SECONDS if any(are_called) else min(2 * pause, 16 * _LOOK_SECONDS)
 
     def _all_workers(self) -> list[Worker]:
         """Those of this recorder's own log, and of others."""

@@ -132,9 +132,10 @@ class Worker:
         """In an outage, or held: nothing went through since the last attempt failed."""
         return self._health.is_failing
 
-    def note_silence(self) -> None:
-        """Have it said where the handler was called and does not answer: to be called now and then."""
+    def note_silence(self) -> bool:
+        """Have it said where the handler was called and does not answer. Whether it is called now."""
         self._health.note_silence()
+        return self._health.unanswered is not None
 
     def status(self) -> SubscriptionStatus:
         """Its part of the account."""
