@@ -297,6 +297,9 @@ class Adoption:
             self.queue.note_paused(id_, anyio.current_time())
         elif parked_for is not None:
             self.queue.note_parked(id_, parked_for)
+        elif delivery.waiting:
+            # Its checkpoints could not be saved before, and can again by now.
+            self.queue.note_paused(id_, anyio.current_time())
         else:
             self.queue.note_left(id_)
             unserved = {name for name in delivery.held_for if name not in self._unserved}

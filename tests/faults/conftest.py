@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import errno
 import logging
 import os
@@ -10,7 +11,7 @@ import random
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -112,7 +113,7 @@ def _classes(of: type[BaseException]) -> Iterator[type[BaseException]]:
         yield from _classes(each)
 
 
-ANY_CLASS: Final = sorted({each for each in _classes(BaseException) if each.__module__ == "builtins"}, key=str)
+ANY_CLASS: Final = sorted({each for each in _classes(BaseException) if hasattr(builtins, each.__name__)}, key=str)
 
 
 def any_error(rng: random.Random) -> BaseException:
@@ -202,7 +203,8 @@ class WildHandler(EventHandler):
 
     @property
     def remarks(self) -> list[str]:
-        self._strike()
+        with suppress(KeyboardInterrupt):  # Asked for in the caller of `status`, where it may be the operator's.
+            self._strike()
         return []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ import msgspec
 import pytest
 
 from eventrec import EventRecorder, TransientError
+from eventrec.delivery import adoption
 from eventrec.delivery.letters.log import LetterLog
+from eventrec.delivery.opened_orphan import open_orphan
 from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import encode_header
 from eventrec.runs import files
 from eventrec.runs.checkpoint import CHECKPOINTS, CheckpointFiles, Progress
 from eventrec.runs.files import file_name
-from eventrec.runs.run import list_runs
+from eventrec.runs.run import Run, list_runs
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly, raising
 
 DOWN = raising(TransientError("down"))
@@ -379,3 +381,35 @@ async def test_an_orphan_whose_lock_was_taken_when_the_system_refused_something_
         await eventually(lambda: handler.delivered == [0, 1, 2])
 
     assert next(calls) > 2
+
+
+async def test_a_log_that_was_refused_twice_in_two_ways_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventrec.delivery.orphans.FIRST_PAUSE", 0.02)
+    left = await leave(tmp_path, "s", records=3)
+    save, opened, saves = CheckpointFiles.save, open_orphan, count()
+
+    def open_at_the_second_time(run: Run, latest: Collection[str]) -> Any:
+        monkeypatch.setattr(adoption, "open_orphan", opened)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def save_at_the_second_time(files_: CheckpointFiles, *args: Any, **options: Any) -> None:
+        if files_._where is not own and not next(saves):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        save(files_, *args, **options)
+
+    recorder, handler, _ = recording(tmp_path)
+    recorder.register(handler, name="s")
+    own: Any = None
+    monkeypatch.setattr(adoption, "open_orphan", open_at_the_second_time)
+    async with recorder:
+        assert recorder._life.writer is not None
+        assert recorder._life.writer.run is not None
+        own = recorder._life.writer.run.storage
+        monkeypatch.setattr(CheckpointFiles, "save", save_at_the_second_time)
+
+        await eventually(lambda: len(handler.delivered) == 3)
+
+    assert next(saves) > 1
+    assert not left.exists()
