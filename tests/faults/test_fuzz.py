@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import anyio
@@ -158,13 +158,17 @@ def is_folder(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and not path.is_symlink())
 
 
-def damage(rng: random.Random, run: Path) -> bool:
-    """Spoil one file of a log. Whether records may be gone with it."""
+def damage(rng: random.Random, run: Path) -> Literal["harmless", "flipped", "doubtful"]:
+    """Spoil one file of a log.
+
+    "flipped": a bit of its records, so that any that are gone must be counted. "doubtful": any may be gone.
+    """
     files = sorted(path for path in run.rglob("*") if path.is_file())
     path = rng.choice(files)
     content = bytearray(path.read_bytes())
     at = rng.randrange(len(content)) if content else 0
-    match rng.randrange(5):
+    kind = rng.randrange(5)
+    match kind:
         case 0 if content:
             content[at] ^= 1 << rng.randrange(8)
         case 1:
@@ -176,7 +180,9 @@ def damage(rng: random.Random, run: Path) -> bool:
         case _:
             content = bytearray(rng.randbytes(len(content)))
     path.write_bytes(content)
-    return path.name.endswith(".stdb.log") or path.name == "lock"
+    if path.name.endswith(".stdb.log"):
+        return "doubtful" if kind else "flipped"
+    return "doubtful" if path.name == LOCK else "harmless"
 
 
 def is_held(lock: Path) -> bool:
@@ -207,10 +213,14 @@ class Fuzz:
     fine: ScriptedHandler = field(default_factory=ScriptedHandler)
     written: set[int] = field(default_factory=set)
     doubtful: set[int] = field(default_factory=set)
+    flipped: dict[Path, set[int]] = field(default_factory=dict)
+    """The numbers in logs of which one bit is wrong."""
     foreign: dict[str, tuple[int, str]] = field(default_factory=dict)
     next: int = 0
     told: Counter[str] = field(default_factory=Counter)
     """What `on_drop` was told of the recorder that was made last."""
+    told_before: Counter[str] = field(default_factory=Counter)
+    """And of those before it."""
     ended: Status | None = None
     """The account of the first life."""
 
@@ -219,6 +229,7 @@ class Fuzz:
         return self.home / "log"
 
     def recorder(self) -> EventRecorder:
+        self.told_before += self.told
         self.told = Counter()
         recorder = EventRecorder(log=self.log, options=options(), on_drop=self.note_drop)
         recorder.register(self.fine, name=FINE)
@@ -249,9 +260,13 @@ class Fuzz:
         for id_ in set(list_runs(self.log)) - before:
             if self.rng.random() < 0.4:
                 run = self.log / str(id_)
-                spoilt = damage(self.rng, run) or spoilt
+                how = damage(self.rng, run)
+                spoilt = how != "harmless" or spoilt
+                if how == "flipped":
+                    self.flipped[run] = numbers
                 if self.rng.random() < 0.3:
                     self.unruly.system.unreadable.add(str(self.rng.choice([run, *run.rglob("*")])))
+                    self.flipped.pop(run, None)
                     spoilt = True
         (self.doubtful if spoilt else self.written).update(numbers)
 
@@ -383,6 +398,11 @@ class Fuzz:
         for delivered in (self.fine.delivered, self.unruly.handler.delivered):
             assert set(delivered) <= known | set(range(self.next)), "forged"
         assert self.dead() <= known
+        gone = [numbers for run, numbers in self.flipped.items() if not run.exists()]
+        wild = {*self.unruly.handler.delivered, *self.dead()}
+        lost = [numbers - wild for numbers in gone] + [numbers - set(self.fine.delivered) for numbers in gone]
+        if any(lost):
+            assert (self.told_before + self.told)["corrupt"], f"lost in silence: {lost}"
 
 
 def fuzz(home: Path, number: int, unruly: Callable[[random.Random], Any], monkeypatch: pytest.MonkeyPatch) -> None:
