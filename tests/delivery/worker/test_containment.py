@@ -180,7 +180,11 @@ async def deliver_beside(broken: EventHandler, *, seconds: float = DAYS * MAX_AS
 
 
 @pytest.mark.parametrize("thrown", THROWN)
-async def test_what_handle_throws_ends_in_its_own_subscription(thrown: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_handle_throws_ends_in_its_own_subscription(
+    thrown: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Five pauses of a day take seconds on virtual time too: ten minutes are long enough.
+    monkeypatch.setattr("eventrec.delivery.worker.retry.MAX_ASKED", 600.0)
     caplog.set_level(logging.CRITICAL + 1, logger="eventrec")
     broken = Broken(throw=THROWN[thrown])
 
