@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from eventrec.delivery.orphans import Failures
-from eventrec.errors import LogError, LogLockedError
+from eventrec.errors import LogError, LogFullError, LogLockedError
 from eventrec.runs.directory import DONE
 from eventrec.runs.measure import LOOKS_EVERY, LOOKS_SELDOM, SharedMeasure
 from eventrec.runs.retention import Change, Kept, Overrun, forfeited, to_free
@@ -91,6 +91,8 @@ class DiskQuota:
 
     async def enforce(self) -> None:
         """Look, and have go what must."""
+        if isinstance(self._writer.failure, LogFullError) and (own := self._own()) is not None:
+            await own.renew()
         excess = await in_thread(self._last_excess)
         if excess is None or excess > 0:
             try:

@@ -202,6 +202,20 @@ class LogDelivery:
         self._retain = Retain()
         await self.save(sync=True, must_delete=True)
 
+    async def renew(self) -> None:
+        """Delete all that is written, where it is delivered, the segment that is written now included.
+
+        Else a segment that is larger than its disk would keep that full for ever.
+        """
+        if self.is_settled and (self._others is None or self._others >= self.source.end):
+            try:
+                has_begun = await in_thread(self.log.begin_segment)
+            except LogError:
+                return  # It is tried again.
+            if has_begun:
+                await self.trim()
+                await self.source.let_go()
+
     def status(self) -> dict[str, SubscriptionStatus]:
         """The account, by subscription."""
         return {name: worker.status() for name, worker in self.workers.items()}

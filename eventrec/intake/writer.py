@@ -47,6 +47,7 @@ _RETRY_SECONDS: Final = 1.0
 _CLOSING_TRIES: Final = 3
 _CLOSING_PAUSE: Final = 0.1
 _EXIT_SECONDS: Final = 5.0
+_SPARED: Final = 64 << 10
 _LOOK_SECONDS: Final = 1.0
 _LOOK_ANYWAY: Final = 5.0
 """Seconds after which it looks without having been woken."""
@@ -311,6 +312,7 @@ class Writer:
             return False
         before = self.log.written
         try:
+            self._spare_the_rest()
             self._look_for_directory()
             self._append_hand()
             offered = self.tickets.offered()
@@ -336,6 +338,15 @@ class Writer:
         if has_lost or self.log.written > before:
             self._changed()
         return True
+
+    def _spare_the_rest(self) -> None:
+        """Leave a full disk the bytes that a checkpoint needs: else what is delivered could not be deleted."""
+        if self.run is None or self._is_closing:
+            return
+        with suppress(OSError):
+            free, _ = self.run.storage.space()
+            if free < _SPARED:
+                raise LogFullError(f"fewer than {_SPARED:,} bytes are free")
 
     def _look_for_directory(self) -> None:
         """Once a second: another program may have deleted it, or put another one in its place."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import errno
 import itertools
 from collections import deque
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 _ENTRIES_PER_WRITE: Final = 256
 """A page at once: an index file dirtied at every sync would slow each of them."""
+
+_SPARED: Final = 64 << 10
+"""Bytes of a full disk that a large write leaves."""
+
+_DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Head:
@@ -34,7 +40,9 @@ class Head:
         self._index_size = 0
 
     def write(self, commits: Sequence[bytes]) -> None:
-        """Write to the page cache. On an OSError too, `position` is past the last commit that is whole there.
+        """Write to the page cache. On an OSError too, `position` is past the last commit that is there.
+
+        Where a large write fills the disk, the end of it is given back, so that a checkpoint still finds room.
 
         Raises:
             FileNotFoundError: The segment has no name any more: a promise about it would be worth nothing.
@@ -46,7 +54,9 @@ class Head:
         try:
             while position < end:
                 position += write_some(self._file, content[position - self.position :], position)
-        except OSError:
+        except OSError as exc:
+            if exc.errno in _DISK_FULL and position - self.position > 2 * _SPARED:
+                position -= _SPARED
             ends = list(itertools.accumulate(map(len, commits), initial=self.position))
             self.position = ends[bisect.bisect_right(ends, position) - 1]
             # What could not be cut is overwritten by the next write, which begins at the same place.

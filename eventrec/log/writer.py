@@ -302,11 +302,29 @@ class LogWriter:
         if self._is_rotation_due:
             self._rotate()
 
-    def _rotate(self) -> None:
+    def begin_segment(self) -> bool:
+        """Write no more into the segment that is written now, so that it may be deleted; False: it holds nothing.
+
+        On return all that was written is synced. What is taken and not written stays so.
+
+        Raises:
+            LogFullError, LogWriteError: The disk refused; the segment is written as before.
+            LogClosedError: The log is closed.
+        """
+        with self._writing:
+            self._check_open()
+            self._mend()
+            if self._extent.position == HEADER_SIZE:
+                return False
+            self._rotate(at=0)
+            return True
+
+    def _rotate(self, at: int | None = None) -> None:
+        """Begin a segment, where the one that is written has `at` bytes: the size of a segment, if not given."""
         self.sync()
         with self._syncing:
             # A failed sync may have moved little enough to a new segment.
-            if self._head.position >= self._options.segment_bytes:
+            if self._head.position >= (self._options.segment_bytes if at is None else at):
                 with translated("begin a segment"):
                     create_segment(self._storage, self.written)
                     self._replace_head(self._head_at(self.written, HEADER_SIZE))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -119,6 +122,39 @@ async def test_what_all_have_behind_them_goes_before_anything_is_refused(tmp_pat
 
     assert taken == 2_000
     assert recorder.status().refused == {}
+    assert_conserved(recorder.status(), offered=taken)
+
+
+@pytest.fixture
+def small_volume(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a file system of 1 MiB, much smaller than a segment."""
+    path = tmp_path / "volume"
+    path.mkdir()
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    command = [mount or "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)]
+    if mount is None or umount is None or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here: that needs root")
+    yield path
+    subprocess.run([umount, "-l", str(path)], check=True)
+
+
+@pytest.mark.parametrize("at_once", [200, 20_000])
+async def test_a_disk_that_is_full_of_what_is_delivered_is_written_again(small_volume: Path, at_once: int) -> None:
+    handler = ScriptedHandler(always=DOWN)
+    options = quickly(keep_free=0, flush_interval=0.05)
+
+    async with EventRecorder(handler, log=small_volume / "log", options=options) as recorder:
+        taken = 0
+        while taken < 20_000:
+            taken += recorder.record_many(Long(n) for n in range(taken, taken + at_once))
+            await anyio.sleep(0.01)
+        await eventually(lambda: recorder.status().failure is not None)
+        handler.always = lambda _: None
+        await eventually(lambda: len(handler.delivered) == taken)
+        assert await recorder.flush(timeout=10)
+
+    assert taken == 20_000
+    assert handler.delivered == list(range(taken))
     assert_conserved(recorder.status(), offered=taken)
 
 
