@@ -25,8 +25,11 @@ OTHER_PYTHONS = ("3.12", "3.13")
 """What `tests-VERSION` runs the tests on, beside the Python that runs nox."""
 
 WORKERS = max(2, min((os.cpu_count() or 2) * 3 // 2, 16))  # more than cores: tests wait for disks and processes
-IN_PARALLEL = ("-n", str(WORKERS), "--dist", "loadgroup")
-"""Tests that need each other's quiet share an `xdist_group`; `-n 0` after `--` runs them one after another."""
+IN_PARALLEL = ("-n", str(WORKERS), "--dist", "loadgroup", "--max-worker-restart", "0")
+"""Tests that need each other's quiet share an `xdist_group`; `-n 0` after `--` runs them one after another.
+
+A test beyond its time limit ends its worker, and so the run: another worker in its place would wait for ever.
+"""
 
 NEITHER_SERVER_NOR_KILL = ("--ignore=tests/examples", "--ignore=tests/package", "-m", "not handlers and not faults")
 

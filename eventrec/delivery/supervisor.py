@@ -36,7 +36,7 @@ _WAIT: Final = 0.5
 
 _POLL: Final = 0.01
 
-_LOOK_SECONDS: Final = 2.5
+_LOOK_SECONDS: Final = 10.0
 """How often it looks whether the handlers answer, while one is called."""
 
 _FIRST_PAUSE: Final = 0.5
