@@ -68,6 +68,7 @@ class Account:
             subscriptions=_read(supervisor, supervisor.status) if supervisor is not None else {},
             adopted=_read_adopted(supervisor) if supervisor is not None else {},
             forfeited=supervisor.forfeited() if supervisor is not None else {},
+            left=supervisor.left() if supervisor is not None else {},
             failure=_failure(writer, supervisor),
             defect=_defect(writer, supervisor),
         )

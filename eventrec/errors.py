@@ -127,6 +127,7 @@ class Damage(StrEnum):
     HOLE = "records missing"
     INDEX = "offset index"
     FRAME = "compressed frame"
+    NOT_A_FILE = "not a file"
 
 
 class CorruptCommitError(LogError):

@@ -10,6 +10,9 @@ from typing import Any, Final
 RECENT: Final = 60.0
 """Seconds for which `Status.health` says that records were refused for want of room, or lost."""
 
+_MOST_WHYS: Final = 3
+"""Of the reasons why logs of earlier runs wait, so many are said."""
+
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionStatus:
@@ -91,7 +94,8 @@ class Health:
 
     `ready`: it is open, its log can be written, and no subscription waits for an operator. `reasons` says what of that
     is not so; also, while it is ready, which destinations are in an outage or do not answer, what handlers have to
-    remark, where records became dead letters, and, for a minute, what was refused for want of room or lost.
+    remark, where records became dead letters, which logs of earlier runs wait, and, for a minute, what was refused for
+    want of room or lost.
     """
 
     live: bool
@@ -117,6 +121,8 @@ class Status:
     """Logs that earlier runs left and that are being delivered now, by their id."""
     forfeited: dict[str, int] = field(default_factory=dict)
     """Records of logs that earlier runs left, lost to the bound on the log directory, by subscription; "?": unknown."""
+    left: dict[str, str] = field(default_factory=dict)
+    """Logs that earlier runs left and that wait for an operator, by their id: why."""
     failure: str | None = None
     """Why the log cannot be written, or trusted, while it cannot."""
     defect: str | None = None
@@ -162,6 +168,8 @@ class Status:
             for name, part in log.items():
                 if _is_recent(part.since_drop):
                     dropped.setdefault(name, Counter()).update(part.dropped)
+        whys = Counter(self.left.values()).most_common(_MOST_WHYS)
+        reasons += [f"{count:,} log{'s' * (count > 1)} of earlier runs: {why}" for why, count in whys]
         reasons += [f"{name}: records lost: {_by_reason(counts)} so far" for name, counts in dropped.items()]
         reasons += [f"{name}: {count:,} dead letter{'s' * (count > 1)}" for name, count in dead.items() if count]
         return Health(live=self.defect is None, ready=ready, reasons=tuple(reasons))

@@ -52,6 +52,7 @@ FORFEITED: Final = Measure(
     "Records of earlier runs that were lost to the bound on the log directory.",
     ("subscription",),
 )
+LEFT: Final = Measure("left_logs", "gauge", "logs", "Logs of earlier runs that wait for an operator.")
 LOG_OK: Final = Measure("log_writable", "gauge", "1", "1 while the log can be written, 0 while the disk refuses.")
 
 MEASURES: Final = (
@@ -71,6 +72,7 @@ MEASURES: Final = (
     UNANSWERED,
     ADOPTED,
     FORFEITED,
+    LEFT,
     LOG_OK,
 )
 
@@ -84,6 +86,7 @@ def measured(status: Status) -> Iterator[tuple[Measure, Mapping[str, str], float
     yield IN_INTAKE, {}, status.in_intake
     for name, count in status.forfeited.items():
         yield FORFEITED, {"subscription": name}, count
+    yield LEFT, {}, len(status.left)
     yield LOG_OK, {}, int(status.failure is None)
     for name, part in status.subscriptions.items():
         of = {"subscription": name}

@@ -101,6 +101,8 @@ class Adoption:
         self._has_looked = False
         self._failures = Failures(FIRST_PAUSE, LONGEST_PAUSE)
         self._unserved: set[str] = set()
+        self.left: dict[UUID, str] = {}
+        """Orphans that wait for an operator, and why."""
 
     async def settled(self) -> None:
         """Return once all that is there was delivered, or waits: for others, for an operator, for what is down."""
@@ -123,7 +125,9 @@ class Adoption:
                     has_work = self._groups.is_at_work and self.queue.waiting > 2 * GROUP
                     if changes.are_due(stamp, now=anyio.current_time(), has_work=has_work):
                         began = time()
-                        self.queue.look(*await in_thread(self._look))
+                        found, known = await in_thread(self._look)
+                        self.queue.look(found, known)
+                        self.left = {id_: why for id_, why in self.left.items() if id_ in known}
                         changes.note_looked(stamp, at=began, now=anyio.current_time())
                     self.queue.begin_round()
                     await self._let_go_of_what_grew()
@@ -202,6 +206,7 @@ class Adoption:
                             self._note_refused(id_, opened)
                         elif run is not None:
                             self.queue.note_adopted(id_)
+                            self.left.pop(id_, None)
                             self.adopted[id_] = self._deliver(run, opened)
                             self._apply(requests, self.adopted[id_], opened)
                     self._locks.hand_on(id_ for id_, _, _ in tried)
@@ -232,12 +237,16 @@ class Adoption:
             return id_, None, exc
 
     def _note_refused(self, id_: UUID, why: OSError | LogError | Literal["held", "gone"]) -> None:
+        if not isinstance(why, str):
+            self.left[id_] = f"left alone: {why}"
+            if self.queue.note_paused(id_, anyio.current_time(), is_unreadable=True):
+                _logger.warning("orphan left alone", log=str(id_), error=str(why))
+            return
+        self.left.pop(id_, None)
         if why == "held":
             self.queue.note_held(id_)
-        elif why == "gone":
+        else:
             self.queue.note_gone(id_)
-        elif self.queue.note_paused(id_, anyio.current_time(), is_unreadable=True):
-            _logger.warning("orphan left alone", log=str(id_), error=str(why))
 
     @property
     def untrusted(self) -> set[UUID]:
@@ -295,6 +304,7 @@ class Adoption:
             self.queue.note_gone(id_)
         elif delivery.is_done or delivery.is_refused or is_defect:
             self.queue.note_paused(id_, anyio.current_time())
+            self.left[id_] = "delivery failed" if is_defect else "checkpoints cannot be saved, or the log not deleted"
         elif parked_for is not None:
             self.queue.note_parked(id_, parked_for)
         elif delivery.waiting:
@@ -302,6 +312,8 @@ class Adoption:
             self.queue.note_paused(id_, anyio.current_time())
         else:
             self.queue.note_left(id_)
+            if delivery.held_for:
+                self.left[id_] = f"kept for {', '.join(map(repr, delivery.held_for))}, not registered here"
             unserved = {name for name in delivery.held_for if name not in self._unserved}
             if unserved:
                 self._unserved |= unserved

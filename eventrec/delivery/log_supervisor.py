@@ -131,6 +131,9 @@ class LogSupervisor(Supervisor):
     def forfeited(self) -> dict[str, int]:
         return dict(self._quota.forfeited)
 
+    def left(self) -> dict[str, str]:
+        return {str(id_): why for id_, why in list(self._adoption.left.items())}
+
     def resume(self, name: str, start: NewDestination | None = None) -> None:
         for delivery in self._deliveries():
             delivery.workers[name].resume(start)

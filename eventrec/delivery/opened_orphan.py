@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec.errors import LogError
 from eventrec.log.log import Log
-from eventrec.log.segment import list_segments
+from eventrec.log.segment import list_odd_segments, list_segments, segment_name
 from eventrec.records.content import ContentDecoder, is_ours
 from eventrec.runs.checkpoint import CheckpointFiles, Saved
 from eventrec.runs.survey import knows
@@ -49,6 +49,9 @@ def open_orphan(run: Run, latest: Iterable[str] = ()) -> OpenedOrphan:
         OSError: The disk refused.
         LogError: It cannot be opened, or it or a checkpoint is of a version that we cannot read.
     """
+    if odd := list_odd_segments(run.storage):
+        # It is not followed; and what it held is not known, so nothing here is over.
+        raise LogError(f"{segment_name(odd[0])} is not a file")
     saved = CheckpointFiles(run.storage).look()
     if saved.newer:
         raise LogError(f"checkpoints of a newer version: {', '.join(sorted(saved.newer))}")

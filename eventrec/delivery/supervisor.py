@@ -258,6 +258,10 @@ class Supervisor(ABC):
         """Records of those logs that were lost to the bound on the log directory, by subscription."""
         return {}
 
+    def left(self) -> dict[str, str]:
+        """Those logs that wait for an operator, by their id, and why."""
+        return {}
+
     async def flush_and_tell(self) -> bool | Settled:
         """`flush`, and where everything is settled, what of it was not delivered."""
         if not await self.flush():

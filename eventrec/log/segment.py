@@ -18,6 +18,8 @@ from eventrec.log.storage import File, Storage, write_all
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from eventrec.log.disk import DiskStorage
+
 MAGIC: Final = b"(ds)^2"
 HEADER_SIZE: Final = 10
 _CRC32C: Final = 0
@@ -66,6 +68,12 @@ def list_segments(storage: Storage) -> list[int]:
 def list_segments_in(names: Iterable[str]) -> list[int]:
     """The first offsets of the segments among `names`, rising."""
     return sorted(first for name in names if (first := _first_in(name, _SEGMENT)) is not None)
+
+
+def list_odd_segments(storage: DiskStorage) -> list[int]:
+    """The first offsets of what is called like a segment and is not a file: a link, a folder, a pipe."""
+    named = list_segments_in(entry.name for entry in storage.entries())
+    return sorted(set(named) - set(list_segments(storage))) if named else []
 
 
 def list_leftovers(storage: Storage) -> list[str]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from eventrec.errors import Damage
 from eventrec.log.commit import MAX_OFFSET, Commit
 from eventrec.log.compressed import CompressedFile
+from eventrec.log.disk import DiskStorage
 from eventrec.log.index import ENTRY_SIZE, OffsetIndex
-from eventrec.log.segment import HEADER_SIZE, Segment, index_name, list_segments
+from eventrec.log.segment import HEADER_SIZE, Segment, index_name, list_odd_segments, list_segments, segment_name
 from eventrec.log.walk import Gap, Tail, Walk
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ def verify(storage: Storage, *, is_ours: IsOurs | None = None, is_live: bool = F
         OSError: The directory cannot be read.
         LogError: A segment is compressed, and zstd is not installed.
     """
+    for odd in list_odd_segments(storage) if isinstance(storage, DiskStorage) else ():
+        yield Fault(segment_name(odd), 0, 0, odd, 0, Damage.NOT_A_FILE)
     firsts = list_segments(storage)
     for first, upper in itertools.pairwise([*firsts, None]):
         assert first is not None  # noqa: S101 - only the last one is

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
 from eventrec.errors import LogLockedError
+from eventrec.log.segment import list_odd_segments, segment_name
 from eventrec.runs.checkpoint import CHECKPOINTS
 from eventrec.runs.directory import DONE, GONE, LOCK, NEW, LogDirectory, has_mark, list_runs, mark_of
 from eventrec.runtime.logging import get_logger
@@ -154,10 +155,13 @@ class Run:
         """Delete it: all of it is delivered, and durably known to be. Each step can be repeated by another process.
 
         Raises:
-            OSError: The disk refused; what is left will be found and deleted.
+            OSError: The disk refused; what is left will be found and deleted. Or a segment is not a file: then what is
+                in it is not known to be delivered, and all of it stays.
         """
         gone = f"{GONE}{self.id}"
         try:
+            if odd := list_odd_segments(self.storage):
+                raise OSError(errno.EINVAL, "a segment is not a file", segment_name(odd[0]))
             base = self.directory.opened()
             base.move_folder(str(self.id), base, gone)
             base.sync_directory()

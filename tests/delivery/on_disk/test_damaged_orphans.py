@@ -19,8 +19,10 @@ from eventrec import EventRecorder, TransientError
 from eventrec.delivery import adoption
 from eventrec.delivery.letters.log import LetterLog
 from eventrec.delivery.opened_orphan import open_orphan
+from eventrec.errors import Damage
 from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import encode_header
+from eventrec.log.verify import verify
 from eventrec.runs import files
 from eventrec.runs.checkpoint import CHECKPOINTS, CheckpointFiles, Progress
 from eventrec.runs.files import file_name
@@ -154,6 +156,35 @@ async def test_what_a_newer_version_wrote_is_left_for_it(
     assert sum("orphan left alone" in record.getMessage() for record in caplog.records) == 1
 
 
+@pytest.mark.parametrize("put", ["link", "folder", "pipe"])
+async def test_a_segment_that_is_not_a_file_is_neither_followed_nor_given_up(
+    tmp_path: Path, put: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = await leave(tmp_path / "log", "orders", delivered=5)
+    (segment,) = log.glob("*.stdb.log")
+    moved = await anyio.to_thread.run_sync(segment.rename, tmp_path / "moved")
+    make = {"link": lambda: segment.symlink_to(moved), "folder": segment.mkdir, "pipe": lambda: os.mkfifo(segment)}[put]
+    await anyio.to_thread.run_sync(make)
+    recorder, handler, drops = recording(tmp_path / "log")
+    recorder.register(handler, name="orders")
+
+    async with recorder:
+        await eventually(lambda: "is not a file" in caplog.text)
+        reasons = recorder.status().health.reasons
+    (fault,) = await anyio.to_thread.run_sync(lambda: list(verify(DiskStorage(log))))
+    await anyio.to_thread.run_sync(segment.rmdir if put == "folder" else segment.unlink)
+    await anyio.to_thread.run_sync(moved.rename, segment)
+    recorder, handler, drops = recording(tmp_path / "log")
+    recorder.register(handler, name="orders")
+    async with recorder:
+        await eventually(lambda: not log.exists())
+
+    assert (fault.file, fault.reason) == (segment.name, Damage.NOT_A_FILE)
+    assert [f"{segment.name} is not a file" in reason for reason in reasons] == [True]
+    assert handler.delivered == list(range(5, 20))
+    assert not drops
+
+
 @pytest.mark.parametrize("byte", [10, 13, 26, 28, 31, 60, -1])
 async def test_a_bit_flipped_in_the_only_commit_is_counted_and_said(
     tmp_path: Path, byte: int, caplog: pytest.LogCaptureFixture
@@ -263,8 +294,10 @@ async def test_a_checkpoint_that_cannot_be_saved_is_said_once_and_its_records_ar
     async with recorder:
         await eventually(lambda: len(tries) >= 6)
         said = [record for record in caplog.records if "checkpoint not saved" in record.getMessage()]
+        await eventually(lambda: str(log.name) in recorder.status().left)
         monkeypatch.undo()
         await eventually(lambda: not log.exists())
+        await eventually(lambda: not recorder.status().left)
 
     assert sorted(set(handler.delivered)) == list(range(20))
     assert len(handler.delivered) <= 40
@@ -340,8 +373,13 @@ async def test_a_log_kept_for_a_subscription_that_nobody_serves_is_said_once(
     async with recorder:
         await eventually(lambda: len(handler.delivered) == 60)
         await eventually(lambda: not recorder.status().adopted)
+        health = recorder.status().health
 
     assert sum("not registered" in record.getMessage() for record in caplog.records) == 1
+    assert (health.ready, health.reasons) == (
+        True,
+        ("3 logs of earlier runs: kept for 'old name', not registered here",),
+    )
 
 
 async def test_an_attempt_or_numbers_that_cannot_be_are_not_believed(tmp_path: Path) -> None:
