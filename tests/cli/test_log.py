@@ -150,6 +150,6 @@ def test_compressed_segments_without_zstd_are_one_line(directory: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", hidden, command, directory], capture_output=True, text=True, check=False
         )
-        assert done.returncode == 4
+        assert done.returncode == 6
         assert "pip install 'eventrec[zstd]'" in done.stderr
         assert len(done.stderr.splitlines()) == 1

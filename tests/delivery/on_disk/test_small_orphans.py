@@ -333,8 +333,7 @@ async def test_one_that_grows_though_it_is_locked_is_never_deleted(
     orders = Growing()
 
     async with recording(tmp_path, orders=orders) as recorder:
-        await until(lambda: len(left(tmp_path)) == 2)
-        assert str(ids[5]) in str(recorder.status().to_dict())
+        await until(lambda: len(left(tmp_path)) == 2 and str(ids[5]) in str(recorder.status().to_dict()))
 
     assert grown.exists()
     assert "log grew though it is locked" in caplog.text

@@ -187,11 +187,7 @@ async def deliver_beside(broken: EventHandler, *, seconds: float = 5 * HOUR) -> 
 
 
 @pytest.mark.parametrize("thrown", THROWN)
-async def test_what_handle_throws_ends_in_its_own_subscription(
-    thrown: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Five pauses of a day take seconds on virtual time too: ten minutes are long enough.
-    monkeypatch.setattr("eventrec.delivery.worker.retry.MAX_ASKED", 600.0)
+async def test_what_handle_throws_ends_in_its_own_subscription(thrown: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL + 1, logger="eventrec")
     broken = Broken(throw=THROWN[thrown])
 
