@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from eventrec.delivery.log_supervisor import LogSupervisor
 from eventrec.delivery.memory_supervisor import MemorySupervisor
@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     from eventrec.runtime.backend import Backend
 
 _logger = get_logger("eventrec.recorder")
+
+_LOST: Final = {
+    False: "lost: the recorder was never opened, and has no log",
+    True: "lost: the recorder was not closed, and has no log",
+}
+"""By whether it was opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,7 @@ class Life:
                 on_take=setup.refusals.say,
             )
         else:
-            self._exit = register_exit(self._say_unopened)
+            self._exit = register_exit(self._say_lost)
 
     @property
     def counts(self) -> Counts:
@@ -98,7 +104,6 @@ class Life:
 
     def open(self, backend: Backend, subscriptions: Iterable[Subscription]) -> Supervisor:
         """Have a supervisor for the running loop; it runs once it is spawned."""
-        unregister_exit(self._exit)
         setup = self._setup
         self.intake.reopen()
         if self.writer is not None:
@@ -140,7 +145,7 @@ class Life:
         if self.writer is not None:
             self.intake.close("closed")
             self.writer.close_and_release()
-        elif self._say_unopened():
+        elif self._say_lost():
             unregister_exit(self._exit)
             warnings.warn(
                 f"{len(self.intake)} events were taken by a recorder without a log that was never opened",
@@ -156,11 +161,15 @@ class Life:
         if self.writer is not None:
             self.writer.abandon()
 
-    def _say_unopened(self) -> bool:
+    def _say_lost(self) -> bool:
         """Whether something is lost with it."""
-        count = 0 if self._is_ended or self.supervisor is not None else len(self.intake)
+        if self._is_ended or (self.supervisor is not None and self.supervisor.is_ended):
+            return False
+        counts = self.counts
+        parts = self.supervisor.status().values() if self.supervisor is not None else ()
+        count = counts.in_intake + counts.in_hand + max((part.pending for part in parts), default=0)
         if count:
-            _logger.warning("lost: the recorder was never opened, and has no log", events=count)
+            _logger.warning(_LOST[self.supervisor is not None], events=count)
         return count > 0
 
     def _wake(self) -> Reason | None:

@@ -155,7 +155,8 @@ class EventRecorder(Taking):
     async def open(self) -> None:
         """Start delivering on the running loop (asyncio or trio). Does not wait for any destination.
 
-        A recorder that was closed begins another run: with another log, and handlers made again from their URLs.
+        A recorder that was closed begins another run: with another log, and handlers made again from their URLs. So
+        does one whose loop has ended without `close`.
 
         Raises:
             RecorderStateError: It is open already.
@@ -165,9 +166,9 @@ class EventRecorder(Taking):
             RuntimeError: No loop runs here: see `sync`.
         """
         self._note_fork()
-        if self._state == "open":
-            raise RecorderStateError("the recorder is open already", state=self._state)
         backend = current_backend()
+        if self._state == "open":
+            await self._end_of_loop_gone()
         if self._state in {"forked", "closed"}:
             self._subscriptions.remake(must=self._state == "forked")
         if self._state == "closed":
@@ -269,6 +270,20 @@ class EventRecorder(Taking):
             await self.close()
 
     # -- beneath
+
+    async def _end_of_loop_gone(self) -> None:
+        """Close what was open on a loop that is closed, or that cancelled it.
+
+        Raises:
+            RecorderStateError: It is open still.
+        """
+        supervisor = self._life.supervisor
+        if supervisor is None or not (supervisor.is_ended or supervisor.is_stranded()):
+            raise RecorderStateError("the recorder is open already", state=self._state)
+        self._state = "closed"
+        if not supervisor.is_ended:
+            await in_thread(self._life.end_unopened, self._close_timeout)
+            say_left(self.status())
 
     def _open_supervisor(self) -> Supervisor:
         supervisor = self._life.supervisor

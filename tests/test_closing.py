@@ -71,6 +71,41 @@ class Hanging(EventHandler):
         await self._hang("close")
 
 
+class Slow(EventHandler):
+    """Takes `seconds` for each batch, and forgets what it was cancelled in."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.numbers: list[int] = []
+        self.closed = 0
+
+    async def handle(self, batch: Batch) -> None:
+        await anyio.sleep(self._seconds)
+        self.numbers += numbers(batch)
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+class Asked(EventHandler):
+    """Never answers."""
+
+    def __init__(self) -> None:
+        self.called = anyio.Event()
+
+    async def handle(self, batch: Batch) -> None:
+        del batch
+        self.called.set()
+        await anyio.sleep_forever()
+
+
+def close_over_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Close `loop` as a program does that knows nothing of the tasks on it."""
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+
+
 @contextmanager
 def lasting_at_most(seconds: float) -> Iterator[None]:
     start = time.monotonic()
@@ -199,6 +234,94 @@ def test_a_program_that_ends_without_close_ends_in_time(
         assert status.state == "closed"
         assert_conserved(status, offered=3)
         assert "interrupted" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["memory", "log"])
+@pytest.mark.parametrize("steps", [3, 10, 40])
+def test_all_tasks_cancelled_twice_are_a_repeat_and_cut_nothing_short(kind: str, steps: int, tmp_path: Path) -> None:
+    """A program that cancels everything at its end, and then leaves it to `asyncio.run`, which does so again."""
+
+    async def run() -> None:
+        await recorder.open()
+        recorder.record_many(Numbered(n) for n in range(5))
+        await asyncio.sleep(0.03)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+
+    handler = Slow(0.02)
+    recorder = EventRecorder(handler, log=tmp_path if kind == "log" else None, options=quickly(close_timeout=30))
+
+    asyncio.run(run())
+
+    assert handler.numbers == list(range(5))
+    assert handler.closed == 1
+    assert recorder.status().state == "closed"
+    assert_conserved(recorder.status(), offered=5)
+
+
+@pytest.mark.parametrize("kind", ["memory", "log"])
+@pytest.mark.parametrize("end", ["cancelled", "closed loop"])
+def test_a_recorder_whose_loop_has_ended_without_close_may_be_opened_again(kind: str, end: str, tmp_path: Path) -> None:
+    """As in tests that have a loop each, and a recorder of their module."""
+
+    async def begin() -> None:
+        await recorder.open()
+        recorder.record(Numbered(0))
+
+    async def again() -> None:
+        async with recorder:
+            recorder.record(Numbered(1))
+
+    handler = ScriptedHandler()
+    recorder = EventRecorder(handler, log=tmp_path if kind == "log" else None, options=quickly())
+    if end == "cancelled":
+        asyncio.run(begin())
+    else:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(begin())
+        close_over_tasks(loop)
+
+    asyncio.run(again())
+
+    status = recorder.status()
+    if kind == "log" or end == "cancelled":
+        assert sorted(handler.delivered) == [0, 1]
+    else:
+        assert handler.delivered == [1]
+        assert status.in_intake == 0
+    assert status.offered == 2
+    assert status.is_balanced
+
+
+def test_what_a_closed_loop_leaves_in_memory_is_counted_as_lost_with_what_came_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def begin() -> None:
+        await recorder.open()
+        recorder.record_many(Numbered(n) for n in range(3))
+        await asyncio.wait_for(handler.called.wait(), 10)
+        recorder.record_many(Numbered(n) for n in range(3, 5))
+
+    told = list[tuple[str, int]]()
+    handler = Asked()
+    recorder = EventRecorder(
+        handler, options=quickly(flush_interval=0.01), on_drop=lambda reason, count: told.append((reason, count))
+    )
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    close_over_tasks(loop)
+    assert recorder.record(Numbered(5))
+
+    status = recorder.sync().close(1)
+
+    assert status.in_intake == 0
+    assert status.subscriptions["Asked"].dropped == {"closed": 6}
+    assert_conserved(status, offered=6)
+    assert told == [("closed", 6)]
+    assert "closed with records left" in caplog.text
+    assert not recorder.record(Numbered(6))
 
 
 @pytest.mark.parametrize("ends", ["closed", "cancelled"])
@@ -589,6 +712,26 @@ def test_a_recorder_without_a_log_that_was_never_opened_says_what_goes_with_it(
         "5 events were taken by a recorder without a log that was never opened"
     ]
     assert "never opened" in caplog.text
+
+
+def test_a_program_ends_with_a_line_about_what_its_loop_left_in_memory() -> None:
+    program = """
+import asyncio
+from eventrec import EventRecorder
+from eventrec.testing.scripted import Numbered, ScriptedHandler
+
+async def main():
+    await recorder.open()
+    recorder.record(Numbered(0))
+
+recorder = EventRecorder(ScriptedHandler())
+loop = asyncio.new_event_loop()
+loop.run_until_complete(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False)
+
+    assert done.returncode == 0
+    assert done.stderr.count("lost: the recorder was not closed, and has no log events=1") == 1
 
 
 @pytest.mark.parametrize("verb", ["", "recorder.sync().close()", "del recorder"])

@@ -20,6 +20,7 @@ from eventrec.runs.retention import Kept, Retain, SealedSegment
 from eventrec.runs.survey import UNKNOWN
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
+from eventrec.runtime.starting import when_begun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -223,9 +224,9 @@ class LogDelivery:
     async def run(self, *, until_settled: bool = False) -> None:
         """Deliver until cancelled, or with `until_settled` until all that is written is. May be called again."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._keep_checkpoints, name="eventrec checkpoints")
+            tasks.start_soon(when_begun(self._keep_checkpoints), name="eventrec checkpoints")
             for worker in self.workers.values():
-                tasks.start_soon(worker.run, name=f"eventrec {worker.name}")
+                tasks.start_soon(when_begun(worker.run), name=f"eventrec {worker.name}")
             if until_settled:
                 end = self.source.end
                 while not self.is_settled:

@@ -23,6 +23,7 @@ from eventrec.runs.retention import Bound, Retain
 from eventrec.runs.run import take_up_done
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import get_logger
+from eventrec.runtime.starting import when_begun
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -186,7 +187,7 @@ class LogSupervisor(Supervisor):
                         "answers": self._note_silence,
                     }
                 for what, run in beside.items():
-                    tasks.start_soon(self._keep_running, run, what, name=f"eventrec {what}")
+                    tasks.start_soon(when_begun(self._keep_running, run, what), name=f"eventrec {what}")
                 await anyio.lowlevel.checkpoint()
                 self.started.set()
             await self._closing.wait()
@@ -272,10 +273,10 @@ class LogSupervisor(Supervisor):
             await self._woken.wait()
         async with anyio.create_task_group() as tasks:
             for delivery in self._deliveries():
-                tasks.start_soon(delivery.stamp)
+                tasks.start_soon(when_begun(delivery.stamp))
         async with anyio.create_task_group() as tasks:
             for worker in self.workers.values():
-                tasks.start_soon(partial(worker.close, is_last=True))
+                tasks.start_soon(when_begun(partial(worker.close, is_last=True)))
 
     async def _end(self) -> None:
         await self._let_go()

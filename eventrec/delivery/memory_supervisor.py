@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -12,6 +13,7 @@ from eventrec.delivery.sources.memory import MemorySource
 from eventrec.delivery.supervisor import Supervisor, flush_workers
 from eventrec.delivery.worker.worker import Worker
 from eventrec.intake.consumer import Consumer
+from eventrec.runtime.starting import when_begun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -94,11 +96,11 @@ class MemorySupervisor(Supervisor):
     async def _deliver_until_closed(self) -> None:
         self._move_slice()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._move_entries, name="eventrec intake")
+            tasks.start_soon(when_begun(self._move_entries), name="eventrec intake")
             for worker in self.workers.values():
-                tasks.start_soon(worker.run, name=f"eventrec {worker.name}")
+                tasks.start_soon(when_begun(worker.run), name=f"eventrec {worker.name}")
             if self.workers:
-                tasks.start_soon(self._note_silence, name="eventrec answers")
+                tasks.start_soon(when_begun(self._note_silence), name="eventrec answers")
             await anyio.lowlevel.checkpoint()
             self.started.set()
             await self._closing.wait()
@@ -115,7 +117,7 @@ class MemorySupervisor(Supervisor):
             pass
         async with anyio.create_task_group() as tasks:
             for worker in self.workers.values():
-                tasks.start_soon(worker.close)
+                tasks.start_soon(when_begun(worker.close))
 
     async def _end(self) -> None:
         """What is left lives in memory alone: count it as lost, subscription by subscription."""
@@ -125,6 +127,17 @@ class MemorySupervisor(Supervisor):
 
     async def _let_go(self) -> None:
         """Nothing here is anybody else's."""
+
+    def end_stranded(self) -> None:
+        """Count what is left as lost, as `_end` does."""
+        # Tasks of the closed loop wait for these, and each can fail to be woken but once.
+        for wake in (self._wake_here, self._source.tell, *(worker.tell for worker in self.workers.values())):
+            with suppress(RuntimeError):
+                wake()
+        with suppress(StopIteration):  # In memory nothing is waited for.
+            self._end().send(None)
+        self._drops.tell()
+        super().end_stranded()
 
     def _count_rest_of_intake(self) -> None:
         """Past the source's bound on purpose: it is only to be counted, by each subscription's own filter."""

@@ -303,15 +303,10 @@ class Supervisor(ABC):
 
 async def flush_workers(workers: Iterable[Worker], to: int) -> bool:
     """True once each of them has settled everything below `to`; False where one of them is held."""
-    settled: list[bool] = []
-
-    async def flush(worker: Worker) -> None:
-        settled.append(await worker.flush(to))
-
-    async with anyio.create_task_group() as tasks:
-        for worker in workers:
-            tasks.start_soon(flush, worker)
-    return all(settled)
+    flushed = list(workers)
+    for worker in flushed:
+        worker.hurry(to)
+    return all([await worker.flush(to) for worker in flushed])
 
 
 async def _answer(answer: Future[T], work: Callable[[], Awaitable[T]]) -> None:

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from eventrec.runtime.logging import described, get_logger
+from eventrec.runtime.signals import pass_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,5 +59,7 @@ class Drops:
             try:
                 if self._on_drop is not None:
                     self._on_drop(reason, count)
-            except Exception as exc:
+            except BaseException as exc:
+                # On trio, what comes out of here would end the application.
+                pass_on(exc)
                 _logger.exception("on_drop failed", error=described(exc)[:_LONGEST])

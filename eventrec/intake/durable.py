@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from eventrec.errors import EncodeError, EventrecError, LogClosedError, LogError, LogFullError, RecorderStateError
 from eventrec.intake.tickets import Ticket
 from eventrec.records.entry import SIZE
+from eventrec.runtime.signals import error_of_signal_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,23 +49,19 @@ def take_durably(
     """Take `event`; None where it is filtered or declined. Raises as `EventRecorder.record_durable`, and counts."""
     cell = intake.cell()
     cell.offered += 1
-    try:
-        entry = encoder.encode(event)
-    except EncodeError:
-        cell.refuse("not_encodable")
-        raise
-    except EventrecError:
-        cell.refuse("invalid")
-        raise
-    except Exception as exc:
-        cell.refuse("not_encodable")
-        raise EncodeError(f"{type(event).__name__} cannot be recorded: {exc}") from exc
-    if isinstance(entry, str):
-        cell.refuse(entry)
+    entry = _encoded(event, encoder, cell)
+    if entry is None:
         return None
     ticket = Ticket(entry)
     writer.tickets.expect(ticket)
-    refused = offer(cell, entry)
+    try:
+        refused = offer(cell, entry)
+    except BaseException as exc:
+        writer.tickets.dismiss(ticket)
+        if not cell.is_taken:
+            cell.refuse("not_encodable" if isinstance(exc, Exception) else "interrupted")
+        cell.is_taken = False
+        raise
     if refused is None:
         ticket.is_offered = True
         writer.wake()
@@ -75,6 +72,31 @@ def take_durably(
     if refused == "too_large":
         raise EncodeError(f"{type(event).__name__} takes {entry[SIZE]} bytes, more than max_event_bytes")
     raise RecorderStateError(f"the recorder takes nothing any more: {refused}", state=refused)
+
+
+def _encoded(event: Event | Eventable, encoder: Encoder, cell: Cell) -> Entry | None:
+    """The entry that `event` becomes; None where it is filtered or declined. What it does not become is counted."""
+    try:
+        entry = encoder.encode(event)
+    except EncodeError:
+        cell.refuse("not_encodable")
+        raise
+    except EventrecError:
+        cell.refuse("invalid")
+        raise
+    except Exception as exc:
+        if error_of_signal_handler(exc) is not None:
+            cell.refuse("interrupted")
+            raise
+        cell.refuse("not_encodable")
+        raise EncodeError(f"{type(event).__name__} cannot be recorded: {exc}") from exc
+    except BaseException:
+        cell.refuse("interrupted")
+        raise
+    if isinstance(entry, str):
+        cell.refuse(entry)
+        return None
+    return entry
 
 
 async def wait_durably(ticket: Ticket, supervisor: Watched, *, until: Literal["written", "synced"]) -> Position:

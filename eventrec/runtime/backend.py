@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -43,7 +43,10 @@ class Backend(Protocol):
     async def outlive(
         self, run: Callable[[], Coroutine[object, object, None]], *, is_overdue: Callable[[], bool] = lambda: False
     ) -> None:
-        """Run `run` to its end, however often the running task is cancelled meanwhile, or until it `is_overdue`."""
+        """Run `run` to its end, however often the tasks of the loop are cancelled meanwhile, or until it `is_overdue`.
+
+        It is called again where it was cancelled itself.
+        """
 
 
 def current_backend() -> Backend:
@@ -106,15 +109,17 @@ class AsyncioBackend:
         # A shield would not stop a second `task.cancel()`; a task of its own, made after the first, is not its target.
         task = self._loop.create_task(run())
         while not task.done():
-            try:
+            with suppress(asyncio.CancelledError):
                 await asyncio.wait([task], timeout=_LOOK_SECONDS)
-            except asyncio.CancelledError:
-                continue
             if is_overdue():
                 # A handler waits for a thread, or ignores its cancellation: no one waits for it any longer.
                 task.cancel()
-                await asyncio.wait([task], timeout=_LOOK_SECONDS)
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([task], timeout=_LOOK_SECONDS)
                 return
+            if task.done() and task.cancelled() and task.cancelling():
+                # All tasks of the loop were cancelled once more: this one too.
+                task = self._loop.create_task(run())
         task.result()
 
 

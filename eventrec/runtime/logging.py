@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from eventrec.runtime.signals import error_of_signal_handler, pass_on
+
 if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
 
@@ -33,13 +35,20 @@ _LEVELS: Final = {"exception": "ERROR", "warn": "WARNING", "fatal": "CRITICAL"}
 
 
 class _ContainedLogger(structlog.stdlib.BoundLogger):
-    """What handlers and filters of the application's logging throw ends here: a line is lost, and nothing else."""
+    """What handlers and filters of the application's logging throw ends here: a line is lost, and nothing else.
+
+    What a signal handler raised meanwhile goes on to the application.
+    """
 
     def _proxy_to_logger(self, method_name: str, event: str | None = None, *event_args: str, **event_kw: Any) -> Any:
         try:
             return super()._proxy_to_logger(method_name, event, *event_args, **event_kw)
-        except BaseException as exc:  # noqa: BLE001 - foreign code, called from every thread and task of ours
-            _say_lost(event, exc)
+        except BaseException as exc:
+            # Foreign code, called from every thread and task of ours.
+            if not pass_on(exc):
+                if error_of_signal_handler(exc) is not None:
+                    raise
+                _say_lost(event, exc)
             return None
 
 

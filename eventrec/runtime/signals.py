@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dis
 import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -9,15 +11,23 @@ from typing import TYPE_CHECKING, Any, Final
 from eventrec.runtime.native import get_ident
 
 if TYPE_CHECKING:
-    from types import CodeType
+    from types import CodeType, TracebackType
 
 _LONGEST_CHAIN: Final = 10
 
 _SIGNALS: Final = tuple(signal.valid_signals())
 
+_RAISING: Final = {"RAISE_VARARGS", "RERAISE"}
+"""Instructions that raise what the code itself says."""
+
+_PASSED_ON: Final = "raised by a signal handler of the application, and passed on to its event loop"
+
 
 def error_of_signal_handler(exc: BaseException) -> BaseException | None:
-    """What was raised inside a handler that the program set with `signal.signal`: `exc`, or an error behind it."""
+    """What was raised inside a handler that the program set with `signal.signal`: `exc`, or an error behind it.
+
+    Ctrl-C, where the program has set none, is Python's own handler.
+    """
     if get_ident() != threading.main_thread().ident:
         return None
     handlers = {_code_of(signal.getsignal(number)) for number in _SIGNALS} - {None}
@@ -25,13 +35,45 @@ def error_of_signal_handler(exc: BaseException) -> BaseException | None:
     for _ in range(_LONGEST_CHAIN):
         if error is None:
             break
-        traceback = error.__traceback__
+        last, traceback = None, error.__traceback__
         while traceback is not None:
             if traceback.tb_frame.f_code in handlers:
                 return error
-            traceback = traceback.tb_next
+            last, traceback = traceback, traceback.tb_next
+        if last is not None and isinstance(error, KeyboardInterrupt) and _is_interrupted(last):
+            return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def pass_on(exc: BaseException) -> bool:
+    """Have the application's loop raise it, once, where it is such an error: for what contains errors of others.
+
+    False: it is not, or no loop of asyncio runs here. trio has no place for it but the task that was interrupted.
+    """
+    error = error_of_signal_handler(exc)
+    if error is None:
+        return False
+    if _PASSED_ON not in getattr(error, "__notes__", ()):
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        error.add_note(_PASSED_ON)
+        loop.call_soon(_raise, error)
+    return True
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def _is_interrupted(traceback: TracebackType) -> bool:
+    """Whether no code raised it, and Python's handler of Ctrl-C is in place: it came in between two instructions."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return False
+    instruction = traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
+    return dis.opname[instruction] not in _RAISING
 
 
 def _code_of(handler: Any) -> CodeType | None:

@@ -7,6 +7,7 @@ anyio ends its own threads with the task that asked for the first of them; where
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -101,13 +102,19 @@ async def in_daemon_thread(work: Callable[..., T], *arguments: object) -> T:
 
 
 async def _wait_whatever_comes(done: asyncio.Future[T]) -> None:
-    """Return once it is `done`; what was cancelled meanwhile is so then."""
+    """Return once it is `done`; what was cancelled meanwhile is so then. In the child of a fork nothing is waited for.
+
+    There the thread is not, and what is cancelled is a copy of the parent's task.
+    """
+    process = os.getpid()
     cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):
         while not done.done():
             try:
                 await asyncio.wait([done])
             except asyncio.CancelledError as exc:  # asyncio's own, which no scope shields from.
+                if os.getpid() != process:
+                    raise
                 cancelled = exc
     if cancelled is not None:
         raise cancelled

@@ -391,6 +391,24 @@ async def test_durable_refuses_by_name(tmp_path: Path) -> None:
     assert_conserved(status, offered=4)
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit()], ids=lambda each: type(each).__name__)
+async def test_what_ends_a_program_while_an_event_is_taken_durably_is_counted_and_goes_on(
+    error: BaseException, tmp_path: Path
+) -> None:
+    class Ending(Numbered):
+        @property
+        def payload(self) -> object:
+            raise error
+
+    async with EventRecorder(log=tmp_path, options=quickly()) as recorder:
+        with pytest.raises(type(error)):
+            await recorder.record_durable(Ending(0))
+
+        assert recorder.status().refused == {"interrupted": 1}
+        assert_conserved(recorder.status(), offered=1)
+        assert await recorder.record_durable(Numbered(1)) is not None
+
+
 async def test_a_full_disk_is_said_to_who_waits_and_nothing_taken_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,27 @@ loop.close()
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="os.fork")
+def test_a_child_that_was_forked_meanwhile_does_not_wait_for_a_thread_of_its_parent() -> None:
+    program = """
+import asyncio, os, time
+from eventrec.runtime.threads import in_daemon_thread
+
+async def main():
+    asyncio.get_running_loop().create_task(in_daemon_thread(time.sleep, 1000))
+    await asyncio.sleep(0.05)
+    child = os.fork()
+    if child == 0:
+        raise SystemExit(3)  # `asyncio.run` cancels the copies of the parent's tasks, and waits for them.
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=15, check=False)
+
+    assert (done.returncode, done.stderr) == (3, "")
+
+
 def test_two_loops_have_threads_of_their_own() -> None:
     first, second = (asyncio.run(_ident()) for _ in range(2))
 

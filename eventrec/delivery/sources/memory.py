@@ -88,6 +88,10 @@ class MemorySource:
             for cursor in self._cursors:
                 self._forfeit(cursor, first)
         self._free()
+        self.tell()
+
+    def tell(self) -> None:
+        """Wake what waits for more."""
         appended, self._appended = self._appended, anyio.Event()
         appended.set()
 

@@ -132,6 +132,12 @@ class BatchReader:
 
     def take(self, records: Records) -> None:
         """`records` are what comes next: those that are wanted, and of which there is no letter, are to be sent."""
+        self.add(records)
+        if self.piece.entries and self._oldest is None:
+            self._oldest = anyio.current_time()
+
+    def add(self, records: Records) -> None:
+        """Likewise, where nothing is sent any more and no clock runs."""
         piece = self.piece
         piece.end = records.end
         offsets, entries = records.offsets, records.entries
@@ -145,8 +151,6 @@ class BatchReader:
             offsets, entries = [offset for offset, _ in kept], [entry for _, entry in kept]
         if entries:
             piece.extend(offsets, entries, records.static_context)
-        if piece.entries and self._oldest is None:
-            self._oldest = anyio.current_time()
 
     async def _wait(self, seconds: float | None) -> None:
         deadline = math.inf if seconds is None else anyio.current_time() + seconds

@@ -10,6 +10,7 @@ import anyio
 from eventrec.errors import EventrecError
 from eventrec.runtime.backend import current_task, is_cancelled
 from eventrec.runtime.logging import described
+from eventrec.runtime.signals import pass_on
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,7 +24,8 @@ class contained:  # noqa: N801 - read as a statement: `with contained():`
     """Around foreign code: only `Exception` comes out, and what ends this task from outside.
 
     A cancellation is from outside where one was asked for, also inside a group; GeneratorExit is where another task
-    than the one that entered throws it, since the loop is gone and the coroutine is being collected.
+    than the one that entered throws it, since the loop is gone and the coroutine is being collected. What a signal
+    handler of the application raised meanwhile is the application's: its loop raises it too.
     """
 
     __slots__ = ("_also_cancellations", "_task")
@@ -42,7 +44,10 @@ class contained:  # noqa: N801 - read as a statement: `with contained():`
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if exc is None or isinstance(exc, Exception):
+        if exc is None:
+            return
+        is_of_signal = pass_on(exc)
+        if isinstance(exc, Exception):
             return
         if self._task is None or current_task() is not self._task:
             return
@@ -55,4 +60,5 @@ class contained:  # noqa: N801 - read as a statement: `with contained():`
                 # Nothing else would say again that this task is to end.
                 raise asyncio.CancelledError from exc
             return
-        raise EndedFromWithinError(f"the handler ended its own task: {described(exc)}") from exc
+        what = "a signal interrupted the handler" if is_of_signal else "the handler ended its own task"
+        raise EndedFromWithinError(f"{what}: {described(exc)}") from exc

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from eventrec.runtime.starting import when_begun
+
 if TYPE_CHECKING:
     from eventrec.delivery.worker.attempts import Freezer
     from eventrec.delivery.worker.batch_reader import BatchReader
@@ -47,7 +49,7 @@ class Sending:
             return
         failure: BaseException | None = None
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._prepare_next, piece.end)
+            tasks.start_soon(when_begun(self._prepare_next, piece.end))
             try:
                 await self._destination.handle(batch)
             except BaseException as exc:  # noqa: BLE001 - raised below, out of the group's hands

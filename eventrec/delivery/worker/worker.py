@@ -149,6 +149,14 @@ class Worker:
         """In the child of a fork: never use the handler again, whose connections are the parent's."""
         self._destination.abandon()
 
+    def tell(self) -> None:
+        """Wake what waits for it."""
+        self._ledger.tell()
+
+    def hurry(self, to: int) -> None:
+        """Send what is there below `to` without waiting for more."""
+        self._reader.flush(to)
+
     async def flush(self, to: int) -> bool:
         """Send what is there without waiting for more. True once everything below `to` is settled; False: held."""
         self._reader.flush(to)
@@ -223,14 +231,17 @@ class Worker:
             self._at_work.cancel()
 
     async def drop_rest(self, reason: str) -> None:
-        """The end of a source that does not outlive the process: what is in hand and what is left is lost."""
+        """The end of a source that does not outlive the process: what is in hand and what is left is lost.
+
+        No loop needs to run.
+        """
         ledger, cursor = self._ledger, self._ledger.cursor
         for piece in [*self._quarantine.take_back(), *self._hand.take_all(), self._reader.piece]:
             ledger.give_up(piece, reason)
         ledger.skip_to(cursor.next)
         while cursor.next < self._source.end:
             self._reader.start_over(cursor.next)
-            self._reader.take(await cursor.read(max_records=self._source.end, max_bytes=1 << 62))
+            self._reader.add(await cursor.read(max_records=self._source.end, max_bytes=1 << 62))
             ledger.give_up(self._reader.piece, reason)
         self._reader.start_over(cursor.next)
         self._health.closes()
