@@ -155,7 +155,7 @@ def a_newer_log(rng: random.Random, log: Path) -> Path:
 
 
 def is_folder(path: Path) -> bool:
-    return not path.exists() or (path.is_dir() and not path.is_symlink())
+    return not path.is_symlink() and (not path.exists() or path.is_dir())
 
 
 def damage(rng: random.Random, run: Path) -> Literal["harmless", "flipped", "doubtful"]:
