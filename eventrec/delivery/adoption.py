@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import anyio
 
+from eventrec.delivery.directory_look import DirectoryLook
 from eventrec.delivery.group_adoption import GROUP, GroupAdoption
 from eventrec.delivery.opened_orphan import OpenedOrphan, open_orphan
 from eventrec.delivery.orphan_locks import OrphanLocks
@@ -57,7 +58,8 @@ class Adoption:
 
     `is_failing(name)` tells of a subscription whether its destination is down. `locking` is held while locks are taken:
     a process that forks waits for it, so that the child knows which ones it inherits. `own_id()` is the log that is
-    written here. `latest` are the subscriptions of ours that begin with what comes, if they are new.
+    written here. `latest` are the subscriptions of ours that begin with what comes, if they are new. `on_requests` is
+    called with what operators ask, when that may have changed.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Adoption:
         locking: AbstractContextManager[object],
         own_id: Callable[[], UUID],
         latest: Collection[str],
+        on_requests: Callable[[Collection[OperatorRequest]], None],
     ) -> None:
         self.adopted: dict[UUID, LogDelivery] = {}
         self.queue = OrphanQueue()
@@ -89,6 +92,12 @@ class Adoption:
             on_ended=self._note_freed,
         )
         self._directory = directory
+        self._look_around = DirectoryLook(directory, self._locks)
+        self._on_requests = on_requests
+        self._changed = 0.0
+        """When a name in the directory was made or went, as of the last look around."""
+        self._looks = 0
+        self._changes = Changes()
         self._deliver = deliver
         self._letters = letters
         self._is_failing = is_failing
@@ -118,18 +127,19 @@ class Adoption:
         async with anyio.create_task_group() as tasks:
             for delivery in self.adopted.values():
                 tasks.start_soon(self._deliver_orphan, delivery)
-            changes = Changes()
+            self._changes = Changes()
+            while not self._looks:
+                await self._freed.wait()
             while True:
+                looks, stamp = self._looks, self._changed
                 try:
-                    stamp = await in_thread(self._directory.modified)
                     has_work = self._groups.is_at_work and self.queue.waiting > 2 * GROUP
-                    if changes.are_due(stamp, now=anyio.current_time(), has_work=has_work):
+                    if self._changes.are_due(stamp, now=anyio.current_time(), has_work=has_work):
                         began = time()
                         found, known = await in_thread(self._look)
                         self.queue.look(found, known)
                         self.left = {id_: why for id_, why in self.left.items() if id_ in known}
-                        changes.note_looked(stamp, at=began, now=anyio.current_time())
-                    self.queue.begin_round()
+                        self._changes.note_looked(stamp, at=began, now=anyio.current_time())
                     await self._let_go_of_what_grew()
                     await self._fill_slots(tasks)
                     self._make_room()
@@ -139,23 +149,40 @@ class Adoption:
                 else:
                     self._has_looked = True
                     self._failures.note_passed()
-                    await self._rest(tasks)
+                    await self._rest(tasks, looks)
 
     async def _failed(self, exc: Exception) -> None:
         if self._failures.note_failed():
             _logger.warning("orphans not looked after", directory=str(self._directory), error=described(exc))
         await anyio.sleep(self._failures.pause)
 
-    async def _rest(self, tasks: TaskGroup) -> None:
-        """Until it is time to look again; a slot that comes free meanwhile is filled at once."""
-        with anyio.move_on_after(SCAN_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311 - so that siblings spread out
-            while True:
-                freed = self._freed
-                await freed.wait()
-                try:
-                    await self._fill_slots(tasks)
-                except Exception as exc:  # noqa: BLE001 - see `run`
-                    await self._failed(exc)
+    async def _rest(self, tasks: TaskGroup, looks: int) -> None:
+        """Until the look around that follows the first `looks`; a slot that comes free meanwhile is filled at once."""
+        while self._looks == looks:
+            await self._freed.wait()
+            try:
+                await self._fill_slots(tasks)
+            except Exception as exc:  # noqa: BLE001 - see `run`
+                await self._failed(exc)
+
+    async def watch(self) -> None:
+        """Look around until cancelled, also while what `run` does is refused. May be called again."""
+        while True:
+            self.queue.begin_round()
+            seen = await in_thread(self._look_around.look, self.queue.asked)
+            self.queue.note_still_held(seen.held)
+            self._changed = seen.changed
+            self._looks += 1
+            if self._has_work():
+                self._note_freed()
+            if seen.requests:
+                self._on_requests(seen.requests)
+            await anyio.sleep(SCAN_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - so that siblings spread out
+
+    def _has_work(self) -> bool:
+        """Whether there is anything to do after a look around: among many idle siblings there is not."""
+        is_changed = self._changes.are_due(self._changed, now=anyio.current_time())
+        return is_changed or self._groups.is_busy or bool(self.adopted or self._next(1))
 
     def _look(self) -> tuple[list[UUID], set[UUID]]:
         """In a thread. What is there, oldest first, and the same as a set."""

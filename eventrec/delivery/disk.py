@@ -10,9 +10,10 @@ One process at a time judges, under a lock; each lets its own subscriptions forf
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from contextlib import asynccontextmanager, closing, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from eventrec.runs.measure import Measured
     from eventrec.runs.retention import Bound, Retain
 
+_IDLE: Final = 5
+"""So many times as long it rests where nothing is appended, and the bound is far."""
+
 _logger = get_logger("eventrec.delivery")
 
 
@@ -46,6 +50,7 @@ class DiskQuota:
 
     `own()` is the delivery of the log that is written; `by_all` lets it forfeit what no subscription has yet, instead
     of refusing new events. `on_drop(reason, count)` is told of records of earlier runs that went.
+    `next_change()` is set when the writer has appended more, or something else changed.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class DiskQuota:
         own: Callable[[], LogDelivery | None],
         by_all: bool,
         on_drop: Callable[[str, int], None],
+        next_change: Callable[[], anyio.Event],
     ) -> None:
         self._directory = directory
         self._bound = bound
@@ -68,8 +74,11 @@ class DiskQuota:
         self._own = own
         self._by_all = by_all
         self._on_drop = on_drop
+        self._next_change = next_change
         self._measure = SharedMeasure(directory)
         self._pause = LOOKS_EVERY
+        self._is_far = False
+        """Whether the bound was far when it was judged last."""
         self._overrun = Overrun(bound)
         self._is_unlockable = False
         self._failures = Failures(LOOKS_EVERY, LOOKS_SELDOM)
@@ -77,8 +86,12 @@ class DiskQuota:
         """Records of logs that earlier runs left, lost to the bound, by subscription."""
 
     async def run(self) -> None:
-        """Judge about once a second until cancelled; less often where there is so much that looking takes long."""
+        """Judge about once a second until cancelled; less often where there is so much that looking takes long.
+
+        Where nothing is appended and the bound is far, every five seconds; what is appended then is judged at once.
+        """
         while True:
+            appended = self._writer.consumer.appended
             try:
                 await self.enforce()
             except Exception as exc:  # noqa: BLE001 - descriptors ran out, the disk fails: none of it ends delivery
@@ -87,10 +100,20 @@ class DiskQuota:
                 await anyio.sleep(self._failures.pause)
             else:
                 self._failures.note_passed()
-                await anyio.sleep(self._pause)
+                await self._rest(appended)
+
+    async def _rest(self, appended: int) -> None:
+        """Until it is time to judge again, where so many records were `appended` when that began last."""
+        pause = self._pause * random.uniform(0.9, 1.1)  # noqa: S311 - so that siblings spread out
+        await anyio.sleep(pause)
+        if self._is_far:
+            with anyio.move_on_after((_IDLE - 1) * pause):
+                while self._writer.consumer.appended == appended:
+                    await self._next_change().wait()
 
     async def enforce(self) -> None:
         """Look, and have go what must."""
+        self._is_far = False
         if isinstance(self._writer.failure, LogFullError) and (own := self._own()) is not None:
             await own.renew()
         excess = await in_thread(self._last_excess)
@@ -131,6 +154,7 @@ class DiskQuota:
     def _excess_of(self, measured: Measured) -> int:
         self._pause = measured.lasts
         free, capacity = self._directory.opened().space()
+        self._is_far = self._bound.is_far(used=measured.used, free=free, capacity=capacity)
         return self._bound.excess(used=measured.used, free=free, capacity=capacity)
 
     @asynccontextmanager

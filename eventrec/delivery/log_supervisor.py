@@ -18,7 +18,7 @@ from eventrec.delivery.shared_handler import SharedHandler
 from eventrec.delivery.small_orphans import SmallOrphans
 from eventrec.delivery.supervisor import Supervisor, flush_workers
 from eventrec.runs.directory import DEAD
-from eventrec.runs.requests import KEPT_SECONDS, load_requests
+from eventrec.runs.requests import KEPT_SECONDS
 from eventrec.runs.retention import Bound, Retain
 from eventrec.runs.run import take_up_done
 from eventrec.runtime.backend import in_thread
@@ -84,6 +84,7 @@ class LogSupervisor(Supervisor):
             locking=writer.fork_guard,
             own_id=writer.run_id,
             latest=[each.name for each in subscriptions if each.start == "latest"],
+            on_requests=self._apply_requests,
         )
         self._quota = DiskQuota(
             writer.directory,
@@ -94,6 +95,7 @@ class LogSupervisor(Supervisor):
             own=lambda: self._own,
             by_all=options.overflow == "drop_old",
             on_drop=drops.note,
+            next_change=self.next_change,
         )
         self._began = time()
         self._requests_seen: set[OperatorRequest] = set()
@@ -178,10 +180,9 @@ class LogSupervisor(Supervisor):
                 assert self._own is not None  # noqa: S101 - see `_begin`
                 beside: dict[str, Callable[[], Awaitable[None]]] = {"delivery": self._own.run}
                 if self._subscriptions:
-                    beside["adoption"] = self._adoption.run
+                    beside |= {"adoption": self._adoption.run, "log directory": self._adoption.watch}
                 if self._subscriptions and not self._closing.is_set():
                     beside |= {
-                        "requests": self._apply_requests,
                         "retained logs": self._take_up_done,
                         "disk bound": self._quota.run,
                         "answers": self._note_silence,
@@ -315,21 +316,19 @@ class LogSupervisor(Supervisor):
 
     # -- what operators ask for
 
-    async def _apply_requests(self) -> None:
-        """Look now and then what operators asked for since this process began to deliver.
+    def _apply_requests(self, found: Iterable[OperatorRequest]) -> None:
+        """Apply what operators asked for since this process began to deliver.
 
         Each request once, by what it says: its file may be written, and found, later than it was asked for.
         """
-        while True:
-            await anyio.sleep(SCAN_SECONDS)
-            since = max(self._began, time() - KEPT_SECONDS)
-            self._requests_seen = {each for each in self._requests_seen if each.asked >= since}
-            for request in await in_thread(partial(load_requests, self.writer.directory, since=since)):
-                if request in self._requests_seen:
-                    continue
-                self._requests_seen.add(request)
-                applied = [delivery.apply(request) for delivery in self._deliveries()]
-                if any(applied):
-                    _logger.info(
-                        "request applied", subscription=request.subscription, start=request.start, skip=request.skip
-                    )
+        since = max(self._began, time() - KEPT_SECONDS)
+        self._requests_seen = {each for each in self._requests_seen if each.asked >= since}
+        for request in found:
+            if request.asked < since or request in self._requests_seen:
+                continue
+            self._requests_seen.add(request)
+            applied = [delivery.apply(request) for delivery in self._deliveries()]
+            if any(applied):
+                _logger.info(
+                    "request applied", subscription=request.subscription, start=request.start, skip=request.skip
+                )

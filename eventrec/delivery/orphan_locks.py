@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
+from eventrec.runs.directory import LOCK
 from eventrec.runs.run import Run
 
 if TYPE_CHECKING:
@@ -36,6 +37,17 @@ class OrphanLocks:
             self.release(id_ for id_, _ in found)
             raise
         return found
+
+    def still_held(self, ids: Iterable[UUID]) -> list[UUID]:
+        """Those of `ids` that another process holds: a look, which takes no lock. Blocking."""
+        held: list[UUID] = []
+        with self._locking, suppress(OSError):
+            storage = self._directory.opened()
+            for id_ in ids:
+                with suppress(OSError):
+                    if storage.is_locked(f"{id_}/{LOCK}"):
+                        held.append(id_)
+        return held
 
     def release(self, ids: Iterable[UUID]) -> None:
         """Give those of `ids` back that are held here. A lock that stayed would seem another process's, for ever."""

@@ -69,6 +69,8 @@ class Changes:
     """Seconds after which it is listed though nothing changed: what is half made there grows old without a change."""
 
     _INSTANT: Final = 0.1
+    _COARSE_INSTANT: Final = 2.1
+    """Where the file system keeps whole seconds, or every other one."""
 
     def __init__(self) -> None:
         self._seen: float | None = None
@@ -83,7 +85,8 @@ class Changes:
 
     def note_looked(self, stamp: float, *, at: float, now: float) -> None:
         """Everything was seen that was there `at` that time, which is on the clock of `stamp`; `now` is not."""
-        self._seen = stamp if at - stamp > self._INSTANT else None
+        instant = self._COARSE_INSTANT if stamp.is_integer() else self._INSTANT
+        self._seen = stamp if at - stamp > instant else None
         self._until = now + self.LONGEST
 
 
@@ -144,6 +147,17 @@ class OrphanQueue:
         """Some of those that others held may be asked for again: where there are many, siblings ask for others."""
         count = HELD_IN_A_ROUND if len(self._held) <= _MANY_HELD else 1
         self._to_ask = set(islice(self._held, count))
+
+    @property
+    def asked(self) -> tuple[UUID, ...]:
+        """Those that others held, and that are to be asked for in this round."""
+        return tuple(self._to_ask)
+
+    def note_still_held(self, ids: Iterable[UUID]) -> None:
+        """Other processes still hold `ids`. One that was answered otherwise meanwhile stays what it is."""
+        for id_ in ids:
+            if id_ in self._to_ask:
+                self.note_held(id_)
 
     def next_group(self, limit: int, *, own: UUID) -> list[UUID]:
         """At most `limit` orphans to adopt together, the oldest first, of those of which nothing is known yet."""

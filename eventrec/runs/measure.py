@@ -1,4 +1,4 @@
-"""How many bytes a log directory holds: measured by one process at a time, about once a second, and read by all.
+"""How many bytes a log directory holds: measured by one process at a time, once a second at most, and read by all.
 
 The file `.eventrec-quota` holds the last measurement, as a small file does (see files.py), and is the lock of the
 process that measures or makes room. It is written in place, since its lock is on this very file; so a reader that finds

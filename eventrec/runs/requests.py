@@ -8,9 +8,10 @@ time. So a request is kept for a day, and does not concern a hold that began lat
 
 from __future__ import annotations
 
+import os
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -19,9 +20,6 @@ from eventrec.errors import UnreadableFileError
 from eventrec.log.disk import DiskStorage
 from eventrec.runs.files import SUFFIX, file_name, load, replace
 from eventrec.runtime.logging import get_logger
-
-if TYPE_CHECKING:
-    import os
 
 REQUESTS: Final = "requests"
 
@@ -54,7 +52,7 @@ def save_request(directory: os.PathLike[str], request: OperatorRequest) -> None:
     """
     name = file_name(request.subscription)
     with closing(DiskStorage(directory)) as storage, closing(storage.folder(REQUESTS, create=True)) as folder:
-        kept = [each for each in _load(folder, name) if each.asked > request.asked - KEPT_SECONDS]
+        kept = [each for each in _load(folder, name) or [] if each.asked > request.asked - KEPT_SECONDS]
         replace(folder, name, [*kept, request])
         storage.sync_directory()
 
@@ -64,12 +62,39 @@ def load_requests(directory: os.PathLike[str], *, since: float) -> list[Operator
 
     What cannot be read is logged and left out, each time it is looked at.
     """
+    return [request for request in read_requests(directory)[0] if request.asked >= since]
+
+
+def read_requests(directory: os.PathLike[str]) -> tuple[list[OperatorRequest], bool]:
+    """All requests, in the order they were made, and whether everything could be read. Blocking.
+
+    What cannot be read is logged and left out, each time it is looked at.
+    """
     found: list[OperatorRequest] = []
-    with suppress(OSError), closing(DiskStorage(Path(directory) / REQUESTS)) as folder:
-        for name in folder.list():
-            if name.endswith(SUFFIX):
-                found += [request for request in _load(folder, name) if request.asked >= since]
-    return sorted(found, key=lambda request: request.asked)
+    is_whole = True
+    try:
+        with closing(DiskStorage(Path(directory) / REQUESTS)) as folder:
+            for name in folder.list():
+                if name.endswith(SUFFIX):
+                    requests = _load(folder, name)
+                    found += requests or []
+                    is_whole &= requests is not None
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError:
+        is_whole = False
+    return sorted(found, key=lambda request: request.asked), is_whole
+
+
+def requests_changed(directory: os.PathLike[str]) -> float:
+    """When a request was left in the log directory, or went, in seconds since the epoch; 0.0: there is none. Blocking.
+
+    A request is left by putting a file in its place, which changes the folder.
+    """
+    try:
+        return os.stat(os.path.join(directory, REQUESTS)).st_mtime  # noqa: PTH116, PTH118 - asked for every other second
+    except OSError:
+        return 0.0
 
 
 def sweep_requests(directory: os.PathLike[str]) -> None:
@@ -82,12 +107,13 @@ def sweep_requests(directory: os.PathLike[str]) -> None:
         storage.remove_folder(REQUESTS)
 
 
-def _load(folder: DiskStorage, name: str) -> list[OperatorRequest]:
+def _load(folder: DiskStorage, name: str) -> list[OperatorRequest] | None:
+    """None, and a line in the log, where it cannot be read."""
     try:
         requests, _ = load(folder, name, list[OperatorRequest])
     except FileNotFoundError:
         return []
     except UnreadableFileError as exc:
         _logger.warning("requests unreadable", file=f"{folder.directory}/{name}", error=str(exc))
-        return []
+        return None
     return [each for each in requests if file_name(each.subscription) == name]

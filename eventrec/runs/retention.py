@@ -24,6 +24,10 @@ class Bound:
         keep = min(self.keep_free * capacity, _MAX_KEPT_FREE) if self.keep_free < 1 else self.keep_free
         return max(used - self.max_bytes, int(keep) - free)
 
+    def is_far(self, *, used: int, free: int, capacity: int) -> bool:
+        """Whether there would be room with twice as much used, and half as much free."""
+        return self.excess(used=2 * used, free=free // 2, capacity=capacity) <= 0
+
 
 @dataclass(frozen=True, slots=True)
 class Retain:

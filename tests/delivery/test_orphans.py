@@ -168,6 +168,32 @@ def test_a_change_in_the_instant_of_a_look_is_not_missed() -> None:
     assert changes.are_due(100.0, now=1.0)
 
 
+def test_where_the_file_system_keeps_whole_seconds_a_change_in_the_second_of_a_look_is_not_missed() -> None:
+    changes = Changes()
+
+    changes.note_looked(100.0, at=101.5, now=1.0)
+
+    assert changes.are_due(100.0, now=1.0)
+    changes.note_looked(100.5, at=101.5, now=1.0)
+    assert not changes.are_due(100.5, now=1.0)
+
+
+def test_those_that_others_still_hold_are_not_next_and_one_adopted_meanwhile_stays_so() -> None:
+    queue = found(1, 2, 3)
+    for id_ in ids(1, 2, 3):
+        queue.note_held(id_)
+    queue.begin_round()
+    assert sorted(id_.int for id_ in queue.asked) == [1, 2, 3]
+
+    queue.note_adopted(*ids(2))
+    queue.note_still_held(ids(1, 2))
+
+    assert queue.asked == tuple(ids(3))
+    assert next_of(queue) == [3]
+    queue.begin_round()
+    assert sorted(id_.int for id_ in queue.asked) == [1, 3]
+
+
 def test_of_many_that_others_hold_one_is_asked_for_in_a_round_and_more_where_it_is_free() -> None:
     queue = found(*range(40))
     for id_ in ids(*range(40)):

@@ -24,6 +24,19 @@ def test_the_greater_excess_rules(bound: Bound, used: int, free: int, excess: in
     assert bound.excess(used=used, free=free, capacity=1_000) == excess
 
 
+@pytest.mark.parametrize(
+    ("bound", "used", "free", "is_far"),
+    [
+        (Bound(1_000, 0), 500, 0, True),
+        (Bound(1_000, 0), 501, 0, False),
+        (Bound(GIB, 0.05), 10, 100, True),
+        (Bound(GIB, 0.05), 10, 99, False),
+    ],
+)
+def test_a_bound_is_far_as_long_as_neither_half_is_taken(bound: Bound, used: int, free: int, *, is_far: bool) -> None:
+    assert bound.is_far(used=used, free=free, capacity=1_000) == is_far
+
+
 def test_a_share_of_a_large_file_system_is_a_gibibyte_at_most() -> None:
     assert Bound(GIB, 0.05).excess(used=0, free=GIB - 1, capacity=1_000 * GIB) == 1
 

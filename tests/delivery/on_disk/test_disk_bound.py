@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -15,6 +15,8 @@ import pytest
 
 from eventrec import EventRecorder, LogError, TransientError
 from eventrec.delivery.adoption import MAX_ADOPTED
+from eventrec.delivery.directory_look import DirectoryLook, Seen
+from eventrec.delivery.disk import DiskQuota
 from eventrec.runs.run import DONE, list_runs
 from eventrec.runs.survey import tree_size
 from eventrec.testing import assert_conserved
@@ -174,6 +176,31 @@ async def test_with_drop_old_the_oldest_go_for_all(tmp_path: Path) -> None:
     assert status.subscriptions["ScriptedHandler"].dropped == {"retention": 5_000 - len(handler.delivered)}
     assert handler.delivered[-1] == 4_999
     assert_conserved(status, offered=5_000)
+
+
+async def test_far_from_the_bound_an_idle_recorder_is_not_judged_until_it_appends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventrec.delivery.disk._IDLE", 10_000)
+    counts: Counter[str] = Counter()
+    enforce, look = DiskQuota.enforce, DirectoryLook.look
+
+    async def judge(self: DiskQuota) -> None:
+        await enforce(self)
+        counts["judged"] += 1
+
+    def noted(self: DirectoryLook, asked: Iterable[UUID]) -> Seen:
+        counts["looks"] += 1
+        return look(self, asked)
+
+    monkeypatch.setattr(DiskQuota, "enforce", judge)
+    monkeypatch.setattr(DirectoryLook, "look", noted)
+
+    async with EventRecorder(ScriptedHandler(), log=tmp_path, options=quickly(keep_free=0)) as recorder:
+        await eventually(lambda: counts["looks"] > 5)
+        assert counts["judged"] == 1
+        recorder.record(Numbered(0))
+        await eventually(lambda: counts["judged"] == 2)
 
 
 async def leave_orphans(directory: Path, count: int, *handlers: tuple[str, ScriptedHandler], records: int = 3) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from uuid import UUID
 
 import anyio
 import anyio.to_thread
 import pytest
 
 from eventrec import Backoff, EventRecorder, TransientError
-from eventrec.delivery import log_supervisor
-from eventrec.runs.requests import OperatorRequest, load_requests, save_request
+from eventrec.delivery.directory_look import DirectoryLook, Seen
+from eventrec.runs.requests import OperatorRequest, save_request
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, quickly, raising
 
@@ -21,16 +23,18 @@ HOUR = Backoff(jitter="none", first=3_600, max=3_600)
 
 
 class Looks:
-    """Counts how often the process looked for requests."""
+    """Counts how often the process looked around its directory, for requests among other things."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        monkeypatch.setattr(log_supervisor, "load_requests", self._look)
+        real = DirectoryLook.look
 
-    def _look(self, directory: Path, *, since: float) -> list[OperatorRequest]:
-        found = load_requests(directory, since=since)
-        self.count += 1
-        return found
+        def look(each: DirectoryLook, asked: Iterable[UUID]) -> Seen:
+            seen = real(each, asked)
+            self.count += 1
+            return seen
+
+        monkeypatch.setattr(DirectoryLook, "look", look)
 
     async def two_more(self) -> None:
         until = self.count + 2

@@ -1,0 +1,54 @@
+"""One look around a log directory, in one hop to a thread: did it change, what is asked, what do others still hold."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from eventrec.delivery.orphans import Changes
+from eventrec.runs.requests import read_requests, requests_changed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from uuid import UUID
+
+    from eventrec.delivery.orphan_locks import OrphanLocks
+    from eventrec.runs.directory import LogDirectory
+    from eventrec.runs.requests import OperatorRequest
+
+
+class Seen(NamedTuple):
+    """What a look around saw.
+
+    Attributes:
+        changed: When a name in the directory was made or went, in seconds since the epoch; 0.0: it is not there.
+        requests: What operators ask, in the order it was asked; empty also where that did not change.
+        held: Those of the logs that were asked for that other processes still hold.
+    """
+
+    changed: float
+    requests: list[OperatorRequest]
+    held: list[UUID]
+
+
+class DirectoryLook:
+    """Looks around `directory`. Requests are read where their folder changed, once a minute, and after a failure."""
+
+    def __init__(self, directory: LogDirectory, locks: OrphanLocks) -> None:
+        self._directory = directory
+        self._locks = locks
+        self._requests = Changes()
+
+    def look(self, asked: Iterable[UUID]) -> Seen:
+        """Look, also whether the logs `asked` are still held. Blocking; for one thread at a time."""
+        return Seen(self._directory.modified(), self._new_requests(), self._locks.still_held(asked))
+
+    def _new_requests(self) -> list[OperatorRequest]:
+        stamp, now = requests_changed(self._directory), time.monotonic()
+        if not self._requests.are_due(stamp, now=now):
+            return []
+        at = time.time()
+        requests, is_whole = read_requests(self._directory)
+        if is_whole:
+            self._requests.note_looked(stamp, at=at, now=now)
+        return requests
