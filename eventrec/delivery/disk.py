@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from eventrec.runs.retention import Bound, Retain
 
 _IDLE: Final = 5
-"""So many times as long it rests where nothing is appended, and the bound is far."""
+"""So many times as long it rests where nothing is appended, and the bound is far; ten seconds at most."""
 
 _logger = get_logger("eventrec.delivery")
 
@@ -107,7 +107,7 @@ class DiskQuota:
         pause = self._pause * random.uniform(0.9, 1.1)  # noqa: S311 - so that siblings spread out
         await anyio.sleep(pause)
         if self._is_far:
-            with anyio.move_on_after((_IDLE - 1) * pause):
+            with anyio.move_on_after(min(_IDLE * pause, LOOKS_SELDOM) - pause):
                 while self._writer.consumer.appended == appended:
                     await self._next_change().wait()
 

@@ -182,6 +182,7 @@ async def test_far_from_the_bound_an_idle_recorder_is_not_judged_until_it_append
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eventrec.delivery.disk._IDLE", 10_000)
+    monkeypatch.setattr("eventrec.delivery.disk.LOOKS_SELDOM", 10_000)
     counts: Counter[str] = Counter()
     enforce, look = DiskQuota.enforce, DirectoryLook.look
 
