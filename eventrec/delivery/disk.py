@@ -108,7 +108,7 @@ class DiskQuota:
         await anyio.sleep(pause)
         if self._is_far:
             with anyio.move_on_after(min(_IDLE * pause, LOOKS_SELDOM) - pause):
-                while self._writer.consumer.appended == appended:
+                while self._writer.consumer.appended == appended and self._writer.failure is None:
                     await self._next_change().wait()
 
     async def enforce(self) -> None:
@@ -154,7 +154,8 @@ class DiskQuota:
     def _excess_of(self, measured: Measured) -> int:
         self._pause = measured.lasts
         free, capacity = self._directory.opened().space()
-        self._is_far = self._bound.is_far(used=measured.used, free=free, capacity=capacity)
+        is_far = self._bound.is_far(used=measured.used, free=free, capacity=capacity)
+        self._is_far = is_far and self._writer.failure is None
         return self._bound.excess(used=measured.used, free=free, capacity=capacity)
 
     @asynccontextmanager
