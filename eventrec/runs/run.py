@@ -38,6 +38,9 @@ __all__ = ["CHECKPOINTS", "DONE", "LOCK", "Run", "adopt_orphans", "is_locked", "
 _NOT_OURS: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 """There is nothing of that name, or something that we never make."""
 
+_LARGEST_HOLE: Final = 64 << 20
+"""Bytes that a file may count without having got them from the disk."""
+
 _TEMPORARY: Final = r"(\.\d+-\d+\.tmp)?"
 _OF_A_RUN: Final = re.compile(
     rf"\d{{20}}\.stdb\.(log|ofs|lock){_TEMPORARY}|\d{{20}}\.\d+\.gap{_TEMPORARY}|replay", re.ASCII
@@ -271,7 +274,9 @@ def _size_of_files(storage: DiskStorage) -> int:
     with suppress(OSError):
         for name in storage.list():
             with suppress(OSError):
-                total += storage.size(name).length
+                size = storage.size(name)
+                # What was written just now may have no room yet. A larger hole is one, and takes none.
+                total += min(size.length, size.allocated + _LARGEST_HOLE)
     return total
 
 

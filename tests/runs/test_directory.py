@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from eventrec.log.log import Log
+from eventrec.log.segment import encode_header, segment_name
 from eventrec.runs.checkpoint import CHECKPOINTS
 from eventrec.runs.directory import DEAD, DONE, LOCK, LogDirectory, mark_of
 from eventrec.runs.leftovers import sweep
@@ -338,6 +339,17 @@ def test_bytes_are_counted_in_runs_in_done_and_in_dead_letters(tmp_path: Path) -
     assert tree_size(tmp_path) == 3 * (1_000 + len(mark_of(runs[0].id)))
     for run in runs:
         run.release()
+
+
+def test_hole_in_a_file_takes_no_room_of_the_directory(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, new_run_id())
+    with (run.path / segment_name(0)).open("wb") as file:
+        file.write(encode_header())
+        file.truncate(1 << 40)
+
+    assert tree_size(tmp_path) < 1 << 30
+
+    run.release()
 
 
 def test_names_that_sort_by_age_are_given_in_that_order(tmp_path: Path) -> None:
