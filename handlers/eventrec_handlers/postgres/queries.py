@@ -44,6 +44,7 @@ class EventTable:
         has_context: Whether there is a context.
         is_indexed: Whether there is an index by type, then time.
         may_hold_foreign: Whether a base column may be NULL.
+        may_be_read: Whether this user may read it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class EventTable:
     has_context: bool
     is_indexed: bool
     may_hold_foreign: bool
+    may_be_read: bool
 
     def columns(self, transaction: str = "0::bigint") -> str:
         """What is selected of a row; `transaction` is SQL for the number of the one that wrote it."""
@@ -64,13 +66,14 @@ class EventTable:
 
 
 async def event_tables(connection: asyncpg.Connection, namespace: str) -> list[EventTable]:
-    """The tables of events in `namespace`, by name; what has a parent among them is read with that."""
+    """The tables of events in `namespace`, by name; what has a parent that may be read is read with that."""
     rows = await connection.fetch(
         "SELECT c.oid::bigint AS oid, c.relname::text AS name, a.attname::text AS column, a.attnotnull AS is_required,"
         " format_type(a.atttypid, NULL) AS declared,"
         " EXISTS (SELECT FROM pg_index i JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = i.indkey[0]"
         " JOIN pg_attribute l ON l.attrelid = c.oid AND l.attnum = i.indkey[1] WHERE i.indrelid = c.oid"
         " AND i.indisvalid AND i.indpred IS NULL AND k.attname = 'type' AND l.attname = 'timestamp') AS is_indexed,"
+        " has_table_privilege(c.oid, 'SELECT') AS may_be_read,"
         " (SELECT array_agg(h.inhparent::bigint) FROM pg_inherits h WHERE h.inhrelid = c.oid) AS parents"
         " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
@@ -84,7 +87,9 @@ async def event_tables(connection: asyncpg.Connection, namespace: str) -> list[E
     parents = {oid: mine[0]["parents"] or () for oid, mine in columns.items()}
 
     def has_parent(oid: int) -> bool:
-        return any(parent in tables or has_parent(parent) for parent in parents.get(oid, ()))
+        return any(
+            (parent in tables and tables[parent].may_be_read) or has_parent(parent) for parent in parents.get(oid, ())
+        )
 
     return [table for oid, table in tables.items() if not has_parent(oid)]
 
@@ -113,6 +118,7 @@ def _event_table(namespace: str, rows: list[Any]) -> EventTable | None:
         has_context=has_context,
         is_indexed=rows[0]["is_indexed"],
         may_hold_foreign=not all(row["is_required"] for row in rows if row["column"] in REQUIRED),
+        may_be_read=rows[0]["may_be_read"],
     )
 
 

@@ -184,7 +184,9 @@ class _Moment:
         self, connection: asyncpg.Connection, tables: list[EventTable], server: str, low: int, end: int
     ) -> None:
         self.connection = connection
-        self.tables = tables
+        # Where none may be read, the server says so.
+        self.tables = [table for table in tables if table.may_be_read] or tables
+        self._unreadable = [table.name for table in tables if not table.may_be_read]
         self.server = server
         self.low = low
         """Every transaction below it has ended."""
@@ -242,8 +244,8 @@ class _Moment:
         return Arrival(self.server, low, frozenset(one for one in seen if one >= low), last)
 
     async def foreign(self, **window: Any) -> dict[str, int]:
-        """How many rows of a window are not events, by table."""
-        counts: dict[str, int] = {}
+        """How many rows of a window are not events, by table; and which tables may not be read."""
+        counts = {f"table {name!r} may not be read by this user": 1 for name in self._unreadable}
         for table in self.tables:
             if table.may_hold_foreign:
                 sql, values = foreign_rows(table, end_of_transactions=self.end, **window)

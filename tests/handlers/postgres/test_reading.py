@@ -359,3 +359,29 @@ async def test_writers_do_not_wait_for_a_reader(
         assert found == [str(n)]
 
     assert time.perf_counter() - before < 2
+
+
+async def test_table_that_may_not_be_read_does_not_hide_the_others(database: Any) -> None:
+    name = f"app_{database.name}"
+    columns = "(id uuid, type text, timestamp timestamptz, payload jsonb)"
+    database.execute(
+        f"CREATE ROLE {name} LOGIN",
+        f"CREATE TABLE open {columns}",
+        f"CREATE TABLE secret {columns}",
+        f"CREATE TABLE whole {columns} PARTITION BY LIST (type)",
+        "CREATE TABLE part PARTITION OF whole FOR VALUES IN ('a')",
+        f"GRANT SELECT ON open, part TO {name}",
+        *(
+            f"INSERT INTO {table} VALUES (gen_random_uuid(), 'a', now(), '\"{table}\"')"
+            for table in ("open", "secret", "whole")
+        ),
+    )
+    reader = PostgresHandler(database.url(name)).reader()
+    try:
+        page = await reader.latest(limit=9)
+    finally:
+        await reader.close()
+        database.execute(f"DROP OWNED BY {name}", f"DROP ROLE {name}")
+
+    assert sorted(told.payload for told in page.events) == ['"open"', '"whole"']
+    assert sorted(page.foreign) == [f"table {one!r} may not be read by this user" for one in ("secret", "whole")]
