@@ -2,6 +2,7 @@
 
 import _thread
 import inspect
+import signal
 import sys
 import threading
 import traceback
@@ -21,7 +22,13 @@ _numbers = count()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where coverage is measured, it is in the system's own threads too: `threading` alone tells new ones to trace."""
+    """Ctrl-C reaches what tests start; coverage is measured in the system's own threads too.
+
+    `threading` alone tells new ones to trace.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell that starts the run in the background has it so, and every process of ours would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("cov_source", None):
         start = _thread.start_new_thread
 
