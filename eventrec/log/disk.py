@@ -249,7 +249,10 @@ class DiskStorage:
         """See `Storage`."""
         found = os.stat(self._path(name), dir_fd=self._dir, follow_symlinks=False)
         return FileSize(
-            found.st_size, getattr(found, "st_blocks", -(-found.st_size // 512)) * 512, time.time() - found.st_mtime
+            found.st_size,
+            getattr(found, "st_blocks", -(-found.st_size // 512)) * 512,
+            time.time() - found.st_mtime,
+            (found.st_dev, found.st_ino),
         )
 
     def sync_directory(self) -> None:

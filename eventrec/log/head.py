@@ -33,6 +33,7 @@ class Head:
         self.position = position
         self._start = position
         self._file = storage.open(segment_name(first), "write")
+        self._identity = storage.size(segment_name(first)).identity
         self._storage = storage
         self._plan = IndexPlan(index_interval)
         self._due: deque[Entry] = deque()
@@ -45,7 +46,8 @@ class Head:
         Where a large write fills the disk, the end of it is given back, so that a checkpoint still finds room.
 
         Raises:
-            FileNotFoundError: The segment has no name any more: a promise about it would be worth nothing.
+            FileNotFoundError: The segment has no name any more, or another file has it: a promise about it would be
+                worth nothing.
             OSError: The disk refused.
         """
         self._check_name()
@@ -82,13 +84,16 @@ class Head:
             self._write_index()
 
     def _check_name(self) -> None:
-        """Raise FileNotFoundError where another program has deleted the file: what reads a log finds it by name."""
+        """Raise FileNotFoundError where another program has deleted or replaced the file: readers find it by name."""
+        name = segment_name(self.first)
         try:
-            self._storage.size(segment_name(self.first))
+            found = self._storage.size(name)
         except FileNotFoundError:
             raise
         except OSError:  # Whether it is there cannot be told.
             return
+        if found.identity != self._identity:
+            raise FileNotFoundError(errno.ENOENT, "another file has its name", name)
 
     def restore(self, commits: Sequence[bytes], position: int) -> None:
         """Have the page cache hold `commits` again, if that can be done: after a failed sync it may drop them."""

@@ -11,11 +11,15 @@ from typing import Literal, NamedTuple, Protocol
 
 
 class FileSize(NamedTuple):
-    """Bytes in a file, bytes the disk gave it, and the seconds since it was written, where that is known."""
+    """Bytes in a file, bytes the disk gave it, and the seconds since it was written, where that is known.
+
+    `identity` tells it from another file that has its name later; None where that cannot be told.
+    """
 
     length: int
     allocated: int
     age: float = 0.0
+    identity: tuple[int, int] | None = None
 
 
 class File(Protocol):

@@ -680,6 +680,36 @@ async def test_no_promise_is_given_for_a_segment_that_was_deleted(tmp_path: Path
     assert set(found) >= set(promised)
 
 
+@pytest.mark.parametrize("put", ["a copy", "a link"])
+async def test_no_promise_is_given_for_a_segment_in_whose_place_there_is_another(tmp_path: Path, put: str) -> None:
+    def replace(segment: Path) -> None:
+        moved = segment.rename(tmp_path / "moved")
+        if put == "a link":
+            segment.symlink_to(moved)
+        else:
+            shutil.copyfile(moved, segment)
+
+    handler = ScriptedHandler(always=raising(TransientError("down")))
+    log, promised = tmp_path / "log", []
+
+    async with EventRecorder(handler, log=log, options=quickly(sync="never")) as recorder:
+        await recorder.record_durable(Numbered(0))
+        (segment,) = await anyio.to_thread.run_sync(lambda: list(log.glob("*/*.stdb.log")))
+        await anyio.to_thread.run_sync(replace, segment)
+        for number in range(1, 20):
+            with suppress(LogError):
+                await recorder.record_durable(Numbered(number))
+                promised.append(number)
+            await eventually(lambda: recorder.status().failure is None)
+        found = await stored_now(log)
+        handler.always = lambda _: None
+        assert await recorder.flush(timeout=10)
+
+    assert promised
+    assert set(found) >= set(promised)
+    assert set(handler.delivered) >= set(promised)
+
+
 async def test_health_says_that_a_deleted_log_cannot_be_made_again_until_it_can(tmp_path: Path) -> None:
     handler, path = ScriptedHandler(always=raising(TransientError("down"))), tmp_path / "log"
 
