@@ -168,7 +168,7 @@ class Adoption:
     async def watch(self) -> None:
         """Look around until cancelled, also while what `run` does is refused. May be called again."""
         while True:
-            self.queue.begin_round()
+            self.queue.begin_round(random.sample)
             seen = await in_thread(self._look_around.look, self.queue.asked)
             self.queue.note_still_held(seen.held)
             self._changed = seen.changed

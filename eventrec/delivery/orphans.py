@@ -29,7 +29,7 @@ HELD_IN_A_ROUND: Final = 4
 """How many of those that others hold are asked for in a round: with many siblings, each looks at a few."""
 
 _MANY_HELD: Final = 16
-"""From more on each asks for one in a round, and for more where that one is free."""
+"""From more on each asks for one in turn in a round, and for more where that one is free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +143,16 @@ class OrphanQueue:
         self._fresh, self._new = deque(ids), new
         self._single &= new
 
-    def begin_round(self) -> None:
-        """Some of those that others held may be asked for again: where there are many, siblings ask for others."""
+    def begin_round(self, sample: Callable[[list[UUID], int], Iterable[UUID]] = lambda _ids, _count: ()) -> None:
+        """Some of those that others held may be asked for again.
+
+        Where there are many, one in turn, and a random `sample` of the others: siblings whose turns are in step would
+        all ask for the same one.
+        """
         count = HELD_IN_A_ROUND if len(self._held) <= _MANY_HELD else 1
         self._to_ask = set(islice(self._held, count))
+        if count == 1:
+            self._to_ask.update(sample(list(self._held), HELD_IN_A_ROUND - 1))
 
     @property
     def asked(self) -> tuple[UUID, ...]:

@@ -209,6 +209,16 @@ def test_of_many_that_others_hold_one_is_asked_for_in_a_round_and_more_where_it_
     assert next_of(queue) == []
 
 
+def test_siblings_whose_turns_are_in_step_ask_for_different_ones_of_many() -> None:
+    queue = found(*range(40))
+    for id_ in ids(*range(40)):
+        queue.note_held(id_)
+
+    queue.begin_round(lambda held, count: held[-count:])
+
+    assert next_of(queue) == [0, 37, 38, 39]
+
+
 def test_those_for_groups_are_left_to_them_and_one_that_needs_a_closer_look_is_not_for_one_again() -> None:
     queue = found(1, 2, 3)
     assert [id_.int for id_ in queue.next_group(2, own=OWN)] == [1, 2]
