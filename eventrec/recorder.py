@@ -251,10 +251,18 @@ class EventRecorder(Taking):
         return status
 
     def _end_unopened(self, timeout: Duration | None) -> None:
-        """Close a recorder that is not open in this process: write and sync what was taken. Blocking."""
+        """Close a recorder that `sync` did not open, and write and sync what was taken. Blocking.
+
+        It may be open all the same: on a loop of the application's.
+        """
         self._note_fork()
+        seconds = self._close_timeout if timeout is None else duration_seconds(timeout)
+        supervisor = self._life.supervisor
+        if supervisor is not None and self._state != "forked" and not supervisor.is_stranded():
+            supervisor.close_and_block(seconds)
         was, self._state = self._state, "closed"
-        self._life.end_unopened(self._close_timeout if timeout is None else duration_seconds(timeout))
+        if supervisor is None or was == "forked" or supervisor.is_stranded():
+            self._life.end_unopened(seconds)
         if was != "closed":
             say_left(self.status())
 

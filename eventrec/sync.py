@@ -38,6 +38,10 @@ _STOP_SECONDS: Final = 5.0
 """What the end of the process waits beyond the time that closing may take: a handler may block its loop."""
 
 
+_LONGEST_WAIT: Final = min(threading.TIMEOUT_MAX, 1e9)
+"""Seconds, about thirty years: what the system's waits take for "for ever"."""
+
+
 class AsyncRecorder(Protocol):
     """The verbs of `EventRecorder`, as far as they need its loop: what `SyncRecorder` blocks on."""
 
@@ -138,6 +142,7 @@ class SyncRecorder:
                 loop.stop()
                 raise
             loop.keep_threads(len(self._recorder.status().subscriptions))
+            loop.owner = self  # A program may keep the recorder alone: at its end this closes it.
             loop.ending = register_exit(self._at_exit)
             register_exit_of_child(loop.ending)
 
@@ -189,7 +194,7 @@ class SyncRecorder:
         """See `EventRecorder.flush`; blocks."""
         flushing = self._open_loop().begin(partial(self._recorder.flush, timeout))
         try:
-            return flushing.result(None if timeout is None else duration_seconds(timeout) + _BEYOND)
+            return flushing.result(None if timeout is None else _bounded(duration_seconds(timeout) + _BEYOND))
         except (FutureTimeoutError, LoopEndedError):  # A handler does not let the loop go on; or it was closed.
             return False
 
@@ -205,8 +210,8 @@ class SyncRecorder:
         """See `EventRecorder.close`; blocks, at most half a second longer than `timeout`. May be called again."""
         self._refuse_on_loop()
         seconds = self._close_timeout if timeout is None else duration_seconds(timeout)
-        latest = time.monotonic() + seconds + _BEYOND
-        if self._opening.acquire(timeout=min(seconds + _BEYOND, threading.TIMEOUT_MAX)):
+        latest = time.monotonic() + _bounded(seconds + _BEYOND)
+        if self._opening.acquire(timeout=_bounded(seconds + _BEYOND)):
             self._opening.release()  # What another thread opens meanwhile is open now.
         loop = self._running()
         if loop is None:
@@ -236,6 +241,8 @@ class SyncRecorder:
         loop = self._running()
         if loop is None:
             state = self._recorder.status().state
+            if state == "open":
+                raise RecorderStateError("the recorder is open on a loop that is not this one's", state=state)
             raise RecorderStateError(f"the recorder is not open, it is {state}: use it in a `with` block", state=state)
         return loop
 
@@ -268,3 +275,8 @@ class SyncRecorder:
             pass
         except FutureTimeoutError:
             _logger.warning("left behind at exit: a handler does not let its loop go on")
+
+
+def _bounded(seconds: float) -> float:
+    """`seconds`, or as many as a wait of the system takes."""
+    return min(seconds, _LONGEST_WAIT)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
+import sqlite3
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import closing
+from contextvars import Context
+from pathlib import Path
 
 import pytest
 
-from eventrec import Batch, EventHandler, EventRecorder, RecorderStateError
+from eventrec import Batch, EventHandler, EventRecorder, RecorderStateError, Status
 from eventrec.runtime.loop_thread import LoopEndedError, LoopThread
 from eventrec.sync import SyncRecorder
 from eventrec.testing import assert_conserved
@@ -135,3 +143,92 @@ def test_a_blocking_verb_on_the_recorders_own_loop_is_refused_at_once(verb: str)
     assert isinstance(handler.raised, RecorderStateError)
     assert "another thread" in str(handler.raised)
     assert_conserved(handler.recorder.status(), offered=1)
+
+
+@pytest.mark.parametrize("kind", ["memory", "log"])
+def test_one_that_it_opened_is_closed_from_a_loop_of_the_application_at_once(kind: str, tmp_path: Path) -> None:
+    handler = ScriptedHandler()
+    recorder = EventRecorder(handler, log=tmp_path if kind == "log" else None, options=quickly())
+    delivering = recorder.sync()
+    delivering.open()
+    recorder.record(Numbered(0))
+    began = time.monotonic()
+
+    # In a context of its own: nothing that an earlier test left there says which library runs.
+    status = Context().run(asyncio.run, recorder.close(20))
+
+    assert time.monotonic() - began < 10
+    assert handler.delivered == [0]
+    assert_conserved(status, offered=1)
+    assert delivering.close().state == "closed"
+
+
+@pytest.mark.parametrize("kind", ["memory", "log"])
+def test_one_that_a_loop_of_the_application_opened_is_closed_there(kind: str, tmp_path: Path) -> None:
+    async def main() -> Status:
+        await recorder.open()
+        recorder.record(Numbered(0))
+        with pytest.raises(RecorderStateError, match="await"):
+            recorder.sync().close()
+        with pytest.raises(RecorderStateError, match="on a loop that is not this one's"):
+            recorder.sync().flush()
+        return await asyncio.to_thread(recorder.sync().close, 20)
+
+    handler = ScriptedHandler()
+    recorder = EventRecorder(handler, log=tmp_path if kind == "log" else None, options=quickly())
+
+    status = asyncio.run(main())
+
+    assert handler.delivered == [0]
+    assert handler.closed == 1
+    assert status.state == "closed"
+    assert_conserved(status, offered=1)
+
+
+def test_a_second_one_of_the_same_recorder_takes_nothing_from_the_first() -> None:
+    handler = ScriptedHandler()
+    recorder = EventRecorder(handler, options=quickly())
+    first, second = recorder.sync(), recorder.sync()
+    first.open()
+    recorder.record(Numbered(0))
+
+    with pytest.raises(RecorderStateError, match="open already"):
+        second.open()
+    status = second.close(20)
+
+    assert handler.delivered == [0]
+    assert_conserved(status, offered=1)
+    assert first.close() == status
+
+
+def test_what_is_kept_is_the_recorder_alone_and_it_is_closed_at_the_end_of_the_process(tmp_path: Path) -> None:
+    program = f"""
+import gc
+from eventrec import EventRecorder, EventRecorderOptions
+from eventrec.testing.scripted import Numbered
+
+def made():
+    recorder = EventRecorder("sqlite:///{tmp_path}/out.db", options=EventRecorderOptions(flush_interval=60))
+    recorder.sync().open()
+    return recorder
+
+recorder = made()
+gc.collect()
+recorder.record(Numbered(0))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    with closing(sqlite3.connect(tmp_path / "out.db")) as database:
+        assert database.execute("SELECT payload FROM events").fetchall() == [('{"number":0}',)]
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 1e20, 10**300])
+def test_for_ever_is_a_timeout(seconds: float) -> None:
+    recorder = EventRecorder(ScriptedHandler(), options=quickly())
+    with recorder.sync() as delivering:
+        recorder.record(Numbered(0))
+
+        assert delivering.flush(seconds)
+        assert delivering.close(seconds).state == "closed"
+    assert EventRecorder(options=quickly()).sync().close(seconds).state == "closed"

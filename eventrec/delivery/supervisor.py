@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from functools import partial
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
@@ -154,7 +155,7 @@ class Supervisor(ABC):
         if not self._closing.is_set():
             self._intake.close("closed")
             self._close_timeout = timeout
-            self._deadline = anyio.current_time() + timeout
+            self._deadline = self._backend.now() + timeout
             self._closing.set()
             self._wake_here()
             self._backend.spawn(self._let_go_in_time, "eventrec end")
@@ -184,6 +185,21 @@ class Supervisor(ABC):
         with anyio.move_on_after(timeout + _WAIT):
             while not self.is_ended:  # noqa: ASYNC110 - an event of another loop wakes no one here
                 await anyio.sleep(_POLL)
+        return self.is_ended
+
+    def close_and_block(self, timeout: float) -> bool:
+        """Likewise, from a thread that runs no loop.
+
+        Raises:
+            RecorderStateError: The loop that delivers would wait for itself.
+        """
+        if self.is_here():
+            raise RecorderStateError("this blocks the loop that delivers: `await` the recorder's `close`", state="open")
+        self._close_elsewhere()
+        latest = monotonic() + timeout + _WAIT
+        is_there = self.is_ended or self._backend.wake(partial(self.close, timeout))
+        while is_there and not self.is_ended and monotonic() < latest:
+            sleep(_POLL)
         return self.is_ended
 
     async def call(self, work: Callable[[], Awaitable[T]]) -> T:

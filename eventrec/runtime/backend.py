@@ -37,6 +37,9 @@ class Backend(Protocol):
     def wake(self, callback: Callable[[], object]) -> bool:
         """Call `callback` on the loop soon. From any thread or signal handler; False where the loop is gone."""
 
+    def now(self) -> float:
+        """The loop's clock, in seconds. On the loop's thread, in callbacks too, where anyio knows no loop."""
+
     def is_here(self) -> bool:
         """Whether this is the loop that runs in the calling thread."""
 
@@ -97,6 +100,9 @@ class AsyncioBackend:
             return False
         return True
 
+    def now(self) -> float:
+        return self._loop.time()
+
     def is_here(self) -> bool:
         try:
             return asyncio.get_running_loop() is self._loop
@@ -142,6 +148,9 @@ class TrioBackend:
         except self._gone:
             return False
         return True
+
+    def now(self) -> float:
+        return self._lowlevel.current_clock().current_time()
 
     def is_here(self) -> bool:
         return _is_trio() and self._lowlevel.current_trio_token() is self._token

@@ -33,6 +33,7 @@ class LoopThread:
     Attributes:
         portal: Calls on the loop, and waits.
         ending: What `register_exit` gave for this loop; `stop` takes it back.
+        owner: Lives as long as the thread.
         is_stopped: `stop` was called. The thread may still run, where something blocks its loop.
     """
 
@@ -42,6 +43,7 @@ class LoopThread:
 
     def __init__(self) -> None:
         self.ending: Callable[[], None] = lambda: None
+        self.owner: object = None
         self.is_stopped = False
         self._started = threading.Event()
         self._failure: BaseException | None = None

@@ -50,7 +50,7 @@ class Signal:
 
     def wait(self, timeout: float | None = None) -> bool:
         """False: it was not set within `timeout` seconds."""
-        return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+        return self._lock.acquire(timeout=-1 if timeout is None else min(max(0.0, timeout), _thread.TIMEOUT_MAX))
 
 
 def start_new_thread(function: Callable[..., object], *arguments: object) -> None:
