@@ -194,6 +194,8 @@ class Store:
         if moved != "UPDATE 1":
             stands = await checkpoint_rows.next_offset(connection, namespace, batch.log_id, batch.subscription)
             if stands == batch.start:
+                if await connection.fetchval(f"SELECT {guard}"):
+                    raise PauseError(f"{self._where}: a trigger or a rule keeps the checkpoint from moving")
                 return False
             raise FencedError(f"{self._where}: the checkpoint stands at {stands}, the batch starts at {batch.start}")
         await connection.execute("COMMIT")

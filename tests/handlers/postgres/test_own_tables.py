@@ -119,6 +119,19 @@ async def test_checkpoint_that_cannot_be_moved_is_no_records_fault(
     assert database.rows("SELECT count(*) FROM events") == [(2,)]
 
 
+async def test_checkpoint_that_a_trigger_keeps_where_it_is_holds(
+    handler: PostgresHandler, database: Any, event: Events, batch: Batches
+) -> None:
+    trigger(database, "UPDATE", "RETURN NULL;")
+
+    with pytest.raises(PauseError, match="keeps the checkpoint from moving"):
+        await handler.handle(batch(event(0)))
+    database.execute("DROP TRIGGER t ON eventrec_checkpoints")
+    await handler.handle(batch(event(0)))
+
+    assert database.rows("SELECT count(*) FROM events") == [(1,)]
+
+
 async def test_id_is_one_and_the_same_whatever_stands_beside_it(database: Any) -> None:
     database.execute(
         "CREATE TABLE eventrec_destination (id uuid)",
