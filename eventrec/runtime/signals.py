@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dis
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,7 +50,8 @@ def error_of_signal_handler(exc: BaseException) -> BaseException | None:
 def pass_on(exc: BaseException) -> bool:
     """Have the application's loop raise it, once, where it is such an error: for what contains errors of others.
 
-    False: it is not, or no loop of asyncio runs here. trio has no place for it but the task that was interrupted.
+    trio has one place for it, the main task, and one error that may come there: KeyboardInterrupt, in place of what
+    ends a program. False: it is not such an error, or nothing here raises it.
     """
     error = error_of_signal_handler(exc)
     if error is None:
@@ -58,9 +60,24 @@ def pass_on(exc: BaseException) -> bool:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            return False
+            if not (isinstance(error, (SystemExit, KeyboardInterrupt)) and _interrupt_trio()):
+                return False
+        else:
+            loop.call_soon(_raise, error)
         error.add_note(_PASSED_ON)
-        loop.call_soon(_raise, error)
+    return True
+
+
+def _interrupt_trio() -> bool:
+    """Have trio raise KeyboardInterrupt in its main task, where it runs here and the program leaves Ctrl-C to it."""
+    trio = sys.modules.get("trio")
+    if trio is None or not getattr(signal.getsignal(signal.SIGINT), "__module__", "").startswith("trio."):
+        return False
+
+    def interrupt() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    trio.lowlevel.enable_ki_protection(interrupt)()  # Without that it would be raised right here.
     return True
 
 

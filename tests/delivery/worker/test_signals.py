@@ -68,6 +68,29 @@ def test_a_signal_handler_that_leaves_the_program_leaves_it_though_a_destination
     assert_conserved(recorder.status(), offered=1)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
+def test_on_trio_it_ends_the_program_as_ctrl_c_does(number: signal.Signals) -> None:
+    """Its main task takes nothing else."""
+
+    async def main() -> None:
+        await recorder.open()
+        recorder.record(Numbered(0))
+        await anyio.sleep(30)
+
+    handler = signalled(number)
+    recorder = EventRecorder(handler, options=quickly())
+
+    with (
+        handling(signal.SIGINT, signal.default_int_handler),
+        handling(number, leave if number is signal.SIGTERM else signal.default_int_handler),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        anyio.run(main, backend="trio")
+
+    assert handler.delivered == [0]
+    assert_conserved(recorder.status(), offered=1)
+
+
 def test_ctrl_c_that_python_handles_ends_a_loop_though_a_destination_was_at_work() -> None:
     async def main() -> None:
         await recorder.open()
