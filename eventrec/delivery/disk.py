@@ -122,6 +122,8 @@ class DiskQuota:
                 async with self._locked():
                     excess = await in_thread(self._excess)
                     excess = await self._make_room(excess)
+                # Where there are no others, the next look is not to rely on what was just left for them.
+                await self.leave()
             except LogLockedError:
                 # Another process judges: what it sees, the next look does.
                 if excess is None:
@@ -136,7 +138,7 @@ class DiskQuota:
         self._writer.hold("the log directory has reached its bound" if self._overrun.is_over else None)
 
     async def leave(self) -> None:
-        """At the end of the recorder."""
+        """At the end of the recorder, and where it measured for others: leave nothing, if there are none."""
         with suppress(OSError):
             await in_thread(self._measure.is_alone)
 
