@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from eventrec.runtime.native import get_ident
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import CodeType, TracebackType
 
 _LONGEST_CHAIN: Final = 10
@@ -31,11 +32,10 @@ def error_of_signal_handler(exc: BaseException) -> BaseException | None:
     """
     if get_ident() != threading.main_thread().ident:
         return None
-    handlers = {_code_of(signal.getsignal(number)) for number in _SIGNALS} - {None}
-    error: BaseException | None = exc
-    for _ in range(_LONGEST_CHAIN):
-        if error is None:
-            break
+    errors = [error for error in _chain(exc) if not isinstance(error, asyncio.CancelledError)]
+    # A cancellation alone, which comes often, costs no look at the handlers.
+    handlers = {_code_of(signal.getsignal(number)) for number in _SIGNALS} - {None} if errors else set()
+    for error in errors:
         last, traceback = None, error.__traceback__
         while traceback is not None:
             if traceback.tb_frame.f_code in handlers:
@@ -43,8 +43,17 @@ def error_of_signal_handler(exc: BaseException) -> BaseException | None:
             last, traceback = traceback, traceback.tb_next
         if last is not None and isinstance(error, KeyboardInterrupt) and _is_interrupted(last):
             return error
-        error = error.__cause__ or error.__context__
     return None
+
+
+def _chain(exc: BaseException) -> Iterator[BaseException]:
+    """`exc`, and what is behind it, to a depth."""
+    error: BaseException | None = exc
+    for _ in range(_LONGEST_CHAIN):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def pass_on(exc: BaseException) -> bool:
