@@ -56,6 +56,7 @@ class Quarantine:
         """
         await self._write([(offset, entry, why, piece.static_context) for offset, (entry, why) in dead.items()])
         piece.settle(dead=list(dead))
+        self._skips.difference_update(dead)
         self._judged += [(offset, entry[SHAPE].type, True) for offset, (entry, _) in dead.items()]
 
     def passed(self, arrived: Iterable[tuple[int, Entry]]) -> None:
@@ -139,10 +140,8 @@ class Quarantine:
         self._skips.add(offset)
 
     def skipped(self, piece: Piece) -> dict[int, tuple[Entry, str]]:
-        """The open records of `piece` that are to be skipped, which is done with this."""
-        skipped = piece.open_among(dict.fromkeys(self._skips, "skipped by an operator")) if self._skips else {}
-        self._skips -= set(skipped)
-        return skipped
+        """The open records of `piece` that are to be skipped: until they are buried, also where that is interrupted."""
+        return piece.open_among(dict.fromkeys(self._skips, "skipped by an operator")) if self._skips else {}
 
     async def _write(self, dead: Iterable[tuple[int, Entry, str, bytes | None]]) -> None:
         """Write letters of these: offset, entry, reason, static context."""

@@ -118,11 +118,20 @@ def test_more_dead_of_one_type_than_the_brake_allows_are_parted(
     assert quarantine.too_many(many.open_among(dict.fromkeys(range(Brake.MAX + 2), "bad"))) == Brake.MAX
 
 
-def test_what_an_operator_skips_is_skipped_once_it_is_its_turn(
-    quarantine: Quarantine, piece: Callable[..., Piece]
+async def test_what_an_operator_skips_is_skipped_at_its_turn_until_it_is_buried(
+    quarantine: Quarantine, letters: Letters, piece: Callable[..., Piece]
 ) -> None:
     quarantine.skip(9)
+    some = piece(8, 9)
 
     assert quarantine.skipped(piece(2, 4)) == {}
-    assert set(quarantine.skipped(piece(8, 9))) == {9}
+    letters.is_full = True
+    with pytest.raises(HoldError):
+        await quarantine.bury(some, quarantine.skipped(some))
+    # Also where its worker is cancelled meanwhile, and goes on: the letter may be there.
+    assert set(quarantine.skipped(some)) == {9}
+    letters.is_full = False
+    await quarantine.bury(some, quarantine.skipped(some))
+
     assert quarantine.skipped(piece(8, 9)) == {}
+    assert [each.reason for each in letters.written] == ["skipped by an operator"]
