@@ -82,7 +82,8 @@ async def test_what_a_shared_handler_throws_harms_neither_orphans_nor_neighbours
     async with recorder:
         recorder.record_many(Numbered(n) for n in range(5, 10))
         with anyio.fail_after(40):
-            while not await is_settled(recorder, tmp_path, but_stamps=method == "retire"):  # noqa: ASYNC110
+            # Where the log cannot be stamped, it may be let go for a while, or stamped and gone by now.
+            while not (method == "retire" and len(broken.delivered) >= 10) and not await is_settled(recorder, tmp_path):  # noqa: ASYNC110
                 await anyio.sleep(0.01)
         status = recorder.status()
         assert (status.state, status.defect) == ("open", None)
@@ -94,12 +95,10 @@ async def test_what_a_shared_handler_throws_harms_neither_orphans_nor_neighbours
     assert_conserved(recorder.status())
 
 
-async def is_settled(recorder: EventRecorder, directory: Path, *, but_stamps: bool) -> bool:
-    """Whether the own log is settled in both subscriptions, and the orphan gone; `but_stamps`: or only settled."""
+async def is_settled(recorder: EventRecorder, directory: Path) -> bool:
+    """Whether the own log is settled in both subscriptions, and the orphan gone."""
     status = recorder.status()
     orphans = [part for log in status.adopted.values() for part in log.values()]
     if sum(part.delivered + part.dead for part in status.subscriptions.values()) < 10:
         return False
-    if but_stamps:
-        return bool(orphans) and not any(part.pending for part in orphans)
     return not orphans and len(await anyio.to_thread.run_sync(list_runs, directory)) == 1
