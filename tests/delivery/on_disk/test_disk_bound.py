@@ -140,6 +140,7 @@ def small_volume(tmp_path: Path) -> Iterator[Path]:
     subprocess.run([umount, "-l", str(path)], check=True)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("at_once", [200, 20_000])
 async def test_a_disk_that_is_full_of_what_is_delivered_is_written_again(small_volume: Path, at_once: int) -> None:
     handler = ScriptedHandler(always=DOWN)
