@@ -43,7 +43,7 @@ class Account:
 
     def begin(self, life: Life) -> None:
         """`life` is the running one. Of those before it, the counts alone are kept, once they no longer change."""
-        for ended in [each for each in self._lives if not sum(each.counts[1:3])]:
+        for ended in [each for each in self._lives if not each.counts.waiting]:
             self._offered += ended.intake.offered()
             self._appended += ended.counts.appended
             _add(self._refused, _refused(ended, ended.counts))
@@ -64,7 +64,7 @@ class Account:
             appended=self._appended + sum(each.appended for each in counts),
             refused=refused,
             since_overflow=None if (at := life.intake.overflowed_at()) is None else max(0.0, time.monotonic() - at),
-            in_intake=sum(each.in_intake + each.in_hand for each in counts),
+            in_intake=sum(each.waiting for each in counts),
             subscriptions=_read(supervisor, supervisor.status) if supervisor is not None else {},
             adopted=_read_adopted(supervisor) if supervisor is not None else {},
             forfeited=supervisor.forfeited() if supervisor is not None else {},

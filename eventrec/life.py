@@ -167,7 +167,7 @@ class Life:
             return False
         counts = self.counts
         parts = self.supervisor.status().values() if self.supervisor is not None else ()
-        count = counts.in_intake + counts.in_hand + max((part.pending for part in parts), default=0)
+        count = counts.waiting + max((part.pending for part in parts), default=0)
         if count:
             _logger.warning(_LOST[self.supervisor is not None], events=count)
         return count > 0

@@ -2,12 +2,15 @@
 
 import _thread
 import inspect
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 
 import pytest
 from blockbuster import BlockingError, blockbuster_ctx
@@ -67,6 +70,20 @@ def postgres_database(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.execute(f"CREATE DATABASE {name}")
     yield name
     postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def small_volume(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A directory on a file system of its own: 1 MiB, or the size, and the options, that the parameter gives."""
+    path = tmp_path / "volume"
+    path.mkdir()
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    size = f"size={getattr(request, 'param', '1m')}"
+    command = [mount or "mount", "-t", "tmpfs", "-o", size, "tmpfs", str(path)]
+    if mount is None or umount is None or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here: that needs root")
+    yield path
+    subprocess.run([umount, "-l", str(path)], check=True)
 
 
 @pytest.fixture

@@ -154,7 +154,8 @@ class LogSupervisor(Supervisor):
 
     async def flush(self) -> bool:
         consumer = self.writer.consumer
-        target = sum(consumer.counts[:3])
+        counts = consumer.counts
+        target = counts.appended + counts.waiting
         self.writer.wake()
         while (log := self.writer.log) is None or log.written < target:
             if self.writer.failure is not None or self.writer.is_ended:

@@ -14,6 +14,7 @@ import anyio
 from eventrec.delivery.worker.containment import EndedFromWithinError, contained
 from eventrec.errors import RecorderStateError
 from eventrec.runtime.logging import described, get_logger
+from eventrec.runtime.loop_thread import answer
 from eventrec.status import Settled
 
 if TYPE_CHECKING:
@@ -210,21 +211,22 @@ class Supervisor(ABC):
         """
         if self._backend.is_here():
             return await work()
-        answer: Future[T] = Future()
+        done: Future[T] = Future()
+        gone = RecorderStateError("the loop that opened the recorder is closed", state="closed")
 
         def spawn() -> None:
             if self.is_ended:  # The loop may cancel no task any more, and would drop this one unrun.
-                answer.set_exception(_gone())
+                done.set_exception(gone)
             else:
-                self._backend.spawn(partial(_answer, answer, work), "eventrec call")
+                self._backend.spawn(partial(answer, done, work, ended=gone), "eventrec call")
 
         is_there = self._backend.wake(spawn)
-        while is_there and not answer.done():
+        while is_there and not done.done():
             await anyio.sleep(_POLL)
             is_there = self._backend.wake(_nothing)
-        if not answer.done():
-            raise _gone()
-        return answer.result()
+        if not done.done():
+            raise gone
+        return done.result()
 
     def is_stranded(self) -> bool:
         """Whether it can never end: the loop that it ran on is closed."""
@@ -323,20 +325,6 @@ async def flush_workers(workers: Iterable[Worker], to: int) -> bool:
     for worker in flushed:
         worker.hurry(to)
     return all([await worker.flush(to) for worker in flushed])
-
-
-async def _answer(answer: Future[T], work: Callable[[], Awaitable[T]]) -> None:
-    try:
-        answer.set_result(await work())
-    except Exception as exc:  # noqa: BLE001 - it is the caller's
-        answer.set_exception(exc)
-    except BaseException:  # The loop ends, and cancels what runs on it.
-        answer.set_exception(_gone())
-        raise
-
-
-def _gone() -> RecorderStateError:
-    return RecorderStateError("the loop that opened the recorder is closed", state="closed")
 
 
 def _nothing() -> None:

@@ -32,6 +32,11 @@ class Counts(NamedTuple):
     in_hand: int
     lost: int = 0
 
+    @property
+    def waiting(self) -> int:
+        """Records that were taken, and may yet be numbered."""
+        return self.in_intake + self.in_hand
+
 
 class _State(NamedTuple):
     """Replaced as a whole. `taken` is what grows in between: by `Intake.take_into`, in one step."""

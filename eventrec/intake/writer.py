@@ -21,6 +21,7 @@ from eventrec.errors import LogError, LogFullError, LogWriteError
 from eventrec.intake.consumer import Consumer
 from eventrec.intake.syncer import Syncer
 from eventrec.intake.tickets import Tickets
+from eventrec.log.head import SPARED
 from eventrec.log.log import Log, LogOptions
 from eventrec.records.content import encode_take
 from eventrec.records.entry import SIZE
@@ -47,7 +48,6 @@ _RETRY_SECONDS: Final = 1.0
 _CLOSING_TRIES: Final = 3
 _CLOSING_PAUSE: Final = 0.1
 _EXIT_SECONDS: Final = 5.0
-_SPARED: Final = 64 << 10
 _LOOK_SECONDS: Final = 1.0
 _LOOK_ANYWAY: Final = 5.0
 """Seconds after which it looks without having been woken."""
@@ -345,8 +345,8 @@ class Writer:
             return
         with suppress(OSError):
             free, _ = self.run.storage.space()
-            if free < _SPARED:
-                raise LogFullError(f"fewer than {_SPARED:,} bytes are free")
+            if free < SPARED:
+                raise LogFullError(f"fewer than {SPARED:,} bytes are free")
 
     def _look_for_directory(self) -> None:
         """Once a second: another program may have deleted it, or put another one in its place."""

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _ENTRIES_PER_WRITE: Final = 256
 """A page at once: an index file dirtied at every sync would slow each of them."""
 
-_SPARED: Final = 64 << 10
-"""Bytes of a full disk that a large write leaves."""
+SPARED: Final = 64 << 10
+"""Bytes of a full disk that are left: a checkpoint needs them."""
 
 _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
@@ -57,8 +57,8 @@ class Head:
             while position < end:
                 position += write_some(self._file, content[position - self.position :], position)
         except OSError as exc:
-            if exc.errno in _DISK_FULL and position - self.position > 2 * _SPARED:
-                position -= _SPARED
+            if exc.errno in _DISK_FULL and position - self.position > 2 * SPARED:
+                position -= SPARED
             ends = list(itertools.accumulate(map(len, commits), initial=self.position))
             self.position = ends[bisect.bisect_right(ends, position) - 1]
             # What could not be cut is overwritten by the next write, which begins at the same place.

@@ -115,25 +115,17 @@ class LogDirectory:
 
     def has_several(self) -> bool:
         """Whether there is more than one run in it that is ours: stops looking at the second."""
-        runs = (
-            name
-            for name, inode in self._folders()
-            if (id_ := id_in(name)) is not None and self._is_member(name, inode, id_)
-        )
+        runs = (name for name, inode in self._folders() if id_in(name) is not None and self._is_member(name, inode))
         return len(list(islice(runs, 2))) > 1
 
     def members(self) -> list[str]:
         """The names of the directories in it that are ours: runs, and what is half made or half deleted of them."""
-        return [
-            name
-            for name, inode in self._folders()
-            if self._ours.get(name) == inode or ((id_ := id_of(name)) is not None and self._is_member(name, inode, id_))
-        ]
+        return [name for name, inode in self._folders() if self._is_member(name, inode)]
 
-    def _is_member(self, name: str, inode: int, id_: UUID) -> bool:
+    def _is_member(self, name: str, inode: int) -> bool:
         if self._ours.get(name) == inode:
             return True
-        if not self.is_ours(id_, name=name):
+        if (id_ := id_of(name)) is None or not self.is_ours(id_, name=name):
             return False
         self._ours[name] = inode
         return True

@@ -85,12 +85,7 @@ class LoopThread:
 
         async def run() -> None:
             try:
-                _settle(done, await work())
-            except Exception as exc:  # noqa: BLE001 - it is the caller's
-                _settle(done, exc)
-            except BaseException:
-                _settle(done, LoopEndedError())
-                raise
+                await answer(done, work, ended=LoopEndedError())
             finally:
                 self._pending.discard(done)
 
@@ -172,6 +167,17 @@ class LoopThread:
             for _ in range(count):
                 tasks.start_soon(keep)
         self._spared.set()
+
+
+async def answer(done: Future[T], work: Callable[[], Awaitable[T]], *, ended: Exception) -> None:
+    """Give `done` what `work` returns or raises; `ended`, where the loop ends first and cancels what runs on it."""
+    try:
+        _settle(done, await work())
+    except Exception as exc:  # noqa: BLE001 - it is the caller's
+        _settle(done, exc)
+    except BaseException:
+        _settle(done, ended)
+        raise
 
 
 def _settle(done: Future[T], outcome: T | Exception) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,19 +228,7 @@ async def test_what_is_acknowledged_is_in_files_that_have_a_name(
 # -- a disk that is full
 
 
-@pytest.fixture
-def small_volume(tmp_path: Path) -> Iterator[Path]:
-    """A directory on a file system of 1 MiB."""
-    path = tmp_path / "volume"
-    path.mkdir()
-    mount, umount = shutil.which("mount"), shutil.which("umount")
-    command = [mount or "mount", "-t", "tmpfs", "-o", "size=1m,mode=0777", "tmpfs", str(path)]
-    if mount is None or umount is None or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("a small file system cannot be mounted here: that needs root")
-    yield path
-    subprocess.run([umount, "-l", str(path)], check=True)
-
-
+@pytest.mark.parametrize("small_volume", ["1m,mode=0777"], indirect=True)
 async def test_volume_that_is_full_is_waited_for(small_volume: Path, tmp_path: Path) -> None:
     filler = small_volume / "filler"
 
@@ -255,6 +243,7 @@ async def test_volume_that_is_full_is_waited_for(small_volume: Path, tmp_path: P
     assert stored == list(range(trial.count))
 
 
+@pytest.mark.parametrize("small_volume", ["1m,mode=0777"], indirect=True)
 async def test_volume_that_may_only_be_read_holds_until_it_may_be_written(small_volume: Path, tmp_path: Path) -> None:
     def remount(how: str) -> None:
         command = ["mount", "-o", f"remount,{how}", str(small_volume)]

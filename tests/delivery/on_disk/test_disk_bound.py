@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from uuid import UUID
 
@@ -125,19 +123,6 @@ async def test_what_all_have_behind_them_goes_before_anything_is_refused(tmp_pat
     assert taken == 2_000
     assert recorder.status().refused == {}
     assert_conserved(recorder.status(), offered=taken)
-
-
-@pytest.fixture
-def small_volume(tmp_path: Path) -> Iterator[Path]:
-    """A directory on a file system of 1 MiB, much smaller than a segment."""
-    path = tmp_path / "volume"
-    path.mkdir()
-    mount, umount = shutil.which("mount"), shutil.which("umount")
-    command = [mount or "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)]
-    if mount is None or umount is None or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("a small file system cannot be mounted here: that needs root")
-    yield path
-    subprocess.run([umount, "-l", str(path)], check=True)
 
 
 @pytest.mark.faults

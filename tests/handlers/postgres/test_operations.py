@@ -383,19 +383,7 @@ async def test_standby_alone_is_held_until_it_is_promoted(pair: tuple[PostgresSe
 # -- a disk that is full
 
 
-@pytest.fixture
-def small_volume(tmp_path: Path) -> Iterator[Path]:
-    """A directory on a file system of 4 MiB."""
-    path = tmp_path / "volume"
-    path.mkdir()
-    mount, umount = shutil.which("mount"), shutil.which("umount")
-    command = [mount or "mount", "-t", "tmpfs", "-o", "size=4m,mode=0777", "tmpfs", str(path)]
-    if mount is None or umount is None or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("a small file system cannot be mounted here: that needs root")
-    yield path
-    subprocess.run([umount, "-l", str(path)], check=True)
-
-
+@pytest.mark.parametrize("small_volume", ["4m,mode=0777"], indirect=True)
 async def test_volume_that_is_full_is_waited_for(small_volume: Path, database: Any, tmp_path: Path) -> None:
     space = f"small_{database.name}"
     await in_thread(database.execute, f"CREATE TABLESPACE {space} LOCATION '{small_volume}'")
