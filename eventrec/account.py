@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from eventrec.delivery.supervisor import Supervisor
     from eventrec.intake.consumer import Counts
+    from eventrec.intake.switched_off import SwitchedOff
     from eventrec.intake.writer import Writer
     from eventrec.life import Life
     from eventrec.status import SubscriptionStatus
@@ -40,6 +41,8 @@ class Account:
         self._lives = [life]
         self._offered = self._appended = 0
         self._refused: dict[str, int] = {}
+        self.switched_off: SwitchedOff | None = None
+        """What counts events that the running life never sees."""
 
     def begin(self, life: Life) -> None:
         """`life` is the running one. Of those before it, the counts alone are kept, once they no longer change."""
@@ -56,11 +59,15 @@ class Account:
         writer, supervisor = life.writer, life.supervisor
         counts = [each.counts for each in self._lives]
         refused = dict(self._refused)
+        off = self.switched_off
+        unseen = 0 if off is None else off.count
+        if off is not None and unseen:
+            _add(refused, {off.reason: unseen})
         for each, count in zip(self._lives, counts, strict=True):
             _add(refused, _refused(each, count))
         return Status(
             state=state if supervisor is None or not supervisor.is_ended else "closed",
-            offered=self._offered + sum(each.intake.offered() for each in self._lives),
+            offered=self._offered + sum(each.intake.offered() for each in self._lives) + unseen,
             appended=self._appended + sum(each.appended for each in counts),
             refused=refused,
             since_overflow=None if (at := life.intake.overflowed_at()) is None else max(0.0, time.monotonic() - at),

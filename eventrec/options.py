@@ -134,7 +134,13 @@ class EventRecorderOptions(BaseModel):
     """How long rows stay in the database, by their timestamp, for handlers that delete rows and have no ttl of their
     own. None: for ever."""
     close_timeout: Duration = Field(default=5.0)
-    """How long `close` goes on delivering, where it is not told otherwise."""
+    """How long `close` goes on delivering, where it is not told otherwise. 0: for programs that must never wait."""
+    enabled: bool = True
+    """False: nothing is recorded, and nothing is opened or started. The environment variable EVENTREC_DISABLED=1 does
+    the same to every recorder. CI and DO_NOT_TRACK do not: they are about a user's data, see `Analytics`."""
+    on_failure: Literal["retry", "stop"] = "retry"
+    """`retry`: after a failed send delivery goes on, as `retry` says. `stop`: nothing more is recorded or sent in this
+    process; what is in the log waits for the next one. A batch that is refused and can be parted is parted first."""
     event_types: Annotated[frozenset[str] | None, BeforeValidator(_several)] = None
     """Types to take; None: all, empty: none."""
     dead_letters: Path | None = None
@@ -177,7 +183,7 @@ class EventRecorderOptions(BaseModel):
             if name not in cls.model_fields:
                 raise OptionsError(f"unknown option {name!r} in {path}; known are {', '.join(known)}")
         for name in os.environ:
-            if _OF_KUBERNETES.fullmatch(name):
+            if name in {DISABLED, FORCE} or _OF_KUBERNETES.fullmatch(name):
                 continue
             option = name.lower().removeprefix(_PREFIX.lower())
             if option != name.lower() and option.partition("__")[0] not in cls.model_fields:
@@ -313,6 +319,10 @@ def duration_seconds(duration: float | str | timedelta) -> float:
 
 
 _PREFIX: Final = "EVENTREC_"
+
+DISABLED: Final = f"{_PREFIX}DISABLED"
+FORCE: Final = f"{_PREFIX}FORCE"
+"""No options: `eventrec.consent.variables` reads them."""
 
 _OF_KUBERNETES: Final = re.compile(
     r"EVENTREC_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"

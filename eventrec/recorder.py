@@ -7,16 +7,21 @@ close     takes nothing more, flushes for a while, and gives an honest account (
 
 from __future__ import annotations
 
+import os
 import time
+import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, Self
 
 import anyio
 
 from eventrec.account import Account, say_left
+from eventrec.consent.variables import is_disabled
+from eventrec.delivery.stopping import FailureStop
 from eventrec.errors import OptionsError, RecorderStateError, SubscriptionError
 from eventrec.intake.drops import Drops
 from eventrec.intake.refusals import Refusals
+from eventrec.intake.switched_off import SwitchedOff
 from eventrec.life import Life, Setup
 from eventrec.options import EventRecorderOptions, duration_seconds
 from eventrec.records.context import encoded_fields
@@ -30,7 +35,6 @@ from eventrec.sync import SyncRecorder
 from eventrec.taking import Taking
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Collection
     from types import TracebackType
     from uuid import UUID
@@ -58,6 +62,9 @@ class EventRecorder(Taking):
     it calls `open`, or a sibling, or `eventrec drain`. If the parent had opened it, the child makes handlers of its
     own from their URLs; without a log the child refuses until it has called `open`.
 
+    With `options.enabled=False`, or EVENTREC_DISABLED=1 in the environment when it is made, it is switched off: every
+    verb works and does nothing. No thread, file or connection is made; events are counted as refused, unread.
+
     `on_drop(reason, count)` is called on the loop when records are lost after they were taken. `clock` gives the time
     in nanoseconds since the epoch, `new_id` the id of the log.
 
@@ -83,7 +90,12 @@ class EventRecorder(Taking):
         self._close_timeout = duration_seconds(self._options.close_timeout)
         self._has_log = log is not None
         self._state: Literal["new", "open", "forked", "closed"] = "new"
-        self._subscriptions = Subscriptions(self._options, has_log=log is not None)
+        self._is_inert = not self._options.enabled or is_disabled(os.environ)
+        """Switched off from the start: it never has anything to open."""
+        stops = self._options.on_failure == "stop"
+        self._subscriptions = Subscriptions(
+            self._options, has_log=log is not None, stop=self._stop_on_failure() if stops else None
+        )
         super().__init__(
             Setup(
                 options=self._options,
@@ -98,11 +110,15 @@ class EventRecorder(Taking):
             )
         )
         self._account = Account(self._life)
+        if self._is_inert:
+            self._life.stay_unopened()
+            self.disable()
         for handler_or_url in handlers_or_urls:
             self.register(handler_or_url)
 
     def __repr__(self) -> str:
-        return f"<EventRecorder {self._state} to {', '.join(self._subscriptions.names) or 'nothing'}>"
+        state = "disabled" if self._is_inert else self._state
+        return f"<EventRecorder {state} to {', '.join(self._subscriptions.names) or 'nothing'}>"
 
     # -- before it opens
 
@@ -167,6 +183,9 @@ class EventRecorder(Taking):
         """
         self._note_fork()
         backend = current_backend()
+        if self._is_inert:
+            self._open_inert()
+            return
         if self._state == "open":
             await self._end_of_loop_gone()
         if self._state in {"forked", "closed"}:
@@ -186,7 +205,19 @@ class EventRecorder(Taking):
 
     def sync(self) -> SyncRecorder:
         """This recorder for programs without a loop: the same verbs, blocking; delivery runs in a thread of its own."""
-        return SyncRecorder(self, close_timeout=self._close_timeout, end=self._end_unopened)
+        return SyncRecorder(
+            self,
+            close_timeout=self._close_timeout,
+            end=self._end_unopened,
+            open_inert=self._open_inert if self._is_inert else None,
+        )
+
+    def disable(self) -> None:
+        """Record nothing from here on, in this process: events are refused as `disabled`. From any thread.
+
+        What was taken before is delivered as it would be. There is no way back: make another recorder.
+        """
+        self._refuse_all("disabled")
 
     # -- while it runs: `record` and its siblings are in `taking.py`
 
@@ -195,12 +226,12 @@ class EventRecorder(Taking):
 
         `Settled`, which counts as true: all of it is settled, but since the last `flush` some became dead letters or
         were dropped. False: `timeout` seconds passed, or a subscription is paused or holding, or the recorder is not
-        open.
+        open. True where it is switched off from the start: nothing waits.
         """
         self._note_fork()
         supervisor = self._life.supervisor
         if supervisor is None or self._state != "open":
-            return False
+            return self._is_inert
         with anyio.move_on_after(None if timeout is None else duration_seconds(timeout)), suppress(RecorderStateError):
             return await supervisor.call(supervisor.flush_and_tell)
         return False
@@ -215,15 +246,19 @@ class EventRecorder(Taking):
             RecorderStateError: The recorder is not open.
             SubscriptionError: No subscription has this name.
         """
-        supervisor = self._open_supervisor()
+        supervisor = None if self._is_inert else self._open_supervisor()
         if name not in self._subscriptions.names:
             raise SubscriptionError(f"no subscription {name!r}; there are {sorted(self._subscriptions.names)}")
-        supervisor.resume(name, start)
+        if supervisor is not None:
+            supervisor.resume(name, start)
 
     def status(self) -> Status:
-        """The account now. From any thread; exact whenever no `record()` is in progress."""
+        """The account now. From any thread; exact whenever no `record()` is in progress.
+
+        The state is `disabled` where the recorder is switched off from the start.
+        """
         self._note_fork()
-        return self._account.status(self._state)
+        return self._account.status("disabled" if self._is_inert else self._state)
 
     # -- the end
 
@@ -238,6 +273,8 @@ class EventRecorder(Taking):
         seconds = self._close_timeout if timeout is None else duration_seconds(timeout)
         life, state = self._life, self._state
         self._state = "closed"
+        if self._is_inert:
+            return self.status()
         if life.supervisor is not None:
             await life.supervisor.close_and_wait(seconds)
         if life.supervisor is None and state == "forked":
@@ -257,6 +294,9 @@ class EventRecorder(Taking):
         """
         self._note_fork()
         seconds = self._close_timeout if timeout is None else duration_seconds(timeout)
+        if self._is_inert:
+            self._state = "closed"
+            return
         supervisor = self._life.supervisor
         if supervisor is not None and self._state != "forked" and not supervisor.is_stranded():
             supervisor.close_and_block(seconds)
@@ -293,6 +333,32 @@ class EventRecorder(Taking):
             await in_thread(self._life.end_unopened, self._close_timeout)
             say_left(self.status())
 
+    def _open_inert(self) -> None:
+        """`open` of a recorder that is switched off. Raises RecorderStateError where it is open already."""
+        if self._state == "open":
+            raise RecorderStateError("the recorder is open already", state=self._state)
+        self._state = "open"
+
+    def _stop_on_failure(self) -> FailureStop:
+        """What is told of the first send that fails. It does not keep the recorder, which may be forgotten."""
+        stop = weakref.WeakMethod(self._stop)
+
+        def on_stop(error: str) -> None:
+            if (alive := stop()) is not None:
+                alive(error)
+
+        return FailureStop(on_stop)
+
+    def _stop(self, error: str) -> None:
+        _logger.warning("recording stopped", error=error)
+        self._refuse_all("stopped")
+
+    def _refuse_all(self, reason: Reason) -> None:
+        """Refuse every event for `reason` from here on, unless that is so for another one."""
+        if self._switched_off is None:
+            self._account.switched_off = off = SwitchedOff(reason)
+            self._switch_off(off)
+
     def _open_supervisor(self) -> Supervisor:
         supervisor = self._life.supervisor
         if supervisor is None or self._state != "open":
@@ -301,6 +367,10 @@ class EventRecorder(Taking):
 
     def _forked(self) -> None:
         """In a forked child: the loop, the threads and the destination's connections are the parent's."""
+        if self._is_inert:
+            self._account = Account(self._life)
+            self._count_again()
+            return
         if self._state == "open":
             self._state = "forked"
         refuses_for: Reason | None = "closed" if self._state == "closed" else None
@@ -310,3 +380,10 @@ class EventRecorder(Taking):
         if inherited.supervisor is not None:
             never_finalize((inherited, list(self._subscriptions)))
         self._account = Account(self._life)
+        self._count_again()
+
+    def _count_again(self) -> None:
+        """In a forked child: what is switched off stays so, and counts from zero."""
+        off, self._switched_off = self._switched_off, None
+        if off is not None:
+            self._refuse_all(off.reason)

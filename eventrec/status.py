@@ -92,10 +92,10 @@ class Settled:
 class Health:
     """For health checks. `live`: restarting the process would mend nothing that it could not mend itself.
 
-    `ready`: it is open, its log can be written, and no subscription waits for an operator. `reasons` says what of that
-    is not so; also, while it is ready, which destinations are in an outage or do not answer, what handlers have to
-    remark, where records became dead letters, which logs of earlier runs wait, and, for a minute, what was refused for
-    want of room or lost.
+    `ready`: it is open, its log can be written, and no subscription waits for an operator; or it is switched off.
+    `reasons` says what of that is not so; also, while it is ready, which destinations are in an outage or do not
+    answer, what handlers have to remark, where records became dead letters, which logs of earlier runs wait, and, for a
+    minute, what was refused for want of room or lost.
     """
 
     live: bool
@@ -106,6 +106,8 @@ class Health:
 @dataclass(frozen=True, slots=True)
 class Status:
     """A snapshot. `offered == appended + refused + in_intake`, exact whenever no `record()` is in progress.
+
+    `state` is new, open, forked, closed, or disabled: switched off from the start.
 
     Under `refused` stands also what was taken first and lost before it was in the log: pushed out by newer events
     (`overflow`), or never written because the disk refused to the end (`not_written`); `on_drop` is told of both.
@@ -146,7 +148,7 @@ class Status:
     def health(self) -> Health:
         """What a health check asks."""
         reasons = [f"defect: {self.defect}"] if self.defect is not None else []
-        if self.state != "open":
+        if self.state not in {"open", "disabled"}:
             reasons.append(f"the recorder is {self.state}")
         if self.failure is not None:
             reasons.append(f"the log: {self.failure}")
@@ -154,6 +156,7 @@ class Status:
         reasons += [f"{part.name}: {part.state}" for part in parts if part.held]
         reasons += [f"{part.name}, of an earlier run: {part.state}" for part in earlier if part.held]
         ready = not reasons
+        reasons += ["the recorder is disabled"] if self.state == "disabled" else []
         reasons += [_outage(part.name, part) for part in parts if not part.healthy and not part.held]
         reasons += [
             _outage(f"{part.name}, of an earlier run", part) for part in earlier if not part.healthy and not part.held

@@ -16,15 +16,19 @@ from eventrec.registry import default_name, handler_from_url
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from eventrec.delivery.stopping import FailureStop
+
 Start: TypeAlias = Literal["earliest", "latest"]
 
 
 class Subscriptions:
     """Those of one recorder, by name, in the order in which they were registered."""
 
-    def __init__(self, options: EventRecorderOptions, *, has_log: bool) -> None:
+    def __init__(self, options: EventRecorderOptions, *, has_log: bool, stop: FailureStop | None = None) -> None:
+        """`stop` is told of the first send that fails, and lets nothing through from then on."""
         self._options = options
         self._has_log = has_log
+        self._stop = stop
         self._by_name: dict[str, Subscription] = {}
         self._urls: dict[str, str] = {}
         """Of those that were registered by one, as it was given."""
@@ -105,10 +109,10 @@ class Subscriptions:
         return replace(subscription, handler=self._prepared(handler_from_url(url)))
 
     def _prepared(self, handler: EventHandler) -> EventHandler:
-        """`handler`, told what it inherits from the recorder."""
+        """`handler` as it is used: told what it inherits from the recorder, and behind its stop, where it has one."""
         if self._options.ttl is not None:
             handler.inherit_ttl(duration_seconds(self._options.ttl))
-        return handler
+        return handler if self._stop is None else self._stop.guarded(handler)
 
 
 def _check_word(argument: str, given: object, allowed: tuple[str, ...]) -> None:

@@ -83,6 +83,9 @@ class AsyncRecorder(Protocol):
     def resume(self, name: str, *, start: Literal["earliest", "latest"] | None = None) -> None:
         """Let a paused subscription go on at once."""
 
+    def disable(self) -> None:
+        """Record nothing from here on, in this process."""
+
     def status(self) -> Status:
         """The account now."""
 
@@ -102,12 +105,21 @@ class SyncRecorder:
     """
 
     def __init__(
-        self, recorder: AsyncRecorder, *, close_timeout: float, end: Callable[[Duration | None], object]
+        self,
+        recorder: AsyncRecorder,
+        *,
+        close_timeout: float,
+        end: Callable[[Duration | None], object],
+        open_inert: Callable[[], object] | None = None,
     ) -> None:
-        """`end` closes `recorder` where it is not open in this process."""
+        """`end` closes `recorder` where it is not open in this process.
+
+        `open_inert` opens it where it is switched off: then no loop and no thread is needed.
+        """
         self._recorder = recorder
         self._close_timeout = close_timeout
         self._end = end
+        self._open_inert = open_inert
         self._process = ProcessIdentity()
         self._opening = RLock()
         """Held while it opens: of several threads one does. A child of a fork has another."""
@@ -127,6 +139,9 @@ class SyncRecorder:
             EventrecError: What `EventRecorder.open` raises.
         """
         self._refuse_on_loop()
+        if self._open_inert is not None:
+            self._open_inert()
+            return
         if threads_are_greenlets():
             raise RuntimeError(
                 "gevent has replaced the threads that delivery needs: record here, with a log, and deliver with "
@@ -184,6 +199,9 @@ class SyncRecorder:
         self, event: Event | Eventable, *, until: Literal["written", "synced"] = "synced"
     ) -> Position | None:
         """See `EventRecorder.record_durable`; blocks."""
+        if self._open_inert is not None:
+            self._recorder.record(event)
+            return None
         return self._open_loop().portal.call(partial(self._recorder.record_durable, event, until=until))
 
     def context(self, **fields: object) -> AbstractContextManager[None]:
@@ -192,6 +210,8 @@ class SyncRecorder:
 
     def flush(self, timeout: Duration | None = None) -> bool | Settled:
         """See `EventRecorder.flush`; blocks."""
+        if self._open_inert is not None:
+            return True
         flushing = self._open_loop().begin(partial(self._recorder.flush, timeout))
         try:
             return flushing.result(None if timeout is None else _bounded(duration_seconds(timeout) + _BEYOND))
@@ -200,7 +220,14 @@ class SyncRecorder:
 
     def resume(self, name: str, *, start: Literal["earliest", "latest"] | None = None) -> None:
         """See `EventRecorder.resume`."""
+        if self._open_inert is not None:
+            self._recorder.resume(name, start=start)
+            return
         self._open_loop().portal.call(partial(self._recorder.resume, name, start=start))
+
+    def disable(self) -> None:
+        """See `EventRecorder.disable`."""
+        self._recorder.disable()
 
     def status(self) -> Status:
         """See `EventRecorder.status`."""

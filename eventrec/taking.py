@@ -26,12 +26,13 @@ from eventrec.runtime.signals import error_of_signal_handler
 
 if TYPE_CHECKING:
     from _thread import LockType
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
 
     from eventrec.delivery.supervisor import Supervisor
     from eventrec.events.encoder import Reason
     from eventrec.events.event import Event, Eventable
+    from eventrec.intake.switched_off import SwitchedOff
     from eventrec.life import Setup
 
 _logger = get_logger("eventrec.recorder")
@@ -51,6 +52,8 @@ class Taking(ABC):
             types=setup.options.event_types, context=self._context.block, now=checked_clock(setup.clock)
         )
         self._plans, self._is_here = self._encoder.plans, self._process.is_here
+        self._switched_off: SwitchedOff | None = None
+        self._refuse: Callable[[], bool] | None = None
         self._finalizer: weakref.finalize[..., Taking] | None = None
         self._begin(Life(setup))
         around_forks(self, wait_for=Taking._lock_being_taken, moved=Taking._note_fork)
@@ -67,6 +70,8 @@ class Taking(ABC):
         failure: BaseException | None
         try:
             if not self._is_here:
+                if self._refuse is not None:
+                    return self._refuse()
                 self._note_fork()
             try:
                 cell = self._cells[get_ident()]
@@ -117,6 +122,8 @@ class Taking(ABC):
     ) -> Position | None:
         """Record `event`, and return where it stands once it is in the log; None where it was filtered or declined.
 
+        None as well where the recorder is switched off, or has stopped.
+
         "written" survives the end of the process, "synced" a power cut; all who wait at once share one sync. Being
         cancelled, or an error of the disk, does not retract the event.
 
@@ -128,6 +135,9 @@ class Taking(ABC):
             LogError: The disk refused.
         """
         self._note_fork()
+        if self._refuse is not None:
+            self._refuse()
+            return None
         life = self._life
         if life.writer is None:
             raise NotDurableError("the recorder has no log: give it a directory with log=")
@@ -173,6 +183,12 @@ class Taking(ABC):
         self._setup = replace(self._setup, refusals=self._refusals)
         self._begin(Life(self._setup, refuses_for=refuses_for))
         return inherited
+
+    def _switch_off(self, counter: SwitchedOff) -> None:
+        """From here on `counter` refuses every event, before anything is done about it."""
+        self._switched_off = counter
+        self._refuse = counter.refuse
+        self._is_here = False  # So that `record` needs no look of its own: for what moved, others look.
 
     def _note_fork(self) -> None:
         self._process.detect_fork(self._forked)

@@ -43,6 +43,8 @@ Reason: TypeAlias = Literal[
     "no_writer",
     "interrupted",
     "not_written",
+    "disabled",
+    "stopped",
 ]
 """Why an event was not taken.
 
@@ -50,7 +52,7 @@ Reason: TypeAlias = Literal[
 open and has no log. `no_writer`: the system gives no thread to write the log, or the interpreter ends.
 `interrupted`: an exception that is not the event's came in between, and went on to the caller: KeyboardInterrupt, or
 what a signal handler of the application raised. `not_written`: it was taken, and the disk kept it out of the log to the
-end.
+end. `disabled`: the recorder is switched off. `stopped`: a send failed, and the option `on_failure` is "stop".
 """
 
 _I64_MIN: Final = -(2**63)

@@ -102,6 +102,18 @@ def record(event: object) -> Callable[[], float]:
     return way
 
 
+def switched_off() -> float:
+    recorder, event = EventRecorder(options=EventRecorderOptions(enabled=False)), Checkout()
+
+    def work() -> None:
+        for _ in range(EVENTS):
+            recorder.record(event)
+
+    cost = timed(work, EVENTS)
+    assert recorder.status().refused == {"disabled": EVENTS}
+    return cost
+
+
 def four_threads() -> float:
     recorder, event = recorder_of_all(), Checkout()
 
@@ -231,6 +243,7 @@ WAYS: dict[str, Callable[[], float]] = {
     "record() of an EventStruct": record(CheckoutStruct(**PAYLOAD)),  # type: ignore[arg-type]
     "record() of an EventModel": record(CheckoutModel.model_validate(PAYLOAD)),
     "that model's own to_json": model_to_json,
+    "record() that is switched off": switched_off,
     "OpenTelemetry emit": opentelemetry,
     "segment track": segment,
     "posthog capture": posthog,

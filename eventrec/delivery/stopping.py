@@ -1,0 +1,132 @@
+"""`on_failure="stop"`: after the first send that fails nothing more goes to any destination of this recorder.
+
+    FencedError                                     not a failure: the checkpoint has moved
+    PermanentError that names no record,
+      BatchTooLargeError, of several records        no verdict yet: the batch is parted
+    any other error of `open`, `handle`,
+      or of the destination's checkpoints           stops; what follows for the records in hand is as ever
+
+From then on a handler is only closed: whatever else is asked of it is answered with `PauseError`, here. So what is not
+delivered stays in the log, for another process.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from eventrec.delivery.worker.destination import hand_over, is_true
+from eventrec.delivery.worker.outcome import error_text
+from eventrec.errors import BatchTooLargeError, FencedError, PauseError, PermanentError
+from eventrec.handler import DestinationCheckpoints, EventHandler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from uuid import UUID
+
+    from eventrec.reading import EventReader
+    from eventrec.records.batch import Batch
+
+
+class FailureStop:
+    """Whether a send of one recorder has failed; `on_stop` is called with what it said, the first time."""
+
+    def __init__(self, on_stop: Callable[[str], object]) -> None:
+        self._on_stop = on_stop
+        self.reason: str | None = None
+        """What the send that failed said; None: none has."""
+
+    def stop(self, exc: Exception) -> None:
+        """A send failed with `exc`."""
+        if self.reason is None:
+            self.reason = error_text(exc)
+            self._on_stop(self.reason)
+
+    def guarded(self, handler: EventHandler) -> EventHandler:
+        """What stands before `handler`, and lets nothing through once a send has failed."""
+        # A class of that handler's name: dead letters tell it. What it says of its class holds for this one too.
+        dedupes = is_true(handler, "dedupes_by_token")
+        guarding = type(type(handler).__name__, (_StoppingHandler,), {"dedupes_by_token": dedupes})
+        guarded: EventHandler = guarding(handler, self)
+        return guarded
+
+
+class _StoppingHandler(EventHandler, DestinationCheckpoints):
+    def __init__(self, handler: EventHandler, stop: FailureStop) -> None:
+        self._handler = handler
+        self._stop = stop
+
+    def __repr__(self) -> str:
+        return f"<stops after a failure: {self._handler!r}>"
+
+    @property
+    def checkpoints(self) -> DestinationCheckpoints | None:
+        self._refuse_once_stopped()
+        return None if self._handler.checkpoints is None else self
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        return self._handler.remarks
+
+    def reader(self) -> EventReader | None:
+        return self._handler.reader()
+
+    def inherit_ttl(self, seconds: float) -> None:
+        self._handler.inherit_ttl(seconds)
+
+    async def open(self) -> None:
+        with self._sending():
+            await self._handler.open()
+
+    async def prepare(self, batch: Batch) -> None:
+        self._refuse_once_stopped()
+        await self._handler.prepare(batch)
+
+    async def handle(self, batch: Batch) -> None:
+        with self._sending(batch):
+            await hand_over(self._handler, batch)
+
+    async def close(self) -> None:
+        await self._handler.close()
+
+    async def destination_id(self) -> str:
+        with self._sending():
+            return await self._checkpoints().destination_id()
+
+    async def resume(self, log_id: UUID, subscription: str, start: int) -> int:
+        with self._sending():
+            return await self._checkpoints().resume(log_id, subscription, start)
+
+    async def retire(self, log_id: UUID, subscription: str, end: int) -> None:
+        with self._sending():
+            await self._checkpoints().retire(log_id, subscription, end)
+
+    def _checkpoints(self) -> DestinationCheckpoints:
+        found = self._handler.checkpoints
+        if found is None:
+            raise PauseError("the destination keeps no checkpoints any more")
+        return found
+
+    def _refuse_once_stopped(self) -> None:
+        if self._stop.reason is not None:
+            raise PauseError(f"stopped after a failed send: {self._stop.reason}")
+
+    @contextmanager
+    def _sending(self, batch: Batch | None = None) -> Iterator[None]:
+        """Around what reaches the destination: the first failure is the last."""
+        self._refuse_once_stopped()
+        try:
+            yield
+        except FencedError:
+            raise
+        except Exception as exc:
+            if not _is_parted(batch, exc):
+                self._stop.stop(exc)
+            raise
+
+
+def _is_parted(batch: Batch | None, exc: Exception) -> bool:
+    """Whether `exc` only makes halves of `batch`."""
+    if batch is None or len(batch) == 1:
+        return False
+    return isinstance(exc, BatchTooLargeError) or (isinstance(exc, PermanentError) and not exc.records)
