@@ -95,7 +95,8 @@ class LogDelivery:
         if saved.unreadable - {file_name(name) for name in self.workers}:
             # Which subscriptions these are of, and how far those are, is not known.
             self._others_scanned[UNKNOWN] = self._others = self.source.first
-        self._files = CheckpointFiles(run.storage)
+        # A log of our own was begun, and its directory synced, when the folder was there.
+        self._files = CheckpointFiles(run.storage, is_named=opened is None and run.incarnation == 1)
         self._sync = sync
         self._sync_interval = sync_interval
         self._retain = retain

@@ -26,7 +26,9 @@ from eventrec.runtime.logging import get_logger
 from eventrec.runtime.starting import when_begun
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from anyio.abc import TaskGroup
 
     from eventrec.delivery.opened_orphan import OpenedOrphan
     from eventrec.delivery.subscription import NewDestination, Subscription
@@ -179,19 +181,21 @@ class LogSupervisor(Supervisor):
             self.writer.wake()
             if await self._begin():
                 assert self._own is not None  # noqa: S101 - see `_begin`
-                beside: dict[str, Callable[[], Awaitable[None]]] = {"delivery": self._own.run}
+                delivering: dict[str, Callable[[], Awaitable[None]]] = {"delivery": self._own.run}
+                beside: dict[str, Callable[[], Awaitable[None]]] = {}
                 if self._subscriptions:
-                    beside |= {"adoption": self._adoption.run, "log directory": self._adoption.watch}
+                    delivering["adoption"] = self._adoption.run
+                    beside["log directory"] = self._adoption.watch
                 if self._subscriptions and not self._closing.is_set():
                     beside |= {
                         "retained logs": self._take_up_done,
                         "disk bound": self._quota.run,
                         "answers": self._note_silence,
                     }
-                for what, run in beside.items():
-                    tasks.start_soon(when_begun(self._keep_running, run, what), name=f"eventrec {what}")
+                self._spawn(tasks, delivering)
                 await anyio.lowlevel.checkpoint()
                 self.started.set()
+                self._spawn(tasks, beside)
             await self._closing.wait()
             with anyio.move_on_at(self._deadline):
                 self.writer.close()
@@ -201,6 +205,10 @@ class LogSupervisor(Supervisor):
                 if self._subscriptions:
                     await self._adoption.settled()
             tasks.cancel_scope.cancel()
+
+    def _spawn(self, tasks: TaskGroup, runs: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
+        for what, run in runs.items():
+            tasks.start_soon(when_begun(self._keep_running, run, what), name=f"eventrec {what}")
 
     async def flush_what_is_written(self) -> bool:
         """True once everything written is settled in every subscription."""

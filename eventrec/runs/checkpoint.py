@@ -124,10 +124,12 @@ class CheckpointFiles:
     """The checkpoints of one run, a small file for each subscription. Blocking; from one thread.
 
     `where` is the folder, or the storage of the run that has it: that is reached whatever its path means by now.
+    `is_named` says that the run's directory was synced since the folder was made in it.
     """
 
-    def __init__(self, where: Path | DiskStorage) -> None:
+    def __init__(self, where: Path | DiskStorage, *, is_named: bool = False) -> None:
         self._where = where
+        self._is_named = is_named
 
     def load(self) -> dict[str, Checkpoint]:
         """Every checkpoint, by subscription. One that cannot be read is logged and missing: see `look`."""
@@ -211,12 +213,19 @@ class CheckpointFiles:
         """
         with closing(self._opened()) as storage:
             storage.sync_directory()
-        if isinstance(self._where, DiskStorage):
+        if isinstance(self._where, DiskStorage) and not self._is_named:
             self._where.sync_directory()
+            self._is_named = True
 
     def _opened(self, *, create: bool = False) -> DiskStorage:
         if isinstance(self._where, DiskStorage):
-            return self._where.folder(CHECKPOINTS, create=create)
+            try:
+                return self._where.folder(CHECKPOINTS)
+            except FileNotFoundError:
+                if not create:
+                    raise
+                self._is_named = False
+                return self._where.folder(CHECKPOINTS, create=True)
         with closing(DiskStorage(self._where.parent)) as parent:
             return parent.folder(self._where.name, create=create)
 
