@@ -6,14 +6,20 @@ import threading
 import time
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, Protocol, Self
 
 from eventrec.errors import RecorderStateError
 from eventrec.options import duration_seconds
 from eventrec.runtime.logging import get_logger
 from eventrec.runtime.loop_thread import LoopEndedError, LoopThread
 from eventrec.runtime.native import RLock, threads_are_greenlets
-from eventrec.runtime.process import ProcessIdentity, register_exit, register_exit_of_child, unregister_exit
+from eventrec.runtime.process import (
+    ProcessIdentity,
+    refuse_copy,
+    register_exit,
+    register_exit_of_child,
+    unregister_exit,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -124,6 +130,9 @@ class SyncRecorder:
         self._opening = RLock()
         """Held while it opens: of several threads one does. A child of a fork has another."""
         self._loop: LoopThread | None = None
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        refuse_copy(self)
 
     def __enter__(self) -> Self:
         self.open()

@@ -10,7 +10,7 @@ import weakref
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
 from eventrec.delivery.log_supervisor import LogSupervisor
 from eventrec.errors import InvalidEventError, NotDurableError
@@ -21,7 +21,7 @@ from eventrec.life import Life
 from eventrec.records.context import ContextFields
 from eventrec.runtime.logging import described, get_logger
 from eventrec.runtime.native import get_ident
-from eventrec.runtime.process import ProcessIdentity, around_forks
+from eventrec.runtime.process import ProcessIdentity, around_forks, refuse_copy
 from eventrec.runtime.signals import error_of_signal_handler
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ class Taking(ABC):
         self._finalizer: weakref.finalize[..., Taking] | None = None
         self._begin(Life(setup))
         around_forks(self, wait_for=Taking._lock_being_taken, moved=Taking._note_fork)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        refuse_copy(self)
 
     def record(self, event: Event | Eventable) -> bool:  # noqa: C901, PLR0912 - written out: see the comment
         """Take `event`, or refuse and count it. Never waits, never raises; from any thread, task or signal handler.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,17 @@ class Said(Event):
 
 
 # -- life
+
+
+@pytest.mark.parametrize("make", [lambda recorder: recorder, EventRecorder.sync])
+@pytest.mark.parametrize("take", [copy.copy, copy.deepcopy, pickle.dumps, lambda recorder: copy.deepcopy([recorder])])
+def test_recorder_is_not_copied_or_pickled(
+    take: Callable[[object], object], make: Callable[[EventRecorder], object]
+) -> None:
+    recorder = make(EventRecorder(ScriptedHandler()))
+
+    with pytest.raises(TypeError, match=r"Recorder is not copied or pickled: .* make one where it is needed"):
+        take(recorder)
 
 
 async def test_events_recorded_before_open_wait_in_the_intake() -> None:

@@ -18,7 +18,7 @@ from eventrec.events.event import (
     struct_plan,
     type_name,
 )
-from eventrec.records.context import merged_context
+from eventrec.records.context import check_context, merged_context
 from eventrec.records.entry import OVERHEAD_BYTES, make_entry
 from eventrec.records.extra_rows import check_sequence, encode_rows
 from eventrec.records.json import encode_json
@@ -161,6 +161,8 @@ class Encoder:
         for what, given in (("payload", event.payload), ("context", event.context or b"")):
             if not isinstance(given, bytes):
                 raise InvalidEventError(f"a received {what} is JSON text as bytes, got {type(given).__name__}")
+        if event.context is not None:
+            check_context(event.context)
         extras = None if event.rows is ONE_ROW and not shape.columns else encode_rows(shape, event.rows)
         id_ = None if event.id is None else _checked_id(event.id)
         stamp = self._now() if event.timestamp is None else _checked_time(event.timestamp)

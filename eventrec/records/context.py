@@ -9,7 +9,8 @@ from weakref import WeakSet
 
 import msgspec
 
-from eventrec.records.json import encode_json
+from eventrec.errors import EncodeError
+from eventrec.records.json import encode_json, refuse_bad_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,6 +100,15 @@ def merged_context(static: bytes | None, of_call: bytes | None) -> bytes | None:
     if static is None or of_call is None:
         return of_call or static
     return msgspec.json.encode({**_fields_of(static), **_fields_of(of_call)})
+
+
+def check_context(text: bytes) -> None:
+    """Raise EncodeError if `text` is not a JSON object in UTF-8: where it is merged, nothing could be done about it."""
+    refuse_bad_text(text)
+    try:
+        _fields_of(text)
+    except msgspec.DecodeError as exc:
+        raise EncodeError(f"a context is a JSON object: {exc}") from exc
 
 
 # Values stay the bytes they are: integers of any size pass, and nothing is decoded that need not be.

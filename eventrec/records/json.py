@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def encode_json(value: object) -> bytes:
-    """Return `value` as JSON bytes in UTF-8. A `msgspec.Raw` is JSON already and is taken as it is.
+    """Return `value` as JSON bytes in UTF-8. A `msgspec.Raw` is JSON text already, and is taken as it is.
 
     Raises:
         EncodeError: Somewhere in `value` there is NaN, infinity, bytes, a cycle, a lone surrogate, an integer of more
             digits than the interpreter converts, two keys that are one key in JSON, a time whose UTC
-            offset has seconds, or an object that is not a JSON value.
+            offset has seconds, a `msgspec.Raw` that is not JSON, or an object that is not a JSON value.
     """
     try:
         # Looked at before it is encoded: Python's own recursion has a limit, while the encoder's takes from the stack.
@@ -95,6 +95,17 @@ def refuse_constants(payload: bytes) -> None:
             raise EncodeError(f"not a JSON value: NaN or infinity ({exc})") from exc
 
 
+def refuse_bad_text(text: bytes) -> None:
+    """Raise EncodeError if `text` is not one JSON value in UTF-8, whole and valid to its last byte."""
+    try:
+        # Passing over a value, msgspec does not look into its texts.
+        if not text.isascii():
+            text.decode()
+        _skip(text)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as exc:
+        raise EncodeError(f"not JSON text: {exc}") from exc
+
+
 def as_builtin(value: Any) -> object:
     """The builtin under a subclass of str, int or float, such as a NumPy float: what `json.dumps` writes too."""
     for kind, builtin in _BUILTIN:
@@ -113,7 +124,7 @@ _N: Final = ord("N")
 _I: Final = ord("I")
 _skip: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
-_PLAIN: Final = frozenset({str, int, bool, type(None), msgspec.Raw, msgspec.UnsetType})
+_PLAIN: Final = frozenset({str, int, bool, type(None), msgspec.UnsetType})
 _BYTES: Final = (bytes, bytearray, memoryview)
 KEPT_TYPES: Final = (*_BYTES, datetime, time)
 """What msgspec would turn into text of another meaning: looked at as they are."""
@@ -133,19 +144,23 @@ def refuse_non_json(value: object) -> None:
         case float():
             if not math.isfinite(value):
                 raise EncodeError(f"not a JSON value: {float(value)!r}")
-        case str() | int() | None | msgspec.Raw() | msgspec.UnsetType():
+        case str() | int() | None | msgspec.UnsetType():
             pass
+        case msgspec.Raw():
+            refuse_bad_text(bytes(value))
         case msgspec.Struct():
             _refuse_parts(msgspec.structs.astuple(value))
         case bytes() | bytearray() | memoryview():
             raise EncodeError(f"not a JSON value: {type(value).__name__} (encode it as text first)")
         case datetime() | time():
             refuse_inexact_time(value)
-        case enum.Enum():
-            refuse_non_json(value.value)
         case _:
             # A dataclass, attrs class, UUID, datetime …: look at what msgspec makes of it.
-            refuse_non_json(msgspec.to_builtins(value, builtin_types=KEPT_TYPES, enc_hook=as_builtin))
+            refuse_non_json(
+                value.value
+                if isinstance(value, enum.Enum)
+                else msgspec.to_builtins(value, builtin_types=KEPT_TYPES, enc_hook=as_builtin)
+            )
 
 
 def _refuse_parts(parts: Iterable[object]) -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 from eventrec.runtime.native import RLock
 
@@ -107,6 +107,18 @@ def never_finalize(inherited: object) -> None:
         import ctypes  # noqa: PLC0415 - a Python may be built without it
 
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+
+
+def refuse_copy(what: object) -> NoReturn:
+    """For `__reduce_ex__` of what has files and threads in this process, which no copy of it could have.
+
+    Raises:
+        TypeError: Always.
+    """
+    kind = type(what).__name__
+    raise TypeError(
+        f"{kind} is not copied or pickled: it has a log and threads of its own, make one where it is needed"
+    )
 
 
 def register_exit(method: Callable[[], object]) -> Callable[[], None]:

@@ -467,6 +467,12 @@ def test_received_event_has_the_members_of_an_event() -> None:
     assert (event.extra_schema(), event.extra_rows()) == ((), ((),))
 
 
+@pytest.mark.parametrize("context", [b"", b"{", b"[1]", b'{"a":NaN}', b'{"a":"\xff"}'])
+def test_context_of_a_received_event_is_an_object(context: bytes) -> None:
+    with pytest.raises(EncodeError):
+        encoded(ReceivedEvent("t", b"{}", context=context))
+
+
 def test_payload_of_a_received_event_is_bytes() -> None:
     with pytest.raises(InvalidEventError, match="JSON text as bytes, got str"):
         encoded(ReceivedEvent("a", "{}"))  # type: ignore[arg-type]

@@ -119,6 +119,35 @@ def test_values_are_written_as_json_says_them(value: object, expected: bytes) ->
     assert encode_json(value) == expected
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b'{"a":1} x',
+        b"NaN",
+        b'{"a":-Infinity}',
+        b"[1,]",
+        b'"\xff"',
+        b'"\n"',
+        b'"\\ud800"',
+        b"01",
+        b"[" * 100_000,
+    ],
+    ids=lambda text: text[:8].decode(errors="replace") or "nothing",
+)
+def test_raw_that_is_not_json_is_refused_wherever_it_stands(text: bytes) -> None:
+    raw = msgspec.Raw(text)
+
+    for value in (raw, {"a": raw}, {"a": {"b": [1, raw]}}, [raw], {"a": (raw,)}, {"a": Place(raw)}):
+        with pytest.raises(EncodeError, match="not JSON text"):
+            encode_json(value)
+    with pytest.raises(EncodeError, match="not JSON text"):
+        encode_struct_json(Place(raw))
+    with pytest.raises(EncodeError, match="not JSON text"):
+        encode_struct_json(Place([raw]))
+
+
 @pytest.mark.parametrize("value", [Text("a"), Number(5), Ratio(0.5)], ids=lambda value: type(value).__name__)
 def test_subclass_of_a_builtin_is_written_like_the_builtin(value: object) -> None:
     encoded = encode_json({"a": value, "b": [value]})

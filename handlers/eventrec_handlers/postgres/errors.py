@@ -74,6 +74,12 @@ def is_permanent(exc: BaseException) -> bool:
     return state(exc).startswith(_PERMANENT) and not is_stale(exc)
 
 
+def is_about_rows(exc: asyncpg.PostgresError) -> bool:
+    """Whether, met while rows are written, it would be taken for a record's fault, at once or after many tries."""
+    meant = meaning(exc, "")
+    return meant is exc or isinstance(meant, PermanentError)
+
+
 def meaning(exc: Exception, where: str, *, makes_tables: bool = False) -> Exception:
     """What `exc` means for delivery: one of our errors, or `exc` itself where that is not known."""
     said = f"{where}: {brief(exc)}"

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from eventrec import BatchTooLargeError, FencedError, PauseError, PermanentError
+from eventrec import BatchTooLargeError, PauseError, PermanentError
 from eventrec_handlers._sql import Refusals
-from eventrec_handlers.postgres import checkpoints as checkpoint_rows
 from eventrec_handlers.postgres.catalog import Table, make, plan, read_tables
 from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.copy import Copy, Rows
+from eventrec_handlers.postgres.ending import RefusedAtEndError, end
 from eventrec_handlers.postgres.errors import (
     UNSUPPORTED,
     brief,
@@ -84,13 +84,11 @@ class Store:
         self._prepared = None
         names = {part.table for part in parts}
         cached = names & self._tables.keys()
+        is_checked = False
         for rounds_left in reversed(range(ROUNDS)):
-            refusals = Refusals()
             tables = await self._known(connection, namespace, names)
             plans = [self._plan(namespace, part, tables[part.table]) for part in parts]
-            for part, needs in zip(parts, plans, strict=True):
-                part.refuse(needs, refusals)
-                part.refuse_cut(tables[part.table].limits, refusals)
+            refusals = _refusals(parts, plans, tables)
             if refusals.reasons and cached:
                 # An operator may have mended a table since it was read.
                 self.forget()
@@ -103,9 +101,13 @@ class Store:
                 continue
             copies = _copies(parts, plans, refusals)
             try:
-                if await self._write(connection, namespace, batch, copies, tables=tables, refusals=refusals):
+                if await self._write(
+                    connection, namespace, batch, copies, tables=tables, refusals=refusals, is_checked=is_checked
+                ):
                     self.written |= tables.keys()
                     return True
+            except RefusedAtEndError:
+                is_checked = True
             except asyncpg.PostgresError as exc:
                 if not (is_stale(exc) and rounds_left):
                     if (meant := self._meaning(exc, len(batch))) is None:
@@ -167,11 +169,9 @@ class Store:
         *,
         tables: Mapping[str, Table],
         refusals: Refusals,
+        is_checked: bool,
     ) -> bool:
-        """The transaction; False, and it is still open: a table is not what we took it for.
-
-        Its last statement moves the checkpoint, or changes nothing where that is not at the batch's start.
-        """
+        """The transaction; False, and it is still open: a table is not what we took it for. See `end`."""
         await connection.execute(
             f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = {namespace.commit};"
             f" SET LOCAL lock_timeout = {namespace.lock_timeout}"
@@ -185,21 +185,7 @@ class Store:
                     await rest.look_through()
                 refusals.raise_if_any(len(batch))
         guard = _guard(namespace, copies, tables)
-        try:
-            moved = await connection.execute(checkpoint_rows.acknowledgement(namespace, batch, guard))
-        except asyncpg.PostgresError as exc:
-            if is_permanent(exc):  # and no record's fault
-                raise PauseError(f"{self._where}: the checkpoint cannot be moved: {brief(exc)}") from exc
-            raise
-        if moved != "UPDATE 1":
-            stands = await checkpoint_rows.next_offset(connection, namespace, batch.log_id, batch.subscription)
-            if stands == batch.start:
-                if await connection.fetchval(f"SELECT {guard}"):
-                    raise PauseError(f"{self._where}: a trigger or a rule keeps the checkpoint from moving")
-                return False
-            raise FencedError(f"{self._where}: the checkpoint stands at {stands}, the batch starts at {batch.start}")
-        await connection.execute("COMMIT")
-        return True
+        return await end(connection, namespace, batch, guard, where=self._where, is_checked=is_checked)
 
     async def _write_rows(
         self,
@@ -250,6 +236,15 @@ class Store:
 
 def _parts(batch: Batch) -> list[Rows]:
     return [Rows.of(request) for request in batch.row_inserts(id_form="bytes") if request.rows]
+
+
+def _refusals(parts: Sequence[Rows], plans: Sequence[TablePlan], tables: Mapping[str, Table]) -> Refusals:
+    """The records for which there is no room, as far as that is known before anything is sent."""
+    refusals = Refusals()
+    for part, needs in zip(parts, plans, strict=True):
+        part.refuse(needs, refusals)
+        part.refuse_cut(tables[part.table].limits, refusals)
+    return refusals
 
 
 def _copies(parts: Sequence[Rows], plans: Sequence[TablePlan], refusals: Refusals) -> list[Copy]:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
 
+import asyncpg
 import pytest
 
-from eventrec import Batch, Event, PauseError
+from eventrec import Batch, Event, PauseError, PermanentError
 from eventrec_handlers.postgres import PostgresHandler
 
 pytestmark = pytest.mark.handlers
@@ -96,6 +97,15 @@ def trigger(database: Any, when: str, body: str) -> None:
     )
 
 
+def deferred(database: Any, table: str, body: str) -> None:
+    """Have `body` run for each row of `table`, when its transaction ends."""
+    database.execute(
+        f"CREATE FUNCTION f_{table}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NULL; END $$",
+        f"CREATE CONSTRAINT TRIGGER d AFTER INSERT OR UPDATE ON {table} DEFERRABLE INITIALLY DEFERRED"
+        f" FOR EACH ROW EXECUTE FUNCTION f_{table}()",
+    )
+
+
 async def test_row_that_another_program_does_not_let_in_holds_delivery(
     handler: PostgresHandler, database: Any, log_id: UUID
 ) -> None:
@@ -117,6 +127,39 @@ async def test_checkpoint_that_cannot_be_moved_is_no_records_fault(
     await handler.handle(batch(event(0), event(1)))
 
     assert database.rows("SELECT count(*) FROM events") == [(2,)]
+
+
+@pytest.mark.parametrize("code", ["22023", "23514", "54000", "P0001"])
+async def test_checkpoint_that_is_refused_when_the_transaction_ends_is_no_records_fault(
+    handler: PostgresHandler, database: Any, event: Events, batch: Batches, code: str
+) -> None:
+    await handler.handle(batch(event(0)))
+    deferred(database, "eventrec_checkpoints", f"RAISE EXCEPTION 'hands off' USING ERRCODE = '{code}';")
+
+    with pytest.raises(PauseError, match="cannot be moved: hands off"):
+        await handler.handle(batch(event(1), event(2), start=1))
+    database.execute("DROP TRIGGER d ON eventrec_checkpoints")
+    await handler.handle(batch(event(1), event(2), start=1))
+
+    assert database.rows("SELECT count(*) FROM events") == [(3,)]
+
+
+@pytest.mark.parametrize(("code", "said"), [("23514", PermanentError), ("P0001", asyncpg.RaiseError)])
+async def test_what_rows_deferred_is_a_records_fault_though_the_checkpoint_is_refused_too(  # noqa: PLR0917
+    handler: PostgresHandler, database: Any, event: Events, batch: Batches, code: str, said: type[Exception]
+) -> None:
+    await handler.handle(batch(event(0)))
+    refuse = "IF {} THEN RAISE EXCEPTION 'hands off' USING ERRCODE = '{}'; END IF;"
+    deferred(database, "events", refuse.format("NEW.payload = '1'", code))
+    deferred(database, "eventrec_checkpoints", refuse.format("NEW.next = 3", "23514"))
+
+    with pytest.raises(said, match="hands off"):
+        await handler.handle(batch(event(1), start=1))
+    with pytest.raises(PauseError, match="cannot be moved: hands off"):
+        await handler.handle(batch(event(2), event(3), start=1))
+    await handler.handle(batch(event(2), start=1))
+
+    assert database.rows("SELECT payload FROM events ORDER BY id") == [("0",), ("2",)]
 
 
 async def test_checkpoint_that_a_trigger_keeps_where_it_is_holds(
