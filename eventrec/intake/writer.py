@@ -12,6 +12,7 @@ It is a daemon of the system's kind, also under gevent. It starts with the first
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import deque
 from contextlib import suppress
@@ -103,6 +104,8 @@ class Writer:
         self._giving_back = allocate_lock()
         self._held: str | None = None
         self._look_at = 0.0
+        self._is_gone = False
+        """Whether the run's directory was not in its place when it was looked for last."""
         self._hand: deque[tuple[bytes, int, int]] = deque()
         """Contents not yet appended, with their records and the bytes these count."""
         self._ending = register_exit(self._at_exit)
@@ -341,12 +344,15 @@ class Writer:
 
     def _spare_the_rest(self) -> None:
         """Leave a full disk the bytes that a checkpoint needs: else what is delivered could not be deleted."""
-        if self.run is None or self._is_closing:
-            return
-        with suppress(OSError):
-            free, _ = self.run.storage.space()
-            if free < SPARED:
-                raise LogFullError(f"fewer than {SPARED:,} bytes are free")
+        assert self.run is not None and self.log is not None  # noqa: S101, PT018 - see `_is_made`
+        room = math.inf
+        if not self._is_closing:
+            with suppress(OSError):
+                free, _ = self.run.storage.space()
+                room = free - SPARED
+        self.log.limit(room)
+        if room < 0:
+            raise LogFullError(f"fewer than {SPARED:,} bytes are free")
 
     def _look_for_directory(self) -> None:
         """Once a second: another program may have deleted it, or put another one in its place."""
@@ -355,16 +361,21 @@ class Writer:
             return
         self._look_at = now + _LOOK_SECONDS
         run, log = self.run, self.log
-        if run is None or log is None or run.is_in_place():
+        if run is None or log is None:
             return
-        _logger.error("log directory gone", log=str(run.path), lost_below=log.synced)
-        try:
-            with self.fork_guard:
-                run.make_again()
-        except (OSError, LogError) as exc:
-            raise LogWriteError(f"make the log again: {exc}") from exc
-        log.move_to(run.storage)
-        self._changed()
+        if not run.is_in_place():
+            if not self._is_gone:
+                _logger.error("log directory gone", log=str(run.path), lost_below=log.synced)
+            self._is_gone = True
+            try:
+                with self.fork_guard:
+                    run.make_again()
+            except (OSError, LogError) as exc:
+                raise LogWriteError(f"make the log again: {exc}") from exc
+        self._is_gone = False
+        if not log.is_in(run.storage):
+            log.move_to(run.storage)
+            self._changed()
 
     def _take(self) -> bool:
         """Take, and turn it into contents; False: there is nothing."""

@@ -213,6 +213,18 @@ class DiskStorage:
         """
         return os.stat(self._path(name), dir_fd=self._dir, follow_symlinks=False)
 
+    def holds(self, name: str) -> bool:
+        """Whether there is anything of that name in this directory.
+
+        Raises:
+            OSError: That cannot be told.
+        """
+        try:
+            self.stat_of(name)
+        except FileNotFoundError:
+            return False
+        return True
+
     def _path(self, name: str) -> str:
         return name if self._dir is not None else str(self.directory / name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -85,6 +86,7 @@ class LogWriter:
         self._appended_bytes = self._written_bytes = self._synced_bytes = 0
         self._failure: OSError | None = None
         self._is_rotation_due = False
+        self._room: float = math.inf
 
     def _head_at(self, first: int, position: int) -> Head:
         return Head(self._storage, first, position, index_interval=self._options.index_interval)
@@ -166,8 +168,8 @@ class LogWriter:
         """On return all that was taken is written. Returns `written`.
 
         Raises:
-            LogFullError, LogWriteError: The disk refused. What is not written stays taken; call again to try again.
-                What was written is unharmed.
+            LogFullError, LogWriteError: The disk refused, or the room is used up (see `limit`). What is not written
+                stays taken; call again to try again. What was written is unharmed.
             LogClosedError: The log is closed.
         """
         with self._writing:
@@ -183,6 +185,11 @@ class LogWriter:
                     if self._pending:
                         raise
             return self._extent.offset
+
+    def limit(self, room: float) -> None:
+        """Write no more than `room` bytes from now on, of what is taken and what will be; infinity: without limit."""
+        with self._writing:
+            self._room = room
 
     def sync(self) -> int:
         """On return all that was written before the call is synced. Returns `synced`. Callers at once share one sync.
@@ -258,6 +265,10 @@ class LogWriter:
         for commit, _ in self._pending:
             if batch and unsynced + size + len(commit) > self._options.kept_bytes:
                 break
+            if size + len(commit) > self._room:
+                if not batch:
+                    raise LogFullError(f"no room for {len(commit):,} bytes, beside those that are spared")
+                break
             batch.append(commit)
             size += len(commit)
             if self._head.position + size >= self._options.segment_bytes:
@@ -284,6 +295,7 @@ class LogWriter:
             position += len(commit)
             offset += n
             self._written_bytes += len(commit)
+            self._room -= len(commit)
         self._extent = Extent(self._head.first, position, offset, self._generation)
 
     def _settle(self, extent: Extent) -> None:
@@ -347,6 +359,10 @@ class LogWriter:
         self._failure = None
         self.failed_syncs += 1
         _logger.warning("sync recovered", segment=segment_name(head.first), commits=len(commits))
+
+    def is_in(self, storage: Storage) -> bool:
+        """Whether it is written there: so `move_to` does not have to be called again."""
+        return self._storage is storage
 
     def move_to(self, storage: Storage) -> None:
         """Go on in `storage`, an empty directory, because the one before is gone; what was synced there is lost.

@@ -82,26 +82,27 @@ class Run:
         """Make and lock `<directory>/<id>`. On return its name is on the disk.
 
         Raises:
-            OSError: It cannot be made.
+            OSError: It cannot be made; FileExistsError where something has that name.
             LogLockedError: Locks do not work in that file system.
         """
         log = LogDirectory.of(directory)
         base, made = log.opened(create=True), f"{NEW}{id_}"
         storage = base.folder(made, exclusive=True, is_unfinished=True)
-        lock: Lock | None = None
+        name, lock = made, None
         try:
             lock = storage.lock(LOCK)
             with closing(storage.open(LOCK, "write")) as file:
                 file.write(mark_of(id_), 0)
             storage.note_unfinished(is_unfinished=False)
             storage.folder(CHECKPOINTS, create=True).close()
+            _check_free(base, str(id_))
             base.move_folder(made, base, str(id_))
-            storage.directory = log.path / str(id_)
+            name = str(id_)
+            storage.directory = log.path / name
             base.sync_directory()
         except BaseException:
-            for name in (made, str(id_)):
-                with suppress(OSError):
-                    delete_folder(base, name, storage)
+            with suppress(OSError):
+                delete_folder(base, name, storage)
             # What could not be deleted is for others to sweep.
             if lock is not None:
                 lock.release()
@@ -113,11 +114,16 @@ class Run:
         """Whether its directory is still found under its id, in the log directory as that was opened."""
         return self.storage.is_in_place()
 
+    def _check_in_place(self) -> None:
+        """Raise FileNotFoundError where its name is gone, or is another directory's: that is never moved or deleted."""
+        if not self.is_in_place():
+            raise FileNotFoundError(errno.ENOENT, "it is not in its place any more", str(self.path))
+
     def make_again(self) -> None:
         """Its directory is gone from under us: make another one of the same name, locked, and empty.
 
         Raises:
-            OSError: It cannot be made.
+            OSError: It cannot be made; FileExistsError where something else has the name by now.
             LogLockedError: Locks do not work in that file system.
         """
         other = Run.create(self.directory, self.id)
@@ -165,6 +171,7 @@ class Run:
         try:
             if odd := list_odd_segments(self.storage):
                 raise OSError(errno.EINVAL, "a segment is not a file", segment_name(odd[0]))
+            self._check_in_place()
             base = self.directory.opened()
             base.move_folder(str(self.id), base, gone)
             base.sync_directory()
@@ -180,6 +187,7 @@ class Run:
             OSError: The disk refused; it is still an orphan.
         """
         try:
+            self._check_in_place()
             base = self.directory.opened()
             with closing(base.folder(DONE, create=True)) as done:
                 base.move_folder(str(self.id), done, str(self.id))
@@ -200,6 +208,12 @@ class Run:
             self.storage.close()
 
 
+def _check_free(base: DiskStorage, name: str) -> None:
+    """Raise FileExistsError where something has the `name`: renamed onto an empty directory, ours would replace it."""
+    if base.holds(name):
+        raise FileExistsError(errno.EEXIST, "its name is taken by what is not ours", str(base.directory / name))
+
+
 def retire_all(runs: Sequence[Run]) -> dict[UUID, OSError]:
     """Retire `runs` of one directory, each as `Run.retire` does, with two syncs for all of them.
 
@@ -210,6 +224,7 @@ def retire_all(runs: Sequence[Run]) -> dict[UUID, OSError]:
         base = runs[0].directory.opened()
         for run in runs:
             with _noted(failed, run):
+                run._check_in_place()  # noqa: SLF001 - of the same class
                 base.move_folder(str(run.id), base, f"{GONE}{run.id}")
         base.sync_directory()
         for run in runs:

@@ -66,6 +66,8 @@ class LetterLog:
         self._log: Log | None = None
         self._is_closed = False
         self._is_unreadable = False
+        self._is_gone = False
+        """Whether our log's directory was not in its place when it was looked for last."""
         self._appended: set[tuple[UUID, int, str]] = set()
         """Keys of letters that our log has taken, and the disk may have refused: they are not taken twice."""
         self._keys: dict[tuple[UUID, str], set[int]] = {}
@@ -114,8 +116,12 @@ class LetterLog:
             self._run = self._run or Run.create(self._directory, self._id())
             self._log = Log.create(self._run.storage)
         elif not self._run.is_in_place():
-            _logger.error("dead letters gone", log=str(self._run.path), lost_below=self._log.synced)
+            if not self._is_gone:
+                _logger.error("dead letters gone", log=str(self._run.path), lost_below=self._log.synced)
+            self._is_gone = True
             self._run.make_again()
+        self._is_gone = False
+        if not self._log.is_in(self._run.storage):
             self._log.move_to(self._run.storage)
         return self._run, self._log
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from eventrec import EventRecorder, LogError, TransientError
 from eventrec.delivery.adoption import MAX_ADOPTED
 from eventrec.delivery.directory_look import DirectoryLook, Seen
 from eventrec.delivery.disk import DiskQuota
+from eventrec.log.head import SPARED
 from eventrec.runs.run import DONE, list_runs
 from eventrec.runs.survey import tree_size
 from eventrec.testing import assert_conserved
@@ -125,7 +127,6 @@ async def test_what_all_have_behind_them_goes_before_anything_is_refused(tmp_pat
     assert_conserved(recorder.status(), offered=taken)
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize("at_once", [200, 20_000])
 async def test_a_disk_that_is_full_of_what_is_delivered_is_written_again(small_volume: Path, at_once: int) -> None:
     handler = ScriptedHandler(always=DOWN)
@@ -143,6 +144,26 @@ async def test_a_disk_that_is_full_of_what_is_delivered_is_written_again(small_v
 
     assert taken == 20_000
     assert handler.delivered == list(range(taken))
+    assert_conserved(recorder.status(), offered=taken)
+
+
+async def test_a_disk_that_is_nearly_full_keeps_the_bytes_that_a_checkpoint_needs(small_volume: Path) -> None:
+    handler = ScriptedHandler(always=DOWN)
+    filler = small_volume / "filler"
+
+    async with EventRecorder(handler, log=small_volume / "log", options=quickly(keep_free=0)) as recorder:
+        recorder.record(Long(0))
+        await eventually(lambda: recorder.status().appended == 1)
+        await anyio.to_thread.run_sync(filler.write_bytes, b"\0" * (shutil.disk_usage(small_volume).free - 200_000))
+        taken = 1 + recorder.record_many(Long(n) for n in range(1, 1_201))  # They take some 170,000.
+        await eventually(lambda: recorder.status().failure is not None or not recorder.status().in_intake)
+        free = shutil.disk_usage(small_volume).free
+        await anyio.to_thread.run_sync(filler.unlink)
+        handler.always = lambda _: None
+        await eventually(lambda: len(handler.delivered) == taken)
+
+    assert free >= SPARED
+    assert taken == 1_201
     assert_conserved(recorder.status(), offered=taken)
 
 
