@@ -49,6 +49,10 @@ class RowWidthError(InvalidEventError):
         self.actual = actual
 
 
+class ConsentError(EventrecError):
+    """What a user has chosen for an application cannot be read for certain, or not be written."""
+
+
 class OptionsError(EventrecError):
     """An option has an unknown name or a value that is not allowed."""
 

@@ -1,0 +1,271 @@
+"""The file with what a user chose for one application: whether it may record, under which id, and what it may know.
+
+    {"analytics_enabled": true, "analytics_id": "any text", "metadata": {"email": "ada@example.org"}}
+
+What cannot be read for certain counts as a no: bytes that are not such an object, a name that stands twice, a link, a
+directory, a pipe, a file of another user. It is replaced as a whole, with what else stands in it kept. Metadata is read
+in Rerun's form too, each value an object with its type: `{"email": {"String": "ada@example.org"}}`.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import os
+import re
+import stat
+import time
+import uuid
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from eventrec.errors import ConsentError
+from eventrec.log.disk import DiskStorage
+from eventrec.log.segment import replace_file
+from eventrec.log.storage import write_all
+from eventrec.runtime.logging import described
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from eventrec.log.storage import File
+
+Value: TypeAlias = "bool | int | float | str"
+
+_MAX_BYTES: Final = 64 * 1024
+_MAX_ID: Final = 200
+_LOCK_SECONDS: Final = 5.0
+_LOCK_PAUSE: Final = 0.02
+
+_ENABLED: Final = "analytics_enabled"
+_ID: Final = "analytics_id"
+_METADATA: Final = "metadata"
+_TYPES: Final = {"Bool": bool, "Integer": int, "Float": float, "String": str}
+_BUSY: Final = frozenset({errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN})
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What a user chose.
+
+    Attributes:
+        enabled: Whether the application may record.
+        id: Stands for the user; made by chance.
+        metadata: What the user lets the application know about them, as an email address.
+        others: What else stands in the file.
+    """
+
+    enabled: bool = True
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    metadata: Mapping[str, Value] = field(default_factory=dict)
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the file."""
+        return {_ENABLED: self.enabled, _ID: self.id, _METADATA: dict(self.metadata), **self.others}
+
+
+class ChoicesFile:
+    """The file at `path`, of any number of processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"<ChoicesFile {str(self.path)!r}>"
+
+    def load(self) -> Choices | None:
+        """What it says; None: there is no such file.
+
+        Raises:
+            ConsentError: It cannot be read for certain.
+        """
+        try:
+            with closing(DiskStorage(self.path.parent)) as directory:
+                return _decode(_read(directory, self.path.name))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as exc:
+            raise ConsentError(f"{self.path} cannot be read: {_why(exc)}") from exc
+
+    def create(self, disclose: Callable[[], object] = lambda: None) -> Choices:
+        """Make it, or return what another process has made meanwhile. On return it is on the disk.
+
+        `disclose` is called where it is certain that it can be made, just before it is there; what it raises prevents
+        it.
+
+        Raises:
+            ConsentError: It cannot be made, or be read, or the disclosure failed.
+        """
+        with self._locked() as directory:
+            there = self.load()
+            return there if there is not None else self._replace(directory, Choices(), before=disclose)
+
+    def change(self, *, enabled: bool | None = None, **metadata: Value | None) -> Choices:
+        """Say something else in it, and leave the rest. What is None in `metadata` goes out of it.
+
+        What cannot be decoded is replaced by what is said here, under another id: the user has chosen again. On return
+        it is on the disk.
+
+        Raises:
+            ConsentError: It is not a file of this user's, or cannot be written.
+        """
+        with self._locked() as directory:
+            try:
+                choices = _decode(_read(directory, self.path.name))
+            except FileNotFoundError:
+                choices = Choices()
+            except ValueError:
+                choices = Choices(enabled=False)
+            kept = {**choices.metadata, **metadata}
+            choices = replace(
+                choices,
+                enabled=choices.enabled if enabled is None else enabled,
+                metadata={name: value for name, value in kept.items() if value is not None},
+            )
+            return self._replace(directory, choices)
+
+    def delete(self) -> bool:
+        """Delete it, and what writing it has left half done. False: there was none.
+
+        Raises:
+            ConsentError: It is not a file of this user's, or cannot be deleted.
+        """
+        if not self.path.parent.is_dir():
+            return False
+        with self._locked() as directory:
+            try:
+                _check_owner(directory, self.path.name)
+                directory.delete(self.path.name)
+                directory.sync_directory()
+            except FileNotFoundError:
+                return False
+        return True
+
+    def _replace(
+        self, directory: DiskStorage, choices: Choices, *, before: Callable[[], object] = lambda: None
+    ) -> Choices:
+        content = json.dumps(choices.to_dict(), indent=2).encode() + b"\n"
+
+        def fill(file: File) -> None:
+            write_all(file, content, 0)
+            try:
+                before()
+            except Exception as exc:
+                raise ConsentError(f"the disclosure failed: {described(exc)}") from exc
+
+        replace_file(directory, self.path.name, fill)
+        return choices
+
+    @contextmanager
+    def _locked(self) -> Iterator[DiskStorage]:
+        """Its directory, made where it is not there, while no other process changes the file.
+
+        Raises:
+            ConsentError: For whatever the system refuses inside.
+        """
+        try:
+            with closing(DiskStorage(self.path.parent, create=True)) as directory, _lock(self.path.parent):
+                left = re.compile(re.escape(self.path.name) + r"\.\d+-\d+\.tmp", re.ASCII)
+                for name in directory.list():
+                    if left.fullmatch(name):  # Of a process that died: who writes holds the lock.
+                        directory.delete(name)
+                yield directory
+        except (OSError, ValueError) as exc:
+            raise ConsentError(f"{self.path} cannot be written: {_why(exc)}") from exc
+
+
+def _read(directory: DiskStorage, name: str) -> bytes:
+    _check_owner(directory, name)
+    with closing(directory.open(name, "read")) as file:
+        content = file.read(0, _MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"it has more than {_MAX_BYTES:,} bytes")
+    return content
+
+
+def _check_owner(directory: DiskStorage, name: str) -> None:
+    """Raises PermissionError or OSError where it is not a file of this user's alone."""
+    found = directory.stat_of(name)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", name)
+    if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, "it belongs to another user", name)
+
+
+def _decode(content: bytes) -> Choices:
+    """Raises ValueError where it is anything else than a user's choices."""
+    try:
+        document = json.loads(content.decode(), object_pairs_hook=_once, parse_constant=_refuse)
+    except RecursionError as exc:
+        raise ValueError("it is nested too deep") from exc
+    if not isinstance(document, dict):
+        raise ValueError("it is not a JSON object")  # noqa: TRY004 - the bytes are wrong, not the caller
+    enabled, id_, metadata = (document.pop(name, None) for name in (_ENABLED, _ID, _METADATA))
+    if not isinstance(enabled, bool):
+        raise ValueError(f"{_ENABLED} is not true or false")  # noqa: TRY004 - likewise
+    if not isinstance(id_, str) or not 0 < len(id_) <= _MAX_ID:
+        raise ValueError(f"{_ID} is not a text of 1 to {_MAX_ID} characters")
+    if not isinstance(metadata, dict | None):
+        raise ValueError(f"{_METADATA} is not an object")  # noqa: TRY004 - likewise
+    choices = Choices(enabled, id_, {name: _value(value) for name, value in (metadata or {}).items()}, document)
+    json.dumps(choices.to_dict(), ensure_ascii=False).encode()  # Half a surrogate pair is a ValueError.
+    return choices
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        raise ValueError("a name stands twice")
+    return document
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _value(given: object) -> Value:
+    """A value of the metadata, plain or in Rerun's form."""
+    if isinstance(given, dict) and len(given) == 1:
+        ((kind, value),) = given.items()
+        if kind in _TYPES and type(value) is _TYPES[kind]:
+            return _value(value)
+    if isinstance(given, bool | int | float | str):
+        return given
+    raise ValueError(f"a value of {_METADATA} is not a text, a number, true or false")
+
+
+def _why(exc: Exception) -> str:
+    return (exc.strerror or str(exc)) if isinstance(exc, OSError) else str(exc)
+
+
+@contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    """Keep other processes out, where the system has such locks. Raises TimeoutError where one does not let go."""
+    try:
+        fcntl = importlib.import_module("fcntl")
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        latest = time.monotonic() + _LOCK_SECONDS
+        while not _is_taken(fcntl, descriptor):
+            if time.monotonic() > latest:
+                raise TimeoutError(errno.ETIMEDOUT, "another process is changing it")
+            time.sleep(_LOCK_PAUSE)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_taken(fcntl: Any, descriptor: int) -> bool:
+    """Take the lock, or learn that this file system has none; False: another process has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        return exc.errno not in _BUSY
+    return True

@@ -1,0 +1,70 @@
+"""Whether a user's application may record, and whether it may send: decided once, when it starts.
+
+the application says `enabled=False`                         off
+EVENTREC_DISABLED, DO_NOT_TRACK, CI                          off, and no file is read or made
+the choices cannot be read, or there is no place for them    off
+there are none                                               the first run: disclosed, then they are made, with a yes
+they cannot be made, or the disclosure fails                 off: it is the first run again the next time
+the user said no                                             off, but for EVENTREC_FORCE
+else                                                         on
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from eventrec.consent.choices import ChoicesFile
+from eventrec.consent.variables import is_forced, why_off
+from eventrec.errors import ConsentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from eventrec.consent.choices import Choices
+    from eventrec.consent.places import Places
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided.
+
+    Attributes:
+        why_off: Why nothing may be recorded; None: it may.
+        is_first_run: It may be recorded, but nothing may be sent: the user has been told just now.
+        choices: The user's, where they were read.
+    """
+
+    why_off: str | None
+    is_first_run: bool = False
+    choices: Choices | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything may be recorded."""
+        return self.why_off is None
+
+
+def decide(
+    places: Callable[[], Places],
+    environment: Mapping[str, str],
+    *,
+    enabled: bool = True,
+    disclose: Callable[[Places], object],
+) -> Decision:
+    """Decide by the table above; `disclose` tells the user, and may raise. Raises nothing that is an Exception."""
+    why = "the application has switched it off" if not enabled else why_off(environment)
+    if why is not None:
+        return Decision(why)
+    try:
+        found = places()
+        file = ChoicesFile(found.choices)
+        choices = file.load()
+        is_first_run = choices is None
+        if choices is None:
+            choices = file.create(lambda: disclose(found))
+    except ConsentError as exc:
+        return Decision(str(exc))
+    if not choices.enabled and not is_forced(environment):
+        return Decision("the user has opted out", choices=choices)
+    return Decision(None, is_first_run=is_first_run, choices=choices)
