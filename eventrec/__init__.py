@@ -3,6 +3,7 @@
 from eventrec.delivery.subscription import NewDestination
 from eventrec.errors import (
     BatchTooLargeError,
+    ConsentError,
     DecodeError,
     DeliveryError,
     EncodeError,
@@ -40,8 +41,11 @@ from eventrec.registry import HandlerURL, handler_from_url, reader_from_url
 from eventrec.runs.files import safe_name
 from eventrec.status import Health, Settled, Status, SubscriptionStatus
 from eventrec.sync import AsyncRecorder, SyncRecorder
+from eventrec.usage.analytics import Analytics
+from eventrec.usage.disclosure import Disclosure
 
 __all__ = [
+    "Analytics",
     "AsyncRecorder",
     "Backoff",
     "Batch",
@@ -49,10 +53,12 @@ __all__ = [
     "Column",
     "ColumnSchema",
     "ColumnType",
+    "ConsentError",
     "Cursor",
     "DecodeError",
     "DeliveryError",
     "DestinationCheckpoints",
+    "Disclosure",
     "Duration",
     "EncodeError",
     "Event",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec.delivery.log_supervisor import LogSupervisor
 from eventrec.delivery.memory_supervisor import MemorySupervisor
+from eventrec.delivery.supervisor import GRACE
 from eventrec.events.encoder import unfailing_clock
 from eventrec.intake.consumer import Counts
 from eventrec.intake.queue import Intake
@@ -129,12 +130,15 @@ class Life:
         self._is_ended = True
 
     def end_unopened(self, timeout: float) -> None:
-        """End what is not open in this process: write and sync what was taken, for `timeout` seconds. Blocking."""
+        """End what is not open in this process: write and sync what was taken, for `timeout` seconds. Blocking.
+
+        It takes a little longer where the disk is not done: what was taken is to be written, however short `timeout`.
+        """
         unregister_exit(self._exit)
         self._is_ended = True
         self.intake.close("closed")
         if self.writer is not None:
-            self.writer.end(timeout)
+            self.writer.end(timeout + GRACE)
         if self.supervisor is not None:
             self.supervisor.end_stranded()
 

@@ -159,6 +159,11 @@ class Taking(ABC):
         """
         return self._context.bound(fields)
 
+    @property
+    def is_switched_off(self) -> bool:
+        """Whether every event is refused unread: it is disabled, or has stopped after a failed send."""
+        return self._refuse is not None
+
     # -- beneath
 
     @abstractmethod

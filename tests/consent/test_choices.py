@@ -34,7 +34,7 @@ def put(file: ChoicesFile, content: bytes | object) -> None:
 
 def decided(file: ChoicesFile, environment: dict[str, str] | None = None, told: list[object] | None = None) -> Decision:
     places = Places(file.path, file.path.parent / "data")
-    return decide(lambda: places, environment or {}, disclose=lambda found: told is not None and told.append(found))
+    return decide(lambda: places, environment or {}, disclose=(told if told is not None else []).append)
 
 
 # -- what a user chose
