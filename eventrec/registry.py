@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 GROUP: Final = "eventrec.handlers"
 
 OUR_SCHEMES: Final = {
+    "http": "eventrec_handlers.http:from_url [http]",
+    "https": "eventrec_handlers.http:from_url [http]",
     "jsonl": "eventrec_handlers.jsonl:from_url",
     "memory": "eventrec_handlers.memory:from_url",
     "postgres": "eventrec_handlers.postgres:from_url [postgres]",

@@ -12,7 +12,8 @@ Both record events of type "logged" whose payload has the same members:
     exception   the traceback as text; left out where there is none
 
 A field that JSON cannot say is recorded as its `repr`. Our own loggers, "eventrec" and all below it, are left out: what
-a recorder says about its troubles must not become more of them.
+a recorder says about its troubles must not become more of them. So is "httpcore2": at the level of DEBUG it says what
+each delivery over HTTP does, and each such line would be one more event to deliver.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 TYPE: Final = "logged"
 
+_OURS: Final = frozenset({ROOT, "httpcore2"})
 _NO_FIELDS: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _LONGEST_REPR: Final = 1_000
 
@@ -123,7 +125,7 @@ class RecordingProcessor:
 
 
 def _is_ours(name: str) -> bool:
-    return name == ROOT or name.startswith(f"{ROOT}.")
+    return name.partition(".")[0] in _OURS
 
 
 def _content(

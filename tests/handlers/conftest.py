@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NamedTuple
 from uuid import UUID
 
 import pytest
@@ -68,3 +71,67 @@ async def handler(path: Path) -> AsyncIterator[SqliteHandler]:
     await handler.resume(LOG, "tested", 0)
     yield handler
     await handler.close()
+
+
+class Posted(NamedTuple):
+    """A request that an `Endpoint` was sent."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Endpoint:
+    """A real HTTP server on a free port of 127.0.0.1, in threads; `answer` gives status, headers and body."""
+
+    def __init__(self, answer: Callable[[Posted], tuple[int, Mapping[str, str], bytes]]) -> None:
+        class Answers(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_POST(self) -> None:
+                length = int(self.headers["Content-Length"])
+                body = self.rfile.read(length)
+                if len(body) < length:
+                    self.close_connection = True
+                    return
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                status, more, content = answer(Posted(self.path, headers, body))
+                self.send_response(status)
+                for name, value in more.items():
+                    self.send_header(name, value)
+                if status != 204:
+                    self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, *_: object) -> None:
+                pass  # a client that is gone
+
+        self._server = Server(("127.0.0.1", 0), Answers)
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def endpoint_of() -> Iterator[Callable[..., Endpoint]]:
+    """Makes an `Endpoint`; all are ended after the test."""
+    made: list[Endpoint] = []
+
+    def make(answer: Callable[[Posted], tuple[int, Mapping[str, str], bytes]]) -> Endpoint:
+        made.append(Endpoint(answer))
+        return made[-1]
+
+    yield make
+    for endpoint in made:
+        endpoint.close()

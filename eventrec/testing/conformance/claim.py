@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import anyio
 import pytest
 
-from eventrec import DeliveryError, FencedError, TransientError
+from eventrec import DeliveryError, FencedError, PartialError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -119,11 +119,15 @@ async def failure_of(attempt: Callable[[], Awaitable[object]]) -> BaseException 
 
 
 def assert_transient(failure: BaseException | None, *, when: str) -> None:
-    """Assert that `failure` tells the worker to try the same batch again."""
+    """Assert that `failure` tells the worker to try the same batch again, or the records of it that it names."""
     assert failure is not None, f"{when}: nothing was raised, so the worker takes the records for delivered"
     assert isinstance(failure, DeliveryError), (
         f"{when}: {type(failure).__name__} came out ({failure}); at the seam to the driver, raise TransientError"
     )
+    if isinstance(failure, PartialError):
+        failure = next((each for each in failure.errors.values() if not isinstance(each, TransientError)), None)
+        assert failure is None, f"{when}: {failure!r} was raised for a record, it must be TransientError"
+        return
     assert isinstance(failure, TransientError), (
         f"{when}: {type(failure).__name__} was raised, it must be TransientError"
     )

@@ -81,8 +81,12 @@ def place_of(url: str) -> tuple[Origin, str]:
     Raises:
         ValueError: It is not one of http or https. It is not shown.
     """
-    split = urlsplit(url)
-    origin = origin_of(split.scheme, split.hostname, split.port)
+    try:
+        split = urlsplit(url)
+        port = split.port
+    except ValueError:
+        raise ValueError("this is not a URL") from None
+    origin = origin_of(split.scheme, split.hostname, port)
     return origin, checked_target((split.path or "/") + (f"?{split.query}" if split.query else ""))
 
 

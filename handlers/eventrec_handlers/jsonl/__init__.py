@@ -2,8 +2,8 @@
 
 Effectively once: lines are synced before the sidecar `next`, replaced atomically, says that they count; what a crash
 leaves behind is cut off. A directory for each log and subscription, `<log id>/<name>/`: what is in it stands in
-`subscription_directory.py`, what a line holds in `lines.py`. Several processes may share the directory, on a local file
-system; on Windows, where there is no lock, a log belongs to one process.
+`subscription_directory.py`, what a line holds in `_lines.py`. Several processes may share the directory, on a local
+file system; on Windows, where there is no lock, a log belongs to one process.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from uuid import UUID, uuid4
 from anyio import CancelScope
 
 from eventrec import Batch, DestinationCheckpoints, EventHandler, HandlerURL, HandlerURLError, PauseError, safe_name
+from eventrec_handlers._lines import lines_of
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.jsonl.disk import Disk, errors_translated
-from eventrec_handlers.jsonl.lines import lines_of
 from eventrec_handlers.jsonl.reader import JsonlReader
 from eventrec_handlers.jsonl.subscription_directory import LOCK_SECONDS, Rotation, SubscriptionDirectory
 

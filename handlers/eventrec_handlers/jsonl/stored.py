@@ -178,7 +178,7 @@ def lines_backwards(descriptor: int, end: int) -> Iterator[Line]:
 
 
 class _Line(msgspec.Struct, frozen=True):
-    """A line as `lines.py` writes it."""
+    """A line as `_lines.py` writes it."""
 
     id: str
     type: str

@@ -22,7 +22,7 @@ import msgspec
 from eventrec import ColumnType, PermanentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from eventrec import Batch, ColumnSchema, RowInsertRequest
 
@@ -39,14 +39,19 @@ def lines_of(batch: Batch) -> bytes:
     """
     refused: dict[int, str] = {}
     lines = [line for request in batch.row_inserts() for line in _lines(request, refused)]
+    refuse(refused, batch)
+    lines.sort(key=lambda line: line[0])  # they come shape by shape; rows of one record keep their order
+    return b"".join(line for _, line in lines)
+
+
+def refuse(refused: Mapping[int, str], batch: Batch, *, what: str = "lines of JSON") -> None:
+    """Raise PermanentError for the records of `batch` that are `refused`, offset to reason, if any is."""
     if refused:
         offset, reason = next(iter(refused.items()))
         raise PermanentError(
-            f"{len(refused)} of {len(batch)} records cannot be lines of JSON; at offset {offset}: {reason}",
+            f"{len(refused)} of {len(batch)} records cannot be {what}; at offset {offset}: {reason}",
             records=refused,
         )
-    lines.sort(key=lambda line: line[0])  # they come shape by shape; rows of one record keep their order
-    return b"".join(line for _, line in lines)
 
 
 def _lines(request: RowInsertRequest, refused: dict[int, str]) -> Iterator[tuple[int, bytes]]:
@@ -56,7 +61,7 @@ def _lines(request: RowInsertRequest, refused: dict[int, str]) -> Iterator[tuple
     kind, table = _encode(request.type), _encode(request.table)
     for offset, row in zip(request.offsets, request.rows, strict=True):
         id_, _, timestamp, payload = row[:_BASE]
-        why = _fault(payload)
+        why = fault_of(payload)
         if why is not None:
             refused.setdefault(offset, why)
             continue
@@ -68,7 +73,7 @@ def _lines(request: RowInsertRequest, refused: dict[int, str]) -> Iterator[tuple
         if context is not None:
             parts.append(b',"context":' + context)
         if extra:
-            parts.append(b',"columns":' + _encode(_columns(extra, row[_BASE + has_context :])))
+            parts.append(b',"columns":' + _encode(columns_of(extra, row[_BASE + has_context :])))
         line = b"".join(parts)
         if b"\n" in line or b"\r" in line:  # none can be inside a string, so they stand between tokens
             line = line.replace(b"\n", b" ").replace(b"\r", b" ")
@@ -79,7 +84,7 @@ _BASE: Final = 4
 """Id, type, timestamp, payload."""
 
 
-def _fault(payload: bytes) -> str | None:
+def fault_of(payload: bytes) -> str | None:
     """Why `payload` is not a JSON text in UTF-8; None where it is. Nothing has looked at a received one before."""
     try:
         decoded = payload.decode()
@@ -99,7 +104,8 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not a JSON value")
 
 
-def _columns(schema: tuple[ColumnSchema, ...], values: tuple[Any, ...]) -> dict[str, Any]:
+def columns_of(schema: tuple[ColumnSchema, ...], values: tuple[Any, ...]) -> dict[str, Any]:
+    """Names to values, to be encoded by msgspec."""
     return {
         column.name: msgspec.Raw(value) if value is not None and column.type in _JSON_TYPES else value
         for column, value in zip(schema, values, strict=True)
