@@ -24,6 +24,7 @@ from eventrec.errors import (
     SchemaMismatchError,
     SubscriptionError,
     TransientError,
+    UnruledError,
 )
 from eventrec.events.event import Event, Eventable, EventModel, EventStruct, ReceivedEvent
 from eventrec.events.fields import Column, Timestamp
@@ -35,6 +36,7 @@ from eventrec.recorder import EventRecorder
 from eventrec.records.batch import Batch
 from eventrec.records.column_types import ColumnType, SemanticType
 from eventrec.records.entry import Record
+from eventrec.records.marks import Allowed, Hashed, Redacted, Truncated
 from eventrec.records.rows import IdForm, RowInsertRequest
 from eventrec.records.schema import ColumnSchema, Row
 from eventrec.registry import HandlerURL, handler_from_url, reader_from_url
@@ -45,6 +47,7 @@ from eventrec.usage.analytics import Analytics
 from eventrec.usage.disclosure import Disclosure
 
 __all__ = [
+    "Allowed",
     "Analytics",
     "AsyncRecorder",
     "Backoff",
@@ -74,6 +77,7 @@ __all__ = [
     "FencedError",
     "HandlerURL",
     "HandlerURLError",
+    "Hashed",
     "Health",
     "IdForm",
     "InvalidEventError",
@@ -90,6 +94,7 @@ __all__ = [
     "Record",
     "RecorderClosedError",
     "RecorderStateError",
+    "Redacted",
     "Row",
     "RowInsertRequest",
     "RowWidthError",
@@ -103,6 +108,8 @@ __all__ = [
     "SyncRecorder",
     "Timestamp",
     "TransientError",
+    "Truncated",
+    "UnruledError",
     "handler_from_url",
     "reader_from_url",
     "safe_name",

@@ -40,6 +40,10 @@ class SchemaMismatchError(InvalidEventError):
         self.actual = tuple(actual)
 
 
+class UnruledError(InvalidEventError):
+    """An event has fields without a rule of privacy, where there has to be one. It names fields, never values."""
+
+
 class RowWidthError(InvalidEventError):
     """A row has more or fewer values than its event declares extra columns."""
 

@@ -12,7 +12,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from eventrec.errors import OptionsError
@@ -65,6 +74,14 @@ def _several(value: object) -> object:
     return value
 
 
+def _secret(value: object) -> object:
+    if isinstance(value, str):
+        if not value:
+            raise ValueError("a salt has at least one character")
+        return SecretStr(value)
+    return value
+
+
 class Backoff(BaseModel):
     """When a failed batch is tried again: after first, first × factor, … seconds, at most `max`, drawn by `jitter`.
 
@@ -92,7 +109,7 @@ class EventRecorderOptions(BaseModel):
         pydantic.ValidationError: An unknown name or a value that is not allowed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
 
     queue_events: int | None = Field(default=None, ge=1)
     """Events waiting at most. None: 10,000 without a log, no bound with one."""
@@ -143,6 +160,8 @@ class EventRecorderOptions(BaseModel):
     process; what is in the log waits for the next one. A batch that is refused and can be parted is parted first."""
     event_types: Annotated[frozenset[str] | None, BeforeValidator(_several)] = None
     """Types to take; None: all, empty: none."""
+    hash_salt: Annotated[SecretStr | str | None, BeforeValidator(_secret)] = None
+    """What `Hashed()` hashes values with: a text of your application that stays secret, and stays the same."""
     dead_letters: Path | None = None
     """A JSON Lines file for the records a destination refused for good; with a log, a copy of what is kept there."""
     max_dead_bytes: int = Field(default=256 * MiB, ge=0)
@@ -210,6 +229,11 @@ class EventRecorderOptions(BaseModel):
             batching="tick",
             retry=Backoff(first=5 / 3, factor=2, max=5.0, jitter="none", attempts=4),
         )
+
+    def salt(self) -> bytes | None:
+        """The bytes of `hash_salt`; None where there is none."""
+        given = self.hash_salt
+        return given.get_secret_value().encode() if isinstance(given, SecretStr) else None
 
     def resolve(self, *, has_log: bool) -> ResolvedOptions:
         """The numbers to work with, once it is known whether there is a log."""

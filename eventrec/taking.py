@@ -49,7 +49,10 @@ class Taking(ABC):
         self._process = ProcessIdentity()
         self._context = ContextFields()
         self._encoder = Encoder(
-            types=setup.options.event_types, context=self._context.block, now=checked_clock(setup.clock)
+            types=setup.options.event_types,
+            context=self._context.block,
+            now=checked_clock(setup.clock),
+            salt=setup.options.salt(),
         )
         self._plans, self._is_here = self._encoder.plans, self._process.is_here
         self._switched_off: SwitchedOff | None = None

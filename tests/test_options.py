@@ -57,6 +57,9 @@ def test_defaults_are_those_of_the_design() -> None:
         "ttl": None,
         "close_timeout": 5.0,
         "event_types": None,
+        "enabled": True,
+        "on_failure": "retry",
+        "hash_salt": None,
         "dead_letters": None,
         "max_dead_bytes": 256 * 2**20,
         "on_unmapped": "dead",
@@ -418,3 +421,21 @@ def test_what_only_looks_like_one_is_refused(name: str, monkeypatch: pytest.Monk
 
     with pytest.raises(OptionsError, match=name):
         EventRecorderOptions.load()
+
+
+def test_a_salt_is_not_shown() -> None:
+    options = EventRecorderOptions(hash_salt="a long secret")
+
+    assert options.salt() == b"a long secret"
+    assert "a long secret" not in f"{options!r} {options} {options.model_dump()} {options.model_dump_json()}"
+    with pytest.raises(ValidationError) as caught:
+        EventRecorderOptions(hash_salt="a long secret", batching="tick", flush_interval=0)
+    assert "a long secret" not in str(caught.value)
+    with pytest.raises(ValidationError, match="at least one character"):
+        EventRecorderOptions(hash_salt="")
+
+
+def test_a_salt_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTREC_HASH_SALT", "a long secret")
+
+    assert EventRecorderOptions.load().salt() == b"a long secret"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from eventrec.errors import InvalidEventError
@@ -14,22 +15,28 @@ from eventrec.events.event import (
     EventModel,
     EventStruct,
     ReceivedEvent,
+    SaidEvent,
     model_plan,
     struct_plan,
     type_name,
 )
+from eventrec.events.privacy import Masks, quietly, refuse_unmasked
 from eventrec.records.context import check_context, merged_context
 from eventrec.records.entry import OVERHEAD_BYTES, make_entry
 from eventrec.records.extra_rows import check_sequence, encode_rows
-from eventrec.records.json import encode_json
+from eventrec.records.json import MarkedValueError, encode_json
+from eventrec.records.mark_rules import Members
+from eventrec.records.marked import has_marks, rules_of
+from eventrec.records.marks import Hashed
 from eventrec.records.schema import ColumnSchema, Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from eventrec.events.plans import ClassPlan
     from eventrec.records.context import ContextBlock
     from eventrec.records.entry import Entry
+    from eventrec.records.mark_rules import Rule
 
 Reason: TypeAlias = Literal[
     "filtered",
@@ -59,11 +66,14 @@ _I64_MIN: Final = -(2**63)
 _I64_MAX: Final = 2**63 - 1
 
 
+_NO_RULES: Final[Mapping[str, Rule]] = {}
+
+
 class Encoder:
     """Turns events into entries by a plan compiled once per class.
 
     `types` are the event types to take (None: all), `context` gives what is true around the call, `now` the time in
-    nanoseconds since the epoch, UTC.
+    nanoseconds since the epoch, UTC; `salt` is that of `Hashed()`.
     """
 
     def __init__(
@@ -72,10 +82,12 @@ class Encoder:
         types: Collection[str] | None = None,
         context: Callable[[], ContextBlock | bytes | None] = lambda: None,
         now: Callable[[], int] = time.time_ns,
+        salt: bytes | None = None,
     ) -> None:
         self._types = None if types is None else frozenset(types)
         self._context = context
         self._now = now
+        self._masks = Masks(salt)
         self.plans: dict[type, Callable[[Any], Entry | Reason]] = {}
         """What `encode` does, by class; a class that is not here yet goes through `encode`."""
         self._shapes: dict[tuple[str, str, Sequence[ColumnSchema]], Shape] = {}
@@ -99,17 +111,23 @@ class Encoder:
 
     def _compile(self, cls: type, event: object) -> Callable[[Any], Entry | Reason]:
         if issubclass(cls, EventModel) and cls.to_event is EventModel.to_event:
-            return self._plan_of_class(model_plan(cls))
+            return self._marked(cls, self._plan_of_class(model_plan(cls, self._masks)))
         if issubclass(cls, EventStruct) and cls.to_event is EventStruct.to_event:
-            return self._plan_of_class(struct_plan(cls))
-        if issubclass(cls, ReceivedEvent):
-            return self._entry_of_received
+            return self._marked(cls, self._plan_of_class(struct_plan(cls, self._masks)))
+        if issubclass(cls, (ReceivedEvent, SaidEvent)):
+            return self._entry_of_received if issubclass(cls, ReceivedEvent) else self._entry_of_said
+        return self._plan_of_foreign_class(cls, event)
+
+    def _plan_of_foreign_class(self, cls: type, event: object) -> Callable[[Any], Entry | Reason]:
+        is_subclass = Event in cls.__mro__  # a Protocol answers no issubclass
         if callable(getattr(cls, "to_event", None)):
-            return self._entry_of_eventable
-        if Event in cls.__mro__:  # a Protocol answers no issubclass
-            return self._plan_of_subclass(cls)
-        _refuse_non_event(cls, event)
-        return self._entry_of_event
+            return self._marked(cls, partial(self._entry_of_eventable, rules=rules_of(cls)))
+        if not is_subclass:
+            _refuse_non_event(cls, event)
+        rules = rules_of(cls)
+        if rules:
+            return self._marked(cls, partial(self._entry_of_event, rules=rules))
+        return self._plan_of_subclass(cls) if is_subclass else self._entry_of_event
 
     # -- one plan per kind of class
 
@@ -123,10 +141,14 @@ class Encoder:
         shape = self._shape(DEFAULT_TABLE, type_name(cls.__name__), ())
         if self._is_filtered(shape):
             return _filtered
-        context_now, now, stamped_here = self._context, self._now, "timestamp" in inherited
+        masks, context_now, now, stamped_here = self._masks, self._context, self._now, "timestamp" in inherited
 
         def encode(event: Any) -> Entry | Reason:
-            payload = encode_json(event.payload)
+            given = event.payload
+            try:
+                payload = encode_json(given)
+            except MarkedValueError:
+                payload = encode_json(masks.unmarked(given))
             when = None if stamped_here else event.timestamp
             stamp = now() if when is None else _checked_time(when)
             context = context_now()
@@ -136,7 +158,8 @@ class Encoder:
 
         return encode
 
-    def _entry_of_event(self, event: Event) -> Entry | Reason:
+    def _entry_of_event(self, event: Event, rules: Mapping[str, Rule] = _NO_RULES, of: object = None) -> Entry | Reason:
+        """`rules`, of the class of `of`: what becomes of members of the payload, and columns, of these names."""
         shape = self._shape(event.table, event.type, event.extra_schema())
         if self._is_filtered(shape):
             return "filtered"
@@ -145,14 +168,39 @@ class Encoder:
             check_sequence("extra_rows()", rows)
             if not rows:
                 return "declined"
-        extras = None if not shape.columns and rows in (ONE_ROW, [()]) else encode_rows(shape, rows)
+        payload = event.payload
+        if rules:
+            rows = self._masks.rows(shape.columns, rows, rules)
+            payload = self._masks.unmarked(payload, Members(rules))
+            if event.__class__ is not SaidEvent:
+                refuse_unmasked(event if of is None else of, rules, payload, shape.columns)
+        has_rows = bool(shape.columns) or rows not in (ONE_ROW, [()])
+        try:
+            extras = encode_rows(shape, rows) if has_rows else None
+            encoded = encode_json(payload)
+        except MarkedValueError:
+            extras = encode_rows(shape, self._masks.unmarked_rows(rows)) if has_rows else None
+            encoded = encode_json(self._masks.unmarked(payload))
         when = event.timestamp
         stamp = self._now() if when is None else _checked_time(when)
-        return make_entry(shape, stamp, encode_json(event.payload), _as_bytes(self._context()), extras)
+        return make_entry(shape, stamp, encoded, _as_bytes(self._context()), extras)
 
-    def _entry_of_eventable(self, event: Any) -> Entry | Reason:
+    def _entry_of_eventable(self, event: Any, rules: Mapping[str, Rule] = _NO_RULES) -> Entry | Reason:
         said = event.to_event()
-        return "declined" if said is None else self.encode(said)
+        if said is None:
+            return "declined"
+        kind = said.__class__
+        if not rules or issubclass(kind, (EventModel, EventStruct, SaidEvent)):
+            return self.encode(said)
+        if issubclass(kind, ReceivedEvent) or callable(getattr(kind, "to_event", None)):
+            raise InvalidEventError(f"{type(event).__name__} has marked fields, and gives a {kind.__name__}")
+        return self._entry_of_event(said, {**rules_of(kind), **rules}, of=event)
+
+    def _entry_of_said(self, event: SaidEvent) -> Entry | Reason:
+        rules = {**rules_of(event.source), **event.plan.fields.rules_of_columns()}
+        if not rules:
+            return self._entry_of_event(event)
+        return self._marked(event.source, partial(self._entry_of_event, rules=rules))(event)
 
     def _entry_of_received(self, event: ReceivedEvent) -> Entry | Reason:
         shape = self._shape(event.table, event.type, event.columns)
@@ -174,11 +222,17 @@ class Encoder:
         if self._is_filtered(shape):
             return _filtered
         context, now = self._context, self._now
-        payload_of, columns_of, timestamp_of = said.payload, said.columns, said.timestamp
+        payload_of, columns_of, timestamp_of, masks = said.payload, said.columns, said.timestamp, self._masks
 
         def encode(event: Any) -> Entry | Reason:
-            payload = payload_of(event)
-            extras = None if columns_of is None else encode_rows(shape, (columns_of(event),))
+            try:
+                payload = payload_of(event)
+                extras = None if columns_of is None else encode_rows(shape, (columns_of(event),))
+            except MarkedValueError:
+                if said.masked_payload is None:
+                    raise
+                payload = said.masked_payload(event)
+                extras = None if columns_of is None else encode_rows(shape, masks.unmarked_rows((columns_of(event),)))
             when = None if timestamp_of is None else timestamp_of(event)
             stamp = now() if when is None else _checked_time(when)
             around = context()
@@ -189,6 +243,15 @@ class Encoder:
         return encode
 
     # -- what they share
+
+    def _marked(self, cls: type, plan: Callable[[Any], Entry | Reason]) -> Callable[[Any], Entry | Reason]:
+        """`plan`, whose errors quote nothing where `cls` has marked fields."""
+        rules = rules_of(cls)
+        if not rules:
+            return plan
+        if not self._masks.is_salted and any(has_marks(rule, Hashed) for rule in rules.values()):
+            return partial(_refuse_unsalted, cls)
+        return quietly(plan)
 
     def _shape(self, table: str, kind: str, columns: Sequence[ColumnSchema]) -> Shape:
         try:
@@ -268,6 +331,10 @@ def _brief(value: object) -> str:
         return f"{value!r:.60}"
     except Exception:  # noqa: BLE001 - user code, or an integer of too many digits
         return f"a {type(value).__name__}"
+
+
+def _refuse_unsalted(cls: type, _: object) -> Reason:
+    raise InvalidEventError(f"{cls.__name__} has fields marked Hashed(), and the recorder no option hash_salt")
 
 
 def _filtered(_: object) -> Reason:

@@ -10,6 +10,7 @@ anything `Eventable`         has `to_event()`
 
 from __future__ import annotations
 
+import builtins  # noqa: TC003 - `type` is a field of a class below
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +28,7 @@ from eventrec.records.schema import check_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from eventrec.events.privacy import Masks
     from eventrec.records.entry import Record
     from eventrec.records.schema import ColumnSchema, Row
 
@@ -111,7 +113,7 @@ class ReceivedEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class _SaidEvent:
+class SaidEvent:
     """What `to_event()` gives. It subclasses nothing: a dataclass takes inherited properties for defaults."""
 
     type: str
@@ -120,22 +122,29 @@ class _SaidEvent:
     timestamp: int | None
     columns: Sequence[ColumnSchema]
     rows: Sequence[Row]
+    source: builtins.type
+    """The class that said it: its marked values are still as they were."""
+    plan: ClassPlan
 
     def extra_schema(self) -> Sequence[ColumnSchema]:
+        """Columns beyond the base ones."""
         return self.columns
 
     def extra_rows(self) -> Sequence[Row]:
+        """Their values, one sequence per row."""
         return self.rows
 
 
 def _said(event: object, plan: ClassPlan) -> Event:
-    return _SaidEvent(
+    return SaidEvent(
         type=plan.type,
         table=plan.table,
         payload=msgspec.json.decode(plan.payload(event)),
         timestamp=None if plan.timestamp is None else plan.timestamp(event),
         columns=plan.fields.columns,
         rows=ONE_ROW if plan.columns is None else (plan.columns(event),),
+        source=event.__class__,
+        plan=plan,
     )
 
 
@@ -184,7 +193,12 @@ class EventModel(BaseModel):
         cls.__eventrec_plan__ = None
         # With names or type parameters still to come, the plan is made once they are there: see `model_plan`.
         is_settled = cls.__pydantic_complete__ and not cls.__pydantic_generic_metadata__["parameters"]
-        cls.__eventrec_fields__ = model_fields_plan(cls) if is_settled else None
+        cls.__eventrec_fields__ = fields = model_fields_plan(cls) if is_settled else None
+        if "hide_input_in_errors" not in cls.model_config and (fields is None or fields.rules):
+            # What pydantic says of a value that does not fit quotes it.
+            cls.model_config["hide_input_in_errors"] = True
+            if is_settled:
+                cls.model_rebuild(force=True)
 
     def to_event(self) -> Event | None:
         """This model in the form of `Event`. Override it to decline (None), or to say something else.
@@ -199,17 +213,18 @@ class EventModel(BaseModel):
         return decode_model(cls, model_plan(cls), record)
 
 
-def model_plan(cls: type[EventModel]) -> ClassPlan:
-    """The plan of a model class, made once.
+def model_plan(cls: type[EventModel], masks: Masks | None = None) -> ClassPlan:
+    """The plan of a model class; made once where there are no `masks`, those of a recorder.
 
     Raises:
         TypeError: As `EventModel`, where the class was not complete when it was defined.
     """
     plan = cls.__eventrec_plan__
-    if plan is None:
+    if plan is None or masks is not None:
         fields = cls.__eventrec_fields__ or model_fields_plan(cls)
-        plan = model_class_plan(cls, cls.__eventrec_type__, cls.__eventrec_table__, fields)
-        cls.__eventrec_plan__ = plan
+        plan = model_class_plan(cls, cls.__eventrec_type__, cls.__eventrec_table__, fields, masks)
+        if masks is None:
+            cls.__eventrec_plan__ = plan
     return plan
 
 
@@ -249,8 +264,8 @@ class EventStruct(msgspec.Struct, frozen=True):
         return decode_struct(cls, struct_plan(cls), record)
 
 
-def struct_plan(cls: type[EventStruct]) -> ClassPlan:
-    """Read type, table and markers of a struct class.
+def struct_plan(cls: type[EventStruct], masks: Masks | None = None) -> ClassPlan:
+    """Read type, table and markers of a struct class; `masks` are those of a recorder.
 
     Raises:
         TypeError: As `EventModel`; or an annotation names what does not exist when the program runs.
@@ -263,4 +278,5 @@ def struct_plan(cls: type[EventStruct]) -> ClassPlan:
         kind if isinstance(kind, str) else type_name(cls.__name__),
         table if isinstance(table, str) else DEFAULT_TABLE,
         struct_fields_plan(cls),
+        masks,
     )

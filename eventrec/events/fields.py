@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import types
 import typing
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args, get_origin
 from uuid import UUID
 
 import msgspec
 
 from eventrec.errors import EncodeError, InvalidEventError
-from eventrec.records.column_types import ColumnType, SemanticType
+from eventrec.records.annotations import alternatives, shown, unwrapped
+from eventrec.records.column_types import TEXTUAL, ColumnType, SemanticType
+from eventrec.records.mark_rules import Leaf
+from eventrec.records.marked import check_model_marks, fields_of, has_marks
+from eventrec.records.marks import Hashed, Truncated
 from eventrec.records.schema import ColumnSchema, check_columns
 from eventrec.records.times import nanoseconds
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pydantic import BaseModel
+
+    from eventrec.records.mark_rules import Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +63,26 @@ class FieldPlan:
     timestamp_field: str | None = None
     excluded: frozenset[str] = field(default_factory=frozenset)
     """Names of the fields that are not in the payload."""
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    """Of the fields that are marked for privacy, or hold something that is: what happens to them."""
+
+    def rules_of_columns(self) -> dict[str, Rule]:
+        """The rules of those that are columns, by the names of these."""
+        pairs = zip(self.column_fields, self.columns, strict=True)
+        return {column.name: self.rules[name] for name, column in pairs if name in self.rules}
 
 
 def model_fields_plan(cls: type[BaseModel]) -> FieldPlan:
     """Read the markers of a pydantic model class.
 
     Raises:
-        TypeError: A marker stands where pydantic drops it, is given twice, or marks what a serializer leaves out; or no
-            column type fits its field.
+        TypeError: A marker stands where pydantic drops it, is given twice, or marks what a serializer leaves out or
+            writes by itself; or no column type fits its field.
     """
     plan = _plan(cls, {name: (info.annotation, info.metadata) for name, info in cls.model_fields.items()})
+    check_model_marks(cls)
     for name, computed in cls.model_computed_fields.items():
-        _, metadata = _unwrapped(computed.return_type)
+        _, metadata = unwrapped(computed.return_type)
         if any(isinstance(mark, Marker) for mark in metadata):
             raise TypeError(f"{cls.__name__}.{name}: a computed field cannot be marked")
     if plan.columns and cls.__pydantic_decorators__.model_serializers:
@@ -102,7 +115,7 @@ def annotated_types(cls: type[BaseModel | msgspec.Struct]) -> dict[str, frozense
         found = {name: hints[name] for name in cls.__struct_fields__}
     else:
         found = {name: info.annotation for name, info in cls.model_fields.items()}
-    return {name: frozenset(_alternatives(annotation)) for name, annotation in found.items()}
+    return {name: frozenset(alternatives(annotation)) for name, annotation in found.items()}
 
 
 def timestamp_value(name: str, value: object) -> int | None:
@@ -128,18 +141,21 @@ def timestamp_value(name: str, value: object) -> int | None:
 def _plan(cls: type, found: Mapping[str, tuple[object, list[Any]]]) -> FieldPlan:
     columns: dict[str, ColumnSchema] = {}
     timestamp: str | None = None
+    rules = {rule.name: rule.rule for rule in fields_of(cls) if rule.rule is not None and has_marks(rule.rule)}
     for name, (annotation, given) in found.items():
-        plain, metadata = _unwrapped(annotation)
+        plain, metadata = unwrapped(annotation)
         _refuse_hidden_markers(cls, name, plain)
         match [mark for mark in (*given, *metadata) if isinstance(mark, Marker)]:
             case []:
                 continue
             case [Column() as column]:
-                columns[name] = _column_schema(cls, name, plain, column)
+                columns[name] = _column_schema(cls, name, plain, column, rules.get(name))
             case [Timestamp()] if timestamp is None:
-                if not set(_alternatives(plain)) <= {datetime, int}:
+                if name in rules:
+                    raise TypeError(f"{cls.__name__}.{name}: the timestamp of an event is recorded as it is")
+                if not set(alternatives(plain)) <= {datetime, int}:
                     raise TypeError(
-                        f"{cls.__name__}.{name}: Timestamp() marks a datetime or an int, not {_shown(plain)}"
+                        f"{cls.__name__}.{name}: Timestamp() marks a datetime or an int, not {shown(plain)}"
                     )
                 timestamp = name
             case _:
@@ -153,14 +169,20 @@ def _plan(cls: type, found: Mapping[str, tuple[object, list[Any]]]) -> FieldPlan
         column_fields=tuple(columns),
         timestamp_field=timestamp,
         excluded=frozenset({*columns, *([timestamp] if timestamp else [])}),
+        rules=rules,
     )
 
 
-def _column_schema(cls: type, name: str, annotation: object, column: Column) -> ColumnSchema:
+def _column_schema(cls: type, name: str, annotation: object, column: Column, rule: Rule | None) -> ColumnSchema:
+    mark = rule.mark if isinstance(rule, Leaf) else None
     kind = column.type if column.type is not None else _column_type(annotation)
+    if isinstance(mark, Hashed) and column.type is None:
+        kind = ColumnType.STRING
+    if isinstance(mark, (Hashed, Truncated)) and kind not in TEXTUAL:
+        raise TypeError(f"{cls.__name__}.{name}: what {type(mark).__name__}() leaves is text: its column is a STRING")
     if kind is None:
         raise TypeError(
-            f"{cls.__name__}.{name}: no column type fits {_shown(annotation)}; say which, "
+            f"{cls.__name__}.{name}: no column type fits {shown(annotation)}; say which, "
             "for example Annotated[…, Column(ColumnType.JSON)]"
         )
     try:
@@ -199,7 +221,7 @@ _TYPES: Final[dict[type, ColumnType]] = {
 
 
 def _column_type(annotation: object) -> ColumnType | None:
-    kinds = {_column_type_of_one(part) for part in _alternatives(annotation)}
+    kinds = {_column_type_of_one(part) for part in alternatives(annotation)}
     return kinds.pop() if len(kinds) == 1 else None
 
 
@@ -212,46 +234,18 @@ def _column_type_of_one(annotation: object) -> ColumnType | None:
     return next((kind for known, kind in _TYPES.items() if issubclass(plain, known)), None)
 
 
-def _unwrapped(annotation: Any) -> tuple[object, list[object]]:
-    """The annotation under `Annotated`, NewTypes and named aliases, and what `Annotated` added on the way."""
-    metadata: list[object] = []
-    while True:
-        if get_origin(annotation) is Annotated:
-            annotation, *added = get_args(annotation)
-            metadata += added
-        elif isinstance(annotation, typing.NewType):
-            annotation = annotation.__supertype__
-        elif type(annotation).__name__ == "TypeAliasType":  # of `typing` since 3.12, else of `typing_extensions`
-            annotation = annotation.__value__
-        else:
-            return annotation, metadata
-
-
-def _alternatives(annotation: object) -> Iterator[object]:
-    """The members of a union without None, the types of a Literal's values; of anything else, itself."""
-    plain, _ = _unwrapped(annotation)
-    origin = get_origin(plain)
-    if origin in (Union, types.UnionType):
-        for part in get_args(plain):
-            yield from _alternatives(part)
-    elif origin is Literal:
-        yield from {type(value) for value in get_args(plain) if value is not None}
-    elif plain is not type(None):
-        yield plain
-
-
 def _refuse_hidden_markers(cls: type, name: str, annotation: object) -> None:
     for mark in _hidden_markers(annotation):
-        shown = _spelled(mark)
+        spelled = _spelled(mark)
         raise TypeError(
-            f"{cls.__name__}.{name}: {shown} stands inside a larger annotation and would be dropped; "
-            f"write Annotated[{_shown(annotation)}, {shown}]"
+            f"{cls.__name__}.{name}: {spelled} stands inside a larger annotation and would be dropped; "
+            f"write Annotated[{shown(annotation)}, {spelled}]"
         )
 
 
 def _hidden_markers(annotation: object) -> Iterator[Marker]:
     for part in get_args(annotation):
-        inner, metadata = _unwrapped(part)
+        inner, metadata = unwrapped(part)
         yield from (mark for mark in metadata if isinstance(mark, Marker))
         yield from _hidden_markers(inner)
 
@@ -259,20 +253,8 @@ def _hidden_markers(annotation: object) -> Iterator[Marker]:
 def _spelled(mark: Marker) -> str:
     said = ((entry.name, getattr(mark, entry.name), entry.default) for entry in dataclasses.fields(mark))
     changed = ((name, value) for name, value, default in said if value != default)
-    shown = (
+    given = (
         f"{name}={f'ColumnType.{value.name}' if isinstance(value, ColumnType) else repr(value)}"
         for name, value in changed
     )
-    return f"{type(mark).__name__}({', '.join(shown)})"
-
-
-def _shown(annotation: object) -> str:
-    plain, _ = _unwrapped(annotation)
-    if get_origin(plain) in (Union, types.UnionType):
-        return " | ".join(_shown(part) for part in get_args(plain))
-    if get_origin(plain) is not None and get_origin(plain) is not Literal:
-        origin = getattr(get_origin(plain), "__name__", str(get_origin(plain)))
-        return f"{origin}[{', '.join(_shown(part) for part in get_args(plain))}]"
-    if plain is type(None):
-        return "None"
-    return plain.__name__ if isinstance(plain, type) else str(plain)
+    return f"{type(mark).__name__}({', '.join(given)})"

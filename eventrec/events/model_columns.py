@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import to_jsonable_python
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from eventrec.events.fields import FieldPlan
+    from eventrec.events.privacy import Masks
     from eventrec.records.schema import Row
 
 _TEXTUAL: Final = frozenset(
@@ -25,14 +27,22 @@ _TEXTUAL: Final = frozenset(
 class SerializedColumns:
     """Gives the columns of an instance of `cls`, in the order of `fields.columns`.
 
-    Those in `plain` have no serializer in the way, and are read from the instance. Raises EncodeError when called.
+    Those in `plain` have no serializer in the way, and are read from the instance. Values that are marked for privacy
+    are given as `masks` says. Raises EncodeError when called.
     """
 
-    def __init__(self, cls: type[BaseModel], fields: FieldPlan, plain: Collection[str]) -> None:
+    def __init__(
+        self, cls: type[BaseModel], fields: FieldPlan, plain: Collection[str], masks: Masks | None = None
+    ) -> None:
         self._columns = [(name, column.type) for name, column in zip(fields.column_fields, fields.columns, strict=True)]
         self._plain = frozenset(plain)
         self._shown = {name for name in fields.column_fields if name not in plain}
-        self._to_python = cls.__pydantic_serializer__.to_python
+        self._to_python = partial(
+            cls.__pydantic_serializer__.to_python,
+            by_alias=False,
+            warnings="error" if fields.rules else False,
+            context=masks,
+        )
         # How the model's own configuration has JSON say what JSON does not know.
         self._bytes_mode: Any = cls.model_config.get("ser_json_bytes", "utf8")
         self._timedelta_mode: Any = cls.model_config.get("ser_json_timedelta", "iso8601")
@@ -40,7 +50,7 @@ class SerializedColumns:
     def __call__(self, event: Any) -> Row:
         """The columns of `event`."""
         try:
-            values = self._to_python(event, include=self._shown, by_alias=False, warnings=False)
+            values = self._to_python(event, include=self._shown)
             said = self._said(event)
         except Exception as exc:
             raise EncodeError(f"columns: {type(exc).__name__}: {exc}") from exc
@@ -70,7 +80,7 @@ class SerializedColumns:
         return said
 
     def _in_json(self, event: Any, names: set[str]) -> dict[str, Any]:
-        return self._to_python(event, mode="json", include=names, by_alias=False, warnings=False)  # type: ignore[no-any-return]
+        return self._to_python(event, mode="json", include=names)  # type: ignore[no-any-return]
 
     def _faithful(self, name: str, values: dict[str, Any], said: dict[str, Any]) -> object:
         """The value, if in JSON it would say what the payload would: else a serializer hides it there alone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -19,8 +19,10 @@ from eventrec.records.json import (
     encode_json,
     encode_struct_json,
     refuse_constants,
+    refuse_marked,
     refuse_non_json,
 )
+from eventrec.records.marked import fields_of
 from eventrec.records.times import refuse_inexact_time
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from eventrec.events.privacy import Masks
     from eventrec.records.schema import Row
 
 
@@ -37,6 +40,7 @@ class ClassPlan:
 
     `columns` gives the extra columns' values in the order of `fields.columns`; None where there are none. `timestamp`
     gives nanoseconds since the epoch, or None; it is None itself where no field is marked. All three raise EncodeError.
+    Values that are marked for privacy are given as a recorder's masker says; where the plan has none, as they are.
     """
 
     type: str
@@ -45,27 +49,40 @@ class ClassPlan:
     payload: Callable[[Any], bytes]
     columns: Callable[[Any], Row] | None
     timestamp: Callable[[Any], int | None] | None
+    masked_payload: Callable[[Any], bytes] | None = None
+    """The payload where a field holds an instance whose class marks fields; None: the plan needs no other way."""
 
 
 # -- structs ----------------------------------------------------------------------------------------------------------
 
 
-def struct_class_plan(cls: type[msgspec.Struct], type_: str, table: str, fields: FieldPlan) -> ClassPlan:
+def struct_class_plan(
+    cls: type[msgspec.Struct], type_: str, table: str, fields: FieldPlan, masks: Masks | None = None
+) -> ClassPlan:
     """The plan of a struct class: every value as it stands in the instance."""
-    return ClassPlan(
-        type_, table, fields, _struct_payload(cls, fields), _attributes(fields.column_fields), _timestamp(fields)
-    )
+    columns = _attributes(fields.column_fields)
+    masked = _plain_payload(cls, fields, _plain if masks is None else masks.unmarked)
+    payload = masked if fields.rules else _struct_payload(cls, fields)
+    columns = _masked_columns(fields, columns, masks)
+    return ClassPlan(type_, table, fields, payload, columns, _timestamp(fields), masked)
+
+
+def _masked_columns(
+    fields: FieldPlan, columns: Callable[[Any], Row] | None, masks: Masks | None
+) -> Callable[[Any], Row] | None:
+    rules = fields.rules_of_columns()
+    if columns is None or masks is None or not rules:
+        return columns
+    return lambda event: masks.row(fields.columns, columns(event), rules)
 
 
 def _struct_payload(cls: type[msgspec.Struct], fields: FieldPlan) -> Callable[[Any], bytes]:
     if not fields.excluded:
         return encode_struct_json
     config = cls.__struct_config__
-    if config.array_like:
-        raise TypeError(f"{cls.__name__}: array_like leaves no names, so no field can leave the payload")
+    if config.array_like or config.omit_defaults:
+        return _plain_payload(cls, fields, _plain)
     encoded = dict(zip(cls.__struct_fields__, cls.__struct_encode_fields__, strict=True))
-    if config.omit_defaults:
-        return _without([encoded[name] for name in fields.excluded])
     names = tuple(name for name in encoded if name not in fields.excluded)
     # A class of what is left: making one and encoding it costs half of a dict.
     rest = msgspec.defstruct(
@@ -82,23 +99,35 @@ def _struct_payload(cls: type[msgspec.Struct], fields: FieldPlan) -> Callable[[A
     return lambda event: encode_struct_json(rest(*values(event)))
 
 
-def _without(excluded: list[str]) -> Callable[[Any], bytes]:
+def _plain_payload(cls: type[msgspec.Struct], fields: FieldPlan, plain: Callable[[Any], Any]) -> Callable[[Any], bytes]:
+    """By way of what `plain` makes of an event, in JSON values."""
+    if fields.excluded and cls.__struct_config__.array_like:
+        raise TypeError(f"{cls.__name__}: array_like leaves no names, so no field can leave the payload")
+    encoded = dict(zip(cls.__struct_fields__, cls.__struct_encode_fields__, strict=True))
+    excluded = [encoded[name] for name in fields.excluded]
+
     def payload_of(event: Any) -> bytes:
-        try:
-            plain = msgspec.to_builtins(event, builtin_types=KEPT_TYPES, enc_hook=as_builtin)
-        except Exception as exc:
-            raise EncodeError(f"not a JSON value: {type(exc).__name__}: {exc}") from exc
+        members = plain(event)
         for name in excluded:
-            plain.pop(name, None)
-        return encode_json(plain)
+            members.pop(name, None)
+        return encode_json(members)
 
     return payload_of
+
+
+def _plain(event: Any) -> Any:
+    try:
+        return msgspec.to_builtins(event, builtin_types=KEPT_TYPES, enc_hook=as_builtin)
+    except Exception as exc:
+        raise EncodeError(f"not a JSON value: {type(exc).__name__}: {exc}") from exc
 
 
 # -- pydantic models --------------------------------------------------------------------------------------------------
 
 
-def model_class_plan(cls: type[BaseModel], type_: str, table: str, fields: FieldPlan) -> ClassPlan:
+def model_class_plan(
+    cls: type[BaseModel], type_: str, table: str, fields: FieldPlan, masks: Masks | None = None
+) -> ClassPlan:
     """The plan of a complete model class.
 
     All comes from pydantic's own serializer, so that a serializer which masks a field masks it here. Attributes are
@@ -109,14 +138,14 @@ def model_class_plan(cls: type[BaseModel], type_: str, table: str, fields: Field
         type_,
         table,
         fields,
-        _model_payload(cls, fields, schemas),
-        _model_columns(cls, fields, schemas),
+        _model_payload(cls, fields, schemas, masks),
+        _model_columns(cls, fields, schemas, masks),
         _timestamp(fields),
     )
 
 
 def _model_payload(
-    cls: type[BaseModel], fields: FieldPlan, schemas: Mapping[str, Mapping[str, Any]] | None
+    cls: type[BaseModel], fields: FieldPlan, schemas: Mapping[str, Mapping[str, Any]] | None, masks: Masks | None
 ) -> Callable[[Any], bytes]:
     serializer = cls.__pydantic_serializer__
     to_json = serializer.to_json
@@ -127,17 +156,23 @@ def _model_payload(
     )
 
     guard = _guard(cls, fields, schemas)
+    # What is not of the kind that its field declares is written by its own kind, past the markers: so it is refused.
+    warnings: Literal[False, "error"] = "error" if fields.rules else False
+    # Marked models may stand wherever there is more than plain values.
+    context = None if guard is None else masks
 
     def payload_of(event: Any) -> bytes:
         if guard is not None:
             guard(event)
         try:
-            payload = to_json(event, exclude=excluded, warnings=False)
+            payload = to_json(event, exclude=excluded, warnings=warnings, context=context)
         except Exception as exc:
             raise EncodeError(f"not a JSON value: {type(exc).__name__}: {exc}") from exc
         refuse_constants(payload)
         if hides_nan and b"null" in payload:
-            refuse_non_json(serializer.to_python(event, mode="json", exclude=excluded, warnings=False))
+            refuse_non_json(
+                serializer.to_python(event, mode="json", exclude=excluded, warnings=warnings, context=context)
+            )
         return payload
 
     return payload_of
@@ -157,6 +192,7 @@ def _guard(
     any_ = beyond(timed, unsettled)
     times = _attributes(tuple(name for name in unsettled if name not in any_))
     columns = beyond(settled | _TIMES, fields.excluded)
+    open_ = [field.name for field in fields_of(cls) if field.rule is None and field.name in any_]
     has_extra = cls.model_config.get("extra") == "allow"
 
     def guard(event: Any) -> None:
@@ -168,6 +204,7 @@ def _guard(
                     refuse_inexact_time(value)
         if any_ or has_extra:
             refuse_unserializable([event.__pydantic_extra__, *(getattr(event, name, None) for name in any_)])
+            refuse_marked([event.__pydantic_extra__, *(getattr(event, name, None) for name in open_)], by_pydantic=True)
         if columns:
             refuse_unserializable([getattr(event, name, None) for name in columns], with_times=False)
 
@@ -175,13 +212,13 @@ def _guard(
 
 
 def _model_columns(
-    cls: type[BaseModel], fields: FieldPlan, schemas: Mapping[str, Mapping[str, Any]] | None
+    cls: type[BaseModel], fields: FieldPlan, schemas: Mapping[str, Mapping[str, Any]] | None, masks: Masks | None
 ) -> Callable[[Any], Row] | None:
     names = fields.column_fields
     plain = {name for name in names if schemas is not None and _has_only(schemas.get(name, {}), _SCALARS)}
     if len(plain) == len(names):
         return _attributes(names)
-    return SerializedColumns(cls, fields, plain)
+    return SerializedColumns(cls, fields, plain, masks)
 
 
 _SETTLED: Final = frozenset(

@@ -56,3 +56,6 @@ class SemanticType(enum.IntEnum):
 
 MAX_PRECISION: Final = 38
 """Digits that a decimal of 128 bit holds."""
+
+TEXTUAL: Final = frozenset({ColumnType.STRING, ColumnType.DICTIONARY})
+"""Types whose columns hold any text."""

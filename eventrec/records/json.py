@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import enum
 import math
+from collections import deque
 from datetime import datetime, time
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from eventrec.errors import EncodeError
+from eventrec.records.mark_rules import has_fields
+from eventrec.records.marked import fields_of, is_marked
 from eventrec.records.times import refuse_inexact_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
+class MarkedValueError(EncodeError):
+    """What is to be encoded holds an instance of a class with fields that are marked for privacy."""
+
+
 def encode_json(value: object) -> bytes:
     """Return `value` as JSON bytes in UTF-8. A `msgspec.Raw` is JSON text already, and is taken as it is.
 
     Raises:
+        MarkedValueError: Somewhere in `value` is an instance whose class marks fields for privacy.
         EncodeError: Somewhere in `value` there is NaN, infinity, bytes, a cycle, a lone surrogate, an integer of more
             digits than the interpreter converts, two keys that are one key in JSON, a time whose UTC
             offset has seconds, a `msgspec.Raw` that is not JSON, or an object that is not a JSON value.
@@ -132,14 +140,18 @@ _is_finite: Final[Callable[[Any], bool]] = math.isfinite
 _join: Final = "".join
 
 
-def refuse_non_json(value: object) -> None:
+def refuse_non_json(value: object) -> None:  # noqa: C901 - a case for each kind
     """Raise EncodeError if NaN, infinity, bytes, or keys that are one key in JSON are anywhere in `value`."""
     # The frequent kinds first: what is plain does not come here, except at the top.
     match value:
         case dict():
             _refuse_keys(value)
             _refuse_parts(value.values())
-        case list() | tuple() | set() | frozenset():
+        case list() | set() | frozenset():
+            _refuse_parts(value)
+        case tuple():
+            if value.__class__ is not tuple:
+                _refuse_marked_class(value.__class__)
             _refuse_parts(value)
         case float():
             if not math.isfinite(value):
@@ -149,6 +161,7 @@ def refuse_non_json(value: object) -> None:
         case msgspec.Raw():
             refuse_bad_text(bytes(value))
         case msgspec.Struct():
+            _refuse_marked_class(value.__class__)
             _refuse_parts(msgspec.structs.astuple(value))
         case bytes() | bytearray() | memoryview():
             raise EncodeError(f"not a JSON value: {type(value).__name__} (encode it as text first)")
@@ -156,11 +169,44 @@ def refuse_non_json(value: object) -> None:
             refuse_inexact_time(value)
         case _:
             # A dataclass, attrs class, UUID, datetime …: look at what msgspec makes of it.
+            refuse_marked(value)
             refuse_non_json(
                 value.value
                 if isinstance(value, enum.Enum)
                 else msgspec.to_builtins(value, builtin_types=KEPT_TYPES, enc_hook=as_builtin)
             )
+
+
+def refuse_marked(value: Any, *, by_pydantic: bool = False) -> None:
+    """Raise MarkedValueError if an instance of a class that marks fields is anywhere in `value`.
+
+    `by_pydantic`: its serializer writes `value`, and knows the marked fields of its own classes.
+    """
+    if isinstance(value, enum.Enum):
+        value = value.value
+    kind = value.__class__
+    if kind in _PLAIN:
+        return
+    parts: Iterable[Any] = ()
+    if issubclass(kind, dict):
+        parts = value.values()
+    elif has_fields(kind):
+        is_known = by_pydantic and hasattr(kind, "__pydantic_serializer__")
+        if not is_known:
+            _refuse_marked_class(kind)
+        parts = [getattr(value, field.name, None) for field in fields_of(kind) if not (is_known and field.rule)]
+    elif issubclass(kind, _CONTAINERS):
+        parts = value
+    for part in parts:
+        refuse_marked(part, by_pydantic=by_pydantic)
+
+
+_CONTAINERS: Final = (list, tuple, set, frozenset, deque)
+
+
+def _refuse_marked_class(kind: type) -> None:
+    if is_marked(kind):
+        raise MarkedValueError(f"a {kind.__name__}, which has marked fields, stands where nothing sees to them")
 
 
 def _refuse_parts(parts: Iterable[object]) -> None:

@@ -35,7 +35,7 @@ from uuid import UUID
 
 from eventrec.errors import EncodeError
 from eventrec.records.column_types import MAX_PRECISION, ColumnType
-from eventrec.records.json import encode_json
+from eventrec.records.json import MarkedValueError, encode_json
 from eventrec.records.times import days_and_nanoseconds, nanoseconds
 
 if TYPE_CHECKING:
@@ -247,6 +247,8 @@ def _json(opening: bytes, what: str) -> Callable[[_Column], Normalizer]:
         def normalize(value: object) -> object:
             try:
                 encoded = encode_json(value)
+            except MarkedValueError:
+                raise
             except EncodeError as exc:
                 raise _refuse(column, value, f": {exc}") from exc
             if not encoded.startswith(opening):

@@ -1,0 +1,265 @@
+"""Which fields of a class are marked for privacy, at any depth of their annotations: read once per class."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import sys
+import typing
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+from pydantic import BaseModel
+
+from eventrec.records.mark_rules import (
+    AnyOf,
+    Each,
+    Fields,
+    Leaf,
+    Positions,
+    all_marks,
+    has_fields,
+    is_named_tuple,
+    is_typed_dict,
+    rule_of,
+)
+from eventrec.records.marks import MASKS, Mark, MarkedSerializer
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from eventrec.records.mark_rules import Rule
+
+_MAX_CLASSES: Final = 4_096
+"""Classes remembered at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRule:
+    """One field: its name in the class, its names in the payload, and what happens to it (None: nothing)."""
+
+    name: str
+    encoded: tuple[str, ...]
+    rule: Rule | None
+
+
+@lru_cache(maxsize=_MAX_CLASSES)
+def fields_of(cls: type) -> tuple[FieldRule, ...]:
+    """The fields that `cls` declares, in their order; () of a class that declares none.
+
+    Raises:
+        TypeError: A marker stands where it has no effect.
+    """
+    if issubclass(cls, BaseModel):
+        if not cls.__pydantic_complete__ and not cls.model_rebuild(raise_errors=False):
+            raise TypeError(f"{cls.__name__} names what does not exist yet")
+        found: dict[str, tuple[tuple[str, ...], object]] = {}
+        for name, info in cls.model_fields.items():
+            alias = [said for said in (info.serialization_alias, info.alias) if isinstance(said, str)]
+            annotation: Any = info.annotation
+            for added in info.metadata:
+                annotation = Annotated[annotation, added]
+            found[name] = ((name, *alias), annotation)
+        _refuse_marked_others(cls, _hints(cls, excluding=found), found)
+        for name, computed in cls.model_computed_fields.items():
+            found[name] = ((name, *([computed.alias] if computed.alias else [])), computed.return_type)
+    else:
+        hints = _hints(cls)
+        found = {name: ((encoded,), hints.get(name, object)) for name, encoded in _names(cls, hints).items()}
+    return tuple(
+        FieldRule(name, encoded, rule_of(f"{cls.__name__}.{name}", annotation))
+        for name, (encoded, annotation) in found.items()
+    )
+
+
+@lru_cache(maxsize=_MAX_CLASSES)
+def rules_of(cls: type) -> dict[str, Rule]:
+    """What `cls` declares of its fields that are marked, or hold something marked, by their names in the payload.
+
+    Raises:
+        TypeError: A marker stands where it has no effect.
+    """
+    return {
+        encoded: field.rule
+        for field in fields_of(cls)
+        if field.rule is not None and has_marks(field.rule)
+        for encoded in field.encoded
+    }
+
+
+@lru_cache(maxsize=_MAX_CLASSES)
+def is_marked(cls: type) -> bool:
+    """Whether a field that `cls` itself declares is marked; not whether one of its fields holds a marked class.
+
+    Raises:
+        TypeError: A marker stands where it has no effect.
+    """
+    if cls.__module__ == "builtins" or not has_fields(cls):
+        return False
+    return any(is_marked_here(field.rule) for field in fields_of(cls))
+
+
+def has_marks(rule: Rule | None, *kinds: type[Mark]) -> bool:
+    """Whether a marker of one of `kinds` is anywhere behind `rule`, also inside the classes that it names.
+
+    Without `kinds`: one that replaces values.
+    """
+    return any(isinstance(mark, kinds or MASKS) for mark in _marks(rule, set()))
+
+
+def _marks(rule: Rule | None, seen: set[type]) -> Iterator[Mark]:
+    match rule:
+        case Leaf(mark):
+            yield mark
+        case Each(inner):
+            yield from _marks(inner, seen)
+        case Positions(rules) | AnyOf(rules):
+            for part in rules:
+                yield from _marks(part, seen)
+        case Fields(cls) if cls not in seen:
+            seen.add(cls)
+            for field in fields_of(cls):
+                yield from _marks(field.rule, seen)
+
+
+def is_marked_here(rule: Rule | None) -> bool:
+    """Whether a marker is behind `rule` without a class between them, of which its instances know."""
+    match rule:
+        case Leaf(mark):
+            return isinstance(mark, MASKS)
+        case Each(inner):
+            return is_marked_here(inner)
+        case Positions(rules) | AnyOf(rules):
+            return any(is_marked_here(part) for part in rules)
+        case Fields(cls):
+            return is_typed_dict(cls) and has_marks(rule)
+    return False
+
+
+def check_model_marks(cls: type[BaseModel]) -> None:
+    """Check that nothing of a complete model class, or of a model that it names, stands before a marker.
+
+    Raises:
+        TypeError: A serializer of the class writes a marked value, or what holds one, so the marker has no effect.
+    """
+    for model in _models(cls, set()):
+        marked = {field.name: field.rule for field in fields_of(model) if has_marks(field.rule)}
+        decorators = model.__pydantic_decorators__
+        if marked and decorators.model_serializers:
+            raise TypeError(f"{model.__name__}: has a model_serializer, so its fields cannot be marked")
+        for serializer in decorators.field_serializers.values():
+            for name in marked.keys() & set(serializer.info.fields):
+                raise TypeError(f"{model.__name__}.{name}: has a serializer, so it cannot be marked")
+            if marked and "*" in serializer.info.fields:
+                raise TypeError(f"{model.__name__}: has a serializer of all fields, so none can be marked")
+        shown = _shown_fields(model.__pydantic_core_schema__)
+        for name, rule in marked.items():
+            if is_marked_here(rule) and name in shown and not _is_asked(shown[name]):
+                raise TypeError(f"{model.__name__}.{name}: something else writes it, so it cannot be marked")
+
+
+def _models(cls: type, seen: set[type]) -> Iterator[type[BaseModel]]:
+    if cls in seen:
+        return
+    seen.add(cls)
+    if issubclass(cls, BaseModel):
+        yield cls
+    for field in fields_of(cls):
+        for named in _classes(field.rule):
+            yield from _models(named, seen)
+
+
+def _classes(rule: Rule | None) -> Iterator[type]:
+    match rule:
+        case Fields(cls):
+            yield cls
+        case Each(inner):
+            yield from _classes(inner)
+        case Positions(rules) | AnyOf(rules):
+            for part in rules:
+                yield from _classes(part)
+
+
+def _shown_fields(schema: Any) -> dict[str, object]:
+    """The schema of each field; {} where it does not look as expected."""
+    while isinstance(schema, dict) and schema.get("type") in _AROUND_FIELDS:
+        schema = schema.get("schema")
+    if not isinstance(schema, dict) or schema.get("type") != "model-fields":
+        return {}
+    computed = {each["property_name"]: each for each in schema.get("computed_fields", ())}
+    return {**schema["fields"], **computed}
+
+
+_AROUND_FIELDS: Final = frozenset({"definitions", "function-before", "function-after", "function-wrap", "model"})
+
+
+def _is_asked(schema: object) -> bool:
+    """Whether the marker stands in `schema`, so that pydantic's serializer asks it."""
+    if isinstance(schema, dict):
+        said = schema.get("serialization")
+        if isinstance(said, dict) and isinstance(said.get("function"), MarkedSerializer):
+            return True
+        return any(_is_asked(part) for part in schema.values())
+    return isinstance(schema, (list, tuple)) and any(_is_asked(part) for part in schema)
+
+
+# -- classes ----------------------------------------------------------------------------------------------------------
+
+
+def _names(cls: type, hints: dict[str, object]) -> dict[str, str]:
+    """The fields of `cls`, and the names that msgspec writes them with."""
+    if issubclass(cls, msgspec.Struct):
+        names = dict(zip(cls.__struct_fields__, cls.__struct_encode_fields__, strict=True))
+    elif dataclasses.is_dataclass(cls):
+        names = {field.name: field.name for field in dataclasses.fields(cls)}
+    elif hasattr(cls, "__attrs_attrs__"):
+        names = {field.name: field.name for field in cls.__attrs_attrs__}
+    elif is_named_tuple(cls):
+        names = {name: name for name in cls._fields}  # type: ignore[attr-defined]
+    else:
+        names = {name: name for name in hints}
+    _refuse_marked_others(cls, hints, names)
+    return names
+
+
+def _refuse_marked_others(cls: type, hints: dict[str, object], names: Collection[str]) -> None:
+    """Raise TypeError where something is marked in `hints` that is not one of the fields `names`."""
+    for name in hints.keys() - set(names):
+        if next(all_marks(hints[name]), None) is not None:
+            raise TypeError(f"{cls.__name__}.{name} is marked, and is not a field")
+
+
+def _hints(cls: type, *, excluding: Collection[str] = ()) -> dict[str, object]:
+    """The annotations of `cls` and its bases; those that cannot be read when the program runs are left out.
+
+    Raises:
+        TypeError: One of these, not of a name in `excluding`, names a marker.
+    """
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except Exception:  # noqa: BLE001 - annotations are foreign code
+        return _readable_hints(cls, excluding)
+
+
+def _readable_hints(cls: type, excluding: Collection[str]) -> dict[str, object]:
+    hints: dict[str, object] = {}
+    for base in reversed(cls.__mro__):
+        module = sys.modules.get(base.__module__)
+        for name, said in inspect.get_annotations(base).items():
+            hints.pop(name, None)
+            if not isinstance(said, str):
+                hints[name] = said
+                continue
+            try:
+                holder = type("holder", (), {"__annotations__": {name: said}, "__module__": base.__module__})
+                hints |= typing.get_type_hints(holder, vars(module) if module else {}, vars(base), include_extras=True)
+            except Exception as exc:  # foreign code, likewise
+                if name not in excluding and _NAMES_A_MARKER.search(said):
+                    raise TypeError(f"{cls.__name__}.{name}: the annotation {said} cannot be read: {exc}") from exc
+    return hints
+
+
+_NAMES_A_MARKER: Final = re.compile(r"\b(Hashed|Redacted|Truncated)\b")
