@@ -220,9 +220,10 @@ class EventRecorderOptions(BaseModel):
         """The semantics of GreptimeDB's recorder.
 
         A channel of 2,048, batches of 100 sent when the 101st event arrives, a tick of 5 s with the first at once, four
-        attempts with 1.667, 3.333 and 5 s between them.
+        attempts with 1.667, 3.333 and 5 s between them. Rows stay for 90 days.
         """
         return cls(
+            ttl="90d",
             queue_events=2_048,
             batch_rows=100,
             flush_interval=5.0,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 GROUP: Final = "eventrec.handlers"
 
 OUR_SCHEMES: Final = {
+    "greptimedb": "eventrec_handlers.greptimedb:from_url [greptimedb]",
     "http": "eventrec_handlers.http:from_url [http]",
     "https": "eventrec_handlers.http:from_url [http]",
     "jsonl": "eventrec_handlers.jsonl:from_url",

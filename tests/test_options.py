@@ -132,6 +132,7 @@ def test_reference_has_the_numbers_of_greptimedb() -> None:
     assert (settled.delivery.batch_rows, settled.delivery.flush_interval, settled.delivery.ticks) == (100, 5.0, True)
     assert waits == pytest.approx([1.667, 3.333, 5.0], abs=0.001)
     assert (retry.attempts, retry.full_jitter) == (4, False)
+    assert EventRecorderOptions.reference().ttl == 90 * 86_400
 
 
 def test_options_are_frozen() -> None:

@@ -62,7 +62,7 @@ class WorkThread:
         Raises:
             TransientError: The system gives no thread.
         """
-        job = _Job(work, _from_any_thread())
+        job = _Job(work, from_any_thread())
         refused = self._start(job)
         if refused is not None:
             await self._borrow(refused)
@@ -179,7 +179,7 @@ class _Job(Generic[T]):
             del failure  # it refers to this frame, and this frame to it
 
 
-def _from_any_thread() -> Callable[[Callable[[], object]], None]:
+def from_any_thread() -> Callable[[Callable[[], object]], None]:
     """What runs a function on the running task's loop, from any thread; nothing happens where that loop is gone."""
     if is_trio():
         import trio  # noqa: PLC0415 - only where it runs already
@@ -210,7 +210,7 @@ class Portal:
 
     async def run(self, job: Callable[[], Coroutine[object, object, T]]) -> T:
         """What `job` gives. If the caller is cancelled, so is `job`, and it is waited for until it has cleaned up."""
-        tell = _from_any_thread()
+        tell = from_any_thread()
         done = anyio.Event()
         tasks: list[asyncio.Task[T]] = []
 
