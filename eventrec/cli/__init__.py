@@ -3,6 +3,7 @@
     demo record tail new-handler      events, and where they go
     drain status resume dead log      a log directory, and what waits in it
     doctor                            whether all of it can work here
+    analytics                         what a user says about being recorded
 
     exit code  it means
     0          all of it was done

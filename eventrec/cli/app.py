@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import anyio
 from cyclopts import App, CycloptsError, Parameter
 
+from eventrec.cli.analytics.analytics import analytics
 from eventrec.cli.demo.demo import Demo
 from eventrec.cli.doctor.doctor import doctor
 from eventrec.cli.exit_codes import CommandError, ExitCode
@@ -282,3 +283,4 @@ app.command(status)
 app.command(resume)
 app.command(dead)
 app.command(doctor)
+app.command(analytics)

@@ -2,6 +2,8 @@
 
     {"analytics_enabled": true, "analytics_id": "any text", "metadata": {"email": "ada@example.org"}}
 
+and `"told": false` as long as the application has not told the user that it records: they have chosen before.
+
 What cannot be read for certain counts as a no: bytes that are not such an object, a name that stands twice, a link, a
 directory, a pipe, a file of another user. It is replaced as a whole, with what else stands in it kept. Metadata is read
 in Rerun's form too, each value an object with its type: `{"email": {"String": "ada@example.org"}}`.
@@ -43,6 +45,7 @@ _LOCK_PAUSE: Final = 0.02
 _ENABLED: Final = "analytics_enabled"
 _ID: Final = "analytics_id"
 _METADATA: Final = "metadata"
+_TOLD: Final = "told"
 _TYPES: Final = {"Bool": bool, "Integer": int, "Float": float, "String": str}
 _BUSY: Final = frozenset({errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN})
 
@@ -55,17 +58,20 @@ class Choices:
         enabled: Whether the application may record.
         id: Stands for the user; made by chance.
         metadata: What the user lets the application know about them, as an email address.
+        is_told: Whether the application has told the user that it records; not in the file where it has.
         others: What else stands in the file.
     """
 
     enabled: bool = True
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     metadata: Mapping[str, Value] = field(default_factory=dict)
+    is_told: bool = True
     others: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the file."""
-        return {_ENABLED: self.enabled, _ID: self.id, _METADATA: dict(self.metadata), **self.others}
+        told = {} if self.is_told else {_TOLD: False}
+        return {_ENABLED: self.enabled, _ID: self.id, _METADATA: dict(self.metadata), **told, **self.others}
 
 
 class ChoicesFile:
@@ -91,24 +97,24 @@ class ChoicesFile:
         except (OSError, ValueError) as exc:
             raise ConsentError(f"{self.path} cannot be read: {_why(exc)}") from exc
 
-    def create(self, disclose: Callable[[], object] = lambda: None) -> Choices:
-        """Make it, or return what another process has made meanwhile. On return it is on the disk.
+    def tell(self, disclose: Callable[[], object]) -> Choices:
+        """Note that the user was told, by `disclose`; where there is no such file, make it, with a yes.
 
-        `disclose` is called where it is certain that it can be made, just before it is there; what it raises prevents
-        it.
+        `disclose` is called where it is certain that this can be noted, just before it is; what it raises prevents
+        that. Where another process has noted it meanwhile, it is not called. On return it is on the disk.
 
         Raises:
-            ConsentError: It cannot be made, or be read, or the disclosure failed.
+            ConsentError: It cannot be written, or be read, or the disclosure failed.
         """
         with self._locked() as directory:
-            there = self.load()
-            return there if there is not None else self._replace(directory, Choices(), before=disclose)
+            there = self.load() or Choices(is_told=False)
+            return there if there.is_told else self._replace(directory, replace(there, is_told=True), before=disclose)
 
     def change(self, *, enabled: bool | None = None, **metadata: Value | None) -> Choices:
         """Say something else in it, and leave the rest. What is None in `metadata` goes out of it.
 
-        What cannot be decoded is replaced by what is said here, under another id: the user has chosen again. On return
-        it is on the disk.
+        What cannot be decoded is replaced by what is said here, under another id: the user has chosen again. Where
+        there was no file, or none that could be decoded, the user counts as not told. On return it is on the disk.
 
         Raises:
             ConsentError: It is not a file of this user's, or cannot be written.
@@ -117,9 +123,9 @@ class ChoicesFile:
             try:
                 choices = _decode(_read(directory, self.path.name))
             except FileNotFoundError:
-                choices = Choices()
+                choices = Choices(is_told=False)
             except ValueError:
-                choices = Choices(enabled=False)
+                choices = Choices(enabled=False, is_told=False)
             kept = {**choices.metadata, **metadata}
             choices = replace(
                 choices,
@@ -205,13 +211,17 @@ def _decode(content: bytes) -> Choices:
     if not isinstance(document, dict):
         raise ValueError("it is not a JSON object")  # noqa: TRY004 - the bytes are wrong, not the caller
     enabled, id_, metadata = (document.pop(name, None) for name in (_ENABLED, _ID, _METADATA))
+    is_told = document.pop(_TOLD, True)
+    if not isinstance(is_told, bool):
+        raise ValueError(f"{_TOLD} is not true or false")  # noqa: TRY004 - the bytes are wrong, not the caller
     if not isinstance(enabled, bool):
         raise ValueError(f"{_ENABLED} is not true or false")  # noqa: TRY004 - likewise
     if not isinstance(id_, str) or not 0 < len(id_) <= _MAX_ID:
         raise ValueError(f"{_ID} is not a text of 1 to {_MAX_ID} characters")
     if not isinstance(metadata, dict | None):
         raise ValueError(f"{_METADATA} is not an object")  # noqa: TRY004 - likewise
-    choices = Choices(enabled, id_, {name: _value(value) for name, value in (metadata or {}).items()}, document)
+    known = {name: _value(value) for name, value in (metadata or {}).items()}
+    choices = Choices(enabled, id_, known, is_told, document)
     json.dumps(choices.to_dict(), ensure_ascii=False).encode()  # Half a surrogate pair is a ValueError.
     return choices
 

@@ -12,6 +12,7 @@ else                                                         on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from eventrec.consent.choices import ChoicesFile
@@ -50,9 +51,12 @@ def decide(
     environment: Mapping[str, str],
     *,
     enabled: bool = True,
-    disclose: Callable[[Places], object],
+    disclose: Callable[[Places], object] | None,
 ) -> Decision:
-    """Decide by the table above; `disclose` tells the user, and may raise. Raises nothing that is an Exception."""
+    """Decide by the table above; `disclose` tells the user, and may raise. None: only look, and make nothing.
+
+    Raises nothing that is an Exception.
+    """
     why = "the application has switched it off" if not enabled else why_off(environment)
     if why is not None:
         return Decision(why)
@@ -60,11 +64,17 @@ def decide(
         found = places()
         file = ChoicesFile(found.choices)
         choices = file.load()
-        is_first_run = choices is None
-        if choices is None:
-            choices = file.create(lambda: disclose(found))
+        says_no = _says_no(choices, environment)
+        is_first_run = choices is None or not choices.is_told
+        if is_first_run and not says_no and disclose is not None:
+            choices = file.tell(partial(disclose, found))
+            says_no = _says_no(choices, environment)  # Another process may have been there meanwhile.
     except ConsentError as exc:
         return Decision(str(exc))
-    if not choices.enabled and not is_forced(environment):
+    if says_no:
         return Decision("the user has opted out", choices=choices)
     return Decision(None, is_first_run=is_first_run, choices=choices)
+
+
+def _says_no(choices: Choices | None, environment: Mapping[str, str]) -> bool:
+    return choices is not None and not choices.enabled and not is_forced(environment)

@@ -21,8 +21,14 @@ COMMANDS = [
     *("demo", "record", "tail", "status", "drain", "resume", "doctor", "new-handler"),
     *("log verify", "log list", "log cat", "log forget", "log compress"),
     *("dead list", "dead show", "dead replay", "dead skip", "dead purge"),
+    *("analytics enable", "analytics disable", "analytics status", "analytics details", "analytics clear"),
+    *("analytics email", "analytics config"),
 ]
-NOT_FOR_MACHINES = {"log cat", "new-handler", "resume", "dead show", "dead replay", "dead skip", "dead purge"}
+NOT_FOR_MACHINES = {
+    *("log cat", "new-handler", "resume", "dead show", "dead replay", "dead skip", "dead purge"),
+    *("analytics enable", "analytics disable", "analytics details", "analytics clear", "analytics email"),
+    "analytics config",  # is JSON as it is
+}
 
 
 def test_console_script_is_main() -> None:

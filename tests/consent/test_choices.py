@@ -48,7 +48,7 @@ def test_what_is_not_there_is_not_made_by_looking(file: ChoicesFile) -> None:
 def test_what_is_made_is_a_yes_under_an_id_of_chance_and_private(file: ChoicesFile) -> None:
     umask = os.umask(0)
     try:
-        made = file.create()
+        made = file.tell(lambda: None)
     finally:
         os.umask(umask)
 
@@ -118,6 +118,7 @@ NOT_CERTAIN: dict[str, bytes] = {
     "a long id": b'{"analytics_enabled": true, "analytics_id": "%b"}' % (b"a" * 201),
     "half of a pair": b'{"analytics_enabled": true, "analytics_id": "\\ud800"}',
     "both answers": b'{"analytics_enabled": false, "analytics_id": "abc", "analytics_enabled": true}',
+    "told of another kind": b'{"analytics_enabled": true, "analytics_id": "abc", "told": 1}',
     "metadata of another kind": b'{"analytics_enabled": true, "analytics_id": "abc", "metadata": ["email"]}',
     "metadata within metadata": b'{"analytics_enabled": true, "analytics_id": "abc", "metadata": {"a": {"b": 1}}}',
     "NaN": b'{"analytics_enabled": true, "analytics_id": "abc", "metadata": {"a": NaN}}',
@@ -268,6 +269,32 @@ def test_who_was_not_told_is_not_recorded(file: ChoicesFile) -> None:
     assert decided(file).is_first_run
 
 
+def test_who_chose_before_the_first_run_is_told_in_it(file: ChoicesFile) -> None:
+    chosen = file.change(enabled=True, email="a@b.c")
+    told: list[object] = []
+
+    first, second = decided(file, told=told), decided(file, told=told)
+
+    assert (first.is_first_run, second.is_first_run, len(told)) == (True, False, 1)
+    assert second.choices is not None
+    assert (second.choices.id, second.choices.metadata) == (chosen.id, {"email": "a@b.c"})
+
+
+def test_who_said_no_before_the_first_run_is_not_bothered(file: ChoicesFile) -> None:
+    file.change(enabled=False)
+    told: list[object] = []
+
+    assert decided(file, told=told).why_off == "the user has opted out"
+    assert told == []
+
+
+def test_looking_makes_nothing(file: ChoicesFile) -> None:
+    places = Places(file.path, file.path.parent)
+
+    assert decide(lambda: places, {}, disclose=None).is_first_run
+    assert not file.path.parent.exists()
+
+
 def test_force_overrules_a_no_and_nothing_that_is_uncertain(file: ChoicesFile) -> None:
     put(file, {**YES, "analytics_enabled": False})
     assert decided(file).why_off == "the user has opted out"
@@ -285,7 +312,7 @@ def test_surroundings_that_switch_off_make_no_file(file: ChoicesFile) -> None:
 
 
 def test_a_change_that_is_cut_short_leaves_the_old_file(file: ChoicesFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    file.create()
+    file.tell(lambda: None)
     file.change(enabled=False)
 
     def killed(*_: object) -> None:
@@ -303,7 +330,7 @@ def test_a_change_that_is_cut_short_leaves_the_old_file(file: ChoicesFile, monke
 
 
 def test_what_a_killed_process_left_half_written_goes_with_the_next_change(file: ChoicesFile) -> None:
-    file.create()
+    file.tell(lambda: None)
     left, foreign = file.path.parent / "analytics.json.12-34.tmp", file.path.parent / "analytics.json.bak"
     left.write_bytes(b'{"analy')
     foreign.write_bytes(b"somebody's")
@@ -319,7 +346,7 @@ import sys
 from pathlib import Path
 from eventrec.consent.choices import ChoicesFile
 file, name = ChoicesFile(Path(sys.argv[1])), sys.argv[2]
-print(file.create().id)
+print(file.tell(str).id)
 for n in range(20):
     file.change(**{f"{name}{n}": n})
 """
@@ -351,7 +378,7 @@ def test_another_process_that_does_not_let_go_is_waited_for_a_while(
 ) -> None:
     import fcntl  # noqa: PLC0415 - not on Windows
 
-    file.create()
+    file.tell(lambda: None)
     monkeypatch.setattr("eventrec.consent.choices._LOCK_SECONDS", 0.05)
     holder = os.open(file.path.parent, os.O_RDONLY)
     try:
@@ -367,7 +394,7 @@ def test_another_process_that_does_not_let_go_is_waited_for_a_while(
 def test_it_is_deleted_once(file: ChoicesFile) -> None:
     assert file.delete() is False
     assert not file.path.parent.exists()
-    file.create()
+    file.tell(lambda: None)
 
     assert file.delete() is True
     assert file.delete() is False
