@@ -23,6 +23,7 @@ from eventrec.cli.logs.maintenance import compress, forget
 from eventrec.cli.logs.resume import resume
 from eventrec.cli.logs.status import status
 from eventrec.cli.new_handler import new_handler
+from eventrec.cli.record.formats import Format, sources_of
 from eventrec.cli.record.in_flight import dead_letter_file
 from eventrec.cli.record.record import Recording
 from eventrec.cli.record.report import SAID_BY_RECORD
@@ -154,16 +155,19 @@ def demo(
 
 @app.command
 def record(
-    file: Annotated[str, Parameter(help="A file of JSON lines or CloudEvents; - is stdin.")],
+    files: Annotated[list[str], Parameter(help="Files of JSON lines or CloudEvents; - is stdin.")],
     /,
     *,
     to: str,
+    format_: Annotated[Format, Parameter(name="--format")] = "json",
     log: Annotated[Path | None, Parameter(name="--log")] = None,
     type_field: str | None = None,
     timestamp_field: str | None = None,
     timestamp_unit: Unit = "auto",
     id_field: str | None = None,
     table: str | None = None,
+    distinct_id: str | None = None,
+    remove: Json = False,
     dead: Path | None = None,
     max_event_bytes: int = 1 << 20,
     timeout: float | None = None,
@@ -184,6 +188,10 @@ def record(
     line, as other events, unless `--id-field` gives each line the id it had before, so that readers of the destination
     can recognise it. Give it a directory of its own: everything that waits in there is delivered.
 
+    With `--format posthog-wal` it reads the session files of Rerun's analytics, each under the session that its name
+    says. Lines get the ids they had before, half-written ones are skipped and counted. A file that a process holds a
+    lock on, or writes, is left alone.
+
     For example:
 
     ```sh
@@ -199,6 +207,9 @@ def record(
         timestamp_unit: How times are written; auto takes ISO 8601 (UTC where it names no zone), and numbers by size.
         id_field: The field with its id: a UUID as it is; any other value gives an id that is the same each time.
         table: The table for the rows. Default: the one that a line of ours names, else "events".
+        format_: What the lines are.
+        distinct_id: Of posthog-wal: whose events these are, the analytics_id of the program's configuration.
+        remove: Of posthog-wal: delete each file once all of its events are delivered.
         dead: A file of JSON lines to keep what the destination refuses.
         max_event_bytes: Larger events are reported like malformed lines.
         timeout: Seconds after which it gives up; the exit code is then 3, or 1 where only lines are left unread.
@@ -223,15 +234,14 @@ def record(
         table=table,
         max_event_bytes=max_event_bytes,
     )
-
+    sources = sources_of(files, stdin=_STDIN, format_=format_, reading=reading, distinct_id=distinct_id, removes=remove)
     terminal = Terminal()
 
     async def run() -> int:
         async with AsyncExitStack() as stack:
             recording = Recording(
-                None if file == _STDIN else Path(file),
+                sources,
                 to,
-                reading=reading,
                 dead=dead_letter_file(dead, stack),
                 terminal=terminal,
                 log=log,

@@ -181,7 +181,7 @@ def test_a_full_disk_costs_nothing_that_earlier_runs_left(
     leave(tmp_path / "log", 0, 10, "jsonl")
     (tmp_path / "lines").write_text("{}\n" * 3, encoding="utf-8")
     monkeypatch.setattr("eventrec.log.disk.DiskStorage.space", lambda _: (1 << 20, 1 << 40))
-    monkeypatch.setattr("eventrec.cli.record.record.lacks_room", lambda _: True)
+    monkeypatch.setattr("eventrec.cli.record.reading.lacks_room", lambda _: True)
 
     code, out, _ = main("record", "lines", "--to", "jsonl:///out", "--log", "log", "--json")
 

@@ -16,6 +16,7 @@ from eventrec import Batch, EventHandler
 from eventrec.cli.exit_codes import ExitCode
 from eventrec.cli.record.in_flight import Backlog, LineNumbers
 from eventrec.cli.record.record import Recording
+from eventrec.cli.record.sources import JsonLines
 from eventrec.cli.terminal import Terminal
 from eventrec.ingest.received import Reading
 
@@ -236,15 +237,15 @@ class Behind(EventHandler):
 def test_reading_waits_for_the_destination_once_enough_waits_in_the_log(
     tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventrec.cli.record.record.MAX_LOGGED_BYTES", 50_000)
-    monkeypatch.setattr("eventrec.cli.record.record.LOGGED_ROWS", 500)
+    monkeypatch.setattr("eventrec.cli.record.reading.MAX_LOGGED_BYTES", 50_000)
+    monkeypatch.setattr("eventrec.cli.record.reading.LOGGED_ROWS", 500)
     (tmp_path / "in.jsonl").write_text("".join(f'{{"n":{n:6d}}}\n' for n in range(20_000)), encoding="utf-8")
     handler = Behind()
 
     async def record() -> Any:
         handler.recording = Recording(
-            *(tmp_path / "in.jsonl", handler),
-            reading=Reading(),
+            [JsonLines(tmp_path / "in.jsonl", Reading())],
+            handler,
             dead=tmp_path / "dead",
             terminal=Terminal(),
             log=tmp_path / "log",

@@ -9,6 +9,7 @@ from eventrec import Batch, EventHandler, TransientError
 from eventrec.cli.exit_codes import ExitCode
 from eventrec.cli.record.record import Recording
 from eventrec.cli.record.report import Outcome
+from eventrec.cli.record.sources import JsonLines
 from eventrec.cli.terminal import Terminal
 from eventrec.ingest.received import Reading
 
@@ -42,7 +43,7 @@ def run(directory: Path, handler: EventHandler, lines: int, backend: str) -> Out
 
     async def record() -> Outcome:
         dead = directory / "dead.jsonl"
-        return await Recording(given, handler, reading=Reading(), dead=dead, terminal=Terminal()).run()
+        return await Recording([JsonLines(given, Reading())], handler, dead=dead, terminal=Terminal()).run()
 
     return anyio.run(record, backend=backend)
 

@@ -55,6 +55,7 @@ class Delivery:
             self._refused = RefusedRecords(dead, self._log_ids)
         except OSError as exc:
             raise CommandError(f"--dead: cannot write {dead}: {exc.strerror}", ExitCode.FILE) from exc
+        self._refused_offsets: list[int] = []
         self._orphans: Orphans | None = None
         self._held_as: str | None = None
 
@@ -127,12 +128,17 @@ class Delivery:
         for log_id, offset, reason in self._refused.fresh():
             if log_id == self._log_id:
                 self._outcome.refused += 1
-                where = f"line {self.lines.line_of(offset) or 0}"
+                self._refused_offsets.append(offset)
+                where = self._outcome.places.of(self.lines.line_of(offset) or 0)
             else:
                 self._outcome.earlier_refused += 1
                 where = f"record {offset:,} of an earlier run"
             self._terminal.say(f"{where}: refused by the destination: {reason}", style="red")
         self.lines.forget_below(part.scanned)
+
+    def has_refused(self, start: int, end: int) -> bool:
+        """Whether one of the records `[start, end)` of this run was refused, as far as was said."""
+        return any(start <= offset < end for offset in self._refused_offsets)
 
     def _look_at_hold(self) -> None:
         """Give up where only an operator ends the hold, or nothing was ever taken: then the URL must be wrong."""

@@ -1,7 +1,7 @@
-"""`eventrec record`: lines of JSON into a destination. Nothing is dropped: what cannot be stored is named by its line.
+"""`eventrec record`: lines into a destination. Nothing is dropped: what cannot be stored is named by its line.
 
-read     a chunk of bytes, in a thread of its own (`input.py`)
-decide   line to event, or why not (`ingest/received.py`)
+read     a chunk of bytes, in a thread of its own (`input.py`), from one file after the other (`reading.py`)
+decide   line to event, or why not (`sources.py`, `session_file.py`)
 record   at most two halves of a window wait for delivery; then reading waits for the destination
          with a log: a window waits to be written, then reading waits for the disk; and for the destination only once
          `MAX_LOGGED_BYTES` wait for that
@@ -24,37 +24,24 @@ from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.log_directory import check_not_part_of_one
 from eventrec.cli.progress import LiveProgress, Look
 from eventrec.cli.record.delivery import Delivery
-from eventrec.cli.record.in_flight import Backlog, lacks_room
-from eventrec.cli.record.input import Input
+from eventrec.cli.record.reading import BATCH_ROWS, HALF_BYTES, HALF_ROWS, LineReader
 from eventrec.cli.record.report import Outcome
+from eventrec.cli.record.sources import Places
 from eventrec.cli.terminal import counted
 from eventrec.errors import LogError
-from eventrec.ingest.lines import LineSplitter
-from eventrec.ingest.received import EventTooLargeError, LineError, Reading, received_event
 from eventrec.options import Backoff, EventRecorderOptions
 from eventrec.recorder import EventRecorder
 from eventrec.runs import survey
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from uuid import UUID
 
+    from eventrec.cli.record.sources import Source
     from eventrec.cli.terminal import Terminal
     from eventrec.handler import EventHandler
-    from eventrec.ingest.lines import Line
     from eventrec.runs.survey import SeenLog
-
-BATCH_ROWS: Final = 1_000
-HALF_ROWS: Final = 2 * BATCH_ROWS
-HALF_BYTES: Final = 8 * 1024 * 1024
-"""One half of the window is delivered while the other one is read: twice as much waits in memory at most."""
-
-LOGGED_ROWS: Final = 20_000
-MAX_LOGGED_BYTES: Final = 4 << 30
-"""With a log: what may wait in it for the destination, counted by the lines; less than a log takes."""
-
-MAX_RUNS: Final = 1_000_000
-"""With a log: what may be kept in memory to name the lines that a destination refuses."""
 
 LAST_SECONDS: Final = 1.0
 """With a log, after an interruption: what is not delivered within them stays there."""
@@ -64,7 +51,7 @@ PATIENCE: Final = 10.0
 
 
 class Recording:
-    """One run of the command, from `path` (None: stdin) to a destination. `dead` is a JSON Lines file: what it refuses.
+    """One run of the command, from `sources` to a destination. `dead` is a JSON Lines file: what it refuses.
 
     With `log`, a directory, what is read is written there first, and what earlier runs left there is delivered too.
     After `timeout` seconds it gives up, wherever it is.
@@ -76,27 +63,25 @@ class Recording:
 
     def __init__(
         self,
-        path: Path | None,
+        sources: Sequence[Source],
         to: EventHandler | str,
         *,
-        reading: Reading,
         dead: Path,
         terminal: Terminal,
         log: Path | None = None,
         timeout: float | None = None,
     ) -> None:
-        self._path = path
         self._log = log
         self._timeout = timeout
-        self._reading = reading
+        max_event_bytes = max((source.max_event_bytes for source in sources), default=1)
         self._terminal = terminal
         self._recorder = EventRecorder(
             to,
             log=log,
             options=EventRecorderOptions(
                 queue_events=8 * HALF_ROWS if log is None else None,
-                queue_bytes=4 * (2 * HALF_BYTES + reading.max_event_bytes),
-                max_event_bytes=reading.max_event_bytes,
+                queue_bytes=4 * (2 * HALF_BYTES + max_event_bytes),
+                max_event_bytes=max_event_bytes,
                 batch_rows=BATCH_ROWS,
                 retry=Backoff(max=10, attempts=None),
                 dead_letters=dead,
@@ -106,11 +91,16 @@ class Recording:
             ),
             new_id=self._new_log_id,
         )
-        self._input: Input | None = None
-        self._outcome = Outcome(kept_in=log)
+        self._outcome = Outcome(kept_in=log, places=Places(len(sources)))
         self._delivery = Delivery(self._recorder, self._outcome, dead=dead, terminal=terminal, give_up=self._give_up)
-        self._backlog = Backlog()
-        self._half_rows = self._half_bytes = 0
+        self._reader = LineReader(
+            sources,
+            recorder=self._recorder,
+            delivery=self._delivery,
+            outcome=self._outcome,
+            terminal=terminal,
+            log=log,
+        )
         self._stage = anyio.CancelScope()
         """What an interruption ends: reading first, then settling."""
 
@@ -136,12 +126,13 @@ class Recording:
                     if self._timeout is not None:
                         tasks.start_soon(self._watch_time, self._timeout)
                     with self._stage:
-                        await self._read()
+                        await self._reader.read()
                     await self._settle()
                     tasks.cancel_scope.cancel()
             self._delivery.say_refused()
             first_open = self._delivery.lines.first
             status = await self._recorder.close(self._seconds_to_close)
+        await self._reader.finish_sources(is_over=True)
         await self._delivery.count_orphans()
         self._outcome.finish(status, first_open_line=first_open, seconds=time.monotonic() - started)
         return self._outcome
@@ -154,75 +145,6 @@ class Recording:
 
     def _new_log_id(self) -> UUID:
         return self._delivery.new_log_id()
-
-    # -- reading
-
-    async def _read(self) -> None:
-        self._input = source = Input(self._path)
-        splitter = LineSplitter(max_bytes=self._reading.max_event_bytes)
-        async with anyio.create_task_group() as deliveries:
-            delivered: anyio.Event | None = None
-            while True:
-                try:
-                    chunk = await source.read()
-                except OSError as exc:
-                    name = "stdin" if self._path is None else self._path
-                    self._outcome.failure = CommandError(f"cannot read {name}: {exc.strerror}", ExitCode.FILE)
-                    return
-                for line in splitter.feed(chunk) if chunk else splitter.end():
-                    self._take(line)
-                    if self._log is not None:
-                        if self._half_rows >= LOGGED_ROWS or self._half_bytes >= HALF_BYTES:
-                            await self._wait_written()
-                    elif self._half_rows >= HALF_ROWS or self._half_bytes >= HALF_BYTES:
-                        if delivered is not None:
-                            await delivered.wait()
-                        delivered = anyio.Event()
-                        self._half_rows = self._half_bytes = 0
-                        deliveries.start_soon(self._wait_delivered, delivered)
-                        # It starts before the other half is recorded, which it need not wait for.
-                        await anyio.lowlevel.checkpoint()
-                self._outcome.lines = splitter.number
-                self._outcome.bytes += len(chunk)
-                if not chunk:
-                    self._outcome.is_at_end = True
-                    return
-
-    def _take(self, line: Line) -> None:
-        self._outcome.lines = line.number
-        try:
-            self._record(line)
-        except LineError as exc:
-            self._outcome.malformed += 1
-            hint = "; see --max-event-bytes" if isinstance(exc, EventTooLargeError) else ""
-            self._terminal.say(f"line {line.number}: {exc}{hint}", style="red")
-            return
-        self._delivery.lines.add(line.number)
-        self._outcome.events += 1
-        self._half_rows += 1
-        self._half_bytes += line.size
-
-    def _record(self, line: Line) -> None:
-        if line.text is None:
-            raise EventTooLargeError(line.size, self._reading.max_event_bytes)
-        if not self._recorder.record(received_event(line.text, self._reading)):
-            raise LineError(f"the recorder refused it: {self._recorder.status().refused}")
-
-    async def _wait_delivered(self, delivered: anyio.Event) -> None:
-        await self._delivery.wait()
-        delivered.set()
-
-    async def _wait_written(self) -> None:
-        """With a log: wait for the disk, and for the destination where too much waits for that."""
-        self._backlog.add(self._delivery.lines.end, self._half_bytes)
-        self._half_rows = self._half_bytes = 0
-        while True:
-            await anyio.sleep(0.005)
-            self._backlog.settle(self._delivery.part.scanned)
-            is_far_behind = self._backlog.bytes > MAX_LOGGED_BYTES or len(self._delivery.lines) > MAX_RUNS
-            is_far_behind = is_far_behind or (self._backlog.bytes > 0 and lacks_room(self._log))
-            if not (self._recorder.status().in_intake or is_far_behind):
-                return
 
     # -- the end of it
 
@@ -288,8 +210,7 @@ class Recording:
         words += [f"{count:,} {word}" for word, count in outcome.wrong.items() if count]
         if not part.state.startswith(("delivering", "waiting", "opening")):
             words.append(part.state)
-        total = self._input.size if self._input is not None else None
-        return Look(outcome.bytes, total, " · ".join(words))
+        return Look(outcome.bytes, self._reader.size, " · ".join(words))
 
 
 def _made_and_seen(directory: Path) -> list[SeenLog]:

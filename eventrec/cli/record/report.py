@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from eventrec.cli.exit_codes import ExitCode
+from eventrec.cli.record.sources import Places
 from eventrec.cli.terminal import counted
 
 if TYPE_CHECKING:
@@ -26,11 +27,15 @@ class Outcome:
     """The account of one run, by lines."""
 
     lines: int = 0
-    """Number of the last line that was looked at."""
+    """Number of the last line that was looked at, counted through all files."""
+    places: Places = field(default_factory=lambda: Places(1))
+    """What an operator calls a line."""
     bytes: int = 0
     events: int = 0
     """Recorded: delivered, refused, or undelivered."""
     malformed: int = 0
+    files_left: int = 0
+    """Files that were not read, or were to be removed and are still there."""
     refused: int = 0
     """The destination will never take them."""
     is_at_end: bool = False
@@ -86,8 +91,8 @@ class Outcome:
         if self.undelivered:
             return ExitCode.DESTINATION
         is_cut = self.is_out_of_time and not self.is_at_end
-        is_incomplete = self.malformed or self.refused or self.earlier_refused or self.earlier_left or is_cut
-        return ExitCode.INCOMPLETE if is_incomplete else ExitCode.OK
+        is_incomplete = any((self.malformed, self.refused, self.earlier_refused, self.earlier_left, self.files_left))
+        return ExitCode.INCOMPLETE if is_incomplete or is_cut else ExitCode.OK
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
@@ -101,6 +106,7 @@ class Outcome:
             "lines": self.lines,
             "delivered": self.delivered,
             **self.wrong,
+            **({"files_left": self.files_left} if self.files_left else {}),
             **(log if self.kept_in is not None else {}),
             "is_at_end": self.is_at_end,
             "first_open_line": self.first_open_line,
@@ -137,9 +143,9 @@ class Outcome:
                 )
         elif self.first_open_line is not None:
             said.append(
-                f"read but not delivered: {counted(self.undelivered, 'event')}; every line before line "
-                f"{self.first_open_line} is dealt with"
+                f"read but not delivered: {counted(self.undelivered, 'event')}; every line before "
+                f"{self.places.of(self.first_open_line)} is dealt with"
             )
         if not self.is_at_end and self.lines:
-            said.append(f"stopped after line {self.lines}: what follows was not recorded")
+            said.append(f"stopped after {self.places.of(self.lines)}: what follows was not recorded")
         return said
