@@ -32,6 +32,7 @@ OUR_SCHEMES: Final = {
     "memory": "eventrec_handlers.memory:from_url",
     "postgres": "eventrec_handlers.postgres:from_url [postgres]",
     "postgresql": "eventrec_handlers.postgres:from_url [postgres]",
+    "posthog": "eventrec_handlers.posthog:from_url [posthog]",
     "sqlite": "eventrec_handlers.sqlite:from_url",
 }
 """Entry points of our own, for installations without metadata: bundled, frozen, or stripped of their `*.dist-info`."""

@@ -1,0 +1,218 @@
+"""A batch as one request: the events in the form of the protocol, compressed, a slice at a time.
+
+v0   POST /batch/, `{"api_key":…,"historical_migration":…,"batch":[…],"sent_at":…}`; of an event
+
+     Append                `{event, distinct_id, timestamp, uuid, properties: {…, session_id}}`
+     Identify              `{…, properties: {session_id}, $set: {…}}`
+     SetPersonProperties   `{…, properties: {$set: {…}}}`
+
+v1   POST /i/v1/analytics/events, the key in a header, `{"created_at":…,"historical_migration":…,"batch":[…]}`; of an
+     event `{event, distinct_id, timestamp, uuid, options, properties}`. `$set` is a property, and what PostHog calls
+     sentinels are lifted out of the properties: `$session_id` and `$window_id` to the event, others to `options`.
+     `$lib` and `$lib_version` are left out: the server sets them.
+
+Sources: the official Python client, 7.91 (`request.py`, `capture_v1.py`), and the server's `rust/capture`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from uuid import uuid4
+
+import anyio.lowlevel
+import msgspec
+
+from eventrec import PermanentError
+from eventrec_handlers.posthog.events import IDENTIFY, SET, rfc3339, sendables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from eventrec import Batch
+    from eventrec_handlers.posthog.events import Persons, Sendable
+
+Protocol: TypeAlias = Literal["v0", "v1"]
+Historical: TypeAlias = Literal["auto"] | bool
+
+ENDPOINTS: Final[Mapping[str, str]] = {"v0": "/batch/", "v1": "/i/v1/analytics/events"}
+
+HISTORICAL_SECONDS: Final = 48 * 3_600
+"""PostHog asks that events of a historical migration be at least this old."""
+
+SDK: Final = "eventrec/0.1.0"
+
+_SLICE: Final = 100
+"""Events that are encoded and compressed before others get their turn on the loop."""
+
+_LEVEL: Final = 5
+_GZIP: Final = zlib.MAX_WBITS | 16
+_PERSONLESS: Final = b'"$process_person_profile":false'
+_LIFTED: Final = {"$session_id": "session_id", "$window_id": "window_id"}
+_FLAGS: Final = {
+    "$cookieless_mode": "cookieless_mode",
+    "$ignore_sent_at": "disable_skew_correction",
+    "$process_person_profile": "process_person_profile",
+}
+_TOUR: Final = "$product_tour_id"
+_LEFT_OUT: Final = ("$lib", "$lib_version")
+_WORDS: Final = {"true": b"true", "1": b"true", "false": b"false", "0": b"false"}
+
+_encode: Final = msgspec.json.Encoder().encode
+_text: Final = msgspec.json.Decoder(str).decode
+_members_of: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """What every request of a handler has in common."""
+
+    protocol: Protocol
+    key: str = field(repr=False)
+    gzip: bool
+    historical: Historical
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request, ready to be sent. `uuids` are those of its events, each with the offset of its record."""
+
+    headers: Mapping[str, str]
+    body: bytes
+    protocol: Protocol
+    uuids: Sequence[tuple[str, int]]
+
+
+async def request_of(batch: Batch, envelope: Envelope, persons: Persons, *, now: Callable[[], float]) -> Request:
+    """The request for `batch`, its events in the order of the log. The loop gets its turn in between.
+
+    Raises:
+        PermanentError: Records cannot be events: names each.
+    """
+    events = await _events(batch, persons)
+    oldest_allowed = (now() - HISTORICAL_SECONDS) * 1e9
+    is_historical = envelope.historical
+    if is_historical == "auto":
+        is_historical = all(event.timestamp <= oldest_allowed for event in events)
+    sent_at = rfc3339(int(now() * 1e6) * 1_000)
+    flag = b"true" if is_historical else b"false"
+    if envelope.protocol == "v0":
+        head = b'{"api_key":%b,"historical_migration":%b,"batch":[' % (_encode(envelope.key), flag)
+        tail = b'],"sent_at":"%b"}\n' % sent_at.encode()
+        form = _in_v0
+    else:
+        head = b'{"created_at":"%b","historical_migration":%b,"batch":[' % (sent_at.encode(), flag)
+        tail = b"]}\n"
+        form = _in_v1
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    if envelope.gzip:
+        headers["Content-Encoding"] = "gzip"
+    if envelope.protocol == "v1":
+        headers |= {
+            "PostHog-Sdk-Info": SDK,
+            "PostHog-Attempt": "1",
+            "PostHog-Request-Id": str(uuid4()),
+            "PostHog-Request-Timestamp": sent_at,
+        }
+    body = await _body(events, form, head, tail, is_compressed=envelope.gzip)
+    return Request(headers, body, envelope.protocol, [(event.uuid, event.offset) for event in events])
+
+
+async def _events(batch: Batch, persons: Persons) -> list[Sendable]:
+    refused: dict[int, str] = {}
+    events: list[Sendable] = []
+    for request in batch.row_inserts():
+        for event in sendables(request, persons, refused):
+            events.append(event)
+            if not len(events) % _SLICE:
+                await anyio.lowlevel.checkpoint()
+    if refused:
+        offset, reason = next(iter(refused.items()))
+        raise PermanentError(
+            f"{len(refused)} of {len(batch)} records cannot be events of PostHog; at offset {offset}: {reason}",
+            records=refused,
+        )
+    events.sort(key=lambda event: event.offset)  # they come shape by shape; rows of one record keep their order
+    return events
+
+
+async def _body(
+    events: Sequence[Sendable], form: Callable[[Sendable], bytes], head: bytes, tail: bytes, *, is_compressed: bool
+) -> bytes:
+    gzip = zlib.compressobj(_LEVEL, wbits=_GZIP) if is_compressed else None
+    pieces: list[bytes] = []
+    for start in range(0, len(events), _SLICE):
+        await anyio.lowlevel.checkpoint()
+        piece = (b"," if start else head) + b",".join(map(form, events[start : start + _SLICE]))
+        pieces.append(piece if gzip is None else gzip.compress(piece))
+    pieces.append(tail if gzip is None else gzip.compress(tail) + gzip.flush())
+    return b"".join(pieces)
+
+
+# -- an event in the form of a protocol
+
+
+def _in_v0(event: Sendable) -> bytes:
+    properties, person = event.properties, b""
+    if event.kind == SET:
+        properties = b'"$set":{%b}' % event.person
+    elif event.kind == IDENTIFY:
+        person = b',"$set":{%b}' % event.person
+    elif event.is_personless and b"$process_person_profile" not in properties:
+        properties = b"%b,%b" % (properties, _PERSONLESS) if properties else _PERSONLESS
+    return b'{"event":%b,"distinct_id":%b,"timestamp":"%b","uuid":"%b","properties":{%b}%b}' % (
+        event.name,
+        event.distinct_id,
+        rfc3339(event.timestamp).encode(),
+        event.uuid.encode(),
+        properties,
+        person,
+    )
+
+
+def _in_v1(event: Sendable) -> bytes:
+    properties, lifted, options = _without_sentinels(event.properties)
+    if event.is_personless:
+        options.setdefault("process_person_profile", msgspec.Raw(b"false"))
+    if event.person or event.kind != "Append":
+        person = b'"$set":{%b}' % event.person
+        properties = b"%b,%b" % (properties, person) if properties else person
+    return b'{"event":%b,"distinct_id":%b,"timestamp":"%b","uuid":"%b","options":%b,"properties":{%b}%b}' % (
+        event.name,
+        event.distinct_id,
+        rfc3339(event.timestamp).encode(),
+        event.uuid.encode(),
+        _encode(options),
+        properties,
+        b"".join(b',"%b":%b' % (name.encode(), value) for name, value in lifted.items()),
+    )
+
+
+def _without_sentinels(properties: bytes) -> tuple[bytes, dict[str, msgspec.Raw], dict[str, msgspec.Raw]]:
+    """The other properties, what belongs to the event, and to its options; what does not fit its place is left out."""
+    lifted: dict[str, msgspec.Raw] = {}
+    options: dict[str, msgspec.Raw] = {}
+    if b'"$' not in properties and b'"\\u' not in properties:
+        return properties, lifted, options
+    members = _members_of(b"{%b}" % properties)
+    for name in (*_LIFTED, *_FLAGS, _TOUR, *_LEFT_OUT):
+        raw = members.pop(name, None)
+        if raw is None:
+            continue
+        if name in _FLAGS and (flag := _flag_of(bytes(raw))) is not None:
+            options[_FLAGS[name]] = msgspec.Raw(flag)
+        elif bytes(raw)[:1] == b'"' and name in _LIFTED:
+            lifted[_LIFTED[name]] = raw
+        elif bytes(raw)[:1] == b'"' and name == _TOUR:
+            options[_TOUR.removeprefix("$")] = raw
+    return _encode(members)[1:-1], lifted, options
+
+
+def _flag_of(raw: bytes) -> bytes | None:
+    """`raw` as true or false, as the official client takes it; None where it is neither."""
+    if raw in {b"true", b"false"}:
+        return raw
+    if raw[:1] in b"-0123456789":
+        return b"true" if float(raw) else b"false"
+    return _WORDS.get(_text(raw).strip().lower()) if raw[:1] == b'"' else None
