@@ -32,7 +32,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from eventrec import ColumnType
+from eventrec_handlers._lines import columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,7 +53,6 @@ _BASE: Final = 4
 """Id, type, timestamp, payload."""
 _SESSION: Final = "session_id"
 _KIND: Final = "posthog_kind"
-_JSON_TYPES: Final = frozenset({ColumnType.JSON, ColumnType.LIST, ColumnType.STRUCT})
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _INTEGER: Final = re.compile(rb"-?[0-9]{1,40}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -126,14 +125,14 @@ def sendables(request: RowInsertRequest, persons: Persons, refused: dict[int, st
 class _Shape:
     """What the rows of a request share."""
 
-    def __init__(self, request: RowInsertRequest, persons: Persons, extra: Sequence[ColumnSchema]) -> None:
+    def __init__(self, request: RowInsertRequest, persons: Persons, extra: tuple[ColumnSchema, ...]) -> None:
         self._kind = _KIND_OF_TYPE.get(request.type, APPEND)
         self._name = _encode(request.type)
         self._extra = extra
         self._default = None if persons.default is None else _encode(persons.default)
         self._table = b"" if request.table == _EVENTS_TABLE else b'"table":' + _encode(request.table)
 
-    def sendable(self, offset: int, row: Sequence[Any], around: _Around, values: Sequence[Any]) -> Sendable:
+    def sendable(self, offset: int, row: tuple[Any, ...], around: _Around, values: tuple[Any, ...]) -> Sendable:
         kind = around.kind or self._kind
         uuid = uuid_of(row[0])
         distinct_id = around.distinct_id or self._default
@@ -158,13 +157,13 @@ class _Shape:
             person=person,
         )
 
-    def _columns(self, members: dict[str, msgspec.Raw], values: Sequence[Any]) -> Iterator[bytes]:
-        for column, value in zip(self._extra, values, strict=True):
-            if value is None or column.name in members:
+    def _columns(self, members: dict[str, msgspec.Raw], values: tuple[Any, ...]) -> Iterator[bytes]:
+        for name, value in columns_of(self._extra, values).items():
+            if value is None or name in members:
                 continue
-            json = value if column.type in _JSON_TYPES else _encode(value)
-            members[column.name] = msgspec.Raw(json)
-            yield _encode(column.name) + b":" + json
+            json = _encode(value)
+            members[name] = msgspec.Raw(json)
+            yield _encode(name) + b":" + json
 
     def _around(
         self, around: _Around, members: dict[str, msgspec.Raw], parts: list[bytes], kind: str

@@ -24,7 +24,7 @@ from uuid import uuid4
 import anyio.lowlevel
 import msgspec
 
-from eventrec import PermanentError
+from eventrec_handlers._lines import refuse
 from eventrec_handlers.posthog.events import IDENTIFY, SET, rfc3339, sendables
 
 if TYPE_CHECKING:
@@ -127,12 +127,7 @@ async def _events(batch: Batch, persons: Persons) -> list[Sendable]:
             events.append(event)
             if not len(events) % _SLICE:
                 await anyio.lowlevel.checkpoint()
-    if refused:
-        offset, reason = next(iter(refused.items()))
-        raise PermanentError(
-            f"{len(refused)} of {len(batch)} records cannot be events of PostHog; at offset {offset}: {reason}",
-            records=refused,
-        )
+    refuse(refused, batch, what="events of PostHog")
     events.sort(key=lambda event: event.offset)  # they come shape by shape; rows of one record keep their order
     return events
 
