@@ -40,6 +40,7 @@ from eventrec.records.marks import Allowed, Hashed, Redacted, Truncated
 from eventrec.records.rows import IdForm, RowInsertRequest
 from eventrec.records.schema import ColumnSchema, Row
 from eventrec.registry import HandlerURL, handler_from_url, reader_from_url
+from eventrec.rules import RateLimit, Redaction, Sampling
 from eventrec.runs.files import safe_name
 from eventrec.status import Health, Settled, Status, SubscriptionStatus
 from eventrec.sync import AsyncRecorder, SyncRecorder
@@ -90,14 +91,17 @@ __all__ = [
     "PauseError",
     "PermanentError",
     "Position",
+    "RateLimit",
     "ReceivedEvent",
     "Record",
     "RecorderClosedError",
     "RecorderStateError",
     "Redacted",
+    "Redaction",
     "Row",
     "RowInsertRequest",
     "RowWidthError",
+    "Sampling",
     "SchemaMismatchError",
     "SemanticType",
     "Settled",

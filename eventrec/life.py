@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from eventrec.delivery.log_supervisor import LogSupervisor
 from eventrec.delivery.memory_supervisor import MemorySupervisor
 from eventrec.delivery.supervisor import GRACE
-from eventrec.events.encoder import unfailing_clock
+from eventrec.events.clocks import unfailing_clock
 from eventrec.intake.consumer import Counts
 from eventrec.intake.queue import Intake
 from eventrec.intake.writer import Writer

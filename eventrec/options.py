@@ -6,7 +6,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping  # noqa: TC003 - pydantic reads annotations
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +25,11 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from eventrec.errors import OptionsError
+from eventrec.rules import (
+    RateLimitOption,
+    RedactionOption,
+    SamplingOption,
+)
 
 MiB: Final = 1 << 20
 
@@ -162,6 +167,18 @@ class EventRecorderOptions(BaseModel):
     """Types to take; None: all, empty: none."""
     hash_salt: Annotated[SecretStr | str | None, BeforeValidator(_secret)] = None
     """What `Hashed()` hashes values with: a text of your application that stays secret, and stays the same."""
+    redact: RedactionOption = None
+    """What is redacted in untyped payloads, extra columns and context: a `Redaction`; True: the default one."""
+    policy: Literal["open", "allowlist"] = "open"
+    """`allowlist`: an event is refused where one of its fields has no rule: neither a marker, nor a key that `redact`
+    or `plain_keys` names."""
+    plain_keys: Annotated[frozenset[str], BeforeValidator(_several)] = frozenset()
+    """Keys that are recorded as they are under that policy, at any depth; case, `_`, `-`, `.` and spaces do not count,
+    `*` stands for any characters."""
+    sample: Mapping[str, SamplingOption] = Field(default_factory=dict)
+    """Of which types only a share is taken: a `Sampling` for each, or its rate."""
+    rate_limits: Mapping[str, RateLimitOption] = Field(default_factory=dict)
+    """Of which types so many are taken in a time: a text such as "100/s" for each."""
     dead_letters: Path | None = None
     """A JSON Lines file for the records a destination refused for good; with a log, a copy of what is kept there."""
     max_dead_bytes: int = Field(default=256 * MiB, ge=0)

@@ -13,8 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
 from eventrec.delivery.log_supervisor import LogSupervisor
-from eventrec.errors import InvalidEventError, NotDurableError
-from eventrec.events.encoder import Encoder, checked_clock
+from eventrec.errors import InvalidEventError, NotDurableError, UnruledError
+from eventrec.events.clocks import checked_clock
+from eventrec.events.encoder import Encoder
+from eventrec.events.privacy_plans import Privacy
 from eventrec.intake.durable import Position, take_durably, wait_durably
 from eventrec.intake.refusals import UNSAID, Refusals
 from eventrec.life import Life
@@ -52,7 +54,7 @@ class Taking(ABC):
             types=setup.options.event_types,
             context=self._context.block,
             now=checked_clock(setup.clock),
-            salt=setup.options.salt(),
+            privacy=Privacy.of(setup.options),
         )
         self._plans, self._is_here = self._encoder.plans, self._process.is_here
         self._switched_off: SwitchedOff | None = None
@@ -94,7 +96,7 @@ class Taking(ABC):
             else:
                 reason, failure, is_counted = entry, None, False  # type: ignore[assignment]  # a Reason
         except InvalidEventError as exc:
-            reason, failure, is_counted = "invalid", exc, False
+            reason, failure, is_counted = "not_allowed" if isinstance(exc, UnruledError) else "invalid", exc, False
         except Exception as exc:  # noqa: BLE001 - an event's own code may raise anything; the caller must not see it
             reason, failure, is_counted = "not_encodable", exc, False
         except BaseException as exc:  # noqa: BLE001 - it goes on to the caller, once it is counted
@@ -108,7 +110,7 @@ class Taking(ABC):
             cell.refused[reason] += 1
         elif not is_counted:
             cell.refused[reason] = 1
-        if failure is None and not is_counted:
+        if failure is None and not is_counted and reason != "rate_limited":
             return False
         try:
             passed_on = self._refused(event, reason, failure)

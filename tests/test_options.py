@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from eventrec import RateLimit, Redaction, Sampling
 from eventrec.errors import OptionsError
 from eventrec.options import (
     Backoff,
@@ -60,6 +61,11 @@ def test_defaults_are_those_of_the_design() -> None:
         "enabled": True,
         "on_failure": "retry",
         "hash_salt": None,
+        "redact": None,
+        "policy": "open",
+        "plain_keys": frozenset(),
+        "sample": {},
+        "rate_limits": {},
         "dead_letters": None,
         "max_dead_bytes": 256 * 2**20,
         "on_unmapped": "dead",
@@ -440,3 +446,68 @@ def test_a_salt_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("EVENTREC_HASH_SALT", "a long secret")
 
     assert EventRecorderOptions.load().salt() == b"a long secret"
+
+
+def test_rules_may_be_said_in_short() -> None:
+    options = EventRecorderOptions(
+        redact=True,
+        sample={"click": 0.1, "login": Sampling(rate=0.5, key="user_id")},
+        rate_limits={"click": "100/s", "login": " 5 / 10m ", "error": RateLimit(count=1, period=0.5)},
+    )
+
+    assert options.redact == Redaction()
+    assert options.sample == {"click": Sampling(rate=0.1), "login": Sampling(rate=0.5, key="user_id")}
+    assert options.rate_limits == {
+        "click": RateLimit(count=100, period=1),
+        "login": RateLimit(count=5, period=600),
+        "error": RateLimit(count=1, period=0.5),
+    }
+    assert EventRecorderOptions(redact=False).redact is None
+    in_a_word: dict[str, Any] = {"redact": "on"}
+    assert EventRecorderOptions(**in_a_word).redact == Redaction()
+
+
+def test_rules_may_come_from_the_environment_and_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(
+        'redact = { keys = ["nick*"], cards = false }\nplain_keys = ["a"]\n[rate_limits]\nclick = "100/s"\n'
+        "[sample.login]\nrate = 0.5\nkey = 'user_id'\n"
+    )
+    monkeypatch.setenv("EVENTREC_POLICY", "allowlist")
+    monkeypatch.setenv("EVENTREC_SAMPLE", '{"view": 0.25}')
+
+    options = EventRecorderOptions.load(path)
+
+    assert options.redact == Redaction(keys=frozenset({"nick*"}), cards=False)
+    assert options.policy == "allowlist"
+    assert options.plain_keys == {"a"}
+    assert options.rate_limits == {"click": RateLimit(count=100, period=1)}
+    assert options.sample["view"] == Sampling(rate=0.25)
+    monkeypatch.setenv("EVENTREC_REDACT", "true")
+    assert EventRecorderOptions.load().redact == Redaction()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("redact", "yes, please"),
+        ("redact", {"patterns": ["("]}),
+        ("redact", {"key": ["a"]}),
+        ("policy", "strict"),
+        ("plain_keys", "a"),
+        ("sample", {"a": 1.5}),
+        ("sample", {"a": -0.1}),
+        ("sample", {"a": True}),
+        ("sample", {"a": math.nan}),
+        ("rate_limits", {"a": "fast"}),
+        ("rate_limits", {"a": "1/0s"}),
+        ("rate_limits", {"a": "-1/s"}),
+        ("rate_limits", {"a": 5}),
+        ("rate_limits", {"a": "1.5/s"}),
+    ],
+)
+def test_rules_that_are_none_are_refused(option: str, value: object) -> None:
+    given: dict[str, Any] = {option: value}
+
+    with pytest.raises(ValidationError, match=option):
+        EventRecorderOptions(**given)

@@ -7,7 +7,10 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+import msgspec
+
 from eventrec.errors import InvalidEventError
+from eventrec.events.clocks import brief, checked_time
 from eventrec.events.event import (
     DEFAULT_TABLE,
     ONE_ROW,
@@ -20,15 +23,15 @@ from eventrec.events.event import (
     struct_plan,
     type_name,
 )
-from eventrec.events.privacy import Masks, quietly, refuse_unmasked
+from eventrec.events.privacy import refuse_unmasked
+from eventrec.events.privacy_plans import Privacy, declared_by, declared_by_plan
 from eventrec.records.context import check_context, merged_context
 from eventrec.records.entry import OVERHEAD_BYTES, make_entry
 from eventrec.records.extra_rows import check_sequence, encode_rows
 from eventrec.records.json import MarkedValueError, encode_json
 from eventrec.records.mark_rules import Members
-from eventrec.records.marked import has_marks, rules_of
-from eventrec.records.marks import Hashed
-from eventrec.records.schema import ColumnSchema, Shape
+from eventrec.records.marked import rules_of
+from eventrec.records.schema import ColumnSchema, Row, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -41,6 +44,9 @@ if TYPE_CHECKING:
 Reason: TypeAlias = Literal[
     "filtered",
     "declined",
+    "sampled",
+    "rate_limited",
+    "not_allowed",
     "not_encodable",
     "invalid",
     "too_large",
@@ -55,16 +61,13 @@ Reason: TypeAlias = Literal[
 ]
 """Why an event was not taken.
 
-`declined`: it said itself that there is nothing to record. `forked`: this is a forked child, where the recorder is not
+`declined`: it said itself that there is nothing to record. `sampled`, `rate_limited`, `not_allowed`: by the options
+`sample`, `rate_limits` and `policy`. `forked`: this is a forked child, where the recorder is not
 open and has no log. `no_writer`: the system gives no thread to write the log, or the interpreter ends.
 `interrupted`: an exception that is not the event's came in between, and went on to the caller: KeyboardInterrupt, or
 what a signal handler of the application raised. `not_written`: it was taken, and the disk kept it out of the log to the
 end. `disabled`: the recorder is switched off. `stopped`: a send failed, and the option `on_failure` is "stop".
 """
-
-_I64_MIN: Final = -(2**63)
-_I64_MAX: Final = 2**63 - 1
-
 
 _NO_RULES: Final[Mapping[str, Rule]] = {}
 
@@ -73,7 +76,7 @@ class Encoder:
     """Turns events into entries by a plan compiled once per class.
 
     `types` are the event types to take (None: all), `context` gives what is true around the call, `now` the time in
-    nanoseconds since the epoch, UTC; `salt` is that of `Hashed()`.
+    nanoseconds since the epoch, UTC; `privacy` says which of them are taken, and what of them.
     """
 
     def __init__(
@@ -82,12 +85,12 @@ class Encoder:
         types: Collection[str] | None = None,
         context: Callable[[], ContextBlock | bytes | None] = lambda: None,
         now: Callable[[], int] = time.time_ns,
-        salt: bytes | None = None,
+        privacy: Privacy | None = None,
     ) -> None:
         self._types = None if types is None else frozenset(types)
         self._context = context
         self._now = now
-        self._masks = Masks(salt)
+        self._privacy = privacy or Privacy()
         self.plans: dict[type, Callable[[Any], Entry | Reason]] = {}
         """What `encode` does, by class; a class that is not here yet goes through `encode`."""
         self._shapes: dict[tuple[str, str, Sequence[ColumnSchema]], Shape] = {}
@@ -111,23 +114,27 @@ class Encoder:
 
     def _compile(self, cls: type, event: object) -> Callable[[Any], Entry | Reason]:
         if issubclass(cls, EventModel) and cls.to_event is EventModel.to_event:
-            return self._marked(cls, self._plan_of_class(model_plan(cls, self._masks)))
+            return self._planned(cls, model_plan(cls, self._privacy.masks))
         if issubclass(cls, EventStruct) and cls.to_event is EventStruct.to_event:
-            return self._marked(cls, self._plan_of_class(struct_plan(cls, self._masks)))
-        if issubclass(cls, (ReceivedEvent, SaidEvent)):
-            return self._entry_of_received if issubclass(cls, ReceivedEvent) else self._entry_of_said
+            return self._planned(cls, struct_plan(cls, self._privacy.masks))
+        if issubclass(cls, ReceivedEvent):
+            return self._privacy.ruled(declared_by(), self._entry_of_received)
+        if issubclass(cls, SaidEvent):
+            return self._entry_of_said
         return self._plan_of_foreign_class(cls, event)
 
     def _plan_of_foreign_class(self, cls: type, event: object) -> Callable[[Any], Entry | Reason]:
         is_subclass = Event in cls.__mro__  # a Protocol answers no issubclass
         if callable(getattr(cls, "to_event", None)):
-            return self._marked(cls, partial(self._entry_of_eventable, rules=rules_of(cls)))
+            return self._privacy.marked(cls, partial(self._entry_of_eventable, rules=rules_of(cls)))
         if not is_subclass:
             _refuse_non_event(cls, event)
         rules = rules_of(cls)
         if rules:
-            return self._marked(cls, partial(self._entry_of_event, rules=rules))
-        return self._plan_of_subclass(cls) if is_subclass else self._entry_of_event
+            plan = self._privacy.marked(cls, partial(self._entry_of_event, rules=rules))
+        else:
+            plan = self._plan_of_subclass(cls) if is_subclass else self._entry_of_event
+        return self._privacy.ruled(declared_by(cls), plan)
 
     # -- one plan per kind of class
 
@@ -139,9 +146,11 @@ class Encoder:
         if not {"type", "table", "extra_schema", "extra_rows"} <= inherited:
             return self._entry_of_event
         shape = self._shape(DEFAULT_TABLE, type_name(cls.__name__), ())
+        if shape.type in self._privacy.sampled_types:
+            return self._entry_of_event
         if self._is_filtered(shape):
             return _filtered
-        masks, context_now, now, stamped_here = self._masks, self._context, self._now, "timestamp" in inherited
+        masks, context_now, now, stamped_here = self._privacy.masks, self._context, self._now, "timestamp" in inherited
 
         def encode(event: Any) -> Entry | Reason:
             given = event.payload
@@ -150,7 +159,7 @@ class Encoder:
             except MarkedValueError:
                 payload = encode_json(masks.unmarked(given))
             when = None if stamped_here else event.timestamp
-            stamp = now() if when is None else _checked_time(when)
+            stamp = now() if when is None else checked_time(when)
             context = context_now()
             if context is None:  # `_entry`, without the call: this is the way most events take
                 return (shape, stamp, payload, None, None, None, len(payload) + OVERHEAD_BYTES)
@@ -169,9 +178,13 @@ class Encoder:
             if not rows:
                 return "declined"
         payload = event.payload
+        if shape.type in self._privacy.sampled_types:
+            refusal = self._refusal(shape, (event if of is None else of, payload), rows)
+            if refusal is not None:
+                return refusal
         if rules:
-            rows = self._masks.rows(shape.columns, rows, rules)
-            payload = self._masks.unmarked(payload, Members(rules))
+            rows = self._privacy.masks.rows(shape.columns, rows, rules)
+            payload = self._privacy.masks.unmarked(payload, Members(rules))
             if event.__class__ is not SaidEvent:
                 refuse_unmasked(event if of is None else of, rules, payload, shape.columns)
         has_rows = bool(shape.columns) or rows not in (ONE_ROW, [()])
@@ -179,10 +192,10 @@ class Encoder:
             extras = encode_rows(shape, rows) if has_rows else None
             encoded = encode_json(payload)
         except MarkedValueError:
-            extras = encode_rows(shape, self._masks.unmarked_rows(rows)) if has_rows else None
-            encoded = encode_json(self._masks.unmarked(payload))
+            extras = encode_rows(shape, self._privacy.masks.unmarked_rows(rows)) if has_rows else None
+            encoded = encode_json(self._privacy.masks.unmarked(payload))
         when = event.timestamp
-        stamp = self._now() if when is None else _checked_time(when)
+        stamp = self._now() if when is None else checked_time(when)
         return make_entry(shape, stamp, encoded, _as_bytes(self._context()), extras)
 
     def _entry_of_eventable(self, event: Any, rules: Mapping[str, Rule] = _NO_RULES) -> Entry | Reason:
@@ -194,13 +207,16 @@ class Encoder:
             return self.encode(said)
         if issubclass(kind, ReceivedEvent) or callable(getattr(kind, "to_event", None)):
             raise InvalidEventError(f"{type(event).__name__} has marked fields, and gives a {kind.__name__}")
-        return self._entry_of_event(said, {**rules_of(kind), **rules}, of=event)
+        entry_of_said = partial(self._entry_of_event, rules={**rules_of(kind), **rules}, of=event)
+        return self._privacy.ruled(declared_by(kind, event.__class__), entry_of_said)(said)
 
     def _entry_of_said(self, event: SaidEvent) -> Entry | Reason:
-        rules = {**rules_of(event.source), **event.plan.fields.rules_of_columns()}
-        if not rules:
-            return self._entry_of_event(event)
-        return self._marked(event.source, partial(self._entry_of_event, rules=rules))(event)
+        fields = event.plan.fields
+        rules = {**rules_of(event.source), **fields.rules_of_columns()}
+        plan: Callable[[Any], Entry | Reason] = partial(self._entry_of_event, rules=rules)
+        if rules:
+            plan = self._privacy.marked(event.source, plan)
+        return self._privacy.ruled(declared_by_plan(event.source, fields), plan)(event)
 
     def _entry_of_received(self, event: ReceivedEvent) -> Entry | Reason:
         shape = self._shape(event.table, event.type, event.columns)
@@ -209,11 +225,16 @@ class Encoder:
         for what, given in (("payload", event.payload), ("context", event.context or b"")):
             if not isinstance(given, bytes):
                 raise InvalidEventError(f"a received {what} is JSON text as bytes, got {type(given).__name__}")
+        if shape.type in self._privacy.sampled_types:
+            sources = msgspec.json.decode(event.payload), msgspec.json.decode(event.context or b"{}")
+            refusal = self._refusal(shape, sources, event.rows)
+            if refusal is not None:
+                return refusal
         if event.context is not None:
             check_context(event.context)
         extras = None if event.rows is ONE_ROW and not shape.columns else encode_rows(shape, event.rows)
         id_ = None if event.id is None else _checked_id(event.id)
-        stamp = self._now() if event.timestamp is None else _checked_time(event.timestamp)
+        stamp = self._now() if event.timestamp is None else checked_time(event.timestamp)
         context = merged_context(_as_bytes(self._context()), event.context)
         return make_entry(shape, stamp, event.payload, context, extras, explicit_id=id_)
 
@@ -222,7 +243,7 @@ class Encoder:
         if self._is_filtered(shape):
             return _filtered
         context, now = self._context, self._now
-        payload_of, columns_of, timestamp_of, masks = said.payload, said.columns, said.timestamp, self._masks
+        payload_of, columns_of, timestamp_of, masks = said.payload, said.columns, said.timestamp, self._privacy.masks
 
         def encode(event: Any) -> Entry | Reason:
             try:
@@ -234,7 +255,7 @@ class Encoder:
                 payload = said.masked_payload(event)
                 extras = None if columns_of is None else encode_rows(shape, masks.unmarked_rows((columns_of(event),)))
             when = None if timestamp_of is None else timestamp_of(event)
-            stamp = now() if when is None else _checked_time(when)
+            stamp = now() if when is None else checked_time(when)
             around = context()
             if around is None and extras is None:  # `make_entry`, without the call: most events take this way
                 return (shape, stamp, payload, None, None, None, len(payload) + OVERHEAD_BYTES)
@@ -244,14 +265,18 @@ class Encoder:
 
     # -- what they share
 
-    def _marked(self, cls: type, plan: Callable[[Any], Entry | Reason]) -> Callable[[Any], Entry | Reason]:
-        """`plan`, whose errors quote nothing where `cls` has marked fields."""
-        rules = rules_of(cls)
-        if not rules:
+    def _planned(self, cls: type, said: ClassPlan) -> Callable[[Any], Entry | Reason]:
+        encode = self._plan_of_class(said)
+        if encode is _filtered:
+            return _filtered
+        plan = self._privacy.ruled(declared_by_plan(cls, said.fields), self._privacy.marked(cls, encode))
+        if said.type not in self._privacy.sampled_types:
             return plan
-        if not self._masks.is_salted and any(has_marks(rule, Hashed) for rule in rules.values()):
-            return partial(_refuse_unsalted, cls)
-        return quietly(plan)
+        shape = self._shape(said.table, said.type, said.fields.columns)
+        return lambda event: self._refusal(shape, (event,), ()) or plan(event)
+
+    def _refusal(self, shape: Shape, sources: tuple[object, ...], rows: Sequence[Row]) -> Reason | None:
+        return self._privacy.refusal(shape, sources, rows, lambda: _as_bytes(self._context()))
 
     def _shape(self, table: str, kind: str, columns: Sequence[ColumnSchema]) -> Shape:
         try:
@@ -281,60 +306,10 @@ def _as_bytes(context: ContextBlock | bytes | None) -> bytes | None:
     return context if context is None or context.__class__ is bytes else context.encoded  # type: ignore[union-attr]
 
 
-def _checked_time(when: object) -> int:
-    if type(when) is not int or not _I64_MIN <= when <= _I64_MAX:
-        raise InvalidEventError(f"a timestamp is nanoseconds since the epoch as int, within 64 bit, got {_brief(when)}")
-    return when
-
-
-def checked_clock(clock: Callable[[], int]) -> Callable[[], int]:
-    """`clock`, whose answers are held to what is asked of a timestamp; that of the system needs no checking.
-
-    What it returns raises `InvalidEventError`, and whatever `clock` raises.
-    """
-    if clock is time.time_ns:
-        return clock
-
-    def now() -> int:
-        when = clock()
-        if type(when) is int and _I64_MIN <= when <= _I64_MAX:
-            return when
-        raise InvalidEventError(f"a clock gives nanoseconds since the epoch as int in 64 bit, got {_brief(when)}")
-
-    return now
-
-
-def unfailing_clock(clock: Callable[[], int]) -> Callable[[], int]:
-    """`clock`, or the system's where that gives no time: what is taken is written whatever it says."""
-    checked = checked_clock(clock)
-    if checked is time.time_ns:
-        return checked
-
-    def now() -> int:
-        try:
-            return checked()
-        except Exception:  # noqa: BLE001 - foreign code; `record` says what is wrong with it
-            return time.time_ns()
-
-    return now
-
-
 def _checked_id(given: object) -> bytes:
     if not isinstance(given, bytes) or len(given) != 16:  # noqa: PLR2004 - as many as a UUID has
-        raise InvalidEventError(f"an id is 16 bytes, got {_brief(given)}")
+        raise InvalidEventError(f"an id is 16 bytes, got {brief(given)}")
     return given
-
-
-def _brief(value: object) -> str:
-    """`value` in at most 60 characters; its kind, where it cannot be shown."""
-    try:
-        return f"{value!r:.60}"
-    except Exception:  # noqa: BLE001 - user code, or an integer of too many digits
-        return f"a {type(value).__name__}"
-
-
-def _refuse_unsalted(cls: type, _: object) -> Reason:
-    raise InvalidEventError(f"{cls.__name__} has fields marked Hashed(), and the recorder no option hash_salt")
 
 
 def _filtered(_: object) -> Reason:

@@ -17,12 +17,12 @@ from eventrec.errors import EncodeError, InvalidEventError, UnruledError
 from eventrec.events.hashing import hashed
 from eventrec.records.column_types import TEXTUAL
 from eventrec.records.json import KEPT_TYPES, MarkedValueError, as_builtin, refuse_marked
-from eventrec.records.mark_rules import AnyOf, Each, Fields, Leaf, Members, Positions, has_fields
-from eventrec.records.marked import fields_of, is_marked_here, rules_of
+from eventrec.records.mark_rules import Each, Leaf, Positions, has_fields
+from eventrec.records.marked import fields_of, is_marked_here, item_rules, member_rules, rules_of
 from eventrec.records.marks import REDACTED, Allowed, Hashed, Mark, Masker, Redacted, Truncated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from eventrec.records.mark_rules import Rule
     from eventrec.records.schema import ColumnSchema, Row
@@ -124,7 +124,7 @@ class Masks(Masker):
         return REDACTED if plain is not None and is_marked_here(declared) else plain
 
     def _walked_object(self, declared: Rule | None, value: Any, plain: dict[Any, Any]) -> dict[Any, Any]:
-        rules = _by_name(declared)
+        rules = dict(member_rules(declared))
         kind: type = type(value)
         if has_fields(kind):
             rules |= rules_of(kind)
@@ -168,27 +168,11 @@ def _is_marked_inside(value: object) -> bool:
 _ITERABLES: Final = (list, tuple, set, frozenset)
 
 
-def _rules_of_items(declared: Rule | None, count: int) -> Iterable[Rule | None]:
-    match declared:
-        case Each(rule):
-            return [rule] * count
-        case Positions(rules) if len(rules) == count:
-            return rules
-    if is_marked_here(declared):
+def _rules_of_items(declared: Rule | None, count: int) -> Sequence[Rule | None]:
+    if isinstance(declared, Positions) and len(declared.rules) != count and is_marked_here(declared):
         # Not as many as declared: which is which cannot be known.
         return [Leaf(Redacted(), is_text=True)] * count
-    return [declared] * count  # a list of what a union may be
-
-
-def _by_name(declared: Rule | None) -> dict[str, Rule]:
-    match declared:
-        case Fields(cls):
-            return rules_of(cls)
-        case Members(by_name):
-            return dict(by_name)
-        case AnyOf(rules):
-            return {name: rule for part in reversed(rules) for name, rule in _by_name(part).items()}
-    return {}
+    return item_rules(declared, count)
 
 
 def refuse_unmasked(event: object, rules: Mapping[str, Rule], payload: object, columns: Sequence[ColumnSchema]) -> None:

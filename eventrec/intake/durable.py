@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from eventrec.errors import EncodeError, EventrecError, LogClosedError, LogError, LogFullError, RecorderStateError
+from eventrec.errors import (
+    EncodeError,
+    EventrecError,
+    LogClosedError,
+    LogError,
+    LogFullError,
+    RecorderStateError,
+    UnruledError,
+)
 from eventrec.intake.tickets import Ticket
 from eventrec.records.entry import SIZE
 from eventrec.runtime.signals import error_of_signal_handler
@@ -81,8 +89,8 @@ def _encoded(event: Event | Eventable, encoder: Encoder, cell: Cell) -> Entry | 
     except EncodeError:
         cell.refuse("not_encodable")
         raise
-    except EventrecError:
-        cell.refuse("invalid")
+    except EventrecError as exc:
+        cell.refuse("not_allowed" if isinstance(exc, UnruledError) else "invalid")
         raise
     except Exception as exc:
         if error_of_signal_handler(exc) is not None:

@@ -63,6 +63,11 @@ def _is_broken_text(value: object) -> bool:
     return isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value)
 
 
+def encode_kept_rows(rows: Sequence[Row]) -> bytes:
+    """The extra rows as msgpack, where each value already is in the form its column keeps."""
+    return _encode_msgpack(rows)
+
+
 decode_rows: Final[Callable[[bytes], list[list[Any]]]] = msgspec.msgpack.Decoder(list[list[Any]]).decode
 """The rows that `encode_rows` encoded."""
 

@@ -19,6 +19,7 @@ from eventrec.records.mark_rules import (
     Each,
     Fields,
     Leaf,
+    Members,
     Positions,
     all_marks,
     has_fields,
@@ -29,7 +30,7 @@ from eventrec.records.mark_rules import (
 from eventrec.records.marks import MASKS, Mark, MarkedSerializer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from eventrec.records.mark_rules import Rule
 
@@ -100,6 +101,32 @@ def is_marked(cls: type) -> bool:
     if cls.__module__ == "builtins" or not has_fields(cls):
         return False
     return any(is_marked_here(field.rule) for field in fields_of(cls))
+
+
+def member_rules(rule: Rule | None) -> Mapping[str, Rule]:
+    """What `rule` says of the members of an object, by their names, markers that replace nothing included."""
+    match rule:
+        case Fields(cls):
+            return {name: field.rule for field in fields_of(cls) if field.rule is not None for name in field.encoded}
+        case Members(by_name):
+            return by_name
+        case AnyOf(rules):
+            return {name: each for part in reversed(rules) for name, each in member_rules(part).items()}
+    return {}
+
+
+def item_rules(rule: Rule | None, length: int) -> Sequence[Rule | None]:
+    """What `rule` says of each item of a list of `length`."""
+    match rule:
+        case Each(inner):
+            return [inner] * length
+        case Positions(rules) if len(rules) == length:
+            return rules
+        case Fields(cls) if not is_typed_dict(cls):
+            # A NamedTuple, or a Struct that is written as an array, perhaps after its tag.
+            rules = tuple(field.rule for field in fields_of(cls))
+            return [None] * (length - len(rules)) + [*rules][:length]
+    return [rule] * length
 
 
 def has_marks(rule: Rule | None, *kinds: type[Mark]) -> bool:

@@ -48,6 +48,7 @@ from eventrec import (
 )
 from eventrec.events.encoder import Encoder
 from eventrec.events.hashing import hashed
+from eventrec.events.privacy_plans import Privacy
 from eventrec.records.entry import CONTEXT, EXTRA_ROWS, PAYLOAD
 from eventrec.records.extra_rows import decode_rows
 
@@ -64,7 +65,7 @@ T = TypeVar("T")
 
 def recorded(event: object, *, salt: str | None = SALT) -> Any:
     """The payload and the extra rows of the entry that `event` becomes; no byte of it is the secret."""
-    entry = Encoder(now=lambda: 1, salt=None if salt is None else salt.encode()).encode(event)
+    entry = Encoder(now=lambda: 1, privacy=Privacy(salt=None if salt is None else salt.encode())).encode(event)
     assert isinstance(entry, tuple), entry
     for part in (entry[PAYLOAD], entry[CONTEXT] or b"", entry[EXTRA_ROWS] or b""):
         assert SECRET.encode() not in part
@@ -617,7 +618,9 @@ def test_columns_are_recorded_as_marked(cls: Callable[..., object], person: obje
 
 
 def test_a_hash_is_a_text_column() -> None:
-    entry = Encoder(salt=b"s").encode(Columns(email="a", user=42, note="n", card="c", amount=5, people=[], maybe=1))
+    entry = Encoder(privacy=Privacy(salt=b"s")).encode(
+        Columns(email="a", user=42, note="n", card="c", amount=5, people=[], maybe=1)
+    )
 
     assert isinstance(entry, tuple)
     assert [str(column) for column in entry[0].columns] == [
@@ -765,7 +768,7 @@ def test_a_model_may_ask_for_its_input_in_errors() -> None:
 def test_decoding_gives_the_hash_back() -> None:
     from eventrec import Record  # noqa: PLC0415 - for this test alone
 
-    entry = Encoder(salt=SALT.encode()).encode(
+    entry = Encoder(privacy=Privacy(salt=SALT.encode())).encode(
         Columns(email=SECRET, user=42, note="nnn", card="c", amount=5, people=[])
     )
     assert isinstance(entry, tuple)
@@ -789,7 +792,7 @@ def test_decoding_gives_the_hash_back() -> None:
 
 
 def struct_of(annotation: Any) -> Callable[[], object]:
-    return lambda: Encoder(salt=b"s").encode(
+    return lambda: Encoder(privacy=Privacy(salt=b"s")).encode(
         msgspec.defstruct("Wrong", [("a", annotation, None)], bases=(EventStruct,))()
     )
 
