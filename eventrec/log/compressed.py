@@ -99,6 +99,10 @@ class CompressedFile:
         """Length of the uncompressed bytes."""
         return self._positions[-1]
 
+    def data_from(self, position: int) -> int:
+        """See `File`. What is compressed has no holes."""
+        return position
+
     def write(self, piece: bytes, position: int) -> int:
         """Refused: a compressed segment does not change."""
         raise LogError(f"a compressed segment takes no {len(piece)} bytes at {position}")

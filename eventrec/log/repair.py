@@ -6,7 +6,8 @@ import contextlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventrec.errors import CorruptCommitError, Damage, LogWriteError
-from eventrec.log.commit import MAX_OFFSET, VERSION, Commit, header_size, read_commit, read_header
+from eventrec.log.commit import MAX_OFFSET, VERSION, Commit, header_size, read_header
+from eventrec.log.holes import has_right_checksum, is_zero, pieces
 from eventrec.log.index import ENTRY_SIZE, INDEX_INTERVAL, Entry, IndexPlan, OffsetIndex, encode_entries
 from eventrec.log.segment import (
     HEADER_SIZE,
@@ -24,7 +25,6 @@ from eventrec.log.walk import Gap, Tail, Walk
 if TYPE_CHECKING:
     from eventrec.log.resync import IsOurs
 
-_CHUNK: Final = 1 << 20
 _TRIES: Final = 64
 
 
@@ -91,18 +91,10 @@ def recover(
 def _is_empty(storage: Storage, first: int) -> bool:
     file = storage.open(segment_name(first), "read")
     try:
-        return file.size() <= HEADER_SIZE or _is_zero(file)
+        size = file.size()
+        return size <= HEADER_SIZE or (not any(file.read(0, HEADER_SIZE)) and is_zero(file, HEADER_SIZE, size))
     finally:
         file.close()
-
-
-def _is_zero(file: File) -> bool:
-    position = 0
-    while piece := file.read(position, _CHUNK if position else HEADER_SIZE):
-        if any(piece):
-            return False
-        position += len(piece)
-    return True
 
 
 def _recover_segment(storage: Storage, first: int, *, strict: bool, is_ours: IsOurs | None) -> Recovered:
@@ -148,17 +140,17 @@ def _recover_segment(storage: Storage, first: int, *, strict: bool, is_ours: IsO
 def _sync(storage: Storage, first: int, size: int | None) -> None:
     """Cut the segment to `size`, and have it on the disk: what a writer that died left is relied on from now.
 
-    Every byte is written again, in its place. After a sync that failed, be it that writer's, the kernel's own or ours
-    when this was tried before, ext4 and xfs keep the bytes in the page cache and take them for written (Rebello et
-    al., USENIX ATC 2020): a sync of what is not written again succeeds, and the disk is without them.
+    Every byte that the disk holds is written again, in its place. After a sync that failed, be it that writer's, the
+    kernel's own or ours when this was tried before, ext4 and xfs keep the bytes in the page cache and take them for
+    written (Rebello et al., USENIX ATC 2020): a sync of what is not written again succeeds, and the disk is without
+    them.
     """
     file = storage.open(segment_name(first), "write")
     try:
         if size is not None:
             file.truncate(size)
-        position = 0
-        while piece := file.read(position, _CHUNK):
-            position = write_all(file, piece, position)
+        for position, piece in pieces(file, 0, file.size()):
+            write_all(file, piece, position)
         file.sync()
     finally:
         file.close()
@@ -185,10 +177,9 @@ def _is_right(segment: Segment, entry: Entry) -> bool:
         header = read_header(head, 0, available, segment.version)
         if header.offset != entry.offset:
             return False
-        read_commit(segment.file.read(entry.position, header.size), 0, header)
+        return has_right_checksum(segment.file, entry.position, header)
     except CorruptCommitError:
         return False
-    return True
 
 
 def rebuild_index(storage: Storage, first: int, interval: int = INDEX_INTERVAL) -> bool:
@@ -233,9 +224,10 @@ def keep_gap(storage: Storage, segment: Segment, gap: Gap) -> bool:
         return True
 
     def copy(file: File) -> None:
-        for position in range(gap.position, gap.position + gap.size, _CHUNK):
-            piece = segment.file.read(position, min(_CHUNK, gap.position + gap.size - position))
+        for position, piece in pieces(segment.file, gap.position, gap.position + gap.size):
             write_all(file, piece, position - gap.position)
+        if file.size() < gap.size:  # It ends with a hole.
+            file.truncate(gap.size)
 
     with contextlib.suppress(OSError):
         if name not in storage.list():

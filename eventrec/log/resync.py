@@ -8,7 +8,6 @@ constant per candidate.
 
 from __future__ import annotations
 
-import functools
 import heapq
 import re
 from collections import deque
@@ -20,6 +19,7 @@ import google_crc32c
 
 from eventrec.errors import CorruptCommitError
 from eventrec.log.commit import MAX_OFFSET, MAX_RECORDS, Header, header_size, read_header
+from eventrec.log.crc import extend_by_zeros, shift_crc
 
 if TYPE_CHECKING:
     from eventrec.log.segment import ReadableFile
@@ -30,7 +30,6 @@ PEEK: Final = 256
 
 _RESIDUE: Final = 0x48674BC7
 """CRC-32C of anything followed by its own CRC-32C."""
-_POLYNOMIAL: Final = 0x82F63B78
 
 IsOurs = Callable[[bytes], bool]
 
@@ -104,6 +103,32 @@ class Resync:
 
     def _advance(self) -> None:
         """Pass over the next chunk: collect the candidates that begin in it, decide those that end in it."""
+        if not self._pass_hole():
+            self._pass_chunk()
+        if self._frontier >= self._size:
+            for _, _, candidate in self._ends:
+                candidate.is_valid = False
+            self._ends.clear()
+
+    def _pass_hole(self) -> bool:
+        """Pass over a hole of more than a chunk: zeros, in which nothing begins. False: there is none."""
+        data = self._file.data_from(self._frontier)
+        # A header may begin with zeros.
+        until = self._size if data >= self._size else data - header_size(1)
+        if until - self._frontier <= CHUNK:
+            return False
+        while self._ends and self._ends[0][0] <= until:
+            end, position, candidate = heapq.heappop(self._ends)
+            self._crc, self._frontier = extend_by_zeros(self._crc, end - self._frontier), end
+            candidate.is_valid = self._is_valid(candidate, end - position)
+        self._crc, self._frontier = extend_by_zeros(self._crc, until - self._frontier), until
+        return True
+
+    def _is_valid(self, candidate: Candidate, size: int) -> bool:
+        """Whether the `size` bytes that were passed since `candidate` began end with their own checksum."""
+        return self._crc ^ shift_crc(candidate.crc_before, size) == _RESIDUE
+
+    def _pass_chunk(self) -> None:
         span = min(CHUNK, self._size - self._frontier)
         data = self._file.read(self._frontier, min(CHUNK + PEEK + header_size(1), self._size - self._frontier))
         if len(data) < span:
@@ -118,10 +143,6 @@ class Resync:
             heapq.heappush(self._ends, (candidate.end, candidate.position, candidate))
         self._decide(data, at, span)
         self._frontier += span
-        if self._frontier >= self._size:
-            for _, _, candidate in self._ends:
-                candidate.is_valid = False
-            self._ends.clear()
 
     def _decide(self, data: bytes, at: int, until: int) -> int:
         """Run the CRC from byte `at` of the chunk to byte `until`, deciding the candidates that end on the way."""
@@ -129,7 +150,7 @@ class Resync:
             end, position, candidate = heapq.heappop(self._ends)
             self._crc = google_crc32c.extend(self._crc, data[at : end - self._frontier])
             at = end - self._frontier
-            candidate.is_valid = self._crc ^ shift_crc(candidate.crc_before, end - position) == _RESIDUE
+            candidate.is_valid = self._is_valid(candidate, end - position)
         self._crc = google_crc32c.extend(self._crc, data[at:until])
         return until
 
@@ -166,35 +187,3 @@ def _header_pattern(lowest: int, upper: int, version: int) -> tuple[re.Pattern[b
     gap = b".{8}" if version == 1 else b""
     # Looking ahead consumes nothing: headers that overlap are all seen. A commit has at least one record.
     return re.compile(b"%s(?=%s%s(?!\\0\\0)..)" % (varying, above, gap), re.DOTALL), 7 - same
-
-
-def shift_crc(crc: int, size: int) -> int:
-    """The share of `crc`, the CRC-32C of some bytes, in the CRC-32C of those bytes with `size` more behind them."""
-    power = 0
-    while size:
-        if size & 1:
-            crc = _times(_operator(power), crc)
-        size >>= 1
-        power += 1
-    return crc
-
-
-@functools.cache
-def _operator(power: int) -> tuple[int, ...]:
-    """What 2 ** power zero bytes do to a CRC, as 32 columns over GF(2): the image of each single bit."""
-    if power:
-        half = _operator(power - 1)
-        return tuple(_times(half, column) for column in half)
-    columns = [1 << bit for bit in range(32)]
-    for _ in range(8):
-        columns = [crc >> 1 ^ (_POLYNOMIAL if crc & 1 else 0) for crc in columns]
-    return tuple(columns)
-
-
-def _times(columns: tuple[int, ...], crc: int) -> int:
-    product = 0
-    while crc:
-        lowest_bit = crc & -crc
-        product ^= columns[lowest_bit.bit_length() - 1]
-        crc ^= lowest_bit
-    return product

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
 from eventrec.errors import CorruptCommitError, Damage, LogError
-from eventrec.log.commit import MAX_OFFSET, VERSION, VERSIONS, decode_commit, header_size, read_header
+from eventrec.log.commit import MAX_OFFSET, VERSION, VERSIONS, header_size, read_header
 from eventrec.log.compressed import MAGIC as COMPRESSED_MAGIC
 from eventrec.log.compressed import CompressedFile
+from eventrec.log.holes import has_right_checksum
 from eventrec.log.index import OffsetIndex
 from eventrec.log.storage import File, Storage, write_all
 
@@ -26,6 +27,9 @@ _CRC32C: Final = 0
 _SEGMENT, _INDEX, _LOCK, _TEMPORARY = ".stdb.log", ".stdb.ofs", ".stdb.lock", ".tmp"
 _DIGITS: Final = 20
 
+MAX_INDEX_BYTES: Final = 16 << 20
+"""More of an index is not read: 4 GiB of a segment, and what is behind that is found from there."""
+
 Sync: TypeAlias = Literal["name", "content", "nothing"]
 """What of a file that is replaced survives a power cut on return: its name too, its content alone, or nothing yet."""
 
@@ -37,6 +41,9 @@ class ReadableFile(Protocol):
         """See `File`."""
 
     def size(self) -> int:
+        """See `File`."""
+
+    def data_from(self, position: int) -> int:
         """See `File`."""
 
     def close(self) -> None:
@@ -163,9 +170,9 @@ def _probe(file: ReadableFile) -> tuple[int, Damage | None]:
     for candidate in sorted(VERSIONS, key=lambda other: other != version):
         with contextlib.suppress(CorruptCommitError):
             start = file.read(HEADER_SIZE, header_size(candidate))
-            length = read_header(start, 0, size - HEADER_SIZE, candidate).size
-            decode_commit(file.read(HEADER_SIZE, length), version=candidate)
-            return candidate, damage or (Damage.HEADER if candidate != version else None)
+            first = read_header(start, 0, size - HEADER_SIZE, candidate)
+            if has_right_checksum(file, HEADER_SIZE, first):
+                return candidate, damage or (Damage.HEADER if candidate != version else None)
     if header[:6] == MAGIC and len(header) == HEADER_SIZE and header[6] > max(VERSIONS) and size > HEADER_SIZE:
         raise LogError(f"a segment of format version {header[6]}: this eventrec reads {max(VERSIONS)}")
     return version, damage
@@ -229,7 +236,7 @@ def load_index(storage: Storage, first: int) -> OffsetIndex:
     try:
         file = storage.open(index_name(first), "read")
         try:
-            return OffsetIndex(file.read(0, file.size()))
+            return OffsetIndex(file.read(0, MAX_INDEX_BYTES))
         finally:
             file.close()
     except OSError:

@@ -34,6 +34,12 @@ class File(Protocol):
     def size(self) -> int:
         """Length in bytes, now."""
 
+    def data_from(self, position: int) -> int:
+        """The first byte from `position` on that the disk may hold: those before read as zeros. No more is promised.
+
+        The end of the file where there is none.
+        """
+
     def truncate(self, size: int) -> None:
         """Cut to `size` bytes. The page cache knows, the disk not yet."""
 

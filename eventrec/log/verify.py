@@ -11,7 +11,15 @@ from eventrec.log.commit import MAX_OFFSET, Commit
 from eventrec.log.compressed import CompressedFile
 from eventrec.log.disk import DiskStorage
 from eventrec.log.index import ENTRY_SIZE, OffsetIndex
-from eventrec.log.segment import HEADER_SIZE, Segment, index_name, list_odd_segments, list_segments, segment_name
+from eventrec.log.segment import (
+    HEADER_SIZE,
+    MAX_INDEX_BYTES,
+    Segment,
+    index_name,
+    list_odd_segments,
+    list_segments,
+    segment_name,
+)
 from eventrec.log.walk import Gap, Tail, Walk
 
 if TYPE_CHECKING:
@@ -176,7 +184,7 @@ def _verify_index(storage: Storage, first: int, commits: dict[int, int], unreada
     except FileNotFoundError:
         return
     try:
-        content = file.read(0, file.size())
+        content = file.read(0, MAX_INDEX_BYTES)
     finally:
         file.close()
     index = OffsetIndex(content)

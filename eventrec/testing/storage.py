@@ -140,6 +140,10 @@ class MemoryFile:
         """See `File`."""
         return len(self._node.seen)
 
+    def data_from(self, position: int) -> int:
+        """See `File`: it has no holes."""
+        return position
+
     def truncate(self, size: int) -> None:
         """See `File`."""
         self._storage._truncate(self._node, self._name, size)  # noqa: SLF001

@@ -107,8 +107,8 @@ async def test_context_column_is_made_when_there_is_context(
 
 async def test_journal_is_wal_and_every_commit_is_synced(handler: SqliteHandler, path: Path) -> None:
     assert rows(path, "PRAGMA journal_mode") == [("wal",)]
-    assert handler._connection is not None
-    assert handler._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert handler._file.connection is not None
+    assert handler._file.connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 async def test_batches_larger_than_a_statement_keep_every_row_in_order(

@@ -235,8 +235,8 @@ async def test_read_only_database_pauses_until_it_may_be_written(
     handler: SqliteHandler, path: Path, event: Events, batch: Batches
 ) -> None:
     # Not by rights of the file: who runs the tests may be root.
-    assert handler._connection is not None
-    handler._connection.execute("PRAGMA query_only = ON")
+    assert handler._file.connection is not None
+    handler._file.connection.execute("PRAGMA query_only = ON")
 
     with pytest.raises(PauseError, match=r"attempt to write a readonly database"):
         await handler.handle(batch(event(1)))
@@ -250,14 +250,14 @@ async def test_full_disk_is_transient_and_leaves_nothing_half(
 ) -> None:
     await handler.handle(batch(event(0)))
     large = batch(*(event("x" * 1_000) for _ in range(500)), start=1)
-    assert handler._connection is not None
-    (pages,) = handler._connection.execute("PRAGMA page_count").fetchone()
-    handler._connection.execute(f"PRAGMA max_page_count = {pages}")
+    assert handler._file.connection is not None
+    (pages,) = handler._file.connection.execute("PRAGMA page_count").fetchone()
+    handler._file.connection.execute(f"PRAGMA max_page_count = {pages}")
 
     with pytest.raises(TransientError, match=r"database or disk is full"):
         await handler.handle(large)
     left = rows(path, "SELECT count(*) FROM events"), await handler.resume(log_id, "tested", 0)
-    handler._connection.execute("PRAGMA max_page_count = 1000000")
+    handler._file.connection.execute("PRAGMA max_page_count = 1000000")
     await handler.handle(large)
 
     assert left == ([(1,)], 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -189,7 +190,7 @@ async def test_header_that_was_overwritten_holds_until_it_is_mended(path: Path, 
                 file.write(piece)
 
         await in_thread(write, b"\xff" * 100)
-        await in_thread(trial.handler._disconnect)
+        await in_thread(trial.handler._file.disconnect)
         failure = await trial.fails()
         await in_thread(write, header)
         await trial.settled()
@@ -225,6 +226,75 @@ async def test_what_is_acknowledged_is_in_files_that_have_a_name(
             assert await trial.stored() == list(range(trial.count))
 
 
+@pytest.mark.parametrize("part", [0, 0.4, 0.95])
+async def test_what_is_cut_off_a_wal_is_delivered_again(part: float, path: Path, tmp_path: Path) -> None:
+    wal = path.with_name(f"{path.name}-wal")
+
+    async with trial_of(path, tmp_path / "log") as trial:
+        trial.record()
+        await trial.settled()
+        await in_thread(os.truncate, wal, int(wal.stat().st_size * part))
+        trial.record()
+        await trial.settled()
+        said = str(trial.part.last_error)
+        stored = await trial.stored()
+        trial.record()
+        await trial.settled()
+
+    assert "another program has cut or overwritten it, or its WAL" in said
+    assert stored == list(range(150))
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert [n for (n,) in connection.execute(NUMBERS)] == list(range(200))
+
+
+async def test_a_log_whose_wal_was_cut_is_not_finished(path: Path, tmp_path: Path) -> None:
+    async with trial_of(path, tmp_path / "log") as trial:
+        await in_thread(os.truncate, f"{path}-wal", 0)
+
+    async with trial_of(path, tmp_path / "log") as trial:
+        await trial.until(lambda _: not trial.recorder.status().adopted)
+        await trial.until(lambda _: len(list((tmp_path / "log").glob("*-*-*-*-*"))) == 1)
+        stored = await trial.stored()
+
+    assert stored == sorted([*range(50)] * 2)
+
+
+@pytest.mark.parametrize("damage", ["half", "nothing", "other bytes"])
+async def test_a_database_that_was_overwritten_holds_until_it_is_as_it_was(
+    damage: str, path: Path, tmp_path: Path
+) -> None:
+    async with trial_of(path, tmp_path / "log") as trial:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        trial.record()
+        await trial.settled()
+        sound = await in_thread(path.read_bytes)
+        size = {"half": len(sound) // 2, "nothing": 0, "other bytes": len(sound)}[damage]
+        await in_thread(path.write_bytes, b"x" * size if damage == "other bytes" else sound[:size])
+        said = await trial.fails()
+        await in_thread(path.write_bytes, sound)
+        await trial.settled()
+        stored = await trial.stored()
+
+    assert "paused: " in said
+    assert "malformed" in said or "is not a database" in said
+    assert stored == list(range(trial.count))
+
+
+async def test_a_wal_that_another_connection_begins_again_is_not_a_fault(path: Path, tmp_path: Path) -> None:
+    async with trial_of(path, tmp_path / "log") as trial:
+        for _ in range(3):
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            trial.record()
+            await trial.settled()
+        part, stored = trial.part, await trial.stored()
+
+    assert part.last_error is None
+    assert stored == list(range(trial.count))
+
+
 # -- a disk that is full
 
 
@@ -252,7 +322,7 @@ async def test_volume_that_may_only_be_read_holds_until_it_may_be_written(small_
 
     path = small_volume / "events.db"
     async with trial_of(path, tmp_path / "log") as trial:
-        await in_thread(trial.handler._disconnect)
+        await in_thread(trial.handler._file.disconnect)
         await in_thread(remount, "ro")
         failure = await trial.fails()
         await in_thread(remount, "rw")

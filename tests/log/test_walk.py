@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from eventrec.errors import Damage
 from eventrec.log import resync
 from eventrec.log.commit import MAX_OFFSET, Commit, encode_commit
-from eventrec.log.resync import Resync, shift_crc
+from eventrec.log.crc import shift_crc
+from eventrec.log.resync import Resync
 from eventrec.log.segment import Segment, encode_header, segment_name
 from eventrec.log.walk import Gap, Tail, Walk
 from eventrec.testing.storage import FaultyStorage

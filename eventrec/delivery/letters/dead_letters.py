@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import msgspec
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _logger = get_logger("eventrec.dead_letters")
 
+Key: TypeAlias = "tuple[UUID, int, str]"
+"""Log id, offset, subscription: what a letter is about."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
@@ -37,6 +40,11 @@ class DeadLetter:
     seconds: float
     entry: Entry
     static_context: bytes | None = None
+
+    @property
+    def key(self) -> Key:
+        """What it is about: until it is replayed, there is no other one."""
+        return self.log_id, self.offset, self.subscription
 
 
 class DeadLetters(Protocol):
@@ -63,9 +71,12 @@ class DeadLetterFile:
     def __init__(self, path: Path, notices: Notices | None = None) -> None:
         self._path = path
         self._notices = notices
+        self._written: set[Key] = set()
+        """Keys of letters that stand in the file, and whose writer was not told so: it was cancelled meanwhile."""
 
     async def write(self, letters: Sequence[DeadLetter]) -> None:
-        await in_thread(self._write, b"".join(_line(letter) for letter in letters))
+        await in_thread(self._write, letters)
+        self._written.difference_update(letter.key for letter in letters)
         if self._notices is not None:
             self._notices.say(letters)
 
@@ -74,20 +85,33 @@ class DeadLetterFile:
         del log_id, subscription
         return ()
 
-    def _write(self, lines: bytes) -> None:
+    def _write(self, letters: Sequence[DeadLetter]) -> None:
+        new = [letter for letter in letters if letter.key not in self._written]
+        if new:
+            self._append(b"".join(_line(letter) for letter in new))
+            self._written.update(letter.key for letter in new)
+
+    def _append(self, lines: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             size = os.fstat(descriptor).st_size
             written = os.write(descriptor, lines)
-            if written < len(lines):
-                # Half a line would spoil the next one. A writer that came after us stands behind it: then it stays.
+            try:
+                self._sync(descriptor, written, len(lines))
+            except OSError:
+                # It is tried again, and half a line would spoil the next one. A writer that came after us stands behind
+                # it: then it stays.
                 if os.fstat(descriptor).st_size == size + written:
                     os.ftruncate(descriptor, size)
-                raise OSError(f"{self._path}: wrote {written} of {len(lines)} bytes")
-            os.fsync(descriptor)
+                raise
         finally:
             os.close(descriptor)
+
+    def _sync(self, descriptor: int, written: int, size: int) -> None:
+        if written < size:
+            raise OSError(f"{self._path}: wrote {written} of {size} bytes")
+        os.fsync(descriptor)
 
 
 def _line(letter: DeadLetter) -> bytes:

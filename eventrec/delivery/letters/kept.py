@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from uuid import UUID
 
 from eventrec.delivery.letters.log import letters_of
 from eventrec.log.disk import DiskStorage
@@ -16,19 +15,12 @@ from eventrec.runs.run import CHECKPOINTS, Run, list_runs
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from uuid import UUID
 
-    from eventrec.delivery.letters.dead_letters import DeadLetter
+    from eventrec.delivery.letters.dead_letters import DeadLetter, Key
 
 LOCK: Final = "replay"
 """Name of the lock that a process holds while it replays or purges the letters of a run."""
-
-Key = tuple[UUID, int, str]
-"""Log id, offset, subscription: what a letter is about."""
-
-
-def key_of(letter: DeadLetter) -> Key:
-    """What `letter` is about."""
-    return letter.log_id, letter.offset, letter.subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +43,11 @@ def kept_letters(directory: Path) -> Iterator[KeptLetter]:
     runs = list_runs(directory)
     for run in runs:
         for number, letter in letters_of(directory, run):
-            last[key_of(letter)] = run, number
+            last[letter.key] = run, number
     for run in runs:
         done = {name: each.progress.scanned for name, each in replay_checkpoints(directory, run).load().items()}
         for number, letter in letters_of(directory, run):
-            latest = last.get(key_of(letter), (run, number))
+            latest = last.get(letter.key, (run, number))
             is_open = number >= done.get(letter.subscription, 0)
             yield KeptLetter(run, number, letter, latest[0], is_open and latest == (run, number), is_open)
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from uuid import UUID
 
-    from eventrec.delivery.letters.dead_letters import DeadLetter, DeadLetters
+    from eventrec.delivery.letters.dead_letters import DeadLetter, DeadLetters, Key
     from eventrec.log.disk import DiskStorage
 
 _MAX_IN_A_COMMIT: Final = 1_000
@@ -68,8 +68,8 @@ class LetterLog:
         self._is_unreadable = False
         self._is_gone = False
         """Whether our log's directory was not in its place when it was looked for last."""
-        self._appended: set[tuple[UUID, int, str]] = set()
-        """Keys of letters that our log has taken, and the disk may have refused: they are not taken twice."""
+        self._appended: set[Key] = set()
+        """Keys of letters that our log has taken, and whose writer was not told so: they are not taken twice."""
         self._keys: dict[tuple[UUID, str], set[int]] = {}
         self._read_to: dict[UUID, int] = {}
 
@@ -86,6 +86,7 @@ class LetterLog:
         self._notices.say(letters)
         if self._copy is not None:
             await self._copy.write(letters)
+        self._appended.difference_update(letter.key for letter in letters)
 
     def known(self, log_id: UUID, subscription: str) -> Collection[int]:
         return self._keys.get((log_id, subscription), ())
@@ -99,16 +100,15 @@ class LetterLog:
                 raise OSError(f"{held:,} bytes of dead letters are kept, of {self._max_bytes:,} allowed")
             try:
                 run, log = self._opened()
-                new = [letter for letter in letters if _key(letter) not in self._appended]
+                new = [letter for letter in letters if letter.key not in self._appended]
                 for start in range(0, len(new), _MAX_IN_A_COMMIT):
                     some = new[start : start + _MAX_IN_A_COMMIT]
                     log.append_encoded(encode_letters(some, run.id), len(some))
-                    self._appended.update(map(_key, some))
+                    self._appended.update(letter.key for letter in some)
                 log.write()
                 log.sync()
             except LogError as exc:
                 raise OSError(str(exc)) from exc
-            self._appended.difference_update(map(_key, letters))
         self._remember(letters)
 
     def _opened(self) -> tuple[Run, Log]:
@@ -173,10 +173,6 @@ class LetterLog:
             log.abandon()
         if run is not None:
             run.forget()
-
-
-def _key(letter: DeadLetter) -> tuple[UUID, int, str]:
-    return letter.log_id, letter.offset, letter.subscription
 
 
 def letters_of(

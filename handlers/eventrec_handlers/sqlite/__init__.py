@@ -12,23 +12,27 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from anyio import CancelScope
 
-from eventrec import Batch, DestinationCheckpoints, EventHandler, HandlerURL, HandlerURLError, PauseError
+from eventrec import (
+    Batch,
+    DestinationCheckpoints,
+    EventHandler,
+    HandlerURL,
+    HandlerURLError,
+    PauseError,
+)
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.sqlite.columns import BASE_DECLARED
+from eventrec_handlers.sqlite.connected import Connected
 from eventrec_handlers.sqlite.file import (
     MAX_COLUMNS,
-    connect,
     errors_translated,
-    identities,
-    identity,
     keeps_connection_usable,
-    retry_while_locked,
 )
 from eventrec_handlers.sqlite.own_tables import make_own_tables, next_of
 from eventrec_handlers.sqlite.reader import SqliteReader
@@ -40,7 +44,6 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from eventrec_handlers._sql import SchemaMode
-    from eventrec_handlers.sqlite.file import Identities
 
 __all__ = ["SqliteHandler", "SqliteReader", "from_url"]
 
@@ -108,8 +111,7 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
         self._thread = WorkThread("eventrec-sqlite")
         self._was_opened = False
         self._is_open = False
-        self._connection: sqlite3.Connection | None = None
-        self._files: Identities | None = None
+        self._file = Connected(self._path, busy_timeout=busy_timeout, now=now, on_change=self._forget_tables)
         self._records = Store(self._path, schema=schema, max_columns=max_columns, transaction=self._transaction)
 
     def __repr__(self) -> str:
@@ -199,70 +201,32 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
                     return job()
                 except sqlite3.Error as exc:
                     if not keeps_connection_usable(exc):
-                        self._disconnect()
+                        self._file.disconnect(as_it_is=True)
                     raise
 
         return await self._thread.run(guarded)
 
     def _store(self, batch: Batch) -> None:
         self._records.store(batch)
+        self._file.note_stored(batch)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """A transaction with the write lock from its start on: committed at the end, rolled back on any exception."""
-        connection = self._connected()
-        retry_while_locked(lambda: connection.execute("BEGIN IMMEDIATE"), self._busy_timeout)
-        try:
+        self._check_open()
+        with self._file.transaction() as connection:
             yield connection
-            connection.execute("COMMIT")
-            if self._files is not None and self._is_misplaced():
-                self._leave(connection)
-        except BaseException:
-            # What was read of the schema may be rolled back too, and its version be given again to another one.
-            self._records.forget_tables()
-            # SQLite may have rolled back by itself (a full disk); what happened first is what is raised.
-            with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            raise
 
     def _connected(self) -> sqlite3.Connection:
+        self._check_open()
+        return self._file.connected()
+
+    def _check_open(self) -> None:
         if not self._is_open:
             raise RuntimeError(f"{self!r} is not open")
-        if self._connection is not None and self._is_misplaced():
-            self._leave(self._connection)
-        if self._connection is None:
-            self._connection = connect(self._path, self._busy_timeout)
-            self._files, found = None, identity(self._path)
-            try:
-                with self._transaction() as connection:
-                    make_own_tables(connection, self._now())
-                # Those beside it are there only now; what took its own place meanwhile is another one.
-                self._files = (found, *identities(self._path)[1:])
-            except BaseException:
-                self._disconnect()
-                raise
-        return self._connection
 
-    def _is_misplaced(self) -> bool:
-        """Whether another program moved or deleted the file, or what belongs to it, from under the connection."""
-        return self._files is not None and identities(self._path) != self._files
-
-    def _leave(self, connection: sqlite3.Connection) -> None:
-        """Disconnect from a file that was moved, or whose WAL was left behind or deleted.
-
-        What is in the WAL belongs into the file, and a new file at the same place would take it away. To go on would
-        mean to write where no reader looks.
-        """
-        with suppress(sqlite3.Error):
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._disconnect()
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
+    def _forget_tables(self) -> None:
         self._records.forget_tables()
-        if connection is not None:
-            connection.close()
 
     def _close(self) -> None:
         self._is_open = False
-        self._disconnect()
+        self._file.disconnect()

@@ -8,8 +8,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from eventrec import PauseError, PermanentError, TransientError
 from eventrec_handlers._sql import fold_ascii, quoted
@@ -18,12 +17,11 @@ from eventrec_handlers.sqlite.columns import REQUIRED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from eventrec_handlers._sql import TablePlan
 
 T = TypeVar("T")
-
-Identities: TypeAlias = "tuple[tuple[int, int] | None, ...]"
 
 RESERVED: Final = ("sqlite_", "eventrec_")
 """What no table of an event may start with."""
@@ -94,20 +92,6 @@ def retry_while_locked(attempt: Callable[[], T], seconds: float) -> T:
                 raise
         check_cancelled()
         time.sleep(0.001)
-
-
-def identity(path: Path) -> tuple[int, int] | None:
-    """Which file stands at `path`: device and inode; None: there is none to be seen."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def identities(path: Path) -> Identities:
-    """Those of the database at `path`, of its WAL, and of the index of that."""
-    return identity(path), identity(Path(f"{path}-wal")), identity(Path(f"{path}-shm"))
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import errno
 import json
 import logging
 import os
+import threading
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
 import anyio
+import anyio.to_thread
 import msgspec
 import pytest
 
 from eventrec import Backoff, ColumnSchema, ColumnType, EventRecorder, PermanentError, Settled
 from eventrec.delivery.letters import dead_letters
 from eventrec.delivery.letters.dead_letters import DeadLetter, DeadLetterFile, Notices
+from eventrec.delivery.letters.log import LetterLog, letters_of
 from eventrec.records.entry import make_entry
 from eventrec.records.schema import Shape
+from eventrec.runs.run import list_runs, new_run_id
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly, refusing
 
@@ -100,6 +106,77 @@ async def test_a_short_write_leaves_no_half_line(tmp_path: Path, monkeypatch: py
         assert await recorder.flush(timeout=5)
 
     assert [json.loads(line)["payload"] for line in path.read_text().splitlines()] == [{"number": 0}]
+
+
+def test_a_write_that_is_cancelled_half_way_is_not_written_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "dead.jsonl"
+    file, letter = DeadLetterFile(path), letter_of(ColumnType.BINARY, b"a")
+    syncing, may_end, sync = threading.Event(), threading.Event(), os.fsync
+
+    def held(descriptor: int) -> None:
+        syncing.set()
+        assert may_end.wait(10)
+        sync(descriptor)
+
+    async def cancel_and_write_again() -> int:
+        writing = asyncio.create_task(file.write([letter]))
+        await asyncio.to_thread(syncing.wait, 10)
+        writing.cancel()  # A scope of anyio's would let it return.
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        await file.write([letter])
+        once = len(path.read_text().splitlines())
+        await file.write([letter])  # It died once more, after it was replayed.
+        return once
+
+    monkeypatch.setattr(os, "fsync", held)
+
+    assert asyncio.run(cancel_and_write_again()) == 1
+    assert len(path.read_text().splitlines()) == 2
+
+
+async def test_a_letter_that_could_not_be_synced_is_there_once_when_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "dead.jsonl"
+    file, letters = DeadLetterFile(path), [letter_of(ColumnType.BINARY, b"a")]
+    await file.write([replace(letters[0], offset=1)])
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        for _ in range(2):
+            with pytest.raises(OSError, match="Input/output"):
+                await file.write(letters)
+    await file.write(letters)
+
+    assert [json.loads(line)["offset"] for line in path.read_text().splitlines()] == [1, 3]
+
+
+async def test_a_letter_whose_copy_is_refused_is_in_the_log_once(tmp_path: Path) -> None:
+    path = tmp_path / "dead.jsonl"
+    path.mkdir()
+    log = LetterLog(tmp_path / "dead", new_run_id, max_bytes=1 << 20, copy=DeadLetterFile(path))
+    letter = letter_of(ColumnType.BINARY, b"a")
+
+    for _ in range(3):
+        with pytest.raises(OSError, match="directory"):
+            await log.write([letter])
+    path.rmdir()
+    await log.write([letter])
+    await anyio.to_thread.run_sync(log.close)
+
+    def found() -> list[int]:
+        (run,) = list_runs(tmp_path / "dead")
+        return [each.offset for _, each in letters_of(tmp_path / "dead", run)]
+
+    assert await anyio.to_thread.run_sync(found) == [letter.offset]
+    assert path.read_bytes().count(b"\n") == 1
 
 
 async def test_without_a_file_type_reason_and_size_are_logged_and_never_the_payload(
