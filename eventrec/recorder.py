@@ -11,6 +11,7 @@ import os
 import time
 import weakref
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
 import anyio
@@ -196,8 +197,10 @@ class EventRecorder(Taking):
         life = self._life
         supervisor = life.open(backend, self._subscriptions)
         self._state = "open"
-        backend.spawn(supervisor.run, "eventrec supervisor")
+        backend.spawn(supervisor.run, "eventrec supervisor", on_unbegun=partial(self._end_unbegun, life))
         await supervisor.started.wait()
+        if supervisor.is_ended and not supervisor.ended.is_set():
+            raise RecorderStateError("its loop ends: it was cancelled before it began", state="closed")
         if life.writer is not None and life.writer.log is None and life.writer.failure is not None:
             failure = life.writer.failure
             await self.close(0)
@@ -358,6 +361,13 @@ class EventRecorder(Taking):
         if self._switched_off is None:
             self._account.switched_off = off = SwitchedOff(reason)
             self._switch_off(off)
+
+    def _end_unbegun(self, life: Life) -> None:
+        """The loop ends in the very step of `open`, and delivers nothing: as at the end of `close`."""
+        life.end_unopened(self._close_timeout)
+        say_left(self.status())
+        if life.supervisor is not None:
+            life.supervisor.started.set()
 
     def _open_supervisor(self) -> Supervisor:
         supervisor = self._life.supervisor

@@ -295,6 +295,51 @@ def test_a_recorder_whose_loop_has_ended_without_close_may_be_opened_again(kind:
     assert status.is_balanced
 
 
+@pytest.mark.parametrize("kind", ["memory", "log"])
+def test_a_loop_that_ends_in_the_step_in_which_it_is_opened_closes_the_recorder(kind: str, tmp_path: Path) -> None:
+    async def exit_while_it_opens() -> None:
+        recorder.open().send(None)
+        raise SystemExit  # As a signal handler does: the loop ends at once, and cancels what has not begun.
+
+    async def again() -> None:
+        async with recorder:
+            recorder.record(Numbered(2))
+            assert await recorder.flush(timeout=10)
+
+    handler = ScriptedHandler()
+    recorder = EventRecorder(handler, log=tmp_path if kind == "log" else None, options=quickly())
+    recorder.record_many(Numbered(n) for n in range(2))
+
+    with pytest.raises(SystemExit):
+        asyncio.run(exit_while_it_opens())
+    status = recorder.status()
+
+    assert status.state == "closed"
+    assert recorder.record(Numbered(9)) is False
+    assert not any(is_locked(tmp_path, id_) for id_ in list_runs(tmp_path))
+    part = status.subscriptions["ScriptedHandler"] if kind == "memory" else None
+    assert part is None or part.dropped == {"closed": 2}
+    assert_conserved(status, offered=2)
+    asyncio.run(again())
+    assert sorted(handler.delivered) == ([0, 1, 2] if kind == "log" else [2])
+
+
+def test_a_recorder_that_is_cancelled_before_it_began_says_so() -> None:
+    async def open_and_cancel() -> None:
+        opening = asyncio.create_task(recorder.open())
+        await asyncio.sleep(0)
+        (supervisor,) = asyncio.all_tasks() - {asyncio.current_task(), opening}
+        supervisor.cancel()
+        with pytest.raises(RecorderStateError, match="before it began"):
+            await opening
+
+    recorder = EventRecorder(ScriptedHandler(), options=quickly())
+
+    asyncio.run(open_and_cancel())
+
+    assert recorder.status().state == "closed"
+
+
 def test_what_a_closed_loop_leaves_in_memory_is_counted_as_lost_with_what_came_later(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

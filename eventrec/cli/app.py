@@ -30,6 +30,7 @@ from eventrec.cli.record.report import SAID_BY_RECORD
 from eventrec.cli.streams import abandon_output, prepare_streams
 from eventrec.cli.tail import tail as tail_events
 from eventrec.cli.terminal import Terminal
+from eventrec.cli.termination import Termination
 from eventrec.errors import DeliveryError, EventrecError, HandlerURLError, InvalidEventError
 from eventrec.events.event import DEFAULT_TABLE
 from eventrec.ingest.received import Reading
@@ -63,13 +64,14 @@ app: Final = App(
 def run(arguments: Sequence[str]) -> int:
     """Run one command; its exit code. Whatever is wrong becomes one line on stderr."""
     prepare_streams()
-    try:
-        return _run([_STDIN if argument == "-" else argument for argument in arguments])
-    except KeyboardInterrupt:
-        Terminal().say("eventrec: interrupted")
-        return ExitCode.INTERRUPTED
-    finally:
-        abandon_output()
+    with Termination() as termination:
+        try:
+            return _run([_STDIN if argument == "-" else argument for argument in arguments])
+        except KeyboardInterrupt:
+            Terminal().say(f"eventrec: {'terminated' if termination.is_asked else 'interrupted'}")
+            return ExitCode.TERMINATED if termination.is_asked else ExitCode.INTERRUPTED
+        finally:
+            abandon_output()
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -31,8 +31,17 @@ _takes_no_thread: Final[RunVar[bool]] = RunVar("eventrec takes no thread", defau
 class Backend(Protocol):
     """The running loop, as the recorder needs it."""
 
-    def spawn(self, run: Callable[[], Coroutine[object, object, None]], name: str) -> None:
-        """Run `run` beside the application's tasks, and in no context of theirs. It must contain its own errors."""
+    def spawn(
+        self,
+        run: Callable[[], Coroutine[object, object, None]],
+        name: str,
+        *,
+        on_unbegun: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Run `run` beside the application's tasks, and in no context of theirs. It must contain its own errors.
+
+        `on_unbegun` is called where it was cancelled before its first step, as at the end of `asyncio.run`.
+        """
 
     def wake(self, callback: Callable[[], object]) -> bool:
         """Call `callback` on the loop soon. From any thread or signal handler; False where the loop is gone."""
@@ -86,10 +95,23 @@ class AsyncioBackend:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def spawn(self, run: Callable[[], Coroutine[object, object, None]], name: str) -> None:
-        task = self._loop.create_task(run(), name=name, context=Context())
+    def spawn(
+        self,
+        run: Callable[[], Coroutine[object, object, None]],
+        name: str,
+        *,
+        on_unbegun: Callable[[], object] = lambda: None,
+    ) -> None:
+        unbegun = [on_unbegun]
+
+        async def begin() -> None:
+            unbegun.clear()  # What it refers to may be collected from now on.
+            await run()
+
+        task = self._loop.create_task(begin(), name=name, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: [call() for call in unbegun])
 
     def wake(self, callback: Callable[[], object]) -> bool:
         try:
@@ -139,7 +161,10 @@ class TrioBackend:
         self._token = trio.lowlevel.current_trio_token()
         self._gone = trio.RunFinishedError
 
-    def spawn(self, run: Callable[[], Awaitable[None]], name: str) -> None:
+    def spawn(
+        self, run: Callable[[], Awaitable[None]], name: str, *, on_unbegun: Callable[[], object] = lambda: None
+    ) -> None:
+        del on_unbegun  # A task of trio's begins in any case.
         self._lowlevel.spawn_system_task(run, name=name, context=Context())
 
     def wake(self, callback: Callable[[], object]) -> bool:

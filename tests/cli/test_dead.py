@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 import subprocess
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
@@ -96,6 +98,22 @@ def test_a_replay_that_was_cut_short_goes_on_where_it_was(eventrec: Run, log: Pa
 
     assert (first.returncode, second.returncode) == (1, 0)
     assert [number for number, _ in rows(tmp_path / "events.db")] == [3, 5]
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_replay_that_is_interrupted_says_what_was_delivered(
+    number: signal.Signals, expected: int, log: Path, start: Callable[..., Any], eventrec: Run
+) -> None:
+    running = start("dead", "replay", log, "--to", "staged:///out?until=never", "--name", "sqlite")
+    running.wait_for_error("delivery interrupted")
+
+    running.interrupt(number)
+    code, shown = running.end()
+
+    assert (code, shown) == (expected, "0 delivered, 0 refused again, 2 wait\n")
+    assert "eventrec: interrupted, what is not delivered stays\n" in running.errors
+    assert "Traceback" not in "".join(running.errors)
+    assert eventrec("dead", "replay", log, "--to", "staged:///out", "--name", "sqlite").returncode == 0
 
 
 def test_purge_asks_first_and_gives_up_what_is_old(eventrec: Run, log: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import signal
 import sqlite3
 import subprocess
 from collections import Counter
@@ -12,6 +13,7 @@ import pytest
 
 from eventrec import cli
 from eventrec.cli.demo.shop import TABLES, count_by_type, shop_events
+from eventrec.runs.run import is_locked, list_runs
 
 QUICK = ("demo", "--events", "2000", "--seconds", "0.5")
 
@@ -131,15 +133,20 @@ def test_progress_is_shown_on_a_terminal(on_terminal: Callable[..., Any]) -> Non
     assert "recorded," in written
 
 
-def test_interrupted_it_stops_and_what_was_recorded_is_stored(start: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_it_stops_and_what_was_recorded_is_stored(
+    number: signal.Signals, expected: int, start: Callable[..., Any], tmp_path: Path
+) -> None:
     running = start("demo", "--events", "100000", "--seconds", "60")
     running.wait_for_error("recording 100,000 events")
 
-    running.interrupt()
+    running.interrupt(number)
     code, _ = running.end()
 
-    assert code == 130
+    assert code == expected
     assert "Traceback" not in "".join(running.errors)
+    log = tmp_path / "eventrec-demo" / "run-1" / "log"
+    assert not any(is_locked(log, id_) for id_ in list_runs(log)), "the other process ended too"
     assert (tmp_path / "eventrec-demo" / "run-1").is_dir()
 
 

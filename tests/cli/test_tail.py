@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -72,6 +73,22 @@ def test_json_holds_the_whole_event(eventrec: Run, stored: str) -> None:
         "timestamp": 1_769_860_815_123_456_789,
         "payload": {"n": 15},
     }
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_it_follows_until_it_is_told_to_end(
+    number: signal.Signals, code: int, said: str, eventrec: Run, start: Callable[..., Any]
+) -> None:
+    eventrec("record", "-", "--to", "sqlite:///t.db", stdin='{"n":14}\n')
+    running = start("tail", "sqlite:///t.db", "--follow", "--json")
+    assert json.loads(running.process.stdout.readline())["payload"] == {"n": 14}
+
+    running.interrupt(number)
+
+    assert running.end() == (code, "")
+    assert running.errors == [f"eventrec: {said}\n"]
 
 
 def test_new_events_are_shown_as_they_arrive(eventrec: Run, start: Callable[..., Any]) -> None:

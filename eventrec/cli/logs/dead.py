@@ -24,6 +24,7 @@ from eventrec.cli.logs.letters import (
     waiting_letters,
 )
 from eventrec.cli.terminal import Terminal, counted, json_or_text
+from eventrec.cli.termination import Interruption
 from eventrec.cli.waiting import WaitingNotice, end_of_wait
 from eventrec.delivery.letters.dead_letters import letter_document
 from eventrec.delivery.letters.kept import purge
@@ -38,6 +39,7 @@ from eventrec.runs.requests import OperatorRequest, save_request
 from eventrec.runs.run import new_run_id
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Sequence
 
     from eventrec.delivery.letters.kept import KeptLetter
@@ -148,23 +150,29 @@ def replay_(directory: Directory, /, *, to: str, name: str | None = None, timeou
         terminal.show("no dead letter waits")
         return say_unreadable(directory, terminal)
     with terminal.showing_logging():
-        replayed = anyio.run(_replay, directory / DEAD, to, chosen, timeout, terminal)
+        replayed, interrupted_by = anyio.run(_replay, directory / DEAD, to, chosen, timeout, terminal)
     sweep_settled(directory)
     is_whole = say_unreadable(directory, terminal) is ExitCode.OK
     left = count_by_subscription(waiting_letters(directory)).get(chosen, 0)
     waits = f"{left:,} {'waits' if left == 1 else 'wait'}"
     terminal.show(f"{replayed.delivered:,} delivered, {replayed.dead:,} refused again, {waits}")
+    if interrupted_by is not None:
+        return ExitCode(128 + interrupted_by)
     if not replayed.is_done and replayed.state.startswith(("paused", "holding")):
         raise CommandError(f"the destination takes no more, {replayed.state}", ExitCode.DESTINATION)
     return ExitCode.OK if replayed.is_done and not left and is_whole else ExitCode.INCOMPLETE
 
 
-async def _replay(directory: Path, to: str, name: str, seconds: float | None, terminal: Terminal) -> Replayed:
+async def _replay(
+    directory: Path, to: str, name: str, seconds: float | None, terminal: Terminal
+) -> tuple[Replayed, signal.Signals | None]:
+    """What became of the letters, and the signal that ended it before its time."""
     options = EventRecorderOptions()
     handler = handler_from_url(resolve_url(to))
     refuse_memory(to)
     letters = LetterLog(directory, new_run_id, max_bytes=options.max_dead_bytes)
     latest = Replayed()
+    interruption = Interruption(terminal, "what is not delivered stays")
 
     def note(progress: Replayed) -> None:
         nonlocal latest
@@ -182,6 +190,7 @@ async def _replay(directory: Path, to: str, name: str, seconds: float | None, te
             tasks.start_soon(notice.watch)
             try:
                 with anyio.move_on_after(seconds) as limit:
+                    tasks.start_soon(interruption.watch, limit)
                     await replay(directory, handler, name=name, settings=settings, letters=letters, on_progress=note)
             except LogLockedError as exc:
                 raise CommandError("these letters are being replayed by another process", ExitCode.FILE) from exc
@@ -191,7 +200,7 @@ async def _replay(directory: Path, to: str, name: str, seconds: float | None, te
         letters.close()
     if limit.cancelled_caught:
         latest.is_done = False
-    return latest
+    return latest, interruption.number
 
 
 def _chosen(letters: Sequence[KeptLetter], given: str | None, to: str) -> str:

@@ -8,7 +8,6 @@ report   what was delivered, and what stays for whom
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ from eventrec.cli.logs.orphans import Orphans, chosen_name, held_state, trying_s
 from eventrec.cli.progress import LiveProgress, Look
 from eventrec.cli.record.in_flight import RefusedRecords, dead_letter_file
 from eventrec.cli.terminal import Terminal, counted
+from eventrec.cli.termination import Interruption
 from eventrec.cli.waiting import WaitingNotice, end_of_wait
 from eventrec.errors import LogError, SubscriptionError
 from eventrec.options import EventRecorderOptions
@@ -137,7 +137,7 @@ class Draining:
         self._orphans = orphans
         self._logs = len(orphans.left)
         self._terminal = terminal
-        self._interrupted_by: signal.Signals | None = None
+        self._interruption = Interruption(terminal, "what is not delivered stays")
         self._failure: CommandError | None = None
         self._started = time.monotonic()
         self.dead_before: dict[UUID, list[int]] = {}
@@ -159,7 +159,7 @@ class Draining:
             async with recorder, anyio.create_task_group() as tasks:
                 with LiveProgress(self._terminal, self._look) as progress:
                     tasks.start_soon(progress.keep_fresh)
-                    tasks.start_soon(self._watch_signals, tasks.cancel_scope)
+                    tasks.start_soon(self._interruption.watch, tasks.cancel_scope)
                     tasks.start_soon(self._notice(recorder, seconds).watch)
                     with anyio.move_on_after(seconds):
                         await self._watch(recorder)
@@ -193,16 +193,6 @@ class Draining:
             said = f"{log_id}: record {offset:,} is refused by the destination: {reason}"
             self._terminal.say(f"eventrec: {said}", style="red")
 
-    async def _watch_signals(self, scope: anyio.CancelScope) -> None:
-        if sys.platform == "win32":
-            return  # It has no such receiver: there Ctrl-C cancels everything at once.
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
-            async for number in received:
-                self._interrupted_by = number
-                self._terminal.say("eventrec: interrupted, what is not delivered stays", style="yellow")
-                scope.cancel()
-                return
-
     def _look(self) -> Look:
         orphans = self._orphans
         done = orphans.records - orphans.pending
@@ -228,8 +218,8 @@ class Draining:
         code = ExitCode.INCOMPLETE if rest or self._refusals or self._lost.total() or dead else ExitCode.OK
         if self._failure is not None:
             code = self._failure.code
-        if self._interrupted_by is not None:
-            code = ExitCode(128 + self._interrupted_by)
+        if self._interruption.number is not None:
+            code = ExitCode(128 + self._interruption.number)
         if json:
             told = {"dead_before": dead, "filtered": filtered, "lost": self._lost.total(), "exit_code": int(code)}
             self._terminal.show_json(self._plain(rest, records, gone) | told)
