@@ -14,7 +14,6 @@ does not keep the others back.
 from __future__ import annotations
 
 import time
-from base64 import b64encode
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
@@ -31,6 +30,7 @@ from eventrec import (
     TransientError,
 )
 from eventrec_handlers._http.client import HTTPClient
+from eventrec_handlers._http.credentials import credential_names, credentials_in, with_basic
 from eventrec_handlers._http.options import OPTION_NAMES, HTTPOptions, secret_option
 from eventrec_handlers._http.origin import place_of
 from eventrec_handlers._thread import WorkThread
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["HTTPHandler", "from_url"]
 
 DEFAULT_FORMAT: Final[Format] = "cloudevents-batch"
-HEADER: Final = "header."
+PARTS: Final = ("user", "password", "host", "port", "path")
 
 _SECRET_LENGTH: Final = 12
 """Characters from which on a part of the path is taken for a secret: the URLs of webhooks have such."""
@@ -63,21 +63,16 @@ def from_url(url: str) -> HTTPHandler:
         HandlerURLError: It is not a URL, an option is unknown, or a value is not allowed.
     """
     given = HandlerURL(url)
-    names = [name for name in given.options if name.startswith(HEADER)]
-    own = ("format", "source", "secret", "token", "query", *OPTION_NAMES, *names)
-    given.accept(*own, parts=("user", "password", "host", "port", "path"))
-    headers = {name.removeprefix(HEADER): secret_option(given, name) or "" for name in names}
-    token, query = secret_option(given, "token"), secret_option(given, "query")
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token}"
-    place = url.partition("?")[0]
+    own = ("format", "source", "secret", "query", *OPTION_NAMES, *credential_names(given))
+    given.accept(*own, parts=PARTS)
+    place, query = url.partition("?")[0], secret_option(given, "query")
     try:
         return HTTPHandler(
             place if query is None else f"{place}?{query}",
             format=given.choice("format", FORMATS, default=DEFAULT_FORMAT),
             source=given.text("source"),
             secret=secret_option(given, "secret"),
-            headers=headers,
+            headers=credentials_in(given),
             options=HTTPOptions.of(given),
         )
     except ValueError as exc:
@@ -110,15 +105,16 @@ class HTTPHandler(EventHandler):
         if source is not None and not source:
             raise ValueError("source must not be empty")
         origin, self._target = place_of(url)
-        credentials, secrets = _credentials(url, headers or {})
+        split = urlsplit(url)
+        user, password = (None if part is None else unquote(part) for part in (split.username, split.password))
         self._format = format
         self._source = source
         self._signer = None if secret is None else Signer(secret)
         self._now = now
         self._client = HTTPClient(
             origin,
-            credentials=credentials,
-            secrets=[*secrets, *_secret_parts(self._target), *([] if secret is None else [secret])],
+            credentials=with_basic(headers or {}, user, password),
+            secrets=[*_secret_parts(self._target), *filter(None, (password, secret))],
             options=options,
             now=now,
         )
@@ -184,19 +180,6 @@ class HTTPHandler(EventHandler):
         if self._signer is not None:
             headers |= self._signer.headers(key, message.body, now=self._now())
         await self._client.send("POST", self._target, body=message.body, headers=headers, needs_body=False)
-
-
-def _credentials(url: str, headers: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """The headers of every request, and what in them is secret beside their values."""
-    split = urlsplit(url)
-    found, secrets = dict(headers), []
-    if split.username is not None or split.password is not None:
-        if any(name.lower() == "authorization" for name in headers):
-            raise ValueError("give a user or a header Authorization, not both")
-        user, password = unquote(split.username or ""), unquote(split.password or "")
-        found["Authorization"] = f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
-        secrets.append(password)
-    return found, secrets
 
 
 def _secret_parts(target: str) -> list[str]:

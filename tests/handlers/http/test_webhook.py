@@ -143,12 +143,11 @@ def test_what_is_not_json_is_named_and_its_neighbours_are_not(batch: BatchOf, fo
 
 
 def test_context_that_is_not_json_is_named(batch: BatchOf) -> None:
-    bad = ReceivedEvent("bad", b"1", context=b"\xff")
-
+    """As a log that an earlier version wrote may have it."""
     with pytest.raises(PermanentError, match="context") as caught:
-        messages_of(batch(Sample(1), bad), format_="cloudevents-binary")
+        messages_of(batch(Sample(1), Sample(2), context=b"\xff"), format_="cloudevents-binary")
 
-    assert set(caught.value.records) == {1}
+    assert set(caught.value.records) == {0, 1}
 
 
 ANYTHING = st.recursive(
