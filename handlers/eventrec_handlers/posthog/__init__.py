@@ -15,7 +15,7 @@ from eventrec_handlers._http.options import OPTION_NAMES, HTTPOptions
 from eventrec_handlers._http.origin import checked_target, origin_of
 from eventrec_handlers.posthog.answers import taken
 from eventrec_handlers.posthog.events import Persons
-from eventrec_handlers.posthog.requests import ENDPOINTS, Envelope, request_of
+from eventrec_handlers.posthog.requests import ENDPOINTS, Encoded, Envelope, encoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -116,6 +116,7 @@ class PostHogHandler(EventHandler):
         self._target = checked_target(ENDPOINTS[protocol] if endpoint is None else endpoint)
         self._now = now
         self._remark: str | None = None
+        self._prepared: Encoded | None = None
         self._client = HTTPClient(
             origin_of("https" if tls else "http", host, port),
             credentials={"Authorization": f"Bearer {key}"} if protocol == "v1" else {},
@@ -135,8 +136,15 @@ class PostHogHandler(EventHandler):
         """Connects at the first batch: PostHog has nothing that may be asked with a project's key."""
         await self._client.open()
 
+    async def prepare(self, batch: Batch) -> None:
+        self._prepared = None
+        self._prepared = await self._encoded(batch)
+
     async def handle(self, batch: Batch) -> None:
-        request = await request_of(batch, self._envelope, self._persons, now=self._now)
+        prepared, self._prepared = self._prepared, None
+        if prepared is None or prepared.batch is not batch:
+            prepared = await self._encoded(batch)
+        request = prepared.request(now=self._now())
         answer = await self._client.send(
             "POST", self._target, body=request.body, headers=request.headers, pauses=_NOT_A_RECORDS_FAULT
         )
@@ -144,4 +152,8 @@ class PostHogHandler(EventHandler):
         self._remark = taken(answer, request, subject=subject, now=self._now(), redacted=self._client.redacted)
 
     async def close(self) -> None:
+        self._prepared = None
         await self._client.close()
+
+    async def _encoded(self, batch: Batch) -> Encoded:
+        return await encoded(batch, self._envelope, self._persons, now=self._now())

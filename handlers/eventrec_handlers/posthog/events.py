@@ -27,6 +27,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid5
 
@@ -193,8 +194,12 @@ def uuid_of(id_: str) -> str:
 def rfc3339(nanoseconds: int) -> str:
     """The moment, so many nanoseconds after the epoch, UTC."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    whole = (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{whole}.{rest:09d}Z" if rest else whole + "Z"
+    return f"{_second(seconds)}.{rest:09d}Z" if rest else _second(seconds) + "Z"
+
+
+@lru_cache(maxsize=1_024)
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _own(payload: bytes) -> tuple[dict[str, msgspec.Raw], bytes]:

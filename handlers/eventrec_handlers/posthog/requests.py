@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 from uuid import uuid4
 
 import anyio.lowlevel
@@ -28,7 +28,7 @@ from eventrec_handlers._lines import refuse
 from eventrec_handlers.posthog.events import IDENTIFY, SET, rfc3339, sendables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from eventrec import Batch
     from eventrec_handlers.posthog.events import Persons, Sendable
@@ -84,39 +84,72 @@ class Request:
     uuids: Sequence[tuple[str, int]]
 
 
-async def request_of(batch: Batch, envelope: Envelope, persons: Persons, *, now: Callable[[], float]) -> Request:
-    """The request for `batch`, its events in the order of the log. The loop gets its turn in between.
+class Encoded:
+    """A batch, encoded but for what is known only when it is sent."""
+
+    def __init__(self, batch: Batch, envelope: Envelope, events: Sequence[Sendable], *, now: float) -> None:
+        self.batch = batch
+        self._envelope = envelope
+        self._events = events
+        self._now = now
+        self._gzip = zlib.compressobj(_LEVEL, wbits=_GZIP) if envelope.gzip else None
+        self._pieces: list[bytes] = []
+
+    async def encode(self) -> Self:
+        """Encode all events; the loop gets its turn in between."""
+        form = _in_v0 if self._envelope.protocol == "v0" else _in_v1
+        self._add(self._head())
+        for start in range(0, len(self._events), _SLICE):
+            await anyio.lowlevel.checkpoint()
+            events = b",".join(map(form, self._events[start : start + _SLICE]))
+            self._add(b"," + events if start else events)
+        return self
+
+    def request(self, *, now: float) -> Request:
+        """What to send, at the time `now`. Called once, at most."""
+        sent_at, headers = _moment(now), {"Content-Type": "application/json", "Accept": "application/json"}
+        if self._envelope.protocol == "v0":
+            self._add(b'],"sent_at":"%b"}\n' % sent_at.encode())
+        else:
+            self._add(b"]}\n")
+            headers |= {
+                "PostHog-Sdk-Info": SDK,
+                "PostHog-Attempt": "1",
+                "PostHog-Request-Id": str(uuid4()),
+                "PostHog-Request-Timestamp": sent_at,
+            }
+        if self._gzip is not None:
+            headers["Content-Encoding"] = "gzip"
+            self._pieces.append(self._gzip.flush())
+        uuids = [(event.uuid, event.offset) for event in self._events]
+        return Request(headers, b"".join(self._pieces), self._envelope.protocol, uuids)
+
+    def _head(self) -> bytes:
+        is_historical = self._envelope.historical
+        if is_historical == "auto":
+            oldest = (self._now - HISTORICAL_SECONDS) * 1e9
+            is_historical = all(event.timestamp <= oldest for event in self._events)
+        flag = b"true" if is_historical else b"false"
+        if self._envelope.protocol == "v0":
+            return b'{"api_key":%b,"historical_migration":%b,"batch":[' % (_encode(self._envelope.key), flag)
+        return b'{"created_at":"%b","historical_migration":%b,"batch":[' % (_moment(self._now).encode(), flag)
+
+    def _add(self, piece: bytes) -> None:
+        self._pieces.append(piece if self._gzip is None else self._gzip.compress(piece))
+
+
+async def encoded(batch: Batch, envelope: Envelope, persons: Persons, *, now: float) -> Encoded:
+    """`batch` as a request, its events in the order of the log. The loop gets its turn in between.
 
     Raises:
         PermanentError: Records cannot be events: names each.
     """
     events = await _events(batch, persons)
-    oldest_allowed = (now() - HISTORICAL_SECONDS) * 1e9
-    is_historical = envelope.historical
-    if is_historical == "auto":
-        is_historical = all(event.timestamp <= oldest_allowed for event in events)
-    sent_at = rfc3339(int(now() * 1e6) * 1_000)
-    flag = b"true" if is_historical else b"false"
-    if envelope.protocol == "v0":
-        head = b'{"api_key":%b,"historical_migration":%b,"batch":[' % (_encode(envelope.key), flag)
-        tail = b'],"sent_at":"%b"}\n' % sent_at.encode()
-        form = _in_v0
-    else:
-        head = b'{"created_at":"%b","historical_migration":%b,"batch":[' % (sent_at.encode(), flag)
-        tail = b"]}\n"
-        form = _in_v1
-    headers = {"Content-Type": "application/json", "Accept": "application/json"}
-    if envelope.gzip:
-        headers["Content-Encoding"] = "gzip"
-    if envelope.protocol == "v1":
-        headers |= {
-            "PostHog-Sdk-Info": SDK,
-            "PostHog-Attempt": "1",
-            "PostHog-Request-Id": str(uuid4()),
-            "PostHog-Request-Timestamp": sent_at,
-        }
-    body = await _body(events, form, head, tail, is_compressed=envelope.gzip)
-    return Request(headers, body, envelope.protocol, [(event.uuid, event.offset) for event in events])
+    return await Encoded(batch, envelope, events, now=now).encode()
+
+
+def _moment(seconds: float) -> str:
+    return rfc3339(int(seconds * 1e6) * 1_000)
 
 
 async def _events(batch: Batch, persons: Persons) -> list[Sendable]:
@@ -130,19 +163,6 @@ async def _events(batch: Batch, persons: Persons) -> list[Sendable]:
     refuse(refused, batch, what="events of PostHog")
     events.sort(key=lambda event: event.offset)  # they come shape by shape; rows of one record keep their order
     return events
-
-
-async def _body(
-    events: Sequence[Sendable], form: Callable[[Sendable], bytes], head: bytes, tail: bytes, *, is_compressed: bool
-) -> bytes:
-    gzip = zlib.compressobj(_LEVEL, wbits=_GZIP) if is_compressed else None
-    pieces: list[bytes] = []
-    for start in range(0, len(events), _SLICE):
-        await anyio.lowlevel.checkpoint()
-        piece = (b"," if start else head) + b",".join(map(form, events[start : start + _SLICE]))
-        pieces.append(piece if gzip is None else gzip.compress(piece))
-    pieces.append(tail if gzip is None else gzip.compress(tail) + gzip.flush())
-    return b"".join(pieces)
 
 
 # -- an event in the form of a protocol
