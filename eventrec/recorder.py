@@ -36,7 +36,7 @@ from eventrec.sync import SyncRecorder
 from eventrec.taking import Taking
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
     from types import TracebackType
     from uuid import UUID
 
@@ -67,7 +67,7 @@ class EventRecorder(Taking):
     verb works and does nothing. No thread, file or connection is made; events are counted as refused, unread.
 
     `on_drop(reason, count)` is called on the loop when records are lost after they were taken. `clock` gives the time
-    in nanoseconds since the epoch, `new_id` the id of the log.
+    in nanoseconds since the epoch, `new_id` the id of the log, `environment` the variables it obeys.
 
     Raises:
         HandlerURLError: A URL names an unknown scheme or option, or its driver is not installed.
@@ -83,6 +83,7 @@ class EventRecorder(Taking):
         on_drop: Callable[[str, int], object] | None = None,
         clock: Callable[[], int] = time.time_ns,
         new_id: Callable[[], UUID] = new_run_id,
+        environment: Mapping[str, str] = os.environ,
     ) -> None:
         given: object = options  # Not every application has a type checker.
         if not isinstance(given, EventRecorderOptions | None):
@@ -91,7 +92,7 @@ class EventRecorder(Taking):
         self._close_timeout = duration_seconds(self._options.close_timeout)
         self._has_log = log is not None
         self._state: Literal["new", "open", "forked", "closed"] = "new"
-        self._is_inert = not self._options.enabled or is_disabled(os.environ)
+        self._is_inert = not self._options.enabled or is_disabled(environment)
         """Switched off from the start: it never has anything to open."""
         stops = self._options.on_failure == "stop"
         self._subscriptions = Subscriptions(

@@ -174,6 +174,7 @@ class ChoicesFile:
             ConsentError: For whatever the system refuses inside.
         """
         try:
+            _check_place(self.path.parent)
             with closing(DiskStorage(self.path.parent, create=True)) as directory, _lock(self.path.parent):
                 left = re.compile(re.escape(self.path.name) + r"\.\d+-\d+\.tmp", re.ASCII)
                 for name in directory.list():
@@ -200,6 +201,13 @@ def _check_owner(directory: DiskStorage, name: str) -> None:
         raise OSError(errno.EINVAL, "not a regular file", name)
     if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
         raise PermissionError(errno.EPERM, "it belongs to another user", name)
+
+
+def _check_place(directory: Path) -> None:
+    """Raises PermissionError where root would leave files that the user whose place this is could not change."""
+    there = next(path for path in (directory, *directory.parents) if path.exists())
+    if getattr(os, "geteuid", lambda: -1)() == 0 and there.stat().st_uid != 0:
+        raise PermissionError(errno.EPERM, "its directory belongs to another user", str(there))
 
 
 def _decode(content: bytes) -> Choices:

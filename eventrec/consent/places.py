@@ -88,6 +88,9 @@ def _home(environment: Mapping[str, str]) -> Path:
     if named is not None:
         return named
     try:
-        return Path.home()
+        home = Path.home()
     except RuntimeError as exc:
         raise ConsentError("the user has no home directory") from exc
+    if not home.is_absolute():
+        raise ConsentError("the user has no home directory")
+    return home

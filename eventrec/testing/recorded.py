@@ -116,7 +116,7 @@ class _Telling(EventRecorder):
 
     def __init__(self, note: Callable[[Entry], None], options: EventRecorderOptions | None) -> None:
         self._note = note
-        super().__init__(options=options)
+        super().__init__(options=options, environment={})  # A test sees what is recorded wherever it runs.
         self.register(_Nowhere(), name="recorded_events")
 
     def _begin(self, life: Life) -> None:

@@ -64,3 +64,20 @@ def test_a_choice_that_cannot_be_written_is_a_file_error(tmp_path: Path) -> None
 
     assert (done.returncode, done.stdout) == (4, "")
     assert "analytics.json cannot be written" in done.stderr
+
+
+def test_commands_that_are_asked_to_record_and_deliver_do_so(tmp_path: Path) -> None:
+    """EVENTREC_DISABLED is about applications, and may well be set where an operator works."""
+    (tmp_path / "lines").write_text('{"type": "a"}\n', encoding="utf-8")
+    environment = {**os.environ, "EVENTREC_DISABLED": "1", "EVENTREC_ENABLED": "false"}
+
+    for log in ([], ["--log", "log"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "eventrec.cli", "record", "lines", "--to", "sqlite:///events.db", "--json", *log],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, json.loads(done.stdout)["delivered"]) == (0, 1), done.stderr

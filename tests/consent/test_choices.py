@@ -219,6 +219,15 @@ def test_a_file_of_another_user_is_off_and_is_not_touched(file: ChoicesFile) -> 
     assert file.path.stat().st_uid == 12_345
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives files away, which needs root")
+def test_root_makes_nothing_in_the_place_of_another_user(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12_345, 12_345)
+    file = ChoicesFile(tmp_path / "config" / "my-app" / "analytics.json")
+
+    assert decided(file).why_off == f"{file.path} cannot be written: its directory belongs to another user"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_where_the_place_cannot_be_made_it_is_off_and_nothing_is_told(tmp_path: Path) -> None:
     (tmp_path / "config").write_text("a file", encoding="utf-8")
     told: list[object] = []

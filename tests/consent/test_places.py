@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from eventrec.consent.places import check_app, places_of
-from eventrec.errors import OptionsError
+from eventrec.errors import ConsentError, OptionsError
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,10 @@ def test_a_name_of_an_application_is_taken(app: str) -> None:
 def test_what_could_lead_elsewhere_is_not_a_name(app: object) -> None:
     with pytest.raises(OptionsError, match="name of an application"):
         check_app(app)
+
+
+def test_without_a_home_there_is_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "relative")
+
+    with pytest.raises(ConsentError, match="no home directory"):
+        places_of("my-app", {"HOME": "relative"}, platform="linux")

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from eventrec.testing import RecordedEvents
+from eventrec.testing.scripted import Numbered
+
 ROOT = Path(__file__).parents[2]
 PLUGIN = "eventrec.testing.plugin"
 
@@ -100,3 +103,12 @@ def test_it_is_an_entry_point_of_pytest() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
     assert project["entry-points"]["pytest11"] == {"eventrec": PLUGIN}
+
+
+def test_events_are_seen_where_recorders_are_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTREC_DISABLED", "1")
+
+    recorded = RecordedEvents()
+
+    assert recorded.recorder.record(Numbered(1))
+    assert recorded.types == ["numbered"]

@@ -21,6 +21,7 @@ import pytest
 from eventrec import Batch, EncodeError, Event, EventHandler, EventModel, EventRecorder, HandlerURLError, OptionsError
 from eventrec.consent.choices import ChoicesFile
 from eventrec.consent.places import Places, places_of
+from eventrec.runtime.loop_thread import LoopThread
 from eventrec.testing import assert_conserved
 from eventrec.usage.analytics import MAX_FIRST_RUN, Analytics, usage_options
 from eventrec.usage.disclosure import Disclosure, print_disclosure
@@ -374,6 +375,69 @@ def test_a_data_directory_that_cannot_be_made_is_said_and_harms_nothing(
     assert_conserved(analytics.status(), offered=1)
     assert sum("usage is not recorded" in line for line in caplog.messages) == 1
     assert listener.connections == 0
+
+
+def test_a_thread_that_cannot_be_started_is_said_and_harms_nothing(
+    listener: Listener,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one_run(listener, environment)
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(LoopThread, "start", refuse)
+
+    with made(listener, environment) as analytics:
+        assert analytics.record(Clicked()) is False
+
+    assert analytics.why_off == "RuntimeError: can't start new thread"
+    assert analytics.status().is_balanced
+    assert sum("usage is not recorded" in line for line in caplog.messages) == 1
+
+
+FORGETFUL = """
+import sys, time
+from pathlib import Path
+from eventrec import Analytics, Event
+class Ping(Event): ...
+analytics = Analytics("my-app", f"jsonl:///{sys.argv[1]}", disclose=str)
+analytics.open()
+for _ in range(int(sys.argv[2])):
+    assert analytics.record(Ping())
+expected, latest = int(sys.argv[3]), time.monotonic() + 30
+while sum(path.read_bytes().count(b"\\n") for path in Path(sys.argv[1]).rglob("*.jsonl")) < expected:
+    assert time.monotonic() < latest
+    time.sleep(0.05)
+"""
+
+
+def in_processes(tmp_path: Path, *counts: tuple[int, int]) -> None:
+    """Programs that never close, at once: how many events each records, and how many it waits to see sent."""
+    environment = {"HOME": str(tmp_path), "PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", FORGETFUL, str(tmp_path / "sent"), str(count), str(expected)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for count, expected in counts
+    ]
+    said = [process.communicate(timeout=50)[1] for process in processes]
+    assert said == [""] * len(processes)
+
+
+def test_programs_at_once_that_forget_to_close_lose_and_double_nothing(tmp_path: Path) -> None:
+    in_processes(tmp_path, (3, 0))
+    in_processes(tmp_path, (5, 0), (7, 0))
+
+    in_processes(tmp_path, (0, 15))
+
+    lines = b"".join(path.read_bytes() for path in (tmp_path / "sent").rglob("*.jsonl")).splitlines()
+    assert len({json.loads(line)["id"] for line in lines}) == len(lines) == 15
 
 
 def test_without_logging_configured_its_user_sees_none_of_it(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class Watched(EventHandler):
 def recorder_in(directory: Path) -> tuple[EventRecorder, Watched]:
     """A recorder with its log and its database in `directory`, not yet open."""
     watched = Watched(SqliteHandler(directory / DATABASE))
-    recorder = EventRecorder(log=directory / LOG)
+    recorder = EventRecorder(log=directory / LOG, environment={})
     recorder.register(watched, name="sqlite", flush_interval=0.2)
     return recorder, watched
 

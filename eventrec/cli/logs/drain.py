@@ -108,7 +108,7 @@ def drain(
             try:
                 # The bounds on the disk are the application's: here they would delete what is to be delivered.
                 options = EventRecorderOptions(dead_letters=letters, max_log_bytes=sys.maxsize, keep_free=0)
-                recorder = EventRecorder(log=directory, options=options, on_drop=draining.note_lost)
+                recorder = EventRecorder(log=directory, options=options, on_drop=draining.note_lost, environment={})
                 recorder.register(to, name=chosen, types=type_)
             except SubscriptionError as exc:
                 raise CommandError(f"--name: {exc}", ExitCode.USAGE) from exc

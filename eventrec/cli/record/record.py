@@ -78,6 +78,7 @@ class Recording:
         self._recorder = EventRecorder(
             to,
             log=log,
+            environment={},  # EVENTREC_DISABLED is about applications: this one was asked to record.
             options=EventRecorderOptions(
                 queue_events=8 * HALF_ROWS if log is None else None,
                 queue_bytes=4 * (2 * HALF_BYTES + max_event_bytes),

@@ -38,7 +38,7 @@ class RecorderClaims(Claims):
     @claim()
     async def test_recorder_delivers_every_event_once(self, harness: HandlerHarness) -> None:
         """Without any fault, from its opening to its closing."""
-        async with EventRecorder(harness.handler(), options=_options(harness)) as recorder:
+        async with EventRecorder(harness.handler(), options=_options(harness), environment={}) as recorder:
             await _record(recorder, 0, EVENTS)
 
         _assert_account(recorder.status(), await harness.delivered(), offered=EVENTS)
@@ -46,7 +46,7 @@ class RecorderClaims(Claims):
     @claim()
     async def test_recorder_with_two_subscriptions_delivers_to_each(self, harness: HandlerHarness) -> None:
         """Two names, one destination, one log."""
-        recorder = EventRecorder(options=_options(harness))
+        recorder = EventRecorder(options=_options(harness), environment={})
         recorder.register(harness.handler(), name="one")
         recorder.register(harness.handler(), name="two", types=["even"])
         async with recorder:
@@ -60,7 +60,7 @@ class RecorderClaims(Claims):
     @claim("outage")
     async def test_recorder_survives_outages(self, harness: HandlerHarness) -> None:
         """The destination goes and comes back, twice, while events keep coming."""
-        async with EventRecorder(harness.handler(), options=_options(harness)) as recorder:
+        async with EventRecorder(harness.handler(), options=_options(harness), environment={}) as recorder:
             await _record(recorder, 0, 200)
             for start in (200, 400):
                 await harness.disconnect()
@@ -80,7 +80,7 @@ class RecorderClaims(Claims):
     async def test_recorder_opens_before_its_destination(self, harness: HandlerHarness) -> None:
         """An application starts while its database does not."""
         await harness.disconnect()
-        async with EventRecorder(harness.handler(), options=_options(harness)) as recorder:
+        async with EventRecorder(harness.handler(), options=_options(harness), environment={}) as recorder:
             await _record(recorder, 0, 100)
             await anyio.sleep(0.1)
             await harness.reconnect()
@@ -91,7 +91,7 @@ class RecorderClaims(Claims):
     @claim("lost_answer")
     async def test_recorder_survives_lost_answers(self, harness: HandlerHarness) -> None:
         """Commits whose connection broke, between batches that went well."""
-        async with EventRecorder(harness.handler(), options=_options(harness)) as recorder:
+        async with EventRecorder(harness.handler(), options=_options(harness), environment={}) as recorder:
             for start in range(0, EVENTS, 200):
                 await harness.lose_answer()
                 await _record(recorder, start, start + 200)
@@ -107,7 +107,7 @@ class RecorderClaims(Claims):
     @claim("poison")
     async def test_recorder_sets_poison_aside(self, harness: HandlerHarness) -> None:
         """Each bad event becomes one dead letter, and its neighbours arrive."""
-        async with EventRecorder(harness.handler(), options=_options(harness)) as recorder:
+        async with EventRecorder(harness.handler(), options=_options(harness), environment={}) as recorder:
             for start in range(0, 300, 100):
                 await _record(recorder, start, start + 60)
                 recorder.record(harness.poison())
@@ -123,7 +123,7 @@ class RecorderClaims(Claims):
     async def test_recorder_that_is_cancelled_flushes(self, harness: HandlerHarness) -> None:
         """A program that is stopped delivers what it has taken, once."""
         log_id = uuid4()
-        recorder = EventRecorder(harness.handler(), options=_options(harness), new_id=lambda: log_id)
+        recorder = EventRecorder(harness.handler(), options=_options(harness), environment={}, new_id=lambda: log_id)
         with anyio.CancelScope() as scope:
             async with recorder:
                 await _record(recorder, 0, 100)
