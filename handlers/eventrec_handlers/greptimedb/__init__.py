@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from eventrec import Batch
+    from eventrec_handlers.greptimedb.columns import JsonForm
 
 __all__ = ["EventHandlerOptions", "GreptimeDBHandler", "UnknownStatusError", "from_url"]
 
@@ -64,6 +65,7 @@ def from_url(url: str) -> GreptimeDBHandler:
     return GreptimeDBHandler(
         url.partition("?")[0],
         options=options,
+        json=calls.json,
         compression=calls.compression,
         timeout=calls.timeout,
         connect_timeout=calls.connect_timeout,
@@ -78,10 +80,14 @@ def from_url(url: str) -> GreptimeDBHandler:
 class GreptimeDBHandler(EventHandler):
     """Stores batches in the database that `url` names, at least once, through one of its front ends at a time.
 
-    `options` are what the database is told about tables that it makes. A call may take `timeout` seconds,
-    `connect_timeout` of them for connecting; more than `max_request_bytes` are split. With `tls` the front ends must
-    prove who they are, by a certificate that `tls_ca` (a file; None: gRPC's own list) vouches for; `tls_cert` and
-    `tls_key` are files with the client's own. Without it a password crosses the network in the clear.
+    `options` are what the database is told about tables that it makes. `json="text"` leaves it to the database to
+    encode JSON, as its official client does: that takes two thirds off the encoding here, and the database refuses what
+    it cannot encode, where "binary" names such a record before it is sent.
+
+    A call may take `timeout` seconds, `connect_timeout` of them for connecting; more than `max_request_bytes` are
+    split. With `tls` the front ends must prove who they are, by a certificate that `tls_ca` (a file; None: gRPC's own
+    list) vouches for; `tls_cert` and `tls_key` are files with the client's own. Without it a password crosses the
+    network in the clear.
 
     Raises:
         HandlerURLError: `url` is not a URL of GreptimeDB.
@@ -93,6 +99,7 @@ class GreptimeDBHandler(EventHandler):
         url: str,
         *,
         options: EventHandlerOptions | None = None,
+        json: JsonForm = "binary",
         compression: Compression = "none",
         timeout: float = TIMEOUT,
         connect_timeout: float = CONNECT_TIMEOUT,
@@ -104,6 +111,7 @@ class GreptimeDBHandler(EventHandler):
     ) -> None:
         self._target = target = Target(url)
         self._calls = CallOptions(
+            json=json,
             compression=compression,
             timeout=timeout,
             connect_timeout=connect_timeout,
@@ -119,7 +127,7 @@ class GreptimeDBHandler(EventHandler):
         self._header = header(
             target.database, catalog=target.catalog, schema=target.schema, user=target.user, password=target.password
         )
-        self._rows = RowEncoder(id_is_tag=not self._options.append_mode)
+        self._rows = RowEncoder(id_is_tag=not self._options.append_mode, json=json)
         self._front_ends = FrontEnds(target.addresses, self._calls, where=self._where)
         self._prepared: tuple[Batch, Sequence[Insert]] | None = None
 

@@ -10,6 +10,7 @@
     DECIMAL128                        the same; where no scale is     31 {1 high half, 2 low half} of the digits
                                       declared: (38, 18)
     JSON, LIST, STRUCT                BINARY that is JSON             12, JSONB
+      the same as text                JSON                            13, which the database encodes
     VECTOR                            the same, with its dimensions   12, little-endian floats of 32 bit
     DICTIONARY                        STRING                          13
 
@@ -21,15 +22,18 @@ from __future__ import annotations
 from decimal import Decimal
 from functools import cache, lru_cache
 from struct import Struct, pack
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from eventrec import ColumnType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from eventrec import ColumnSchema
     from eventrec_handlers.greptimedb.jsonb import JsonbEncoder
+
+JsonForm: TypeAlias = Literal["binary", "text"]
+"""How JSON is sent."""
 
 NULL: Final = b"\x0a\x00"
 """An empty Value, as a field of its Row."""
@@ -127,6 +131,10 @@ def _fixed(field: int, wire_type: int, form: str) -> Callable[[float], bytes]:
     return lambda value: head + packed(value)
 
 
+def _json_text(value: bytes) -> bytes:
+    return text_head(len(value)) + value
+
+
 def _binary(value: bytes) -> bytes:
     return binary_head(len(value)) + value
 
@@ -139,8 +147,13 @@ def _day_time(milliseconds: int) -> bytes:
 
 
 def _month_day_nano(parts: tuple[int, int, int]) -> bytes:
-    content = b"".join(_tag(number) + varint(part & _U64) for number, part in enumerate(parts, 1))
-    return _value(_tag(26, _DELIMITED) + varint(len(content)) + content)
+    return _message(26, parts)
+
+
+def _message(field: int, parts: Sequence[int]) -> bytes:
+    """A message whose fields are these numbers, from 1 on; a zero is left out."""
+    content = b"".join(_tag(number) + varint(part & _U64) for number, part in enumerate(parts, 1) if part)
+    return _value(_tag(field, _DELIMITED) + varint(len(content)) + content)
 
 
 def _decimal(scale: int) -> Callable[[str], bytes]:
@@ -158,8 +171,7 @@ def _decimal(scale: int) -> Callable[[str], bytes]:
         if unscaled >= 10**DECIMAL_PRECISION:
             raise ValueError(f"with {scale} digits after the point it has more than {DECIMAL_PRECISION} in all")
         both = -unscaled if sign else unscaled
-        content = _tag(1) + varint(both >> 64 & _U64) + _tag(2) + varint(both & _U64)
-        return _value(_tag(31, _DELIMITED) + varint(len(content)) + content)
+        return _message(31, (both >> 64, both & _U64))
 
     return encode
 
@@ -206,10 +218,13 @@ _ENCODE: Final[dict[ColumnType, Callable[[Any], bytes]]] = {
 }
 
 
-def encoder_of(column: ColumnSchema, jsonb: JsonbEncoder) -> Callable[[Any], bytes]:
-    """What writes a value of `column` that is not NULL as a value of a Row; ValueError says why one cannot be."""
+def encoder_of(column: ColumnSchema, jsonb: JsonbEncoder | None) -> Callable[[Any], bytes]:
+    """What writes a value of `column` that is not NULL as a value of a Row; ValueError says why one cannot be.
+
+    JSON goes through `jsonb`, or as text where there is none.
+    """
     if column.type in JSON_TYPES:
-        return lambda text: _binary(jsonb.encode_text(text))
+        return _json_text if jsonb is None else lambda text: _binary(jsonb.encode_text(text))
     if column.type is ColumnType.DECIMAL128:
         return _decimal(_scale(column))
     if column.type is ColumnType.VECTOR:
@@ -224,17 +239,17 @@ def declared(column: ColumnSchema) -> str:
     return "JSON" if column.type in JSON_TYPES else column.type.name
 
 
-def datatype(column: ColumnSchema) -> int:
+def datatype(column: ColumnSchema, json: JsonForm) -> int:
     """The number of the column's type."""
     if column.type in JSON_TYPES:
-        return int(ColumnType.BINARY)
+        return int(ColumnType.BINARY if json == "binary" else ColumnType.JSON)
     return int(ColumnType.STRING if column.type is ColumnType.DICTIONARY else column.type)
 
 
-def extension(column: ColumnSchema) -> dict[str, Any] | None:
+def extension(column: ColumnSchema, json: JsonForm) -> dict[str, Any] | None:
     """What a column's type is beyond its number: the fields of a ColumnDataTypeExtension."""
     if column.type in JSON_TYPES:
-        return {"json_type": JSON_BINARY}
+        return {"json_type": JSON_BINARY} if json == "binary" else None
     if column.type is ColumnType.DECIMAL128:
         return {"decimal_type": {"precision": _precision(column), "scale": _scale(column)}}
     if column.type is ColumnType.VECTOR:

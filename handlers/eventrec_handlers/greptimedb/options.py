@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from typing import Self
 
     from eventrec import Duration, HandlerURL
+    from eventrec_handlers.greptimedb.columns import JsonForm
 
 Compression: TypeAlias = Literal["none", "gzip"]
 """Of requests. GreptimeDB also takes zstd, which gRPC for Python does not know."""
 
+JSON_FORMS: Final[tuple[JsonForm, ...]] = ("binary", "text")
 COMPRESSIONS: Final[tuple[Compression, ...]] = ("none", "gzip")
 TIMEOUT: Final = 30.0
 CONNECT_TIMEOUT: Final = 5.0
@@ -30,6 +32,7 @@ NAMES: Final = (
     "ttl",
     "append_mode",
     "time_window",
+    "json",
     "compression",
     "timeout",
     "connect_timeout",
@@ -106,6 +109,7 @@ class CallOptions:
         ValueError: One of them is not allowed.
     """
 
+    json: JsonForm = "binary"
     compression: Compression = "none"
     timeout: float = TIMEOUT
     connect_timeout: float = CONNECT_TIMEOUT
@@ -116,6 +120,8 @@ class CallOptions:
     tls_key: str | None = None
 
     def __post_init__(self) -> None:
+        if self.json not in JSON_FORMS:
+            raise ValueError(f"json must be one of {', '.join(JSON_FORMS)}, got {self.json!r}")
         if self.compression not in COMPRESSIONS:
             raise ValueError(f"compression must be one of {', '.join(COMPRESSIONS)}, got {self.compression!r}")
         for name in ("timeout", "connect_timeout", "max_request_bytes"):
@@ -133,6 +139,7 @@ def options_of(url: HandlerURL) -> tuple[EventHandlerOptions, CallOptions]:
     Raises:
         HandlerURLError: A value is not allowed.
     """
+    json = url.choice("json", JSON_FORMS, default="binary")
     compression = url.choice("compression", COMPRESSIONS, default="none")
     timeout = url.seconds("timeout", default=TIMEOUT)
     connect_timeout = url.seconds("connect_timeout", default=CONNECT_TIMEOUT)
@@ -147,6 +154,7 @@ def options_of(url: HandlerURL) -> tuple[EventHandlerOptions, CallOptions]:
                 time_window=url.text("time_window", default=TIME_WINDOW) or None,
             ),
             CallOptions(
+                json=json,
                 compression=compression,
                 timeout=timeout,
                 connect_timeout=connect_timeout,

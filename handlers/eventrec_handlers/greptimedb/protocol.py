@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from eventrec import ColumnSchema
+    from eventrec_handlers.greptimedb.columns import JsonForm
 
 HANDLE: Final = "/greptime.v1.GreptimeDatabase/Handle"
 
@@ -102,15 +103,15 @@ def header(database: str, *, catalog: str, schema: str, user: str | None, passwo
     return _field(1, encoded)
 
 
-def schema_of_rows(columns: Iterable[tuple[ColumnSchema, int]]) -> bytes:
+def schema_of_rows(columns: Iterable[tuple[ColumnSchema, int]], *, json: JsonForm) -> bytes:
     """What Rows begin with: each column and what it is for, by its number."""
     made = _CLASSES["Rows"]()
     for column, semantic in columns:
         made.schema.add(
             column_name=column.name,
-            datatype=datatype(column),
+            datatype=datatype(column, json),
             semantic_type=semantic,
-            datatype_extension=extension(column),
+            datatype_extension=extension(column, json),
         )
     encoded: bytes = made.SerializeToString()
     return encoded

@@ -19,6 +19,7 @@ from eventrec_handlers.greptimedb.columns import (
     binary_head,
     declared,
     encoder_of,
+    text_head,
     text_value,
     varint,
 )
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from eventrec import Batch, RowInsertRequest
+    from eventrec_handlers.greptimedb.columns import JsonForm
 
 SLICE: Final = 200
 """Rows encoded without giving the loop a turn: about a millisecond."""
@@ -68,9 +70,10 @@ class Insert:
 class RowEncoder:
     """Turns batches into inserts. `id_is_tag`: the id is a part of the primary key, so that a repeat overwrites."""
 
-    def __init__(self, *, id_is_tag: bool) -> None:
+    def __init__(self, *, id_is_tag: bool, json: JsonForm = "binary") -> None:
         self._id_is_tag = id_is_tag
-        self._jsonb = JsonbEncoder()
+        self._json: JsonForm = json
+        self._jsonb = JsonbEncoder() if json == "binary" else None
 
     async def inserts(self, batch: Batch) -> list[Insert]:
         """The rows of `batch`, parted by table and columns; types that differ in nothing else stay together.
@@ -87,7 +90,7 @@ class RowEncoder:
             key = (request.table, columns)
             insert = made.get(key)
             if insert is None:
-                insert = made[key] = Insert(request.table, _schema(columns, id_is_tag=self._id_is_tag))
+                insert = made[key] = Insert(request.table, _schema(columns, id_is_tag=self._id_is_tag, json=self._json))
             for start in range(0, len(request.rows), SLICE):
                 insert.rows.append(self._slice(request, start, taken, columns, refusals))
                 await checkpoint()
@@ -106,12 +109,16 @@ class RowEncoder:
         """The rows from `start` on as fields of Rows; what cannot be written is noted, and the bytes are then void."""
         values = list(zip(*request.rows[start : start + SLICE], strict=True))
         ids, _, timestamps, payloads = values[:_BASE]
-        documents = self._column(request, start, 3, payloads, encode=self._jsonb.encode_text, refusals=refusals)
+        if self._jsonb is None:
+            head, documents = text_head, list(payloads)
+        else:
+            head = binary_head
+            documents = self._column(request, start, 3, payloads, encode=self._jsonb.encode_text, refusals=refusals)
         pieces: list[Iterable[bytes]] = [
             [_ID + id_.encode() for id_ in ids],
             repeat(text_value(request.type), len(ids)),
             timestamp_values(timestamps),
-            [binary_head(len(document)) for document in documents],
+            [head(len(document)) for document in documents],
             documents,
         ]
         for i, column in zip(taken[_BASE:], columns[_BASE:], strict=True):
@@ -177,7 +184,7 @@ def _declared(request: RowInsertRequest) -> tuple[list[int], tuple[ColumnSchema,
 
 
 @lru_cache(maxsize=1_024)
-def _schema(columns: tuple[ColumnSchema, ...], *, id_is_tag: bool) -> bytes:
+def _schema(columns: tuple[ColumnSchema, ...], *, id_is_tag: bool, json: JsonForm) -> bytes:
     """There is one time index, the event's timestamp; an extra column that calls itself one is a field."""
     known: list[tuple[ColumnSchema, int]] = []
     for place, column in enumerate(columns):
@@ -187,7 +194,7 @@ def _schema(columns: tuple[ColumnSchema, ...], *, id_is_tag: bool) -> bytes:
         if place == 0 and id_is_tag:
             semantic = SemanticType.TAG
         known.append((column, int(semantic)))
-    return schema_of_rows(known)
+    return schema_of_rows(known, json=json)
 
 
 @cache

@@ -54,6 +54,7 @@ class Received:
 
     request: Any
     metadata: dict[str, str]
+    content: bytes
 
 
 @dataclass
@@ -154,7 +155,7 @@ class FakeGreptimeDB:
     def handle(self, content: bytes, metadata: dict[str, str]) -> bytes:
         request = decoding.decode_request(content)
         with self._lock:
-            self.received.append(Received(request, metadata))
+            self.received.append(Received(request, metadata, content))
             act = self.acts.popleft() if self.acts else None
         if act is not None and (answered := act(request)) is not None:
             return answered

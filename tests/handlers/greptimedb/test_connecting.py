@@ -77,6 +77,7 @@ def test_database_is_a_schema_or_a_catalog_and_a_schema(path: str, catalog: str,
         "greptimedb://a/db?time_window=never",
         "greptimedb://a/db?append_mode=perhaps",
         "greptimedb://a/db?compression=zstd",
+        "greptimedb://a/db?json=yaml",
         "greptimedb://a/db?timeout=0",
         "greptimedb://a/db?timeout=inf",
         "greptimedb://a/db?max_request_bytes=0",
@@ -97,14 +98,15 @@ def test_url_that_is_none_is_refused_and_shows_no_password(url: str) -> None:
 
 def test_every_option_comes_from_the_url() -> None:
     handler = handler_from_url(
-        "greptimedb://a/db?ttl=90d&append_mode=false&time_window=2h&compression=gzip&timeout=3s&connect_timeout=250ms"
+        "greptimedb://a/db?ttl=90d&append_mode=false&time_window=2h&json=text&compression=gzip&timeout=3s&connect_timeout=250ms"
         "&max_request_bytes=1000&tls=true&tls_ca=/a&tls_cert=/b&tls_key=/c"
     )
 
     assert isinstance(handler, GreptimeDBHandler)
     assert handler._options == EventHandlerOptions(ttl="90d", append_mode=False, time_window="2h")
     calls = handler._calls
-    assert (calls.compression, calls.timeout, calls.connect_timeout, calls.max_request_bytes) == ("gzip", 3, 0.25, 1000)
+    assert (calls.json, calls.compression, calls.timeout, calls.connect_timeout) == ("text", "gzip", 3, 0.25)
+    assert calls.max_request_bytes == 1_000
     assert (calls.tls, calls.tls_ca, calls.tls_cert, calls.tls_key) == (True, "/a", "/b", "/c")
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 
 from eventrec import Batch, ColumnSchema, ColumnType, Event, PermanentError, Record, Row, SemanticType
+from eventrec_handlers.greptimedb.columns import JsonForm
 from eventrec_handlers.greptimedb.protocol import request
 from eventrec_handlers.greptimedb.rows import SLICE, RowEncoder
 
@@ -74,9 +75,9 @@ CONVERSIONS: list[tuple[ColumnType, object, object]] = [
 ]
 
 
-async def sent(fake: Any, batch: Batch, *, id_is_tag: bool = False) -> list[Any]:
-    """The inserts that become of `batch`, as another one decodes them."""
-    inserts = await RowEncoder(id_is_tag=id_is_tag).inserts(batch)
+async def sent(fake: Any, batch: Batch, *, json: JsonForm = "binary") -> list[Any]:
+    """The inserts that become of `batch`, as other code decodes them."""
+    inserts = await RowEncoder(id_is_tag=False, json=json).inserts(batch)
     return [
         fake.decoding.decode_request(request(b"", insert.table, insert.schema, insert.rows)).inserts[0]
         for insert in inserts
@@ -186,6 +187,25 @@ async def test_rows_of_several_slices_stay_in_order(fake: Any, batch: Batches, e
     rows = await sent_rows(fake, batch(*(event({"n": n}) for n in range(2 * SLICE + 1))))
 
     assert [row["payload"]["n"] for row in rows] == list(range(2 * SLICE + 1))
+
+
+@pytest.mark.parametrize("kind", [ColumnType.JSON, ColumnType.LIST, ColumnType.STRUCT])
+async def test_json_may_be_sent_as_text(fake: Any, batch: Batches, event: Events, kind: ColumnType) -> None:
+    value: Any = {"é": 2**70} if kind is ColumnType.STRUCT else [2**70]
+    columns = (ColumnSchema("c", kind),)
+    made = batch(
+        event({"n": 2**70}, columns=columns, values=(value,)), event(columns=columns, values=(None,)), context=b"{}"
+    )
+
+    (insert,) = await sent(fake, made, json="text")
+
+    assert {column.name: (column.datatype, column.extension) for column in insert.columns[3:]} == {
+        "payload": (31, ()),
+        "context": (31, ()),
+        "c": (31, ()),
+    }
+    assert insert.rows[0][3:] == ({"n": 2**70}, {}, value)
+    assert insert.rows[1][3:] == (None, {}, None)
 
 
 # -- vectors whose dimensions are not declared
