@@ -9,8 +9,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from blockbuster import BlockingError, blockbuster_ctx
@@ -92,6 +94,21 @@ def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eventrec.delivery.adoption.SCAN_SECONDS", 0.2)
     monkeypatch.setattr("eventrec.delivery.log_supervisor.SCAN_SECONDS", 0.2)
     monkeypatch.setattr("eventrec.runs.measure.LOOKS_EVERY", 0.2)
+
+
+@pytest.fixture
+def handling() -> Callable[..., AbstractContextManager[None]]:
+    """Gives a signal another handler inside of a `with` block: its number, then the handler."""
+
+    @contextmanager
+    def handle(number: signal.Signals, handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+        before = signal.signal(number, handler)
+        try:
+            yield
+        finally:
+            signal.signal(number, before)
+
+    return handle
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -22,6 +22,8 @@ from eventrec import Column, Event, EventModel, EventRecorder, EventRecorderOpti
 from eventrec.runtime.signals import error_of_signal_handler
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly
+
+Handling = Callable[..., AbstractContextManager[None]]
 
 
 class Model(EventModel):
@@ -56,15 +58,6 @@ def raises_in_there(levels: int, call: Callable[[], Any]) -> bool:
     except RecursionError as exc:
         return traceback.extract_tb(exc.__traceback__)[-1].name not in {"deep", "<lambda>"}
     return False
-
-
-@contextmanager
-def handling(number: signal.Signals, handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    before = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
 
 
 # -- the recursion limit
@@ -154,7 +147,9 @@ class Signalling(Event):
 
 
 @pytest.mark.parametrize("handler", [raise_alarm, Caller(), Caller().method], ids=["function", "object", "method"])
-def test_what_a_signal_handler_raises_reaches_the_program(handler: Callable[[int, FrameType | None], Any]) -> None:
+def test_what_a_signal_handler_raises_reaches_the_program(
+    handler: Callable[[int, FrameType | None], Any], handling: Handling
+) -> None:
     recorder = EventRecorder()
 
     with handling(signal.SIGUSR1, handler), pytest.raises(AlarmError):
@@ -164,7 +159,7 @@ def test_what_a_signal_handler_raises_reaches_the_program(handler: Callable[[int
     assert_conserved(recorder.status(), offered=1)
 
 
-def test_an_error_of_the_event_is_not_taken_for_a_signal_handlers() -> None:
+def test_an_error_of_the_event_is_not_taken_for_a_signal_handlers(handling: Handling) -> None:
     recorder = EventRecorder()
     with handling(signal.SIGUSR1, raise_alarm):
         assert recorder.record(Raising(AlarmError())) is False
@@ -172,7 +167,7 @@ def test_an_error_of_the_event_is_not_taken_for_a_signal_handlers() -> None:
     assert recorder.status().refused == {"not_encodable": 1}
 
 
-def test_in_another_thread_no_signal_handler_runs() -> None:
+def test_in_another_thread_no_signal_handler_runs(handling: Handling) -> None:
     found: list[object] = []
 
     def work() -> None:
@@ -189,7 +184,7 @@ def test_in_another_thread_no_signal_handler_runs() -> None:
     assert found == [None]
 
 
-def test_a_signal_that_raises_at_any_moment_neither_stalls_nor_unbalances(tmp_path: Path) -> None:
+def test_a_signal_that_raises_at_any_moment_neither_stalls_nor_unbalances(tmp_path: Path, handling: Handling) -> None:
     recorder = EventRecorder(log=tmp_path)
     calls, taken, raised = 0, 0, 0
     gc.disable()  # What a signal raises in a callback of the collector has no caller.
@@ -222,7 +217,7 @@ def test_a_signal_that_raises_at_any_moment_neither_stalls_nor_unbalances(tmp_pa
 # -- calls within calls
 
 
-def test_records_of_signal_handlers_and_finalisers_are_counted_exactly() -> None:
+def test_records_of_signal_handlers_and_finalisers_are_counted_exactly(handling: Handling) -> None:
     recorder = EventRecorder(
         options=EventRecorderOptions(queue_events=1_000, overflow="drop_old", event_types=frozenset({"numbered"}))
     )
@@ -286,7 +281,9 @@ async def test_the_account_balances_in_a_signal_handler_and_in_other_threads(tmp
 
 
 @pytest.mark.parametrize("kind", ["memory", "log"])
-async def test_the_account_balances_in_a_signal_handler_that_interrupts_delivery(kind: str, tmp_path: Path) -> None:
+async def test_the_account_balances_in_a_signal_handler_that_interrupts_delivery(
+    kind: str, tmp_path: Path, handling: Handling
+) -> None:
     recorder = EventRecorder(log=tmp_path if kind == "log" else None, options=quickly(batch_rows=20))
     recorder.register(ScriptedHandler(), name="all")
     recorder.register(ScriptedHandler(), name="none", types=["other"])

@@ -104,6 +104,8 @@ class Writer:
         self._giving_back = allocate_lock()
         self._held: str | None = None
         self._look_at = 0.0
+        self._former: tuple[Run, Log] | None = None
+        """What was written before, where another run was begun at the end."""
         self._is_gone = False
         """Whether the run's directory was not in its place when it was looked for last."""
         self._hand: deque[tuple[bytes, int, int]] = deque()
@@ -203,6 +205,9 @@ class Writer:
             if self._is_given_back:
                 return 0
             self._is_given_back = True
+            if self._former is not None:
+                self._former[1].close()
+                self._former[0].release()
             if self.log is not None:
                 with suppress(LogError):
                     self.log.close()
@@ -259,6 +264,7 @@ class Writer:
                         return
                     tries = 0 if is_written and has_more else tries + 1
                     if tries > _CLOSING_TRIES:
+                        self._write_elsewhere()
                         return
                 self._rest(pause, is_written=is_written)
         finally:
@@ -376,6 +382,34 @@ class Writer:
         if not log.is_in(run.storage):
             log.move_to(run.storage)
             self._changed()
+
+    def _write_elsewhere(self) -> None:
+        """At the end, where our directory's place is taken: what waits goes into a run of its own, for the next one.
+
+        Only what was never numbered, and where all else is written: a record has one id.
+        """
+        run, log = self.run, self.log
+        if not self._is_gone or run is None or log is None:
+            return
+        try:
+            self._append_hand()
+            log.write()
+            log.sync()
+            if not self.consumer.counts.waiting:
+                return
+            with self.fork_guard:
+                other = Run.create(self.directory, self._new_id())
+            self._former = (run, log)
+            self.run, self.log = other, Log.create(other.storage, self._options, first=log.appended)
+            while self._take():
+                self._append_hand()
+                self.log.write()
+            self.log.close()
+        except (OSError, LogError) as exc:
+            self._refused(exc if isinstance(exc, LogError) else LogWriteError(f"make another log: {exc}"))
+        else:
+            _logger.warning("written into another log", log=str(other.path), records=self.log.written - log.written)
+            other.release()
 
     def _take(self) -> bool:
         """Take, and turn it into contents; False: there is nothing."""

@@ -87,6 +87,7 @@ class Run:
         """
         log = LogDirectory.of(directory)
         base, made = log.opened(create=True), f"{NEW}{id_}"
+        _check_free(base, str(id_))
         storage = base.folder(made, exclusive=True, is_unfinished=True)
         name, lock = made, None
         try:
@@ -95,7 +96,7 @@ class Run:
                 file.write(mark_of(id_), 0)
             storage.note_unfinished(is_unfinished=False)
             storage.folder(CHECKPOINTS, create=True).close()
-            _check_free(base, str(id_))
+            _check_free(base, str(id_))  # Again, as late as can be.
             base.move_folder(made, base, str(id_))
             name = str(id_)
             storage.directory = log.path / name

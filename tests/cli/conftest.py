@@ -14,8 +14,9 @@ from typing import Protocol
 import anyio
 import pytest
 
-from eventrec import EventRecorder, TransientError
-from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly, raising
+from eventrec import EventRecorder, PermanentError, TransientError
+from eventrec.testing import assert_conserved
+from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising, refusing
 
 COMMAND = [sys.executable, "-W", "error", "-m", "eventrec.cli"]
 
@@ -266,3 +267,21 @@ def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 def lines(text: str) -> str:
     """A block of lines, without its indent."""
     return textwrap.dedent(text).lstrip("\n")
+
+
+@pytest.fixture
+def dead_log(tmp_path: Path) -> Path:
+    """A log directory with letters about records 3 and 5, of the subscription `sqlite`."""
+
+    async def leave() -> None:
+        handler = FencedHandler(always=refusing({3, 5}, lambda: PermanentError("out of range")))
+        recorder = EventRecorder(log=tmp_path / "log", options=quickly(batch_rows=4))
+        recorder.register(handler, name="sqlite")
+        async with recorder:
+            with recorder.context(user="u"):
+                recorder.record_many(Numbered(n, kind="even" if n % 2 == 0 else "odd") for n in range(10))
+            assert await recorder.flush(timeout=10)
+        assert_conserved(recorder.status(), offered=10)
+
+    anyio.run(leave)
+    return tmp_path / "log"

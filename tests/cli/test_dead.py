@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from eventrec import EventRecorder, PermanentError, TransientError
+from eventrec import EventRecorder, TransientError
 from eventrec.runs.requests import OperatorRequest, load_requests, save_request, sweep_requests
 from eventrec.runs.run import list_runs
 from eventrec.testing import assert_conserved
@@ -28,24 +28,6 @@ class Run(Protocol):
     def __call__(self, *arguments: str | Path, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]: ...
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    """A log directory with letters about records 3 and 5, of the subscription `sqlite`."""
-
-    async def leave() -> None:
-        handler = FencedHandler(always=refusing({3, 5}, lambda: PermanentError("out of range")))
-        recorder = EventRecorder(log=tmp_path / "log", options=quickly(batch_rows=4))
-        recorder.register(handler, name="sqlite")
-        async with recorder:
-            with recorder.context(user="u"):
-                recorder.record_many(Numbered(n, kind="even" if n % 2 == 0 else "odd") for n in range(10))
-            assert await recorder.flush(timeout=10)
-        assert_conserved(recorder.status(), offered=10)
-
-    anyio.run(leave)
-    return tmp_path / "log"
-
-
 def rows(database: Path) -> list[tuple[int, str]]:
     with closing(sqlite3.connect(database)) as connection:
         return connection.execute(
@@ -53,33 +35,33 @@ def rows(database: Path) -> list[tuple[int, str]]:
         ).fetchall()
 
 
-def test_list_counts_by_type_and_reason(eventrec: Run, log: Path) -> None:
-    done = eventrec("dead", "list", log)
+def test_list_counts_by_type_and_reason(eventrec: Run, dead_log: Path) -> None:
+    done = eventrec("dead", "list", dead_log)
 
     assert (done.returncode, done.stdout) == (
         0,
         "sqlite: 2 of type odd: out of range (at offsets 3, 5)\n2 dead letters wait\n",
     )
-    letters = [json.loads(line) for line in eventrec("dead", "list", log, "--json").stdout.splitlines()]
+    letters = [json.loads(line) for line in eventrec("dead", "list", dead_log, "--json").stdout.splitlines()]
     assert [(each["offset"], each["payload"], each["context"]) for each in letters] == [
         (3, {"number": 3}, {"user": "u"}),
         (5, {"number": 5}, {"user": "u"}),
     ]
 
 
-def test_show_tells_all_of_one_letter(eventrec: Run, log: Path) -> None:
-    done = eventrec("dead", "show", log, "5")
+def test_show_tells_all_of_one_letter(eventrec: Run, dead_log: Path) -> None:
+    done = eventrec("dead", "show", dead_log, "5")
 
     assert json.loads(done.stdout)["payload"] == {"number": 5}
-    assert eventrec("dead", "show", log, "4").stderr == "eventrec: no dead letter about record 4\n"
+    assert eventrec("dead", "show", dead_log, "4").stderr == "eventrec: no dead letter about record 4\n"
 
 
 def test_replay_delivers_each_once_with_its_own_id_and_empties_the_letters(
-    eventrec: Run, log: Path, tmp_path: Path
+    eventrec: Run, dead_log: Path, tmp_path: Path
 ) -> None:
-    letters = [json.loads(line) for line in eventrec("dead", "list", log, "--json").stdout.splitlines()]
+    letters = [json.loads(line) for line in eventrec("dead", "list", dead_log, "--json").stdout.splitlines()]
 
-    done = eventrec("dead", "replay", log, "--to", "sqlite:///events.db")
+    done = eventrec("dead", "replay", dead_log, "--to", "sqlite:///events.db")
 
     assert (done.returncode, done.stdout) == (0, "2 delivered, 0 refused again, 0 wait\n")
     assert [number for number, _ in rows(tmp_path / "events.db")] == [3, 5]
@@ -87,14 +69,14 @@ def test_replay_delivers_each_once_with_its_own_id_and_empties_the_letters(
         stored = connection.execute("SELECT timestamp, context FROM events ORDER BY timestamp, id").fetchall()
     assert [stamp for stamp, _ in stored] == [each["timestamp"] for each in letters]
     assert [json.loads(context) for _, context in stored] == [{"user": "u"}] * 2
-    assert eventrec("dead", "list", log).stdout == "0 dead letters wait\n"
-    assert eventrec("dead", "replay", log, "--to", "sqlite:///events.db").stdout == "no dead letter waits\n"
-    assert list(log.iterdir()) == []
+    assert eventrec("dead", "list", dead_log).stdout == "0 dead letters wait\n"
+    assert eventrec("dead", "replay", dead_log, "--to", "sqlite:///events.db").stdout == "no dead letter waits\n"
+    assert list(dead_log.iterdir()) == []
 
 
-def test_a_replay_that_was_cut_short_goes_on_where_it_was(eventrec: Run, log: Path, tmp_path: Path) -> None:
-    first = eventrec("dead", "replay", log, "--to", "sqlite:///events.db", "--timeout", "0")
-    second = eventrec("dead", "replay", log, "--to", "sqlite:///events.db")
+def test_a_replay_that_was_cut_short_goes_on_where_it_was(eventrec: Run, dead_log: Path, tmp_path: Path) -> None:
+    first = eventrec("dead", "replay", dead_log, "--to", "sqlite:///events.db", "--timeout", "0")
+    second = eventrec("dead", "replay", dead_log, "--to", "sqlite:///events.db")
 
     assert (first.returncode, second.returncode) == (1, 0)
     assert [number for number, _ in rows(tmp_path / "events.db")] == [3, 5]
@@ -102,9 +84,9 @@ def test_a_replay_that_was_cut_short_goes_on_where_it_was(eventrec: Run, log: Pa
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_replay_that_is_interrupted_says_what_was_delivered(
-    number: signal.Signals, expected: int, log: Path, start: Callable[..., Any], eventrec: Run
+    number: signal.Signals, expected: int, dead_log: Path, start: Callable[..., Any], eventrec: Run
 ) -> None:
-    running = start("dead", "replay", log, "--to", "staged:///out?until=never", "--name", "sqlite")
+    running = start("dead", "replay", dead_log, "--to", "staged:///out?until=never", "--name", "sqlite")
     running.wait_for_error("delivery interrupted")
 
     running.interrupt(number)
@@ -113,19 +95,19 @@ def test_a_replay_that_is_interrupted_says_what_was_delivered(
     assert (code, shown) == (expected, "0 delivered, 0 refused again, 2 wait\n")
     assert "eventrec: interrupted, what is not delivered stays\n" in running.errors
     assert "Traceback" not in "".join(running.errors)
-    assert eventrec("dead", "replay", log, "--to", "staged:///out", "--name", "sqlite").returncode == 0
+    assert eventrec("dead", "replay", dead_log, "--to", "staged:///out", "--name", "sqlite").returncode == 0
 
 
-def test_purge_asks_first_and_gives_up_what_is_old(eventrec: Run, log: Path) -> None:
-    asked = eventrec("dead", "purge", log)
-    young = eventrec("dead", "purge", log, "--older-than", "1h", "--yes")
+def test_purge_asks_first_and_gives_up_what_is_old(eventrec: Run, dead_log: Path) -> None:
+    asked = eventrec("dead", "purge", dead_log)
+    young = eventrec("dead", "purge", dead_log, "--older-than", "1h", "--yes")
 
     assert (asked.returncode, asked.stdout) == (1, "2 dead letters would be given up: say --yes\n")
     assert young.stdout == "0 dead letters given up\n"
-    assert eventrec("dead", "list", log).stdout.endswith("2 dead letters wait\n")
-    assert eventrec("dead", "purge", log, "--yes").stdout == "2 dead letters given up\n"
-    assert eventrec("dead", "list", log).stdout == "0 dead letters wait\n"
-    assert list(log.iterdir()) == []
+    assert eventrec("dead", "list", dead_log).stdout.endswith("2 dead letters wait\n")
+    assert eventrec("dead", "purge", dead_log, "--yes").stdout == "2 dead letters given up\n"
+    assert eventrec("dead", "list", dead_log).stdout == "0 dead letters wait\n"
+    assert list(dead_log.iterdir()) == []
 
 
 @pytest.mark.parametrize(

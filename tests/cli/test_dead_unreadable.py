@@ -6,15 +6,12 @@ import json
 from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
 
-import anyio
 import pytest
 
-from eventrec import EventRecorder, PermanentError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log
 from eventrec.log.reader import LogReader
 from eventrec.runs.run import list_runs
-from eventrec.testing.scripted import FencedHandler, Numbered, quickly, refusing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,20 +23,10 @@ class Main(Protocol):
 
 
 @pytest.fixture
-def letters(tmp_path: Path) -> Path:
-    """The log of the letters about records 3 and 5, in the log directory `log`."""
-
-    async def leave() -> None:
-        handler = FencedHandler(always=refusing({3, 5}, lambda: PermanentError("out of range")))
-        recorder = EventRecorder(log=tmp_path / "log", options=quickly(batch_rows=4))
-        recorder.register(handler, name="sqlite")
-        async with recorder:
-            recorder.record_many(Numbered(n) for n in range(10))
-            assert await recorder.flush(timeout=10)
-
-    anyio.run(leave)
-    (run,) = list_runs(tmp_path / "log" / "dead")
-    return tmp_path / "log" / "dead" / str(run)
+def letters(dead_log: Path) -> Path:
+    """The log of the letters about records 3 and 5."""
+    (run,) = list_runs(dead_log / "dead")
+    return dead_log / "dead" / str(run)
 
 
 def damage(letters: Path) -> None:

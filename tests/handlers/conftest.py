@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
+import anyio
+import anyio.to_thread
 import pytest
 
-from eventrec import Batch, Event, ReceivedEvent
+from eventrec import Backoff, Batch, Event, EventHandler, EventRecorder, EventRecorderOptions, ReceivedEvent
 from eventrec.events.encoder import Encoder
+from eventrec.status import SubscriptionStatus
+from eventrec.testing import assert_conserved
 from eventrec.testing.conformance.log import Sample
+from eventrec.testing.scripted import Numbered
 from eventrec_handlers.sqlite import SqliteHandler
 
 LOG = UUID("01990000-0000-7000-8000-000000000001")
@@ -135,3 +142,90 @@ def endpoint_of() -> Iterator[Callable[..., Endpoint]]:
     yield make
     for endpoint in made:
         endpoint.close()
+
+
+@dataclass
+class Trial:
+    """A recorder that is given numbers, while something happens to its destination."""
+
+    recorder: EventRecorder
+    handler: EventHandler
+    calls: list[str]
+    read: Callable[[], list[int]] = list
+    count: int = 0
+
+    def record(self, count: int = 50) -> None:
+        assert self.recorder.record_many(Numbered(n) for n in range(self.count, self.count + count)) == count
+        self.count += count
+
+    @property
+    def part(self) -> SubscriptionStatus:
+        (part,) = self.recorder.status().subscriptions.values()
+        return part
+
+    async def until(self, condition: Callable[[SubscriptionStatus], object], seconds: float = 40) -> SubscriptionStatus:
+        with anyio.move_on_after(seconds):
+            while not condition(part := self.part):  # noqa: ASYNC110 - delivery changes it
+                await anyio.sleep(0.02)
+            return part
+        pytest.fail(f"{self.part.state}: {self.part.last_error}\n{self.part}")
+
+    async def settled(self) -> None:
+        await self.until(lambda part: part.acknowledged == self.count and part.scanned == self.count)
+
+    async def fails(self) -> str:
+        """Record into a fault; what the state and the last error say, once it is met; and there is no hot loop."""
+        self.record()
+        await self.until(lambda part: not part.healthy and part.last_error is not None)
+        before = len(self.calls)
+        await anyio.sleep(0.5)
+        # At most two calls an attempt, and five attempts while the pauses grow from 0.05 to 0.4 s.
+        assert len(self.calls) - before <= 10
+        part = self.part
+        assert part.pending >= 50
+        said = f"{part.state}: {part.last_error}"
+        assert "\n" not in said
+        return said
+
+    async def stored(self) -> list[int]:
+        """The numbers that the destination has, in their order, as `read` gives them."""
+        return await anyio.to_thread.run_sync(self.read)
+
+
+TRIAL = EventRecorderOptions(
+    retry=Backoff(first=0.05, factor=2, max=0.4, jitter="none"), flush_interval=0.02, batch_rows=20
+)
+
+
+@asynccontextmanager
+async def trial_of(
+    handler: EventHandler, log: Path, *, name: str, read: Callable[[], list[int]] = list, is_up: bool = True
+) -> AsyncIterator[Trial]:
+    """Nothing is lost or dead at its end. `read` blocks; unless it `is_up`, nothing is delivered at first."""
+    calls: list[str] = []
+    for method in ("open", "handle"):
+        setattr(handler, method, _noted(calls, getattr(handler, method)))
+    recorder = EventRecorder(log=log, options=TRIAL)
+    recorder.register(handler, name=name)
+    async with recorder:
+        trial = Trial(recorder, handler, calls, read)
+        trial.record()
+        if is_up:
+            await trial.settled()
+        yield trial
+    assert_conserved(recorder.status(), offered=trial.count)
+    assert (trial.part.dead, sum(trial.part.dropped.values())) == (0, 0)
+
+
+def _noted(calls: list[str], method: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    def call(*arguments: Batch) -> Awaitable[None]:
+        calls.append(method.__name__)
+        return method(*arguments)
+
+    return call
+
+
+@pytest.fixture(name="delivering")
+def _delivering() -> Callable[..., AbstractAsyncContextManager[Trial]]:
+    """Begins a trial of a handler, see `trial_of`."""
+    return trial_of

@@ -6,9 +6,8 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,94 +15,26 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from eventrec import Backoff, Batch, EventRecorder, EventRecorderOptions
-from eventrec.status import SubscriptionStatus
-from eventrec.testing import assert_conserved
-from eventrec.testing.scripted import Numbered
 from eventrec_handlers.sqlite import SqliteHandler
 
-OPTIONS = EventRecorderOptions(
-    retry=Backoff(first=0.05, factor=2, max=0.4, jitter="none"), flush_interval=0.02, batch_rows=20
-)
 NUMBERS = "SELECT json_extract(payload, '$.number') FROM events ORDER BY 1"
 
 
-class Counted(SqliteHandler):
-    """Counts how often it was asked for something."""
-
-    calls = 0
-
-    async def open(self) -> None:
-        self.calls += 1
-        await super().open()
-
-    async def handle(self, batch: Batch) -> None:
-        self.calls += 1
-        await super().handle(batch)
+Trials = Callable[..., Any]
 
 
-@dataclass
-class Trial:
-    """A recorder that is given numbers."""
+@pytest.fixture
+def trial_of(delivering: Trials) -> Trials:
+    """Begins a trial of the file `path`."""
 
-    handler: Counted
-    recorder: EventRecorder
-    path: Path
-    count: int = 0
-
-    def record(self, count: int = 50) -> None:
-        assert self.recorder.record_many(Numbered(n) for n in range(self.count, self.count + count)) == count
-        self.count += count
-
-    @property
-    def part(self) -> SubscriptionStatus:
-        (part,) = self.recorder.status().subscriptions.values()
-        return part
-
-    async def until(self, condition: Callable[[SubscriptionStatus], bool], seconds: float = 30) -> SubscriptionStatus:
-        with anyio.move_on_after(seconds):
-            while not condition(part := self.part):  # noqa: ASYNC110 - delivery changes it
-                await anyio.sleep(0.02)
-            return part
-        pytest.fail(f"{self.part.state}: {self.part.last_error}\n{self.part}")
-
-    async def settled(self) -> None:
-        await self.until(lambda part: part.acknowledged == self.count and part.scanned == self.count)
-
-    async def fails(self) -> str:
-        """Record into a fault; what the state and the last error say, once it is met; and there is no hot loop."""
-        self.record()
-        await self.until(lambda part: not part.healthy and part.last_error is not None)
-        before = self.handler.calls
-        await anyio.sleep(0.5)
-        # At most two calls an attempt, and five attempts while the pauses grow from 0.05 to 0.4 s.
-        assert self.handler.calls - before <= 10
-        part = self.part
-        assert part.pending >= 50
-        said = f"{part.state}: {part.last_error}"
-        assert "\n" not in said
-        return said
-
-    async def stored(self) -> list[int]:
+    def begin(path: Path, log: Path) -> Any:
         def read() -> list[int]:
-            with closing(sqlite3.connect(self.path)) as connection:
+            with closing(sqlite3.connect(path)) as connection:
                 return [n for (n,) in connection.execute(NUMBERS)]
 
-        return await in_thread(read)  # type: ignore[no-any-return]
+        return delivering(SqliteHandler(path, busy_timeout=0.1), log, name="sqlite", read=read)
 
-
-@asynccontextmanager
-async def trial_of(path: Path, log: Path) -> AsyncIterator[Trial]:
-    handler = Counted(path, busy_timeout=0.1)
-    recorder = EventRecorder(log=log, options=OPTIONS)
-    recorder.register(handler, name="sqlite")
-    async with recorder:
-        trial = Trial(handler, recorder, path)
-        trial.record()
-        await trial.settled()
-        yield trial
-    assert_conserved(recorder.status(), offered=trial.count)
-    assert (trial.part.dead, sum(trial.part.dropped.values())) == (0, 0)
+    return begin
 
 
 async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
@@ -136,7 +67,7 @@ def move_directory(path: Path) -> None:
 
 @pytest.mark.parametrize("what", [delete, replace, move_directory])
 async def test_file_in_whose_place_is_another_one_waits_for_a_decision(
-    what: Callable[[Path], None], path: Path, tmp_path: Path
+    what: Callable[[Path], None], path: Path, tmp_path: Path, trial_of: Trials
 ) -> None:
     async with trial_of(path, tmp_path / "log") as trial:
         first = trial.count
@@ -152,7 +83,9 @@ async def test_file_in_whose_place_is_another_one_waits_for_a_decision(
     assert stored == list(range(first, trial.count))
 
 
-async def test_directory_that_was_removed_is_named_until_it_is_there_again(path: Path, tmp_path: Path) -> None:
+async def test_directory_that_was_removed_is_named_until_it_is_there_again(
+    path: Path, tmp_path: Path, trial_of: Trials
+) -> None:
     async with trial_of(path, tmp_path / "log") as trial:
         first = trial.count
         await in_thread(shutil.rmtree, path.parent)
@@ -167,7 +100,7 @@ async def test_directory_that_was_removed_is_named_until_it_is_there_again(path:
     assert stored == list(range(first, trial.count))
 
 
-async def test_file_that_others_write_for_long_is_waited_for(path: Path, tmp_path: Path) -> None:
+async def test_file_that_others_write_for_long_is_waited_for(path: Path, tmp_path: Path, trial_of: Trials) -> None:
     async with trial_of(path, tmp_path / "log") as trial:
         with closing(await in_thread(lambda: sqlite3.connect(path, check_same_thread=False))) as other:
             await in_thread(other.execute, "BEGIN IMMEDIATE")
@@ -179,7 +112,9 @@ async def test_file_that_others_write_for_long_is_waited_for(path: Path, tmp_pat
     assert "database is locked" in failure
 
 
-async def test_header_that_was_overwritten_holds_until_it_is_mended(path: Path, tmp_path: Path) -> None:
+async def test_header_that_was_overwritten_holds_until_it_is_mended(
+    path: Path, tmp_path: Path, trial_of: Trials
+) -> None:
     async with trial_of(path, tmp_path / "log") as trial:
         with closing(await in_thread(lambda: sqlite3.connect(path, check_same_thread=False))) as other:
             await in_thread(lambda: other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
@@ -203,7 +138,7 @@ async def test_header_that_was_overwritten_holds_until_it_is_mended(path: Path, 
 
 @pytest.mark.parametrize("suffixes", [["-wal"], ["-shm"], ["-wal", "-shm"]])
 async def test_what_is_acknowledged_is_in_files_that_have_a_name(
-    suffixes: list[str], path: Path, tmp_path: Path
+    suffixes: list[str], path: Path, tmp_path: Path, trial_of: Trials
 ) -> None:
     def copied() -> list[int]:
         """What a kill now would leave."""
@@ -227,7 +162,9 @@ async def test_what_is_acknowledged_is_in_files_that_have_a_name(
 
 
 @pytest.mark.parametrize("part", [0, 0.4, 0.95])
-async def test_what_is_cut_off_a_wal_is_delivered_again(part: float, path: Path, tmp_path: Path) -> None:
+async def test_what_is_cut_off_a_wal_is_delivered_again(
+    part: float, path: Path, tmp_path: Path, trial_of: Trials
+) -> None:
     wal = path.with_name(f"{path.name}-wal")
 
     async with trial_of(path, tmp_path / "log") as trial:
@@ -248,7 +185,7 @@ async def test_what_is_cut_off_a_wal_is_delivered_again(part: float, path: Path,
         assert [n for (n,) in connection.execute(NUMBERS)] == list(range(200))
 
 
-async def test_a_log_whose_wal_was_cut_is_not_finished(path: Path, tmp_path: Path) -> None:
+async def test_a_log_whose_wal_was_cut_is_not_finished(path: Path, tmp_path: Path, trial_of: Trials) -> None:
     async with trial_of(path, tmp_path / "log") as trial:
         await in_thread(os.truncate, f"{path}-wal", 0)
 
@@ -262,7 +199,7 @@ async def test_a_log_whose_wal_was_cut_is_not_finished(path: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("damage", ["half", "nothing", "other bytes"])
 async def test_a_database_that_was_overwritten_holds_until_it_is_as_it_was(
-    damage: str, path: Path, tmp_path: Path
+    damage: str, path: Path, tmp_path: Path, trial_of: Trials
 ) -> None:
     async with trial_of(path, tmp_path / "log") as trial:
         with closing(sqlite3.connect(path)) as connection:
@@ -282,7 +219,9 @@ async def test_a_database_that_was_overwritten_holds_until_it_is_as_it_was(
     assert stored == list(range(trial.count))
 
 
-async def test_a_wal_that_another_connection_begins_again_is_not_a_fault(path: Path, tmp_path: Path) -> None:
+async def test_a_wal_that_another_connection_begins_again_is_not_a_fault(
+    path: Path, tmp_path: Path, trial_of: Trials
+) -> None:
     async with trial_of(path, tmp_path / "log") as trial:
         for _ in range(3):
             with closing(sqlite3.connect(path)) as connection:
@@ -299,7 +238,7 @@ async def test_a_wal_that_another_connection_begins_again_is_not_a_fault(path: P
 
 
 @pytest.mark.parametrize("small_volume", ["1m,mode=0777"], indirect=True)
-async def test_volume_that_is_full_is_waited_for(small_volume: Path, tmp_path: Path) -> None:
+async def test_volume_that_is_full_is_waited_for(small_volume: Path, tmp_path: Path, trial_of: Trials) -> None:
     filler = small_volume / "filler"
 
     async with trial_of(small_volume / "events.db", tmp_path / "log") as trial:
@@ -314,7 +253,9 @@ async def test_volume_that_is_full_is_waited_for(small_volume: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("small_volume", ["1m,mode=0777"], indirect=True)
-async def test_volume_that_may_only_be_read_holds_until_it_may_be_written(small_volume: Path, tmp_path: Path) -> None:
+async def test_volume_that_may_only_be_read_holds_until_it_may_be_written(
+    small_volume: Path, tmp_path: Path, trial_of: Trials
+) -> None:
     def remount(how: str) -> None:
         command = ["mount", "-o", f"remount,{how}", str(small_volume)]
         if subprocess.run(command, check=False, capture_output=True).returncode:

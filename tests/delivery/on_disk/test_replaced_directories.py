@@ -13,8 +13,9 @@ import anyio.to_thread
 import pytest
 
 from eventrec import EventRecorder, TransientError
+from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import create_segment
-from eventrec.runs.run import Run, list_runs, new_run_id, retire_all
+from eventrec.runs.run import LOCK, Run, is_locked, list_runs, new_run_id, retire_all
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly, raising
 
@@ -51,10 +52,18 @@ def put_link(path: Path) -> None:
 
 
 FOREIGN = pytest.mark.parametrize("put", [put_folder, put_empty_folder, put_file, put_link])
+FOLDER_OR_FILE = pytest.mark.parametrize("put", [put_empty_folder, put_file])
 
 
 def taken_away(path: Path) -> None:
     path.rename(path.parents[1] / "away")
+
+
+def deleted(path: Path) -> None:
+    """Also what is written into it meanwhile."""
+    taken_away(path)
+    while (away := path.parents[1] / "away").exists():
+        shutil.rmtree(away, ignore_errors=True)
 
 
 def seen(path: Path) -> list[object]:
@@ -86,7 +95,7 @@ async def own_run(directory: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("take", "put"),
-    [*((taken_away, put) for put in (put_folder, put_empty_folder, put_file, put_link)), (shutil.rmtree, put_folder)],
+    [*((taken_away, put) for put in (put_folder, put_empty_folder, put_file, put_link)), (deleted, put_folder)],
 )
 async def test_what_took_the_place_of_the_own_log_is_left_and_recording_goes_on_once_it_is_free(
     tmp_path: Path, take: Put, put: Put, caplog: pytest.LogCaptureFixture
@@ -137,8 +146,8 @@ async def test_a_directory_that_is_back_in_its_place_is_written_on(tmp_path: Pat
     assert_conserved(recorder.status(), offered=3)
 
 
-@FOREIGN
-async def test_at_the_end_it_is_left_and_what_could_not_be_written_is_counted(tmp_path: Path, put: Put) -> None:
+@FOLDER_OR_FILE
+async def test_at_the_end_it_is_left_and_what_waits_is_written_for_the_next_run(tmp_path: Path, put: Put) -> None:
     handler = ScriptedHandler()
 
     async with EventRecorder(handler, log=tmp_path / "log", options=quickly()) as recorder:
@@ -151,14 +160,56 @@ async def test_at_the_end_it_is_left_and_what_could_not_be_written_is_counted(tm
         recorder.record(Numbered(10))
         await eventually(lambda: recorder.status().failure)
         recorder.record_many(Numbered(n) for n in range(11, 20))
+    assert_conserved(recorder.status(), offered=20)
+    async with EventRecorder(handler, log=tmp_path / "log", options=quickly()) as next_one:
+        await eventually(lambda: len(handler.delivered) == 20 and not next_one.status().adopted)
+
+    assert seen(run) == before
+    assert handler.delivered == list(range(20))
+    assert recorder.status().refused == {}
+
+
+async def test_where_what_was_written_is_gone_too_the_rest_is_counted_as_lost(tmp_path: Path) -> None:
+    handler = ScriptedHandler()
+
+    async with EventRecorder(handler, log=tmp_path / "log", options=quickly(sync="never")) as recorder:
+        recorder.record_many(Numbered(n) for n in range(10))
+        assert await recorder.flush(timeout=10)
+        run = await own_run(tmp_path / "log")
+        deleted(run)
+        put_folder(run)
+        before = seen(run)
+        recorder.record_many(Numbered(n) for n in range(10, 20))
+        await eventually(lambda: recorder.status().failure)
 
     assert seen(run) == before
     status = recorder.status()
-    assert len(handler.delivered) + status.refused["not_written"] == 20
+    assert len(handler.delivered) + status.refused.get("not_written", 0) == 20
     assert_conserved(status, offered=20)
 
 
-@FOREIGN
+async def test_a_recorder_that_is_not_open_writes_what_waits_elsewhere_too(tmp_path: Path) -> None:
+    recorder = EventRecorder(log=tmp_path / "log")
+    recorder.record(Numbered(0))
+    await eventually(lambda: recorder.status().appended == 1)
+    run = await own_run(tmp_path / "log")
+    taken_away(run)
+    put_file(run)
+    recorder.record(Numbered(1))
+    await eventually(lambda: recorder.status().failure)
+    recorder.record(Numbered(2))
+
+    await recorder.close()
+
+    def is_any_locked() -> bool:
+        (other,) = list_runs(tmp_path / "log")
+        return is_locked(tmp_path / "log", other) or DiskStorage(tmp_path / "away").is_locked(LOCK)
+
+    assert recorder.status().refused == {}
+    assert not await anyio.to_thread.run_sync(is_any_locked)
+
+
+@FOLDER_OR_FILE
 async def test_what_took_the_place_of_an_orphan_is_left_when_that_is_delivered(tmp_path: Path, put: Put) -> None:
     handler = ScriptedHandler(always=raising(TransientError("down")))
     async with EventRecorder(handler, log=tmp_path / "log", options=quickly(close_timeout=0.05)) as recorder:
@@ -228,7 +279,7 @@ async def test_a_log_that_the_disk_did_not_let_move_at_first_moves_later(
         recorder.record(Numbered(0))
         assert await recorder.flush(timeout=10)
         monkeypatch.setattr("eventrec.log.writer.create_segment", full)
-        shutil.rmtree(await own_run(tmp_path / "log"))
+        deleted(await own_run(tmp_path / "log"))
         recorder.record(Numbered(1))
         await eventually(lambda: len(handler.delivered) == 2)
 

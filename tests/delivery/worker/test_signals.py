@@ -6,10 +6,9 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import FrameType
-from typing import Any
 
 import anyio
 import pytest
@@ -20,6 +19,8 @@ from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+
+Handling = Callable[..., AbstractContextManager[None]]
 
 
 class AlarmError(Exception):
@@ -34,15 +35,6 @@ def alarm(_number: int, _frame: FrameType | None) -> None:
     raise AlarmError
 
 
-@contextmanager
-def handling(number: signal.Signals, handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    before = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
-
-
 def signalled(number: signal.Signals) -> ScriptedHandler:
     """A destination that is reached when the signal comes, and works the next time."""
 
@@ -52,7 +44,9 @@ def signalled(number: signal.Signals) -> ScriptedHandler:
     return ScriptedHandler(acts=[act])
 
 
-def test_a_signal_handler_that_leaves_the_program_leaves_it_though_a_destination_was_at_work() -> None:
+def test_a_signal_handler_that_leaves_the_program_leaves_it_though_a_destination_was_at_work(
+    handling: Handling,
+) -> None:
     async def main() -> None:
         await recorder.open()
         recorder.record(Numbered(0))
@@ -69,7 +63,7 @@ def test_a_signal_handler_that_leaves_the_program_leaves_it_though_a_destination
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
-def test_on_trio_it_ends_the_program_as_ctrl_c_does(number: signal.Signals) -> None:
+def test_on_trio_it_ends_the_program_as_ctrl_c_does(number: signal.Signals, handling: Handling) -> None:
     """Its main task takes nothing else."""
 
     async def main() -> None:
@@ -91,7 +85,7 @@ def test_on_trio_it_ends_the_program_as_ctrl_c_does(number: signal.Signals) -> N
     assert_conserved(recorder.status(), offered=1)
 
 
-def test_ctrl_c_that_python_handles_ends_a_loop_though_a_destination_was_at_work() -> None:
+def test_ctrl_c_that_python_handles_ends_a_loop_though_a_destination_was_at_work(handling: Handling) -> None:
     async def main() -> None:
         await recorder.open()
         recorder.record(Numbered(0))
@@ -112,7 +106,7 @@ def test_ctrl_c_that_python_handles_ends_a_loop_though_a_destination_was_at_work
     assert_conserved(status, offered=1)
 
 
-def test_any_other_error_of_a_signal_handler_is_given_to_the_loop_once() -> None:
+def test_any_other_error_of_a_signal_handler_is_given_to_the_loop_once(handling: Handling) -> None:
     seen = list[object]()
 
     async def main() -> None:
@@ -132,7 +126,7 @@ def test_any_other_error_of_a_signal_handler_is_given_to_the_loop_once() -> None
 
 
 @pytest.mark.parametrize("thrown", [SystemExit(1), KeyboardInterrupt()], ids=lambda each: type(each).__name__)
-def test_what_a_destination_throws_itself_is_not_taken_for_a_signals(thrown: BaseException) -> None:
+def test_what_a_destination_throws_itself_is_not_taken_for_a_signals(thrown: BaseException, handling: Handling) -> None:
     def act(_: Batch) -> None:
         raise thrown
 
@@ -149,7 +143,7 @@ def test_what_a_destination_throws_itself_is_not_taken_for_a_signals(thrown: Bas
 
 
 @pytest.mark.parametrize("where", ["on a loop", "without one"])
-def test_a_signal_that_comes_while_a_line_is_logged_is_not_lost(where: str) -> None:
+def test_a_signal_that_comes_while_a_line_is_logged_is_not_lost(where: str, handling: Handling) -> None:
     class Signalling(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             del record

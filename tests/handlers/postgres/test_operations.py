@@ -6,9 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +14,9 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from eventrec import Backoff, Batch, EventRecorder, EventRecorderOptions
-from eventrec.status import SubscriptionStatus
-from eventrec.testing import assert_conserved
-from eventrec.testing.scripted import Numbered
 from eventrec.testing.servers import THROW_AWAY, PostgresServer, absent
 from eventrec_handlers.postgres import PostgresHandler
 
-OPTIONS = EventRecorderOptions(
-    retry=Backoff(first=0.05, factor=2, max=0.4, jitter="none"), flush_interval=0.02, batch_rows=20
-)
 CUT = (
     "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
     " WHERE application_name = 'eventrec' AND datname = current_database()"
@@ -33,81 +24,24 @@ CUT = (
 NUMBERS = "SELECT (payload->>'number')::int FROM events ORDER BY 1"
 
 
-class Counted(PostgresHandler):
-    """Counts how often it was asked for something."""
-
-    calls = 0
-
-    async def open(self) -> None:
-        self.calls += 1
-        await super().open()
-
-    async def handle(self, batch: Batch) -> None:
-        self.calls += 1
-        await super().handle(batch)
+Trials = Callable[..., Any]
 
 
-@dataclass
-class Trial:
-    """A recorder that is given numbers."""
+@pytest.fixture
+def trial_of(delivering: Trials) -> Trials:
+    """Begins a trial of the database at `url`."""
 
-    handler: Counted
-    recorder: EventRecorder
-    count: int = 0
+    def begin(url: str, log: Path, *, is_up: bool = True, **options: Any) -> Any:
+        return delivering(PostgresHandler(url, **options), log, name="postgres", is_up=is_up)
 
-    def record(self, count: int = 50) -> None:
-        assert self.recorder.record_many(Numbered(n) for n in range(self.count, self.count + count)) == count
-        self.count += count
-
-    @property
-    def part(self) -> SubscriptionStatus:
-        (part,) = self.recorder.status().subscriptions.values()
-        return part
-
-    async def until(self, condition: Callable[[SubscriptionStatus], bool], seconds: float = 40) -> SubscriptionStatus:
-        with anyio.move_on_after(seconds):
-            while not condition(part := self.part):  # noqa: ASYNC110 - delivery changes it
-                await anyio.sleep(0.02)
-            return part
-        pytest.fail(f"{self.part.state}: {self.part.last_error}\n{self.part}")
-
-    async def settled(self) -> None:
-        await self.until(lambda part: part.acknowledged == self.count and part.scanned == self.count)
-
-    async def fails(self) -> str:
-        """Record into a fault; what the state and the last error say, once it is met; and there is no hot loop."""
-        self.record()
-        part = await self.until(lambda part: not part.healthy and part.last_error is not None)
-        before = self.handler.calls
-        await anyio.sleep(0.5)
-        # At most two calls an attempt, and five attempts while the pauses grow from 0.05 to 0.4 s.
-        assert self.handler.calls - before <= 10
-        part = self.part
-        assert part.pending >= 50
-        said = f"{part.state}: {part.last_error}"
-        assert "\n" not in said
-        return said
-
-
-@asynccontextmanager
-async def trial_of(url: str, log: Path, **options: Any) -> AsyncIterator[Trial]:
-    handler = Counted(url, **options)
-    recorder = EventRecorder(log=log, options=OPTIONS)
-    recorder.register(handler, name="postgres")
-    async with recorder:
-        trial = Trial(handler, recorder)
-        trial.record()
-        yield trial
-    assert_conserved(recorder.status(), offered=trial.count)
-    assert trial.part.dead == 0
-    assert not sum(trial.part.dropped.values())
+    return begin
 
 
 async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
     return await anyio.to_thread.run_sync(lambda: work(*arguments))
 
 
-async def assert_stored_once(trial: Trial, database: Any) -> None:
+async def assert_stored_once(trial: Any, database: Any) -> None:
     await trial.settled()
     assert [n for (n,) in await in_thread(database.rows, NUMBERS)] == list(range(trial.count))
 
@@ -165,12 +99,11 @@ def role(database: Any) -> Iterator[str]:
 @pytest.mark.xdist_group("role app")
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_fault_is_said_and_passes_when_its_cause_does(
-    fault: str, role: str, database: Any, tmp_path: Path
+    fault: str, role: str, database: Any, tmp_path: Path, trial_of: Trials
 ) -> None:
     breaks, mends, said = FAULTS[fault]
 
     async with trial_of(role, tmp_path) as trial:
-        await trial.settled()
         for table in ("events", "eventrec_checkpoints", "eventrec_destination"):
             await in_thread(database.execute, f"ALTER TABLE {table} OWNER TO postgres", f"GRANT ALL ON {table} TO app")
         await in_thread(database.execute, *[each.format(database.name) for each in breaks], CUT)
@@ -184,10 +117,9 @@ async def test_fault_is_said_and_passes_when_its_cause_does(
 
 
 async def test_connection_that_is_ended_in_the_middle_of_a_batch_leaves_all_of_it_or_nothing(
-    database: Any, tmp_path: Path
+    database: Any, tmp_path: Path, trial_of: Trials
 ) -> None:
     async with trial_of(database.url(), tmp_path) as trial:
-        await trial.settled()
         await in_thread(
             database.execute,
             "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
@@ -204,9 +136,10 @@ async def test_connection_that_is_ended_in_the_middle_of_a_batch_leaves_all_of_i
         await assert_stored_once(trial, database)
 
 
-async def test_transactions_that_the_server_ends_for_being_idle_are_made_again(database: Any, tmp_path: Path) -> None:
+async def test_transactions_that_the_server_ends_for_being_idle_are_made_again(
+    database: Any, tmp_path: Path, trial_of: Trials
+) -> None:
     async with trial_of(database.url(), tmp_path) as trial:
-        await trial.settled()
         await in_thread(
             database.execute,
             f"ALTER DATABASE {database.name} SET idle_in_transaction_session_timeout = '1ms'",
@@ -221,11 +154,10 @@ async def test_transactions_that_the_server_ends_for_being_idle_are_made_again(d
         await assert_stored_once(trial, database)
 
 
-async def test_table_that_others_lock_for_long_is_waited_for(database: Any, tmp_path: Path) -> None:
+async def test_table_that_others_lock_for_long_is_waited_for(database: Any, tmp_path: Path, trial_of: Trials) -> None:
     session = await in_thread(database.session)
 
     async with trial_of(database.url(), tmp_path, lock_timeout=0.2) as trial:
-        await trial.settled()
         await in_thread(database.run, session.execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE"))
         failure = await trial.fails()
         await in_thread(database.run, session.execute("COMMIT"))
@@ -235,11 +167,12 @@ async def test_table_that_others_lock_for_long_is_waited_for(database: Any, tmp_
     assert "lock timeout" in failure
 
 
-async def test_database_that_is_dropped_and_made_again_waits_for_a_decision(database: Any, tmp_path: Path) -> None:
+async def test_database_that_is_dropped_and_made_again_waits_for_a_decision(
+    database: Any, tmp_path: Path, trial_of: Trials
+) -> None:
     home = type(database)("postgres", database.server, database.loop)
 
     async with trial_of(database.url(), tmp_path) as trial:
-        await trial.settled()
         first = trial.count
         await in_thread(home.execute, f"DROP DATABASE {database.name} WITH (FORCE)")
         failure = await trial.fails()
@@ -272,14 +205,13 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer
 
 
 async def test_password_that_was_changed_is_asked_for_and_the_old_one_works_again(
-    guarded: PostgresServer, tmp_path: Path
+    guarded: PostgresServer, tmp_path: Path, trial_of: Trials
 ) -> None:
     for statement in ("DROP DATABASE IF EXISTS shop", "CREATE DATABASE shop", "ALTER ROLE guarded PASSWORD 'first'"):
         await in_thread(guarded.execute, statement)
     url = f"postgresql://guarded:first@127.0.0.1:{guarded.port}/shop?sslmode=disable"
 
     async with trial_of(url, tmp_path) as trial:
-        await trial.settled()
         await in_thread(guarded.execute, "ALTER ROLE guarded PASSWORD 'second'")
         await in_thread(lambda: guarded.execute(CUT, database="shop"))
         failure = await trial.fails()
@@ -341,12 +273,11 @@ def hosts_of(pair: tuple[PostgresServer, PostgresServer], query: str) -> str:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)  # the server is what differs
 @pytest.mark.parametrize("query", ["", "&target_session_attrs=read-write", "&target_session_attrs=primary"])
 async def test_failover_to_a_standby_loses_and_doubles_nothing(
-    query: str, pair: tuple[PostgresServer, Standby], tmp_path: Path
+    query: str, pair: tuple[PostgresServer, Standby], tmp_path: Path, trial_of: Trials
 ) -> None:
     primary, standby = pair
 
     async with trial_of(hosts_of(pair, query), tmp_path) as trial:
-        await trial.settled()
         trial.record(500)
         await in_thread(primary.kill)
         failure = await trial.fails()
@@ -363,12 +294,14 @@ async def test_failover_to_a_standby_loses_and_doubles_nothing(
 
 @pytest.mark.xdist_group("standby")
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)  # the server is what differs
-async def test_standby_alone_is_held_until_it_is_promoted(pair: tuple[PostgresServer, Standby], tmp_path: Path) -> None:
+async def test_standby_alone_is_held_until_it_is_promoted(
+    pair: tuple[PostgresServer, Standby], tmp_path: Path, trial_of: Trials
+) -> None:
     primary, standby = pair
     async with trial_of(primary.url(), tmp_path / "before") as before:
-        await before.settled()
+        pass
 
-    async with trial_of(standby.url(), tmp_path / "log") as trial:
+    async with trial_of(standby.url(), tmp_path / "log", is_up=False) as trial:
         failure = await trial.fails()
         await in_thread(primary.kill)
         await in_thread(standby.promote)
@@ -384,13 +317,14 @@ async def test_standby_alone_is_held_until_it_is_promoted(pair: tuple[PostgresSe
 
 
 @pytest.mark.parametrize("small_volume", ["4m,mode=0777"], indirect=True)
-async def test_volume_that_is_full_is_waited_for(small_volume: Path, database: Any, tmp_path: Path) -> None:
+async def test_volume_that_is_full_is_waited_for(
+    small_volume: Path, database: Any, tmp_path: Path, trial_of: Trials
+) -> None:
     space = f"small_{database.name}"
     await in_thread(database.execute, f"CREATE TABLESPACE {space} LOCATION '{small_volume}'")
     filler = small_volume / "filler"
 
     async with trial_of(database.url(), tmp_path / "log") as trial:
-        await trial.settled()
         await in_thread(database.execute, f"ALTER TABLE events SET TABLESPACE {space}")
         await in_thread(filler.write_bytes, b"\0" * (shutil.disk_usage(small_volume).free - 4_096))
         for _ in range(10):
