@@ -6,6 +6,7 @@ import inspect
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -91,8 +92,10 @@ class Encoder:
         self._context = context
         self._now = now
         self._privacy = privacy or Privacy()
+        self._sampled_types = self._privacy.sampled_types
         self.plans: dict[type, Callable[[Any], Entry | Reason]] = {}
         """What `encode` does, by class; a class that is not here yet goes through `encode`."""
+        self._said_plans: WeakKeyDictionary[type, Callable[[Any], Entry | Reason]] = WeakKeyDictionary()
         self._shapes: dict[tuple[str, str, Sequence[ColumnSchema]], Shape] = {}
 
     def encode(self, event: object) -> Entry | Reason:
@@ -146,7 +149,7 @@ class Encoder:
         if not {"type", "table", "extra_schema", "extra_rows"} <= inherited:
             return self._entry_of_event
         shape = self._shape(DEFAULT_TABLE, type_name(cls.__name__), ())
-        if shape.type in self._privacy.sampled_types:
+        if shape.type in self._sampled_types:
             return self._entry_of_event
         if self._is_filtered(shape):
             return _filtered
@@ -178,7 +181,7 @@ class Encoder:
             if not rows:
                 return "declined"
         payload = event.payload
-        if shape.type in self._privacy.sampled_types:
+        if shape.type in self._sampled_types:
             refusal = self._refusal(shape, (event if of is None else of, payload), rows)
             if refusal is not None:
                 return refusal
@@ -211,12 +214,16 @@ class Encoder:
         return self._privacy.ruled(declared_by(kind, event.__class__), entry_of_said)(said)
 
     def _entry_of_said(self, event: SaidEvent) -> Entry | Reason:
-        fields = event.plan.fields
-        rules = {**rules_of(event.source), **fields.rules_of_columns()}
-        plan: Callable[[Any], Entry | Reason] = partial(self._entry_of_event, rules=rules)
-        if rules:
-            plan = self._privacy.marked(event.source, plan)
-        return self._privacy.ruled(declared_by_plan(event.source, fields), plan)(event)
+        cls, fields = event.source.__class__, event.plan.fields
+        if event.is_as_made:  # As if its class had never been asked.
+            plan = self._said_plans.get(cls)
+            if plan is None:
+                plan_of: Any = model_plan if issubclass(cls, EventModel) else struct_plan
+                plan = self._said_plans[cls] = self._planned(cls, plan_of(cls, self._privacy.masks))
+            return plan(event.source)
+        rules = {**rules_of(cls), **fields.rules_of_columns()}
+        plan = self._privacy.marked(cls, partial(self._entry_of_event, rules=rules))
+        return self._privacy.ruled(declared_by_plan(cls, fields), plan)(event)
 
     def _entry_of_received(self, event: ReceivedEvent) -> Entry | Reason:
         shape = self._shape(event.table, event.type, event.columns)
@@ -225,7 +232,7 @@ class Encoder:
         for what, given in (("payload", event.payload), ("context", event.context or b"")):
             if not isinstance(given, bytes):
                 raise InvalidEventError(f"a received {what} is JSON text as bytes, got {type(given).__name__}")
-        if shape.type in self._privacy.sampled_types:
+        if shape.type in self._sampled_types:
             sources = msgspec.json.decode(event.payload), msgspec.json.decode(event.context or b"{}")
             refusal = self._refusal(shape, sources, event.rows)
             if refusal is not None:
@@ -270,7 +277,7 @@ class Encoder:
         if encode is _filtered:
             return _filtered
         plan = self._privacy.ruled(declared_by_plan(cls, said.fields), self._privacy.marked(cls, encode))
-        if said.type not in self._privacy.sampled_types:
+        if said.type not in self._sampled_types:
             return plan
         shape = self._shape(said.table, said.type, said.fields.columns)
         return lambda event: self._refusal(shape, (event,), ()) or plan(event)

@@ -10,9 +10,8 @@ anything `Eventable`         has `to_event()`
 
 from __future__ import annotations
 
-import builtins  # noqa: TC003 - `type` is a field of a class below
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self, dataclass_transform
 
@@ -23,12 +22,14 @@ from eventrec.errors import InvalidEventError
 from eventrec.events.decoding import decode_model, decode_struct
 from eventrec.events.fields import FieldPlan, model_fields_plan, struct_fields_plan
 from eventrec.events.plans import ClassPlan, model_class_plan, struct_class_plan
+from eventrec.events.privacy import Masks
+from eventrec.records.json import MarkedValueError
+from eventrec.records.marked import rules_of
 from eventrec.records.schema import check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from eventrec.events.privacy import Masks
     from eventrec.records.entry import Record
     from eventrec.records.schema import ColumnSchema, Row
 
@@ -122,9 +123,21 @@ class SaidEvent:
     timestamp: int | None
     columns: Sequence[ColumnSchema]
     rows: Sequence[Row]
-    source: builtins.type
-    """The class that said it: its marked values are still as they were."""
-    plan: ClassPlan
+    source: Any = field(repr=False)
+    """The model or struct that said it."""
+    plan: ClassPlan = field(repr=False)
+    made_of: tuple[object, ...] = field(repr=False)
+    """The payload in bytes, then type, table, timestamp, columns and rows as they were given."""
+
+    @property
+    def is_as_made(self) -> bool:
+        """Whether it still says what its source does."""
+        try:
+            payload = msgspec.json.encode(self.payload)  # Where there is another object, or other members in it.
+        except Exception:  # noqa: BLE001 - of an application's own objects
+            return False
+        now = (self.type, self.table, self.timestamp, self.columns, self.rows)
+        return payload == self.made_of[0] and all(one is two for one, two in zip(self.made_of[1:], now, strict=True))
 
     def extra_schema(self) -> Sequence[ColumnSchema]:
         """Columns beyond the base ones."""
@@ -135,17 +148,49 @@ class SaidEvent:
         return self.rows
 
 
-def _said(event: object, plan: ClassPlan) -> Event:
+def _said(event: Any, plan: ClassPlan, hiding: Callable[[], ClassPlan]) -> Event:
+    """What `event` says of itself: marked values that its class declares as they are, all others as `hiding` gives."""
+    payload, row = _values(event, plan)
+    if plan.fields.rules:
+        declared, columns = rules_of(event.__class__), plan.fields.rules_of_columns()
+        hidden, hidden_row = _values(event, hiding())
+        if isinstance(payload, dict):
+            payload = {name: part if name in declared else hidden[name] for name, part in payload.items()}
+        cells = zip(plan.fields.columns, row, hidden_row, strict=True)
+        row = tuple(value if column.name in columns else other for column, value, other in cells)
+    timestamp = None if plan.timestamp is None else plan.timestamp(event)
+    rows = ONE_ROW if plan.columns is None else (row,)
     return SaidEvent(
-        type=plan.type,
-        table=plan.table,
-        payload=msgspec.json.decode(plan.payload(event)),
-        timestamp=None if plan.timestamp is None else plan.timestamp(event),
-        columns=plan.fields.columns,
-        rows=ONE_ROW if plan.columns is None else (plan.columns(event),),
-        source=event.__class__,
+        plan.type,
+        plan.table,
+        payload,
+        timestamp,
+        plan.fields.columns,
+        rows,
+        source=event,
         plan=plan,
+        made_of=(msgspec.json.encode(payload), plan.type, plan.table, timestamp, plan.fields.columns, rows),
     )
+
+
+def _values(event: Any, plan: ClassPlan) -> tuple[Any, Row]:
+    try:
+        payload = plan.payload(event)
+    except MarkedValueError:
+        if plan.masked_payload is None:
+            raise
+        payload = plan.masked_payload(event)
+    return msgspec.json.decode(payload), () if plan.columns is None else plan.columns(event)
+
+
+@lru_cache(maxsize=4_096)
+def _hiding_model_plan(cls: type[EventModel]) -> ClassPlan:
+    return model_plan(cls, Masks())
+
+
+@lru_cache(maxsize=4_096)
+def _hiding_struct_plan(cls: type[EventStruct]) -> ClassPlan:
+    return struct_plan(cls, Masks())
 
 
 class EventModel(BaseModel):
@@ -203,10 +248,13 @@ class EventModel(BaseModel):
     def to_event(self) -> Event | None:
         """This model in the form of `Event`. Override it to decline (None), or to say something else.
 
+        Values of marked fields are as they are: what is recorded of them is decided when it is recorded, by the names
+        of these fields.
+
         Raises:
             EncodeError: The model cannot be serialised.
         """
-        return _said(self, model_plan(type(self)))
+        return _said(self, model_plan(type(self)), lambda: _hiding_model_plan(type(self)))
 
     @classmethod
     def __eventrec_decode__(cls, record: Record) -> Self:
@@ -253,11 +301,13 @@ class EventStruct(msgspec.Struct, frozen=True):
     def to_event(self) -> Event | None:
         """This struct in the form of `Event`. Override it to decline (None), or to say something else.
 
+        Values of marked fields are as they are, as in a model.
+
         Raises:
             EncodeError: The struct cannot be serialised.
             TypeError: As `struct_plan`.
         """
-        return _said(self, struct_plan(type(self)))
+        return _said(self, struct_plan(type(self)), lambda: _hiding_struct_plan(type(self)))
 
     @classmethod
     def __eventrec_decode__(cls, record: Record) -> Self:

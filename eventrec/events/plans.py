@@ -13,6 +13,7 @@ from eventrec.errors import EncodeError
 from eventrec.events.fields import FieldPlan, timestamp_value
 from eventrec.events.model_columns import SerializedColumns
 from eventrec.events.nesting import refuse_unserializable
+from eventrec.events.privacy import Masks
 from eventrec.records.json import (
     KEPT_TYPES,
     as_builtin,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from eventrec.events.privacy import Masks
     from eventrec.records.schema import Row
 
 
@@ -61,7 +61,9 @@ def struct_class_plan(
 ) -> ClassPlan:
     """The plan of a struct class: every value as it stands in the instance."""
     columns = _attributes(fields.column_fields)
-    masked = _plain_payload(cls, fields, _plain if masks is None else masks.unmarked)
+    # Without a recorder: declared values as they are, others hidden.
+    unmarked = masks.unmarked if masks is not None else _plain if fields.rules else Masks().unmarked
+    masked = _plain_payload(cls, fields, unmarked)
     payload = masked if fields.rules else _struct_payload(cls, fields)
     columns = _masked_columns(fields, columns, masks)
     return ClassPlan(type_, table, fields, payload, columns, _timestamp(fields), masked)
@@ -158,8 +160,8 @@ def _model_payload(
     guard = _guard(cls, fields, schemas)
     # What is not of the kind that its field declares is written by its own kind, past the markers: so it is refused.
     warnings: Literal[False, "error"] = "error" if fields.rules else False
-    # Marked models may stand wherever there is more than plain values.
-    context = None if guard is None else masks
+    # Marked models may stand wherever there is more than plain values; without a recorder they show nothing there.
+    context = None if guard is None else masks if masks is not None or fields.rules else Masks()
 
     def payload_of(event: Any) -> bytes:
         if guard is not None:
@@ -218,7 +220,7 @@ def _model_columns(
     plain = {name for name in names if schemas is not None and _has_only(schemas.get(name, {}), _SCALARS)}
     if len(plain) == len(names):
         return _attributes(names)
-    return SerializedColumns(cls, fields, plain, masks)
+    return SerializedColumns(cls, fields, plain, masks if masks is not None or fields.rules else Masks())
 
 
 _SETTLED: Final = frozenset(

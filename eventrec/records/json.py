@@ -9,8 +9,10 @@ from __future__ import annotations
 import enum
 import math
 from collections import deque
-from datetime import datetime, time
+from datetime import date, datetime, time
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 import msgspec
 
@@ -140,7 +142,7 @@ _is_finite: Final[Callable[[Any], bool]] = math.isfinite
 _join: Final = "".join
 
 
-def refuse_non_json(value: object) -> None:  # noqa: C901 - a case for each kind
+def refuse_non_json(value: object) -> None:  # noqa: C901, PLR0912 - a case for each kind
     """Raise EncodeError if NaN, infinity, bytes, or keys that are one key in JSON are anywhere in `value`."""
     # The frequent kinds first: what is plain does not come here, except at the top.
     match value:
@@ -169,7 +171,8 @@ def refuse_non_json(value: object) -> None:  # noqa: C901 - a case for each kind
             refuse_inexact_time(value)
         case _:
             # A dataclass, attrs class, UUID, datetime …: look at what msgspec makes of it.
-            refuse_marked(value)
+            if value.__class__ not in _SINGLE:
+                refuse_marked(value)
             refuse_non_json(
                 value.value
                 if isinstance(value, enum.Enum)
@@ -200,6 +203,9 @@ def refuse_marked(value: Any, *, by_pydantic: bool = False) -> None:
     for part in parts:
         refuse_marked(part, by_pydantic=by_pydantic)
 
+
+_SINGLE: Final = frozenset({UUID, Decimal, date})
+"""Frequent classes in which nothing else is."""
 
 _CONTAINERS: Final = (list, tuple, set, frozenset, deque)
 

@@ -258,6 +258,40 @@ def test_an_event_that_was_made_by_hand_from_a_marked_one_stays_marked() -> None
     assert (payload["email"], payload["password"]) == (HASH, GONE)
 
 
+class LoginAdding(Login, type="login"):
+    def to_event(self) -> Event | None:
+        said: Any = super().to_event()
+        said.payload["more"] = 5
+        changed: Event = dataclasses.replace(said, table="elsewhere")
+        return changed
+
+
+def test_what_an_override_changes_counts_and_marks_stay() -> None:
+    event = LoginAdding(email=SECRET, password=SECRET, note=SECRET, plain="x")
+    entry = Encoder(privacy=Privacy(salt=SALT.encode())).encode(event)
+    assert isinstance(entry, tuple)
+    payload = msgspec.json.decode(entry[PAYLOAD])
+
+    assert entry[0].table == "elsewhere"
+    assert (payload["more"], payload["email"], payload["password"], payload["note"]) == (5, HASH, GONE, SECRET[:3])
+
+
+def test_an_override_sees_its_own_values_and_not_those_inside_others() -> None:
+    class Holder(EventModel):
+        email: Annotated[str, Hashed()]
+        anything: Any
+
+        def to_event(self) -> Event | None:
+            said: Any = super().to_event()
+            assert said.payload == {"email": SECRET, "anything": {"email": GONE, "name": "n"}}
+            return Said({**said.payload, "copy": said.payload["anything"]})
+
+    payload, _ = recorded(Holder(email=SECRET, anything=Person(email=SECRET)))
+
+    assert payload["email"] == HASH
+    assert payload["copy"] == {"email": GONE, "name": "n"}
+
+
 # -- values -----------------------------------------------------------------------------------------------------------
 
 
