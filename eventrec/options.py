@@ -219,7 +219,7 @@ class EventRecorderOptions(BaseModel):
             if name not in cls.model_fields:
                 raise OptionsError(f"unknown option {name!r} in {path}; known are {', '.join(known)}")
         for name in os.environ:
-            if name in {DISABLED, FORCE} or _OF_KUBERNETES.fullmatch(name):
+            if name in {DISABLED, FORCE} or _OF_KUBERNETES.fullmatch(name) or _is_of_docker(name):
                 continue
             option = name.lower().removeprefix(_PREFIX.lower())
             if option != name.lower() and option.partition("__")[0] not in cls.model_fields:
@@ -371,6 +371,14 @@ _OF_KUBERNETES: Final = re.compile(
 )
 """What it puts into each container of a namespace with a Service called eventrec, or eventrec-something."""
 
+_OF_DOCKER: Final = re.compile(r"(EVENTREC_(?:[A-Z0-9_]+_)?)(?:NAME|ENV_\w+)")
+
+
+def _is_of_docker(name: str) -> bool:
+    """Whether a link of Docker to a container called eventrec made it; its name is one like "/shop/eventrec"."""
+    found = _OF_DOCKER.fullmatch(name)
+    return found is not None and os.environ.get(f"{found[1]}NAME", "").startswith("/")
+
 
 class _Environment(EventRecorderOptions, BaseSettings):
     """The same options, with the environment above what is given."""
@@ -395,7 +403,7 @@ class _Environment(EventRecorderOptions, BaseSettings):
 def _read_toml(path: Path) -> Mapping[str, Any]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:  # also of what is TOML, but no number or nesting of Python's
         raise OptionsError(f"options file {path}: {exc}") from exc
     is_project = path.name == "pyproject.toml"
     tool = document.get("tool", {}) if is_project else document

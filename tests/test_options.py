@@ -383,6 +383,8 @@ def test_load_refuses_what_it_does_not_understand_in_the_environment(
         ("eventrec = 5", "a.toml: eventrec is a table of options, got int"),
         ("batch_rows = ", "a.toml: .*Invalid value"),
         ("batch_rows = 1\nbatch_rows = 2", "a.toml: .*overwrite"),
+        ("a = " + "[" * 5_000 + "]" * 5_000, "a.toml: .*recursion"),
+        ("batch_rows = " + "9" * 5_000, "a.toml: .*digits"),
     ],
 )
 def test_load_refuses_what_it_does_not_understand_in_a_file(tmp_path: Path, text: str, why: str) -> None:
@@ -420,6 +422,24 @@ def test_variables_of_a_kubernetes_service_are_not_options(name: str, monkeypatc
     monkeypatch.setenv("EVENTREC_SERVICE", "shop")
 
     assert EventRecorderOptions.load().service == "shop"
+
+
+@pytest.mark.parametrize("link", ["EVENTREC", "EVENTREC_1", "EVENTREC_RELAY"])
+def test_variables_of_a_docker_link_are_not_options(link: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{link}_NAME", "/shop/eventrec")
+    monkeypatch.setenv(f"{link}_ENV_LANG", "C")
+    monkeypatch.setenv(f"{link}_PORT_80_TCP", "tcp://10.0.0.7:80")
+    monkeypatch.setenv("EVENTREC_SERVICE", "shop")
+
+    assert EventRecorderOptions.load().service == "shop"
+
+
+@pytest.mark.parametrize("name", ["EVENTREC_NAME", "EVENTREC_ENV_LANG"])
+def test_what_no_link_of_docker_made_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "shop")
+
+    with pytest.raises(OptionsError, match=name):
+        EventRecorderOptions.load()
 
 
 @pytest.mark.parametrize("name", ["EVENTREC_PORTS", "EVENTREC_PORT_80", "EVENTREC_SERVICES", "EVENTREC_SERVICE_HOSTS"])

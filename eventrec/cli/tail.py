@@ -106,7 +106,8 @@ class _Screen:
     def say_nothing(self, kind: str | None) -> None:
         """Say that there is no event, only of type `kind` if given: the URL, or the type, may be the wrong one."""
         of_type = "" if kind is None else f" of type {kind!r}"
-        self._terminal.say(f"eventrec: no event{of_type} is stored there", style="yellow")
+        can_be = "can be read" if self._said else "is stored"
+        self._terminal.say(f"eventrec: no event{of_type} {can_be} there", style="yellow")
 
     def say_outage(self, exc: DeliveryError) -> None:
         """Say that the destination cannot be read, unless it was said already."""

@@ -58,6 +58,23 @@ def json_or_text(encoded: bytes) -> msgspec.Raw | str:
     return msgspec.Raw(encoded)
 
 
+def _encoded(document: Mapping[str, Any]) -> bytes:
+    r"""`document` as JSON; a byte of a path that is not UTF-8 is written out, as \\udcff."""
+    try:
+        return msgspec.json.encode(document)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_spelled(document))
+
+
+def _spelled(value: Any) -> Any:
+    """`value` with what no UTF-8 text can hold written out, in its keys too."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_spelled(key): _spelled(each) for key, each in value.items()}
+    return [_spelled(each) for each in value] if isinstance(value, list | tuple) else value
+
+
 def _is_encodable(char: str, encoding: str) -> bool:
     try:
         char.encode(encoding)
@@ -98,7 +115,7 @@ class Terminal:
 
     def show_json(self, document: Mapping[str, Any]) -> None:
         """One JSON object on one line of stdout, never wrapped, at once. Raises as `show`."""
-        line = safe_json(msgspec.json.encode(document), encoding=getattr(sys.stdout, "encoding", None) or _UTF_8)
+        line = safe_json(_encoded(document), encoding=getattr(sys.stdout, "encoding", None) or _UTF_8)
         try:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from eventrec.delivery.shared_handler import FailedBatch
-from eventrec.delivery.worker.containment import contained
+from eventrec.delivery.worker.containment import EndedFromWithinError, contained, in_own_task
 from eventrec.delivery.worker.destination import destination_id_of, hand_over, next_offset_of
 from eventrec.delivery.worker.piece import Piece
 from eventrec.errors import EventrecError
 from eventrec.records.entry import SHAPE
 from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
 from eventrec.runs.run import retire_all
+from eventrec.runtime.starting import when_begun
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -141,16 +143,19 @@ class SmallOrphans:
         self, orphans: Sequence[SmallOrphan], work: Callable[[_Destination, SmallOrphan], Awaitable[None]]
     ) -> int:
         """Do `work` with each of them for every subscription; with how many it went well for all."""
-        counts: list[int] = []
+        counts = [0] * len(self._subscriptions)
 
-        async def each(subscription: Subscription) -> None:
-            counts.append(await self._each(subscription, orphans, work))
+        async def each(at: int, subscription: Subscription) -> None:
+            counts[at] = await self._each(subscription, orphans, work)
 
-        # A handler that hangs keeps nothing from another one.
+        async def alone(at: int, subscription: Subscription) -> None:
+            with suppress(EndedFromWithinError):
+                await in_own_task(partial(each, at, subscription), f"eventrec {subscription.name}, small logs")
+
+        # A handler that hangs, or ends the task that it is called in, keeps nothing from another one.
         async with anyio.create_task_group() as tasks:
-            for subscription in self._subscriptions[1:]:
-                tasks.start_soon(each, subscription)
-            await each(self._subscriptions[0])
+            for at, subscription in enumerate(self._subscriptions):
+                tasks.start_soon(when_begun(alone, at, subscription))
         return min(counts)
 
     async def _each(

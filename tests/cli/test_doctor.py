@@ -256,6 +256,29 @@ def test_file_in_its_place_is_a_problem(tmp_path: Path) -> None:
     assert finding.level is Level.PROBLEM
 
 
+@pytest.mark.parametrize("below", ["", "events"])
+@pytest.mark.parametrize("target", ["nowhere", "link"])
+def test_link_that_leads_nowhere_in_its_place_is_a_problem(tmp_path: Path, target: str, below: str) -> None:
+    (tmp_path / "link").symlink_to(target)
+
+    (finding,) = look_at_directory(tmp_path / "link" / below)
+
+    assert (finding.level, finding.said) == (
+        Level.PROBLEM,
+        f"{tmp_path / 'link'} is a link that leads nowhere: {target}",
+    )
+
+
+@pytest.mark.usefixtures("disk")
+def test_directory_of_any_bytes_is_told_as_json(main: Main, tmp_path: Path) -> None:
+    (tmp_path / "\udcff").mkdir()
+
+    code, out, err = main("doctor", "\udcff", "--json")
+
+    assert (code, err) == (0, "")
+    assert any(finding["said"].startswith("\\udcff can be read") for finding in json.loads(out)["findings"])
+
+
 # -- the interpreter
 
 

@@ -253,6 +253,16 @@ def test_a_directory_without_events_is_said_in_one_line(eventrec: Run, tmp_path:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "eventrec: no event is stored there\n")
 
 
+def test_what_cannot_be_read_is_not_said_to_be_absent(eventrec: Run, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+        connection.execute("CREATE TABLE t (id TEXT PRIMARY KEY, type, timestamp, payload) WITHOUT ROWID")
+
+    done = eventrec("tail", "sqlite:///x.db")
+
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.endswith("eventrec: no event can be read there\n")
+
+
 def test_a_type_that_is_not_there_is_said(eventrec: Run, stored: str) -> None:
     done = eventrec("tail", stored, "--type", "paiment", "--json")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -49,3 +50,10 @@ async def test_remarks_that_fail_stop_nothing(said: object) -> None:
         assert await recorder.flush(timeout=5)
 
         assert recorder.status().health.ready
+
+
+async def test_remarks_without_end_are_shown_in_part() -> None:
+    async with EventRecorder(Remarking(itertools.repeat("more"))) as recorder:  # type: ignore[arg-type]
+        status = recorder.status()
+
+    assert set(status.subscriptions["Remarking"].remarks) == {"more"}

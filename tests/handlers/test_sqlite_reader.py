@@ -87,6 +87,7 @@ async def test_tables_of_others_are_passed_over(
         connection.execute("CREATE TABLE users (id TEXT)")
         connection.execute(f"CREATE TABLE unnumbered ({base}, PRIMARY KEY (id)) WITHOUT ROWID")
         connection.execute(f"CREATE TABLE taken ({base}, rowid, oid, _rowid_)")
+        connection.execute(f"CREATE TABLE wide ({base}, {', '.join(f'c{n}' for n in range(1_996))})")
         connection.execute(f"CREATE TABLE bytes ({base})")
         connection.execute("INSERT INTO bytes VALUES ('i', 't', 0, CAST(x'ff' AS TEXT))")
 
@@ -96,6 +97,7 @@ async def test_tables_of_others_are_passed_over(
     assert list(seen.foreign) == [
         "table 'taken': its row numbers have no name left",
         "table 'unnumbered' cannot be read in order: no such column: rowid",
+        "table 'wide' cannot be read in order: too many columns in result set",
     ]
 
 

@@ -63,6 +63,9 @@ def look_at_directory(directory: Path) -> Iterator[Finding]:
         return
     place = directory
     while not place.exists():
+        if place.is_symlink():
+            yield problem("directory", f"{place} is a link that leads nowhere: {place.readlink()}", "make it lead")
+            return
         place = place.absolute().parent
     yield _rights(directory, place)
     yield _kind(place)

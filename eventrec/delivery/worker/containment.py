@@ -11,13 +11,37 @@ from eventrec.errors import EventrecError
 from eventrec.runtime.backend import current_task, is_cancelled
 from eventrec.runtime.logging import described
 from eventrec.runtime.signals import pass_on
+from eventrec.runtime.starting import when_begun
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
     from types import TracebackType
 
 
 class EndedFromWithinError(EventrecError):
     """Foreign code threw what ends a task or the process, and nothing had asked for that; the cause is attached."""
+
+
+async def in_own_task(run: Callable[[], Coroutine[object, object, object]], name: str) -> None:
+    """Run `run`, which calls foreign code and raises no `Exception`, in a task called `name` that ends with it.
+
+    Where a handler cancels the task that it is called in, only the task around it can tell that from a cancellation of
+    all tasks: then this one goes on.
+
+    Raises:
+        EndedFromWithinError: That task was cancelled, and this one was not.
+    """
+    is_done = False
+
+    async def call() -> None:
+        nonlocal is_done
+        await run()
+        is_done = True
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(when_begun(call), name=name)
+    if not is_done:
+        raise EndedFromWithinError("the handler cancelled its own task")
 
 
 class contained:  # noqa: N801 - read as a statement: `with contained():`

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from time import monotonic, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from eventrec.records.entry import Entry
 
 _logger = get_logger("eventrec.delivery")
+
+_MAX_REMARKS: Final = 100
+"""Of what a handler remarks, so much is shown."""
 
 
 class Ledger:
@@ -104,7 +108,7 @@ class Ledger:
 
     def _remarks(self) -> list[str]:
         try:
-            return [str(remark) for remark in self._subscription.handler.remarks]
+            return [str(remark) for remark in islice(self._subscription.handler.remarks, _MAX_REMARKS)]
         except KeyboardInterrupt:
             raise
         except BaseException:  # noqa: BLE001 - foreign code, asked in the caller of status()

@@ -6,6 +6,7 @@ and `settling.py` performs it. A batch is a `Piece` in hand: a cancelled worker 
 
 from __future__ import annotations
 
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,6 +14,7 @@ import anyio
 
 from eventrec.delivery.worker.attempts import Freezer
 from eventrec.delivery.worker.batch_reader import BatchReader
+from eventrec.delivery.worker.containment import EndedFromWithinError, in_own_task
 from eventrec.delivery.worker.destination import Destination
 from eventrec.delivery.worker.hand import Hand
 from eventrec.delivery.worker.health import Health, Outage
@@ -23,7 +25,7 @@ from eventrec.delivery.worker.retry import Pauses
 from eventrec.delivery.worker.sending import Sending
 from eventrec.delivery.worker.settling import Settling
 from eventrec.records.entry import TIMESTAMP
-from eventrec.runtime.logging import get_logger
+from eventrec.runtime.logging import described, get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -251,12 +253,29 @@ class Worker:
 
         `is_last`: no other worker uses the handler any more, so it is closed also where another one has opened it.
         """
-        await self._destination.close(is_last=is_last)
+        try:
+            await in_own_task(partial(self._destination.close, is_last=is_last), f"eventrec {self.name} closes")
+        except EndedFromWithinError as exc:
+            _logger.warning("handler failed to close", subscription=self.name, error=described(exc))
 
     # -- the loop
 
     async def run(self) -> NoReturn:
-        """Deliver until cancelled; may be called again afterwards."""
+        """Deliver until cancelled; may be called again afterwards.
+
+        A handler that cancels the task it is called in is an error of this subscription: it goes on in another task.
+        """
+        pauses = Pauses(limit=(limit := self.subscription.settings.retry.max))
+        while True:
+            started = anyio.current_time()
+            try:
+                await in_own_task(self._work, f"eventrec {self.name} at work")
+            except EndedFromWithinError as exc:
+                if anyio.current_time() - started > limit:
+                    pauses.start_over()
+                await self._settling.survive(exc, pauses.next())
+
+    async def _work(self) -> NoReturn:
         self._reader.start_clock()
         self._may_restore = self._ledger.attempt is not None
         pauses = Pauses(limit=self.subscription.settings.retry.max)

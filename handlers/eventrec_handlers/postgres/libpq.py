@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from eventrec import HandlerURLError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
 DRIVER: Final = (
     "sslmode",
@@ -95,6 +95,7 @@ ENCODE: Final = (
     " percent-encoded (@ as %40)"
 )
 
+_LAST_PORT: Final = 65_535
 _HOST: Final = re.compile(r"(\[[^\[\]@/?#]+\]|[^\[\]@/?#:]*)(?::([0-9]*))?")
 
 
@@ -142,12 +143,28 @@ def split_hosts(netloc: str) -> tuple[str, list[str], list[str]]:
     hosts, ports = [], []
     for one in listed.split(",") if listed else ():
         found = _HOST.fullmatch(one)
-        if found is None or (not found[1] and "," in listed) or int(found[2] or 0) > 65_535:  # noqa: PLR2004 - ports
+        if found is None or (not found[1] and "," in listed) or not _is_port(found[2] or ""):
             raise HandlerURLError(f"in a postgresql URL, {ENCODE}")
         if found[1] or found[2]:
             hosts.append(unquote(found[1].strip("[]")))
             ports.append(found[2] or "")
     return user + at, hosts, ports
+
+
+def check_places(hosts: Sequence[str], ports: Sequence[str]) -> None:
+    """Refuse what cannot be a host, or a port, wherever in the URL or its service it stands.
+
+    Raises:
+        HandlerURLError: Names the parameter.
+    """
+    if any(not char.isprintable() for host in hosts for char in host):
+        raise HandlerURLError("host in a postgresql URL holds a control character")
+    if not all(_is_port(port) for port in ports):
+        raise HandlerURLError("port in a postgresql URL must be a number from 0 to 65535")
+
+
+def _is_port(port: str) -> bool:
+    return re.fullmatch("[0-9]{0,5}", port) is not None and int(port or 0) <= _LAST_PORT
 
 
 def service_of(options: Mapping[str, str]) -> Mapping[str, str]:

@@ -67,6 +67,7 @@ class Target:
             self._hosts = listed.split(",")
         if not any(self._ports) and (listed := options.get("port")):
             self._ports = listed.split(",")
+        libpq.check_places(self._hosts, self._ports)
         self._user = url.user or options.get("user")
         self._password = url.password or options.pop("password", None)
         self._database = url.path or options.get("dbname")

@@ -58,14 +58,19 @@ def event_tables(connection: sqlite3.Connection, faults: Counter[str]) -> Iterat
                 continue
             stored = tuple(column for column, _, is_computed in columns if not is_computed)
             table = EventTable(name, free[0], names, stored)
-            connection.execute(f"SELECT {table.number} FROM {quoted(name)} LIMIT 0")  # noqa: S608 - quoted
+            connection.execute(f"SELECT {_selected(table, stored)} FROM {quoted(name)} LIMIT 0")  # noqa: S608 - quoted
         except sqlite3.OperationalError as exc:
             if not is_about_statement(exc):
                 raise
-            # Made by another program WITHOUT ROWID, or a virtual one whose module is not there.
+            # Made by another program WITHOUT ROWID, with as many columns as there may be (the number is one more), or a
+            # virtual one whose module is not there.
             faults[f"table {name!r} cannot be read in order: {exc}"] += 1
         else:
             yield table
+
+
+def _selected(table: EventTable, columns: Sequence[str]) -> str:
+    return ", ".join([table.number, *map(quoted, columns)])
 
 
 def rows(
@@ -84,8 +89,8 @@ def rows(
     wanted = [*values, *(kinds or ())]
     last: int | None = None
     for columns in (table.columns, table.stored):
-        selected = ", ".join(map(quoted, columns))
-        select = f"SELECT {table.number}, {selected} FROM {quoted(table.name)} WHERE {where} ORDER BY {order}"  # noqa: S608 - quoted
+        selected = _selected(table, columns)
+        select = f"SELECT {selected} FROM {quoted(table.name)} WHERE {where} ORDER BY {order}"  # noqa: S608 - quoted
         skips = last is not None
         try:
             for number, *found in connection.execute(select, wanted):

@@ -243,6 +243,77 @@ async def test_a_handler_that_lets_out_the_cancellation_of_a_task_of_its_own_har
     assert (part.pending, broken.delivered) == (0, list(range(11)))
 
 
+@dataclass
+class Cancelling(FencedHandler):
+    """Cancels the task that it is called in, as a time limit written by hand does, whenever `method` is called."""
+
+    method: str = "handle"
+
+    async def _maybe(self, method: str) -> None:
+        if method == self.method:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(0)
+
+    async def open(self) -> None:
+        await self._maybe("open")
+
+    async def handle(self, batch: Batch) -> None:
+        await self._maybe("handle")
+        await super().handle(batch)
+
+    async def destination_id(self) -> str:
+        await self._maybe("destination_id")
+        return await super().destination_id()
+
+    async def resume(self, log_id: UUID, subscription: str, start: int) -> int:
+        await self._maybe("resume")
+        return await super().resume(log_id, subscription, start)
+
+    async def close(self) -> None:
+        await self._maybe("close")
+
+
+@pytest.mark.parametrize("method", ["open", "handle", "destination_id", "resume"])
+async def test_a_handler_that_cancels_the_task_it_is_called_in_stops_no_other(
+    anyio_backend_name: str, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL + 1, logger="eventrec")
+    if anyio_backend_name == "trio":
+        pytest.skip("trio's tasks cannot be cancelled so")
+
+    part = await deliver_beside(Cancelling(method=method), seconds=HOUR)
+
+    assert (part.pending, part.healthy) == (10, False)
+    assert part.last_error == "EndedFromWithinError: the handler cancelled its own task"
+
+
+async def test_a_close_that_cancels_its_task_keeps_no_other_handler_from_closing(
+    anyio_backend_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if anyio_backend_name == "trio":
+        pytest.skip("trio's tasks cannot be cancelled so")
+
+    class Slow(ScriptedHandler):
+        is_closed = False
+
+        async def close(self) -> None:
+            await asyncio.sleep(1)
+            self.is_closed = True
+
+    slow = Slow()
+    recorder = EventRecorder(options=quickly())
+    recorder.register(Cancelling(method="close"), name="cancelling")
+    recorder.register(slow, name="slow")
+    async with recorder:
+        assert recorder.record(Numbered(0))
+        assert await recorder.flush()
+
+    assert slow.is_closed
+    assert "the handler cancelled its own task" in caplog.text
+
+
 ANSWERS: Mapping[str, object] = {
     "none": None,
     "text": "0",

@@ -277,6 +277,22 @@ async def test_column_that_can_never_be_added_holds(  # noqa: PLR0917
     assert stored(database) == ["0", "2"]
 
 
+async def test_event_trigger_that_forbids_ddl_holds_until_it_is_gone(
+    handler: PostgresHandler, database: Any, event: Events, batch: Batches
+) -> None:
+    database.execute(
+        "CREATE FUNCTION frozen() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''schema is frozen''; END'",
+        "CREATE EVENT TRIGGER frozen ON ddl_command_start EXECUTE FUNCTION frozen()",
+    )
+
+    with pytest.raises(PauseError, match=r"schema is frozen \(P0001\)"):
+        await handler.handle(batch(event(0)))
+    database.execute("DROP EVENT TRIGGER frozen")
+    await handler.handle(batch(event(0)))
+
+    assert stored(database) == ["0"]
+
+
 async def test_readers_are_not_shut_out_while_a_column_waits_behind_a_long_report(
     opened: Any, database: Any, event: Events, batch: Batches
 ) -> None:

@@ -147,6 +147,9 @@ def test_what_makes_no_difference_is_taken(query: str) -> None:
         ("load_balance_hosts=all", "load_balance_hosts=all"),
         ("connect_timeout=-1", "connect_timeout"),
         ("channelbinding=prefer", "unknown option 'channelbinding'"),
+        ("port=x", "port in a postgresql URL must be a number"),
+        ("port=65536", "port in a postgresql URL must be a number"),
+        ("port=5432,-1", "port in a postgresql URL must be a number"),
     ],
 )
 def test_what_cannot_be_had_is_refused_with_its_own_reason(query: str, why: str) -> None:
@@ -295,3 +298,15 @@ async def test_what_can_never_connect_is_held_with_its_reason(options: dict[str,
 
     with pytest.raises(PauseError, match=why):
         await PostgresHandler(f"postgresql://127.0.0.1:1/d?{query}").open()
+
+
+@pytest.mark.parametrize("url", ["postgresql://h%00/d", "postgresql:///d?host=h%E2%80%AE"])
+def test_host_that_does_not_print_is_refused(url: str) -> None:
+    with pytest.raises(HandlerURLError, match="control character"):
+        PostgresHandler(url)
+
+
+@pytest.mark.parametrize("host", ["a..b", "h" * 300])
+async def test_host_that_no_name_can_be_is_held(host: str) -> None:
+    with pytest.raises(PauseError, match="label"):
+        await PostgresHandler(f"postgresql://{host}/d").open()
