@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
-import ssl
+import sys
 import time
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import anyio
 import httpcore2
 
-from eventrec import DeliveryError, PauseError, PermanentError, TransientError
-from eventrec_handlers._http.body import Body, BodyError
+from eventrec import PauseError, TransientError
+from eventrec_handlers._http.body import Body
 from eventrec_handlers._http.connecting import pool_for
+from eventrec_handlers._http.failures import FAILURES, meaning_of
 from eventrec_handlers._http.meaning import error_of
 from eventrec_handlers._http.options import HTTPOptions
 from eventrec_handlers._http.origin import PORTS, Origin, checked_target, redirected
@@ -26,6 +25,10 @@ from eventrec_handlers._thread import WorkThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+
+    import h11
+
+    from eventrec import DeliveryError
 
 MAX_REDIRECTS: Final = 5
 DRAIN_SECONDS: Final = 2.0
@@ -38,19 +41,6 @@ _OTHER_REDIRECTS: Final = frozenset({301, 302, 303})
 _SUCCESS: Final = range(200, 300)
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[!-~]([ -~]*[!-~])?")
-_FAILURES: Final = (
-    httpcore2.TimeoutException,
-    httpcore2.NetworkError,
-    httpcore2.ProtocolError,
-    httpcore2.ProxyError,
-    httpcore2.UnsupportedProtocol,
-    anyio.BrokenResourceError,
-    anyio.ClosedResourceError,
-    anyio.EndOfStream,
-    OSError,  # errors of TLS in mid-stream among them
-    EOFError,
-    BodyError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +81,7 @@ class HTTPClient:
         self.origin = origin
         self._options = HTTPOptions() if options is None else options
         self._credentials = checked_headers(credentials or {})
-        self._secrets = _spellings(self._credentials.values(), secrets)
+        self._secrets = _spellings(self._credentials.values(), [*secrets, *self._options.secrets])
         self._now = now
         self._thread = WorkThread("eventrec-http")
         self._pool: httpcore2.AsyncConnectionPool | None = None
@@ -153,14 +143,15 @@ class HTTPClient:
             raise RuntimeError(f"{self!r} is not open")
         sent = {**_DEFAULTS, **checked_headers(headers or {}), **self._credentials}
         checked_target(target)
+        handled = sys.exception()  # of the caller: no cause of what happens here
         try:
             with anyio.fail_after(self._options.timeout):
                 for _ in range(MAX_REDIRECTS + 1):
                     request = self._request(method, target, body, sent)
                     try:
                         answer = await self._answer(self._pool, request, needs_body=needs_body)
-                    except _FAILURES as exc:
-                        raise self._meaning(exc) from (exc if self.redacted(str(exc)) == str(exc) else None)
+                    except FAILURES as exc:
+                        raise self._failure(exc, handled) from (exc if self.redacted(str(exc)) == str(exc) else None)
                     if answer.status not in _REPEATS_REQUEST:
                         return self._accepted(answer, pauses)
                     target = self._target_of(answer, target)
@@ -185,7 +176,9 @@ class HTTPClient:
         """The answer, whatever its status. What goes wrong comes out as it is."""
         response = await pool.handle_async_request(request)
         try:
-            return await self._received(response, needs_body=needs_body)
+            answer = await self._received(response, needs_body=needs_body)
+            _refuse_reuse_after_more(response)
+            return answer
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
@@ -200,10 +193,14 @@ class HTTPClient:
                 raise PauseError(f"{self.origin}: the answer is longer than {limit:,} bytes")
         else:
             body = Body("", limit=limit)
-            with anyio.move_on_after(DRAIN_SECONDS), suppress(*_FAILURES):
+            with anyio.move_on_after(DRAIN_SECONDS), suppress(*FAILURES):
                 body = Body(encoding, limit=limit)
                 await _read(response, body)
         return Answer(response.status, headers, bytes(body.content))
+
+    def _failure(self, exc: Exception, handled: BaseException | None) -> DeliveryError:
+        error, text = meaning_of(exc, handled)
+        return error(self.redacted(f"{self.origin}: {text}"))
 
     def _accepted(self, answer: Answer, pauses: Collection[int]) -> Answer:
         body = self.redacted(answer.body.decode(errors="replace"))
@@ -224,19 +221,11 @@ class HTTPClient:
         except ValueError:
             raise PauseError(f"{self.origin}: HTTP {answer.status} leads nowhere") from None
         if origin != self.origin:
+            place = self.redacted(str(origin))
             raise PauseError(
-                f"{self.origin}: HTTP {answer.status} leads to {origin}, which is not the place it was given"
+                f"{self.origin}: HTTP {answer.status} leads to {place}, which is not the place it was given"
             )
         return target
-
-    def _meaning(self, exc: Exception) -> DeliveryError:
-        """What a failure to get an answer means."""
-        said = self.redacted(f"{self.origin}: {_text_of(exc)}")
-        if _is_untrusted(exc) or (isinstance(exc, httpcore2.ProxyError) and str(exc).startswith(_PROXY_REFUSES)):
-            return PauseError(said)
-        if isinstance(exc, (httpcore2.LocalProtocolError, httpcore2.UnsupportedProtocol)):
-            return PermanentError(said)
-        return TransientError(said)
 
 
 async def _read(response: httpcore2.Response, body: Body) -> None:
@@ -268,38 +257,13 @@ def _spellings(values: Collection[str], secrets: Collection[str]) -> list[str]:
     return sorted(filter(None, found), key=len, reverse=True)
 
 
-def _chain(exc: BaseException) -> list[BaseException]:
-    """`exc` and what caused it, the first of several causes."""
-    found = [exc]
-    while len(found) < _DEEPEST:
-        cause = found[-1].__cause__ or found[-1].__context__
-        if isinstance(found[-1], BaseExceptionGroup):
-            cause = found[-1].exceptions[0]
-        if cause is None or cause in found:
-            break
-        found.append(cause)
-    return found
+def _refuse_reuse_after_more(response: httpcore2.Response) -> None:
+    """Let the connection be closed where the server sent more than an answer.
 
-
-def _is_untrusted(exc: BaseException) -> bool:
-    return any(isinstance(each, ssl.SSLCertVerificationError) for each in _chain(exc))
-
-
-def _text_of(exc: BaseException) -> str:
-    """What happened, in the system's words where it has some."""
-    for each in reversed(_chain(exc)):
-        if isinstance(each, OSError) and each.strerror:
-            if each.errno is None or isinstance(each, (ssl.SSLError, socket.gaierror)):
-                return each.strerror
-            return os.strerror(each.errno)  # asyncio says of a refused connection only which one it was
-    return str(exc) or _PLAIN.get(type(exc), type(exc).__name__)
-
-
-_DEEPEST: Final = 10
-_PROXY_REFUSES: Final = ("401", "402", "403", "407", "Invalid username", "Requested")
-"""How the texts begin by which the library says that a proxy wants other credentials, or lets nobody through."""
-_PLAIN: Final[Mapping[type[BaseException], str]] = {
-    httpcore2.ConnectTimeout: "no connection in time",
-    httpcore2.ReadError: "the connection broke off",
-    httpcore2.WriteError: "the connection broke off",
-}
+    The library would take that for the answer to the next request, whatever becomes of it. It has no other way to say
+    so; a test notices where it stops being one.
+    """
+    connection: Any = getattr(getattr(response.stream, "_stream", None), "_connection", None)
+    state: h11.Connection | None = getattr(connection, "_h11_state", None)
+    if state is not None and state.trailing_data[0]:
+        state.send_failed()

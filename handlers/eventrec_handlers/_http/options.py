@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 from eventrec import HandlerURLError
 
@@ -58,6 +59,13 @@ class HTTPOptions:
                 raise ValueError(f"{name} must be more than 0, got {value:g}")
         if self.tls_key is not None and self.tls_cert is None:
             raise ValueError("tls_key is the key of tls_cert, which is missing")
+
+    @property
+    def secrets(self) -> list[str]:
+        """What in them is secret: the password of the proxy."""
+        userinfo = self.proxy.partition("://")[2].rpartition("@")[0]
+        password = userinfo.partition(":")[2]
+        return [password, unquote(password)] if password else []
 
     @classmethod
     def of(cls, url: HandlerURL) -> Self:

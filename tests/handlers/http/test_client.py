@@ -107,6 +107,38 @@ async def test_connection_is_kept_and_closed_with_the_client(served: Served) -> 
         await server.idle()
 
 
+@pytest.mark.parametrize("more", [ANSWER, b"HTTP/1.1 ", b"garbage", b"\r\n"])
+async def test_what_comes_behind_an_answer_is_not_the_next_one(served: Served, more: bytes) -> None:
+    """Else a request that the server refuses would count as delivered."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n" + more)
+        await peer.request()
+        await peer.send(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")
+
+    async with served(script) as server, opened(server.origin) as client:
+        first = await client.send("POST", "/")
+        second = await client.send("POST", "/")
+
+    assert (first.status, second.status) == (202, 202)
+    assert server.connections == 2
+
+
+async def test_error_that_a_caller_handles_is_not_taken_for_a_cause(served: Served) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+
+    async with served(script) as server, opened(server.origin) as client:
+        try:
+            raise ssl.SSLCertVerificationError(1, "of something else")  # noqa: TRY301
+        except ssl.SSLCertVerificationError:
+            failure = await failure_of(client)
+
+    assert type(failure) is TransientError
+    assert "something else" not in str(failure)
+
+
 async def test_several_requests_go_side_by_side(served: Served) -> None:
     everyone = anyio.Event()
 
@@ -371,6 +403,7 @@ async def test_redirect_to_the_same_place_is_followed_with_the_body(served: Serv
         "//evil.test/",
         "http://127.0.0.1:1/",
         "http://user:pw@evil.test/",
+        "http://s3cr3t.evil.test/",
         "ftp://127.0.0.1:PORT/",
         "http://[::1/",
         "http://127.0.0.1:99999/",
@@ -380,11 +413,13 @@ async def test_redirect_to_the_same_place_is_followed_with_the_body(served: Serv
     ],
 )
 async def test_redirect_elsewhere_pauses_and_nothing_is_sent_there(served: Served, location: str) -> None:
-    async with served(redirecting(307, location)) as server, opened(server.origin) as client:
+    key = {"X-Key": "s3cr3t"}
+    async with served(redirecting(307, location)) as server, opened(server.origin, credentials=key) as client:
         failure = await failure_of(client)
 
     assert type(failure) is PauseError
     assert "pw" not in str(failure)
+    assert "s3cr3t" not in str(failure)
     assert len(server.requests) == 1 + (location == "") * 5
 
 
@@ -600,7 +635,7 @@ def proxying(*, status: int = 200) -> Callable[[Peer], Any]:
     async def script(peer: Peer) -> None:
         while True:
             await peer.request()
-            await peer.send(b"HTTP/1.1 %d -\r\nContent-Length: 0\r\n\r\n" % status)
+            await peer.send(b"HTTP/1.1 %d who is s3cr3t?\r\nContent-Length: 0\r\n\r\n" % status)
 
     return script
 
