@@ -25,6 +25,9 @@ _FLAGS: Final = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
+_NO_LOCKS: Final = (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""A file system that has no locks, or none for a file that is only read."""
+
 _NOT_A_FILE: Final = (errno.ELOOP, errno.EMLINK, errno.ENXIO)
 
 
@@ -84,6 +87,9 @@ class HeldFile:
                 fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as exc:
                 raise LeftAloneError("a process holds a lock on it") from exc
+            except OSError as exc:
+                if exc.errno not in _NO_LOCKS:
+                    raise
         if not _take_lease(self.descriptor):
             raise LeftAloneError("a process has it open for writing")
         _end_lease(self.descriptor)

@@ -92,6 +92,7 @@ class LineReader:
                 except OSError as exc:
                     failure = CommandError(f"cannot read {source.name}: {exc.strerror}", ExitCode.FILE)
                     self._outcome.failure = self._outcome.failure or failure
+                    await self._give_up_current()
             # Where one of several cannot be read, the failure says so, and the others were read to their ends.
             self._outcome.is_at_end = failure is None or len(self._sources) > 1
 
@@ -116,8 +117,13 @@ class LineReader:
             source, first, end = self._unfinished.popleft()
             is_lost = part.dropped or self._delivery.has_refused(first, end)
             await self._finish(source, is_delivered=part.scanned >= end and not is_lost)
-        if is_over and self._current is not None:
-            source, self._current = self._current, None
+        if is_over:
+            await self._give_up_current()
+
+    async def _give_up_current(self) -> None:
+        """The source that is being read is not read to its end."""
+        source, self._current = self._current, None
+        if source is not None:
             await self._finish(source, is_delivered=False)
 
     async def _finish(self, source: Source, *, is_delivered: bool) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from typing import TYPE_CHECKING
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
 
 from eventrec.cli.record.held_file import HeldFile
 from eventrec.cli.record.sources import LeftAloneError, Source
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
     from eventrec.events.event import ReceivedEvent
     from eventrec.ingest.received import LineError
+
+
+MAX_SEEN: Final = 100_000
+"""Lines among which equal ones are told apart: by time, two stand next to each other."""
 
 
 class SessionFile(Source):
@@ -57,8 +62,11 @@ class SessionFile(Source):
     def event(self, text: bytes) -> ReceivedEvent:
         if self._reading is None:
             raise RuntimeError(f"{self.name} is not a session file")
-        event = self._reading.event(text, repeat=self._seen[text])
-        self._seen[text] += 1
+        digest = blake2b(text, digest_size=16).digest()
+        event = self._reading.event(text, repeat=self._seen[digest])
+        if len(self._seen) >= MAX_SEEN:
+            self._seen.clear()
+        self._seen[digest] += 1
         return event
 
     def note_refused(self, exc: LineError) -> None:

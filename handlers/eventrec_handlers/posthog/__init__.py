@@ -117,6 +117,8 @@ class PostHogHandler(EventHandler):
         self._now = now
         self._remark: str | None = None
         self._prepared: Encoded | None = None
+        self._token, self._attempt = "", 0
+        """Of the batch that was sent last."""
         self._client = HTTPClient(
             origin_of("https" if tls else "http", host, port),
             credentials={"Authorization": f"Bearer {key}"} if protocol == "v1" else {},
@@ -144,7 +146,9 @@ class PostHogHandler(EventHandler):
         prepared, self._prepared = self._prepared, None
         if prepared is None or prepared.batch is not batch:
             prepared = await self._encoded(batch)
-        request = prepared.request(now=self._now())
+        self._attempt = self._attempt + 1 if batch.token == self._token else 1
+        self._token = batch.token
+        request = prepared.request(now=self._now(), attempt=self._attempt)
         answer = await self._client.send(
             "POST", self._target, body=request.body, headers=request.headers, pauses=_NOT_A_RECORDS_FAULT
         )

@@ -11,7 +11,8 @@ distinct_id   the context's field of that name (or another one that is named), t
 session_id    the context's field of that name is a property of Append and Identify, whatever else is called so
 context       its other fields are properties of Append and Identify, where the event has none of that name
 posthog_kind  in the context: the kind, in spite of the type; it is not sent
-payload       the members of an object are properties; anything else is the property `payload`
+payload       the members of an object are properties; anything else is the property `payload`; of a person's
+              properties it is an object, or null where there are none
 columns       properties by their names, in the forms of JSON Lines files, where the payload has none of that name;
               those without a value are left out
 table         a property, where it is not "events" and the event has no property of that name
@@ -141,7 +142,7 @@ class _Shape:
             raise UnsendableError(
                 f"{_NAMES[kind].decode()} says something of a person, and not of which: no distinct id"
             )
-        members, own = _own(row[3])
+        members, own = _own(row[3], is_person=kind != APPEND)
         parts = [own] if own else []
         if self._extra:
             parts += self._columns(members, values)
@@ -202,23 +203,32 @@ def _second(seconds: int) -> str:
     return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _own(payload: bytes) -> tuple[dict[str, msgspec.Raw], bytes]:
+def _own(payload: bytes, *, is_person: bool) -> tuple[dict[str, msgspec.Raw], bytes]:
     """The members of a payload, and the same as bytes without braces.
 
     Raises:
-        UnsendableError: It is not JSON. Nothing has looked at a received one before.
+        UnsendableError: It is not JSON, since nothing has looked at a received one before; or it must say something of
+            a person, and is not an object.
     """
     try:
         payload.decode()
         text = payload.strip(b" \t\r\n")
         if text[:1] != b"{":
             _check(text)
+            if is_person:
+                return _no_properties(text)
             return {"payload": msgspec.Raw(text)}, b'"payload":' + text
         return _members_of(text), text[1:-1].strip(b" \t\r\n")
     except RecursionError as exc:
         raise UnsendableError("its payload is nested too deeply") from exc
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise UnsendableError(f"its payload is not JSON: {exc}") from exc
+
+
+def _no_properties(text: bytes) -> tuple[dict[str, msgspec.Raw], bytes]:
+    if text != b"null":
+        raise UnsendableError("its payload must be an object: the properties of a person")
+    return {}, b""
 
 
 def _around(context: bytes | None, persons: Persons) -> _Around:

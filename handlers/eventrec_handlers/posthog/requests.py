@@ -19,13 +19,13 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
-from uuid import uuid4
+from uuid import uuid5
 
 import anyio.lowlevel
 import msgspec
 
 from eventrec_handlers._lines import refuse
-from eventrec_handlers.posthog.events import IDENTIFY, SET, rfc3339, sendables
+from eventrec_handlers.posthog.events import IDENTIFY, NAMESPACE, SET, rfc3339, sendables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +44,10 @@ HISTORICAL_SECONDS: Final = 48 * 3_600
 SDK: Final = "eventrec/0.1.0"
 
 _SLICE: Final = 100
-"""Events that are encoded and compressed before others get their turn on the loop."""
+"""Events that are encoded before others get their turn on the loop."""
+
+_SLICE_BYTES: Final = 64 * 1024
+"""Bytes that are compressed before."""
 
 _LEVEL: Final = 5
 _GZIP: Final = zlib.MAX_WBITS | 16
@@ -102,11 +105,16 @@ class Encoded:
         for start in range(0, len(self._events), _SLICE):
             await anyio.lowlevel.checkpoint()
             events = b",".join(map(form, self._events[start : start + _SLICE]))
-            self._add(b"," + events if start else events)
+            if start:
+                self._add(b",")
+            for part in range(0, len(events), _SLICE_BYTES):
+                if part:
+                    await anyio.lowlevel.checkpoint()
+                self._add(events[part : part + _SLICE_BYTES])
         return self
 
-    def request(self, *, now: float) -> Request:
-        """What to send, at the time `now`. Called once, at most."""
+    def request(self, *, now: float, attempt: int = 1) -> Request:
+        """What to send at the time `now`, for the time `attempt`. Called once, at most."""
         sent_at, headers = _moment(now), {"Content-Type": "application/json", "Accept": "application/json"}
         if self._envelope.protocol == "v0":
             self._add(b'],"sent_at":"%b"}\n' % sent_at.encode())
@@ -114,8 +122,8 @@ class Encoded:
             self._add(b"]}\n")
             headers |= {
                 "PostHog-Sdk-Info": SDK,
-                "PostHog-Attempt": "1",
-                "PostHog-Request-Id": str(uuid4()),
+                "PostHog-Attempt": str(attempt),
+                "PostHog-Request-Id": str(uuid5(NAMESPACE, self.batch.token)),
                 "PostHog-Request-Timestamp": sent_at,
             }
         if self._gzip is not None:

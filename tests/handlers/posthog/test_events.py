@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -11,8 +12,18 @@ from uuid import UUID
 
 import pytest
 
-from eventrec import Batch, Column, ColumnSchema, ColumnType, Event, EventModel, PermanentError, ReceivedEvent
-from eventrec.testing.posthog import FakePostHog
+from eventrec import (
+    Batch,
+    Column,
+    ColumnSchema,
+    ColumnType,
+    Event,
+    EventModel,
+    PermanentError,
+    ReceivedEvent,
+    TransientError,
+)
+from eventrec.testing.posthog import FakePostHog, Said
 from eventrec_handlers.posthog import PostHogHandler, from_url
 from eventrec_handlers.posthog.events import Persons, rfc3339, sendables, uuid_of
 from eventrec_handlers.posthog.requests import SDK
@@ -89,6 +100,12 @@ async def test_set_person_properties_has_no_session(posthog: FakePostHog, batch:
             "properties": {"$set": {"email": "me@example.org"}},
         }
     ]
+
+
+async def test_person_without_properties_has_none(posthog: FakePostHog, batch: BatchOf) -> None:
+    identify, person = await sent(posthog, batch(received("$identify", None), received("$set", None)), distinct_id="me")
+
+    assert identify["$set"] == person["properties"]["$set"] == {}
 
 
 async def test_context_may_say_the_kind_in_spite_of_the_type(posthog: FakePostHog, batch: BatchOf) -> None:
@@ -232,6 +249,8 @@ async def test_person_may_stand_in_another_field(posthog: FakePostHog, batch: Ba
         (received("done", {}, distinct_id=["me"]), "'distinct_id'"),
         (received("$identify", {}), "no distinct id"),
         (received("$set", {}), "no distinct id"),
+        (received("$set", [1], distinct_id="me"), "must be an object"),
+        (received("$identify", "x", distinct_id="me"), "must be an object"),
     ],
 )
 async def test_record_that_cannot_be_an_event_is_named_before_anything_is_sent(
@@ -320,6 +339,22 @@ async def test_operator_may_say_what_is_a_migration(
     await sent(posthog, batch(old, ReceivedEvent("done", b"{}")), historical_migration=said, protocol=protocol)
 
     assert posthog.requests[0].body["historical_migration"] is (said == "true")
+
+
+async def test_second_protocol_counts_the_attempts_at_a_batch(posthog: FakePostHog, batch: BatchOf) -> None:
+    posthog.answer_with(Said(503), Said(503))
+    handler = from_url(posthog.url(protocol="v1"))
+    first, second = batch(received("done", {})), batch(received("done", {}), start=1)
+
+    await handler.open()
+    for given in (first, first, second, second):
+        with suppress(TransientError):
+            await handler.handle(given)
+    await handler.close()
+
+    seen = [(each.headers["posthog-attempt"], each.headers["posthog-request-id"]) for each in posthog.requests]
+    assert [attempt for attempt, _ in seen] == ["1", "2", "1", "2"]
+    assert [seen[0][1] == id_ for _, id_ in seen] == [True, True, False, False]
 
 
 def test_second_protocol_says_which_version_this_is() -> None:
