@@ -103,9 +103,20 @@ class FakePostHog:
         Raises:
             AssertionError: They did not within `timeout` seconds.
         """
+        self._wait_for(lambda: len(self.requests), count, "requests", timeout)
+
+    def wait_for_events(self, count: int, *, timeout: float = 20.0) -> None:
+        """Wait until so many events were taken.
+
+        Raises:
+            AssertionError: They were not within `timeout` seconds.
+        """
+        self._wait_for(lambda: len(self.events), count, "events", timeout)
+
+    def _wait_for(self, came: Callable[[], int], count: int, what: str, timeout: float) -> None:
         with self._arrived:
-            came = self._arrived.wait_for(lambda: len(self.requests) >= count, timeout)
-        assert came, f"{len(self.requests)} of {count} requests came"
+            self._arrived.wait_for(lambda: came() >= count, timeout)
+            assert came() >= count, f"{came()} of {count} {what} came"
 
     def close(self) -> None:
         """Stop listening."""
@@ -118,14 +129,16 @@ class FakePostHog:
         body, fault = _decoded(headers.get("content-encoding"), sent)
         with self._arrived:
             self.requests.append(Taken(path, headers, body, len(sent)))
-            self._arrived.notify_all()
-            if self._staged:
-                return self._staged.popleft()
-            if fault is not None:
-                return Said(400, fault)
-            if len(sent) > self.max_bytes:
-                return Said(413, "too large")
-            return self._judged(path, headers, body)
+            try:
+                if self._staged:
+                    return self._staged.popleft()
+                if fault is not None:
+                    return Said(400, fault)
+                if len(sent) > self.max_bytes:
+                    return Said(413, "too large")
+                return self._judged(path, headers, body)
+            finally:
+                self._arrived.notify_all()
 
     def _judged(self, path: str, headers: Mapping[str, str], body: Any) -> Said:
         if path not in {V0, "/batch", V1}:

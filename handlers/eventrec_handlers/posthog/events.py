@@ -37,7 +37,7 @@ import msgspec
 from eventrec_handlers._lines import columns_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping
 
     from eventrec import ColumnSchema, RowInsertRequest
 
@@ -47,6 +47,9 @@ NAMESPACE: Final = UUID("0d2f8f0a-93a5-5c5e-a4f1-3f2c7f0c6f2b")
 APPEND: Final = "Append"
 IDENTIFY: Final = "Identify"
 SET: Final = "SetPersonProperties"
+
+PROFILE: Final = "$process_person_profile"
+"""The property by which an event says whether its distinct id is a person's."""
 
 _KIND_OF_TYPE: Final = {"$identify": IDENTIFY, "$set": SET}
 _NAMES: Final = {IDENTIFY: b'"$identify"', SET: b'"$set"'}
@@ -82,7 +85,7 @@ class Sendable:
     """A row as an event. All but `offset`, `timestamp` and `uuid` are JSON text.
 
     `properties` are the members of an object, without its braces, with a comma between them; so is `person`: what is
-    set on the person. `is_personless`: the distinct id is no person's.
+    set on the person. `is_personless`: the distinct id is no person's, and that has to be said.
     """
 
     offset: int
@@ -103,8 +106,8 @@ class _Around:
     distinct_id: bytes | None = None
     session: bytes | None = None
     kind: str | None = None
-    others: Sequence[tuple[str, bytes]] = field(default=())
-    """Name, and the member as it is written."""
+    others: Mapping[str, bytes] = field(default_factory=dict)
+    """By name: the member as it is written."""
 
 
 def sendables(request: RowInsertRequest, persons: Persons, refused: dict[int, str]) -> Iterator[Sendable]:
@@ -154,7 +157,7 @@ class _Shape:
             name=_NAMES.get(kind, self._name),
             uuid=uuid,
             distinct_id=distinct_id or b'"%b"' % uuid.encode(),
-            is_personless=distinct_id is None,
+            is_personless=distinct_id is None and not _says_profile(around, members),
             properties=properties,
             person=person,
         )
@@ -179,12 +182,16 @@ class _Shape:
         if around.session is not None and _SESSION in members:
             kept = {name: value for name, value in members.items() if name != _SESSION}
             parts = [_encode(kept)[1:-1]] if kept else []
-        parts += [member for name, member in around.others if name not in members]
-        if self._table and "table" not in members:
+        parts += [member for name, member in around.others.items() if name not in members]
+        if self._table and "table" not in members and "table" not in around.others:
             parts.append(self._table)
         if around.session is not None:
             parts.append(b'"session_id":' + around.session)
         return b",".join(parts), person
+
+
+def _says_profile(around: _Around, members: Mapping[str, object]) -> bool:
+    return PROFILE in members or PROFILE in around.others
 
 
 def uuid_of(id_: str) -> str:
@@ -251,7 +258,7 @@ def _around(context: bytes | None, persons: Persons) -> _Around:
         distinct_id=_person(said.pop(persons.field, b"null"), persons.field),
         session=None if session == b"null" else session,
         kind=next((each for each in (APPEND, IDENTIFY, SET) if kind == b'"%b"' % each.encode()), None),
-        others=[(name, _encode(name) + b":" + value) for name, value in said.items()],
+        others={name: _encode(name) + b":" + value for name, value in said.items()},
     )
 
 

@@ -25,7 +25,7 @@ import anyio.lowlevel
 import msgspec
 
 from eventrec_handlers._lines import refuse
-from eventrec_handlers.posthog.events import IDENTIFY, NAMESPACE, SET, rfc3339, sendables
+from eventrec_handlers.posthog.events import IDENTIFY, NAMESPACE, PROFILE, SET, rfc3339, sendables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,12 +51,12 @@ _SLICE_BYTES: Final = 64 * 1024
 
 _LEVEL: Final = 5
 _GZIP: Final = zlib.MAX_WBITS | 16
-_PERSONLESS: Final = b'"$process_person_profile":false'
+_PERSONLESS: Final = b'"%b":false' % PROFILE.encode()
 _LIFTED: Final = {"$session_id": "session_id", "$window_id": "window_id"}
 _FLAGS: Final = {
     "$cookieless_mode": "cookieless_mode",
     "$ignore_sent_at": "disable_skew_correction",
-    "$process_person_profile": "process_person_profile",
+    PROFILE: "process_person_profile",
 }
 _TOUR: Final = "$product_tour_id"
 _LEFT_OUT: Final = ("$lib", "$lib_version")
@@ -100,7 +100,7 @@ class Encoded:
 
     async def encode(self) -> Self:
         """Encode all events; the loop gets its turn in between."""
-        form = _in_v0 if self._envelope.protocol == "v0" else _in_v1
+        form = in_v0 if self._envelope.protocol == "v0" else in_v1
         self._add(self._head())
         for start in range(0, len(self._events), _SLICE):
             await anyio.lowlevel.checkpoint()
@@ -176,13 +176,14 @@ async def _events(batch: Batch, persons: Persons) -> list[Sendable]:
 # -- an event in the form of a protocol
 
 
-def _in_v0(event: Sendable) -> bytes:
+def in_v0(event: Sendable) -> bytes:
+    """The event as JSON, in the form of v0."""
     properties, person = event.properties, b""
     if event.kind == SET:
         properties = b'"$set":{%b}' % event.person
     elif event.kind == IDENTIFY:
         person = b',"$set":{%b}' % event.person
-    elif event.is_personless and b"$process_person_profile" not in properties:
+    elif event.is_personless:
         properties = b"%b,%b" % (properties, _PERSONLESS) if properties else _PERSONLESS
     return b'{"event":%b,"distinct_id":%b,"timestamp":"%b","uuid":"%b","properties":{%b}%b}' % (
         event.name,
@@ -194,10 +195,11 @@ def _in_v0(event: Sendable) -> bytes:
     )
 
 
-def _in_v1(event: Sendable) -> bytes:
+def in_v1(event: Sendable) -> bytes:
+    """The event as JSON, in the form of v1."""
     properties, lifted, options = _without_sentinels(event.properties)
     if event.is_personless:
-        options.setdefault("process_person_profile", msgspec.Raw(b"false"))
+        options["process_person_profile"] = msgspec.Raw(b"false")
     if event.person or event.kind != "Append":
         person = b'"$set":{%b}' % event.person
         properties = b"%b,%b" % (properties, person) if properties else person
