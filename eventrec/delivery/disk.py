@@ -114,8 +114,9 @@ class DiskQuota:
     async def enforce(self) -> None:
         """Look, and have go what must."""
         self._is_far = False
-        if isinstance(self._writer.failure, LogFullError) and (own := self._own()) is not None:
-            await own.renew()
+        is_full, own = isinstance(self._writer.failure, LogFullError), self._own()
+        if is_full and own is not None and await own.renew():
+            self._writer.wake()  # It may go on at once.
         excess = await in_thread(self._last_excess)
         if excess is None or excess > 0:
             try:

@@ -204,8 +204,8 @@ class LogDelivery:
         self._retain = Retain()
         await self.save(sync=True, must_delete=True)
 
-    async def renew(self) -> None:
-        """Delete all that is written, where it is delivered, the segment that is written now included.
+    async def renew(self) -> bool:
+        """Delete all that is written, where it is delivered, the segment that is written now included; whether it was.
 
         Else a segment that is larger than its disk would keep that full for ever.
         """
@@ -213,10 +213,12 @@ class LogDelivery:
             try:
                 has_begun = await in_thread(self.log.begin_segment)
             except LogError:
-                return  # It is tried again.
+                return False  # It is tried again.
             if has_begun:
                 await self.trim()
                 await self.source.let_go()
+                return True
+        return False
 
     def status(self) -> dict[str, SubscriptionStatus]:
         """The account, by subscription."""

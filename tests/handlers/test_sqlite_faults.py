@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
@@ -189,6 +190,22 @@ async def test_file_that_is_moved_away_keeps_what_was_acknowledged_and_is_left_a
 
     assert rows(moved, "SELECT payload FROM events") == [("1",)]
     assert await handler.destination_id() != before
+
+
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
+async def test_wal_that_was_cut_is_not_copied_into_the_file_when_that_is_closed(
+    part: float, handler: SqliteHandler, path: Path, event: Events, batch: Batches
+) -> None:
+    await handler.handle(batch(*(event(n) for n in range(200))))
+    execute(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    await handler.handle(batch(*(event(n) for n in range(200, 1_000)), start=200))
+    wal = path.with_name(f"{path.name}-wal")
+    os.truncate(wal, int(wal.stat().st_size * part))
+
+    await handler.close()
+
+    assert rows(path, "PRAGMA integrity_check") == [("ok",)]
+    assert rows(path, "SELECT count(*), max(next) FROM events, eventrec_checkpoints") == [(200, 200)]
 
 
 # -- files that cannot be used

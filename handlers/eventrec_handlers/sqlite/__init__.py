@@ -18,14 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from anyio import CancelScope
 
-from eventrec import (
-    Batch,
-    DestinationCheckpoints,
-    EventHandler,
-    HandlerURL,
-    HandlerURLError,
-    PauseError,
-)
+from eventrec import Batch, DestinationCheckpoints, EventHandler, HandlerURL, HandlerURLError, PauseError
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.sqlite.columns import BASE_DECLARED
 from eventrec_handlers.sqlite.connected import Connected

@@ -149,7 +149,10 @@ class Connected:
         """Close the connection; `as_it_is`: what it would write of the WAL into the file may be wrong."""
         connection, self.connection = self.connection, None
         self._on_change()
-        if connection is not None and as_it_is:
+        if connection is None:
+            return
+        now, before = Standing.at(self._path), self._files
+        if as_it_is or (before is not None and now.is_same(before) and now.doubt(before) is not None):
             close_as_it_is(connection, self._path)
-        elif connection is not None:
+        else:
             connection.close()
