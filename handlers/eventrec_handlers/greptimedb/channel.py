@@ -95,10 +95,12 @@ class Channel:
             ("grpc.max_metadata_size", MAX_HEADER_BYTES),
             ("grpc.absolute_max_metadata_size", MAX_HEADER_BYTES),
         )
+        # The scheme, since gRPC would take a host called `unix` or `dns` for one.
+        target = f"dns:///{self._address}"
         if self._credentials is None:
-            self._channel = grpc.insecure_channel(self._address, options=arguments)
+            self._channel = grpc.insecure_channel(target, options=arguments)
         else:
-            self._channel = grpc.secure_channel(self._address, self._credentials, options=arguments)
+            self._channel = grpc.secure_channel(target, self._credentials, options=arguments)
         self._handle = self._channel.unary_unary(HANDLE)
         return self._handle
 

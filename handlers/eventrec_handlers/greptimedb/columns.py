@@ -62,6 +62,7 @@ _SHORT: Final = 1 << 12
 
 _GROUP: Final = 0x7F
 _MORE: Final = 0x80
+_U32: Final = (1 << 32) - 1
 _U64: Final = (1 << 64) - 1
 
 
@@ -140,10 +141,12 @@ def _binary(value: bytes) -> bytes:
 
 
 def _day_time(milliseconds: int) -> bytes:
-    days, rest = divmod(milliseconds, _MILLISECONDS_A_DAY)
-    if not -_I32 <= days < _I32:
+    days, rest = divmod(abs(milliseconds), _MILLISECONDS_A_DAY)
+    if days >= _I32:
         raise ValueError("an interval has at most 2,147,483,647 days")
-    return _DAY_TIME(days & 0xFFFF_FFFF | rest << 32)
+    if milliseconds < 0:
+        days, rest = -days, -rest
+    return _DAY_TIME(days & _U32 | rest << 32)
 
 
 def _month_day_nano(parts: tuple[int, int, int]) -> bytes:

@@ -17,7 +17,7 @@ permanent.
     UNAVAILABLE, CANCELLED, DEADLINE_EXCEEDED,        transient
     ABORTED, INTERNAL, UNKNOWN, DATA_LOSS,
     RESOURCE_EXHAUSTED
-    the last one or OUT_OF_RANGE for a message's size too large: the batch is split
+    the last one or OUT_OF_RANGE for its size       too large: the batch is split; not where that was under 64 KiB
     UNAUTHENTICATED, PERMISSION_DENIED,               pause; so does TLS that the two ends cannot agree on
     UNIMPLEMENTED (the port is another program's)
     INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS,      permanent
@@ -41,6 +41,12 @@ if TYPE_CHECKING:
 CODE_HEADER: Final = "x-greptime-err-code"
 MESSAGE_HEADER: Final = "x-greptime-err-msg"
 HINT_HEADER: Final = "x-greptime-err-retry-hint"
+
+NEVER_TOO_LARGE: Final = 64 << 10
+"""Bytes of a request that every server takes."""
+
+_OF_THE_ANSWER: Final = "CLIENT: "
+"""How gRPC begins where the message that is too large came in here."""
 
 MAX_QUOTED: Final = 300
 """Characters of the server's message that an error quotes."""
@@ -128,15 +134,21 @@ def meaning_of_status(code: int, message: str, *, where: str, hint: str | None =
     return TransientError(said) if code in _TRANSIENT else UnknownStatusError(said, code=code)
 
 
-def meaning_of_call(status: grpc.StatusCode, details: str, metadata: Mapping[str, str], *, where: str) -> Exception:
-    """What it means that a call ended with `status`; `metadata` is what came with it."""
+def meaning_of_call(
+    status: grpc.StatusCode, details: str, metadata: Mapping[str, str], *, where: str, request_bytes: int
+) -> Exception:
+    """What it means that a call ended with `status`; `metadata` is what came with it.
+
+    A complaint about a size may also be gRPC's here, about the answer; that says nothing about the rows.
+    """
     code = metadata.get(CODE_HEADER, "")
     if re.fullmatch(r"[0-9]{1,9}", code) and int(code):
         message = metadata.get(MESSAGE_HEADER) or details
         return meaning_of_status(int(code), message, where=where, hint=metadata.get(HINT_HEADER))
     said = f"{where}: {status.name}{_quoted(details)}"
     if status in _SIZE_STATUS and _TOO_LARGE.search(details):
-        return BatchTooLargeError(said)
+        is_about_the_request = request_bytes > NEVER_TOO_LARGE and _OF_THE_ANSWER not in details
+        return BatchTooLargeError(said) if is_about_the_request else TransientError(said)
     if status in _PAUSE_STATUS or _REFUSED_TLS.search(details):
         return PauseError(said)
     if status in _PERMANENT_STATUS:

@@ -110,7 +110,9 @@ class FrontEnds:
         if outcome.status is grpc.StatusCode.OK:
             front_end.failures, front_end.absent_until = 0, 0.0
             return outcome.answer, None, False
-        failure = meaning_of_call(outcome.status, outcome.details, outcome.metadata, where=where)
+        failure = meaning_of_call(
+            outcome.status, outcome.details, outcome.metadata, where=where, request_bytes=len(request)
+        )
         is_gone = outcome.status in _GONE and not is_of_the_database(outcome.metadata)
         if is_gone:
             await self._leave_out(front_end, channel)

@@ -84,6 +84,7 @@ class FakeGreptimeDB:
         user: tuple[str, str] | None = None,
         credentials: grpc.ServerCredentials | None = None,
         max_message: int = -1,
+        compression: grpc.Compression | None = None,
         port: int = 0,
     ) -> None:
         self.received: list[Received] = []
@@ -99,7 +100,12 @@ class FakeGreptimeDB:
         self._lock = threading.Lock()
         self._server = grpc.server(
             ThreadPoolExecutor(8, thread_name_prefix="fake greptimedb"),
-            options=[("grpc.max_receive_message_length", max_message), ("grpc.so_reuseport", 0)],
+            options=[
+                ("grpc.max_receive_message_length", max_message),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+            ],
+            compression=compression,
         )
         self._server.add_generic_rpc_handlers((_Service(self),))
         address = f"127.0.0.1:{port}"

@@ -33,7 +33,7 @@ _BITS = {
     ColumnType.TIME_MICROSECOND: (0, 86_399_999_999),
     ColumnType.TIME_NANOSECOND: (0, 86_399_999_999_999),
     ColumnType.INTERVAL_YEAR_MONTH: (-(2**31), 2**31 - 1),
-    ColumnType.INTERVAL_DAY_TIME: (-(2**31) * 86_400_000, 2**31 * 86_400_000 - 1),
+    ColumnType.INTERVAL_DAY_TIME: (-(2**31) * 86_400_000 + 1, 2**31 * 86_400_000 - 1),
 }
 
 _TEXTS = (

@@ -16,7 +16,6 @@ import pytest
 from eventrec import (
     Batch,
     BatchTooLargeError,
-    DeliveryError,
     Event,
     PauseError,
     PermanentError,
@@ -72,7 +71,7 @@ async def failure_of(handler: Any, batch: Batch) -> Exception:
 def test_status_code_of_greptimedb_means(code: int, expected: type[Exception]) -> None:
     failure = meaning_of_status(code, "staged\nfor\x00the test", where="here")
     trailers = {"x-greptime-err-code": str(code), "x-greptime-err-msg": "from the trailers"}
-    with_trailers = meaning_of_call(grpc.StatusCode.INTERNAL, "from grpc", trailers, where="here")
+    with_trailers = meaning_of_call(grpc.StatusCode.INTERNAL, "from grpc", trailers, where="here", request_bytes=10**6)
 
     assert type(failure) is type(with_trailers) is expected
     assert str(failure).endswith(f"({code}): staged for the test")
@@ -81,7 +80,7 @@ def test_status_code_of_greptimedb_means(code: int, expected: type[Exception]) -
 
 @pytest.mark.parametrize(("status", "expected"), STATUSES)
 def test_status_of_grpc_means(status: grpc.StatusCode, expected: type[Exception]) -> None:
-    failure = meaning_of_call(status, "staged", {}, where="here")
+    failure = meaning_of_call(status, "staged", {}, where="here", request_bytes=10**6)
 
     assert type(failure) is expected
     assert str(failure) == f"here: {status.name}: staged"
@@ -89,7 +88,9 @@ def test_status_of_grpc_means(status: grpc.StatusCode, expected: type[Exception]
 
 @pytest.mark.parametrize("code", ["", "zero", "0", "-1", "9" * 30, "1004.5", "١٠٠٤"])
 def test_code_that_is_none_is_left_aside(code: str) -> None:
-    failure = meaning_of_call(grpc.StatusCode.INTERNAL, "staged", {"x-greptime-err-code": code}, where="here")
+    failure = meaning_of_call(
+        grpc.StatusCode.INTERNAL, "staged", {"x-greptime-err-code": code}, where="here", request_bytes=1
+    )
 
     assert type(failure) is TransientError
 
@@ -116,15 +117,25 @@ def test_hint_of_the_server_counts_but_not_for_what_an_operator_must_do(
 
 
 @pytest.mark.parametrize(
-    "details",
+    ("details", "request_bytes", "expected"),
     [
-        "Received message larger than max (3012 vs. 2000)",
-        "Error, decoded message length too large: found 3012 bytes, the limit is: 2000 bytes",
+        ("SERVER: Received message larger than max (301200 vs. 200000)", 301_200, BatchTooLargeError),
+        ("Received message larger than max (301200 vs. 200000)", 301_200, BatchTooLargeError),
+        (
+            "Error, decoded message length too large: found 301200 bytes, the limit is: 200000 bytes",
+            301_200,
+            BatchTooLargeError,
+        ),
+        ("Decompressed message larger than max", 301_200, BatchTooLargeError),
+        ("Stream removed (CLIENT: Received message larger than max (3145729 vs. 1048576))", 301_200, TransientError),
+        ("Decompressed message larger than max", 1_000, TransientError),
     ],
 )
 @pytest.mark.parametrize("status", [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE])
-def test_message_that_is_too_large_is_split(status: grpc.StatusCode, details: str) -> None:
-    assert type(meaning_of_call(status, details, {}, where="here")) is BatchTooLargeError
+def test_message_that_is_too_large_is_split_where_it_is_ours(
+    status: grpc.StatusCode, details: str, request_bytes: int, expected: type[Exception]
+) -> None:
+    assert type(meaning_of_call(status, details, {}, where="here", request_bytes=request_bytes)) is expected
 
 
 def test_long_message_of_the_server_is_cut() -> None:
@@ -223,9 +234,9 @@ async def test_answer_with_fields_of_a_later_version_is_understood(
 async def test_answer_that_is_too_large_is_no_success(server: Any, opened: Any, batch: Batches, event: Events) -> None:
     server.acts.append(server.then(b"\x1a" + b"x" * (2 << 20)))
 
-    failure = await failure_of(await opened(server), batch(event()))
+    failure = await failure_of(await opened(server), batch(event("x" * 100_000)))
 
-    assert isinstance(failure, DeliveryError)
+    assert type(failure) is TransientError
 
 
 # -- no answer
@@ -362,3 +373,15 @@ async def test_reset_in_the_middle_of_a_request_or_of_an_answer_is_transient(
 
     assert type(failure) is TransientError
     assert proxy.cuts == 1
+
+
+async def test_answer_that_swells_when_it_is_unpacked_is_transient(
+    make_server: Any, opened: Any, batch: Batches, event: Events
+) -> None:
+    """Twenty kilobytes on the wire, twenty megabytes here; a record must not become a dead letter of it."""
+    server = make_server(compression=grpc.Compression.Gzip)
+    server.acts.append(server.then(b"\x1a" + bytes(20 << 20)))
+
+    failure = await failure_of(await opened(server), batch(event()))
+
+    assert type(failure) is TransientError

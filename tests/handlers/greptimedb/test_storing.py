@@ -301,10 +301,10 @@ class Large(Event):
 async def test_part_that_the_server_finds_too_large_is_named_so(
     make_server: Any, opened: Any, batch: Batches, event: Events
 ) -> None:
-    handler = await opened(make_server(max_message=2_000))
+    handler = await opened(make_server(max_message=200_000))
 
     with pytest.raises(BatchTooLargeError, match="larger than max"):
-        await handler.handle(batch(event("x" * 3_000)))
+        await handler.handle(batch(event("x" * 300_000)))
 
 
 # -- opened and closed

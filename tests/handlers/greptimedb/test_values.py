@@ -61,7 +61,8 @@ CONVERSIONS: list[tuple[ColumnType, object, object]] = [
     (ColumnType.TIME_NANOSECOND, time(0, 0, 0, 1), 1_000),
     (ColumnType.INTERVAL_YEAR_MONTH, -14, -14),
     (ColumnType.INTERVAL_DAY_TIME, timedelta(days=3, milliseconds=5), 5 << 32 | 3),
-    (ColumnType.INTERVAL_DAY_TIME, timedelta(milliseconds=-1), 86_399_999 << 32 | 0xFFFF_FFFF),
+    (ColumnType.INTERVAL_DAY_TIME, timedelta(milliseconds=-1), -1 << 32),
+    (ColumnType.INTERVAL_DAY_TIME, -(3 * 86_400_000 + 5), (-5 << 32) | (-3 & 0xFFFF_FFFF)),
     (ColumnType.INTERVAL_MONTH_DAY_NANO, (-1, 2, -3), [-1, 2, -3]),
     (ColumnType.INTERVAL_MONTH_DAY_NANO, (0, 0, 0), [0, 0, 0]),
     (ColumnType.DECIMAL128, Decimal("-1.10"), -1_100_000_000_000_000_000),
@@ -286,8 +287,9 @@ def _expected(kind: ColumnType, value: Any) -> Any:
     if kind is ColumnType.DECIMAL128:
         return int(Decimal(value).scaleb(18, Context(prec=60)))
     if kind is ColumnType.INTERVAL_DAY_TIME:
-        days, milliseconds = divmod(value, 86_400_000)
-        return milliseconds << 32 | days & 0xFFFF_FFFF
+        days, milliseconds = divmod(abs(value), 86_400_000)
+        sign = -1 if value < 0 else 1
+        return sign * milliseconds << 32 | sign * days & 0xFFFF_FFFF
     return value
 
 
