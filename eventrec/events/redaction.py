@@ -54,9 +54,12 @@ class Redactor:
 
     def __init__(self, redaction: Redaction) -> None:
         self.keys = Keys((*(DEFAULT_KEYS if redaction.defaults else ()), *redaction.keys))
-        patterns = [*(_LOOKS if redaction.defaults else ()), *map(re.compile, redaction.patterns)]
-        self._patterns = [(pattern, "secret" in pattern.groupindex) for pattern in patterns]
+        looks = _LOOKS if redaction.defaults else ()
+        patterns = [*looks, *(("", re.compile(pattern)) for pattern in redaction.patterns)]
+        self._patterns = [(literal, pattern, "secret" in pattern.groupindex) for literal, pattern in patterns]
         self._has_defaults, self._has_cards = redaction.defaults, redaction.cards
+        self._plain_keys: set[str] = set()
+        """Keys that do not look like a secret."""
 
     def value(self, value: Any, declared: Rule | None = None) -> Any:
         """`value`, of plain JSON values, without its secrets. What is marked, as `declared` says, stays as it is."""
@@ -73,11 +76,15 @@ class Redactor:
 
     def text(self, value: str) -> str:
         """`value` without what looks like a secret."""
-        for pattern, has_group in self._patterns:
-            value = pattern.sub(_without_group if has_group else REDACTED, value)
+        lower = value.lower()
+        for literal, pattern, has_group in self._patterns:
+            if literal in lower:
+                value = pattern.sub(_without_group if has_group else REDACTED, value)
         if self._has_defaults and ("=" in value or ":" in value):
             value = _ASSIGNED.sub(self._assigned, value)
-        return _DIGITS.sub(_without_cards, value) if self._has_cards else value
+        if self._has_cards and _MANY_DIGITS.search(value):
+            value = _DIGITS.sub(_without_cards, value)
+        return value
 
     def _object(self, members: dict[str, Any], declared: Rule | None) -> dict[str, Any]:
         redacted: dict[str, Any] = {}
@@ -94,7 +101,13 @@ class Redactor:
         return redacted
 
     def _free_name(self, key: str, taken: dict[str, Any], members: dict[str, Any]) -> str:
+        if key in self._plain_keys:
+            return key
         shown = name = self.text(key)
+        if shown == key:
+            if len(self._plain_keys) >= _MAX_KEYS:
+                self._plain_keys.clear()
+            self._plain_keys.add(key)
         number = 1
         while name != key and (name in taken or name in members):
             number += 1
@@ -129,12 +142,16 @@ def _without_group(found: re.Match[str]) -> str:
 
 
 _LOOKS: Final = (
-    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
-    re.compile(r"\b(?:bearer|basic)\s+(?P<secret>[A-Za-z0-9._~+/=-]{6,})", re.IGNORECASE),
-    re.compile(r"\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)*"),
-    re.compile(r"://[^\s/?#:@]{0,256}:(?P<secret>[^\s/?#]{1,1024})(?=@)"),
+    (
+        "private key-----",
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
+    ),
+    ("bearer", re.compile(r"\bbearer\s+(?P<secret>[A-Za-z0-9._~+/=-]{6,})", re.IGNORECASE)),
+    ("basic", re.compile(r"\bbasic\s+(?P<secret>[A-Za-z0-9._~+/=-]{6,})", re.IGNORECASE)),
+    ("eyj", re.compile(r"\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)*")),
+    ("://", re.compile(r"://[^\s/?#:@]{0,256}:(?P<secret>[^\s/?#]{1,1024})(?=@)")),
 )
-"""What is a secret by its looks."""
+"""What is a secret by its looks: a part that stands in each, in small letters, and the whole."""
 
 _ASSIGNED: Final = re.compile(
     r"""(?<![\w.\-])(?P<key>[\w.\-]{1,64})\\*["']?\s{0,8}[=:]\s{0,8}"""
@@ -142,6 +159,7 @@ _ASSIGNED: Final = re.compile(
 )
 """A key and its value: in a URL's query, a header, a connection string, JSON or Python's literals inside a text."""
 
+_MANY_DIGITS: Final = re.compile(r"\d(?:[ \u00a0\-]?\d){12}", re.ASCII)
 _DIGITS: Final = re.compile(r"(?<!\d)\d{2,}(?:[ \u00a0\-]\d{2,})*", re.ASCII)
 """Where a card number may be: digits, perhaps in groups of two or more."""
 

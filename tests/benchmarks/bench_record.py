@@ -19,11 +19,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from eventrec import Event, EventModel, EventRecorder, EventRecorderOptions, EventStruct
+from eventrec import Event, EventModel, EventRecorder, EventRecorderOptions, EventStruct, Hashed, Sampling, Truncated
 
 EVENTS = 1_000_000
 PEER_EVENTS = 4_000
@@ -64,6 +64,27 @@ class CheckoutModel(EventModel, type="checkout"):
     user_agent: str
 
 
+class CheckoutMarked(EventModel, type="checkout"):
+    """Two fields with a marker."""
+
+    order_id: Annotated[str, Hashed()]
+    amount: float
+    currency: str
+    items: int
+    url: str
+    user_agent: Annotated[str, Truncated(20)]
+
+
+class CheckoutMarkedStruct(EventStruct, frozen=True):
+    type: ClassVar[str] = "checkout"
+    order_id: Annotated[str, Hashed()]
+    amount: float
+    currency: str
+    items: int
+    url: str
+    user_agent: Annotated[str, Truncated(20)]
+
+
 def timed(work: Callable[[], None], events: int) -> float:
     """Microseconds per event."""
     gc.collect()
@@ -83,20 +104,26 @@ def barest() -> float:
     return timed(work, EVENTS)
 
 
-def recorder_of_all() -> EventRecorder:
-    return EventRecorder(options=EventRecorderOptions(queue_events=2 * EVENTS, queue_bytes=2_000 * EVENTS))
+def recorder_of_all(**rules: Any) -> EventRecorder:
+    return EventRecorder(
+        options=EventRecorderOptions(
+            queue_events=2 * EVENTS, queue_bytes=2_000 * EVENTS, hash_salt="a salt of this benchmark", **rules
+        )
+    )
 
 
-def record(event: object) -> Callable[[], float]:
+def record(event: object, events: int = EVENTS, *, taken: bool = True, **rules: Any) -> Callable[[], float]:
+    """`rules` are options of privacy; with some of them none is `taken`."""
+
     def way() -> float:
-        recorder = recorder_of_all()
+        recorder = recorder_of_all(**rules)
 
         def work() -> None:
-            for _ in range(EVENTS):
+            for _ in range(events):
                 recorder.record(event)  # type: ignore[arg-type]
 
-        cost = timed(work, EVENTS)
-        assert recorder.status().in_intake == EVENTS
+        cost = timed(work, events)
+        assert recorder.status().in_intake == (events if taken else 0)
         return cost
 
     return way
@@ -244,6 +271,18 @@ WAYS: dict[str, Callable[[], float]] = {
     "record() of an EventModel": record(CheckoutModel.model_validate(PAYLOAD)),
     "that model's own to_json": model_to_json,
     "record() that is switched off": switched_off,
+    "with rules: a marked EventModel": record(CheckoutMarked.model_validate(PAYLOAD), EVENTS // 4),
+    "a marked EventStruct": record(CheckoutMarkedStruct(**PAYLOAD), EVENTS // 4),  # type: ignore[arg-type]
+    "a ready dict, redacted": record(Checkout(), EVENTS // 20, redact=True),
+    "an allowlist of its keys": record(Checkout(), EVENTS // 20, policy="allowlist", plain_keys=frozenset(PAYLOAD)),
+    "sampled by a key, all taken": record(
+        Checkout(), EVENTS // 4, sample={"checkout": Sampling(rate=1.0, key="order_id")}
+    ),
+    "sampled by a key, none taken": record(
+        Checkout(), EVENTS // 4, taken=False, sample={"checkout": Sampling(rate=0.0, key="order_id")}
+    ),
+    "limited to a rate, all taken": record(Checkout(), EVENTS // 4, rate_limits={"checkout": "1000000/s"}),
+    "limited to a rate, none taken": record(Checkout(), EVENTS // 4, taken=False, rate_limits={"checkout": "0/s"}),
     "OpenTelemetry emit": opentelemetry,
     "segment track": segment,
     "posthog capture": posthog,

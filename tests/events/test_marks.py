@@ -14,6 +14,8 @@ from uuid import UUID
 import attrs
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -37,6 +39,7 @@ from eventrec import (
     EncodeError,
     Event,
     EventModel,
+    EventRecorder,
     EventStruct,
     Hashed,
     InvalidEventError,
@@ -990,3 +993,81 @@ def test_depth_is_no_way_around() -> None:
     for _ in range(100):
         found = found["a"][0]
     assert found == PERSON
+
+
+def test_a_context_takes_no_marked_instance() -> None:
+    recorder = EventRecorder()
+
+    with pytest.raises(EncodeError, match="Company") as caught, recorder.context(who=Company(SECRET)):
+        pass
+
+    assert SECRET not in str(caught.value)
+
+
+def test_a_marker_that_cannot_be_read_when_the_program_runs_is_refused() -> None:
+    class Unreadable(Event):
+        email: Annotated[OnlyForCheckers, Hashed()]  # type: ignore[name-defined]  # noqa: F821 - that is the case
+
+    class Harmless(Event):
+        email: OnlyForCheckers  # type: ignore[name-defined]  # noqa: F821 - likewise
+
+    with pytest.raises(TypeError, match=r"Unreadable\.email"):
+        recorded(Unreadable())
+    assert recorded(Harmless()) == (None, None)
+
+
+# -- properties -------------------------------------------------------------------------------------------------------
+
+SENTINEL = "Sentinel7f3a91c4"
+
+sentinels = st.text(max_size=6).map(lambda text: SENTINEL + text)
+
+
+class AnyModel(EventModel):
+    text: Email
+    gone: Annotated[str, Redacted()]
+    cut: Annotated[str, Truncated(8)]
+    maybe: Email | None
+    several: list[Email]
+    named: dict[str, tuple[Email, ...]]
+    person: Person | None
+    anything: Any
+    column: Annotated[str, Column(), Hashed()]
+    structure: Annotated[list[dict[str, Email]], Column()]
+
+
+class AnyStruct(EventStruct):
+    text: Email
+    gone: Annotated[str, Redacted()]
+    cut: Annotated[str, Truncated(8)]
+    maybe: Email | None
+    several: list[Email]
+    named: dict[str, tuple[Email, ...]]
+    person: Member | None
+    anything: Any
+    column: Annotated[str, Column(), Hashed()]
+    structure: Annotated[list[dict[str, Email]], Column()]
+
+
+@given(st.data(), st.sampled_from([(AnyModel, Person), (AnyStruct, Member)]))
+def test_no_byte_of_a_marked_value_is_recorded(data: st.DataObject, classes: tuple[Any, Any]) -> None:
+    cls, person = classes
+    people = sentinels.map(lambda text: person(email=text))
+    nested = st.recursive(people, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner))
+    event = cls(
+        text=data.draw(sentinels),
+        gone=data.draw(sentinels),
+        cut=data.draw(sentinels),
+        maybe=data.draw(st.none() | sentinels),
+        several=data.draw(st.lists(sentinels)),
+        named=data.draw(st.dictionaries(st.text(), st.lists(sentinels).map(tuple))),
+        person=data.draw(st.none() | people),
+        anything=data.draw(nested),
+        column=data.draw(sentinels),
+        structure=data.draw(st.lists(st.dictionaries(st.text(), sentinels))),
+    )
+
+    for record in (event, event.to_event()):
+        entry = Encoder(privacy=Privacy(salt=b"s")).encode(record)
+        assert isinstance(entry, tuple)
+        assert SENTINEL.encode() not in entry[PAYLOAD] + (entry[EXTRA_ROWS] or b"")

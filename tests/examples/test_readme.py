@@ -1,3 +1,4 @@
+import json
 import re
 import sqlite3
 import subprocess
@@ -16,7 +17,7 @@ def fenced(language: str) -> list[str]:
 
 
 def test_quickstart_runs_as_it_stands_and_its_events_are_in_the_database(tmp_path: Path) -> None:
-    (quickstart,) = fenced("python")
+    quickstart, *_ = fenced("python")
 
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", quickstart], cwd=tmp_path, check=False, capture_output=True, text=True
@@ -29,6 +30,30 @@ def test_quickstart_runs_as_it_stands_and_its_events_are_in_the_database(tmp_pat
 
 
 def test_quickstart_is_short() -> None:
-    (quickstart,) = fenced("python")
+    quickstart, *_ = fenced("python")
 
     assert len(quickstart.splitlines()) <= 20
+
+
+def test_what_it_shows_of_privacy_does_what_it_says(tmp_path: Path) -> None:
+    _, privacy = fenced("python")
+    use = """
+import asyncio
+
+async def main():
+    async with recorder:
+        recorder.record(SignedIn(email="ada@example.com", password="hunter2", user_agent="x" * 100))
+        await recorder.flush(30)
+
+asyncio.run(main())
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", privacy + use], cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stderr
+    with closing(sqlite3.connect(tmp_path / "events.db")) as database:
+        ((email, payload),) = database.execute("SELECT email, payload FROM events").fetchall()
+    assert re.fullmatch("[0-9a-f]{64}", email)
+    assert json.loads(payload) == {"password": "[redacted]", "user_agent": "x" * 40}

@@ -15,6 +15,7 @@ import pytest
 from pydantic import BaseModel, ValidationError, field_serializer
 
 from eventrec import (
+    Allowed,
     Backoff,
     Batch,
     Column,
@@ -27,11 +28,17 @@ from eventrec import (
     EventRecorder,
     EventRecorderOptions,
     EventStruct,
+    Hashed,
+    RateLimit,
     ReceivedEvent,
+    Redacted,
+    Redaction,
     Row,
     RowInsertRequest,
+    Sampling,
     Status,
     Timestamp,
+    Truncated,
 )
 
 
@@ -192,6 +199,22 @@ class Scrolled(EventStruct, frozen=True, kw_only=True):
     depth: float = 0.0
 
 
+class SignedIn(EventModel):
+    """Fields that are recorded in another form, or not at all."""
+
+    email: Annotated[str, Column(), Hashed()]
+    password: Annotated[str, Redacted()]
+    user_agent: Annotated[str, Truncated(40)] = ""
+    plan: Annotated[str, Allowed()] = "free"
+    recovery: list[Annotated[str, Hashed()]] = []  # noqa: RUF012 - pydantic copies it
+    referrer: Annotated[str, Hashed()] | None = None
+
+
+class SignedOut(EventStruct):
+    email: Annotated[str, Column(), Hashed()]
+    reason: Annotated[str | None, Redacted()] = None
+
+
 class Basket:
     """Something that can say itself as an event, or decline."""
 
@@ -232,6 +255,8 @@ EVENTS: list[Event | Eventable] = [
     Measured[int](value=1),
     Clicked(target="a", user="b"),
     Scrolled(depth=0.5),
+    SignedIn(email="a", password="b", recovery=["c"]),  # noqa: S106 - not one
+    SignedOut("a", "b"),
     Basket(["a"]),
     ReceivedEvent("order_placed", b"{}", table="orders", id=bytes(16)),
 ]
@@ -240,7 +265,15 @@ EVENTS: list[Event | Eventable] = [
 @pytest.fixture
 def recorder() -> Iterator[EventRecorder]:
     """One that is never opened, and closed: what it took is lost on purpose."""
-    recorder = EventRecorder()
+    recorder = EventRecorder(
+        options=EventRecorderOptions(
+            hash_salt="a secret of the application",
+            redact=Redaction(keys=frozenset({"nick*"}), patterns=("[A-Z]{2}[0-9]{6}",), cards=False),
+            plain_keys=frozenset({"name"}),
+            sample={"scrolled": Sampling(rate=1.0, key="user_id"), "started": 1.0},
+            rate_limits={"clicked": "100/s", "closed": RateLimit(count=5, period=60)},
+        )
+    )
     yield recorder
     recorder.sync().close()
 
