@@ -17,8 +17,9 @@ from eventrec.errors import EncodeError, InvalidEventError
 from eventrec.records.annotations import alternatives, shown, unwrapped
 from eventrec.records.column_types import TEXTUAL, ColumnType, SemanticType
 from eventrec.records.mark_rules import Leaf
-from eventrec.records.marked import check_model_marks, fields_of, has_marks
+from eventrec.records.marked import fields_of, has_marks
 from eventrec.records.marks import Hashed, Truncated
+from eventrec.records.model_marks import check_model_marks
 from eventrec.records.schema import ColumnSchema, check_columns
 from eventrec.records.times import nanoseconds
 

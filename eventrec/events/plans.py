@@ -24,6 +24,7 @@ from eventrec.records.json import (
     refuse_non_json,
 )
 from eventrec.records.marked import fields_of
+from eventrec.records.model_marks import is_widened, may_be_widened
 from eventrec.records.times import refuse_inexact_time
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _model_payload(
     return payload_of
 
 
-def _guard(
+def _guard(  # noqa: C901 - one look for each kind of field
     cls: type[BaseModel], fields: FieldPlan, schemas: Mapping[str, Mapping[str, Any]] | None
 ) -> Callable[[Any], None] | None:
     """What looks at an event before pydantic's serializer does; None where the schema leaves nothing to look for."""
@@ -194,6 +195,7 @@ def _guard(
     any_ = beyond(timed, unsettled)
     times = _attributes(tuple(name for name in unsettled if name not in any_))
     columns = beyond(settled | _TIMES, fields.excluded)
+    wide = [(field.name, field.rule) for field in fields_of(cls) if may_be_widened(field.rule)]
     open_ = [field.name for field in fields_of(cls) if field.rule is None and field.name in any_]
     has_extra = cls.model_config.get("extra") == "allow"
 
@@ -207,6 +209,9 @@ def _guard(
         if any_ or has_extra:
             refuse_unserializable([event.__pydantic_extra__, *(getattr(event, name, None) for name in any_)])
             refuse_marked([event.__pydantic_extra__, *(getattr(event, name, None) for name in open_)], by_pydantic=True)
+        for name, rule in wide:
+            if is_widened(getattr(event, name, None), rule):
+                raise EncodeError(f"{cls.__name__}.{name}: an instance of a subclass that marks more than is declared")
         if columns:
             refuse_unserializable([getattr(event, name, None) for name in columns], with_times=False)
 

@@ -12,10 +12,10 @@ import types
 import typing
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin
 
 import msgspec
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 from pydantic.functional_serializers import PlainSerializer, WrapSerializer
 
 from eventrec.records.annotations import alternatives, shown, unwrapped
@@ -112,7 +112,7 @@ _CONTAINERS: Final = (dict, list, tuple, set, frozenset, collections.abc.Mapping
 def _rule_inside(where: str, plain: Any) -> Rule | None:
     origin, parts = get_origin(plain), get_args(plain)
     if origin is None:
-        return Fields(plain) if isinstance(plain, type) and declares_fields(plain) else None
+        return _rule_of_class(where, plain)
     if origin in (Union, types.UnionType):
         return _rule_of_union(where, parts)
     if origin in _WRAPPERS:
@@ -124,6 +124,18 @@ def _rule_inside(where: str, plain: Any) -> Rule | None:
     # No marker here, but perhaps in the classes that are named here.
     inside = parts if origin is not Literal else ()
     return _any_of([_rule_inside(where, unwrapped(part)[0]) for part in inside], each=True)
+
+
+def _rule_of_class(where: str, cls: object) -> Rule | None:
+    if not isinstance(cls, type) or not declares_fields(cls):
+        return None
+    if issubclass(cls, RootModel) and "root" in cls.model_fields:  # written as what it holds
+        root = cls.model_fields["root"]
+        annotation: Any = root.annotation
+        for added in root.metadata:
+            annotation = Annotated[annotation, added]
+        return rule_of(where, annotation)
+    return Fields(cls)
 
 
 def _rule_of_container(where: str, plain: object, parts: tuple[Any, ...]) -> Rule | None:

@@ -27,7 +27,7 @@ from eventrec.records.mark_rules import (
     is_typed_dict,
     rule_of,
 )
-from eventrec.records.marks import MASKS, Mark, MarkedSerializer
+from eventrec.records.marks import MASKS, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -64,7 +64,7 @@ def fields_of(cls: type) -> tuple[FieldRule, ...]:
             for added in info.metadata:
                 annotation = Annotated[annotation, added]
             found[name] = ((name, *alias), annotation)
-        _refuse_marked_others(cls, _hints(cls, excluding=found), found)
+        _refuse_marked_others(cls, _hints(cls, excluding=found), {*found, "__pydantic_extra__"})
         for name, computed in cls.model_computed_fields.items():
             found[name] = ((name, *([computed.alias] if computed.alias else [])), computed.return_type)
     else:
@@ -164,73 +164,6 @@ def is_marked_here(rule: Rule | None) -> bool:
         case Fields(cls):
             return is_typed_dict(cls) and has_marks(rule)
     return False
-
-
-def check_model_marks(cls: type[BaseModel]) -> None:
-    """Check that nothing of a complete model class, or of a model that it names, stands before a marker.
-
-    Raises:
-        TypeError: A serializer of the class writes a marked value, or what holds one, so the marker has no effect.
-    """
-    for model in _models(cls, set()):
-        marked = {field.name: field.rule for field in fields_of(model) if has_marks(field.rule)}
-        decorators = model.__pydantic_decorators__
-        if marked and decorators.model_serializers:
-            raise TypeError(f"{model.__name__}: has a model_serializer, so its fields cannot be marked")
-        for serializer in decorators.field_serializers.values():
-            for name in marked.keys() & set(serializer.info.fields):
-                raise TypeError(f"{model.__name__}.{name}: has a serializer, so it cannot be marked")
-            if marked and "*" in serializer.info.fields:
-                raise TypeError(f"{model.__name__}: has a serializer of all fields, so none can be marked")
-        shown = _shown_fields(model.__pydantic_core_schema__)
-        for name, rule in marked.items():
-            if is_marked_here(rule) and name in shown and not _is_asked(shown[name]):
-                raise TypeError(f"{model.__name__}.{name}: something else writes it, so it cannot be marked")
-
-
-def _models(cls: type, seen: set[type]) -> Iterator[type[BaseModel]]:
-    if cls in seen:
-        return
-    seen.add(cls)
-    if issubclass(cls, BaseModel):
-        yield cls
-    for field in fields_of(cls):
-        for named in _classes(field.rule):
-            yield from _models(named, seen)
-
-
-def _classes(rule: Rule | None) -> Iterator[type]:
-    match rule:
-        case Fields(cls):
-            yield cls
-        case Each(inner):
-            yield from _classes(inner)
-        case Positions(rules) | AnyOf(rules):
-            for part in rules:
-                yield from _classes(part)
-
-
-def _shown_fields(schema: Any) -> dict[str, object]:
-    """The schema of each field; {} where it does not look as expected."""
-    while isinstance(schema, dict) and schema.get("type") in _AROUND_FIELDS:
-        schema = schema.get("schema")
-    if not isinstance(schema, dict) or schema.get("type") != "model-fields":
-        return {}
-    computed = {each["property_name"]: each for each in schema.get("computed_fields", ())}
-    return {**schema["fields"], **computed}
-
-
-_AROUND_FIELDS: Final = frozenset({"definitions", "function-before", "function-after", "function-wrap", "model"})
-
-
-def _is_asked(schema: object) -> bool:
-    """Whether the marker stands in `schema`, so that pydantic's serializer asks it."""
-    if isinstance(schema, dict):
-        said = schema.get("serialization")
-        if isinstance(said, dict) and isinstance(said.get("function"), MarkedSerializer):
-            return True
-        return any(_is_asked(part) for part in schema.values())
-    return isinstance(schema, (list, tuple)) and any(_is_asked(part) for part in schema)
 
 
 # -- classes ----------------------------------------------------------------------------------------------------------

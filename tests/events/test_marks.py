@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    RootModel,
     SecretStr,
     SerializeAsAny,
     ValidationError,
@@ -904,6 +906,91 @@ def test_serializers_before_a_marker_are_refused_at_class_definition() -> None:
 
         class OfAnother(EventModel):
             inside: Inside
+
+
+def test_a_serializer_over_what_holds_a_marker_is_refused() -> None:
+    @dataclass
+    class Serialized:
+        email: Annotated[str, Hashed()]
+
+        @field_serializer("email")
+        def upper(self, value: str) -> str:
+            return value.upper()
+
+    with pytest.raises(TypeError, match=r"Serialized\.email: something else writes it"):
+        model_of(Serialized)()
+    with pytest.raises(TypeError, match=r"Wrong\.a: something else writes it"):
+        model_of(list[Annotated[Person, PlainSerializer(lambda person: person.email)]])()
+
+
+def test_containers_that_pydantic_writes_in_its_own_way_keep_their_markers() -> None:
+    class Containers(EventModel):
+        sequence: Sequence[Email]
+        queue: deque[Email]
+        mapping: Mapping[str, Email]
+        ordered: OrderedDict[str, Email]
+        default: defaultdict[str, list[Email]]
+        some: set[Email]
+        root: Root
+        roots: list[Root]
+
+    payload, _ = recorded(
+        Containers(
+            sequence=[SECRET],
+            queue=deque([SECRET]),
+            mapping={"a": SECRET},
+            ordered=OrderedDict(a=SECRET),
+            default=defaultdict(list, a=[SECRET]),
+            some={SECRET},
+            root=Root(SECRET),
+            roots=[Root(SECRET)],
+        )
+    )
+
+    assert payload == {
+        "sequence": [HASH],
+        "queue": [HASH],
+        "mapping": {"a": HASH},
+        "ordered": {"a": HASH},
+        "default": {"a": [HASH]},
+        "some": [HASH],
+        "root": HASH,
+        "roots": [HASH],
+    }
+
+
+class Root(RootModel[Email]):
+    pass
+
+
+def test_extra_fields_may_be_marked() -> None:
+    class Open(EventModel):
+        model_config = ConfigDict(extra="allow")
+        __pydantic_extra__: dict[str, Annotated[str, Hashed()]] = Field(init=False)
+        known: int
+
+    assert recorded(Open(known=1, more=SECRET))[0] == {"known": 1, "more": HASH}  # type: ignore[call-arg]
+
+
+class Base(BaseModel):
+    email: str
+
+
+class Stricter(Base):
+    email: Annotated[str, Hashed()]
+
+
+def test_a_subclass_that_marks_more_than_the_declared_class_is_refused() -> None:
+    class Holder(EventModel):
+        who: Base | None = None
+        several: list[Base] = Field(default_factory=list)
+        any_of: Annotated[Any, Allowed()] = None
+
+    assert recorded(Holder(who=Base(email="x"), any_of=Stricter(email=SECRET)))[0]["any_of"] == {"email": HASH}
+    for holder in (Holder(who=Stricter(email=SECRET)), Holder(several=[Stricter(email=SECRET)])):
+        with pytest.raises(EncodeError, match="marks more than is declared") as caught:
+            recorded(holder)
+        assert SECRET not in str(caught.value)
 
 
 def test_what_stands_over_a_marker_in_another_way_is_refused() -> None:
