@@ -211,7 +211,7 @@ def _check_place(directory: Path) -> None:
 
 
 def _decode(content: bytes) -> Choices:
-    """Raises ValueError where it is anything else than a user's choices."""
+    """Raises ValueError where it is anything else than a user's choices, or could not be written again."""
     try:
         document = json.loads(content.decode(), object_pairs_hook=_once, parse_constant=_refuse)
     except RecursionError as exc:
@@ -221,7 +221,7 @@ def _decode(content: bytes) -> Choices:
     enabled, id_, metadata = (document.pop(name, None) for name in (_ENABLED, _ID, _METADATA))
     is_told = document.pop(_TOLD, True)
     if not isinstance(is_told, bool):
-        raise ValueError(f"{_TOLD} is not true or false")  # noqa: TRY004 - the bytes are wrong, not the caller
+        raise ValueError(f"{_TOLD} is not true or false")  # noqa: TRY004 - likewise
     if not isinstance(enabled, bool):
         raise ValueError(f"{_ENABLED} is not true or false")  # noqa: TRY004 - likewise
     if not isinstance(id_, str) or not 0 < len(id_) <= _MAX_ID:
@@ -230,7 +230,7 @@ def _decode(content: bytes) -> Choices:
         raise ValueError(f"{_METADATA} is not an object")  # noqa: TRY004 - likewise
     known = {name: _value(value) for name, value in (metadata or {}).items()}
     choices = Choices(enabled, id_, known, is_told, document)
-    json.dumps(choices.to_dict(), ensure_ascii=False).encode()  # Half a surrogate pair is a ValueError.
+    json.dumps(choices.to_dict(), ensure_ascii=False, allow_nan=False).encode()
     return choices
 
 

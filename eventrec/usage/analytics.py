@@ -213,8 +213,10 @@ class Analytics:
             ConsentError: It cannot be kept; in this process it holds all the same.
         """
         self._turn_off("the user has opted out")
-        self._sync.close(0)
-        self._change(enabled=False)
+        try:
+            self._change(enabled=False)
+        finally:
+            self._sync.close(0)
 
     def _change(self, *, enabled: bool) -> None:
         self._choices = ChoicesFile(places_of(self.app, self._environment).choices).change(enabled=enabled)

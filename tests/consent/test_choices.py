@@ -122,6 +122,8 @@ NOT_CERTAIN: dict[str, bytes] = {
     "metadata of another kind": b'{"analytics_enabled": true, "analytics_id": "abc", "metadata": ["email"]}',
     "metadata within metadata": b'{"analytics_enabled": true, "analytics_id": "abc", "metadata": {"a": {"b": 1}}}',
     "NaN": b'{"analytics_enabled": true, "analytics_id": "abc", "metadata": {"a": NaN}}',
+    "infinity": b'{"analytics_enabled": true, "analytics_id": "abc", "metadata": {"a": 1e999}}',
+    "infinity elsewhere": b'{"analytics_enabled": true, "analytics_id": "abc", "x": [-1e999]}',
     "depth": b'{"analytics_enabled": true, "analytics_id": "abc", "x": ' + b"[" * 30_000 + b"]" * 30_000 + b"}",
     "digits": b'{"analytics_enabled": true, "analytics_id": "abc", "x": ' + b"9" * 5_000 + b"}",
     "much": json.dumps({**YES, "x": "y" * 70_000}).encode(),

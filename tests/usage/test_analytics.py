@@ -28,6 +28,8 @@ from eventrec.usage.disclosure import Disclosure, print_disclosure
 
 SECRET = "the-payload-of-a-test"
 QUICK = usage_options().model_copy(update={"flush_interval": 0.05})
+PATIENT = QUICK.model_copy(update={"close_timeout": 20.0})
+"""What may be sent is sent before it closes."""
 
 
 class Clicked(EventModel):
@@ -177,7 +179,7 @@ def test_a_no_leaves_no_connection_no_thread_and_no_payload(
     before, threads = content_below(Path(environment["HOME"])), threading.active_count()
     told: list[Disclosure] = []
 
-    with made(listener, environment, disclose=told.append) as analytics:
+    with made(listener, environment, disclose=told.append, options=PATIENT) as analytics:
         assert analytics.record(Clicked()) is False
         assert analytics.identify(email="a@b.c") is False
         assert analytics.set_person(plan="free") is False
@@ -211,7 +213,7 @@ def test_the_first_run_sends_nothing_and_the_second_sends_it_all(
     leave_a_session(environment, old)
     told: list[Disclosure] = []
 
-    first = made(listener, environment, disclose=told.append)
+    first = made(listener, environment, disclose=told.append, options=PATIENT)
     with first:
         assert first.record(Clicked())
         assert first.state == "first run"
@@ -233,7 +235,7 @@ def test_a_configuration_that_was_lost_makes_a_first_run_again(listener: Listene
     leave_a_session(environment)
     places(environment).choices.unlink()
 
-    analytics = one_run(listener, environment)
+    analytics = one_run(listener, environment, options=PATIENT)
 
     assert analytics.is_first_run
     assert listener.connections == 0
@@ -245,7 +247,7 @@ def test_opted_out_after_the_first_run_nothing_is_ever_sent(listener: Listener, 
         analytics.disable()
         assert analytics.record(Clicked()) is False
 
-    later = one_run(listener, environment)
+    later = one_run(listener, environment, options=PATIENT)
 
     assert later.why_off == "the user has opted out"
     assert listener.connections == 0

@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from eventrec import (
+    Backoff,
     Batch,
     BatchTooLargeError,
     EventRecorder,
@@ -27,7 +28,12 @@ from eventrec.delivery.worker.outcome import error_text
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising, refusing
 
-STOPPING: dict[str, Any] = {"on_failure": "stop", "flush_interval": 0.01}
+STOPPING: dict[str, Any] = {
+    "on_failure": "stop",
+    "flush_interval": 0.01,
+    "close_timeout": 0.1,
+    "retry": Backoff(first=0.01, jitter="none"),
+}
 
 
 def stopping(**options: Any) -> EventRecorderOptions:
@@ -141,8 +147,9 @@ async def test_what_was_delivered_in_part_is_settled_and_then_it_stops() -> None
     assert (part.delivered, part.dead) == (2, 1)
 
 
-async def test_logs_of_earlier_runs_stay_whole_after_a_failure(tmp_path: Path) -> None:
-    for run in range(3):
+@pytest.mark.parametrize("runs", [3, 12], ids=["singly", "by the group"])
+async def test_logs_of_earlier_runs_stay_whole_after_a_failure(tmp_path: Path, runs: int) -> None:
+    for run in range(runs):
         earlier = EventRecorder(ScriptedHandler(), log=tmp_path / "log", options=quickly())
         earlier.record(Numbered(run))
         await earlier.close()
