@@ -47,28 +47,30 @@ class Decision:
 
 
 def decide(
+    app: str,
     places: Callable[[], Places],
     environment: Mapping[str, str],
     *,
     enabled: bool = True,
     disclose: Callable[[Places], object] | None,
 ) -> Decision:
-    """Decide by the table above; `disclose` tells the user, and may raise. None: only look, and make nothing.
+    """Decide for `app` by the table above; `disclose` tells the user, and may raise. None: only look, and make nothing.
 
     Raises nothing that is an Exception.
     """
-    why = "the application has switched it off" if not enabled else why_off(environment)
+    why = "the application has switched it off" if not enabled else why_off(environment, app)
     if why is not None:
         return Decision(why)
+    forced = is_forced(environment, app)
     try:
         found = places()
         file = ChoicesFile(found.choices)
         choices = file.load()
-        says_no = _says_no(choices, environment)
+        says_no = _says_no(choices, is_forced=forced)
         is_first_run = choices is None or not choices.is_told
         if is_first_run and not says_no and disclose is not None:
             choices = file.tell(partial(disclose, found))
-            says_no = _says_no(choices, environment)  # Another process may have been there meanwhile.
+            says_no = _says_no(choices, is_forced=forced)  # Another process may have been there meanwhile.
     except ConsentError as exc:
         return Decision(str(exc))
     if says_no:
@@ -76,5 +78,5 @@ def decide(
     return Decision(None, is_first_run=is_first_run, choices=choices)
 
 
-def _says_no(choices: Choices | None, environment: Mapping[str, str]) -> bool:
-    return choices is not None and not choices.enabled and not is_forced(environment)
+def _says_no(choices: Choices | None, *, is_forced: bool) -> bool:
+    return choices is not None and not choices.enabled and not is_forced

@@ -99,6 +99,7 @@ class Analytics:
         encoded_fields(**defaults)
         told = opt_out or f"eventrec analytics disable --app {app}"
         decision = decide(
+            app,
             lambda: places_of(app, environment),
             environment,
             enabled=enabled and options.enabled,

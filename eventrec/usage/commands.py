@@ -190,7 +190,7 @@ class UsageCommands:
         return OK
 
     def _decision(self) -> Decision:
-        return decide(lambda: self._places, self._environment, disclose=None)
+        return decide(self.app, lambda: self._places, self._environment, disclose=None)
 
     def _command_for(self, verb: str) -> str:
         name, _, rest = self._command.partition(" --app ")

@@ -34,7 +34,7 @@ def put(file: ChoicesFile, content: bytes | object) -> None:
 
 def decided(file: ChoicesFile, environment: dict[str, str] | None = None, told: list[object] | None = None) -> Decision:
     places = Places(file.path, file.path.parent / "data")
-    return decide(lambda: places, environment or {}, disclose=(told if told is not None else []).append)
+    return decide("my-app", lambda: places, environment or {}, disclose=(told if told is not None else []).append)
 
 
 # -- what a user chose
@@ -273,7 +273,7 @@ def test_who_was_not_told_is_not_recorded(file: ChoicesFile) -> None:
         raise OSError("stderr is closed")
 
     places = Places(file.path, file.path.parent)
-    decision = decide(lambda: places, {}, disclose=fails)
+    decision = decide("my-app", lambda: places, {}, disclose=fails)
 
     assert decision.why_off == "the disclosure failed: OSError: stderr is closed"
     assert file.load() is None
@@ -302,7 +302,7 @@ def test_who_said_no_before_the_first_run_is_not_bothered(file: ChoicesFile) -> 
 def test_looking_makes_nothing(file: ChoicesFile) -> None:
     places = Places(file.path, file.path.parent)
 
-    assert decide(lambda: places, {}, disclose=None).is_first_run
+    assert decide("my-app", lambda: places, {}, disclose=None).is_first_run
     assert not file.path.parent.exists()
 
 
@@ -310,6 +310,8 @@ def test_force_overrules_a_no_and_nothing_that_is_uncertain(file: ChoicesFile) -
     put(file, {**YES, "analytics_enabled": False})
     assert decided(file).why_off == "the user has opted out"
     assert decided(file, {"EVENTREC_FORCE": "1", "CI": "1", "DO_NOT_TRACK": "1"}).is_on
+    assert decided(file, {"FORCE_MY_APP_ANALYTICS": "yes"}).is_on
+    assert not decided(file, {"FORCE_RERUN_ANALYTICS": "yes"}).is_on
     assert not decided(file, {"EVENTREC_FORCE": "1", "EVENTREC_DISABLED": "1"}).is_on
 
     put(file, b"damaged")
