@@ -75,6 +75,12 @@ async def runs_of(directory: Path) -> list[UUID]:
     return await anyio.to_thread.run_sync(list_runs, directory)
 
 
+def deleted(path: Path) -> None:
+    """Also what is written into it meanwhile, by its descriptor."""
+    while path.exists():
+        shutil.rmtree(path, ignore_errors=True)
+
+
 async def eventually(condition: object, seconds: float = 10) -> None:
     with anyio.fail_after(seconds):
         while not condition():  # type: ignore[operator]  # noqa: ASYNC110 - a thread or a disk changes it
@@ -577,7 +583,7 @@ async def test_a_log_directory_that_is_deleted_is_made_again_and_what_was_not_sy
         recorder.record_many(Numbered(n) for n in range(1_000))
         await eventually(lambda: recorder.status().appended == 1_000)
         await anyio.to_thread.run_sync((tmp_path / "log").rename, tmp_path / "gone")
-        await anyio.to_thread.run_sync(shutil.rmtree, tmp_path / "gone")
+        await anyio.to_thread.run_sync(deleted, tmp_path / "gone")
         await anyio.sleep(1.1)
         recorder.record_many(Numbered(n) for n in range(1_000, 1_010))
         await recorder.record_durable(Numbered(1_010))
@@ -600,7 +606,7 @@ async def test_what_was_synced_in_a_directory_that_is_deleted_is_counted_as_lost
         recorder.record_many(Numbered(n) for n in range(1_000))
         await recorder.record_durable(Numbered(1_000))
         await anyio.to_thread.run_sync((tmp_path / "log").rename, tmp_path / "gone")
-        await anyio.to_thread.run_sync(shutil.rmtree, tmp_path / "gone")
+        await anyio.to_thread.run_sync(deleted, tmp_path / "gone")
         await anyio.sleep(1.1)
         await recorder.record_durable(Numbered(1_001))
         handler.always = lambda _: None
@@ -639,7 +645,7 @@ async def test_no_promise_is_given_for_a_log_that_was_deleted(
     async with EventRecorder(handler, log=path, options=quickly(sync="never")) as recorder:
         await recorder.record_durable(Numbered(0))
         await anyio.to_thread.run_sync(path.rename, tmp_path / "gone")
-        await anyio.to_thread.run_sync(shutil.rmtree, tmp_path / "gone")
+        await anyio.to_thread.run_sync(deleted, tmp_path / "gone")
         for number in range(1, 20):
             try:
                 await recorder.record_durable(Numbered(number), until=until)
@@ -716,7 +722,7 @@ async def test_health_says_that_a_deleted_log_cannot_be_made_again_until_it_can(
     async with EventRecorder(handler, log=path, options=quickly()) as recorder:
         await recorder.record_durable(Numbered(0))
         await anyio.to_thread.run_sync(path.rename, tmp_path / "gone")
-        await anyio.to_thread.run_sync(shutil.rmtree, tmp_path / "gone")
+        await anyio.to_thread.run_sync(deleted, tmp_path / "gone")
         await anyio.to_thread.run_sync(path.write_bytes, b"in the way")
         with pytest.raises(LogError):
             await recorder.record_durable(Numbered(1))
