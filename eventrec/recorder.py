@@ -198,7 +198,8 @@ class EventRecorder(Taking):
         life = self._life
         supervisor = life.open(backend, self._subscriptions)
         self._state = "open"
-        backend.spawn(supervisor.run, "eventrec supervisor", on_unbegun=partial(self._end_unbegun, life))
+        run = partial(self._deliver, supervisor)
+        backend.spawn(run, "eventrec supervisor", on_unbegun=partial(self._end_unbegun, life))
         await supervisor.started.wait()
         if supervisor.is_ended and not supervisor.ended.is_set():
             raise RecorderStateError("its loop ends: it was cancelled before it began", state="closed")
@@ -322,6 +323,15 @@ class EventRecorder(Taking):
             await self.close()
 
     # -- beneath
+
+    async def _deliver(self, supervisor: Supervisor) -> None:
+        """Deliver until closed. Where the loop ended first, without `close`, it is said here what is left."""
+        try:
+            await supervisor.run()
+        finally:
+            if self._state == "open" and supervisor is self._life.supervisor and supervisor.is_ended:
+                self._state = "closed"
+                say_left(self.status())
 
     async def _end_of_loop_gone(self) -> None:
         """Close what was open on a loop that is closed, or that cancelled it.

@@ -234,6 +234,7 @@ def test_a_program_that_ends_without_close_ends_in_time(
         assert status.state == "closed"
         assert_conserved(status, offered=3)
         assert "interrupted" not in caplog.text
+        assert caplog.text.count("closed with records left") == (n + 1 if is_down else 0)
 
 
 @pytest.mark.parametrize("kind", ["memory", "log"])
