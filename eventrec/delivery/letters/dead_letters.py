@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import msgspec
 
 from eventrec.records.column_types import ColumnType
+from eventrec.records.context import merged_context
 from eventrec.records.entry import SHAPE, SIZE
 from eventrec.records.extra_rows import decode_rows
 from eventrec.runtime.backend import in_thread
@@ -133,6 +135,8 @@ def letter_document(letter: DeadLetter) -> dict[str, Any]:
         "timestamp": timestamp,
         "payload": msgspec.Raw(payload),
     }
+    with suppress(msgspec.MsgspecError, RecursionError):  # It came from a disk: else shown as it is.
+        context = merged_context(letter.static_context, context)
     if context is not None:
         document["context"] = msgspec.Raw(context)
     if extras is not None:

@@ -40,14 +40,14 @@ async def test_a_letter_says_what_why_where_and_when(tmp_path: Path) -> None:
     path = tmp_path / "new" / "dead.jsonl"
     handler = ScriptedHandler(always=refusing({1}, lambda: PermanentError("value out of range")))
 
-    async with EventRecorder(handler, options=quickly(dead_letters=path)) as recorder:
+    async with EventRecorder(handler, options=quickly(dead_letters=path, service="shop")) as recorder:
         with recorder.context(user="u1"):
             recorder.record_many(Numbered(n) for n in range(3))
         assert await recorder.flush(timeout=5)
 
     (letter,) = [json.loads(line) for line in path.read_text().splitlines()]
     assert letter["payload"] == {"number": 1}
-    assert letter["context"] == {"user": "u1"}
+    assert letter["context"] == {"service": "shop", "user": "u1"}
     assert letter["reason"] == "value out of range"
     assert (letter["subscription"], letter["handler"], letter["offset"]) == ("ScriptedHandler", "ScriptedHandler", 1)
     assert (letter["type"], letter["table"]) == ("numbered", "events")
