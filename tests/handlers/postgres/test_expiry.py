@@ -245,7 +245,12 @@ async def test_table_that_fails_is_tried_after_growing_pauses_and_keeps_no_other
 
 
 @pytest.mark.parametrize(
-    ("rights", "why"), [("ALL", "see its triggers and policies"), ("SELECT, INSERT", "permission denied")]
+    ("rights", "shown", "why"),
+    [
+        ("ALL", "true", "see its triggers and policies"),
+        ("ALL", "false", "its policies let none of its rows be seen"),
+        ("SELECT, INSERT", "true", "permission denied"),
+    ],
 )
 async def test_policy_that_lets_no_row_go_and_right_that_is_missing_are_said(  # noqa: PLR0917
     opened: Any,
@@ -254,6 +259,7 @@ async def test_policy_that_lets_no_row_go_and_right_that_is_missing_are_said(  #
     batch: Batches,
     caplog: pytest.LogCaptureFixture,
     rights: str,
+    shown: str,
     why: str,
 ) -> None:
     name = f"app_{database.name}"
@@ -264,7 +270,7 @@ async def test_policy_that_lets_no_row_go_and_right_that_is_missing_are_said(  #
         OLD.format("events", 5),
         "ALTER TABLE events ENABLE ROW LEVEL SECURITY",
         "CREATE POLICY w ON events FOR INSERT WITH CHECK (true)",
-        "CREATE POLICY r ON events FOR SELECT USING (true)",
+        f"CREATE POLICY r ON events FOR SELECT USING ({shown})",
         f"GRANT {rights} ON events TO {name}",
     )
     try:
