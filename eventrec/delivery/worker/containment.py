@@ -26,10 +26,11 @@ async def in_own_task(run: Callable[[], Coroutine[object, object, object]], name
     """Run `run`, which calls foreign code and raises no `Exception`, in a task called `name` that ends with it.
 
     Where a handler cancels the task that it is called in, only the task around it can tell that from a cancellation of
-    all tasks: then this one goes on.
+    all tasks: then this one goes on. So it does where a handler entered a cancel scope or a task group that it has not
+    left: anyio then ends the task with an error.
 
     Raises:
-        EndedFromWithinError: That task was cancelled, and this one was not.
+        EndedFromWithinError: That task was cancelled, or failed, and this one was not.
     """
     is_done = False
 
@@ -38,8 +39,11 @@ async def in_own_task(run: Callable[[], Coroutine[object, object, object]], name
         await run()
         is_done = True
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(when_begun(call), name=name)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(when_begun(call), name=name)
+    except ExceptionGroup as exc:
+        raise EndedFromWithinError(f"the task of the handler ended: {described(exc.exceptions[0])}") from exc
     if not is_done:
         raise EndedFromWithinError("the handler cancelled its own task")
 

@@ -289,6 +289,27 @@ async def test_a_handler_that_cancels_the_task_it_is_called_in_stops_no_other(
     assert part.last_error == "EndedFromWithinError: the handler cancelled its own task"
 
 
+@dataclass
+class Unbalanced(ScriptedHandler):
+    """Enters a cancel scope in `open`, as one does that keeps a task group open, and leaves it in `close`."""
+
+    async def open(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.scope.__enter__()
+
+    async def close(self) -> None:
+        self.scope.__exit__(None, None, None)
+
+
+async def test_a_handler_that_leaves_no_scope_it_entered_interrupts_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    part = await deliver_beside(Unbalanced())
+
+    assert (part.pending, part.healthy) == (0, True)
+    assert "task interrupted" not in caplog.text
+
+
 async def test_a_close_that_cancels_its_task_keeps_no_other_handler_from_closing(
     anyio_backend_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
