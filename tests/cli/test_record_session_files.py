@@ -256,11 +256,12 @@ def test_killed_before_the_removal_the_next_run_repeats_the_same_uuids(
     start: Callable[..., Any], main: Main, posthog: FakePostHog, tmp_path: Path
 ) -> None:
     path = write(ONE, numbered(3))
-    posthog.answer_with(lambda _: None)  # the answer is lost
+    posthog.answer_with(*[lambda _: None] * 1_000)  # the answers are lost
     command = start("record", tmp_path / path, *WAL, "--to", posthog.url(), "--remove")
     posthog.wait_for_requests(1)
     command.process.kill()
     command.process.wait()
+    posthog.answer_normally()
 
     assert path.exists()
     assert main("record", path, *WAL, "--to", posthog.url(), "--remove")[0] == ExitCode.OK

@@ -114,9 +114,10 @@ class LineReader:
         part = self._delivery.part
         self._delivery.say_refused()
         while self._unfinished and (is_over or part.scanned >= self._unfinished[0][2]):
-            source, first, end = self._unfinished.popleft()
+            source, first, end = self._unfinished[0]
             is_lost = part.dropped or self._delivery.has_refused(first, end)
             await self._finish(source, is_delivered=part.scanned >= end and not is_lost)
+            self._unfinished.popleft()
         if is_over:
             await self._give_up_current()
 
@@ -137,12 +138,14 @@ class LineReader:
         outcome, start, size = self._outcome, self._outcome.lines, 0
         self._input = given = Input(source.open)
         splitter = LineSplitter(max_bytes=source.max_event_bytes)
+        rows = HALF_ROWS if self._log is None else LOGGED_ROWS
         while True:
             chunk = await given.read()
             for line in splitter.feed(chunk) if chunk else splitter.end():
                 outcome.lines = start + line.number
                 self._take(source, line)
-                await self._wait_for_room(deliveries)
+                if self._half_rows >= rows or self._half_bytes >= HALF_BYTES:
+                    await self._wait_for_room(deliveries)
             outcome.lines = start + splitter.number
             outcome.bytes += len(chunk)
             size += len(chunk)
@@ -173,17 +176,17 @@ class LineReader:
             raise LineError(f"the recorder refused it: {self._recorder.status().refused}")
 
     async def _wait_for_room(self, deliveries: TaskGroup) -> None:
+        """Half a window is recorded: wait until there is room for another one."""
         if self._log is not None:
-            if self._half_rows >= LOGGED_ROWS or self._half_bytes >= HALF_BYTES:
-                await self._wait_written()
-        elif self._half_rows >= HALF_ROWS or self._half_bytes >= HALF_BYTES:
-            if self._delivered is not None:
-                await self._delivered.wait()
-            self._delivered = anyio.Event()
-            self._half_rows = self._half_bytes = 0
-            deliveries.start_soon(self._wait_delivered, self._delivered)
-            # It starts before the other half is recorded, which it need not wait for.
-            await anyio.lowlevel.checkpoint()
+            await self._wait_written()
+            return
+        if self._delivered is not None:
+            await self._delivered.wait()
+        self._delivered = anyio.Event()
+        self._half_rows = self._half_bytes = 0
+        deliveries.start_soon(self._wait_delivered, self._delivered)
+        # It starts before the other half is recorded, which it need not wait for.
+        await anyio.lowlevel.checkpoint()
 
     async def _wait_delivered(self, delivered: anyio.Event) -> None:
         await self._delivery.wait()

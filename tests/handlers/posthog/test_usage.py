@@ -38,6 +38,8 @@ def test_second_run_sends_both_sessions_each_under_its_own_id(posthog: FakePostH
             if not analytics.is_first_run:
                 posthog.wait_for_events(6)
                 assert analytics.flush(20)
+        if not run:
+            assert not posthog.requests
 
     assert len(posthog.events) == 6
     assert len({event["distinct_id"] for event in posthog.events}) == 1
