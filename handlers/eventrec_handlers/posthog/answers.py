@@ -77,7 +77,7 @@ def _whole(answer: Answer, said: dict[str, Any] | None, subject: str, redacted: 
         return
     if said is None:
         raise TransientError(f"{subject}: {_unexpected(answer, redacted)}")
-    limited = said.get("quota_limited") or ()
+    limited = said.get("quota_limited") or said.get("quotaLimited") or ()
     beside = isinstance(limited, list) and all(isinstance(each, str) and each in _BESIDE_EVENTS for each in limited)
     if limited and not beside:
         raise PauseError(f"{subject}: the project's quota is used up, events are dropped: {_quoted(limited, redacted)}")
@@ -113,11 +113,11 @@ def _each(
         raise PauseError(f"{subject}: the project's quota is used up: {len(errors)} records are dropped")
     if errors:
         raise PartialError(errors)
-    return f"PostHog took events with a warning: {', '.join(sorted(warnings))}" if warnings else None
+    return f"PostHog took events with a warning: {_quoted(', '.join(sorted(warnings)), str)}" if warnings else None
 
 
 def _unexpected(answer: Answer, redacted: Callable[[str], str]) -> str:
-    what = answer.media_type or "no media type"
+    what = _quoted(answer.media_type, redacted) or "no media type"
     body = _quoted(answer.body.decode(errors="replace"), redacted) or "nothing"
     return f"HTTP {answer.status}, but not an answer of PostHog's ({what}): {body}"
 

@@ -123,6 +123,7 @@ def silent(exchange: BaseHTTPRequestHandler) -> None:
     "answer",
     [
         Said(200, HTML, (("Content-Type", "text/html"),)),
+        Said(200, HTML, (("Content-Type", "text/" + "x" * 5_000),)),
         Said(200, b""),
         Said(200, b"Ok"),
         Said(200, b"[]"),
@@ -190,6 +191,7 @@ async def test_server_that_says_nothing_is_an_outage_after_the_timeout(
         Said(200, b'{"status":1,"quota_limited":["events"]}'),
         Said(200, b'{"status":1,"quota_limited":["recordings","exceptions"]}'),
         Said(200, b'{"status":1,"quota_limited":"events"}'),
+        Said(200, b'{"status":1,"quotaLimited":["events"]}'),
     ],
 )
 async def test_what_an_operator_has_to_mend_pauses(
