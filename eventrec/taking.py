@@ -128,9 +128,10 @@ class Taking(ABC):
     async def record_durable(
         self, event: Event | Eventable, *, until: Literal["written", "synced"] = "synced"
     ) -> Position | None:
-        """Record `event`, and return where it stands once it is in the log; None where it was filtered or declined.
+        """Record `event`, and return where it stands once it is in the log.
 
-        None as well where the recorder is switched off, or has stopped.
+        None where it was filtered, declined, sampled out, or over the rate of its type; and where the recorder is
+        switched off, or has stopped.
 
         "written" survives the end of the process, "synced" a power cut; all who wait at once share one sync. Being
         cancelled, or an error of the disk, does not retract the event.

@@ -99,10 +99,11 @@ class Encoder:
         self._shapes: dict[tuple[str, str, Sequence[ColumnSchema]], Shape] = {}
 
     def encode(self, event: object) -> Entry | Reason:
-        """The entry of `event`, or why there is none ("filtered", "declined").
+        """The entry of `event`, or why there is none ("filtered", "declined", "sampled", "rate_limited").
 
         Raises:
             EncodeError: The payload or a column value cannot be encoded.
+            UnruledError: A field has no rule of privacy, where there has to be one.
             InvalidEventError: It is not an event, or its type, table, timestamp, schema or row width is wrong.
             TypeError: The markers of its class contradict each other.
             Exception: Whatever the event's own code raises.

@@ -198,6 +198,8 @@ def _guard(  # noqa: C901 - one look for each kind of field
     wide = [(field.name, field.rule) for field in fields_of(cls) if may_be_widened(field.rule)]
     open_ = [field.name for field in fields_of(cls) if field.rule is None and field.name in any_]
     has_extra = cls.model_config.get("extra") == "allow"
+    if has_extra:
+        open_.append("__pydantic_extra__")
 
     def guard(event: Any) -> None:
         if times is not None:
@@ -208,7 +210,8 @@ def _guard(  # noqa: C901 - one look for each kind of field
                     refuse_inexact_time(value)
         if any_ or has_extra:
             refuse_unserializable([event.__pydantic_extra__, *(getattr(event, name, None) for name in any_)])
-            refuse_marked([event.__pydantic_extra__, *(getattr(event, name, None) for name in open_)], by_pydantic=True)
+            for name in open_:
+                refuse_marked(getattr(event, name, None), by_pydantic=True)
         for name, rule in wide:
             if is_widened(getattr(event, name, None), rule):
                 raise EncodeError(f"{cls.__name__}.{name}: an instance of a subclass that marks more than is declared")

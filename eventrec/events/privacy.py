@@ -199,7 +199,7 @@ def quietly(plan: Callable[[Any], T]) -> Callable[[Any], T]:
         except Exception as exc:  # noqa: BLE001 - foreign code may raise anything
             kind = InvalidEventError if isinstance(exc, InvalidEventError) else EncodeError
             raise kind(
-                f"{type(exc).__name__}, of which no more is said: {type(event).__name__} has rules of privacy"
+                f"{type(exc).__name__}: its text is not shown, for {type(event).__name__} has rules of privacy"
             ) from None
 
     return encode

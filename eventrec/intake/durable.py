@@ -54,7 +54,7 @@ def take_durably(
     offer: Callable[[Cell, Entry], Reason | None],
     writer: Writer,
 ) -> Ticket | None:
-    """Take `event`; None where it is filtered or declined. Raises as `EventRecorder.record_durable`, and counts."""
+    """Take `event`; None where it is not wanted. Raises as `EventRecorder.record_durable`, and counts."""
     cell = intake.cell()
     cell.offered += 1
     entry = _encoded(event, encoder, cell)
@@ -83,7 +83,7 @@ def take_durably(
 
 
 def _encoded(event: Event | Eventable, encoder: Encoder, cell: Cell) -> Entry | None:
-    """The entry that `event` becomes; None where it is filtered or declined. What it does not become is counted."""
+    """The entry that `event` becomes; None where it is not wanted. What it does not become is counted."""
     try:
         entry = encoder.encode(event)
     except EncodeError:

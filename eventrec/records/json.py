@@ -11,6 +11,7 @@ import math
 from collections import deque
 from datetime import date, datetime, time
 from decimal import Decimal
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -135,6 +136,7 @@ _I: Final = ord("I")
 _skip: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 _PLAIN: Final = frozenset({str, int, bool, type(None), msgspec.UnsetType})
+_WITHOUT_PARTS: Final = _PLAIN | {float}
 _BYTES: Final = (bytes, bytearray, memoryview)
 KEPT_TYPES: Final = (*_BYTES, datetime, time)
 """What msgspec would turn into text of another meaning: looked at as they are."""
@@ -152,7 +154,7 @@ def refuse_non_json(value: object) -> None:  # noqa: C901, PLR0912 - a case for 
         case list() | set() | frozenset():
             _refuse_parts(value)
         case tuple():
-            if value.__class__ is not tuple:
+            if value.__class__ is not tuple and value.__class__ not in _UNMARKED:
                 _refuse_marked_class(value.__class__)
             _refuse_parts(value)
         case float():
@@ -163,7 +165,8 @@ def refuse_non_json(value: object) -> None:  # noqa: C901, PLR0912 - a case for 
         case msgspec.Raw():
             refuse_bad_text(bytes(value))
         case msgspec.Struct():
-            _refuse_marked_class(value.__class__)
+            if value.__class__ not in _UNMARKED:
+                _refuse_marked_class(value.__class__)
             _refuse_parts(msgspec.structs.astuple(value))
         case bytes() | bytearray() | memoryview():
             raise EncodeError(f"not a JSON value: {type(value).__name__} (encode it as text first)")
@@ -185,34 +188,69 @@ def refuse_marked(value: Any, *, by_pydantic: bool = False) -> None:
 
     `by_pydantic`: its serializer writes `value`, and knows the marked fields of its own classes.
     """
-    if isinstance(value, enum.Enum):
-        value = value.value
-    kind = value.__class__
-    if kind in _PLAIN:
-        return
-    parts: Iterable[Any] = ()
+    known = _KNOWN[by_pydantic]
+    parts_of = known.get(value.__class__)
+    if parts_of is None:
+        parts_of = _parts_of_class(value.__class__, by_pydantic)
+        if len(known) >= _MAX_CLASSES:
+            known.clear()
+        known[value.__class__] = parts_of
+    for part in parts_of(value):
+        if part.__class__ not in _WITHOUT_PARTS:
+            refuse_marked(part, by_pydantic=by_pydantic)
+
+
+def _parts_of_class(kind: Any, by_pydantic: bool) -> Callable[[Any], Iterable[Any]]:  # noqa: FBT001 - called once
+    """What gives the values inside an instance of `kind`; MarkedValueError where `kind` marks some."""
     if issubclass(kind, dict):
-        parts = value.values()
-    elif has_fields(kind):
+        # pydantic writes a key of any kind as its text.
+        return (lambda value: (*value, *value.values())) if by_pydantic else dict.values
+    if has_fields(kind):
         is_known = by_pydantic and hasattr(kind, "__pydantic_serializer__")
         if not is_known:
             _refuse_marked_class(kind)
-        parts = [getattr(value, field.name, None) for field in fields_of(kind) if not (is_known and field.rule)]
-    elif issubclass(kind, _CONTAINERS):
-        parts = value
-    for part in parts:
-        refuse_marked(part, by_pydantic=by_pydantic)
+        # Of what pydantic knows: fields whose annotation names no class.
+        names = [field.name for field in fields_of(kind) if not (is_known and field.rule)]
+        return _attributes(names)
+    if issubclass(kind, _CONTAINERS):
+        return iter
+    return (lambda value: (value.value,)) if issubclass(kind, enum.Enum) else lambda _: ()
 
+
+def _attributes(names: list[str]) -> Callable[[Any], Iterable[Any]]:
+    if len(names) < 2:  # noqa: PLR2004 - of one an attrgetter gives no tuple
+        return lambda value: [getattr(value, name, None) for name in names]
+    all_of = attrgetter(*names)
+
+    def parts_of(value: Any) -> Iterable[Any]:
+        try:
+            return all_of(value)
+        except AttributeError:  # One was deleted, or never set.
+            return [getattr(value, name, None) for name in names]
+
+    return parts_of
+
+
+_KNOWN: Final[tuple[dict[type, Callable[[Any], Iterable[Any]]], ...]] = ({}, {})
+"""What gives the parts of a class's instances, for msgspec and for pydantic: asked for each instance, so a dict."""
 
 _SINGLE: Final = frozenset({UUID, Decimal, date})
 """Frequent classes in which nothing else is."""
 
 _CONTAINERS: Final = (list, tuple, set, frozenset, deque)
 
+_UNMARKED: Final[set[type]] = set()
+"""Classes with fields that were looked at: asked for each instance, so a set, and not the function that knows."""
+
+_MAX_CLASSES: Final = 4_096
+
 
 def _refuse_marked_class(kind: type) -> None:
     if is_marked(kind):
         raise MarkedValueError(f"a {kind.__name__}, which has marked fields, stands where nothing sees to them")
+    if len(_UNMARKED) >= _MAX_CLASSES:
+        _UNMARKED.clear()
+    _UNMARKED.add(kind)
 
 
 def _refuse_parts(parts: Iterable[object]) -> None:

@@ -414,6 +414,11 @@ class Company:
     name: str = "n"
 
 
+@dataclass(frozen=True)
+class FrozenCompany:
+    email: Email
+
+
 @pydantic_dataclass
 class Shop:
     email: Email
@@ -607,8 +612,9 @@ def test_a_model_refuses_a_dataclass_with_marks_of_which_pydantic_does_not_know(
     class Holder(EventModel):
         given: Any
 
-    with pytest.raises(EncodeError, match="Company"):
-        recorded(Holder(given=[Company(SECRET)]))
+    for held in ([Company(SECRET)], {"a": deque([Company(SECRET)])}, {FrozenCompany(SECRET): 1}, Pair(SECRET, "n")):
+        with pytest.raises(EncodeError, match="which has marked fields"):
+            recorded(Holder(given=held))
 
 
 # -- columns ----------------------------------------------------------------------------------------------------------
