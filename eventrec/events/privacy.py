@@ -133,9 +133,8 @@ class Masks(Masker):
                 key: self._walked(rules.get(key), getattr(value, names[key]) if key in names else part, part)
                 for key, part in plain.items()
             }
-        parts = list(value.values()) if isinstance(value, dict) else []
-        if len(parts) != len(plain):
-            parts = list(plain.values())
+        parts = list(value.values()) if isinstance(value, dict) else list(plain.values())
+        # As many, or what belongs together is unknown: two keys became one, for example.
         each = declared.rule if isinstance(declared, Each) else None
         return {
             key: self._walked(rules.get(key, each), part, said)
@@ -150,7 +149,7 @@ class Masks(Masker):
             parts = [getattr(value, field.name) for field in fields_of(kind)]
             before = len(plain) - len(parts)  # an array-like Struct begins with its tag
         else:
-            parts = list(value) if isinstance(value, _ITERABLES) and len(value) == len(plain) else plain
+            parts = list(value) if isinstance(value, _ITERABLES) else plain
             rules = list(_rules_of_items(declared, len(plain)))
         return plain[:before] + [
             self._walked(rule, part, said) for rule, part, said in zip(rules, parts, plain[before:], strict=True)

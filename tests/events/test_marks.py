@@ -1066,6 +1066,15 @@ def test_errors_of_marked_events_quote_nothing() -> None:
     assert caught.value.__suppress_context__
 
 
+def test_keys_that_become_one_show_nothing() -> None:
+    with pytest.raises(EncodeError) as caught:
+        recorded(Said({Color.RED: Company(SECRET), "red": 1}))
+    with pytest.raises(EncodeError):
+        recorded(Said({"red": 1, Color.RED: Company(SECRET)}))
+
+    assert SECRET not in str(caught.value)
+
+
 def test_a_cycle_is_refused_and_shows_nothing() -> None:
     payload: dict[str, object] = {"who": Company(SECRET)}
     payload["self"] = payload
