@@ -208,7 +208,7 @@ def _readable_hints(cls: type, excluding: Collection[str]) -> dict[str, object]:
     hints: dict[str, object] = {}
     for base in reversed(cls.__mro__):
         module = sys.modules.get(base.__module__)
-        for name, said in inspect.get_annotations(base).items():
+        for name, said in _annotations(base).items():
             hints.pop(name, None)
             if not isinstance(said, str):
                 hints[name] = said
@@ -220,6 +220,15 @@ def _readable_hints(cls: type, excluding: Collection[str]) -> dict[str, object]:
                 if name not in excluding and _NAMES_A_MARKER.search(said):
                     raise TypeError(f"{cls.__name__}.{name}: the annotation {said} cannot be read: {exc}") from exc
     return hints
+
+
+def _annotations(base: type) -> Mapping[str, object]:
+    """The annotations that `base` itself has; since 3.14, where they are evaluated when asked for, as texts."""
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format  # noqa: PLC0415 - new in 3.14
+
+        return inspect.get_annotations(base, format=Format.STRING)
+    return inspect.get_annotations(base)
 
 
 _NAMES_A_MARKER: Final = re.compile(r"\b(Hashed|Redacted|Truncated)\b")

@@ -31,7 +31,7 @@ from pydantic import (
     model_serializer,
 )
 from pydantic.dataclasses import dataclass as pydantic_dataclass
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
 from eventrec import (
     Allowed,
@@ -625,6 +625,33 @@ def test_a_model_refuses_a_dataclass_with_marks_of_which_pydantic_does_not_know(
     for held in ([Company(SECRET)], {"a": deque([Company(SECRET)])}, {FrozenCompany(SECRET): 1}, Pair(SECRET, "n")):
         with pytest.raises(EncodeError, match="which has marked fields"):
             recorded(Holder(given=held))
+
+
+Alias = TypeAliasType("Alias", Annotated[str, Hashed()])
+Marked = TypeAliasType("Marked", Annotated[T, Hashed()], type_params=(T,))
+
+
+class Aliases(EventModel):
+    named: Alias
+    generic: Marked[str]
+    several: list[Alias]
+    column: Annotated[Alias, Column()]
+
+
+class AliasesStruct(EventStruct, rename="kebab"):
+    type: ClassVar[str] = "aliases"
+    named: Alias
+    generic: Marked[str]
+    several: list[Alias]
+    column: Annotated[Alias, Column()]
+
+
+@pytest.mark.parametrize("cls", [Aliases, AliasesStruct])
+def test_named_aliases_are_looked_through(cls: Callable[..., object]) -> None:
+    assert recorded(cls(named=SECRET, generic=SECRET, several=[SECRET], column=SECRET)) == (
+        {"named": HASH, "generic": HASH, "several": [HASH]},
+        [[HASH]],
+    )
 
 
 # -- columns ----------------------------------------------------------------------------------------------------------
