@@ -72,7 +72,7 @@ def test_blocking_verbs_start_no_thread(tmp_path: Path) -> None:
         assert recorder.record_durable(Numbered(2)) is None
         assert recorder.flush() is True
         recorder.resume("ScriptedHandler")
-        assert threading.active_count() == before
+        assert threading.active_count() <= before
 
     assert recorder.close().refused == {"disabled": 2}
     assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ from eventrec.cli.doctor.directory import (
 )
 from eventrec.cli.doctor.findings import Level
 from eventrec.cli.doctor.logs import newest_log
-from eventrec.cli.doctor.python import look_at_checksum, look_at_clocks, numbers_of, parsed
+from eventrec.cli.doctor.python import look_at_checksum, look_at_clocks, look_at_environment, numbers_of, parsed
 from eventrec.runs.run import CHECKPOINTS, Run, list_runs
 
 Main = Callable[..., tuple[int, str, str]]
@@ -292,6 +292,13 @@ def ticking(*steps: int) -> Callable[[], int]:
         return now
 
     return clock
+
+
+def test_variable_that_switches_recorders_off_is_a_warning() -> None:
+    found = look_at_environment({"EVENTREC_DISABLED": "1"})
+
+    assert (found.level, found.said.partition(":")[0]) == (Level.WARNING, "EVENTREC_DISABLED is set")
+    assert look_at_environment({"EVENTREC_DISABLED": "0", "CI": "1"}).level is Level.OK
 
 
 def test_clocks_that_agree_are_ok_and_one_that_is_set_meanwhile_is_not() -> None:

@@ -184,7 +184,7 @@ def test_a_no_leaves_no_connection_no_thread_and_no_payload(
         assert analytics.identify(email="a@b.c") is False
         assert analytics.set_person(plan="free") is False
         assert analytics.flush() is True
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads
         status = analytics.status()
 
     assert (status.state, status.refused) == ("disabled", {"disabled": 3})

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from eventrec.cli.doctor.directory import look_at_directory
 from eventrec.cli.doctor.findings import Finding, Level, ok, problem
 from eventrec.cli.doctor.logs import look_at_logs, newest_log
-from eventrec.cli.doctor.python import look_at_checksum, look_at_clocks, look_at_python
+from eventrec.cli.doctor.python import look_at_checksum, look_at_clocks, look_at_environment, look_at_python
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.log_directory import check_log_directory
 from eventrec.cli.terminal import Terminal
@@ -66,6 +66,7 @@ def doctor(
 
 def _findings(directory: Path | None, to: str | None) -> Iterator[Finding]:
     yield from look_at_python()
+    yield look_at_environment()
     yield look_at_checksum()
     yield look_at_clocks(newest_log=None if directory is None else newest_log(directory))
     if directory is not None:

@@ -1,7 +1,8 @@
-"""What the doctor looks at in the interpreter: versions, extras, the checksum's speed, the clocks."""
+"""What the doctor looks at in the interpreter: versions, extras, variables, the checksum's speed, the clocks."""
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Final
 import google_crc32c
 
 from eventrec.cli.doctor.findings import Finding, ok, problem, warning
+from eventrec.consent.variables import is_disabled
 from eventrec.errors import LogError
 from eventrec.log.compressed import load_zstd
+from eventrec.options import DISABLED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _OLDEST: Final = (3, 11)
 _USERS_EXTRAS: Final = ("cli", "postgres", "zstd")
@@ -128,6 +131,13 @@ def look_at_checksum(implementation: str = google_crc32c.implementation) -> Find
         f"the slow fallback ({implementation}): checksums cost a hundred times as much",
         "install a google-crc32c that brings its library for this platform",
     )
+
+
+def look_at_environment(environment: Mapping[str, str] = os.environ) -> Finding:
+    """Whether a variable switches off the recorders that start in it."""
+    if is_disabled(environment):
+        return warning("environment", f"{DISABLED} is set: recorders that start here record nothing", "unset it")
+    return ok("environment", "no variable switches recorders off")
 
 
 def look_at_clocks(
