@@ -41,8 +41,6 @@ class Account:
         self._lives = [life]
         self._offered = self._appended = 0
         self._refused: dict[str, int] = {}
-        self.switched_off: SwitchedOff | None = None
-        """What counts events that the running life never sees."""
 
     def begin(self, life: Life) -> None:
         """`life` is the running one. Of those before it, the counts alone are kept, once they no longer change."""
@@ -53,13 +51,15 @@ class Account:
             self._lives.remove(ended)
         self._lives.append(life)
 
-    def status(self, state: str) -> Status:
-        """The account now. From any thread, never waiting for one; exact whenever no `record()` is in progress."""
+    def status(self, state: str, off: SwitchedOff | None) -> Status:
+        """The account now. From any thread, never waiting for one; exact whenever no `record()` is in progress.
+
+        `off` counts events that no life has seen.
+        """
         life = self._lives[-1]
         writer, supervisor = life.writer, life.supervisor
         counts = [each.counts for each in self._lives]
         refused = dict(self._refused)
-        off = self.switched_off
         unseen = 0 if off is None else off.count
         if off is not None and unseen:
             _add(refused, {off.reason: unseen})

@@ -22,7 +22,6 @@ from eventrec.delivery.stopping import FailureStop
 from eventrec.errors import OptionsError, RecorderStateError, SubscriptionError
 from eventrec.intake.drops import Drops
 from eventrec.intake.refusals import Refusals
-from eventrec.intake.switched_off import SwitchedOff
 from eventrec.life import Life, Setup
 from eventrec.options import EventRecorderOptions, duration_seconds
 from eventrec.records.context import encoded_fields
@@ -96,7 +95,9 @@ class EventRecorder(Taking):
         """Switched off from the start: it never has anything to open."""
         stops = self._options.on_failure == "stop"
         self._subscriptions = Subscriptions(
-            self._options, has_log=log is not None, stop=self._stop_on_failure() if stops else None
+            self._options,
+            has_log=log is not None,
+            stop=FailureStop(weakref.WeakMethod(self._stop)) if stops else None,
         )
         super().__init__(
             Setup(
@@ -217,13 +218,6 @@ class EventRecorder(Taking):
             open_inert=self._open_inert if self._is_inert else None,
         )
 
-    def disable(self) -> None:
-        """Record nothing from here on, in this process: events are refused as `disabled`. From any thread.
-
-        What was taken before is delivered as it would be. There is no way back: make another recorder.
-        """
-        self._refuse_all("disabled")
-
     # -- while it runs: `record` and its siblings are in `taking.py`
 
     async def flush(self, timeout: Duration | None = None) -> bool | Settled:
@@ -263,7 +257,7 @@ class EventRecorder(Taking):
         The state is `disabled` where the recorder is switched off from the start.
         """
         self._note_fork()
-        return self._account.status("disabled" if self._is_inert else self._state)
+        return self._account.status("disabled" if self._is_inert else self._state, self._switched_off)
 
     # -- the end
 
@@ -353,25 +347,9 @@ class EventRecorder(Taking):
             raise RecorderStateError("the recorder is open already", state=self._state)
         self._state = "open"
 
-    def _stop_on_failure(self) -> FailureStop:
-        """What is told of the first send that fails. It does not keep the recorder, which may be forgotten."""
-        stop = weakref.WeakMethod(self._stop)
-
-        def on_stop(error: str) -> None:
-            if (alive := stop()) is not None:
-                alive(error)
-
-        return FailureStop(on_stop)
-
     def _stop(self, error: str) -> None:
         _logger.warning("recording stopped", error=error)
-        self._refuse_all("stopped")
-
-    def _refuse_all(self, reason: Reason) -> None:
-        """Refuse every event for `reason` from here on, unless that is so for another one."""
-        if self._switched_off is None:
-            self._account.switched_off = off = SwitchedOff(reason)
-            self._switch_off(off)
+        self._switch_off("stopped")
 
     def _end_unbegun(self, life: Life) -> None:
         """The loop ends in the very step of `open`, and delivers nothing: as at the end of `close`."""
@@ -390,7 +368,7 @@ class EventRecorder(Taking):
         """In a forked child: the loop, the threads and the destination's connections are the parent's."""
         if self._is_inert:
             self._account = Account(self._life)
-            self._count_again()
+            self._count_refusals_again()
             return
         if self._state == "open":
             self._state = "forked"
@@ -401,10 +379,3 @@ class EventRecorder(Taking):
         if inherited.supervisor is not None:
             never_finalize((inherited, list(self._subscriptions)))
         self._account = Account(self._life)
-        self._count_again()
-
-    def _count_again(self) -> None:
-        """In a forked child: what is switched off stays so, and counts from zero."""
-        off, self._switched_off = self._switched_off, None
-        if off is not None:
-            self._refuse_all(off.reason)

@@ -19,6 +19,7 @@ from eventrec.events.encoder import Encoder
 from eventrec.events.privacy_plans import Privacy
 from eventrec.intake.durable import Position, take_durably, wait_durably
 from eventrec.intake.refusals import UNSAID, Refusals
+from eventrec.intake.switched_off import SwitchedOff
 from eventrec.life import Life
 from eventrec.records.context import ContextFields
 from eventrec.runtime.logging import described, get_logger
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from eventrec.delivery.supervisor import Supervisor
     from eventrec.events.encoder import Reason
     from eventrec.events.event import Event, Eventable
-    from eventrec.intake.switched_off import SwitchedOff
     from eventrec.life import Setup
 
 _logger = get_logger("eventrec.recorder")
@@ -165,6 +165,13 @@ class Taking(ABC):
         """
         return self._context.bound(fields)
 
+    def disable(self) -> None:
+        """Record nothing from here on, in this process: events are refused as `disabled`. From any thread.
+
+        What was taken before is delivered as it would be. There is no way back: make another recorder.
+        """
+        self._switch_off("disabled")
+
     @property
     def is_switched_off(self) -> bool:
         """Whether every event is refused unread: it is disabled, or has stopped after a failed send."""
@@ -196,13 +203,21 @@ class Taking(ABC):
         self._refusals = Refusals(_logger, time.monotonic)
         self._setup = replace(self._setup, refusals=self._refusals)
         self._begin(Life(self._setup, refuses_for=refuses_for))
+        self._count_refusals_again()
         return inherited
 
-    def _switch_off(self, counter: SwitchedOff) -> None:
-        """From here on `counter` refuses every event, before anything is done about it."""
-        self._switched_off = counter
-        self._refuse = counter.refuse
-        self._is_here = False  # So that `record` needs no look of its own: for what moved, others look.
+    def _switch_off(self, reason: Reason) -> None:
+        """From here on refuse every event for `reason`, before anything is done about it. The first call counts."""
+        if self._switched_off is None:
+            self._switched_off = SwitchedOff(reason)
+            self._refuse = self._switched_off.refuse
+            self._is_here = False  # So that `record` needs no look of its own: for what moved, others look.
+
+    def _count_refusals_again(self) -> None:
+        """In a forked child: what is switched off stays so, and counts from zero."""
+        off, self._switched_off = self._switched_off, None
+        if off is not None:
+            self._switch_off(off.reason)
 
     def _note_fork(self) -> None:
         self._process.detect_fork(self._forked)

@@ -23,15 +23,19 @@ from eventrec.handler import DestinationCheckpoints, EventHandler
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from uuid import UUID
+    from weakref import WeakMethod
 
     from eventrec.reading import EventReader
     from eventrec.records.batch import Batch
 
 
 class FailureStop:
-    """Whether a send of one recorder has failed; `on_stop` is called with what it said, the first time."""
+    """Whether a send of one recorder has failed; `on_stop` is called with what it said, the first time.
 
-    def __init__(self, on_stop: Callable[[str], object]) -> None:
+    It does not keep that method's object.
+    """
+
+    def __init__(self, on_stop: WeakMethod[Callable[[str], object]]) -> None:
         self._on_stop = on_stop
         self.reason: str | None = None
         """What the send that failed said; None: none has."""
@@ -40,7 +44,8 @@ class FailureStop:
         """A send failed with `exc`."""
         if self.reason is None:
             self.reason = error_text(exc)
-            self._on_stop(self.reason)
+            if (on_stop := self._on_stop()) is not None:
+                on_stop(self.reason)
 
     def guarded(self, handler: EventHandler) -> EventHandler:
         """What stands before `handler`, and lets nothing through once a send has failed."""
