@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
 
 from eventrec_handlers._http.options import secret_option
 
@@ -31,15 +32,17 @@ def credentials_in(url: HandlerURL) -> dict[str, str]:
     return headers if token is None else {**headers, "Authorization": f"Bearer {token}"}
 
 
-def with_basic(headers: Mapping[str, str], user: str | None, password: str | None) -> dict[str, str]:
-    """`headers` with user and password, where there are any, as the scheme Basic.
+def with_basic(headers: Mapping[str, str], url: str) -> tuple[dict[str, str], list[str]]:
+    """`headers` with the user and password of `url`, where it has any, as the scheme Basic; and what is secret of them.
 
     Raises:
-        ValueError: There is a header Authorization as well.
+        ValueError: There is a header Authorization as well; or it is not a URL.
     """
-    if user is None and password is None:
-        return dict(headers)
+    userinfo, at, _ = urlsplit(url).netloc.rpartition("@")
+    if not at:
+        return dict(headers), []
     if any(name.lower() == "authorization" for name in headers):
         raise ValueError("give a user or a header Authorization, not both")
-    encoded = b64encode(f"{user or ''}:{password or ''}".encode()).decode()
-    return {**headers, "Authorization": f"Basic {encoded}"}
+    user, _, password = (unquote(part) for part in userinfo.partition(":"))
+    encoded = b64encode(f"{user}:{password}".encode()).decode()
+    return {**headers, "Authorization": f"Basic {encoded}"}, [password]

@@ -71,7 +71,7 @@ def _text_of(causes: Sequence[BaseException]) -> str:
 
 _DEEPEST: Final = 10
 _PROXY_REFUSES: Final = ("401", "402", "403", "407", "Invalid username", "Requested")
-"""How the texts begin by which the library says that a proxy wants other credentials, or lets nobody through."""
+"""How the texts begin by which the library says that a proxy wants other credentials, or refuses to connect."""
 _PLAIN: Final[Mapping[type[BaseException], str]] = {
     httpcore2.ConnectTimeout: "no connection in time",
     httpcore2.ReadError: "the connection broke off",

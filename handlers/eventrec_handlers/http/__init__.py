@@ -8,7 +8,8 @@ The endpoint answers 2xx once it keeps what it was sent: all of it, or it answer
 mean stands in `_http/`: 413 splits the batch, 401 and 403 wait for an operator, 408, 425, 429 and 5xx are tried again,
 not before Retry-After; of a batch that is refused with another 4xx the records at fault are found by bisecting it.
 Where each record is a request of its own they go one after the other in the order of the log, and one that is refused
-does not keep the others back.
+does not keep the others back. A call of `handle` then takes as many round trips as the batch has records: give such a
+subscription a small `batch_rows`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from __future__ import annotations
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
 
 from eventrec import (
     Batch,
@@ -105,16 +105,15 @@ class HTTPHandler(EventHandler):
         if source is not None and not source:
             raise ValueError("source must not be empty")
         origin, self._target = place_of(url)
-        split = urlsplit(url)
-        user, password = (None if part is None else unquote(part) for part in (split.username, split.password))
+        credentials, secrets = with_basic(headers or {}, url)
         self._format = format
         self._source = source
         self._signer = None if secret is None else Signer(secret)
         self._now = now
         self._client = HTTPClient(
             origin,
-            credentials=with_basic(headers or {}, user, password),
-            secrets=[*_secret_parts(self._target), *filter(None, (password, secret))],
+            credentials=credentials,
+            secrets=[*secrets, *_secret_parts(self._target), *([] if secret is None else [secret])],
             options=options,
             now=now,
         )

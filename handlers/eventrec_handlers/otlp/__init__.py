@@ -80,14 +80,15 @@ def from_url(url: str) -> OTLPHandler:
     port = given.port if given.port is not None or given.scheme == _SECURE else PORT
     try:
         origin = origin_of("https" if is_secure else "http", given.host, port)
-        path = urlsplit(url).path
+        split = urlsplit(url)
+        userinfo = "".join(split.netloc.rpartition("@")[:2])
         return OTLPHandler(
-            f"{origin}{path if path not in {'', '/'} else PATH}",
+            f"{origin.scheme}://{userinfo}{origin.authority}{split.path}",
             encoding=given.choice("encoding", tuple(_ENCODINGS), default="protobuf"),
             compression=given.choice("compression", _COMPRESSIONS, default="gzip"),
             body=given.choice("body", BODIES, default="map"),
             partial=given.choice("partial", _ON_PARTIAL, default="accept"),
-            headers=with_basic(credentials_in(given), given.user, given.password),
+            headers=credentials_in(given),
             options=HTTPOptions.of(given),
         )
     except ValueError as exc:
@@ -97,9 +98,9 @@ def from_url(url: str) -> OTLPHandler:
 class OTLPHandler(EventHandler):
     """Delivers batches to the receiver at `url`, of http or https, at least once; its path is `/v1/logs` by default.
 
-    `body="json"` sends each payload as its JSON text, `"map"` as the value that it is, wherever OTLP can say it.
-    `partial` is what happens where a receiver refuses a part of a batch: see above. `headers` go with every request;
-    their values are secret.
+    User and password of `url` are sent as Basic. `body="json"` sends each payload as its JSON text, `"map"` as the
+    value that it is, wherever OTLP can say it. `partial` is what happens where a receiver refuses a part of a batch:
+    see above. `headers` go with every request; their values are secret.
 
     Raises:
         ValueError: `url` is not one of http or https, or another argument is not allowed. No value is shown.
@@ -127,7 +128,8 @@ class OTLPHandler(EventHandler):
         self._body = body
         self._requests: Requests | None = None
         self._on_partial = partial
-        self._client = HTTPClient(origin, credentials=headers, options=options)
+        credentials, secrets = with_basic(headers or {}, url)
+        self._client = HTTPClient(origin, credentials=credentials, secrets=secrets, options=options)
         self._thread = WorkThread("eventrec-otlp")
         self._prepared: tuple[Batch, Request] | None = None
         self._sent = 0

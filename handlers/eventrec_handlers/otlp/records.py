@@ -196,7 +196,7 @@ _FIXED: Final = frozenset({UID, TABLE, TIME, JSON_BODY})
 
 
 def _free_names(names: list[str], taken: frozenset[str], prefix: str) -> list[str]:
-    """`names`, each with as many `prefix` before it that it is none of `taken` and of the others."""
+    """`names`, each behind as many `prefix` as it takes to be different from `taken` and from the others."""
     free: list[str] = []
     others = taken | frozenset(names)
     for name in names:

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from random import Random
 from typing import Any, TypeAlias
 
 import anyio
@@ -227,6 +228,37 @@ async def test_body_that_is_not_needed_may_be_broken(served: Served, raw: bytes)
         answer = await client.send("POST", "/", needs_body=False)
 
     assert answer.status == 200
+
+
+async def test_any_answer_is_an_answer_or_one_of_our_errors(served: Served) -> None:
+    """Answers of every kind, with bytes changed, put in, taken out, and parts of others put in."""
+    chance, current = Random(7), b""
+    whole = [
+        ANSWER,
+        sized(gzip.compress(b"hello" * 9)),
+        CHUNKED + b"5\r\nhello\r\n0\r\n\r\n",
+        b"HTTP/1.1 307 -\r\nLocation: /a?b=c\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 429 -\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n",
+    ]
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(current)
+
+    async with served(script) as server, opened(server.origin, max_answer=10_000) as client:
+        for _ in range(200):
+            raw = bytearray(chance.choice(whole))
+            for _ in range(chance.randrange(5)):
+                at = chance.randrange(len(raw) + 1)
+                other = chance.choice(whole)[chance.randrange(40) :]
+                raw[at : at + chance.randrange(6)] = chance.choice([b"", chance.randbytes(3), other])
+            current = bytes(raw)
+            try:
+                answer = await client.send("POST", "/", body=b"{}", needs_body=chance.random() < 0.7)
+            except DeliveryError:
+                continue
+            assert 200 <= answer.status < 300
+            assert len(answer.body) <= 10_000
 
 
 async def test_reset_in_mid_body_is_transient(served: Served) -> None:
@@ -494,7 +526,7 @@ async def test_nothing_is_logged_at_the_level_of_info(served: Served, caplog: py
 # -- connecting
 
 
-async def test_nobody_listening_is_transient_in_the_words_of_the_system(served: Served) -> None:
+async def test_port_without_a_server_is_transient_in_the_words_of_the_system(served: Served) -> None:
     async with served(playing(ANSWER)) as server:
         pass
     async with opened(server.origin) as client:

@@ -520,6 +520,22 @@ async def test_options_of_a_url_reach_the_receiver(
     assert bodies == [{"a": [1]}, '{"a":[1]}']
 
 
+@pytest.mark.parametrize("form", ["otlp://{}", "http://{}"])
+async def test_user_of_a_url_is_sent_and_the_password_not_shown(
+    batch: BatchOf, endpoint_of: EndpointOf, form: str
+) -> None:
+    def answer(posted: Any) -> tuple[int, Mapping[str, str], bytes]:
+        return 401, {}, f"{posted.headers['authorization']} p@ss".encode()
+
+    url = form.format(f"me:p%40ss@127.0.0.1:{endpoint_of(answer).port}")
+    handler = from_url(url) if url.startswith("otlp") else OTLPHandler(url)
+    async with opened(handler):
+        with pytest.raises(PauseError) as caught:
+            await handler.handle(batch(Sample(1)))
+
+    assert str(caught.value).endswith("HTTP 401: *** ***")
+
+
 @pytest.mark.parametrize(
     ("url", "named"),
     [
