@@ -15,7 +15,6 @@ subscription a small `batch_rows`.
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from eventrec import (
@@ -33,7 +32,6 @@ from eventrec_handlers._http.client import HTTPClient
 from eventrec_handlers._http.credentials import credential_names, credentials_in, with_basic
 from eventrec_handlers._http.options import OPTION_NAMES, HTTPOptions, secret_option
 from eventrec_handlers._http.origin import place_of
-from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.http.formats import FORMATS, Format, Message, messages_of
 from eventrec_handlers.http.signing import Signer, request_key
 
@@ -117,7 +115,6 @@ class HTTPHandler(EventHandler):
             options=options,
             now=now,
         )
-        self._thread = WorkThread("eventrec-http-encode")
         self._prepared: tuple[Batch, list[Message]] | None = None
 
     def __repr__(self) -> str:
@@ -144,11 +141,10 @@ class HTTPHandler(EventHandler):
 
     async def close(self) -> None:
         self._prepared = None
-        self._thread.end()
         await self._client.close()
 
     async def _encoded(self, batch: Batch) -> list[Message]:
-        return await self._thread.run(partial(messages_of, batch, format_=self._format, source=self._source))
+        return await messages_of(batch, format_=self._format, source=self._source)
 
     async def _post_each(self, batch: Batch, messages: list[Message]) -> None:
         """Post one after the other. What is refused for good is left behind; at anything else the rest waits.

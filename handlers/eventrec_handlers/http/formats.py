@@ -29,7 +29,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from eventrec_handlers._lines import columns_of, fault_of, lines_of, refuse
+from eventrec_handlers._lines import columns_of, fault_of, in_slices, lines_in_slices, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -60,26 +60,27 @@ class Message:
     row: int | None = None
 
 
-def messages_of(batch: Batch, *, format_: Format, source: str | None = None) -> list[Message]:
+async def messages_of(batch: Batch, *, format_: Format, source: str | None = None) -> list[Message]:
     """The requests that deliver `batch`, in the order of the log.
 
     Raises:
         PermanentError: Payloads are not JSON; names each of those records.
     """
     if format_ == "ndjson":
-        return [Message(batch.offsets, lines_of(batch), {"Content-Type": "application/x-ndjson"})]
+        return [Message(batch.offsets, await lines_in_slices(batch), {"Content-Type": "application/x-ndjson"})]
     refused: dict[int, str] = {}
-    rows = sorted(_rows(batch, source, refused), key=lambda row: row.offset)  # a stable order: rows of one stay
+    rows = await in_slices(_rows(batch, source, refused))
+    rows.sort(key=lambda row: row.offset)  # a stable order: rows of one stay
     refuse(refused, batch, what="CloudEvents")
     match format_:
         case "cloudevents-batch":
-            body = b"[" + b",\n".join(map(_object, rows)) + b"]\n"
+            body = b"[" + b",\n".join(await in_slices(map(_object, rows))) + b"]\n"
             return [Message(batch.offsets, body, {"Content-Type": "application/cloudevents-batch+json; charset=utf-8"})]
         case "cloudevents-structured":
             headers = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
-            return [Message([row.offset], _object(row), headers, row.number) for row in rows]
+            return await in_slices(Message([row.offset], _object(row), headers, row.number) for row in rows)
         case "cloudevents-binary":
-            return [Message([row.offset], row.payload, _headers(row), row.number) for row in rows]
+            return await in_slices(Message([row.offset], row.payload, _headers(row), row.number) for row in rows)
 
 
 class _Row(NamedTuple):

@@ -153,6 +153,9 @@ class OTLPHandler(EventHandler):
         Raises:
             PauseError: A file of certificates cannot be read, or the proxy's URL is not one.
         """
+        if self._requests is None:
+            version = await self._thread.run(_version)
+            self._requests = Requests(self._encoding, body=self._body, version=version)
         await self._client.open()
 
     async def prepare(self, batch: Batch) -> None:
@@ -179,16 +182,13 @@ class OTLPHandler(EventHandler):
         await self._client.close()
 
     async def _encoded(self, batch: Batch) -> Request:
-        return await self._thread.run(lambda: self._encode(batch))
-
-    def _encode(self, batch: Batch) -> Request:
-        """In the thread, since the first time reads the metadata of what is installed."""
         if self._requests is None:
-            self._requests = Requests(self._encoding, body=self._body, version=_version())
-        request = self._requests.request_of(batch)
-        if self._is_compressed:
-            return request._replace(body=gzip.compress(request.body, GZIP_LEVEL, mtime=0))
-        return request
+            raise RuntimeError(f"{self!r} is not open")
+        request = await self._requests.request_of(batch)
+        if not self._is_compressed:
+            return request
+        compressed = await self._thread.run(lambda: gzip.compress(request.body, GZIP_LEVEL, mtime=0))
+        return request._replace(body=compressed)
 
     def _judge(self, batch: Batch, count: int, said: Partial) -> None:
         """Account for what was refused of `count` log records.

@@ -28,7 +28,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
-from eventrec_handlers._lines import fault_of, refuse
+from eventrec_handlers._lines import fault_of, in_slices, refuse
 from eventrec_handlers.otlp.encodings import Group, Said
 from eventrec_handlers.otlp.values import column_value, context_members, json_value
 from eventrec_handlers.otlp.wire import InexactError
@@ -102,14 +102,14 @@ class Requests:
         self._version = version
         self._context_of = lru_cache(maxsize=256)(self._read_context)
 
-    def request_of(self, batch: Batch) -> Request:
+    async def request_of(self, batch: Batch) -> Request:
         """The request that delivers `batch`.
 
         Raises:
             PermanentError: Payloads are not JSON; names each of those records.
         """
         refused: dict[int, str] = {}
-        rows = [row for each in batch.row_inserts() for row in self._records(each, refused)]
+        rows = await in_slices(row for each in batch.row_inserts() for row in self._records(each, refused))
         refuse(refused, batch, what="log records")
         rows.sort(key=lambda row: row[0])  # they come shape by shape; rows of one record keep their order
         groups = (

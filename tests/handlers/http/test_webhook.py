@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 from uuid import UUID
@@ -36,8 +37,9 @@ from eventrec import (
 from eventrec.bridges.loggers import RecordingHandler
 from eventrec.ingest.received import Reading, received_event
 from eventrec.testing.conformance.log import Sample
+from eventrec_handlers._lines import lines_in_slices, lines_of
 from eventrec_handlers.http import HTTPHandler, from_url
-from eventrec_handlers.http.formats import FORMATS, Format, messages_of, time_text
+from eventrec_handlers.http.formats import FORMATS, Format, Message, messages_of, time_text
 from eventrec_handlers.http.signing import Signer, request_key
 
 BatchOf: TypeAlias = Callable[..., Batch]
@@ -74,9 +76,20 @@ class Keeping:
 # -- formats
 
 
+def messages(batch: Batch, *, format_: Format, source: str | None = None) -> list[Message]:
+    """What a handler would post."""
+    return anyio.run(partial(messages_of, batch, format_=format_, source=source))
+
+
+async def test_lines_made_in_slices_are_those_that_files_get(batch: BatchOf) -> None:
+    whole = batch(*(Sample({"n": n}, kind=f"kind_{n % 3}") for n in range(250)))
+
+    assert await lines_in_slices(whole) == lines_of(whole)
+
+
 def test_cloud_event_is_written_as_documented(batch: BatchOf) -> None:
     event = Sample({"a": 1}, kind="order placed", into="orders", at=AT, columns=COLUMNS, values=(7, b"\0"))
-    (message,) = messages_of(batch(event, context=b'{"service":"shop \xc3\xa9"}'), format_="cloudevents-structured")
+    (message,) = messages(batch(event, context=b'{"service":"shop \xc3\xa9"}'), format_="cloudevents-structured")
 
     assert json.loads(message.body) == {
         "specversion": "1.0",
@@ -94,7 +107,7 @@ def test_cloud_event_is_written_as_documented(batch: BatchOf) -> None:
 
 def test_attributes_are_headers_in_the_binary_mode(batch: BatchOf) -> None:
     event = Sample({"a": 1}, kind='50% "é"\n', at=AT)
-    (message,) = messages_of(batch(event), format_="cloudevents-binary", source="urn:x")
+    (message,) = messages(batch(event), format_="cloudevents-binary", source="urn:x")
 
     assert message.body == b'{"a":1}'
     assert message.headers == {
@@ -112,7 +125,7 @@ def test_batch_is_one_request_in_the_order_of_the_log(batch: BatchOf) -> None:
     events = [Sample({"n": n}, kind=f"kind_{n % 3}") for n in range(9)]
 
     for format_ in ("cloudevents-batch", "ndjson"):
-        (message,) = messages_of(batch(*events), format_=format_)
+        (message,) = messages(batch(*events), format_=format_)
         text = message.body if format_ == "cloudevents-batch" else b"[" + b",".join(message.body.splitlines()) + b"]"
         member = "data" if format_ == "cloudevents-batch" else "payload"
         assert [each[member]["n"] for each in json.loads(text)] == list(range(9))
@@ -137,7 +150,7 @@ def test_what_is_not_json_is_named_and_its_neighbours_are_not(batch: BatchOf, fo
     bad = ReceivedEvent("bad", b'{"no": JSON}')
 
     with pytest.raises(PermanentError) as caught:
-        messages_of(batch(Sample(1), bad, Sample(2), bad), format_=format_)
+        messages(batch(Sample(1), bad, Sample(2), bad), format_=format_)
 
     assert set(caught.value.records) == {1, 3}
 
@@ -145,7 +158,7 @@ def test_what_is_not_json_is_named_and_its_neighbours_are_not(batch: BatchOf, fo
 def test_context_that_is_not_json_is_named(batch: BatchOf) -> None:
     """As a log that an earlier version wrote may have it."""
     with pytest.raises(PermanentError, match="context") as caught:
-        messages_of(batch(Sample(1), Sample(2), context=b"\xff"), format_="cloudevents-binary")
+        messages(batch(Sample(1), Sample(2), context=b"\xff"), format_="cloudevents-binary")
 
     assert set(caught.value.records) == {0, 1}
 
@@ -190,10 +203,10 @@ def test_any_event_says_the_same_in_every_format(batch: BatchOf, events: list[Sa
         for each in whole.records
     ]
 
-    lines = [received_event(line, Reading()) for line in messages_of(whole, format_="ndjson")[0].body.splitlines()]
-    structured = [exact(each.body) for each in messages_of(whole, format_="cloudevents-structured")]
-    (one,) = messages_of(whole, format_="cloudevents-batch")
-    binary = messages_of(whole, format_="cloudevents-binary")
+    lines = [received_event(line, Reading()) for line in messages(whole, format_="ndjson")[0].body.splitlines()]
+    structured = [exact(each.body) for each in messages(whole, format_="cloudevents-structured")]
+    (one,) = messages(whole, format_="cloudevents-batch")
+    binary = messages(whole, format_="cloudevents-binary")
 
     assert [
         (str(UUID(bytes=each.id)), each.type, each.table, each.timestamp, exact(each.payload)) for each in lines

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any, TypeAlias
 
+import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -49,7 +50,7 @@ each_encoding = pytest.mark.parametrize("encoding", ENCODINGS, ids=["protobuf", 
 
 
 def logs_of(logs_in: LogsIn, batch: Batch, encoding: Encoding, *, body: Any = "map") -> list[Any]:
-    request = Requests(encoding, body=body, version="1.2").request_of(batch)
+    request = anyio.run(Requests(encoding, body=body, version="1.2").request_of, batch)
     logs = logs_in({"content-type": encoding.media_type}, request.body)
     assert request.size == len(logs)
     return logs
@@ -185,11 +186,11 @@ def test_event_of_several_rows_is_several_records(batch: BatchOf, logs_in: LogsI
 
 
 @each_encoding
-def test_what_is_not_json_is_named(batch: BatchOf, encoding: Encoding) -> None:
+def test_what_is_not_json_is_named(batch: BatchOf, logs_in: LogsIn, encoding: Encoding) -> None:
     bad = ReceivedEvent("bad", b'{"no": JSON}')
 
     with pytest.raises(PermanentError) as caught:
-        Requests(encoding, body="map", version="").request_of(batch(Sample(1), bad, Sample(2)))
+        logs_of(logs_in, batch(Sample(1), bad, Sample(2)), encoding)
 
     assert set(caught.value.records) == {1}
 
