@@ -175,6 +175,7 @@ class GreptimeDBHandler(EventHandler):
 
     async def close(self) -> None:
         self._prepared = None
+        self._rows.close()
         await self._front_ends.close()
 
     async def _failure_of(self, insert: Insert) -> Exception | None:

@@ -48,7 +48,7 @@ _NEGATIVE: Final = tuple(
 
 
 class JsonbEncoder:
-    """Encodes JSON values. What it knows of the objects that it has met is bounded; not for several threads at once."""
+    """Encodes JSON values, in any thread. What it knows of the objects that it has met is bounded."""
 
     def __init__(self) -> None:
         self._plans: dict[tuple[str, ...], tuple[bytes, bytes, tuple[str, ...]]] = {}

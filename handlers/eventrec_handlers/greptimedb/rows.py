@@ -6,7 +6,7 @@ Bytes and not messages: a message for each value costs three and a half times as
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +14,9 @@ from anyio.lowlevel import checkpoint
 
 from eventrec import ColumnSchema, ColumnType, SemanticType
 from eventrec_handlers._sql import Refusals, converted
+from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.greptimedb.columns import (
+    JSON_TYPES,
     NULL,
     binary_head,
     declared,
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 SLICE: Final = 200
 """Rows encoded without giving the loop a turn: about a millisecond."""
+
+LOOP_BYTES: Final = 128 << 10
+"""Bytes of JSON in such a slice above which it is encoded in a thread: a megabyte may take a third of a second."""
 
 _BASE: Final = 4
 """Columns that every row begins with: id, type, timestamp, payload."""
@@ -74,6 +79,7 @@ class RowEncoder:
         self._id_is_tag = id_is_tag
         self._json: JsonForm = json
         self._jsonb = JsonbEncoder() if json == "binary" else None
+        self._thread = WorkThread("eventrec-greptimedb-rows")
 
     async def inserts(self, batch: Batch) -> list[Insert]:
         """The rows of `batch`, parted by table and columns; types that differ in nothing else stay together.
@@ -91,12 +97,21 @@ class RowEncoder:
             insert = made.get(key)
             if insert is None:
                 insert = made[key] = Insert(request.table, _schema(columns, id_is_tag=self._id_is_tag, json=self._json))
+            json = [i for i in taken if request.schema[i].type in JSON_TYPES]
             for start in range(0, len(request.rows), SLICE):
-                insert.rows.append(self._slice(request, start, taken, columns, refusals))
-                await checkpoint()
+                encode = partial(self._slice, request, start, taken, columns, refusals)
+                if self._jsonb is not None and _bytes_of(request.rows[start : start + SLICE], json) > LOOP_BYTES:
+                    insert.rows.append(await self._thread.run(encode))
+                else:
+                    insert.rows.append(encode())
+                    await checkpoint()
             insert.offsets.extend(request.offsets)
         refusals.raise_if_any(len(batch))
         return list(made.values())
+
+    def close(self) -> None:
+        """Let the thread go. More may be encoded afterwards."""
+        self._thread.end()
 
     def _slice(
         self,
@@ -144,6 +159,11 @@ class RowEncoder:
             offset = request.offsets[start + row]
             refusals.add_value(offset, request.table, column, value, declared=declared(column), why=why)
         return [NULL if value is None else value for value in kept]
+
+
+def _bytes_of(rows: Sequence[Sequence[Any]], places: Sequence[int]) -> int:
+    """What the values at `places` have, which are bytes or None."""
+    return sum(len(row[i]) for row in rows for i in places if row[i] is not None)
 
 
 def timestamp_values(timestamps: Iterable[int]) -> list[bytes]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventrec_handlers.greptimedb.jsonb import JsonbEncoder
@@ -79,6 +79,7 @@ def test_number_takes_the_shortest_form_of_its_kind(value: float, expected: str)
 
 
 @given(JSON)
+@settings(deadline=None)
 def test_any_value_reads_back(fake: Any, value: object) -> None:
     encoder = JsonbEncoder()
 

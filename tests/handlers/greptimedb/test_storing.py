@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -62,7 +65,7 @@ async def test_tables_are_written_at_once_and_one_table_in_order(
     server: Any, opened: Any, batch: Batches, event: Events
 ) -> None:
     """Two calls that would make the same table at once may stumble over each other."""
-    pair = threading.Barrier(2, timeout=10)  # each call waits for one into the other table
+    pair = threading.Barrier(2, timeout=30)  # each call waits for one into the other table
     under_way: list[str] = []
     at_once: list[list[str]] = []
 
@@ -274,6 +277,23 @@ class InTable(Event):
     @property
     def table(self) -> str:
         return self.name
+
+
+# -- the command
+
+
+def test_lines_of_a_file_are_recorded_by_the_command(server: Any, tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text("".join(f'{{"type": "seen", "n": {n}}}\n' for n in range(2_500)), encoding="utf-8")
+    url = f"greptimedb://127.0.0.1:{server.port}/public?ttl=7d&timeout=20s"
+
+    done = subprocess.run(
+        [sys.executable, "-m", "eventrec", "record", path, "--to", url], check=False, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert sorted(row["payload"]["n"] for _, row in server.rows) == list(range(2_500))
+    assert server.tables["events"].options["ttl"] == "7d"
 
 
 # -- size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Context, Decimal
@@ -13,6 +14,7 @@ import pytest
 
 from eventrec import Batch, ColumnSchema, ColumnType, Event, PermanentError, Record, Row, SemanticType
 from eventrec_handlers.greptimedb.columns import JsonForm
+from eventrec_handlers.greptimedb.jsonb import JsonbEncoder
 from eventrec_handlers.greptimedb.protocol import request
 from eventrec_handlers.greptimedb.rows import SLICE, RowEncoder
 
@@ -78,7 +80,9 @@ CONVERSIONS: list[tuple[ColumnType, object, object]] = [
 
 async def sent(fake: Any, batch: Batch, *, json: JsonForm = "binary") -> list[Any]:
     """The inserts that become of `batch`, as other code decodes them."""
-    inserts = await RowEncoder(id_is_tag=False, json=json).inserts(batch)
+    encoder = RowEncoder(id_is_tag=False, json=json)
+    inserts = await encoder.inserts(batch)
+    encoder.close()
     return [
         fake.decoding.decode_request(request(b"", insert.table, insert.schema, insert.rows)).inserts[0]
         for insert in inserts
@@ -207,6 +211,25 @@ async def test_json_may_be_sent_as_text(fake: Any, batch: Batches, event: Events
     }
     assert insert.rows[0][3:] == ({"n": 2**70}, {}, value)
     assert insert.rows[1][3:] == (None, {}, None)
+
+
+async def test_large_json_is_encoded_beside_the_loop_and_small_json_on_it(
+    fake: Any, batch: Batches, event: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, threads = JsonbEncoder.encode_text, []
+
+    def noted(self: JsonbEncoder, text: bytes) -> bytes:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return encode(self, text)
+
+    monkeypatch.setattr(JsonbEncoder, "encode_text", noted)
+    columns = (ColumnSchema("c", ColumnType.LIST),)
+    small, large = event([{}] * 10), event(columns=columns, values=([{}] * 100_000,))
+
+    rows = await sent_rows(fake, batch(small, large))
+
+    assert rows[1]["c"] == [{}] * 100_000
+    assert threads == [True, False, False]
 
 
 # -- vectors whose dimensions are not declared
