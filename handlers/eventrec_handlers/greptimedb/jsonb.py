@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from itertools import repeat
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 _SCALAR: Final = 0x2000_0000
 _OBJECT: Final = 0x4000_0000
@@ -66,6 +67,47 @@ class JsonbEncoder:
             raise ValueError(f"it is not a JSON value that can be stored: {exc}") from exc
         except RecursionError:
             raise ValueError("it is nested too deep") from None
+
+    def encode_texts(self, texts: Sequence[bytes]) -> list[bytes] | None:
+        """Several at once, where all are objects with the same keys in the same order: in half of the time.
+
+        None where they are not, or where one of them cannot be stored: then each is for `encode_text`.
+        """
+        try:
+            values = list(map(_decode, texts))
+            if set(map(type, values)) != {dict}:
+                return None
+            alike = set(map(tuple, values))
+            if len(alike) != 1:
+                return None
+            (names,) = alike
+            head, keys, order = self._plans.get(names) or self._plan(names)
+            columns = [self._parts([value[name] for value in values]) for name in order]
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return None
+        packed = map(_packer(len(order)), *(entries for entries, _ in columns)) if columns else repeat(b"", len(values))
+        parts = zip(repeat(head), packed, repeat(keys), *(data for _, data in columns), strict=False)
+        encoded = list(map(b"".join, parts))
+        return encoded if max(map(len, encoded)) <= MAX_BYTES else None
+
+    def _parts(self, values: list[Any]) -> tuple[list[int], list[bytes]]:
+        """The entries of values that stand at the same place, and their bytes."""
+        kinds = set(map(type, values))
+        kind = kinds.pop() if len(kinds) == 1 else None
+        if kind is str:
+            data = list(map(str.encode, values))
+            return [_STRING | len(part) for part in data], data
+        if kind is int:
+            data = [_SMALL[part] if 0 <= part < _SMALL_NUMBERS else _integer(part) for part in values]
+            return [_NUMBER | len(part) for part in data], data
+        if kind is dict or kind is list:
+            data = list(map(self._container, values))
+            return [_CONTAINER | len(part) for part in data], data
+        pairs = [
+            (_CONTAINER, self._container(part)) if part.__class__ is dict or part.__class__ is list else _scalar(part)
+            for part in values
+        ]
+        return [entry | len(part) for entry, part in pairs], [part for _, part in pairs]
 
     def encode(self, value: object) -> bytes:
         """The JSON value `value` as JSONB; NaN and infinities have forms of their own there.

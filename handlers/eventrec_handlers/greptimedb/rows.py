@@ -128,7 +128,9 @@ class RowEncoder:
             head, documents = text_head, list(payloads)
         else:
             head = binary_head
-            documents = self._column(request, start, 3, payloads, encode=self._jsonb.encode_text, refusals=refusals)
+            documents = self._jsonb.encode_texts(payloads) or self._column(
+                request, start, 3, payloads, encode=self._jsonb.encode_text, refusals=refusals
+            )
         pieces: list[Iterable[bytes]] = [
             [_ID + id_.encode() for id_ in ids],
             repeat(text_value(request.type), len(ids)),

@@ -89,6 +89,36 @@ def test_any_value_reads_back(fake: Any, value: object) -> None:
     assert repr(fake.decoding.decode_jsonb(first)) == repr(_sorted(value))
 
 
+@given(st.lists(JSON, min_size=1, max_size=4))
+@settings(deadline=None)
+def test_objects_with_the_same_keys_are_encoded_at_once_as_each_by_itself(values: list[Any]) -> None:
+    encoder = JsonbEncoder()
+    texts = [msgspec.json.encode({"b": value, "a": values[0], "": None}) for value in values]
+
+    assert encoder.encode_texts(texts) == [encoder.encode_text(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [b'{"a":1}', b'{"b":1}'],
+        [b'{"a":1,"b":2}', b'{"b":2,"a":1}'],
+        [b'{"a":1}', b"[1]"],
+        [b"1", b"2"],
+        [b'{"a":1}', b"no JSON"],
+        [b'{"a":1}', b'{"a":"\xff"}'],
+        [b'{"a":1}', b'{"a":18446744073709551617}'],
+        [b'{"a":1}', b'{"a":' + b"[" * 5_000 + b"]" * 5_000 + b"}"],
+    ],
+)
+def test_what_differs_or_cannot_be_stored_is_left_to_be_encoded_by_itself(texts: list[bytes]) -> None:
+    assert JsonbEncoder().encode_texts(texts) is None
+
+
+def test_objects_without_keys_are_encoded_at_once() -> None:
+    assert JsonbEncoder().encode_texts([b"{}", b"{}"]) == [bytes.fromhex("40000000")] * 2
+
+
 def _sorted(value: Any) -> Any:
     match value:
         case dict():
@@ -144,6 +174,7 @@ def test_value_that_is_too_long_for_its_entry_is_refused(monkeypatch: pytest.Mon
 
     with pytest.raises(ValueError, match="no value has more than 1000"):
         JsonbEncoder().encode(["x" * 1_000])
+    assert JsonbEncoder().encode_texts([msgspec.json.encode({"a": "x" * 1_000})]) is None
 
 
 def test_what_it_remembers_of_objects_is_bounded() -> None:

@@ -216,10 +216,10 @@ async def test_json_may_be_sent_as_text(fake: Any, batch: Batches, event: Events
 async def test_large_json_is_encoded_beside_the_loop_and_small_json_on_it(
     fake: Any, batch: Batches, event: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode, threads = JsonbEncoder.encode_text, []
+    encode, on_the_loop = JsonbEncoder.encode_text, []
 
     def noted(self: JsonbEncoder, text: bytes) -> bytes:
-        threads.append(threading.current_thread() is threading.main_thread())
+        on_the_loop.append(threading.current_thread() is threading.main_thread())
         return encode(self, text)
 
     monkeypatch.setattr(JsonbEncoder, "encode_text", noted)
@@ -229,7 +229,7 @@ async def test_large_json_is_encoded_beside_the_loop_and_small_json_on_it(
     rows = await sent_rows(fake, batch(small, large))
 
     assert rows[1]["c"] == [{}] * 100_000
-    assert threads == [True, False, False]
+    assert on_the_loop == [True, False, False]
 
 
 # -- vectors whose dimensions are not declared
