@@ -26,7 +26,7 @@ __all__ = ["postgres_server"]
 _numbers = count()
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     """Ctrl-C reaches what tests start; coverage is measured in the system's own threads too.
 
     `threading` alone tells new ones to trace.
@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell that starts the run in the background has it so, and every process of ours would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if config.getoption("cov_source", None):
+    if sys.gettrace() is not None:
         start = _thread.start_new_thread
 
         def start_traced(function: Callable[..., object], arguments: tuple[object, ...]) -> int:
