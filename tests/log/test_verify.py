@@ -15,11 +15,10 @@ from eventrec.log.reader import LogReader
 from eventrec.log.segment import encode_header, index_name, segment_name
 from eventrec.log.verify import Fault, describe, verify
 from eventrec.log.walk import Tail
+from eventrec.testing.storage import FaultyStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from eventrec.testing.storage import FaultyStorage
 
 
 def _brief(storage: FaultyStorage) -> list[tuple[str, int, Damage, int]]:
@@ -250,3 +249,28 @@ def test_a_torn_tail_that_stays_is_a_fault_of_a_live_log_too(
     monkeypatch.setattr("eventrec.log.verify.time.sleep", lambda _: None)
 
     assert [fault.reason for fault in verify(storage, is_live=True)] == [Damage.TOO_LONG]
+
+
+def test_what_is_called_like_a_segment_and_is_not_a_file_is_named(tmp_path: Path) -> None:
+    with Log.create(DiskStorage(tmp_path)) as log:
+        log.append([b"a"])
+    (tmp_path / segment_name(1)).mkdir()
+
+    assert list(verify(DiskStorage(tmp_path))) == [Fault(segment_name(1), 0, 0, 1, 0, Damage.NOT_A_FILE)]
+
+
+def test_a_segment_that_its_owner_deletes_meanwhile_is_no_fault_of_a_log_that_is_live(
+    foreign_segment: Callable[..., bytes],
+) -> None:
+    class Deleting(FaultyStorage):
+        """Its first segment goes between being listed and being opened."""
+
+        def list(self) -> list[str]:
+            return [segment_name(0), *super().list()]
+
+    storage = Deleting()
+    storage.put(segment_name(1), foreign_segment([b"b"], first=1))
+
+    assert list(verify(storage, is_live=True)) == []
+    with pytest.raises(FileNotFoundError):
+        list(verify(storage))

@@ -422,6 +422,31 @@ def test_the_last_record_of_a_log_makes_no_commit_either(inner: tuple[int, ...])
         assert walk.claimed() >= 1
 
 
+def test_a_commit_inside_the_last_one_is_none_even_where_reserved_space_follows_it() -> None:
+    last = _spoilt(encode_commit(2, _commits(3)[0] + bytes(60), 1), -1, 1)
+
+    steps, walk = _walk(b"".join(_commits(0, 1)) + last)
+
+    assert (_brief(steps), walk.tail, walk.offset, walk.claimed()) == ([0, 1], Tail.DAMAGED, 2, 1)
+
+
+@pytest.mark.parametrize("behind_it", [(), (9,)])
+def test_a_damaged_number_is_mended_by_what_follows_though_a_record_holds_a_commit(behind_it: tuple[int, ...]) -> None:
+    damaged = _spoilt(_holding(1, *_commits(2, *behind_it), n=2), NUMBER[0], 2 ^ 1)
+
+    steps, _ = _walk(_commits(0)[0] + damaged + _commits(3)[0])
+
+    assert _brief(steps) == [0, (2, Damage.CHECKSUM), 3]
+
+
+def test_a_length_that_leads_to_an_older_commit_is_not_believed() -> None:
+    older, damaged, next_one = _commits(0)[0], _spoilt(_commits(1)[0], -1, 1), _commits(2)[0]
+
+    steps, _ = _walk(older + damaged + older + next_one)
+
+    assert _brief(steps) == [0, (1, Damage.CHECKSUM), 2]
+
+
 def test_a_commit_of_another_log_counts_behind_damage_only_if_it_is_asked_for() -> None:
     ours, theirs = b"ours" + bytes(40), b"theirs" + bytes(40)
     content = b"?" * 40 + encode_commit(0, theirs, 1) + encode_commit(1, ours, 1)
