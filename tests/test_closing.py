@@ -31,7 +31,7 @@ from eventrec import (
     RecorderStateError,
     TransientError,
 )
-from eventrec.log import disk
+from eventrec.log import descriptors
 from eventrec.log.log import Log
 from eventrec.runs.run import is_locked, list_runs
 from eventrec.testing import assert_conserved
@@ -532,13 +532,13 @@ async def test_logs_are_free_soon_after_a_close_in_no_time_on_a_slow_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder = await with_adopted_logs(tmp_path)
-    sync = disk._sync
+    sync = descriptors.sync
 
     def slowly(fd: int, *, directory: bool = False) -> None:
         time.sleep(0.12)
         sync(fd, directory=directory)
 
-    monkeypatch.setattr(disk, "_sync", slowly)
+    monkeypatch.setattr(descriptors, "sync", slowly)
     with lasting_at_most(BEYOND):
         status = await recorder.close(0.0)
 
@@ -621,7 +621,7 @@ async def test_what_a_full_disk_keeps_out_of_the_log_is_counted_told_and_said(
     await recorder.open()
     recorder.record_many(Numbered(n) for n in range(5))
     assert await recorder.flush(timeout=5)
-    monkeypatch.setattr(disk, "_pwrite", refuse(errno.ENOSPC))
+    monkeypatch.setattr(descriptors, "_pwrite", refuse(errno.ENOSPC))
     recorder.record_many(Numbered(n) for n in range(5, 12))
 
     status = await recorder.close(0.5)
@@ -673,7 +673,7 @@ async def test_what_could_be_written_and_never_synced_is_pending_in_the_log(
     recorder = EventRecorder(log=tmp_path, options=quickly(sync="never"))
     recorder.register(pausing(), name="s")
     await recorder.open()
-    monkeypatch.setattr(disk, "_sync", refuse(errno.EIO))
+    monkeypatch.setattr(descriptors, "sync", refuse(errno.EIO))
     recorder.record_many(Numbered(n) for n in range(4))
 
     status = await recorder.close(1)

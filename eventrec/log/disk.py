@@ -1,41 +1,27 @@
-"""The disk, as the log sees it: a directory of flat files, held by descriptor.
-
-What is made here is its owner's alone, whatever the umask: directories 0700, files 0600. What is opened is a regular
-file, and not a link to one.
-"""
+"""The disk, as the log sees it: a directory of flat files, held by descriptor."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import functools
-import importlib
 import os
 import shutil
 import stat
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Final, Literal, ParamSpec, TypeVar
 
 from eventrec.errors import LogLockedError
+from eventrec.log import descriptors
+from eventrec.log.descriptors import DiskFile
 from eventrec.log.storage import FileSize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-def _optional(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        return None
-
-
-_fcntl = _optional("fcntl")
-_msvcrt = _optional("msvcrt")
 
 
 _CLOSED: Final = -1
@@ -76,7 +62,7 @@ class DiskStorage:
         self._dir: int | None = None
         self._process = os.getpid()
         if create:
-            _make_directories(self.directory)
+            descriptors.make_directories(self.directory)
         self._dir = _open_directory(self.directory, within) if _BY_DESCRIPTOR else None
         self._is_of = self._stat()
 
@@ -107,7 +93,11 @@ class DiskStorage:
             with contextlib.ExitStack() as stack:
                 if not exclusive:
                     stack.enter_context(contextlib.suppress(FileExistsError))
-                _make_directory(self._path(name), self._dir, mode=_UNFINISHED if is_unfinished else _PRIVATE_DIRECTORY)
+                descriptors.make_directory(
+                    self._path(name),
+                    self._dir,
+                    mode=descriptors.UNFINISHED if is_unfinished else descriptors.PRIVATE_DIRECTORY,
+                )
         return DiskStorage(self.directory / name, within=self)
 
     @_says_where
@@ -145,14 +135,20 @@ class DiskStorage:
     @_says_where
     def entries(self) -> list[os.DirEntry[str]]:
         """Whatever is in this directory, in no order. Their paths mean nothing: use their names."""
+        with self._scanned() as found:
+            return list(found)
+
+    @contextlib.contextmanager
+    def _scanned(self) -> Iterator[Iterator[os.DirEntry[str]]]:
         if self._dir is None:
             with os.scandir(self.directory) as found:
-                return list(found)
+                yield found
+            return
         # A descriptor has one place in the directory, which two threads that list at once would share.
         own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0), dir_fd=self._dir)
         try:
             with os.scandir(own) as found:
-                return list(found)
+                yield found
         finally:
             os.close(own)
 
@@ -176,7 +172,7 @@ class DiskStorage:
     @property
     def is_unfinished(self) -> bool:
         """Whether it was so when it was opened: see `note_unfinished`. False where no such bit is kept."""
-        return self._is_of.st_mode & _CHECKED_MODE == _UNFINISHED
+        return self._is_of.st_mode & descriptors.CHECKED_MODE == descriptors.UNFINISHED
 
     def note_unfinished(self, *, is_unfinished: bool) -> None:
         """Mark this directory as one that is being made or deleted, and holds no mark of ours: by its sticky bit.
@@ -185,8 +181,8 @@ class DiskStorage:
             OSError: It could not be marked.
         """
         if self._dir is not None:
-            kept = stat.S_IMODE(self._is_of.st_mode) & ~_CHECKED_MODE
-            os.fchmod(self._dir, kept | (_UNFINISHED if is_unfinished else _PRIVATE_DIRECTORY))
+            kept = stat.S_IMODE(self._is_of.st_mode) & ~descriptors.CHECKED_MODE
+            os.fchmod(self._dir, kept | (descriptors.UNFINISHED if is_unfinished else descriptors.PRIVATE_DIRECTORY))
 
     def modified(self) -> float:
         """When a name in this directory was made or went, in seconds since the epoch.
@@ -231,20 +227,18 @@ class DiskStorage:
     @_says_where
     def list(self) -> list[str]:
         """See `Storage`."""
-        if self._dir is None:
-            return _files(self.directory)
-        own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0), dir_fd=self._dir)
-        try:
-            return _files(own)
-        finally:
-            os.close(own)
+        with self._scanned() as found:
+            return [entry.name for entry in found if entry.is_file(follow_symlinks=False)]
 
     @_says_where
     def open(self, name: str, mode: Literal["read", "write", "create"]) -> DiskFile:
         """See `Storage`. What is not a regular file is refused, and so is a link."""
-        # Without waiting: a pipe of that name has no writer.
-        flags = {"read": os.O_RDONLY | _AT_ONCE, "write": os.O_RDWR, "create": os.O_RDWR | os.O_CREAT | os.O_EXCL}[mode]
-        return DiskFile(_open_file(self._path(name), flags, self._dir))
+        flags = {
+            "read": os.O_RDONLY | descriptors.WITHOUT_WAITING,
+            "write": os.O_RDWR,
+            "create": os.O_RDWR | os.O_CREAT | os.O_EXCL,
+        }[mode]
+        return DiskFile(descriptors.open_file(self._path(name), flags, self._dir))
 
     @_says_where
     def delete(self, name: str) -> None:
@@ -272,7 +266,7 @@ class DiskStorage:
         if self._dir == _CLOSED:  # Python refuses that number in another way.
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self.directory))
         if self._dir is not None:
-            _sync(self._dir, directory=True)
+            descriptors.sync(self._dir, directory=True)
 
     def is_in_place(self) -> bool:
         """Whether the directory is still found under its name, in the directory that it is in; True where unknown."""
@@ -294,17 +288,17 @@ class DiskStorage:
             OSError: The system refused something else: whether it is locked is not known.
         """
         while True:
-            fd = _open_file(self._path(name), os.O_RDWR | (os.O_CREAT if create else 0), self._dir)
+            fd = descriptors.open_file(self._path(name), os.O_RDWR | (os.O_CREAT if create else 0), self._dir)
             try:
                 try:
-                    _lock(fd, shared=shared)
+                    descriptors.lock(fd, shared=shared)
                 except OSError as exc:
                     raise LogLockedError(f"{self.directory / name} is locked") from exc
                 # Who held it may have deleted the file between our open and our lock: then we hold a lock on nothing.
                 with contextlib.suppress(FileNotFoundError):
                     now = os.stat(self._path(name), dir_fd=self._dir, follow_symlinks=False)
                     if os.path.samestat(os.fstat(fd), now):
-                        _make_private(fd, now)
+                        descriptors.make_private(fd, now)
                         return DiskLock(self, name, fd)
             except BaseException:
                 os.close(fd)
@@ -318,11 +312,11 @@ class DiskStorage:
         Raises:
             OSError: There is no such file, or it may not be read.
         """
-        fd = _open_file(self._path(name), os.O_RDONLY | _AT_ONCE, self._dir)
+        fd = descriptors.open_file(self._path(name), os.O_RDONLY | descriptors.WITHOUT_WAITING, self._dir)
         try:
             # Shared, so that two processes that look do not see each other.
-            _lock(fd, shared=True)
-            _unlock(fd)
+            descriptors.lock(fd, shared=True)
+            descriptors.unlock(fd)
         except OSError:
             return True
         finally:
@@ -336,53 +330,6 @@ class DiskStorage:
             os.close(directory)
 
 
-class DiskFile:
-    """A descriptor."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def read(self, position: int, size: int) -> bytes:
-        """See `File`."""
-        piece = _pread(self._fd, size, position)
-        # The system returns at most 2 GiB less a page, however much is asked.
-        while 0 < len(piece) < size and (more := _pread(self._fd, size - len(piece), position + len(piece))):
-            piece += more
-        return piece
-
-    def write(self, piece: bytes, position: int) -> int:
-        """See `File`."""
-        return _pwrite(self._fd, piece, position)
-
-    def size(self) -> int:
-        """See `File`."""
-        return os.fstat(self._fd).st_size
-
-    def data_from(self, position: int) -> int:
-        """See `File`. Asked of files with large holes alone: others are read faster than a file system is asked."""
-        found = os.fstat(self._fd)
-        if _SEEK_DATA is None or found.st_size - found.st_blocks * 512 < _LARGE_HOLE:
-            return position
-        try:
-            return os.lseek(self._fd, position, _SEEK_DATA)
-        except OSError as exc:  # ENXIO: no data comes any more. Else it is a file system that does not tell.
-            return max(position, found.st_size) if exc.errno == errno.ENXIO else position
-
-    def truncate(self, size: int) -> None:
-        """See `File`."""
-        os.ftruncate(self._fd, size)
-
-    def sync(self) -> None:
-        """See `File`."""
-        _sync(self._fd)
-
-    def close(self) -> None:
-        """See `File`. Idempotent."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-
 class DiskLock:
     """An `flock` that is held."""
 
@@ -394,7 +341,7 @@ class DiskLock:
         if delete:
             with contextlib.suppress(OSError):
                 self._storage.delete(self._name)
-        _unlock(self._fd)
+        descriptors.unlock(self._fd)
         os.close(self._fd)
 
     def forget(self) -> None:
@@ -402,118 +349,8 @@ class DiskLock:
         os.close(self._fd)
 
 
-_SEEK_DATA: Final[int | None] = getattr(os, "SEEK_DATA", None)
-_LARGE_HOLE: Final = 64 << 20
-"""Bytes that a file counts without having got them from the disk."""
-
-_PRIVATE_FILE: Final = 0o600
-_PRIVATE_DIRECTORY: Final = 0o700
-_UNFINISHED: Final = 0o1700
-_CHECKED_MODE: Final = 0o1777
-
-_NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_AT_ONCE: Final = getattr(os, "O_NONBLOCK", 0)
-
-
 def _open_directory(path: Path, within: DiskStorage | None) -> int:
     flags = os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0)
     if within is None:
         return os.open(path, flags)
-    return within.open_folder(path.name, flags | _NOFOLLOW)
-
-
-def _make_directory(name: str | Path, within: int | None = None, *, mode: int = _PRIVATE_DIRECTORY) -> None:
-    """Make one directory, 0700 whatever the umask."""
-    os.mkdir(name, mode, dir_fd=within)
-    made = stat.S_IMODE(os.stat(name, dir_fd=within, follow_symlinks=False).st_mode)
-    # A directory within one whose group is kept has that bit too.
-    if made & _CHECKED_MODE != mode:
-        os.chmod(name, mode, dir_fd=within)
-
-
-def _make_directories(path: Path) -> None:
-    """Make `path`, and what is missing above it."""
-    if path.is_dir():
-        return
-    if not path.parent.exists():
-        _make_directories(path.parent)
-    with contextlib.suppress(FileExistsError):
-        _make_directory(path)
-
-
-def _open_file(path: str, flags: int, within: int | None) -> int:
-    """Open a regular file; one that is made is 0600 whatever the umask.
-
-    Raises:
-        OSError: It is something else, or what root must not write: a file of others that has another name too.
-    """
-    fd = os.open(path, flags | _NOFOLLOW, _PRIVATE_FILE, dir_fd=within)
-    try:
-        _check_file(found := os.fstat(fd), path, flags)
-        if flags & os.O_CREAT:
-            _make_private(fd, found)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _make_private(fd: int, found: os.stat_result) -> None:
-    if hasattr(os, "fchmod") and stat.S_IMODE(found.st_mode) != _PRIVATE_FILE:
-        with contextlib.suppress(PermissionError):  # It was there, and is another user's.
-            os.fchmod(fd, _PRIVATE_FILE)
-
-
-def _check_file(found: os.stat_result, path: str, flags: int) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    if _is_root() and found.st_uid != 0 and found.st_nlink > 1 and flags & os.O_RDWR:
-        raise PermissionError(errno.EPERM, "a file of another user, under two names", path)
-
-
-def _is_root() -> bool:
-    return getattr(os, "geteuid", lambda: -1)() == 0
-
-
-def _files(directory: Path | int) -> list[str]:
-    with os.scandir(directory) as entries:
-        return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
-
-
-def _seek_read(fd: int, size: int, position: int) -> bytes:
-    os.lseek(fd, position, os.SEEK_SET)
-    return os.read(fd, size)
-
-
-def _seek_write(fd: int, piece: bytes, position: int) -> int:
-    os.lseek(fd, position, os.SEEK_SET)
-    return os.write(fd, piece)
-
-
-_pread = getattr(os, "pread", _seek_read)
-_pwrite = getattr(os, "pwrite", _seek_write)
-
-
-def _sync(fd: int, *, directory: bool = False) -> None:
-    full_sync = getattr(_fcntl, "F_FULLFSYNC", None)
-    if directory:
-        os.fsync(fd)
-    elif full_sync is not None:
-        # On macOS fsync leaves the bytes in the drive's cache.
-        _fcntl.fcntl(fd, full_sync)
-    else:
-        getattr(os, "fdatasync", os.fsync)(fd)
-
-
-def _lock(fd: int, *, shared: bool) -> None:
-    if _fcntl is not None:
-        _fcntl.flock(fd, (_fcntl.LOCK_SH if shared else _fcntl.LOCK_EX) | _fcntl.LOCK_NB)
-    else:
-        _msvcrt.locking(fd, _msvcrt.LK_NBLCK, 1)
-
-
-def _unlock(fd: int) -> None:
-    if _fcntl is not None:
-        _fcntl.flock(fd, _fcntl.LOCK_UN)
-    else:
-        _msvcrt.locking(fd, _msvcrt.LK_UNLCK, 1)
+    return within.open_folder(path.name, flags | descriptors.NO_LINK)

@@ -222,7 +222,7 @@ def test_room_is_judged_by_what_is_free_and_what_is_taken(
 
 def test_locks_that_keep_nobody_out_are_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     works = look_at_locks(tmp_path)
-    monkeypatch.setattr("eventrec.log.disk._lock", lambda *_, **__: None)
+    monkeypatch.setattr("eventrec.log.descriptors.lock", lambda *_, **__: None)
 
     assert (works.level, look_at_locks(tmp_path).level) == (Level.OK, Level.PROBLEM)
     assert list(tmp_path.iterdir()) == []
@@ -232,7 +232,7 @@ def test_sync_that_fails_is_a_problem_and_leaves_nothing(tmp_path: Path, monkeyp
     def fails(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("eventrec.log.disk._sync", fails)
+    monkeypatch.setattr("eventrec.log.descriptors.sync", fails)
 
     finding = look_at_syncs(tmp_path)
 

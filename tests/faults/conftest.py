@@ -30,12 +30,12 @@ from eventrec import (
     PermanentError,
     TransientError,
 )
-from eventrec.log import disk
+from eventrec.log import descriptors, disk
 from eventrec.testing.scripted import numbers
 
 
 class FailingSystem:
-    """`os`, as the module that speaks to the disk sees it: a `share` of its calls fails, and some paths always."""
+    """`os`, as the modules that speak to the disk see it: a `share` of its calls fails, and some paths always."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -89,9 +89,10 @@ class FailingSystem:
     @contextmanager
     def installed(self) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(disk, "os", self)
-            patch.setattr(disk, "_pread", self.failing("pread", os.pread))
-            patch.setattr(disk, "_pwrite", self.failing("pwrite", os.pwrite))
+            for module in (disk, descriptors):
+                patch.setattr(module, "os", self)
+            patch.setattr(descriptors, "_pread", self.failing("pread", os.pread))
+            patch.setattr(descriptors, "_pwrite", self.failing("pwrite", os.pwrite))
             yield
 
 

@@ -138,7 +138,7 @@ def test_where_the_system_does_not_tell_of_holes_all_is_found_as_well(
     damage(written(tmp_path), NEAR)
     told = faults(tmp_path, NEAR), describe(DiskStorage(tmp_path)), records(tmp_path)
     if how == "unknown":
-        monkeypatch.setattr("eventrec.log.disk._SEEK_DATA", None)
+        monkeypatch.setattr("eventrec.log.descriptors._SEEK_DATA", None)
     else:
         monkeypatch.setattr(os, "lseek", _refused)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eventrec.errors import LogLockedError
-from eventrec.log import disk as disk_module
+from eventrec.log import descriptors
 from eventrec.log.disk import DiskStorage
 from eventrec.log.storage import Storage, write_all
 from eventrec.testing.storage import FaultyStorage, MemoryStorage
@@ -26,7 +26,7 @@ def any_storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyt
         # What a system without directory descriptors gives.
         monkeypatch.setattr("eventrec.log.disk._BY_DESCRIPTOR", False)
         for name in ("pread", "pwrite"):
-            monkeypatch.setattr(disk_module, f"_{name}", getattr(disk_module, f"_seek_{name[1:]}"))
+            monkeypatch.setattr(descriptors, f"_{name}", getattr(descriptors, f"_seek_{name[1:]}"))
     made: Storage
     match request.param:
         case "memory":
@@ -219,7 +219,7 @@ def test_reading_goes_on_where_the_system_returns_less(tmp_path: Path, monkeypat
     storage = DiskStorage(tmp_path)
     file = storage.open("f", "create")
     write_all(file, b"0123456789", 0)
-    monkeypatch.setattr(disk_module, "_pread", lambda fd, size, position: os.pread(fd, min(3, size), position))
+    monkeypatch.setattr(descriptors, "_pread", lambda fd, size, position: os.pread(fd, min(3, size), position))
 
     assert (file.read(1, 7), file.read(5, 99)) == (b"1234567", b"56789")
 
@@ -278,8 +278,8 @@ class _Msvcrt:
 
 def test_windows_locks_by_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = _Msvcrt()
-    monkeypatch.setattr(disk_module, "_fcntl", None)
-    monkeypatch.setattr(disk_module, "_msvcrt", fake)
+    monkeypatch.setattr(descriptors, "_fcntl", None)
+    monkeypatch.setattr(descriptors, "_msvcrt", fake)
 
     DiskStorage(tmp_path).lock("l").release()
 
@@ -287,7 +287,7 @@ def test_windows_locks_by_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_module_of_another_system_is_none() -> None:
-    optional: Any = disk_module._optional
+    optional: Any = descriptors._optional
 
     assert optional("no_such_module") is None
     assert optional("sys") is sys

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from eventrec.log import disk
+from eventrec.log import descriptors, disk
 from eventrec.log.log import Log
 from eventrec.runs.leftovers import sweep
 from eventrec.runs.run import CHECKPOINTS, LOCK, Run, adopt_orphans, is_locked, list_runs, new_run_id
@@ -96,7 +96,8 @@ def test_a_run_that_the_system_does_not_show_now_is_not_taken_for_gone(
     }
 
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "os", OddSystem(**calls[what]))
+        for module in (disk, descriptors):
+            patch.setattr(module, "os", OddSystem(**calls[what]))
         assert Run.try_adopt(tmp_path, run.id) == "held"
 
     adopted = Run.try_adopt(tmp_path, run.id)
@@ -105,17 +106,17 @@ def test_a_run_that_the_system_does_not_show_now_is_not_taken_for_gone(
 
 
 def test_a_run_that_cannot_be_made_keeps_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def descriptors() -> int:
+    def count() -> int:
         return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
-    id_, before = new_run_id(), descriptors()
+    id_, before = new_run_id(), count()
     refused = failing(os.rename, "", errno.EIO)
     monkeypatch.setattr(disk, "os", OddSystem(rename=lambda *_, **__: refused("")))
 
     with pytest.raises(OSError, match="Input/output"):
         Run.create(tmp_path, id_)
 
-    assert descriptors() <= before
+    assert count() <= before
 
 
 def test_a_retired_run_is_gone_and_its_lock_with_it(tmp_path: Path) -> None:

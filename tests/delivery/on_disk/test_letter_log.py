@@ -22,7 +22,7 @@ from eventrec.delivery.letters.dead_letters import DeadLetter
 from eventrec.delivery.letters.kept import kept_letters, purge, sweep_letters
 from eventrec.delivery.letters.log import LetterLog, letters_of
 from eventrec.errors import ContentError
-from eventrec.log.disk import DiskFile
+from eventrec.log.descriptors import DiskFile
 from eventrec.records.content import Shapes
 from eventrec.records.entry import OVERHEAD_BYTES
 from eventrec.records.schema import Shape

@@ -1,0 +1,193 @@
+"""Files and directories by descriptor, as each system does it: opened, made private, read, synced and locked.
+
+What is made here is its owner's alone, whatever the umask: directories 0700, files 0600. What is opened is a regular
+file, and not a link to one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+import stat
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _optional(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+_fcntl = _optional("fcntl")
+_msvcrt = _optional("msvcrt")
+
+PRIVATE_FILE: Final = 0o600
+PRIVATE_DIRECTORY: Final = 0o700
+UNFINISHED: Final = 0o1700
+"""A directory that is being made or deleted, and holds no mark of ours: by its sticky bit."""
+CHECKED_MODE: Final = 0o1777
+
+NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+WITHOUT_WAITING: Final = getattr(os, "O_NONBLOCK", 0)
+"""For a pipe in the place of a file: it has no writer."""
+
+_SEEK_DATA: Final[int | None] = getattr(os, "SEEK_DATA", None)
+_LARGE_HOLE: Final = 64 << 20
+"""Bytes that a file counts without having got them from the disk."""
+
+
+class DiskFile:
+    """A descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def read(self, position: int, size: int) -> bytes:
+        """See `File`."""
+        piece = _pread(self._fd, size, position)
+        # The system returns at most 2 GiB less a page, however much is asked.
+        while 0 < len(piece) < size and (more := _pread(self._fd, size - len(piece), position + len(piece))):
+            piece += more
+        return piece
+
+    def write(self, piece: bytes, position: int) -> int:
+        """See `File`."""
+        return _pwrite(self._fd, piece, position)
+
+    def size(self) -> int:
+        """See `File`."""
+        return os.fstat(self._fd).st_size
+
+    def data_from(self, position: int) -> int:
+        """See `File`. Asked of files with large holes alone: others are read faster than a file system is asked."""
+        found = os.fstat(self._fd)
+        if _SEEK_DATA is None or found.st_size - found.st_blocks * 512 < _LARGE_HOLE:
+            return position
+        try:
+            return os.lseek(self._fd, position, _SEEK_DATA)
+        except OSError as exc:  # ENXIO: no data comes any more. Else it is a file system that does not tell.
+            return max(position, found.st_size) if exc.errno == errno.ENXIO else position
+
+    def truncate(self, size: int) -> None:
+        """See `File`."""
+        os.ftruncate(self._fd, size)
+
+    def sync(self) -> None:
+        """See `File`."""
+        sync(self._fd)
+
+    def close(self) -> None:
+        """See `File`. Idempotent."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def make_directory(name: str | Path, within: int | None = None, *, mode: int = PRIVATE_DIRECTORY) -> None:
+    """Make one directory, of that mode whatever the umask.
+
+    Raises:
+        OSError: It is there, or could not be made.
+    """
+    os.mkdir(name, mode, dir_fd=within)
+    made = stat.S_IMODE(os.stat(name, dir_fd=within, follow_symlinks=False).st_mode)
+    # A directory within one whose group is kept has that bit too.
+    if made & CHECKED_MODE != mode:
+        os.chmod(name, mode, dir_fd=within)
+
+
+def make_directories(path: Path) -> None:
+    """Make `path`, and what is missing above it.
+
+    Raises:
+        OSError: It could not be made.
+    """
+    if path.is_dir():
+        return
+    if not path.parent.exists():
+        make_directories(path.parent)
+    with contextlib.suppress(FileExistsError):
+        make_directory(path)
+
+
+def open_file(path: str, flags: int, within: int | None) -> int:
+    """Open a regular file; one that is made is 0600 whatever the umask.
+
+    Raises:
+        OSError: It is something else, or what root must not write: a file of others that has another name too.
+    """
+    fd = os.open(path, flags | NO_LINK, PRIVATE_FILE, dir_fd=within)
+    try:
+        _check_file(found := os.fstat(fd), path, flags)
+        if flags & os.O_CREAT:
+            make_private(fd, found)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def make_private(fd: int, found: os.stat_result) -> None:
+    """Make a file 0600 that was `found` otherwise, unless it was there and is another user's."""
+    if hasattr(os, "fchmod") and stat.S_IMODE(found.st_mode) != PRIVATE_FILE:
+        with contextlib.suppress(PermissionError):
+            os.fchmod(fd, PRIVATE_FILE)
+
+
+def _check_file(found: os.stat_result, path: str, flags: int) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    if _is_root() and found.st_uid != 0 and found.st_nlink > 1 and flags & os.O_RDWR:
+        raise PermissionError(errno.EPERM, "a file of another user, under two names", path)
+
+
+def _is_root() -> bool:
+    return getattr(os, "geteuid", lambda: -1)() == 0
+
+
+def _seek_read(fd: int, size: int, position: int) -> bytes:
+    os.lseek(fd, position, os.SEEK_SET)
+    return os.read(fd, size)
+
+
+def _seek_write(fd: int, piece: bytes, position: int) -> int:
+    os.lseek(fd, position, os.SEEK_SET)
+    return os.write(fd, piece)
+
+
+_pread = getattr(os, "pread", _seek_read)
+_pwrite = getattr(os, "pwrite", _seek_write)
+
+
+def sync(fd: int, *, directory: bool = False) -> None:
+    """Have on the disk what was written; see `File.sync`."""
+    full_sync = getattr(_fcntl, "F_FULLFSYNC", None)
+    if directory:
+        os.fsync(fd)
+    elif full_sync is not None:
+        # On macOS fsync leaves the bytes in the drive's cache.
+        _fcntl.fcntl(fd, full_sync)
+    else:
+        getattr(os, "fdatasync", os.fsync)(fd)
+
+
+def lock(fd: int, *, shared: bool) -> None:
+    """Lock without waiting; OSError where another process holds it."""
+    if _fcntl is not None:
+        _fcntl.flock(fd, (_fcntl.LOCK_SH if shared else _fcntl.LOCK_EX) | _fcntl.LOCK_NB)
+    else:
+        _msvcrt.locking(fd, _msvcrt.LK_NBLCK, 1)
+
+
+def unlock(fd: int) -> None:
+    """Let go of the lock."""
+    if _fcntl is not None:
+        _fcntl.flock(fd, _fcntl.LOCK_UN)
+    else:
+        _msvcrt.locking(fd, _msvcrt.LK_UNLCK, 1)
