@@ -134,8 +134,6 @@ class DiskQuota:
                 _logger.error("log directory full", directory=str(self._directory), excess_bytes=excess)
             case Change.WITHIN:
                 _logger.info("log directory within its bound again", directory=str(self._directory))
-            case None:
-                pass
         self._writer.hold("the log directory has reached its bound" if self._overrun.is_over else None)
 
     async def leave(self) -> None:

@@ -181,13 +181,12 @@ class GroupAdoption:
 
     def _note_refused(self, refused: dict[UUID, _Refused]) -> None:
         for id_, why in refused.items():
-            match why:
-                case "held":
-                    self._queue.note_held(id_)
-                case "gone":
-                    self._queue.note_gone(id_)
-                case "single":
-                    self._queue.note_single([id_])
+            if why == "held":
+                self._queue.note_held(id_)
+            elif why == "gone":
+                self._queue.note_gone(id_)
+            else:
+                self._queue.note_single([id_])
 
     # -- in a thread
 

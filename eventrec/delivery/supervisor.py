@@ -105,7 +105,7 @@ class Supervisor(ABC):
 
     async def _keep_running(self, run: Callable[[], Awaitable[object]], what: str) -> None:
         """Call `run` until it returns: after an error again, with a pause that grows."""
-        pause = _FIRST_PAUSE
+        pause, said = _FIRST_PAUSE, ""
         while not self._is_abandoned:
             started = anyio.current_time()
             try:
@@ -115,8 +115,9 @@ class Supervisor(ABC):
             except Exception as exc:
                 if anyio.current_time() - started > _LONGEST_PAUSE:
                     pause = _FIRST_PAUSE
-                if pause == _FIRST_PAUSE or self.defect is None or described(self.defect) != described(exc):
-                    _logger.exception("task interrupted", task=what, error=described(exc), again_in_seconds=pause)
+                if pause == _FIRST_PAUSE or said != described(exc):
+                    said = described(exc)
+                    _logger.exception("task interrupted", task=what, error=said, again_in_seconds=pause)
                 self.defect = exc
                 if self._closing.is_set():
                     return

@@ -57,3 +57,12 @@ async def test_remarks_without_end_are_shown_in_part() -> None:
         status = recorder.status()
 
     assert set(status.subscriptions["Remarking"].remarks) == {"more"}
+
+
+async def test_ctrl_c_while_a_handler_is_asked_for_its_remarks_is_the_callers() -> None:
+    handler = Remarking(KeyboardInterrupt())
+
+    async with EventRecorder(handler) as recorder:
+        with pytest.raises(KeyboardInterrupt):
+            recorder.status()
+        handler.said = ()

@@ -214,7 +214,7 @@ class Settling:
                 raise HoldError(outcome)
             case Bury(is_suspect=True):
                 self._suspect(piece, outcome)
-            case Bury():
+            case _:
                 await self._set_aside(piece, outcome)
 
     async def _moved(self) -> None:

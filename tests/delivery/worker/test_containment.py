@@ -497,3 +497,23 @@ async def test_a_coroutine_that_is_collected_is_not_kept_alive() -> None:
 async def test_a_generator_exit_of_the_running_task_is_an_error_like_any_other() -> None:
     with pytest.raises(EndedFromWithinError, match="GeneratorExit"), contained():
         raise GeneratorExit
+
+
+async def test_a_cancellation_that_was_asked_for_ends_the_task_from_inside_a_group_too() -> None:
+    ended: list[str] = []
+
+    async def run() -> None:
+        with contained():
+            try:
+                await anyio.sleep_forever()
+            except anyio.get_cancelled_exc_class() as exc:
+                ended.append("inside")
+                raise BaseExceptionGroup("of a handler's own tasks", [exc]) from None
+        ended.append("after")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+
+    assert ended == ["inside"]

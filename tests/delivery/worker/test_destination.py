@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
+import anyio
 import pytest
 
 from eventrec import Batch, DestinationCheckpoints, EventHandler
 from eventrec.delivery.sources.memory import MemorySource
 from eventrec.delivery.subscription import Subscription
-from eventrec.delivery.worker.destination import Destination
+from eventrec.delivery.worker.destination import Destination, is_true
 from eventrec.delivery.worker.health import Health, HoldError, Outage
 from eventrec.delivery.worker.ledger import Ledger
 from eventrec.delivery.worker.piece import Piece
@@ -220,3 +221,35 @@ async def test_a_handler_of_another_process_is_never_used(
 
     assert handler.calls == []
     assert not destination.prepares
+
+
+async def test_in_the_child_of_a_fork_the_parents_handler_is_neither_opened_nor_given_a_batch(
+    destination: Destination, handler: Scripted, piece: Callable[..., Piece]
+) -> None:
+    destination.abandon()
+
+    for wait in (destination.get_ready, lambda: destination.handle(piece(0).as_batch(ID, "s", 0))):
+        with anyio.move_on_after(3600) as waited:
+            await wait()
+        assert waited.cancelled_caught
+    assert handler.calls == []
+
+
+async def test_what_it_is_says_whether_it_is_open_and_sure(destination: Destination) -> None:
+    said = [repr(destination)]
+    await destination.get_ready()
+    said.append(repr(destination))
+    destination.note_ready()
+    said.append(repr(destination))
+
+    assert said == [f"<Destination of 's' {state}>" for state in ("closed", "uncertain", "ready")]
+
+
+async def test_a_handler_that_cannot_say_something_of_itself_does_not_say_it(caplog: pytest.LogCaptureFixture) -> None:
+    class Unsure(Scripted):
+        @property
+        def dedupes_by_token(self) -> bool:  # type: ignore[override]
+            raise SystemExit(3)
+
+    assert not is_true(Unsure(), "dedupes_by_token")
+    assert "handler failed" in caplog.text

@@ -142,3 +142,18 @@ def test_a_batch_known_by_its_token_that_may_have_arrived_is_not_split(piece: Ca
 )
 def test_what_fails_while_opening_is_not_a_word_about_the_batch(failure: Exception, expected: Outcome) -> None:
     assert outcome_of_opening(failure) == expected
+
+
+class WithoutErrorsError(PartialError):
+    """Cannot say which records it is about."""
+
+    @property
+    def errors(self) -> Any:
+        raise RuntimeError("no errors")
+
+    @errors.setter
+    def errors(self, errors: Any) -> None: ...
+
+
+def test_an_error_that_cannot_be_asked_is_no_word_of_a_handler(piece: Callable[..., Piece]) -> None:
+    assert not is_named(piece(1), WithoutErrorsError({1: TRANSIENT}))

@@ -133,3 +133,11 @@ def test_what_is_put_back_comes_first_and_probing_ends_with_the_last_piece(piece
 
     assert order == [1, 3, 5]
     assert (hand.is_probing, hand.has_passed) == (False, False)
+
+
+def test_a_hand_says_where_its_pieces_end(piece: Callable[..., Piece]) -> None:
+    hand = Hand()
+    hand.add(piece(1))
+    hand.add(piece(4, end=9))
+
+    assert repr(hand) == "<Hand of 2, next [2, 9]>"

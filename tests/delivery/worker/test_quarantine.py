@@ -135,3 +135,16 @@ async def test_what_an_operator_skips_is_skipped_at_its_turn_until_it_is_buried(
 
     assert quarantine.skipped(piece(8, 9)) == {}
     assert [each.reason for each in letters.written] == ["skipped by an operator"]
+
+
+async def test_a_suspect_that_the_destination_has_got_is_delivered_and_no_letter(
+    quarantine: Quarantine, letters: Letters, piece: Callable[..., Piece]
+) -> None:
+    quarantine.suspect(piece(1), "alone")
+    quarantine.suspect(piece(2), "alone")
+    behind = piece(5)
+
+    await quarantine.pass_below(3, behind)
+
+    assert [each.offset for each in letters.written] == [1]
+    assert (behind.dead, behind.delivered, len(quarantine)) == ([1], [2], 0)

@@ -158,3 +158,20 @@ async def test_a_batch_that_could_not_be_frozen_is_frozen_the_next_time(
     await freeze()
 
     assert [each.offsets for each in happened if each] == [[2, 4]]
+
+
+async def test_where_the_log_ends_before_the_attempt_there_is_no_piece(source: MemorySource) -> None:
+    cursor = source.subscribe("s", "earliest", lambda *_: None)
+
+    pieces, read = await restore_pieces(Attempt(start=8, end=12, generation=1, offsets=[8, 11]), cursor, 8, ())
+
+    assert pieces == []
+    assert [(each.start, each.end) for each in read] == [(8, 10)]
+
+
+async def test_a_run_that_sent_nothing_leaves_nothing_to_restore(
+    subscription: Subscription, source: MemorySource
+) -> None:
+    ledger = ledger_of(subscription, source)
+
+    assert await Freezer(ledger, None, always=True).restore(ledger.cursor, ()) == ([], [])
