@@ -20,7 +20,7 @@ import pytest
 
 from eventrec import Backoff, ColumnSchema, ColumnType, EventRecorder, PermanentError, Settled
 from eventrec.delivery.letters import dead_letters
-from eventrec.delivery.letters.dead_letters import DeadLetter, DeadLetterFile, Notices
+from eventrec.delivery.letters.dead_letters import DeadLetter, DeadLetterFile, Notices, letter_document
 from eventrec.delivery.letters.log import LetterLog, letters_of
 from eventrec.records.entry import make_entry
 from eventrec.records.schema import Shape
@@ -333,3 +333,30 @@ async def test_what_died_before_the_flush_is_told_by_it(tmp_path: Path) -> None:
 
         assert await recorder.flush(timeout=5) == Settled(dead=1, dropped=0)
         assert await recorder.flush(timeout=5) is True
+
+
+def test_half_a_line_that_another_process_wrote_behind_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cutting it off would cut off the other's line too."""
+    path = tmp_path / "dead.jsonl"
+    write = os.write
+
+    def write_half(descriptor: int, data: bytes) -> int:
+        done = write(descriptor, data[: len(data) // 2])
+        with path.open("ab") as other:
+            other.write(b"another\n")
+        return done
+
+    monkeypatch.setattr(os, "write", write_half)
+    letters = DeadLetterFile(path)
+
+    with pytest.raises(OSError, match="wrote 5 of 10 bytes"):
+        letters._append(b"123456789\n")
+
+    assert path.read_bytes() == b"12345another\n"
+
+
+def test_a_letter_about_a_record_that_has_an_id_of_its_own_says_it() -> None:
+    entry = make_entry(Shape("events", "a"), 1, b"{}", explicit_id=bytes(range(16)))
+    about = DeadLetter(UUID(int=7), 3, "s", "Handler", "never", 1.0, entry, None)
+
+    assert letter_document(about)["id"] == bytes(range(16)).hex()

@@ -83,3 +83,27 @@ async def test_a_letter_that_cannot_be_read_any_more_is_lost_alone_and_counted(
 
     assert found == [0, 2, 4]
     assert lost == [("corrupt", 1), ("corrupt", 1)]
+
+
+async def test_no_letter_is_ever_added_so_that_waiting_for_one_has_no_end(
+    tmp_path: Path, kept: list[KeptLetter]
+) -> None:
+    source = LetterSource(tmp_path, kept[0].run, "s", kept)
+
+    await source.wait_past(source.end - 1)
+    with anyio.move_on_after(0.01) as waited:
+        await source.wait_past(source.end)
+
+    assert waited.cancelled_caught
+    assert (await source.oldest(), source.furthest) == (0, source.end)
+
+
+async def test_a_source_says_whose_letters_wait_and_a_cursor_where_it_is(
+    tmp_path: Path, kept: list[KeptLetter]
+) -> None:
+    source = LetterSource(tmp_path, kept[0].run, "s", kept)
+    cursor = source.subscribe("s", "earliest", lambda *_: None)
+    await cursor.read(max_records=1, max_bytes=1)
+
+    assert (repr(source), len(source)) == (f"<LetterSource {kept[0].run} waiting=3>", 3)
+    assert repr(cursor) == "<LetterCursor 's' next=2>"
