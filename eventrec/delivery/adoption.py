@@ -49,8 +49,8 @@ _GIVE_UP_SECONDS: Final = 10.0
 _logger = get_logger("eventrec.delivery")
 
 
-_Tried: TypeAlias = "tuple[UUID, Run | None, OpenedOrphan | OSError | LogError | Literal['held', 'gone']]"
-"""An orphan, its lock where we have it, and what is in it, or why we do not know."""
+_Tried: TypeAlias = "tuple[UUID, tuple[Run, OpenedOrphan] | OSError | LogError | Literal['held', 'gone']]"
+"""An orphan, with its lock and what is in it, or why we have neither."""
 
 
 class Adoption:
@@ -228,17 +228,17 @@ class Adoption:
             async with self.opening:
                 with anyio.CancelScope(shield=True):
                     tried, requests = await in_thread(self._open, chosen)
-                    for id_, run, opened in tried:
-                        if not isinstance(opened, OpenedOrphan):
-                            self._note_refused(id_, opened)
-                        elif run is not None:
+                    for id_, found in tried:
+                        if isinstance(found, tuple):
                             self.queue.note_adopted(id_)
                             self.left.pop(id_, None)
-                            self.adopted[id_] = self._deliver(run, opened)
-                            self._apply(requests, self.adopted[id_], opened)
-                    self._locks.hand_on(id_ for id_, _, _ in tried)
-            for id_, _, opened in tried:
-                if isinstance(opened, OpenedOrphan):
+                            self.adopted[id_] = self._deliver(*found)
+                            self._apply(requests, self.adopted[id_], found[1])
+                        else:
+                            self._note_refused(id_, found)
+                    self._locks.hand_on(id_ for id_, _ in tried)
+            for id_, found in tried:
+                if isinstance(found, tuple):
                     tasks.start_soon(self._deliver_orphan, self.adopted[id_])
 
     def _open(self, ids: list[UUID]) -> tuple[list[_Tried], list[OperatorRequest]]:
@@ -246,7 +246,7 @@ class Adoption:
         found = self._locks.take(ids)
         try:
             if all(not isinstance(run, Run) for _, run in found):
-                return [(id_, None, run) for id_, run in found if not isinstance(run, Run)], []
+                return [(id_, run) for id_, run in found if not isinstance(run, Run)], []
             self._letters.learn()
             requests = load_requests(self._directory, since=0.0)
         except BaseException:
@@ -256,12 +256,12 @@ class Adoption:
 
     def _open_one(self, id_: UUID, run: Run | Literal["held", "gone"]) -> _Tried:
         if not isinstance(run, Run):
-            return id_, None, run
+            return id_, run
         try:
-            return id_, run, open_orphan(run, self._latest)
+            return id_, (run, open_orphan(run, self._latest))
         except (OSError, LogError) as exc:
             run.release()
-            return id_, None, exc
+            return id_, exc
 
     def _note_refused(self, id_: UUID, why: OSError | LogError | Literal["held", "gone"]) -> None:
         if not isinstance(why, str):
@@ -339,8 +339,7 @@ class Adoption:
             self.queue.note_paused(id_, anyio.current_time())
         else:
             self.queue.note_left(id_)
-            if delivery.held_for:
-                self.left[id_] = f"kept for {', '.join(map(repr, delivery.held_for))}, not registered here"
+            self.left[id_] = f"kept for {', '.join(map(repr, delivery.held_for))}, not registered here"
             unserved = {name for name in delivery.held_for if name not in self._unserved}
             if unserved:
                 self._unserved |= unserved

@@ -346,11 +346,6 @@ class LogDelivery:
                 self._save({name: worker.checkpoint() for name, worker in self.workers.items()}, 0, sync=False)
             self._end(is_first=True)
 
-    @property
-    def lacks_stamp(self) -> bool:
-        """Whether the log is done, and stays because a destination could not be told so."""
-        return self.is_done and not self._is_stamped and not self._is_given_up
-
     async def stamp(self, *, is_first: bool = True) -> None:
         """If the log is done, have every destination remember that: its rows still answer, to a copy of this log.
 

@@ -182,7 +182,7 @@ def test_uwsgi_without_fork_hooks_refuses_in_the_master_by_name_and_loses_nothin
     for n in range(50):
         server.order(n)
     # uWSGI runs no exit hook in a worker that it ends while that one closes a request.
-    until(lambda: len(site.stored()) == 50)
+    until(lambda: len(site.logged()) == 50)
     said = server.terminate()
 
     assert said.count("events refused in this process") == 1

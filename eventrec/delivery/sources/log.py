@@ -208,10 +208,7 @@ class LogSource:
         insort(self._starts, decoded.first)
         self._window_bytes += decoded.size
         while self._window_bytes > WINDOW_BYTES and len(self._window) > 1:
-            oldest, freed = next(iter(self._window.items()))
-            if oldest == decoded.first:
-                break
-            del self._window[oldest]
+            oldest, freed = self._window.popitem(last=False)
             del self._starts[bisect_right(self._starts, oldest) - 1]
             self._window_bytes -= freed.size
 

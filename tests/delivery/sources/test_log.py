@@ -13,10 +13,11 @@ import pytest
 from eventrec.delivery.sources.log import READ_BYTES, WINDOW_BYTES, LogSource
 from eventrec.errors import LogWriteError
 from eventrec.log.disk import DiskStorage
-from eventrec.log.log import Log
+from eventrec.log.log import Log, LogOptions
 from eventrec.records.content import encode_take
 from eventrec.records.entry import OVERHEAD_BYTES
 from eventrec.records.schema import Shape
+from eventrec.runtime.backend import in_thread
 from eventrec.testing.storage import FaultyStorage
 
 LOG_ID = UUID("00000000-0000-7000-8000-000000000001")
@@ -106,6 +107,98 @@ def test_a_commit_of_another_log_is_lost_and_never_delivered(tmp_path: Path, bac
 
         assert anyio.run(read, log, backend=backend) == [0, 1, 4, 5]
     assert lost == [("corrupt", 2)]
+
+
+def test_a_commit_that_holds_other_than_its_number_of_records_is_lost(tmp_path: Path) -> None:
+    lost: list[tuple[str, int]] = []
+
+    async def read(log: Log) -> list[int]:
+        source = LogSource(log, LOG_ID, on_move=lambda: None)
+        cursors = [
+            source.subscribe(name, "earliest", lambda reason, count, _: lost.append((reason, count)))  # once for each
+            for name in ("s", "t", "further")
+        ]
+        cursors[2].seek(6)
+        found: list[int] = []
+        while cursors[0].next < log.written:
+            found += (await cursors[0].read(max_records=10, max_bytes=1 << 20)).offsets
+            cursors[1].next = cursors[0].next if cursors[0].next == 2 else cursors[1].next
+        source.close()
+        return found
+
+    with Log.create(DiskStorage(tmp_path)) as log:
+        for n in (2, 3, 2):
+            for content, _ in encode_take([ENTRY] * 2, LOG_ID, written=1):
+                log.append_encoded(content, n)
+        log.write()
+
+        assert anyio.run(read, log) == [0, 1, 5, 6]
+    assert lost == [("corrupt", 3)] * 2, "of the two that were there, and not of the one further on"
+
+
+def test_a_read_is_bounded_by_bytes_but_gives_one_record_at_least(tmp_path: Path) -> None:
+    async def read(log: Log) -> list[list[int]]:
+        source = LogSource(log, LOG_ID, on_move=lambda: None)
+        cursor = source.subscribe("s", "earliest", lambda *_: None)
+        reads = [await cursor.read(max_records=9, max_bytes=limit) for limit in (1, 2 * ENTRY[6], 1 << 20)]
+        assert repr(source) == f"<LogSource {LOG_ID} end=6>"
+        assert repr(cursor) == "<LogCursor 's' next=6>"
+        source.close()
+        return [list(each.offsets) for each in reads]
+
+    with Log.create(DiskStorage(tmp_path)) as log:
+        for content, n in encode_take([ENTRY] * 6, LOG_ID, written=1):
+            log.append_encoded(content, n)
+        log.write()
+
+        assert anyio.run(read, log) == [[0], [1, 2], [3, 4, 5]]
+
+
+def test_what_a_destination_has_beyond_the_end_of_a_log_that_lost_its_tail_is_gone(tmp_path: Path) -> None:
+    lost: list[tuple[str, int]] = []
+
+    async def read(log: Log) -> int:
+        source = LogSource(log, LOG_ID, is_orphan=True, on_move=lambda: None)
+        cursor = source.subscribe("s", "earliest", lambda reason, count, _: lost.append((reason, count)))
+        source.raise_end(10)
+        cursor.next = 4
+        await cursor.read(max_records=9, max_bytes=1 << 20)
+        source.close()
+        return cursor.next
+
+    with Log.create(DiskStorage(tmp_path)) as log:
+        for content, n in encode_take([ENTRY] * 4, LOG_ID, written=1):
+            log.append_encoded(content, n)
+        log.write()
+
+        assert anyio.run(read, log) == 10
+    assert lost == [("corrupt", 6)]
+
+
+def test_however_many_subscriptions_read_at_places_of_their_own_few_files_stay_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventrec.delivery.sources.log.READ_BYTES", 1)
+
+    def open_segments() -> int:
+        files = (each.readlink() for each in Path("/proc/self/fd").iterdir() if each.is_symlink())
+        return sum(file.is_relative_to(tmp_path) and file.suffix == ".log" for file in files)
+
+    async def read(log: Log) -> int:
+        source = LogSource(log, LOG_ID, on_move=lambda: None)
+        for at in reversed(range(9)):
+            await in_thread(source._read_commits, 2 * at)
+        opened = open_segments()
+        source.close()
+        return opened - open_segments()
+
+    with Log.create(DiskStorage(tmp_path), LogOptions(segment_bytes=1)) as log:
+        for _ in range(9):
+            for content, n in encode_take([ENTRY] * 2, LOG_ID, written=1):
+                log.append_encoded(content, n)
+            log.write()
+
+        assert anyio.run(read, log) <= 4
 
 
 @pytest.mark.parametrize("is_mended_meanwhile", [False, True])

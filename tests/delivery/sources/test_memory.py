@@ -129,3 +129,14 @@ async def test_room_that_a_fast_subscription_makes_is_told_though_a_slow_one_kee
     assert told == [5]
     source.append(entries(5))
     assert lost == [5]
+
+
+async def test_what_is_held_says_how_far_it_is_settled() -> None:
+    source = MemorySource(ID, max_events=9, max_bytes=1 << 20)
+    cursor = source.subscribe("s", "earliest", lambda *_: None)
+    source.append(entries(3))
+    await cursor.read(max_records=2, max_bytes=1 << 20)
+    cursor.acknowledge(1)
+
+    assert repr(cursor) == "<MemoryCursor 's' next=2 acknowledged=1>"
+    assert repr(source) == f"<MemorySource {ID} [2, 3) settled=1>"
