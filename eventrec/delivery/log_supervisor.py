@@ -197,7 +197,7 @@ class LogSupervisor(Supervisor):
                 self.started.set()
                 self._spawn(tasks, beside)
             await self._closing.wait()
-            with anyio.move_on_at(self._deadline):
+            with anyio.CancelScope(deadline=self._deadline):
                 self.writer.close()
                 while not self.writer.is_ended:
                     await self._woken.wait()

@@ -104,7 +104,7 @@ class MemorySupervisor(Supervisor):
             await anyio.lowlevel.checkpoint()
             self.started.set()
             await self._closing.wait()
-            with anyio.move_on_at(self._deadline):
+            with anyio.CancelScope(deadline=self._deadline):
                 await self.flush()
             tasks.cancel_scope.cancel()
 

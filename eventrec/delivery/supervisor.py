@@ -164,7 +164,7 @@ class Supervisor(ABC):
 
     async def _let_go_in_time(self) -> None:
         """Where a handler holds up the end, let go without it of what others may take up."""
-        with anyio.move_on_at(self._deadline + GRACE):
+        with anyio.CancelScope(deadline=self._deadline + GRACE):
             await self.ended.wait()
         if not self.is_ended and not self._is_abandoned:
             await self._backend.outlive(self._let_go)
@@ -241,7 +241,7 @@ class Supervisor(ABC):
         return anyio.current_time() > self._deadline + _WAIT
 
     async def _close_workers_in_time(self) -> None:
-        with anyio.move_on_at(self._deadline + GRACE):
+        with anyio.CancelScope(deadline=self._deadline + GRACE):
             await self._close_workers()
 
     async def _end_and_say(self) -> None:

@@ -67,7 +67,7 @@ def current_backend() -> Backend:
     Raises:
         RuntimeError: No loop runs in this thread.
     """
-    if _is_trio():
+    if is_trio():
         return TrioBackend()
     try:
         return AsyncioBackend()
@@ -77,7 +77,8 @@ def current_backend() -> Backend:
         ) from None
 
 
-def _is_trio() -> bool:
+def is_trio() -> bool:
+    """Whether the calling task is trio's."""
     trio = sys.modules.get("trio")
     if trio is None:
         return False
@@ -178,7 +179,7 @@ class TrioBackend:
         return self._lowlevel.current_clock().current_time()
 
     def is_here(self) -> bool:
-        return _is_trio() and self._lowlevel.current_trio_token() is self._token
+        return is_trio() and self._lowlevel.current_trio_token() is self._token
 
     async def outlive(
         self, run: Callable[[], Awaitable[None]], *, is_overdue: Callable[[], bool] = lambda: False
@@ -192,7 +193,7 @@ async def in_thread(work: Callable[..., T], *arguments: object, limiter: anyio.C
     """Call `work`, which blocks, in a thread; here on the loop after `take_no_thread`, or where none is to be had."""
     if not _takes_no_thread.get():
         try:
-            if _is_trio():
+            if is_trio():
                 return await anyio.to_thread.run_sync(work, *arguments, limiter=limiter)
             async with limiter or nullcontext():
                 return await in_daemon_thread(work, *arguments)
@@ -211,7 +212,7 @@ def take_no_thread() -> None:
 def current_task() -> object:
     """The running task; None where none runs, as when a coroutine is collected after its loop has ended."""
     try:
-        if _is_trio():
+        if is_trio():
             return sys.modules["trio"].lowlevel.current_task()
         return asyncio.current_task()
     except RuntimeError:
@@ -222,7 +223,7 @@ def is_cancelled() -> bool:
     """Whether the running task was asked to stop: by its cancel scope, or by asyncio's own `task.cancel()`."""
     if anyio.current_effective_deadline() == -math.inf:
         return True
-    if _is_trio():
+    if is_trio():
         return False
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

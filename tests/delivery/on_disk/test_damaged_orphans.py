@@ -18,7 +18,9 @@ import pytest
 from eventrec import EventRecorder, TransientError
 from eventrec.delivery import adoption
 from eventrec.delivery.letters.log import LetterLog
+from eventrec.delivery.log_delivery import LogDelivery
 from eventrec.delivery.opened_orphan import open_orphan
+from eventrec.delivery.orphan_locks import OrphanLocks
 from eventrec.errors import Damage
 from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import encode_header
@@ -451,3 +453,58 @@ async def test_a_log_that_was_refused_twice_in_two_ways_is_tried_again(
 
     assert next(saves) > 1
     assert not left.exists()
+
+
+async def test_a_defect_while_an_orphan_is_delivered_is_said_once_and_it_is_delivered_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("eventrec.delivery.orphans.FIRST_PAUSE", 0.05)
+    log = await leave(tmp_path, "orders")
+    run, defects = LogDelivery.run, [ValueError("a defect"), ValueError("again")]
+
+    async def fail_twice(delivery: LogDelivery, *, until_settled: bool = False) -> None:
+        if until_settled and defects:
+            raise defects.pop()
+        await run(delivery, until_settled=until_settled)
+
+    monkeypatch.setattr(LogDelivery, "run", fail_twice)
+    recorder, handler, _ = recording(tmp_path)
+    recorder.register(handler, name="orders")
+
+    async with recorder:
+        await eventually(lambda: not log.exists())
+
+    assert sorted(handler.delivered) == list(range(20))
+    assert caplog.text.count("delivery of an orphan failed") == 1
+
+
+async def test_a_lock_that_cannot_be_had_when_a_slot_comes_free_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Deduping(ScriptedHandler):
+        """So that each log is delivered by itself."""
+
+        dedupes_by_token = True
+
+    for _ in range(2):
+        await leave(tmp_path, "orders")
+    monkeypatch.setattr(adoption, "MAX_ADOPTED", 1)
+    monkeypatch.setattr(adoption, "FIRST_PAUSE", 0.05)
+    take, taken = OrphanLocks.take, list[int]()
+
+    def refuse_the_second(locks: OrphanLocks, ids: Any) -> Any:
+        taken.append(len(ids))
+        if len(taken) == 2:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return take(locks, ids)
+
+    monkeypatch.setattr(OrphanLocks, "take", refuse_the_second)
+    recorder, _, _ = recording(tmp_path)
+    handler = Deduping()
+    recorder.register(handler, name="orders")
+
+    async with recorder:
+        await eventually(lambda: len(handler.delivered) == 40)
+
+    assert sorted(handler.delivered) == sorted([*range(20)] * 2)
+    assert "orphans not looked after" in caplog.text

@@ -1,0 +1,141 @@
+"""The delivery of one log, alone: what it does where the disk refuses, and when it is over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import anyio
+import pytest
+
+from eventrec.delivery.log_delivery import LogDelivery
+from eventrec.delivery.shared_handler import SharedHandler
+from eventrec.delivery.subscription import Subscription
+from eventrec.errors import LogWriteError
+from eventrec.log.log import Log
+from eventrec.runs.checkpoint import CHECKPOINTS, CheckpointFiles
+from eventrec.runs.directory import LogDirectory
+from eventrec.runs.retention import Retain
+from eventrec.runs.run import Run, list_runs, new_run_id
+from eventrec.testing.scripted import ScriptedHandler, quickly
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from pathlib import Path
+
+    from eventrec.delivery.letters.dead_letters import DeadLetter
+
+
+class NoLetters:
+    async def write(self, letters: Sequence[DeadLetter]) -> None:
+        raise AssertionError(letters)
+
+    def known(self, log_id: UUID, subscription: str) -> Collection[int]:
+        del log_id, subscription
+        return ()
+
+
+def refuse(*_: object, **__: object) -> Any:
+    raise LogWriteError("Input/output error")
+
+
+def delivering(directory: Path, check: Callable[[LogDelivery], Awaitable[object]]) -> Any:
+    """What `check` returns of the delivery of an empty log in `directory` to one subscription."""
+
+    async def run() -> object:
+        subscription = Subscription("s", ScriptedHandler(), quickly().resolve(has_log=True).delivery)
+        delivery = LogDelivery(
+            run_of,
+            log,
+            opened=None,
+            subscriptions=[subscription],
+            handlers={"s": SharedHandler(subscription.handler)},
+            letters=NoLetters(),
+            on_drop=lambda *_: None,
+            sync="interval",
+            sync_interval=1.0,
+            retain=Retain(),
+            on_rewind=lambda: None,
+        )
+        return await check(delivery)
+
+    run_of = Run.create(directory, new_run_id())
+    log = Log.create(run_of.storage)
+    return anyio.run(run)
+
+
+def test_it_says_which_log_it_is_and_how_far_that_goes(tmp_path: Path) -> None:
+    async def check(delivery: LogDelivery) -> str:
+        await delivery.end()
+        return repr(delivery).replace(str(delivery.run_of.id), "ID")
+
+    assert delivering(tmp_path, check) == "<LogDelivery ID of <LogSource ID end=0>>"
+
+
+def test_where_the_segments_cannot_be_listed_none_is_offered_to_the_disk_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Log, "sealed", refuse)
+
+    async def check(delivery: LogDelivery) -> list[object]:
+        return [*delivery.sealed()]
+
+    assert delivering(tmp_path, check) == []
+
+
+def test_a_disk_that_takes_no_new_segment_keeps_the_one_that_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check(delivery: LogDelivery) -> bool:
+        monkeypatch.setattr(Log, "begin_segment", refuse)
+        await delivery.renew()
+        return delivery.is_refused
+
+    assert delivering(tmp_path, check) is False
+
+
+def test_what_a_handler_settles_after_the_end_is_not_saved(tmp_path: Path) -> None:
+    """The log may be another process's by then."""
+
+    async def check(delivery: LogDelivery) -> tuple[bool, bool]:
+        await delivery.end()
+        delivery.workers["s"].progress.filtered = 7
+        await delivery.save(sync=True)
+        return delivery.is_refused, delivery.is_gone
+
+    assert delivering(tmp_path, check) == (True, False)
+    (id_,) = list_runs(tmp_path)
+    (saved,) = CheckpointFiles(tmp_path / str(id_) / CHECKPOINTS).load().values()
+    assert saved.progress.filtered == 0
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_log_that_cannot_be_deleted_is_said_the_first_time_and_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, is_first: bool
+) -> None:
+    def refuse_to_open(_: object, **__: object) -> Any:
+        raise OSError(5, "Input/output error")
+
+    async def check(delivery: LogDelivery) -> bool:
+        await delivery.stamp()
+        with monkeypatch.context() as patch:
+            patch.setattr(LogDirectory, "opened", refuse_to_open)
+            await delivery.end(is_first=is_first)
+        return delivery.is_gone
+
+    assert delivering(tmp_path, check) is False
+    assert ("log not deleted" in caplog.text) is is_first
+    (id_,) = list_runs(tmp_path)
+    run = Run.adopt(tmp_path, id_)
+    assert run is not None
+    run.release()
+
+
+def test_a_loop_that_is_closed_after_the_end_leaves_nothing_to_do(tmp_path: Path) -> None:
+    async def check(delivery: LogDelivery) -> bool:
+        await delivery.end()
+        before = delivery.is_gone
+        delivery.end_stranded()
+        return before is delivery.is_gone
+
+    assert delivering(tmp_path, check) is True
