@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from eventrec.errors import LogError, LogFullError, LogWriteError
+from eventrec.log.commit import encode_commit
+from eventrec.log.head import SPARED
 from eventrec.log.log import Log, LogOptions
 from eventrec.log.reader import LogReader
-from eventrec.log.segment import list_segments, segment_name
+from eventrec.log.segment import HEADER_SIZE, list_segments, segment_name
 from eventrec.log.verify import verify
 from eventrec.testing.storage import FaultyStorage
 
@@ -471,3 +473,45 @@ def test_callers_at_once_share_one_sync() -> None:
         thread.join()
 
     assert storage.counts["sync"] == before + 1
+
+
+def test_a_full_disk_that_took_some_of_many_commits_leaves_room_for_what_makes_room() -> None:
+    """The last bytes of a disk are not the log's to fill: deleting needs some too."""
+    storage = FaultyStorage()
+    log = Log.create(storage)
+    commit = len(encode_commit(0, bytes(1_000), 1))
+    for _ in range(2 * SPARED // commit + 8):
+        log.append([bytes(1_000)])
+    room = HEADER_SIZE + 2 * SPARED + 3 * commit
+    storage.capacity = room
+
+    with pytest.raises(LogFullError):
+        log.write()
+
+    written = log.extent.position
+    assert room - SPARED - commit < written <= room - SPARED
+    storage.heal()
+    assert log.write() == log.appended
+
+
+def test_a_directory_whose_new_segment_cannot_be_opened_leaves_the_log_where_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    storage, other = FaultyStorage(), FaultyStorage()
+    log = Log.create(storage)
+    _fill(log, b"a")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "_head_at", refuse)
+        with pytest.raises(LogWriteError, match="Too many open files"):
+            log.move_to(other)
+    _fill(log, b"b")
+    log.sync()
+
+    assert (log.synced, _contents(storage)) == (2, [b"a", b"b"])
+    log.move_to(other)
+    _fill(log, b"c")
+    assert _contents(other, 2) == [b"c"]

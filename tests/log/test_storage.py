@@ -441,3 +441,84 @@ def test_threads_that_list_at_once_all_see_every_file(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(4) as threads:
         assert all(threads.map(see, range(4)))
+
+
+# -- the directory itself
+
+
+def test_without_descriptors_a_directory_is_listed_measured_and_never_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventrec.log.disk._BY_DESCRIPTOR", False)
+    storage = DiskStorage(tmp_path)
+    (tmp_path / "f").touch()
+    (tmp_path / "d").mkdir()
+    mode = tmp_path.stat().st_mode
+
+    storage.note_unfinished(is_unfinished=True)
+    free, capacity = storage.space()
+
+    assert sorted(entry.name for entry in storage.entries()) == ["d", "f"]
+    assert storage.list() == ["f"]
+    assert 0 < free <= capacity
+    assert tmp_path.stat().st_mode == mode
+
+
+def test_a_directory_that_is_closed_is_not_there_and_whether_it_is_in_place_cannot_be_told(tmp_path: Path) -> None:
+    parent = DiskStorage(tmp_path / "parent", create=True)
+    child = parent.folder("d", create=True)
+    assert (child.is_there(), child.is_in_place(), parent.is_in_place()) == (True, True, True)
+
+    child.close()
+    parent.close()
+
+    assert (child.is_there(), child.is_in_place(), parent.is_in_place()) == (False, True, True)
+    (tmp_path / "parent").rename(tmp_path / "moved")
+    assert not parent.is_in_place()
+
+
+def test_what_is_not_a_directory_is_not_opened_as_one(tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    (tmp_path / "l").symlink_to(tmp_path)
+
+    for name in ("f", "l"):
+        with pytest.raises(NotADirectoryError):
+            DiskStorage(tmp_path).folder(name)
+    with pytest.raises(FileNotFoundError):
+        DiskStorage(tmp_path).folder("gone")
+
+
+def test_a_link_in_the_place_of_a_directory_is_said_to_be_one_where_the_system_names_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loop(*_: object, **__: object) -> int:
+        raise OSError(errno.ELOOP, "Too many levels of symbolic links", "l")
+
+    storage = DiskStorage(tmp_path)
+    monkeypatch.setattr(os, "open", loop)
+
+    with pytest.raises(NotADirectoryError, match="a link"):
+        storage.folder("l")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be led to write another user's file")
+def test_root_writes_no_file_of_another_user_that_has_two_names(tmp_path: Path) -> None:
+    storage = DiskStorage(tmp_path)
+    storage.open("f", "create").close()
+    os.chown(tmp_path / "f", 12_345, -1)
+    storage.open("f", "write").close()
+    os.link(tmp_path / "f", tmp_path / "elsewhere")
+
+    with pytest.raises(PermissionError, match="under two names"):
+        storage.open("f", "write")
+
+    storage.open("f", "read").close()
+
+
+def test_a_child_of_a_fork_closes_no_descriptor_of_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = DiskStorage(tmp_path)
+    monkeypatch.setattr(storage, "_process", -1)
+
+    storage.__del__()
+
+    assert storage.is_there()

@@ -361,3 +361,56 @@ def test_names_that_sort_by_age_are_given_in_that_order(tmp_path: Path) -> None:
     assert list_runs(tmp_path) == [run.id for run in made]
     for run in made:
         run.release()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a directory away")
+def test_root_believes_another_users_run_only_where_the_log_directory_is_that_users_too(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, new_run_id())
+    run.release()
+    (tmp_path / DONE).mkdir(0o700)
+    believed = []
+
+    os.chown(run.path, 12_345, -1)
+    believed.append(LogDirectory(tmp_path).is_ours(run.id))
+    os.chown(tmp_path, 12_345, -1)
+    tmp_path.chmod(0o777)
+    believed.append(LogDirectory(tmp_path).is_ours(run.id))
+    tmp_path.chmod(0o755)
+    believed.append(LogDirectory(tmp_path).is_ours(run.id))
+    run.path.rename(tmp_path / DONE / str(run.id))
+    done = LogDirectory(tmp_path) / DONE
+    believed.append(done.is_ours(run.id))
+
+    assert believed == [False, False, True, True]
+    assert repr(done) == f"<LogDirectory '{tmp_path / DONE}'>"
+
+
+def test_a_directory_is_there_whether_it_is_ours_or_may_not_be_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, gone = new_run_id(), new_run_id()
+    (tmp_path / str(there)).mkdir()
+    log = LogDirectory(tmp_path)
+
+    assert (log.is_there(there), log.is_there(gone)) == (True, False)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("eventrec.log.disk.DiskStorage.folder", refuse)
+    assert log.is_there(there)
+
+
+def test_a_run_without_a_mark_is_known_by_any_of_its_segments(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, new_run_id())
+    with Log.create(run.storage) as log:
+        log.append([b"of another run, or of a version without ids"])
+        log.write()
+        log.begin_segment()
+        log.append([run.id.bytes])
+    run.release()
+    (run.path / LOCK).write_bytes(b"\xff")
+
+    assert LogDirectory(tmp_path).is_ours(run.id)
+    (run.path / segment_name(1)).unlink()
+    assert not LogDirectory(tmp_path).is_ours(run.id)

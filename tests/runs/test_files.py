@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import msgspec
@@ -11,7 +13,7 @@ from eventrec.errors import UnreadableFileError
 from eventrec.log.disk import DiskStorage
 from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress, Saved
 from eventrec.runs.files import decode, encode, file_name, load, replace
-from eventrec.runs.requests import OperatorRequest, load_requests, save_request
+from eventrec.runs.requests import REQUESTS, OperatorRequest, load_requests, save_request, sweep_requests
 
 GOLDEN = bytes.fromhex("7b2261223a317d0a7b22637263333263223a226366663764353661227d0a")
 """`{"a":1}` as the first version with a checksum wrote it."""
@@ -151,3 +153,35 @@ def test_one_bad_request_costs_that_one_alone(tmp_path: Path, caplog: pytest.Log
 
     assert [request.subscription for request in found] == ["good"]
     assert "requests unreadable" in caplog.text
+
+
+def test_a_file_that_is_far_too_large_is_not_read_whole(tmp_path: Path) -> None:
+    storage = DiskStorage(tmp_path)
+    with (tmp_path / "f.json").open("wb") as file:
+        file.truncate(1 << 40)
+
+    with pytest.raises(UnreadableFileError, match="it has more than"):
+        load(storage, "f.json", dict)
+
+
+def test_one_spoilt_checkpoint_leaves_all_of_them_for_a_closer_look(tmp_path: Path) -> None:
+    files = CheckpointFiles(tmp_path / "checkpoints")
+    for name in ("orders", "others"):
+        files.save(Checkpoint(subscription=name, progress=Progress(0, 0, 0)), sync=False)
+    assert sorted(files.load_all() or ()) == ["orders", "others"]
+
+    (tmp_path / "checkpoints" / file_name("others")).write_bytes(b"?")
+
+    assert files.load_all() is None
+
+
+def test_a_request_older_than_a_day_is_swept_and_a_new_one_stays(tmp_path: Path) -> None:
+    now = time.time()
+    for name, asked in (("old", now - 2 * 86_400), ("new", now)):
+        save_request(tmp_path, OperatorRequest(subscription=name, asked=asked))
+        os.utime(tmp_path / REQUESTS / file_name(name), (asked, asked))
+    (tmp_path / REQUESTS / "notes.txt").touch()
+
+    sweep_requests(tmp_path)
+
+    assert sorted(path.name for path in (tmp_path / REQUESTS).iterdir()) == [file_name("new"), "notes.txt"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from eventrec.log.disk import DiskStorage
 from eventrec.runs.directory import LOCK, NEW, LogDirectory, mark_of
 from eventrec.runs.leftovers import sweep
 from eventrec.runs.run import Run, new_run_id
@@ -73,3 +74,17 @@ def test_what_is_made_is_private_and_not_marked_as_unfinished(tmp_path: Path) ->
 
     assert run.path.stat().st_mode & 0o7777 == 0o700
     run.release()
+
+
+def test_one_whose_age_cannot_be_seen_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    half = half_made(tmp_path, held=b"")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DiskStorage, "folder", refuse)
+        assert sweep(tmp_path) == 0
+    assert half.is_dir()
+
+    assert sweep(tmp_path) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eventrec.runs.mounts import file_system_of, network_file_system
+from eventrec.runs.mounts import check_is_local, file_system_of, network_file_system
 
 TABLE = """\
 22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
@@ -41,3 +41,15 @@ def test_an_empty_table_says_nothing() -> None:
 
 def test_here_is_no_network(tmp_path: Path) -> None:
     assert network_file_system(tmp_path / "not" / "made" / "yet") is None
+
+
+def test_where_the_system_has_no_table_of_mounts_every_path_counts_as_local(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(_: Path, **__: object) -> str:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(Path, "read_text", missing)
+
+    assert network_file_system(tmp_path) is None
+    check_is_local(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from eventrec.errors import LogLockedError
 from eventrec.log import descriptors, disk
 from eventrec.log.log import Log
 from eventrec.runs.leftovers import sweep
-from eventrec.runs.run import CHECKPOINTS, LOCK, Run, adopt_orphans, is_locked, list_runs, new_run_id
+from eventrec.runs.run import CHECKPOINTS, LOCK, Run, adopt_orphans, delete_done, is_locked, list_runs, new_run_id
 
 
 def test_ids_sort_by_age_and_are_version_7() -> None:
@@ -177,3 +179,95 @@ os._exit(0 if code == 0 and is_locked(Path(sys.argv[1]), run.id) else 1)
 
     (id_,) = list_runs(tmp_path)
     assert not is_locked(tmp_path, id_)
+
+
+def test_a_run_says_which_it_is_and_where(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, new_run_id())
+
+    assert repr(run) == f"<Run {run.id} in {tmp_path}>"
+    run.release()
+
+
+def test_a_file_system_without_locks_leaves_no_run_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise LogLockedError("locks do not work here")
+
+    monkeypatch.setattr(disk.DiskStorage, "lock", refuse)
+
+    with pytest.raises(LogLockedError):
+        Run.create(tmp_path, new_run_id())
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_whose_lock_was_handed_on_is_made_again_with_one_of_its_own(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, new_run_id())
+    lock = run.give_lock()
+    assert lock is not None
+    shutil.rmtree(run.path)
+
+    run.make_again()
+
+    assert (run.is_in_place(), run.incarnation, is_locked(tmp_path, run.id)) == (True, 2, True)
+    run.release()
+    lock.release()
+
+
+def test_one_that_takes_the_place_of_a_run_while_it_is_locked_is_not_adopted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(tmp_path, new_run_id())
+    run.release()
+    real = disk.DiskStorage.lock
+
+    def replaced_before(storage: disk.DiskStorage, name: str, **options: bool) -> object:
+        run.path.rename(tmp_path / "elsewhere")
+        run.path.mkdir()
+        return real(storage, name, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.DiskStorage, "lock", replaced_before)
+        assert Run.try_adopt(tmp_path, run.id) == "gone"
+
+    run.path.rmdir()
+    (tmp_path / "elsewhere").rename(run.path)
+    adopted = Run.adopt(tmp_path, run.id)
+    assert adopted is not None, "nothing keeps its lock"
+    delete_done(tmp_path, run.id)
+    assert run.path.is_dir(), "another holds it"
+    adopted.release()
+
+
+def test_whether_a_run_is_locked_is_not_known_where_it_may_not_be_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(tmp_path, new_run_id())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.DiskStorage, "is_locked", refuse)
+        with pytest.raises(PermissionError):
+            is_locked(tmp_path, run.id)
+    run.release()
+
+
+def test_an_empty_directory_that_the_system_does_not_remove_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(tmp_path, new_run_id())
+    real = disk.DiskStorage.remove_folder
+
+    def refuse(storage: disk.DiskStorage, name: str) -> None:
+        if storage.directory == tmp_path:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        real(storage, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.DiskStorage, "remove_folder", refuse)
+        with pytest.raises(OSError, match="busy"):
+            run.retire()
+
+    assert sweep(tmp_path) == 1
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,119 @@
+"""What a look at one log says of it, and of what would be lost with it."""
+
+from __future__ import annotations
+
+import errno
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from eventrec.log.log import Log
+from eventrec.records.content import encode_take
+from eventrec.records.entry import make_entry
+from eventrec.records.schema import Shape
+from eventrec.runs import survey
+from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles, Progress
+from eventrec.runs.directory import LOCK
+from eventrec.runs.run import Run, new_run_id
+from eventrec.runs.survey import UNKNOWN, knows, see, see_opened
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def leave(directory: Path, *, records: int = 3, **delivered: int) -> Run:
+    """A run with so many records, locked, and how many of them each subscription has."""
+    run = Run.create(directory, new_run_id())
+    with Log.create(run.storage) as log:
+        entries = [make_entry(Shape("events", "a"), 1, b"1") for _ in range(records)]
+        for content, n in encode_take(entries, run.id, written=time.time_ns()):
+            log.append_encoded(content, n)
+    for name, count in delivered.items():
+        progress = Progress(0, count, count, delivered=count)
+        CheckpointFiles(run.storage).save(Checkpoint(subscription=name, progress=progress), sync=False)
+    return run
+
+
+def test_what_is_lost_with_a_log_is_what_its_subscriptions_lack(tmp_path: Path) -> None:
+    run = leave(tmp_path, one=1, all=3)
+
+    seen = see(tmp_path, run.id)
+
+    assert seen is not None
+    assert (seen.state, seen.end, seen.open_records(), seen.holders()) == ("held", 3, {"one": 2}, ["one"])
+    assert seen.holders(excluding="one") == []
+    run.release()
+
+
+@pytest.mark.parametrize("is_spoilt", [True, False])
+def test_of_a_log_whose_checkpoints_say_nothing_all_may_be_lost(tmp_path: Path, *, is_spoilt: bool) -> None:
+    run = leave(tmp_path, **({"s": 2} if is_spoilt else {}))
+    for path in (run.path / CHECKPOINTS).iterdir():
+        path.write_bytes(b"?")
+
+    seen = see(tmp_path, run.id)
+
+    assert seen is not None
+    assert seen.open_records() == {UNKNOWN: 3}
+    assert seen.knows("s") is is_spoilt
+    run.release()
+
+
+def test_a_log_that_goes_while_it_is_looked_at_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = leave(tmp_path)
+    (run.path / LOCK).unlink()
+    assert see_opened(run.storage, run.id, run.path) is None
+
+    again = leave(tmp_path)
+
+    def gone(_: object) -> None:
+        again.path.rename(tmp_path / f"gone-{again.id}")
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(survey, "describe", gone)
+
+    assert see_opened(again.storage, again.id, again.path) is None
+    run.release()
+    again.release()
+
+
+def test_a_file_that_is_missing_of_a_log_that_is_there_is_not_taken_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = leave(tmp_path)
+
+    def missing(_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(survey, "describe", missing)
+
+    with pytest.raises(FileNotFoundError):
+        see_opened(run.storage, run.id, run.path)
+    run.release()
+
+
+def test_a_lock_that_this_user_may_not_see_leaves_it_open_whose_the_log_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = leave(tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(type(run.storage), "is_locked", refuse)
+
+    seen = see_opened(run.storage, run.id, run.path)
+
+    assert seen is not None
+    assert (seen.state, seen.end) == ("unknown", 0)
+    run.release()
+
+
+def test_a_subscription_is_known_by_an_older_log_alone(tmp_path: Path) -> None:
+    """One after another is looked at, and those without its checkpoint are passed."""
+    runs = [leave(tmp_path, other=1), leave(tmp_path, s=1), leave(tmp_path, s=1)]
+
+    assert [knows(tmp_path, "s", before=run.id) for run in (*runs, leave(tmp_path))] == [False, False, True, True]
+    for run in runs:
+        run.release()
