@@ -25,7 +25,7 @@ from eventrec.testing.scripted import FencedHandler, ScriptedHandler, quickly, r
 
 if TYPE_CHECKING:
     from eventrec.delivery.letters.dead_letters import DeadLetter
-    from eventrec.delivery.subscription import Start
+    from eventrec.delivery.sources.source import Start
 
 
 class Letters:

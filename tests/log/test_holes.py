@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from eventrec.log.commit import header_size
 from eventrec.log.crc import extend_by_zeros
-from eventrec.log.disk import DiskFile, DiskStorage
+from eventrec.log.descriptors import DiskFile
+from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log
 from eventrec.log.reader import LogReader
 from eventrec.log.segment import HEADER_SIZE, index_name, segment_name
