@@ -87,7 +87,7 @@ class _Lease(EventHandler, DestinationCheckpoints):
 
     async def open(self) -> None:
         async with self._shared.turn(is_orphan=self._is_orphan) as handler:
-            if not self._shared.is_open:
+            if not self._shared.is_open:  # pragma: no branch - Python 3.11 hides the way out of an `async with`
                 await handler.open()
                 self._shared.is_open = True
 

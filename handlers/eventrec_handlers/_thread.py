@@ -32,7 +32,13 @@ IDLE_SECONDS: Final = 5.0
 def is_trio() -> bool:
     """Whether the running task is one of trio's."""
     trio = sys.modules.get("trio")
-    return trio is not None and bool(trio.lowlevel.in_trio_task())
+    if trio is None:
+        return False
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
 
 
 class JobCancelledError(BaseException):
