@@ -232,3 +232,13 @@ def test_those_for_groups_are_left_to_them_and_one_that_needs_a_closer_look_is_n
     assert queue.waiting == 1
     assert [id_.int for id_ in queue.next(8, own=OWN, now=0.0, is_failing=lambda _: False, only_single=True)] == [2]
     assert next_of(queue) == [2, 3]
+
+
+def test_a_queue_says_how_many_it_knows_in_each_state() -> None:
+    ids = [UUID(int=n) for n in range(3)]
+    queue = OrphanQueue()
+    queue.look(ids)
+    queue.note_held(ids[0])
+    queue.note_adopted(ids[1])
+
+    assert repr(queue) == "<OrphanQueue fresh=1 adopted=1 held=1>"

@@ -185,3 +185,13 @@ def test_a_request_older_than_a_day_is_swept_and_a_new_one_stays(tmp_path: Path)
     sweep_requests(tmp_path)
 
     assert sorted(path.name for path in (tmp_path / REQUESTS).iterdir()) == [file_name("new"), "notes.txt"]
+
+
+def test_a_loss_of_nothing_is_none() -> None:
+    progress = Progress(0, 2, 2)
+
+    progress.drop("retention", 0)
+    assert progress.dropped == {}
+    progress.drop("retention", 2)
+
+    assert (progress.dropped, progress.is_balanced) == ({"retention": 2}, True)

@@ -10,11 +10,11 @@ from uuid import UUID
 import anyio
 import pytest
 
-from eventrec import PauseError
+from eventrec import PauseError, PermanentError
 from eventrec.delivery.letters import kept
 from eventrec.delivery.letters.content import encode_letters
 from eventrec.delivery.letters.dead_letters import DeadLetter
-from eventrec.delivery.letters.kept import sweep_letters, unreadable_logs
+from eventrec.delivery.letters.kept import purge, sweep_letters, unreadable_logs
 from eventrec.delivery.letters.log import LetterLog, letters_of
 from eventrec.delivery.replay import replay
 from eventrec.log import descriptors
@@ -184,3 +184,40 @@ def test_in_the_child_of_a_fork_what_was_inherited_is_closed_and_nothing_written
 
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert repr(letters) == f"<LetterLog in {tmp_path}: None>"
+
+
+def test_a_log_of_letters_that_a_newer_version_wrote_says_so(tmp_path: Path) -> None:
+    id_ = leave(tmp_path, 1)
+    segment = tmp_path / str(id_) / segment_name(0)
+    content = bytearray(segment.read_bytes())
+    content[6] = 9
+    content[10:] = bytes(byte ^ 0xFF for byte in content[10:])
+    segment.write_bytes(content)
+
+    found, (reason,) = read(tmp_path, id_)
+
+    assert (found, "format version 9" in reason) == ([], True)
+
+
+def test_what_is_purged_already_is_not_purged_twice(tmp_path: Path) -> None:
+    id_ = leave(tmp_path, 1, 2)
+
+    for _ in range(2):
+        purge(tmp_path, id_, "s", below=1)
+
+    saved = kept.replay_checkpoints(tmp_path, id_).load()["s"]
+    assert (saved.progress.scanned, saved.progress.dropped) == (1, {"purged": 1})
+
+
+def test_what_a_replay_refuses_again_is_a_new_letter_about_the_old_record(tmp_path: Path) -> None:
+    leave(tmp_path, 7)
+    handler = ScriptedHandler(always=raising(PermanentError("still never")))
+    letters = LetterLog(tmp_path, new_run_id, max_bytes=1 << 20)
+    settings = quickly().resolve(has_log=True).delivery
+
+    result = anyio.run(partial(replay, tmp_path, handler, name="s", settings=settings, letters=letters))
+    letters.close()
+
+    assert (result.is_done, result.delivered, result.dead) == (True, 0, 1)
+    waiting = [each.letter for each in kept.kept_letters(tmp_path) if each.is_waiting]
+    assert [(each.log_id, each.offset, each.reason) for each in waiting] == [(LOG, 7, "still never")]

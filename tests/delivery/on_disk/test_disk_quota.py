@@ -178,3 +178,18 @@ def test_a_directory_that_gives_no_lock_is_judged_without_one_and_that_is_said_o
     assert len(judged.held) == 2
     for run in runs:
         run.release()
+
+
+def test_what_another_process_has_just_measured_counts_while_it_makes_room(tmp_path: Path) -> None:
+    runs = [leave(tmp_path), leave(tmp_path)]
+    for run in runs:
+        run.release()
+    other = SharedMeasure(LogDirectory(tmp_path))
+    lock = other.lock()
+    other.measure()
+    judged = Judged(tmp_path)
+
+    anyio.run(judged.quota.enforce)
+
+    assert (judged.drops, judged.held) == ({}, ["the log directory has reached its bound"])
+    lock.release()

@@ -141,3 +141,14 @@ def test_a_hand_says_where_its_pieces_end(piece: Callable[..., Piece]) -> None:
     hand.add(piece(4, end=9))
 
     assert repr(hand) == "<Hand of 2, next [2, 9]>"
+
+
+def test_records_of_a_process_without_a_context_keep_none_beside_those_of_one_that_has(
+    piece: Callable[..., Piece],
+) -> None:
+    some = piece(1)
+
+    some.extend([2], [make_entry(SHAPE, 2, b"2")], b'{"host":"a"}')
+
+    assert [entry[CONTEXT] for entry in some.entries] == [None, b'{"host":"a"}']
+    assert some.static_context is None

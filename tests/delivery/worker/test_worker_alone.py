@@ -168,3 +168,24 @@ async def test_a_next_piece_that_cannot_be_read_yet_does_not_disturb_the_one_in_
     await sending.send(some)
 
     assert ([list(each.offsets) for each in sent], len(hand)) == ([[2]], 1)
+
+
+async def test_what_is_left_of_a_piece_that_was_forfeited_in_part_is_delivered(source: MemorySource) -> None:
+    class HangingOnce(Keeping):
+        async def handle(self, batch: Batch) -> None:
+            if list(batch.offsets) == [6, 8]:
+                await anyio.sleep_forever()
+            await super().handle(batch)
+
+    handler = HangingOnce()
+    worker = Worker(subscribed(handler), source, NoLetters())
+
+    async with at_work(worker):
+        worker.hurry(10)
+        await anyio.wait_all_tasks_blocked()
+        await anyio.sleep(1.0)
+        worker.forfeit(7)
+        await worker.settled(10)
+
+    assert handler.batches == [[0, 2, 4], [8]]
+    assert (worker.progress.dropped, worker.progress.is_balanced) == ({"retention": 1}, True)
