@@ -42,6 +42,9 @@ MAX_LOGGED_BYTES: Final = 4 << 30
 MAX_RUNS: Final = 1_000_000
 """With a log: what may be kept in memory to name the lines that a destination refuses."""
 
+TURN_LINES: Final = 200
+"""Lines that are read before delivery gets its turn: it may have an answer, and the next batch to send."""
+
 MAX_UNFINISHED: Final = 100
 """Sources that are read and not delivered; each may hold a file open."""
 
@@ -146,6 +149,8 @@ class LineReader:
                 self._take(source, line)
                 if self._half_rows >= rows or self._half_bytes >= HALF_BYTES:
                     await self._wait_for_room(deliveries)
+                elif not line.number % TURN_LINES:
+                    await anyio.lowlevel.checkpoint()
             outcome.lines = start + splitter.number
             outcome.bytes += len(chunk)
             size += len(chunk)
