@@ -11,9 +11,10 @@ Both record events of type "logged" whose payload has the same members:
     fields      what was given beside it (`extra=`, keyword arguments); left out where there is nothing
     exception   the traceback as text; left out where there is none
 
-A field that JSON cannot say is recorded as its `repr`. Our own loggers, "eventrec" and all below it, are left out: what
-a recorder says about its troubles must not become more of them. So is "httpcore2": at the level of DEBUG it says what
-each delivery over HTTP does, and each such line would be one more event to deliver.
+A field that JSON cannot say is recorded as its `repr`, but of something that is marked for privacy only its class. Our
+own loggers, "eventrec" and all below it, are left out: what a recorder says about its troubles must not become more of
+them. So is "httpcore2": at the level of DEBUG it says what each delivery over HTTP does, and each such line would be
+one more event to deliver.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from eventrec.errors import EncodeError
 from eventrec.events.event import DEFAULT_TABLE, Event
-from eventrec.records.json import encode_json
+from eventrec.events.privacy import Masks
+from eventrec.records.json import MarkedValueError, encode_json, refuse_marked
 from eventrec.runtime.logging import ROOT
 
 if TYPE_CHECKING:
@@ -159,14 +162,28 @@ def _traceback(exc_info: object) -> str | None:
 
 
 def _plain(value: object) -> object:
-    """`value` where JSON can say it, else what it looks like."""
+    """`value` where JSON can say it, else what it looks like; of what has marked fields only its class."""
     if value is None or type(value) in {str, int, bool}:
         return value
     try:
         encode_json(value)
     except Exception:  # noqa: BLE001 - an object's own code may raise anything
-        try:
-            return f"{value!r:.{_LONGEST_REPR}}"
-        except Exception:  # noqa: BLE001 - likewise
-            return f"a {type(value).__name__}"
+        return _shown(value)
     return value
+
+
+def _shown(value: object) -> object:
+    try:
+        refuse_marked(value)
+    except MarkedValueError:
+        try:
+            Masks().unmarked(value)
+        except EncodeError:
+            return f"a {type(value).__name__} with marked fields"
+        return value  # The recorder knows what of it is recorded.
+    except Exception:  # noqa: BLE001 - an object's own code, and what is nested too deep
+        return f"a {type(value).__name__}"
+    try:
+        return f"{value!r:.{_LONGEST_REPR}}"
+    except Exception:  # noqa: BLE001 - an object's own code
+        return f"a {type(value).__name__}"

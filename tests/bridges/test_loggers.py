@@ -3,16 +3,27 @@ import pickle
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from logging.handlers import SocketHandler
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import structlog
+from pydantic import BaseModel
 
-from eventrec import EventRecorder
+from eventrec import EventRecorder, Hashed
 from eventrec.bridges.loggers import RecordingHandler, RecordingProcessor
 from eventrec.runtime.logging import get_logger
 from eventrec.testing.recorded import RecordedEvents
+
+
+class MarkedModel(BaseModel):
+    email: Annotated[str, Hashed()]
+
+
+@dataclass
+class MarkedCompany:
+    email: Annotated[str, Hashed()]
 
 
 @pytest.fixture
@@ -53,6 +64,20 @@ class TestLogging:
             "level": "info",
             "message": "order 7 for ada",
             "fields": {"total": 12.5, "customer": "ada"},
+        }
+
+    def test_marked_fields_are_hidden_whether_json_can_say_them_or_not(
+        self, events: RecordedEvents, logger: logging.Logger
+    ) -> None:
+        model, company = MarkedModel(email="alice@example.com"), MarkedCompany("alice@example.com")
+
+        logger.info("seen", extra={"company": company, "model": model, "mixed": [object(), company]})
+
+        (event,) = events
+        assert event.payload["fields"] == {
+            "company": {"email": "[redacted]"},  # this recorder has no salt
+            "model": "a MarkedModel with marked fields",
+            "mixed": "a list with marked fields",
         }
 
     def test_time_is_that_of_the_line(self, events: RecordedEvents, logger: logging.Logger) -> None:
