@@ -33,8 +33,9 @@ class Redaction(BaseModel):
 
     defaults: bool = True
     """Passwords, tokens, session ids, cookies, secrets, keys, authorization headers and card numbers, by the keys of
-    `DEFAULT_KEYS`; and in texts: what follows `Bearer` or `Basic`, JSON Web Tokens, passwords in URLs, private keys in
-    PEM, and `key=value` or `key: value` where that key matches."""
+    `DEFAULT_KEYS`; and in texts: what follows `Bearer` or `Basic`, what a line says behind `Authorization:` or
+    `Cookie:`, JSON Web Tokens, passwords in URLs, private keys in PEM, and `key=value` or `key: value` where that key
+    matches."""
     keys: frozenset[str] = frozenset()
     """More keys; `*` stands for any characters."""
     patterns: tuple[str, ...] = ()

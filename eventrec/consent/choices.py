@@ -12,17 +12,17 @@ in Rerun's form too, each value an object with its type: `{"email": {"String": "
 from __future__ import annotations
 
 import errno
-import importlib
 import json
 import os
 import re
 import stat
-import time
 import uuid
 from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from eventrec.consent.locks import locked
 from eventrec.errors import ConsentError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import replace_file
@@ -39,15 +39,12 @@ Value: TypeAlias = "bool | int | float | str"
 
 _MAX_BYTES: Final = 64 * 1024
 _MAX_ID: Final = 200
-_LOCK_SECONDS: Final = 5.0
-_LOCK_PAUSE: Final = 0.02
 
 _ENABLED: Final = "analytics_enabled"
 _ID: Final = "analytics_id"
 _METADATA: Final = "metadata"
 _TOLD: Final = "told"
 _TYPES: Final = {"Bool": bool, "Integer": int, "Float": float, "String": str}
-_BUSY: Final = frozenset({errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +98,30 @@ class ChoicesFile:
         """Note that the user was told, by `disclose`; where there is no such file, make it, with a yes.
 
         `disclose` is called where it is certain that this can be noted, just before it is; what it raises prevents
-        that. Where another process has noted it meanwhile, it is not called. On return it is on the disk.
+        that. What it changes itself, as when the user opts out at once, counts. Where another process has noted it
+        meanwhile, it is not called. On return it is on the disk.
 
         Raises:
             ConsentError: It cannot be written, or be read, or the disclosure failed.
         """
         with self._locked() as directory:
-            there = self.load() or Choices(is_told=False)
-            return there if there.is_told else self._replace(directory, replace(there, is_told=True), before=disclose)
+            found = self.load()
+            there = found or Choices(is_told=False)
+            if there.is_told:
+                return there
+
+            def disclose_and_look() -> None:
+                changed = self._told_by(disclose)
+                if changed or self.load() != found:
+                    raise _ChangedError
+
+            try:
+                return self._replace(directory, replace(there, is_told=True), before=disclose_and_look)
+            except _ChangedError:
+                chosen = self.load()
+                if chosen is None:
+                    raise ConsentError(f"{self.path} was deleted by the disclosure") from None
+                return self._replace(directory, replace(chosen, is_told=True))
 
     def change(self, *, enabled: bool | None = None, **metadata: Value | None) -> Choices:
         """Say something else in it, and leave the rest. What is None in `metadata` goes out of it.
@@ -158,13 +171,22 @@ class ChoicesFile:
 
         def fill(file: File) -> None:
             write_all(file, content, 0)
-            try:
-                before()
-            except Exception as exc:
-                raise ConsentError(f"the disclosure failed: {described(exc)}") from exc
+            before()
 
         replace_file(directory, self.path.name, fill)
         return choices
+
+    def _told_by(self, disclose: Callable[[], object]) -> bool:
+        """Call `disclose`, while the lock is held; whether it has changed the file by way of this class."""
+        here = _Disclosing(self.path)
+        before = _disclosing.set(here)
+        try:
+            disclose()
+        except Exception as exc:
+            raise ConsentError(f"the disclosure failed: {described(exc)}") from exc
+        finally:
+            _disclosing.reset(before)
+        return here.has_changed
 
     @contextmanager
     def _locked(self) -> Iterator[DiskStorage]:
@@ -173,9 +195,15 @@ class ChoicesFile:
         Raises:
             ConsentError: For whatever the system refuses inside.
         """
+        around = _disclosing.get()
         try:
+            if around is not None and around.path == self.path:
+                around.has_changed = True
+                with closing(DiskStorage(self.path.parent)) as directory:
+                    yield directory
+                return
             _check_place(self.path.parent)
-            with closing(DiskStorage(self.path.parent, create=True)) as directory, _lock(self.path.parent):
+            with closing(DiskStorage(self.path.parent, create=True)) as directory, locked(self.path.parent):
                 left = re.compile(re.escape(self.path.name) + r"\.\d+-\d+\.tmp", re.ASCII)
                 for name in directory.list():
                     if left.fullmatch(name):  # Of a process that died: who writes holds the lock.
@@ -183,6 +211,21 @@ class ChoicesFile:
                 yield directory
         except (OSError, ValueError) as exc:
             raise ConsentError(f"{self.path} cannot be written: {_why(exc)}") from exc
+
+
+@dataclass(slots=True)
+class _Disclosing:
+    """A disclosure that runs here, under the lock of the file at `path`."""
+
+    path: Path
+    has_changed: bool = False
+
+
+_disclosing: Final[ContextVar[_Disclosing | None]] = ContextVar("eventrec_disclosing", default=None)
+
+
+class _ChangedError(Exception):
+    """The file was changed by what is called while it is replaced."""
 
 
 def _read(directory: DiskStorage, name: str) -> bytes:
@@ -258,32 +301,3 @@ def _value(given: object) -> Value:
 
 def _why(exc: Exception) -> str:
     return (exc.strerror or str(exc)) if isinstance(exc, OSError) else str(exc)
-
-
-@contextmanager
-def _lock(directory: Path) -> Iterator[None]:
-    """Keep other processes out, where the system has such locks. Raises TimeoutError where one does not let go."""
-    try:
-        fcntl = importlib.import_module("fcntl")
-    except ImportError:
-        yield
-        return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        latest = time.monotonic() + _LOCK_SECONDS
-        while not _is_taken(fcntl, descriptor):
-            if time.monotonic() > latest:
-                raise TimeoutError(errno.ETIMEDOUT, "another process is changing it")
-            time.sleep(_LOCK_PAUSE)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _is_taken(fcntl: Any, descriptor: int) -> bool:
-    """Take the lock, or learn that this file system has none; False: another process has it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        return exc.errno not in _BUSY
-    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from functools import partial
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -130,7 +131,8 @@ class Encoder:
     def _plan_of_foreign_class(self, cls: type, event: object) -> Callable[[Any], Entry | Reason]:
         is_subclass = Event in cls.__mro__  # a Protocol answers no issubclass
         if callable(getattr(cls, "to_event", None)):
-            return self._privacy.marked(cls, partial(self._entry_of_eventable, rules=rules_of(cls)))
+            said_by = self._privacy.quiet(cls, methodcaller("to_event"))
+            return self._privacy.marked(cls, partial(self._entry_of_eventable, said_by, rules_of(cls)))
         if not is_subclass:
             _refuse_non_event(cls, event)
         rules = rules_of(cls)
@@ -202,8 +204,10 @@ class Encoder:
         stamp = self._now() if when is None else checked_time(when)
         return make_entry(shape, stamp, encoded, _as_bytes(self._context()), extras)
 
-    def _entry_of_eventable(self, event: Any, rules: Mapping[str, Rule] = _NO_RULES) -> Entry | Reason:
-        said = event.to_event()
+    def _entry_of_eventable(
+        self, said_by: Callable[[Any], Any], rules: Mapping[str, Rule], event: Any
+    ) -> Entry | Reason:
+        said = said_by(event)
         if said is None:
             return "declined"
         kind = said.__class__
@@ -281,7 +285,8 @@ class Encoder:
         if said.type not in self._sampled_types:
             return plan
         shape = self._shape(said.table, said.type, said.fields.columns)
-        return lambda event: self._refusal(shape, (event,), ()) or plan(event)
+        refusal = self._privacy.quiet(cls, lambda event: self._refusal(shape, (event,), ()))
+        return lambda event: refusal(event) or plan(event)
 
     def _refusal(self, shape: Shape, sources: tuple[object, ...], rows: Sequence[Row]) -> Reason | None:
         return self._privacy.refusal(shape, sources, rows, lambda: _as_bytes(self._context()))

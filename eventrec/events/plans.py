@@ -20,11 +20,11 @@ from eventrec.records.json import (
     encode_json,
     encode_struct_json,
     refuse_constants,
-    refuse_marked,
     refuse_non_json,
+    refuse_unseen,
 )
 from eventrec.records.marked import fields_of
-from eventrec.records.model_marks import is_widened, may_be_widened
+from eventrec.records.model_marks import is_closed, is_widened, may_be_widened
 from eventrec.records.times import refuse_inexact_time
 
 if TYPE_CHECKING:
@@ -196,10 +196,13 @@ def _guard(  # noqa: C901 - one look for each kind of field
     times = _attributes(tuple(name for name in unsettled if name not in any_))
     columns = beyond(settled | _TIMES, fields.excluded)
     wide = [(field.name, field.rule) for field in fields_of(cls) if may_be_widened(field.rule)]
-    open_ = [field.name for field in fields_of(cls) if field.rule is None and field.name in any_]
+    is_open = not is_closed(cls.__pydantic_core_schema__)
+    open_ = [
+        (field.name, field.rule)
+        for field in fields_of(cls)
+        if is_open and field.name in (*any_, *columns) and not is_closed((schemas or {}).get(field.name, _UNKNOWN))
+    ]
     has_extra = cls.model_config.get("extra") == "allow"
-    if has_extra:
-        open_.append("__pydantic_extra__")
 
     def guard(event: Any) -> None:
         if times is not None:
@@ -210,13 +213,14 @@ def _guard(  # noqa: C901 - one look for each kind of field
                     refuse_inexact_time(value)
         if any_ or has_extra:
             refuse_unserializable([event.__pydantic_extra__, *(getattr(event, name, None) for name in any_)])
-            for name in open_:
-                refuse_marked(getattr(event, name, None), by_pydantic=True)
+            refuse_unseen(event.__pydantic_extra__)
         for name, rule in wide:
             if is_widened(getattr(event, name, None), rule):
                 raise EncodeError(f"{cls.__name__}.{name}: an instance of a subclass that marks more than is declared")
         if columns:
             refuse_unserializable([getattr(event, name, None) for name in columns], with_times=False)
+        for name, rule in open_:
+            refuse_unseen(getattr(event, name, None), rule)
 
     return guard if unsettled or columns or has_extra else None
 
@@ -239,6 +243,7 @@ _SETTLED: Final = frozenset(
 )
 """What pydantic writes as it is, whatever a valid model holds there."""
 
+_UNKNOWN: Final = {"type": "unknown"}
 _WITHOUT_SECONDS: Final = (UTC, None)
 _TIMES: Final = frozenset({"datetime", "time", "timedelta"})
 _SCALARS: Final = _SETTLED | _TIMES | {"function-before", "function-after", "function-wrap"}

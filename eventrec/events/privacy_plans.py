@@ -59,6 +59,10 @@ class Privacy:
             return partial(_refuse_unsalted, cls)
         return quietly(plan)
 
+    def quiet(self, cls: type, plan: Callable[[Any], T]) -> Callable[[Any], T]:
+        """`plan`, whose errors quote nothing where a rule is about instances of `cls`; it changes nothing else."""
+        return quietly(plan) if self._rules is not None or rules_of(cls) else plan
+
     def ruled(self, declared: Declared, plan: Callable[[Any], T]) -> Callable[[Any], T]:
         """`plan`, and then what the rules for fields without a marker say of the entry, where it makes one."""
         rules = self._rules

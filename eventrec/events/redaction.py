@@ -141,6 +141,7 @@ def _without_group(found: re.Match[str]) -> str:
     return found.string[found.start() : start] + REDACTED + found.string[end : found.end()]
 
 
+_NOT_DONE: Final = r"(?!(?:bearer|basic|\[redacted\])\s+\[redacted\])"
 _LOOKS: Final = (
     (
         "private key-----",
@@ -148,6 +149,9 @@ _LOOKS: Final = (
     ),
     ("bearer", re.compile(r"\bbearer\s+(?P<secret>[A-Za-z0-9._~+/=-]{6,})", re.IGNORECASE)),
     ("basic", re.compile(r"\bbasic\s+(?P<secret>[A-Za-z0-9._~+/=-]{6,})", re.IGNORECASE)),
+    # The whole of a header, for what it says has many forms; after those above, which leave a word standing.
+    ("authorization", re.compile(rf"\bauthorization\s*:\s*{_NOT_DONE}(?P<secret>[^\s'\"][^\r\n']*)", re.IGNORECASE)),
+    ("cookie", re.compile(r"\bcookie2?\s*:\s*(?P<secret>[^\s'\"][^\r\n']*)", re.IGNORECASE)),
     ("eyj", re.compile(r"\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)*")),
     ("://", re.compile(r"://[^\s/?#:@]{0,256}:(?P<secret>[^\s/?#]{1,1024})(?=@)")),
 )

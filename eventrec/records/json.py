@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import deque
+from collections.abc import Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
 from operator import attrgetter
@@ -18,12 +19,15 @@ from uuid import UUID
 import msgspec
 
 from eventrec.errors import EncodeError
-from eventrec.records.mark_rules import has_fields
-from eventrec.records.marked import fields_of, is_marked
+from eventrec.records.mark_rules import Each, Leaf, has_fields
+from eventrec.records.marked import fields_of, is_marked, item_rules, member_rules
+from eventrec.records.model_marks import writes_marks
 from eventrec.records.times import refuse_inexact_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from eventrec.records.mark_rules import Rule
 
 
 class MarkedValueError(EncodeError):
@@ -183,38 +187,63 @@ def refuse_non_json(value: object) -> None:  # noqa: C901, PLR0912 - a case for 
             )
 
 
-def refuse_marked(value: Any, *, by_pydantic: bool = False) -> None:
-    """Raise MarkedValueError if an instance of a class that marks fields is anywhere in `value`.
-
-    `by_pydantic`: its serializer writes `value`, and knows the marked fields of its own classes.
-    """
-    known = _KNOWN[by_pydantic]
-    parts_of = known.get(value.__class__)
+def refuse_marked(value: Any) -> None:
+    """Raise MarkedValueError if an instance of a class that marks fields is anywhere in `value`."""
+    parts_of = _KNOWN.get(value.__class__)
     if parts_of is None:
-        parts_of = _parts_of_class(value.__class__, by_pydantic)
-        if len(known) >= _MAX_CLASSES:
-            known.clear()
-        known[value.__class__] = parts_of
+        parts_of = _parts_of_class(value.__class__)
+        if len(_KNOWN) >= _MAX_CLASSES:
+            _KNOWN.clear()
+        _KNOWN[value.__class__] = parts_of
     for part in parts_of(value):
         if part.__class__ not in _WITHOUT_PARTS:
-            refuse_marked(part, by_pydantic=by_pydantic)
+            refuse_marked(part)
 
 
-def _parts_of_class(kind: Any, by_pydantic: bool) -> Callable[[Any], Iterable[Any]]:  # noqa: FBT001 - called once
+def _parts_of_class(kind: Any) -> Callable[[Any], Iterable[Any]]:
     """What gives the values inside an instance of `kind`; MarkedValueError where `kind` marks some."""
     if issubclass(kind, dict):
-        # pydantic writes a key of any kind as its text.
-        return (lambda value: (*value, *value.values())) if by_pydantic else dict.values
+        return dict.values
     if has_fields(kind):
-        is_known = by_pydantic and hasattr(kind, "__pydantic_serializer__")
-        if not is_known:
-            _refuse_marked_class(kind)
-        # Of what pydantic knows: fields whose annotation names no class.
-        names = [field.name for field in fields_of(kind) if not (is_known and field.rule)]
-        return _attributes(names)
+        _refuse_marked_class(kind)
+        return _attributes([field.name for field in fields_of(kind)])
     if issubclass(kind, _CONTAINERS):
         return iter
     return (lambda value: (value.value,)) if issubclass(kind, enum.Enum) else lambda _: ()
+
+
+def refuse_unseen(value: Any, declared: Rule | None = None) -> None:  # noqa: C901 - a case for each kind
+    """Raise MarkedValueError if pydantic's serializer would write a marked field anywhere in `value` as it is.
+
+    It sees to those of its own classes, and to those of a class that `declared`, what the annotation says of `value`,
+    names where it stands.
+
+    Raises:
+        EncodeError: There is an iterator, in which nothing can be seen before it is written.
+    """
+    kind: Any = value.__class__
+    if kind in _WITHOUT_PARTS or isinstance(declared, Leaf):
+        return
+    if issubclass(kind, dict):
+        for key in value:
+            if key.__class__ not in _WITHOUT_PARTS:
+                refuse_marked(key)  # pydantic writes a key of any kind as its text.
+        rules, each = member_rules(declared), declared.rule if isinstance(declared, Each) else None
+        for key, part in value.items():
+            refuse_unseen(part, rules.get(key, each))
+    elif has_fields(kind):
+        if not writes_marks(kind, declared):
+            _refuse_marked_class(kind)
+        for field in fields_of(kind):
+            refuse_unseen(getattr(value, field.name, None), field.rule)
+        refuse_unseen(getattr(value, "__pydantic_extra__", None))
+    elif issubclass(kind, _CONTAINERS):
+        for part, rule in zip(value, item_rules(declared, len(value)), strict=True):
+            refuse_unseen(part, rule)
+    elif issubclass(kind, enum.Enum):
+        refuse_unseen(value.value, declared)
+    elif issubclass(kind, Iterator):
+        raise EncodeError(f"not a JSON value: a {kind.__name__}, in which nothing can be seen before it is written")
 
 
 def _attributes(names: list[str]) -> Callable[[Any], Iterable[Any]]:
@@ -231,8 +260,8 @@ def _attributes(names: list[str]) -> Callable[[Any], Iterable[Any]]:
     return parts_of
 
 
-_KNOWN: Final[tuple[dict[type, Callable[[Any], Iterable[Any]]], ...]] = ({}, {})
-"""What gives the parts of a class's instances, for msgspec and for pydantic: asked for each instance, so a dict."""
+_KNOWN: Final[dict[type, Callable[[Any], Iterable[Any]]]] = {}
+"""What gives the parts of a class's instances: asked for each instance, so a dict."""
 
 _SINGLE: Final = frozenset({UUID, Decimal, date})
 """Frequent classes in which nothing else is."""

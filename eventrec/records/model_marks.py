@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from eventrec.records.mark_rules import AnyOf, Each, Fields, Positions, has_fields
@@ -143,7 +144,70 @@ def _classes(rule: Rule | None) -> Iterator[type]:
                 yield from _classes(part)
 
 
+def is_closed(schema: object) -> bool:
+    """Whether pydantic writes all of a valid value of a core schema, definitions included, as the schema says.
+
+    Else the class of an instance may say what is written of it.
+    """
+    if isinstance(schema, (list, tuple)):
+        return all(map(is_closed, schema))
+    if not isinstance(schema, dict):
+        return True
+    kind = schema.get("type")
+    if not isinstance(kind, str):  # the fields of a class, by their names
+        return all(map(is_closed, schema.values()))
+    if (
+        kind not in _CLOSED
+        or any(name not in schema for name in _CONTENTS.get(kind, ()))
+        or _is_open_to_more(schema)
+        or not isinstance(_writer(schema), MarkedSerializer | None)
+        or ("serialization" in schema and _writer(schema) is None)
+    ):
+        return False
+    return all(is_closed(part) for name, part in schema.items() if name not in _BESIDE)
+
+
+def _is_open_to_more(schema: dict[str, Any]) -> bool:
+    config = getattr(schema.get("cls"), "model_config", {})
+    return "allow" in (schema.get("extra_behavior"), config.get("extra") if isinstance(config, dict) else None)
+
+
+_CONTENTS: Final = {
+    **dict.fromkeys(("list", "set", "frozenset", "tuple", "generator"), ("items_schema",)),
+    "dict": ("keys_schema", "values_schema"),
+    "computed-field": ("return_schema",),
+}
+_CLOSED: Final = frozenset(
+    {
+        *("str", "int", "float", "bool", "bytes", "uuid", "date", "datetime", "time", "timedelta", "decimal", "enum"),
+        *("literal", "none", "nullable", "default", "union", "tagged-union", *_CONTENTS),
+        *("function-before", "function-after", "function-wrap", "model", "model-fields", "model-field"),
+        *("dataclass", "dataclass-args", "dataclass-field", "typed-dict", "typed-dict-field"),
+        *("definitions", "definition-ref"),
+    }
+)
+_BESIDE: Final = frozenset({"metadata", "serialization", "config", "default", "expected", "members"})
+"""What is not a schema in a schema."""
+
+
 # -- instances --------------------------------------------------------------------------------------------------------
+
+
+def writes_marks(cls: type, declared: Rule | None) -> bool:
+    """Whether pydantic, where `declared` stands, sees to the marked fields of an instance of `cls`.
+
+    Of its own classes it does wherever they are, of others where they are named; but for a serializer in the way.
+    """
+    return ("__pydantic_serializer__" in vars(cls) and _writes_own_marks(cls)) or cls in _classes(declared)
+
+
+@lru_cache(maxsize=4_096)
+def _writes_own_marks(cls: type) -> bool:
+    try:
+        check_model_marks(cls)
+    except TypeError:
+        return False
+    return True
 
 
 def may_be_widened(rule: Rule | None) -> bool:

@@ -92,7 +92,11 @@ class Analytics:
         options: EventRecorderOptions | None = None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        """`opt_out` is the command that the disclosure names; `environment` is where variables are looked up."""
+        """`opt_out` is the command that the disclosure names; `environment` is where variables are looked up.
+
+        `disclose` may ask the user, and opt out for them: with `run_analytics_command(app, ["disable"])`, in the same
+        thread. What it raises keeps anything from being recorded, and the next run is the first one again.
+        """
         self.app = check_app(app)
         options = options or usage_options()
         defaults = dict(properties or {})

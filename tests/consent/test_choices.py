@@ -280,6 +280,44 @@ def test_who_was_not_told_is_not_recorded(file: ChoicesFile) -> None:
     assert decided(file).is_first_run
 
 
+def test_a_user_may_opt_out_while_they_are_told(file: ChoicesFile) -> None:
+    decision = decide(
+        "my-app",
+        lambda: Places(file.path, file.path.parent),
+        {},
+        disclose=lambda places: ChoicesFile(places.choices).change(enabled=False),
+    )
+    told: list[object] = []
+
+    assert decision.why_off == "the user has opted out"
+    assert decided(file, told=told).why_off == "the user has opted out"
+    assert told == []
+    assert list(file.path.parent.iterdir()) == [file.path]
+
+
+def test_a_choice_that_was_written_by_hand_while_they_are_told_counts(file: ChoicesFile) -> None:
+    choices = file.tell(lambda: put(file, {**YES, "analytics_enabled": False}))
+
+    assert not choices.enabled
+    assert file.load() == choices
+
+
+def test_a_user_who_gives_an_address_while_they_are_told_is_told_once(file: ChoicesFile) -> None:
+    choices = file.tell(lambda: file.change(email="a@b.c"))
+
+    assert (choices.enabled, choices.is_told, choices.metadata) == (True, True, {"email": "a@b.c"})
+    assert file.load() == choices
+
+
+def test_a_disclosure_that_deletes_the_choice_is_none(file: ChoicesFile) -> None:
+    file.change(enabled=True)
+
+    with pytest.raises(ConsentError, match="deleted by the disclosure"):
+        file.tell(file.delete)
+
+    assert file.load() is None
+
+
 def test_who_chose_before_the_first_run_is_told_in_it(file: ChoicesFile) -> None:
     chosen = file.change(enabled=True, email="a@b.c")
     told: list[object] = []
@@ -392,7 +430,7 @@ def test_another_process_that_does_not_let_go_is_waited_for_a_while(
     import fcntl  # noqa: PLC0415 - not on Windows
 
     file.tell(lambda: None)
-    monkeypatch.setattr("eventrec.consent.choices._LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("eventrec.consent.locks._SECONDS", 0.05)
     holder = os.open(file.path.parent, os.O_RDONLY)
     try:
         fcntl.flock(holder, fcntl.LOCK_EX)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -47,10 +47,12 @@ from eventrec import (
     InvalidEventError,
     Redacted,
     Row,
+    Sampling,
     Timestamp,
     Truncated,
     UnruledError,
 )
+from eventrec.events.admission import Admission
 from eventrec.events.encoder import Encoder
 from eventrec.events.hashing import hashed
 from eventrec.events.privacy_plans import Privacy
@@ -654,6 +656,102 @@ def test_named_aliases_are_looked_through(cls: Callable[..., object]) -> None:
     )
 
 
+class Anything(BaseModel):
+    given: Any = None
+
+
+class Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class Computing(BaseModel):
+    @computed_field
+    def company(self) -> Any:
+        return Company(SECRET)
+
+
+class WritesItself(BaseModel):
+    email: Email
+
+    @model_serializer
+    def said(self) -> dict[str, str]:
+        return {"email": self.email}
+
+
+class FrozenPerson(BaseModel, frozen=True):
+    email: Email
+
+
+@pydantic_dataclass
+class ShopWithSerializer:
+    email: Email
+
+    @field_serializer("email")
+    def said(self, email: str) -> str:
+        return email
+
+
+class MarkedAndOpen(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    email: Email
+    given: Any = None
+
+
+class Holder(EventModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    email: Email = "x"
+    config: Any = None
+    inner: Anything | Open | Computing | None = None
+    each: tuple[Anything, ...] = ()
+    by_name: dict[str, list[MarkedAndOpen]] = Field(default_factory=dict)
+    cell: Annotated[Any, Column(type=ColumnType.JSON)] = None
+    open_cell: Annotated[Anything, Column(type=ColumnType.JSON)] = Anything()
+
+
+class HolderWithoutMarks(Holder):
+    email: str = "x"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"cell": Company(SECRET)},
+        {"cell": [{"a": Company(SECRET)}]},
+        {"open_cell": Anything(given=Company(SECRET))},
+        {"inner": Anything(given=Company(SECRET))},
+        {"inner": Open.model_validate({"a": [Company(SECRET)]})},
+        {"inner": Computing()},
+        {"each": [Anything(given=(Company(SECRET),))]},
+        {"by_name": {"a": [MarkedAndOpen(email=SECRET, given=Company(SECRET))]}},
+        {"by_name": {"a": [MarkedAndOpen.model_validate({"email": SECRET, "more": Company(SECRET)})]}},
+        {"config": iter([Company(SECRET)])},
+        {"config": (each for each in [Company(SECRET)])},
+        {"config": WritesItself(email=SECRET)},
+        {"config": [ShopWithSerializer(SECRET)]},
+        {"config": {FrozenPerson(email=SECRET): 1}},
+    ],
+)
+def test_what_pydantic_takes_by_the_class_of_an_instance_is_refused_at_any_depth(fields: dict[str, Any]) -> None:
+    for cls in (Holder, HolderWithoutMarks):
+        with pytest.raises(EncodeError) as caught:
+            recorded(cls(**fields))
+        assert SECRET not in str(caught.value)
+
+
+def test_what_is_declared_is_recorded_wherever_something_else_may_stand_beside_it() -> None:
+    class Declared(EventModel):
+        companies: dict[str, list[Company]]
+        given: Any
+        each: Iterable[datetime]
+
+    payload, _ = recorded(
+        Declared(companies={"a": [Company(SECRET)]}, given=[Person(email=SECRET), Shop(SECRET)], each=iter([]))
+    )
+
+    person = {"email": HASH, "name": "n"}
+    assert payload == {"companies": {"a": [person]}, "given": [person, person], "each": []}
+
+
 # -- columns ----------------------------------------------------------------------------------------------------------
 
 
@@ -1114,6 +1212,33 @@ def test_keys_that_become_one_show_nothing(keys: tuple[object, object]) -> None:
         with pytest.raises(EncodeError) as caught:
             recorded(event)
         assert SECRET not in str(caught.value)
+
+
+class KeyRaises(EventModel, type="key_raises"):
+    email: Email
+
+    @property
+    def key(self) -> str:
+        raise ValueError(self.email)
+
+
+class KeyRaisesStruct(EventStruct):
+    type: ClassVar[str] = "key_raises"
+    email: Email
+
+    @property
+    def key(self) -> str:
+        raise ValueError(self.email)
+
+
+@pytest.mark.parametrize("event", [KeyRaises(email=SECRET), KeyRaisesStruct(SECRET)])
+def test_what_a_key_of_a_sample_raises_is_not_quoted(event: object) -> None:
+    admission = Admission({"key_raises": Sampling(rate=0.5, key="key")})
+
+    with pytest.raises(EncodeError) as caught:
+        Encoder(privacy=Privacy(salt=b"s", admission=admission)).encode(event)
+
+    assert SECRET not in str(caught.value)
 
 
 def test_a_cycle_is_refused_and_shows_nothing() -> None:

@@ -130,6 +130,11 @@ def test_a_pattern_whose_group_is_not_in_the_match_goes_whole() -> None:
     ("text", "expected"),
     [
         ("Authorization: Bearer abc.def-ghi", f"Authorization: {GONE} {GONE}"),
+        ("Authorization: Token abc def", f"Authorization: {GONE}"),
+        ('authorization: Digest username="a", response="b"', f"authorization: {GONE}"),
+        ("curl -H 'Authorization: Token abc' http://host", f"curl -H 'Authorization: {GONE}' http://host"),
+        ("Cookie: a=b; c=d\r\nHost: x", f"Cookie: {GONE}\r\nHost: x"),
+        ("Set-Cookie: id=a; Path=/", f"Set-Cookie: {GONE}"),
         ("sent basic dXNlcjpwYXNz to x", f"sent basic {GONE} to x"),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc-_", GONE),
         ("postgres://user:p@ss:w@host/db", f"postgres://user:{GONE}@host/db"),
@@ -149,6 +154,7 @@ def test_texts_that_hold_a_secret(text: str, expected: str) -> None:
     "text",
     [
         "the bearer of this",
+        "cookie policy: accepted",
         "https://example.com:8080/a?b=c#d",
         "user@example.com",
         "12:30:45",
@@ -332,6 +338,20 @@ def test_received_events_are_redacted_and_their_numbers_stay_what_they_are() -> 
 def test_a_received_payload_that_is_not_json_is_refused_where_secrets_are_looked_for() -> None:
     with pytest.raises(EncodeError) as caught:
         entry_of(ReceivedEvent("a", b'{"password": "hunter2!"'))
+
+    assert SECRET not in str(caught.value)
+
+
+class Raises:
+    """An `Eventable` whose own error quotes what it was to say."""
+
+    def to_event(self) -> Event | None:
+        raise ValueError(f"password={SECRET}")
+
+
+def test_what_an_events_own_code_raises_is_not_quoted() -> None:
+    with pytest.raises(EncodeError) as caught:
+        entry_of(Raises())
 
     assert SECRET not in str(caught.value)
 
