@@ -22,7 +22,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from eventrec.consent.locks import locked
+from eventrec.consent.locks import is_held, locked
 from eventrec.errors import ConsentError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import replace_file
@@ -94,12 +94,13 @@ class ChoicesFile:
         except (OSError, ValueError) as exc:
             raise ConsentError(f"{self.path} cannot be read: {_why(exc)}") from exc
 
-    def tell(self, disclose: Callable[[], object]) -> Choices:
+    def tell(self, disclose: Callable[[], object], *, then: Callable[[], object] = lambda: None) -> Choices:
         """Note that the user was told, by `disclose`; where there is no such file, make it, with a yes.
 
         `disclose` is called where it is certain that this can be noted, just before it is; what it raises prevents
         that. What it changes itself, as when the user opts out at once, counts. Where another process has noted it
-        meanwhile, it is not called. On return it is on the disk.
+        meanwhile, it is not called. `then` is called once it is noted, before other processes look. On return it is on
+        the disk.
 
         Raises:
             ConsentError: It cannot be written, or be read, or the disclosure failed.
@@ -116,12 +117,21 @@ class ChoicesFile:
                     raise _ChangedError
 
             try:
-                return self._replace(directory, replace(there, is_told=True), before=disclose_and_look)
+                choices = self._replace(directory, replace(there, is_told=True), before=disclose_and_look)
             except _ChangedError:
                 chosen = self.load()
                 if chosen is None:
                     raise ConsentError(f"{self.path} was deleted by the disclosure") from None
-                return self._replace(directory, replace(chosen, is_told=True))
+                choices = self._replace(directory, replace(chosen, is_told=True))
+            then()
+            return choices
+
+    def is_in_first_run(self) -> bool:
+        """Whether the user was told by a process that is still running. Raises ConsentError where that is not known."""
+        try:
+            return is_held(self.path)
+        except (OSError, ValueError) as exc:
+            raise ConsentError(f"{self.path} cannot be read: {_why(exc)}") from exc
 
     def change(self, *, enabled: bool | None = None, **metadata: Value | None) -> Choices:
         """Say something else in it, and leave the rest. What is None in `metadata` goes out of it.

@@ -1,4 +1,8 @@
-"""The lock that a process holds while it changes a user's choices: on their directory, so no file is made for it."""
+"""Locks between the processes of a user's application, for which no file is made.
+
+A process that changes the user's choices has the directory they are in, and no other has it then. One in its first run
+has the file they are in: until it ends, or the file is replaced, since then the user has chosen.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import errno
 import importlib
 import os
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -15,15 +19,15 @@ if TYPE_CHECKING:
 
 _SECONDS: Final = 5.0
 _PAUSE: Final = 0.02
+_LOOKING: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 _BUSY: Final = frozenset({errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN})
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Keep other processes out, where the system has such locks. Raises TimeoutError where one does not let go."""
-    try:
-        fcntl = importlib.import_module("fcntl")
-    except ImportError:
+    fcntl = _fcntl()
+    if fcntl is None:
         yield
         return
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -38,10 +42,52 @@ def locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _is_taken(fcntl: Any, descriptor: int) -> bool:
+def hold(file: Path) -> int | None:
+    """Have `file`, under the lock of its directory: the descriptor whose end ends that; None: there are no locks.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    fcntl = _fcntl()
+    if fcntl is None:
+        return None
+    descriptor = os.open(file, _LOOKING)
+    _is_taken(fcntl, descriptor)
+    return descriptor
+
+
+def is_held(file: Path) -> bool:
+    """Whether a process has `file`, or one changes its directory just now: that one may be about to have it.
+
+    Any number of processes may ask at once.
+
+    Raises:
+        OSError: They cannot be opened.
+    """
+    fcntl = _fcntl()
+    if fcntl is None:
+        return False
+    with ExitStack() as opened:
+        for path in (file.parent, file):
+            descriptor = os.open(path, _LOOKING)
+            opened.callback(os.close, descriptor)
+            if not _is_taken(fcntl, descriptor, fcntl.LOCK_SH):
+                return True
+    return False
+
+
+def _fcntl() -> Any:
+    """The module of that name; None on Windows, which has no such locks."""
+    try:
+        return importlib.import_module("fcntl")
+    except ImportError:
+        return None
+
+
+def _is_taken(fcntl: Any, descriptor: int, kind: int | None = None) -> bool:
     """Take the lock, or learn that this file system has none; False: another process has it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if kind is None else kind) | fcntl.LOCK_NB)
     except OSError as exc:
         return exc.errno not in _BUSY
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from eventrec.consent.choices import ChoicesFile
@@ -20,7 +21,7 @@ from eventrec.usage.disclosure import Disclosure, print_disclosure, shown_destin
 from eventrec.usage.session import EVENT_ID, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
     from eventrec.events.event import Eventable
@@ -61,6 +62,7 @@ class Analytics:
     this application (`eventrec analytics`); see `eventrec.consent.decision`. Switched off, `record` costs next to
     nothing, and no thread, file or connection is made. In its first run it tells the user (`disclose`, by default on
     stderr), keeps what is recorded and sends nothing, old sessions neither; from the second run on it sends both.
+    Processes that start before the first run has ended are in it, too.
 
     Each event carries in its context `distinct_id` (this user's), `session_id`, and, but for `identify` and
     `set_person`, `event_id` (1, 2, 3 in this session) and `properties` (default: the build, see
@@ -108,10 +110,14 @@ class Analytics:
             environment,
             enabled=enabled and options.enabled,
             disclose=lambda places: disclose(Disclosure(app, shown_destination(to), places.choices, places.data, told)),
+            holds=True,
+        )
+        self._end_first_run = (
+            (lambda: None) if decision.held is None else weakref.finalize(self, os.close, decision.held)
         )
         self._why_off = decision.why_off
         self.is_first_run = decision.is_first_run
-        """Whether nothing is sent, since the user was told just now."""
+        """Whether nothing is sent, since the user was told just now, by this process or by one that still runs."""
         self._environment = environment
         self._choices = decision.choices
         self._session = Session(defaults=build_information(app).properties() | defaults if decision.is_on else {})
@@ -183,7 +189,10 @@ class Analytics:
 
     def close(self, timeout: Duration | None = None) -> Status:
         """Write what was recorded; send for `timeout` seconds (default: the option `close_timeout`), and end."""
-        return self._sync.close(timeout)
+        try:
+            return self._sync.close(timeout)
+        finally:
+            self._end_first_run()
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -271,6 +280,11 @@ class _OfPerson(Event):
     def payload(self) -> object:
         """The properties."""
         return self._properties
+
+
+def _close_all(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _quieten() -> None:

@@ -359,6 +359,35 @@ def test_a_live_session_of_another_process_is_not_sent_by_this_one(
     assert sorted(event["payload"]["button"] for event in listener.got) == sorted([SECRET, "live", "live too", "mine"])
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks between processes")
+def test_what_starts_before_the_first_run_has_ended_is_in_it(listener: Listener, environment: dict[str, str]) -> None:
+    told: list[Disclosure] = []
+
+    with made(listener, environment, disclose=told.append) as first:
+        first.record(Clicked())
+        second = one_run(listener, environment, disclose=told.append)
+        third = one_run(listener, environment, disclose=told.append)
+
+        assert [run.is_first_run for run in (first, second, third)] == [True, True, True]
+        assert len(told) == 1
+    assert listener.connections == 0
+
+    with made(listener, environment, disclose=told.append) as after:
+        until(lambda: len(listener.got) == 3)
+    assert not after.is_first_run
+    assert len(told) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks between processes")
+def test_a_choice_ends_the_first_run_of_others(listener: Listener, environment: dict[str, str]) -> None:
+    with made(listener, environment) as first:
+        first.enable()
+
+        assert not made(listener, environment).is_first_run
+        first.disable()
+        assert made(listener, environment).why_off == "the user has opted out"
+
+
 # -- never in the way
 
 
