@@ -81,7 +81,7 @@ def deleted(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-async def eventually(condition: object, seconds: float = 10) -> None:
+async def eventually(condition: object, seconds: float = 40) -> None:
     with anyio.fail_after(seconds):
         while not condition():  # type: ignore[operator]  # noqa: ASYNC110 - a thread or a disk changes it
             await anyio.sleep(0.01)
@@ -510,7 +510,7 @@ async def test_a_forked_child_writes_a_log_of_its_own_which_the_parent_delivers(
         child = os.fork()
         if child == 0:
             taken = recorder.record(Numbered(1))
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 30
             while recorder.status().appended < 1 and time.monotonic() < deadline:
                 time.sleep(0.01)  # noqa: ASYNC251 - the loop is the parent's
             status = recorder.status()

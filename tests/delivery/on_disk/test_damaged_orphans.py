@@ -36,7 +36,7 @@ DOWN = raising(TransientError("down"))
 pytestmark = pytest.mark.usefixtures("looking_often")
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 15) -> None:
+async def eventually(condition: Callable[[], object], seconds: float = 40) -> None:
     with anyio.fail_after(seconds):
         while not await anyio.to_thread.run_sync(condition):  # noqa: ASYNC110 - a thread or a disk changes it
             await anyio.sleep(0.02)

@@ -20,7 +20,7 @@ from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, 
 pytestmark = pytest.mark.usefixtures("looking_often")
 
 
-async def eventually(condition: object, seconds: float = 10) -> None:
+async def eventually(condition: object, seconds: float = 40) -> None:
     with anyio.fail_after(seconds):
         while not condition():  # type: ignore[operator]  # noqa: ASYNC110 - a thread or a disk changes it
             await anyio.sleep(0.01)

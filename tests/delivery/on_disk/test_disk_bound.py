@@ -35,7 +35,7 @@ class Long(Numbered):
         return {"number": self.number, "text": "x" * 100}
 
 
-async def eventually(condition: object, seconds: float = 15) -> None:
+async def eventually(condition: object, seconds: float = 40) -> None:
     with anyio.fail_after(seconds):
         while not condition():  # type: ignore[operator]  # noqa: ASYNC110 - a thread or a disk changes it
             await anyio.sleep(0.02)
