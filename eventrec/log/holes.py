@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from eventrec.log.commit import Header
-    from eventrec.log.segment import ReadableFile
+    from eventrec.log.storage import ReadableFile
 
 _CHUNK: Final = 1 << 20
 

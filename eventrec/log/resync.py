@@ -22,7 +22,7 @@ from eventrec.log.commit import MAX_OFFSET, MAX_RECORDS, Header, header_size, re
 from eventrec.log.crc import extend_by_zeros, shift_crc
 
 if TYPE_CHECKING:
-    from eventrec.log.segment import ReadableFile
+    from eventrec.log.storage import ReadableFile
 
 CHUNK: Final = 1 << 18
 PEEK: Final = 256

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from eventrec.errors import CorruptCommitError, Damage, LogError
 from eventrec.log.commit import MAX_OFFSET, VERSION, VERSIONS, header_size, read_header
@@ -14,7 +14,7 @@ from eventrec.log.compressed import MAGIC as COMPRESSED_MAGIC
 from eventrec.log.compressed import CompressedFile
 from eventrec.log.holes import has_right_checksum
 from eventrec.log.index import OffsetIndex
-from eventrec.log.storage import File, Storage, write_all
+from eventrec.log.storage import File, ReadableFile, Storage, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,22 +32,6 @@ MAX_INDEX_BYTES: Final = 16 << 20
 
 Sync: TypeAlias = Literal["name", "content", "nothing"]
 """What of a file that is replaced survives a power cut on return: its name too, its content alone, or nothing yet."""
-
-
-class ReadableFile(Protocol):
-    """What reading a segment takes: a `File`, compressed or not."""
-
-    def read(self, position: int, size: int) -> bytes:
-        """See `File`."""
-
-    def size(self) -> int:
-        """See `File`."""
-
-    def data_from(self, position: int) -> int:
-        """See `File`."""
-
-    def close(self) -> None:
-        """See `File`."""
 
 
 def segment_name(first: int) -> str:

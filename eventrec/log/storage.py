@@ -54,6 +54,22 @@ class File(Protocol):
         """Give the descriptor back."""
 
 
+class ReadableFile(Protocol):
+    """What reading a segment takes: a `File`, compressed or not."""
+
+    def read(self, position: int, size: int) -> bytes:
+        """See `File`."""
+
+    def size(self) -> int:
+        """See `File`."""
+
+    def data_from(self, position: int) -> int:
+        """See `File`."""
+
+    def close(self) -> None:
+        """See `File`."""
+
+
 class Lock(Protocol):
     """A lock that is held."""
 
