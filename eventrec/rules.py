@@ -35,7 +35,7 @@ class Redaction(BaseModel):
     """Passwords, tokens, session ids, cookies, secrets, keys, authorization headers and card numbers, by the keys of
     `DEFAULT_KEYS`; and in texts: what follows `Bearer` or `Basic`, what a line says behind `Authorization:` or
     `Cookie:`, JSON Web Tokens, passwords in URLs, private keys in PEM, and `key=value` or `key: value` where that key
-    matches."""
+    matches; the value may be an object or a list."""
     keys: frozenset[str] = frozenset()
     """More keys; `*` stands for any characters."""
     patterns: tuple[str, ...] = ()

@@ -81,6 +81,8 @@ class Redactor:
             if literal in lower:
                 value = pattern.sub(_without_group if has_group else REDACTED, value)
         if self._has_defaults and ("=" in value or ":" in value):
+            if "{" in value or "[" in value:
+                value = self._without_structures(value)
             value = _ASSIGNED.sub(self._assigned, value)
         if self._has_cards and _MANY_DIGITS.search(value):
             value = _DIGITS.sub(_without_cards, value)
@@ -121,6 +123,14 @@ class Redactor:
             return [self.value(item) for item in items]
         return list(map(self.value, items, item_rules(declared, len(items))))
 
+    def _without_structures(self, value: str) -> str:
+        parts, done = [], 0
+        for found in _ASSIGNED_STRUCTURE.finditer(value):
+            if found.start() >= done and found["key"] in self.keys:
+                parts += [value[done : found.end()], REDACTED]
+                done = _end_of_structure(value, found.end())
+        return "".join([*parts, value[done:]]) if parts else value
+
     def _assigned(self, found: re.Match[str]) -> str:
         if found["key"] not in self.keys:
             return found[0]
@@ -141,7 +151,7 @@ def _without_group(found: re.Match[str]) -> str:
     return found.string[found.start() : start] + REDACTED + found.string[end : found.end()]
 
 
-_NOT_DONE: Final = r"(?!(?:bearer|basic|\[redacted\])\s+\[redacted\])"
+_NOT_DONE: Final = r"(?!(?:(?:bearer|basic)\s+)?\[redacted\])"
 _LOOKS: Final = (
     (
         "private key-----",
@@ -150,8 +160,8 @@ _LOOKS: Final = (
     ("bearer", re.compile(r"\bbearer\s+(?P<secret>[A-Za-z0-9._~+/=-]{6,})", re.IGNORECASE)),
     ("basic", re.compile(r"\bbasic\s+(?P<secret>[A-Za-z0-9._~+/=-]{6,})", re.IGNORECASE)),
     # The whole of a header, for what it says has many forms; after those above, which leave a word standing.
-    ("authorization", re.compile(rf"\bauthorization\s*:\s*{_NOT_DONE}(?P<secret>[^\s'\"][^\r\n']*)", re.IGNORECASE)),
-    ("cookie", re.compile(r"\bcookie2?\s*:\s*(?P<secret>[^\s'\"][^\r\n']*)", re.IGNORECASE)),
+    ("authorization", re.compile(rf"\bauthorization\s*:[ \t]*{_NOT_DONE}(?P<secret>[^\s'\"][^\r\n']*)", re.IGNORECASE)),
+    ("cookie", re.compile(rf"\bcookie2?\s*:[ \t]*{_NOT_DONE}(?P<secret>[^\s'\"][^\r\n']*)", re.IGNORECASE)),
     ("eyj", re.compile(r"\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)*")),
     ("://", re.compile(r"://[^\s/?#:@]{0,256}:(?P<secret>[^\s/?#]{1,1024})(?=@)")),
 )
@@ -162,6 +172,24 @@ _ASSIGNED: Final = re.compile(
     r"""(?P<value>\\*"(?:[^"\\]|\\.)*"?|\\*'(?:[^'\\]|\\.)*'?|[^\s,;&"'<>{}()\[\]]+)"""
 )
 """A key and its value: in a URL's query, a header, a connection string, JSON or Python's literals inside a text."""
+
+_ASSIGNED_STRUCTURE: Final = re.compile(r"""(?<![\w.\-])(?P<key>[\w.\-]{1,64})\\*["']?\s{0,8}[=:]\s{0,8}(?=[{\[])""")
+"""A key whose value is an object or a list."""
+_BRACKETS: Final = re.compile(
+    r"""[{}\[\]]|"(?:[^"\\]|\\.)*(?:"|\Z)|'(?:[^'\\]|\\.)*(?:'|\Z)|\\+"(?:(?!\\+").)*(?:\\+"|\Z)""", re.DOTALL
+)
+"""A bracket, or a text in which brackets do not count: of JSON, of Python, of JSON inside a text."""
+
+
+def _end_of_structure(text: str, start: int) -> int:
+    """Behind the object or list that begins at `start`; the end of the text where it is not closed."""
+    depth = 0
+    for found in _BRACKETS.finditer(text, start):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(found[0], 0)
+        if depth == 0:
+            return found.end()
+    return len(text)
+
 
 _MANY_DIGITS: Final = re.compile(r"\d(?:[ \u00a0\-]?\d){12}", re.ASCII)
 _DIGITS: Final = re.compile(r"(?<!\d)\d{2,}(?:[ \u00a0\-]\d{2,})*", re.ASCII)

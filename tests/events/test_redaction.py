@@ -141,6 +141,12 @@ def test_a_pattern_whose_group_is_not_in_the_match_goes_whole() -> None:
         ("GET /a?b=c&access_token=abc&d=e#f", f"GET /a?b=c&access_token={GONE}&d=e#f"),
         ("Server=x;Password=abc;Port=5", f"Server=x;Password={GONE};Port=5"),
         ('{"a": 1, "password": "x \\" y", "b": 2}', f'{{"a": 1, "password": "{GONE}", "b": 2}}'),
+        ('{"credentials": {"user": "}a", "pin": [1, 2]}, "b": 2}', f'{{"credentials": {GONE}, "b": 2}}'),
+        ('{\\"secrets\\": [\\"a\\", {\\"b\\": 1}], \\"c\\": 2}', f'{{\\"secrets\\": {GONE}, \\"c\\": 2}}'),
+        ('{"a": [{"tokens": 1, "secret": [\n  "b",\n  "c', f'{{"a": [{{"tokens": 1, "secret": {GONE}'),
+        ("{'secret': {'a': '}x'}, 'b': 2}", f"{{'secret': {GONE}, 'b': 2}}"),
+        ('{\\"secret\\": {\\"a\\": \\"}x\\"}}', f'{{\\"secret\\": {GONE}}}'),
+        ("secret={GONE", f"secret={GONE}"),
         ("{'password': 'x y', 'b': 2}", f"{{'password': '{GONE}', 'b': 2}}"),
         ("-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY----- x", f"{GONE} x"),
         ("-----BEGIN PRIVATE KEY-----\nabc", GONE),
@@ -208,7 +214,24 @@ def test_keys_that_are_secrets_themselves_stay_apart() -> None:
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize(
-    "unit", ["a", "1 ", "44 ", "a=", ":", "://a:", "eyJ", "-----BEGIN PRIVATE KEY-----", '"', 'password="', "bearer "]
+    "unit",
+    [
+        "a",
+        "1 ",
+        "secret:[",
+        "secret: {}",
+        "secret: {'",
+        '\\"',
+        "44 ",
+        "a=",
+        ":",
+        "://a:",
+        "eyJ",
+        "-----BEGIN PRIVATE KEY-----",
+        '"',
+        'password="',
+        "bearer ",
+    ],
 )
 def test_no_text_takes_long(unit: str) -> None:
     REDACTOR.text(unit * (200_000 // len(unit)))
