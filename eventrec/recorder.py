@@ -215,6 +215,7 @@ class EventRecorder(Taking):
             self,
             close_timeout=self._close_timeout,
             end=self._end_unopened,
+            stop=self._stop_taking,
             open_inert=self._open_inert if self._is_inert else None,
         )
 
@@ -285,6 +286,12 @@ class EventRecorder(Taking):
         if state != "closed":
             say_left(status)
         return status
+
+    def _stop_taking(self) -> None:
+        """Its loop does not go on, and can end nothing: take nothing more, and say what is left. From any thread."""
+        self._state = "closed"
+        self._life.intake.close("closed")
+        say_left(self.status())
 
     def _end_unopened(self, timeout: Duration | None) -> None:
         """Close a recorder that `sync` did not open, and write and sync what was taken. Blocking.

@@ -116,15 +116,17 @@ class SyncRecorder:
         *,
         close_timeout: float,
         end: Callable[[Duration | None], object],
+        stop: Callable[[], object],
         open_inert: Callable[[], object] | None = None,
     ) -> None:
-        """`end` closes `recorder` where it is not open in this process.
+        """`end` closes `recorder` where it is not open in this process; after `stop` it takes nothing more.
 
         `open_inert` opens it where it is switched off: then no loop and no thread is needed.
         """
         self._recorder = recorder
         self._close_timeout = close_timeout
         self._end = end
+        self._stop = stop
         self._open_inert = open_inert
         self._process = ProcessIdentity()
         self._opening = RLock()
@@ -259,6 +261,7 @@ class SyncRecorder:
             pass
         except FutureTimeoutError:
             _logger.warning("closed before delivery has ended: a handler does not let its loop go on")
+            self._stop()
         finally:
             loop.stop(max(_SWITCH, latest - time.monotonic()))
         return self._recorder.status()

@@ -923,3 +923,34 @@ async def test_what_is_true_around_open_is_not_added_to_what_handlers_record(tmp
         await recorder.close(2)
 
         assert echo.contexts == [None, None]
+
+
+@pytest.mark.parametrize("kind", ["memory", "log"])
+@pytest.mark.parametrize("way", ["sync", "another loop"])
+def test_nothing_is_taken_after_close_where_a_handler_does_not_let_its_loop_go_on(
+    kind: str, way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    began, may_end = threading.Event(), threading.Event()
+
+    class Spinning(EventHandler):
+        async def handle(self, batch: Batch) -> None:
+            began.set()
+            while not may_end.is_set():
+                pass
+
+    recorder = EventRecorder(Spinning(), log=tmp_path if kind == "log" else None, options=quickly())
+    blocking = recorder.sync()
+    blocking.open()
+    try:
+        assert recorder.record(Numbered(0))
+        assert began.wait(10)
+
+        status = blocking.close(0.1) if way == "sync" else asyncio.run(recorder.close(0.1))
+
+        assert status.state == "closed"
+        assert not recorder.record(Numbered(1))
+        assert "closed with records left" in caplog.text
+    finally:
+        may_end.set()
+        blocking.close(10)
+    assert_conserved(recorder.status(), offered=2)
