@@ -206,7 +206,8 @@ class Writer:
                 return 0
             self._is_given_back = True
             if self._former is not None:
-                self._former[1].close()
+                with suppress(LogError):
+                    self._former[1].close()
                 self._former[0].release()
             if self.log is not None:
                 with suppress(LogError):
