@@ -14,27 +14,18 @@ STRUCT are JSON as they are. An event of several rows is as many lines, which di
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-from anyio.lowlevel import checkpoint
 
-from eventrec import ColumnType, PermanentError
+from eventrec_handlers._rows import BASE, columns_in, columns_of, fault_of, in_slices, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
-    from eventrec import Batch, ColumnSchema, RowInsertRequest
-
-T = TypeVar("T")
-
-SLICE: Final = 50
-"""Rows that are encoded in one go: half a millisecond or so; others wait for two or three of them."""
+    from eventrec import Batch, RowInsertRequest
 
 _encode: Final = msgspec.json.Encoder().encode
-_check_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
-_JSON_TYPES: Final = frozenset({ColumnType.JSON, ColumnType.LIST, ColumnType.STRUCT})
 
 
 def lines_of(batch: Batch) -> bytes:
@@ -57,51 +48,27 @@ async def lines_in_slices(batch: Batch) -> bytes:
     return _joined(await in_slices(_lines_in(batch, refused)), refused, batch)
 
 
-async def in_slices(items: Iterable[T]) -> list[T]:
-    """All `items`, made in slices: in between, the event loop is others'.
-
-    In a thread they would keep it for longer: one that waits for the interpreter does so for 5 ms, mostly.
-    """
-    made: list[T] = []
-    for item in items:
-        made.append(item)
-        if not len(made) % SLICE:
-            await checkpoint()
-    return made
-
-
 def _lines_in(batch: Batch, refused: dict[int, str]) -> Iterator[tuple[int, bytes]]:
     return (line for request in batch.row_inserts() for line in _lines(request, refused))
 
 
 def _joined(lines: list[tuple[int, bytes]], refused: Mapping[int, str], batch: Batch) -> bytes:
-    refuse(refused, batch)
+    refuse(refused, batch, what="lines of JSON")
     lines.sort(key=lambda line: line[0])  # they come shape by shape; rows of one record keep their order
     return b"".join(line for _, line in lines)
 
 
-def refuse(refused: Mapping[int, str], batch: Batch, *, what: str = "lines of JSON") -> None:
-    """Raise PermanentError for the records of `batch` that are `refused`, offset to reason, if any is."""
-    if refused:
-        offset, reason = next(iter(refused.items()))
-        raise PermanentError(
-            f"{len(refused)} of {len(batch)} records cannot be {what}; at offset {offset}: {reason}",
-            records=refused,
-        )
-
-
 def _lines(request: RowInsertRequest, refused: dict[int, str]) -> Iterator[tuple[int, bytes]]:
     """Offset and line of each row that can be one; why others cannot goes into `refused`."""
-    has_context = len(request.schema) > _BASE and request.schema[_BASE].name == "context"
-    extra = request.schema[_BASE + has_context :]
+    has_context, extra = columns_in(request)
     kind, table = _encode(request.type), _encode(request.table)
     for offset, row in zip(request.offsets, request.rows, strict=True):
-        id_, _, timestamp, payload = row[:_BASE]
+        id_, _, timestamp, payload = row[:BASE]
         why = fault_of(payload)
         if why is not None:
             refused.setdefault(offset, why)
             continue
-        context = row[_BASE] if has_context else None
+        context = row[BASE] if has_context else None
         parts = [
             b'{"id":"%b","type":%b,"timestamp":%d,"table":%b,"payload":%b'
             % (id_.encode(), kind, timestamp, table, payload)
@@ -109,40 +76,8 @@ def _lines(request: RowInsertRequest, refused: dict[int, str]) -> Iterator[tuple
         if context is not None:
             parts.append(b',"context":' + context)
         if extra:
-            parts.append(b',"columns":' + _encode(columns_of(extra, row[_BASE + has_context :])))
+            parts.append(b',"columns":' + _encode(columns_of(extra, row[BASE + has_context :])))
         line = b"".join(parts)
         if b"\n" in line or b"\r" in line:  # none can be inside a string, so they stand between tokens
             line = line.replace(b"\n", b" ").replace(b"\r", b" ")
         yield offset, line + b"}\n"
-
-
-_BASE: Final = 4
-"""Id, type, timestamp, payload."""
-
-
-def fault_of(payload: bytes) -> str | None:
-    """Why `payload` is not a JSON text in UTF-8; None where it is. Nothing has looked at a received one before."""
-    try:
-        decoded = payload.decode()
-        try:
-            _check_json(payload)
-        except msgspec.DecodeError:
-            # It refuses half of a surrogate pair where it is escaped, which JSON does not.
-            json.loads(decoded, parse_constant=_refuse, parse_int=str, parse_float=str)
-    except RecursionError:
-        return "its payload is nested too deeply for a reader of JSON"
-    except ValueError as exc:
-        return f"its payload is not JSON: {exc}"
-    return None
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not a JSON value")
-
-
-def columns_of(schema: tuple[ColumnSchema, ...], values: tuple[Any, ...]) -> dict[str, Any]:
-    """Names to values, to be encoded by msgspec."""
-    return {
-        column.name: msgspec.Raw(value) if value is not None and column.type in _JSON_TYPES else value
-        for column, value in zip(schema, values, strict=True)
-    }

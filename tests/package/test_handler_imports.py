@@ -8,7 +8,7 @@ import eventrec
 
 HANDLERS = Path(__file__).parents[2] / "handlers" / "eventrec_handlers"
 MODULES = sorted(HANDLERS.rglob("*.py"))
-SHARED = {"_http", "_lines", "_sql", "_thread"}
+SHARED = {"_http", "_lines", "_rows", "_sql", "_thread"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, str | None]]:

@@ -22,14 +22,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 from urllib.parse import quote
 
 import msgspec
 
-from eventrec_handlers._lines import columns_of, fault_of, in_slices, lines_in_slices, refuse
+from eventrec_handlers._lines import lines_in_slices
+from eventrec_handlers._rows import BASE, columns_in, columns_of, fault_of, in_slices, refuse, second_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -39,12 +39,9 @@ if TYPE_CHECKING:
 Format: TypeAlias = Literal["cloudevents-batch", "cloudevents-structured", "cloudevents-binary", "ndjson"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 DEFAULT_SOURCE: Final = "eventrec"
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _encode: Final = msgspec.json.Encoder().encode
 _fields_of: Final = msgspec.json.Decoder(dict[str, Any]).decode
-_BASE: Final = 4
-"""Id, type, timestamp, payload."""
 
 _UNQUOTED: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 """What a header of the binary mode holds as it is; the rest of Unicode is percent-encoded."""
@@ -101,27 +98,25 @@ class _Row(NamedTuple):
 def _rows(batch: Batch, source: str | None, refused: dict[int, str]) -> Iterator[_Row]:
     """The rows of `batch`, shape by shape; why others cannot be sent goes into `refused`."""
     for request in batch.row_inserts():
-        has_context = len(request.schema) > _BASE and request.schema[_BASE].name == "context"
-        extra = request.schema[_BASE + has_context :]
+        has_context, extra = columns_in(request)
         before, number = -1, 0
         for offset, row in zip(request.offsets, request.rows, strict=True):
-            id_, _, timestamp, payload = row[:_BASE]
-            context = row[_BASE] if has_context else None
+            id_, _, timestamp, payload = row[:BASE]
+            context = row[BASE] if has_context else None
             why = fault_of(payload) or (None if context is None else _context_fault(context))
             if why is not None:
                 refused.setdefault(offset, why)
                 continue
             number = number + 1 if offset == before else 0
             before = offset
-            columns = _encode(columns_of(extra, row[_BASE + has_context :])) if extra else None
+            columns = _encode(columns_of(extra, row[BASE + has_context :])) if extra else None
             origin = source or source_of(context)
             yield _Row(offset, number, id_, origin, request.type, timestamp, request.table, payload, context, columns)
 
 
 @lru_cache(maxsize=64)
 def _context_fault(context: bytes) -> str | None:
-    fault = fault_of(context)
-    return None if fault is None else fault.replace("payload", "context", 1)
+    return fault_of(context, what="context")
 
 
 @lru_cache(maxsize=64)
@@ -168,9 +163,4 @@ def _headers(row: _Row) -> dict[str, str]:
 def time_text(timestamp: int) -> bytes:
     """Nanoseconds since the epoch as RFC 3339 has them, exact."""
     seconds, nanoseconds = divmod(timestamp, 1_000_000_000)
-    return b"%b.%09dZ" % (_second_text(seconds), nanoseconds)
-
-
-@lru_cache(maxsize=4_096)
-def _second_text(seconds: int) -> bytes:
-    return (EPOCH + timedelta(seconds=seconds)).isoformat()[:19].encode()
+    return b"%b.%09dZ" % (second_text(seconds).encode(), nanoseconds)

@@ -28,7 +28,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
-from eventrec_handlers._lines import fault_of, in_slices, refuse
+from eventrec_handlers._rows import BASE, columns_in, fault_of, in_slices, refuse
 from eventrec_handlers.otlp.encodings import Group, Said
 from eventrec_handlers.otlp.values import column_value, context_members, json_value
 from eventrec_handlers.otlp.wire import InexactError
@@ -67,8 +67,6 @@ _RESOURCE: Final[Mapping[str, str]] = {
     "host": "host.name",
     "environment": "deployment.environment.name",
 }
-_BASE: Final = 4
-"""Id, type, timestamp, payload."""
 
 _TRACE_ID: Final = re.compile(r"(?!0{32})[0-9a-f]{32}", re.IGNORECASE)
 _SPAN_ID: Final = re.compile(r"(?!0{16})[0-9a-f]{16}", re.IGNORECASE)
@@ -121,24 +119,23 @@ class Requests:
     def _records(self, request: RowInsertRequest, refused: dict[int, str]) -> Iterator[tuple[int, Resource, Any]]:
         """Offset, resource and log record of each row; why others cannot be one goes into `refused`."""
         attributes_of = self._encoding.attributes
-        has_context = len(request.schema) > _BASE and request.schema[_BASE].name == "context"
-        extra = request.schema[_BASE + has_context :]
+        has_context, extra = columns_in(request)
         names = _free_names([column.name for column in extra], _FIXED, "column.")
         taken = _FIXED | frozenset(names)
         of_table = attributes_of([(TABLE, request.table)])
         for offset, row in zip(request.offsets, request.rows, strict=True):
-            id_, event, timestamp, payload = row[:_BASE]
+            id_, event, timestamp, payload = row[:BASE]
             try:
                 value, body, is_text = self._body_of(payload)
             except ValueError as exc:
                 refused.setdefault(offset, f"{exc}")
                 continue
-            context = self._context_of(row[_BASE] if has_context else None, taken)
+            context = self._context_of(row[BASE] if has_context else None, taken)
             attributes = attributes_of([(UID, id_)]) + of_table + context.attributes
             if extra:
                 attributes += attributes_of(
                     (name, column_value(column.type, held))
-                    for name, column, held in zip(names, extra, row[_BASE + has_context :], strict=True)
+                    for name, column, held in zip(names, extra, row[BASE + has_context :], strict=True)
                     if held is not None
                 )
             if is_text:

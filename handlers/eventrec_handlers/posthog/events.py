@@ -27,14 +27,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid5
 
 import msgspec
 
-from eventrec_handlers._lines import columns_of
+from eventrec_handlers._rows import BASE, columns_in, columns_of, second_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,13 +52,10 @@ PROFILE: Final = "$process_person_profile"
 _KIND_OF_TYPE: Final = {"$identify": IDENTIFY, "$set": SET}
 _NAMES: Final = {IDENTIFY: b'"$identify"', SET: b'"$set"'}
 _EVENTS_TABLE: Final = "events"
-_BASE: Final = 4
-"""Id, type, timestamp, payload."""
 _SESSION: Final = "session_id"
 _KIND: Final = "posthog_kind"
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _INTEGER: Final = re.compile(rb"-?[0-9]{1,40}")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _encode: Final = msgspec.json.Encoder().encode
 _members_of: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -112,17 +107,16 @@ class _Around:
 
 def sendables(request: RowInsertRequest, persons: Persons, refused: dict[int, str]) -> Iterator[Sendable]:
     """The events of `request`; why a record cannot be one goes into `refused`, by its offset."""
-    has_context = len(request.schema) > _BASE and request.schema[_BASE].name == "context"
-    extra = request.schema[_BASE + has_context :]
+    has_context, extra = columns_in(request)
     shape = _Shape(request, persons, extra)
     known: dict[bytes | None, _Around] = {}
     for offset, row in zip(request.offsets, request.rows, strict=True):
-        context = row[_BASE] if has_context else None
+        context = row[BASE] if has_context else None
         try:
             around = known.get(context)
             if around is None:
                 around = known[context] = _around(context, persons)
-            yield shape.sendable(offset, row, around, row[_BASE + has_context :])
+            yield shape.sendable(offset, row, around, row[BASE + has_context :])
         except UnsendableError as exc:
             refused.setdefault(offset, str(exc))
 
@@ -202,12 +196,7 @@ def uuid_of(id_: str) -> str:
 def rfc3339(nanoseconds: int) -> str:
     """The moment, so many nanoseconds after the epoch, UTC."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    return f"{_second(seconds)}.{rest:09d}Z" if rest else _second(seconds) + "Z"
-
-
-@lru_cache(maxsize=1_024)
-def _second(seconds: int) -> str:
-    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{second_text(seconds)}.{rest:09d}Z" if rest else f"{second_text(seconds)}Z"
 
 
 def _own(payload: bytes, *, is_person: bool) -> tuple[dict[str, msgspec.Raw], bytes]:

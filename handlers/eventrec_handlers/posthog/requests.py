@@ -24,7 +24,7 @@ from uuid import uuid5
 import anyio.lowlevel
 import msgspec
 
-from eventrec_handlers._lines import refuse
+from eventrec_handlers._rows import in_slices, refuse
 from eventrec_handlers.posthog.events import IDENTIFY, NAMESPACE, PROFILE, SET, rfc3339, sendables
 
 if TYPE_CHECKING:
@@ -162,12 +162,7 @@ def _moment(seconds: float) -> str:
 
 async def _events(batch: Batch, persons: Persons) -> list[Sendable]:
     refused: dict[int, str] = {}
-    events: list[Sendable] = []
-    for request in batch.row_inserts():
-        for event in sendables(request, persons, refused):
-            events.append(event)
-            if not len(events) % _SLICE:
-                await anyio.lowlevel.checkpoint()
+    events = await in_slices(event for each in batch.row_inserts() for event in sendables(each, persons, refused))
     refuse(refused, batch, what="events of PostHog")
     events.sort(key=lambda event: event.offset)  # they come shape by shape; rows of one record keep their order
     return events
