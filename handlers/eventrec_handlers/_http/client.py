@@ -18,7 +18,7 @@ from eventrec import PauseError, TransientError
 from eventrec_handlers._http.body import Body
 from eventrec_handlers._http.connecting import pool_for
 from eventrec_handlers._http.failures import FAILURES, meaning_of
-from eventrec_handlers._http.meaning import error_of
+from eventrec_handlers._http.meaning import SUCCESS, error_of
 from eventrec_handlers._http.options import HTTPOptions
 from eventrec_handlers._http.origin import PORTS, Origin, checked_target, redirected
 from eventrec_handlers._thread import WorkThread
@@ -38,7 +38,6 @@ DRAIN_SECONDS: Final = 2.0
 _DEFAULTS: Final[Mapping[str, str]] = {"User-Agent": "eventrec", "Accept": "*/*", "Accept-Encoding": "gzip"}
 _REPEATS_REQUEST: Final = frozenset({307, 308})
 _OTHER_REDIRECTS: Final = frozenset({301, 302, 303})
-_SUCCESS: Final = range(200, 300)
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[!-~]([ -~]*[!-~])?")
 
@@ -186,7 +185,7 @@ class HTTPClient:
     async def _received(self, response: httpcore2.Response, *, needs_body: bool) -> Answer:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
         encoding, limit = headers.get("content-encoding", ""), self._options.max_answer
-        if needs_body and response.status in _SUCCESS:
+        if needs_body and response.status in SUCCESS:
             body = Body(encoding, limit=limit)
             await _read(response, body)
             if body.is_cut:
@@ -203,7 +202,7 @@ class HTTPClient:
         return error(self.redacted(f"{self.origin}: {text}"))
 
     def _accepted(self, answer: Answer, pauses: Collection[int]) -> Answer:
-        body = self.redacted(answer.body.decode(errors="replace"))
+        body = "" if answer.status in SUCCESS else self.redacted(answer.body.decode(errors="replace"))
         subject = str(self.origin)
         error = error_of(answer.status, subject=subject, now=self._now(), headers=answer.headers, body=body)
         if error is None:

@@ -28,9 +28,9 @@ MAX_RETRY_AFTER: Final = 3_600.0
 """Seconds: the longest wait that a destination may demand. A clock that is wrong must not stop delivery for a day."""
 
 MAX_QUOTED: Final = 200
-"""Characters of an answer's body that an error quotes."""
+"""Characters of an answer that an error quotes."""
 
-_SUCCESS: Final = range(200, 300)
+SUCCESS: Final = range(200, 300)
 _CLIENT_ERROR: Final = range(400, 500)
 _SERVER_ERROR: Final = range(500, 600)
 _PAUSE: Final = frozenset({401, 402, 403, 407})
@@ -49,9 +49,10 @@ def error_of(
     `subject` names the destination, without a secret. `now` is in seconds since the epoch. The error quotes the
     beginning of `body`, what does not print left out.
     """
-    if status in _SUCCESS:
+    if status in SUCCESS:
         return None
-    said = f"{subject}: HTTP {status}{_quoted(body)}"
+    words = quoted(body)
+    said = f"{subject}: HTTP {status}{words and f': {words}'}"
     if status == _TOO_LARGE:
         return BatchTooLargeError(said)
     if status in _TRANSIENT or status in _SERVER_ERROR:
@@ -59,6 +60,14 @@ def error_of(
     if status in _PAUSE or status not in _CLIENT_ERROR:
         return PauseError(said)
     return PermanentError(said)
+
+
+def quoted(body: str | bytes) -> str:
+    """The beginning of `body` in one line, what does not print left out; "" where nothing does."""
+    start = body[: MAX_QUOTED * 4]
+    text = start.decode(errors="replace") if isinstance(start, bytes) else start
+    words = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return words if len(words) <= MAX_QUOTED else f"{words[:MAX_QUOTED]}…"
 
 
 def retry_after(value: str | None, *, now: float, limit: float = MAX_RETRY_AFTER) -> float | None:
@@ -83,12 +92,3 @@ def retry_after(value: str | None, *, now: float, limit: float = MAX_RETRY_AFTER
 def _header(headers: Mapping[str, str], name: str) -> str | None:
     """The header, whatever the case of its name."""
     return next((value for key, value in headers.items() if key.lower() == name), None)
-
-
-def _quoted(body: str | bytes) -> str:
-    start = body[: MAX_QUOTED * 4]
-    text = start.decode(errors="replace") if isinstance(start, bytes) else start
-    words = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    if not words:
-        return ""
-    return f": {words}" if len(words) <= MAX_QUOTED else f": {words[:MAX_QUOTED]}…"

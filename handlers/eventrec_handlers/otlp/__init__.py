@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 from eventrec import Batch, EventHandler, HandlerURL, HandlerURLError, PauseError, PermanentError
-from eventrec_handlers._http import MAX_QUOTED
 from eventrec_handlers._http.client import HTTPClient
 from eventrec_handlers._http.credentials import credential_names, credentials_in, with_basic
+from eventrec_handlers._http.meaning import quoted
 from eventrec_handlers._http.options import OPTION_NAMES, HTTPOptions
 from eventrec_handlers._http.origin import origin_of, place_of
 from eventrec_handlers._thread import WorkThread
@@ -196,7 +196,8 @@ class OTLPHandler(EventHandler):
         Raises:
             PermanentError: All of them; or some of them, which are to be located.
         """
-        reason = _quoted(self._client.redacted(said.message))
+        words = quoted(self._client.redacted(said.message))
+        reason = f": {words}" if words else ""
         if said.rejected >= count:
             why = f"{self._client.origin}: refused{reason}"
             raise PermanentError(why, records=dict.fromkeys(batch.offsets, why))
@@ -219,11 +220,6 @@ class OTLPHandler(EventHandler):
 def _check(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r:.60}")
-
-
-def _quoted(message: str) -> str:
-    words = " ".join("".join(char if char.isprintable() else " " for char in message[: 4 * MAX_QUOTED]).split())
-    return f": {words[:MAX_QUOTED]}" if words else ""
 
 
 def _version() -> str:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from eventrec import DeliveryError, PartialError, PauseError, PermanentError, TransientError
-from eventrec_handlers._http.meaning import MAX_QUOTED, retry_after
+from eventrec_handlers._http.meaning import quoted, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +113,7 @@ def _each(
         raise PauseError(f"{subject}: the project's quota is used up: {len(errors)} records are dropped")
     if errors:
         raise PartialError(errors)
-    return f"PostHog took events with a warning: {_quoted(', '.join(sorted(warnings)), str)}" if warnings else None
+    return f"PostHog took events with a warning: {quoted(', '.join(sorted(warnings)))}" if warnings else None
 
 
 def _unexpected(answer: Answer, redacted: Callable[[str], str]) -> str:
@@ -123,7 +123,4 @@ def _unexpected(answer: Answer, redacted: Callable[[str], str]) -> str:
 
 
 def _quoted(value: object, redacted: Callable[[str], str]) -> str:
-    """`value` in one short line that prints."""
-    text = redacted(value if isinstance(value, str) else repr(value))
-    words = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return words if len(words) <= MAX_QUOTED else f"{words[:MAX_QUOTED]}…"
+    return quoted(redacted(value if isinstance(value, str) else repr(value)))
