@@ -25,7 +25,7 @@ import anyio.lowlevel
 import msgspec
 
 from eventrec_handlers._rows import in_slices, refuse
-from eventrec_handlers.posthog.events import IDENTIFY, NAMESPACE, PROFILE, SET, rfc3339, sendables
+from eventrec_handlers.posthog.events import APPEND, IDENTIFY, NAMESPACE, PROFILE, SET, rfc3339, sendables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -195,7 +195,7 @@ def in_v1(event: Sendable) -> bytes:
     properties, lifted, options = _without_sentinels(event.properties)
     if event.is_personless:
         options["process_person_profile"] = msgspec.Raw(b"false")
-    if event.person or event.kind != "Append":
+    if event.kind != APPEND:
         person = b'"$set":{%b}' % event.person
         properties = b"%b,%b" % (properties, person) if properties else person
     return b'{"event":%b,"distinct_id":%b,"timestamp":"%b","uuid":"%b","options":%b,"properties":{%b}%b}' % (

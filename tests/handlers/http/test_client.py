@@ -56,7 +56,7 @@ def packed(content: bytes) -> bytes:
     return gzip.compress(content, mtime=0)
 
 
-def playing(*pieces: bytes, before: bytes = b"") -> Callable[[Peer], Any]:
+def playing(*pieces: bytes) -> Callable[[Peer], Any]:
     """Answers every request of a connection with `pieces`."""
 
     async def script(peer: Peer) -> None:
