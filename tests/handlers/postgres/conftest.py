@@ -72,6 +72,13 @@ class Database:
         )
         return int(number)
 
+    def connections_left(self) -> int:
+        """How many are connected still, once the server had time to notice that clients have gone."""
+        deadline = time.monotonic() + 5
+        while (left := self.connections()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return left
+
     def session(self) -> asyncpg.Connection:
         """A connection that stays open, for `self.run`."""
         return self.run(asyncpg.connect(self.url()))
@@ -101,16 +108,9 @@ def database(postgres_server: PostgresServer, other_loop: asyncio.AbstractEventL
     database = Database(f"test_{next(_numbers)}", postgres_server, other_loop)
     home.execute(f"CREATE DATABASE {database.name}")
     yield database
-    left = home.rows("SELECT 1 FROM pg_database WHERE datname = $1", database.name) and _left(database)
+    left = home.rows("SELECT 1 FROM pg_database WHERE datname = $1", database.name) and database.connections_left()
     home.execute(f"DROP DATABASE IF EXISTS {database.name} WITH (FORCE)")
     assert not left, f"{left} connections were left open"
-
-
-def _left(database: Database) -> int:
-    deadline = time.monotonic() + 5
-    while (left := database.connections()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return left
 
 
 @pytest.fixture

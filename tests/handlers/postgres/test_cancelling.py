@@ -133,7 +133,7 @@ async def test_nothing_is_left_behind(database: Any, event: Events, batch: Batch
 
     # Worker threads of anyio's own stay with their loop, idle.
     assert {thread.name for thread in set(threading.enumerate()) - threads if "eventrec" in thread.name} == set()
-    assert database.connections() == 0
+    assert await anyio.to_thread.run_sync(database.connections_left) == 0
 
 
 def _tasks() -> set[Any]:
