@@ -38,8 +38,8 @@ WITHOUT_WAITING: Final = getattr(os, "O_NONBLOCK", 0)
 """For a pipe in the place of a file: it has no writer."""
 
 _SEEK_DATA: Final[int | None] = getattr(os, "SEEK_DATA", None)
-_LARGE_HOLE: Final = 64 << 20
-"""Bytes that a file counts without having got them from the disk."""
+LARGE_HOLE: Final = 64 << 20
+"""Bytes that a file counts without having got them from the disk: from so many on it has a hole, and is not fresh."""
 
 
 class DiskFile:
@@ -67,7 +67,7 @@ class DiskFile:
     def data_from(self, position: int) -> int:
         """See `File`. Asked of files with large holes alone: others are read faster than a file system is asked."""
         found = os.fstat(self._fd)
-        if _SEEK_DATA is None or found.st_size - found.st_blocks * 512 < _LARGE_HOLE:
+        if _SEEK_DATA is None or found.st_size - found.st_blocks * 512 < LARGE_HOLE:
             return position
         try:
             return os.lseek(self._fd, position, _SEEK_DATA)

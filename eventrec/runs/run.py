@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
 from eventrec.errors import LogLockedError
+from eventrec.log.descriptors import LARGE_HOLE
 from eventrec.log.segment import list_odd_segments, segment_name
 from eventrec.runs.checkpoint import CHECKPOINTS
 from eventrec.runs.directory import DONE, GONE, LOCK, NEW, LogDirectory, has_mark, list_runs, mark_of
@@ -37,9 +38,6 @@ __all__ = ["CHECKPOINTS", "DONE", "LOCK", "Run", "adopt_orphans", "is_locked", "
 
 _NOT_OURS: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 """There is nothing of that name, or something that we never make."""
-
-_LARGEST_HOLE: Final = 64 << 20
-"""Bytes that a file may count without having got them from the disk."""
 
 _TEMPORARY: Final = r"(\.\d+-\d+\.tmp)?"
 _OF_A_RUN: Final = re.compile(
@@ -115,7 +113,7 @@ class Run:
         """Whether its directory is still found under its id, in the log directory as that was opened."""
         return self.storage.is_in_place()
 
-    def _check_in_place(self) -> None:
+    def check_in_place(self) -> None:
         """Raise FileNotFoundError where its name is gone, or is another directory's: that is never moved or deleted."""
         if not self.is_in_place():
             raise FileNotFoundError(errno.ENOENT, "it is not in its place any more", str(self.path))
@@ -172,7 +170,7 @@ class Run:
         try:
             if odd := list_odd_segments(self.storage):
                 raise OSError(errno.EINVAL, "a segment is not a file", segment_name(odd[0]))
-            self._check_in_place()
+            self.check_in_place()
             base = self.directory.opened()
             base.move_folder(str(self.id), base, gone)
             base.sync_directory()
@@ -188,7 +186,7 @@ class Run:
             OSError: The disk refused; it is still an orphan.
         """
         try:
-            self._check_in_place()
+            self.check_in_place()
             base = self.directory.opened()
             with closing(base.folder(DONE, create=True)) as done:
                 base.move_folder(str(self.id), done, str(self.id))
@@ -225,7 +223,7 @@ def retire_all(runs: Sequence[Run]) -> dict[UUID, OSError]:
         base = runs[0].directory.opened()
         for run in runs:
             with _noted(failed, run):
-                run._check_in_place()  # noqa: SLF001 - of the same class
+                run.check_in_place()
                 base.move_folder(str(run.id), base, f"{GONE}{run.id}")
         base.sync_directory()
         for run in runs:
@@ -292,7 +290,7 @@ def _size_of_files(storage: DiskStorage) -> int:
             with suppress(OSError):
                 size = storage.size(name)
                 # What was written just now may have no room yet. A larger hole is one, and takes none.
-                total += min(size.length, size.allocated + _LARGEST_HOLE)
+                total += min(size.length, size.allocated + LARGE_HOLE)
     return total
 
 

@@ -265,7 +265,8 @@ class Worker:
 
         A handler that cancels the task it is called in is an error of this subscription: it goes on in another task.
         """
-        pauses = Pauses(limit=(limit := self.subscription.settings.retry.max))
+        limit = self.subscription.settings.retry.max
+        pauses = Pauses(limit=limit)
         while True:
             started = anyio.current_time()
             try:

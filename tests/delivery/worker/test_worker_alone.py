@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import anyio
+import pytest
 
 from eventrec import Backoff, Batch, TransientError
 from eventrec.delivery.subscription import Subscription
@@ -75,25 +76,32 @@ async def test_what_was_forfeited_before_it_begins_is_dropped_once_it_is_at_work
     assert repr(worker) == "<Worker 's' next=10 lag=0 delivering>"
 
 
-async def test_what_is_left_of_a_piece_that_was_forfeited_and_holds_no_record_is_settled(source: MemorySource) -> None:
-    class Hanging(Keeping):
+@pytest.mark.parametrize(
+    ("below", "batches", "dropped"),
+    [(9, [[0, 2, 4]], 2), (7, [[0, 2, 4], [8]], 1)],
+    ids=["no record", "a record"],
+)
+async def test_what_is_left_of_a_piece_that_was_forfeited_is_settled(
+    source: MemorySource, below: int, batches: list[list[int]], dropped: int
+) -> None:
+    class HangingOnce(Keeping):
         async def handle(self, batch: Batch) -> None:
             if batch.offsets[0] == 6:
                 await anyio.sleep_forever()
             await super().handle(batch)
 
-    handler = Hanging()
+    handler = HangingOnce()
     worker = Worker(subscribed(handler), source, NoLetters())
 
     async with at_work(worker):
         worker.hurry(10)
         await anyio.wait_all_tasks_blocked()
         await anyio.sleep(1.0)
-        worker.forfeit(9)
+        worker.forfeit(below)
         await worker.settled(10)
 
-    assert handler.batches == [[0, 2, 4]]
-    assert (worker.progress.dropped, worker.progress.scanned) == ({"retention": 2}, 10)
+    assert handler.batches == batches
+    assert (worker.progress.dropped, worker.progress.scanned) == ({"retention": dropped}, 10)
     assert worker.progress.is_balanced
 
 
@@ -168,24 +176,3 @@ async def test_a_next_piece_that_cannot_be_read_yet_does_not_disturb_the_one_in_
     await sending.send(some)
 
     assert ([list(each.offsets) for each in sent], len(hand)) == ([[2]], 1)
-
-
-async def test_what_is_left_of_a_piece_that_was_forfeited_in_part_is_delivered(source: MemorySource) -> None:
-    class HangingOnce(Keeping):
-        async def handle(self, batch: Batch) -> None:
-            if list(batch.offsets) == [6, 8]:
-                await anyio.sleep_forever()
-            await super().handle(batch)
-
-    handler = HangingOnce()
-    worker = Worker(subscribed(handler), source, NoLetters())
-
-    async with at_work(worker):
-        worker.hurry(10)
-        await anyio.wait_all_tasks_blocked()
-        await anyio.sleep(1.0)
-        worker.forfeit(7)
-        await worker.settled(10)
-
-    assert handler.batches == [[0, 2, 4], [8]]
-    assert (worker.progress.dropped, worker.progress.is_balanced) == ({"retention": 1}, True)
