@@ -18,16 +18,16 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from eventrec.errors import LogError, LogFullError, LogWriteError
+from eventrec.errors import LogError, LogFullError, LogLockedError, LogWriteError
 from eventrec.intake.consumer import Consumer
 from eventrec.intake.syncer import Syncer
 from eventrec.intake.tickets import Tickets
 from eventrec.log.head import SPARED
-from eventrec.log.log import Log, LogOptions
+from eventrec.log.log import LogOptions
 from eventrec.records.content import encode_take
 from eventrec.records.entry import SIZE
 from eventrec.runs.mounts import check_is_local
-from eventrec.runs.run import Run
+from eventrec.runs.own_log import OwnLog
 from eventrec.runtime.logging import described, get_logger
 from eventrec.runtime.native import Signal, allocate_lock, start_new_thread
 from eventrec.runtime.process import register_exit, register_exit_of_child, unregister_exit
@@ -38,8 +38,10 @@ if TYPE_CHECKING:
 
     from eventrec.events.encoder import Reason
     from eventrec.intake.queue import Intake
+    from eventrec.log.log import Log
     from eventrec.options import ResolvedOptions
     from eventrec.runs.directory import LogDirectory
+    from eventrec.runs.run import Run
 
 _logger = get_logger("eventrec.log")
 
@@ -74,8 +76,6 @@ class Writer:
     ) -> None:
         self.directory = directory
         self.static_context = static_context
-        self.run: Run | None = None
-        self.log: Log | None = None
         self.failure: LogError | None = None
         """Why the disk refuses, while it does."""
         self.defect: BaseException | None = None
@@ -90,6 +90,7 @@ class Writer:
         self._new_id = new_id
         self._now = now
         self._options = LogOptions(segment_bytes=options.segment_bytes)
+        self._own = self._new_log()
         self._on_take = on_take
         self._syncer = Syncer(
             policy=options.sync, interval=options.sync_interval, on_sync=self._changed, on_refusal=self._sync_refused
@@ -104,10 +105,8 @@ class Writer:
         self._giving_back = allocate_lock()
         self._held: str | None = None
         self._look_at = 0.0
-        self._former: tuple[Run, Log] | None = None
+        self._former: OwnLog | None = None
         """What was written before, where another run was begun at the end."""
-        self._is_gone = False
-        """Whether the run's directory was not in its place when it was looked for last."""
         self._hand: deque[tuple[bytes, int, int]] = deque()
         """Contents not yet appended, with their records and the bytes these count."""
         self._ending = register_exit(self._at_exit)
@@ -116,7 +115,20 @@ class Writer:
         state = "ended" if self.is_ended else f"refused: {self.failure}" if self.failure else "writing"
         return f"<Writer {state} appended={self.consumer.appended} {self.log!r}>"
 
+    def _new_log(self) -> OwnLog:
+        return OwnLog(self.directory, self._new_id, on_gone=_say_gone, options=self._options, guard=self.fork_guard)
+
     # -- from any thread
+
+    @property
+    def run(self) -> Run | None:
+        """The run that is written; None before it is made."""
+        return self._own.run
+
+    @property
+    def log(self) -> Log | None:
+        """The log that is written; None before it is made."""
+        return self._own.log
 
     def run_id(self) -> UUID:
         """The id of the run that is written, or of another one where none could be made."""
@@ -207,8 +219,7 @@ class Writer:
             self._is_given_back = True
             if self._former is not None:
                 with suppress(LogError):
-                    self._former[1].close()
-                self._former[0].release()
+                    self._former.let_go()
             if self.log is not None:
                 with suppress(LogError):
                     self.log.close()
@@ -235,16 +246,9 @@ class Writer:
 
     def abandon(self) -> None:
         """In the child of a fork, where the threads are not: close what was inherited, and touch nothing."""
-        log, run, self.log, self.run = self.log, self.run, None, None
         self.is_ended = True
         unregister_exit(self._ending)
-        # A program that closed every descriptor after the fork has closed these too.
-        with suppress(OSError):
-            if run is not None:
-                run.forget()
-        with suppress(OSError):
-            if log is not None:
-                log.abandon()
+        self._own.abandon()
 
     # -- the writing thread
 
@@ -304,13 +308,11 @@ class Writer:
             try:
                 if self.run is None:
                     check_is_local(self.directory)
-                    with self.fork_guard:
-                        self.run = Run.create(self.directory, self._new_id())
-                self.log = Log.create(self.run.storage, self._options)
+                _, log = self._own.make()
             except (OSError, LogError) as exc:
                 self._refused(exc if isinstance(exc, LogError) else LogWriteError(f"make a log: {exc}"))
                 return False
-            self._syncer.start(self.log)
+            self._syncer.start(log)
             self._changed()
         return True
 
@@ -367,50 +369,41 @@ class Writer:
         if now < self._look_at:
             return
         self._look_at = now + _LOOK_SECONDS
-        run, log = self.run, self.log
-        if run is None or log is None:
-            return
-        if not run.is_in_place():
-            if not self._is_gone:
-                _logger.error("log directory gone", log=str(run.path), lost_below=log.synced)
-            self._is_gone = True
-            try:
-                with self.fork_guard:
-                    run.make_again()
-            except (OSError, LogError) as exc:
-                raise LogWriteError(f"make the log again: {exc}") from exc
-        self._is_gone = False
-        if not log.is_in(run.storage):
-            log.move_to(run.storage)
-            self._changed()
+        try:
+            if self._own.look():
+                self._changed()
+        except (OSError, LogLockedError) as exc:
+            raise LogWriteError(f"make the log again: {exc}") from exc
 
     def _write_elsewhere(self) -> None:
         """At the end, where our directory's place is taken: what waits goes into a run of its own, for the next one.
 
         Only what was never numbered, and where all else is written: a record has one id.
         """
-        run, log = self.run, self.log
-        if not self._is_gone or run is None or log is None:
+        log = self.log
+        if not self._own.is_gone or log is None:
             return
+        other = self._new_log()
         try:
             self._append_hand()
             log.write()
             log.sync()
             if not self.consumer.counts.waiting:
                 return
-            with self.fork_guard:
-                other = Run.create(self.directory, self._new_id())
-            self._former = (run, log)
-            self.run, self.log = other, Log.create(other.storage, self._options, first=log.appended)
+            run, another = other.make(first=log.appended)
+            self._former, self._own = self._own, other
             while self._take():
                 self._append_hand()
-                self.log.write()
-            self.log.close()
+                another.write()
+            another.close()
         except (OSError, LogError) as exc:
+            if other is not self._own:
+                with suppress(LogError):
+                    other.let_go()
             self._refused(exc if isinstance(exc, LogError) else LogWriteError(f"make another log: {exc}"))
         else:
-            _logger.warning("written into another log", log=str(other.path), records=self.log.written - log.written)
-            other.release()
+            _logger.warning("written into another log", log=str(run.path), records=another.written - log.written)
+            run.release()
 
     def _take(self) -> bool:
         """Take, and turn it into contents; False: there is nothing."""
@@ -466,3 +459,7 @@ class Writer:
     def _sync_by_itself(self) -> float | None:
         """Where there is no thread for it: seconds until it is to look again; None: no need."""
         return None if self._syncer.has_thread or self.log is None else self._syncer.sync_if_due(self.log)
+
+
+def _say_gone(run: Run, log: Log) -> None:
+    _logger.error("log directory gone", log=str(run.path), lost_below=log.synced)

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Final
 from eventrec.delivery.letters.content import UnknownVersionError, decode_letters, encode_letters, is_letters_of
 from eventrec.delivery.letters.dead_letters import Notices
 from eventrec.errors import ContentError, LogError
-from eventrec.log.log import Log
 from eventrec.log.reader import LogReader
 from eventrec.log.walk import Tail
 from eventrec.records.content import Shapes
 from eventrec.records.entry import SIZE
 from eventrec.runs.directory import LOCK, LogDirectory
 from eventrec.runs.leftovers import sweep
-from eventrec.runs.run import Run, list_runs
+from eventrec.runs.own_log import OwnLog
+from eventrec.runs.run import list_runs
 from eventrec.runs.survey import tree_size
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from eventrec.delivery.letters.dead_letters import DeadLetter, DeadLetters, Key
     from eventrec.log.disk import DiskStorage
+    from eventrec.log.log import Log
+    from eventrec.runs.run import Run
 
 _MAX_IN_A_COMMIT: Final = 1_000
 
@@ -57,24 +59,20 @@ class LetterLog:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = directory
-        self._id = id_
         self._max_bytes = max_bytes
         self._copy = copy
         self._notices = Notices(now)
         self._writing = threading.Lock()
-        self._run: Run | None = None
-        self._log: Log | None = None
+        self._own = OwnLog(directory, id_, on_gone=_say_gone)
         self._is_closed = False
         self._is_unreadable = False
-        self._is_gone = False
-        """Whether our log's directory was not in its place when it was looked for last."""
         self._appended: set[Key] = set()
         """Keys of letters that our log has taken, and whose writer was not told so: they are not taken twice."""
         self._keys: dict[tuple[UUID, str], set[int]] = {}
         self._read_to: dict[UUID, int] = {}
 
     def __repr__(self) -> str:
-        return f"<LetterLog in {self._directory}: {self._log!r}>"
+        return f"<LetterLog in {self._directory}: {self._own.log!r}>"
 
     async def write(self, letters: Sequence[DeadLetter]) -> None:
         """Keep `letters`. On return they are synced.
@@ -99,7 +97,8 @@ class LetterLog:
             if (held := tree_size(self._directory)) + size > self._max_bytes:
                 raise OSError(f"{held:,} bytes of dead letters are kept, of {self._max_bytes:,} allowed")
             try:
-                run, log = self._opened()
+                run, log = self._own.make()
+                self._own.look()
                 new = [letter for letter in letters if letter.key not in self._appended]
                 for start in range(0, len(new), _MAX_IN_A_COMMIT):
                     some = new[start : start + _MAX_IN_A_COMMIT]
@@ -110,20 +109,6 @@ class LetterLog:
             except LogError as exc:
                 raise OSError(str(exc)) from exc
         self._remember(letters)
-
-    def _opened(self) -> tuple[Run, Log]:
-        if self._run is None or self._log is None:
-            self._run = self._run or Run.create(self._directory, self._id())
-            self._log = Log.create(self._run.storage)
-        elif not self._run.is_in_place():
-            if not self._is_gone:
-                _logger.error("dead letters gone", log=str(self._run.path), lost_below=self._log.synced)
-            self._is_gone = True
-            self._run.make_again()
-        self._is_gone = False
-        if not self._log.is_in(self._run.storage):
-            self._log.move_to(self._run.storage)
-        return self._run, self._log
 
     def _remember(self, letters: Sequence[DeadLetter]) -> None:
         for letter in letters:
@@ -147,7 +132,7 @@ class LetterLog:
             return
         self._is_unreadable = False
         for id_ in ids:
-            if self._run is not None and id_ == self._run.id:
+            if self._own.run is not None and id_ == self._own.run.id:
                 continue
             for offset, letter in letters_of(self._directory, id_, self._read_to.get(id_, 0)):
                 self._read_to[id_] = offset + 1
@@ -157,22 +142,18 @@ class LetterLog:
         """Let go of the log: the letters stay. Blocking; errors end in a log line."""
         with self._writing:
             self._is_closed = True
-            run, log, self._run, self._log = self._run, self._log, None, None
             try:
-                if log is not None:
-                    log.close()
+                self._own.let_go()
             except LogError as exc:
                 _logger.warning("dead letters not synced", error=str(exc))
-            if run is not None:
-                run.release()
 
     def abandon(self) -> None:
         """In the child of a fork: close what was inherited, and touch nothing."""
-        run, log, self._run, self._log = self._run, self._log, None, None
-        if log is not None:
-            log.abandon()
-        if run is not None:
-            run.forget()
+        self._own.abandon()
+
+
+def _say_gone(run: Run, log: Log) -> None:
+    _logger.error("dead letters gone", log=str(run.path), lost_below=log.synced)
 
 
 def letters_of(
