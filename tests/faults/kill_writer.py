@@ -31,7 +31,7 @@ import trio  # noqa: F401 - before the fork
 
 from eventrec import Backoff, ColumnSchema, ColumnType, Event, EventRecorder, EventRecorderOptions, Row
 from eventrec.delivery import adoption
-from eventrec.delivery.letters.log import LetterLog
+from eventrec.delivery.letters import log as letter_log
 from eventrec.delivery.sources.log import LogSource
 from eventrec.events.event import ReceivedEvent
 from eventrec.log import segment
@@ -41,6 +41,7 @@ from eventrec.runs import leftovers
 from eventrec.runs import run as run_room
 from eventrec.runs.checkpoint import CheckpointFiles
 from eventrec.runs.directory import DEAD
+from eventrec.runs.own_log import OwnLog
 from eventrec_handlers import jsonl, postgres, sqlite
 from eventrec_handlers.jsonl import JsonlHandler
 from eventrec_handlers.jsonl.disk import Disk
@@ -239,16 +240,16 @@ def _name_steps_of_postgres(steps: Steps) -> None:
 
 
 def _name_steps_of_letters(steps: Steps) -> None:
-    opened = LetterLog._opened
     of_letters: set[int] = set()
 
-    def noted(letters: LetterLog) -> tuple[run_room.Run, Log]:
-        run, log = opened(letters)
-        of_letters.add(id(log))
-        steps.passed("before the letter")
-        return run, log
+    class NotedLog(OwnLog):
+        def look(self) -> bool:
+            is_moved = super().look()
+            of_letters.add(id(self.log))
+            steps.passed("before the letter")
+            return is_moved
 
-    LetterLog._opened = noted  # type: ignore[assignment, method-assign]
+    letter_log.OwnLog = NotedLog  # type: ignore[attr-defined]
     steps.around(Log, "sync", "letter written", "letter synced", when=lambda log: id(log) in of_letters)
 
 
