@@ -1,4 +1,7 @@
-"""What pydantic's serializer must not be given: values nested deeper than the stack, and times that it would change."""
+"""What pydantic's serializer must not be given: values nested deeper than the stack, and times that it would change.
+
+The same look tells whether there may be markers: it is measured, and a second one costs as much again.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import sys
 from collections import deque
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -17,6 +21,7 @@ import msgspec
 from pydantic import BaseModel
 
 from eventrec.errors import EncodeError
+from eventrec.records.marked import is_marked
 from eventrec.records.times import refuse_inexact_time
 
 if TYPE_CHECKING:
@@ -32,17 +37,20 @@ _LEVEL_BYTES: Final = 2_048
 """Of the stack for a level: pydantic takes 900; the other half is for what called `record`."""
 
 _LEAVES: Final = frozenset({str, int, float, bool, type(None), bytes, UUID, Decimal, date})
+_BUILTIN: Final = frozenset({dict, list, tuple, set, frozenset, deque, datetime, time, timedelta})
 
 
-def refuse_unserializable(values: Iterable[object], *, with_times: bool = True) -> None:
+def refuse_unserializable(values: Iterable[object], *, with_times: bool = True) -> bool:
     """Raise EncodeError where one of `values` would overrun the stack in pydantic's serializer, or change in it.
 
     That serializer takes 900 bytes of stack a level, and ends the process where there are none left. It writes times
     to the microsecond, and their offsets to the minute; `with_times=False` lets these pass.
+
+    Return whether something in them may be marked for privacy: False is certain, True is to be looked into.
     """
     first = [value for value in values if value.__class__ not in _LEAVES]
     level: Iterable[object] = (first,) if first else ()
-    depth, limit = 0, SAFE_LEVELS
+    depth, limit, has_marks = 0, SAFE_LEVELS, False
     while level:
         if depth == SAFE_LEVELS:
             limit = levels_on_this_stack()
@@ -53,15 +61,18 @@ def refuse_unserializable(values: Iterable[object], *, with_times: bool = True) 
         below: dict[int, object] = {}
         for part in level:
             for child in _children(part):
-                kind = child.__class__
+                kind: Any = child.__class__
                 if kind in _LEAVES:
                     continue
+                if kind not in _BUILTIN and _may_be_marked(kind):
+                    has_marks = True
                 if isinstance(child, (datetime, time, timedelta)):
                     if with_times:
                         refuse_inexact_time(child)
                     continue
                 below[id(child)] = child
         level = below.values()
+    return has_marks
 
 
 def _children(part: Any) -> Iterable[object]:
@@ -80,6 +91,16 @@ def _children(part: Any) -> Iterable[object]:
         case _ if dataclasses.is_dataclass(part) and not isinstance(part, type):
             found = [getattr(part, each.name, None) for each in dataclasses.fields(part)]
     return found
+
+
+@lru_cache(maxsize=4_096)
+def _may_be_marked(kind: Any) -> bool:
+    """Whether something may be marked in an instance of `kind` that `_children` does not give of it."""
+    if issubclass(kind, (*_BUILTIN, enum.Enum)):
+        return True
+    if issubclass(kind, BaseModel):
+        return is_marked(kind) or bool(kind.model_computed_fields)
+    return is_marked(kind) if issubclass(kind, msgspec.Struct) or dataclasses.is_dataclass(kind) else True
 
 
 def levels_on_this_stack() -> int:

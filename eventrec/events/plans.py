@@ -203,6 +203,7 @@ def _guard(  # noqa: C901 - one look for each kind of field
         if is_open and field.name in (*any_, *columns) and not is_closed((schemas or {}).get(field.name, _UNKNOWN))
     ]
     has_extra = cls.model_config.get("extra") == "allow"
+    foreign = ("__pydantic_extra__", *any_) if any_ or has_extra else ()
 
     def guard(event: Any) -> None:
         if times is not None:
@@ -211,16 +212,16 @@ def _guard(  # noqa: C901 - one look for each kind of field
                     continue
                 if isinstance(value, (datetime, time, timedelta)):
                     refuse_inexact_time(value)
-        if any_ or has_extra:
-            refuse_unserializable([event.__pydantic_extra__, *(getattr(event, name, None) for name in any_)])
-            refuse_unseen(event.__pydantic_extra__)
+        has_marks = bool(foreign) and refuse_unserializable([getattr(event, name, None) for name in foreign])
         for name, rule in wide:
             if is_widened(getattr(event, name, None), rule):
                 raise EncodeError(f"{cls.__name__}.{name}: an instance of a subclass that marks more than is declared")
         if columns:
-            refuse_unserializable([getattr(event, name, None) for name in columns], with_times=False)
-        for name, rule in open_:
-            refuse_unseen(getattr(event, name, None), rule)
+            has_marks |= refuse_unserializable([getattr(event, name, None) for name in columns], with_times=False)
+        if has_marks:
+            refuse_unseen(event.__pydantic_extra__)
+            for name, rule in open_:
+                refuse_unseen(getattr(event, name, None), rule)
 
     return guard if unsettled or columns or has_extra else None
 

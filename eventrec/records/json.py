@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
+from functools import lru_cache
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 from uuid import UUID
 
 import msgspec
@@ -140,6 +141,7 @@ _I: Final = ord("I")
 _skip: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 _PLAIN: Final = frozenset({str, int, bool, type(None), msgspec.UnsetType})
+_MAX_CLASSES: Final = 4_096
 _WITHOUT_PARTS: Final = _PLAIN | {float}
 _BYTES: Final = (bytes, bytearray, memoryview)
 KEPT_TYPES: Final = (*_BYTES, datetime, time)
@@ -148,43 +150,48 @@ _is_finite: Final[Callable[[Any], bool]] = math.isfinite
 _join: Final = "".join
 
 
-def refuse_non_json(value: object) -> None:  # noqa: C901, PLR0912 - a case for each kind
-    """Raise EncodeError if NaN, infinity, bytes, or keys that are one key in JSON are anywhere in `value`."""
-    # The frequent kinds first: what is plain does not come here, except at the top.
-    match value:
-        case dict():
-            _refuse_keys(value)
-            _refuse_parts(value.values())
-        case list() | set() | frozenset():
-            _refuse_parts(value)
-        case tuple():
-            if value.__class__ is not tuple and value.__class__ not in _UNMARKED:
-                _refuse_marked_class(value.__class__)
-            _refuse_parts(value)
-        case float():
-            if not math.isfinite(value):
-                raise EncodeError(f"not a JSON value: {float(value)!r}")
-        case str() | int() | None | msgspec.UnsetType():
-            pass
-        case msgspec.Raw():
-            refuse_bad_text(bytes(value))
-        case msgspec.Struct():
-            if value.__class__ not in _UNMARKED:
-                _refuse_marked_class(value.__class__)
-            _refuse_parts(msgspec.structs.astuple(value))
-        case bytes() | bytearray() | memoryview():
-            raise EncodeError(f"not a JSON value: {type(value).__name__} (encode it as text first)")
-        case datetime() | time():
-            refuse_inexact_time(value)
-        case _:
-            # A dataclass, attrs class, UUID, datetime …: look at what msgspec makes of it.
-            if value.__class__ not in _SINGLE:
-                refuse_marked(value)
-            refuse_non_json(
-                value.value
-                if isinstance(value, enum.Enum)
-                else msgspec.to_builtins(value, builtin_types=KEPT_TYPES, enc_hook=as_builtin)
-            )
+def refuse_non_json(value: object) -> None:
+    """Raise EncodeError if NaN, infinity, bytes, or keys that are one key in JSON are anywhere in `value`.
+
+    Raises:
+        MarkedValueError: There is an instance of a class that marks fields.
+    """
+    kind: Any = type(value)
+    _refusal_of_class(kind)(value)
+
+
+@lru_cache(maxsize=_MAX_CLASSES)  # asked of every value that is not plain
+def _refusal_of_class(kind: type) -> Callable[[Any], None]:
+    """What looks at an instance of `kind`; MarkedValueError where msgspec would write its marked fields."""
+    if issubclass(kind, (tuple, msgspec.Struct)):
+        _refuse_marked_class(kind)
+    return next(refuse for bases, refuse in _REFUSALS if issubclass(kind, bases))
+
+
+def _refuse_object(value: dict[Any, object]) -> None:
+    _refuse_keys(value)
+    _refuse_parts(value.values())
+
+
+def _refuse_infinite(value: float) -> None:
+    if not math.isfinite(value):
+        raise EncodeError(f"not a JSON value: {float(value)!r}")
+
+
+def _refuse_bytes(value: object) -> NoReturn:
+    raise EncodeError(f"not a JSON value: {type(value).__name__} (encode it as text first)")
+
+
+def _refuse_made(value: Any) -> None:
+    """A dataclass, attrs class, UUID, …: look at what msgspec makes of it."""
+    if value.__class__ not in _SINGLE:
+        refuse_marked(value)
+    _refuse_parts((msgspec.to_builtins(value, builtin_types=KEPT_TYPES, enc_hook=as_builtin),))
+
+
+def _refuse_member(value: enum.Enum) -> None:
+    refuse_marked(value)
+    refuse_non_json(value.value)
 
 
 def refuse_marked(value: Any) -> None:
@@ -232,7 +239,7 @@ def refuse_unseen(value: Any, declared: Rule | None = None) -> None:  # noqa: C9
         for key, part in value.items():
             refuse_unseen(part, rules.get(key, each))
     elif has_fields(kind):
-        if not writes_marks(kind, declared):
+        if is_marked(kind) and not writes_marks(kind, declared):
             _refuse_marked_class(kind)
         for field in fields_of(kind):
             refuse_unseen(getattr(value, field.name, None), field.rule)
@@ -268,25 +275,17 @@ _SINGLE: Final = frozenset({UUID, Decimal, date})
 
 _CONTAINERS: Final = (list, tuple, set, frozenset, deque)
 
-_UNMARKED: Final[set[type]] = set()
-"""Classes with fields that were looked at: asked for each instance, so a set, and not the function that knows."""
-
-_MAX_CLASSES: Final = 4_096
-
 
 def _refuse_marked_class(kind: type) -> None:
     if is_marked(kind):
         raise MarkedValueError(f"a {kind.__name__}, which has marked fields, stands where nothing sees to them")
-    if len(_UNMARKED) >= _MAX_CLASSES:
-        _UNMARKED.clear()
-    _UNMARKED.add(kind)
 
 
 def _refuse_parts(parts: Iterable[object]) -> None:
     for part in parts:
-        kind = type(part)
+        kind: Any = type(part)
         if kind not in _PLAIN and not _is_plain(kind, part):
-            refuse_non_json(part)
+            _refusal_of_class(kind)(part)
 
 
 def _refuse_keys(value: dict[Any, object]) -> None:
@@ -305,3 +304,18 @@ def _refuse_keys(value: dict[Any, object]) -> None:
     written = msgspec.json.decode(_encode(dict.fromkeys(value)))
     if len(written) != len(value):
         raise EncodeError(f"not a JSON value: {len(value)} keys, of which JSON can tell {len(written)} apart")
+
+
+_REFUSALS: Final[tuple[tuple[type | tuple[type, ...], Callable[[Any], None]], ...]] = (
+    (dict, _refuse_object),
+    ((list, tuple, set, frozenset), _refuse_parts),
+    (float, _refuse_infinite),
+    ((str, int, type(None), msgspec.UnsetType), lambda _: None),
+    (msgspec.Raw, lambda value: refuse_bad_text(bytes(value))),
+    (msgspec.Struct, lambda value: _refuse_parts(msgspec.structs.astuple(value))),
+    (_BYTES, _refuse_bytes),
+    ((datetime, time), refuse_inexact_time),
+    (enum.Enum, _refuse_member),
+    (object, _refuse_made),
+)
+"""The first one that fits is right: a member of a StrEnum is a text."""

@@ -697,6 +697,32 @@ class MarkedAndOpen(BaseModel):
     given: Any = None
 
 
+@dataclass
+class Around:
+    given: Any
+
+
+@attrs.frozen
+class AttrsAround:
+    given: Any
+
+
+class PairAround(NamedTuple):
+    given: Any
+
+
+class DictAround(dict[str, Any]):
+    pass
+
+
+class StructAround(msgspec.Struct):
+    given: Any
+
+
+class MemberAround(enum.Enum):
+    COMPANY = Company(SECRET)
+
+
 class Holder(EventModel):
     model_config = ConfigDict(arbitrary_types_allowed=True)
     email: Email = "x"
@@ -728,6 +754,12 @@ class HolderWithoutMarks(Holder):
         {"config": (each for each in [Company(SECRET)])},
         {"config": WritesItself(email=SECRET)},
         {"config": [ShopWithSerializer(SECRET)]},
+        {"config": [Around([Company(SECRET)])]},
+        {"config": [AttrsAround([Company(SECRET)])]},
+        {"config": [PairAround([Company(SECRET)])]},
+        {"config": [DictAround(a=Company(SECRET))]},
+        {"config": [StructAround([Company(SECRET)])]},
+        {"config": [MemberAround.COMPANY]},
         {"config": {FrozenPerson(email=SECRET): 1}},
     ],
 )
