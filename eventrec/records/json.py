@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 from uuid import UUID
 
 import msgspec
+from pydantic import BaseModel
 
 from eventrec.errors import EncodeError
 from eventrec.records.mark_rules import Each, Leaf, has_fields
@@ -195,7 +197,7 @@ def _refuse_member(value: enum.Enum) -> None:
 
 
 def refuse_marked(value: Any) -> None:
-    """Raise MarkedValueError if an instance of a class that marks fields is anywhere in `value`."""
+    """Raise MarkedValueError if an instance of a class that marks fields is anywhere in `value`, keys included."""
     parts_of = _KNOWN.get(value.__class__)
     if parts_of is None:
         parts_of = _parts_of_class(value.__class__)
@@ -210,10 +212,11 @@ def refuse_marked(value: Any) -> None:
 def _parts_of_class(kind: Any) -> Callable[[Any], Iterable[Any]]:
     """What gives the values inside an instance of `kind`; MarkedValueError where `kind` marks some."""
     if issubclass(kind, dict):
-        return dict.values
+        return lambda value: chain(dict.keys(value), dict.values(value))
     if has_fields(kind):
         _refuse_marked_class(kind)
-        return _attributes([field.name for field in fields_of(kind)])
+        extra = ["__pydantic_extra__"] if issubclass(kind, BaseModel) else []
+        return _attributes([field.name for field in fields_of(kind)] + extra)
     if issubclass(kind, _CONTAINERS):
         return iter
     return (lambda value: (value.value,)) if issubclass(kind, enum.Enum) else lambda _: ()

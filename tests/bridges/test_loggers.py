@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import pytest
 import structlog
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from eventrec import EventRecorder, Hashed
 from eventrec.bridges.loggers import RecordingHandler, RecordingProcessor
@@ -24,6 +24,15 @@ class MarkedModel(BaseModel):
 @dataclass
 class MarkedCompany:
     email: Annotated[str, Hashed()]
+
+
+@dataclass(frozen=True)
+class MarkedKey:
+    email: Annotated[str, Hashed()]
+
+
+class OpenModel(BaseModel):
+    model_config = ConfigDict(extra="allow")
 
 
 @pytest.fixture
@@ -78,6 +87,20 @@ class TestLogging:
             "company": {"email": "[redacted]"},  # this recorder has no salt
             "model": "a MarkedModel with marked fields",
             "mixed": "a list with marked fields",
+        }
+
+    def test_what_is_marked_is_hidden_as_a_key_and_in_an_extra_field_too(
+        self, events: RecordedEvents, logger: logging.Logger
+    ) -> None:
+        key, extra = MarkedKey("alice@example.com"), OpenModel.model_validate({"more": MarkedKey("alice@example.com")})
+
+        logger.info("seen", extra={"by_key": {key: 1}, "inside": [object(), {key: 1}], "open": extra})
+
+        (event,) = events
+        assert event.payload["fields"] == {
+            "by_key": "a dict with marked fields",
+            "inside": "a list with marked fields",
+            "open": "a OpenModel with marked fields",
         }
 
     def test_time_is_that_of_the_line(self, events: RecordedEvents, logger: logging.Logger) -> None:
