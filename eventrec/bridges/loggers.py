@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any, Final
 from eventrec.errors import EncodeError
 from eventrec.events.event import DEFAULT_TABLE, Event
 from eventrec.events.privacy import Masks
-from eventrec.records.json import MarkedValueError, encode_json, refuse_marked
+from eventrec.records.json import encode_json
+from eventrec.records.marked_values import MarkedValueError, refuse_marked
 from eventrec.runtime.logging import ROOT
 
 if TYPE_CHECKING:

@@ -30,9 +30,10 @@ from eventrec.events.privacy_plans import Privacy, declared_by, declared_by_plan
 from eventrec.records.context import check_context, merged_context
 from eventrec.records.entry import OVERHEAD_BYTES, make_entry
 from eventrec.records.extra_rows import check_sequence, encode_rows
-from eventrec.records.json import MarkedValueError, encode_json
+from eventrec.records.json import encode_json
 from eventrec.records.mark_rules import Members
 from eventrec.records.marked import rules_of
+from eventrec.records.marked_values import MarkedValueError
 from eventrec.records.schema import ColumnSchema, Row, Shape
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from eventrec.events.redaction import Keys, Redactor
 from eventrec.records.column_types import TEXTUAL, ColumnType
 from eventrec.records.entry import CONTEXT, EXPLICIT_ID, EXTRA_ROWS, PAYLOAD, SHAPE, TIMESTAMP, make_entry
 from eventrec.records.extra_rows import decode_rows, encode_kept_rows
-from eventrec.records.mark_rules import Each, Leaf
-from eventrec.records.marked import item_rules, member_rules
+from eventrec.records.mark_rules import Leaf
+from eventrec.records.marked import item_rules, member_rule
 from eventrec.records.marks import REDACTED
 
 if TYPE_CHECKING:
@@ -130,11 +130,10 @@ class EntryRules:
         if isinstance(rule, Leaf):
             return
         if isinstance(value, dict):
-            rules = member_rules(rule)
-            each = rule.rule if isinstance(rule, Each) else None
+            rule_of_member = member_rule(rule)
             for key, part in value.items():
                 if not self._is_secret(key):
-                    inner = rules.get(key, each)
+                    inner = rule_of_member(key)
                     yield from self._unruled(part, inner, _name(key), self._has_rule(key, inner))
         elif isinstance(value, list):
             for item, inner in zip(value, item_rules(rule, len(value)), strict=True):

@@ -23,8 +23,8 @@ from eventrec.events.decoding import decode_model, decode_struct
 from eventrec.events.fields import FieldPlan, model_fields_plan, struct_fields_plan
 from eventrec.events.plans import ClassPlan, model_class_plan, struct_class_plan
 from eventrec.events.privacy import Masks
-from eventrec.records.json import MarkedValueError
 from eventrec.records.marked import rules_of
+from eventrec.records.marked_values import MarkedValueError
 from eventrec.records.schema import check_name
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from eventrec.errors import EncodeError, InvalidEventError
 from eventrec.records.annotations import alternatives, shown, unwrapped
 from eventrec.records.column_types import TEXTUAL, ColumnType, SemanticType
 from eventrec.records.mark_rules import Leaf
-from eventrec.records.marked import fields_of, has_marks
+from eventrec.records.marked import marked_fields
 from eventrec.records.marks import Hashed, Truncated
 from eventrec.records.model_marks import check_model_marks
 from eventrec.records.schema import ColumnSchema, check_columns
@@ -67,10 +67,11 @@ class FieldPlan:
     rules: Mapping[str, Rule] = field(default_factory=dict)
     """Of the fields that are marked for privacy, or hold something that is: what happens to them."""
 
-    def rules_of_columns(self) -> dict[str, Rule]:
-        """The rules of those that are columns, by the names of these."""
+    def rules_of_columns(self, rules: Mapping[str, Rule] | None = None) -> dict[str, Rule]:
+        """Of `rules`, by default its own, those of fields that are columns, by the names of these."""
+        given = self.rules if rules is None else rules
         pairs = zip(self.column_fields, self.columns, strict=True)
-        return {column.name: self.rules[name] for name, column in pairs if name in self.rules}
+        return {column.name: given[name] for name, column in pairs if name in given}
 
 
 def model_fields_plan(cls: type[BaseModel]) -> FieldPlan:
@@ -142,7 +143,7 @@ def timestamp_value(name: str, value: object) -> int | None:
 def _plan(cls: type, found: Mapping[str, tuple[object, list[Any]]]) -> FieldPlan:
     columns: dict[str, ColumnSchema] = {}
     timestamp: str | None = None
-    rules = {rule.name: rule.rule for rule in fields_of(cls) if rule.rule is not None and has_marks(rule.rule)}
+    rules = marked_fields(cls)
     for name, (annotation, given) in found.items():
         plain, metadata = unwrapped(annotation)
         _refuse_hidden_markers(cls, name, plain)

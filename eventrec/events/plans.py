@@ -21,9 +21,9 @@ from eventrec.records.json import (
     encode_struct_json,
     refuse_constants,
     refuse_non_json,
-    refuse_unseen,
 )
 from eventrec.records.marked import fields_of
+from eventrec.records.marked_values import refuse_unseen
 from eventrec.records.model_marks import is_closed, is_widened, may_be_widened
 from eventrec.records.times import refuse_inexact_time
 

@@ -16,9 +16,10 @@ from pydantic_core import to_jsonable_python
 from eventrec.errors import EncodeError, InvalidEventError, UnruledError
 from eventrec.events.hashing import hashed
 from eventrec.records.column_types import TEXTUAL
-from eventrec.records.json import KEPT_TYPES, MarkedValueError, as_builtin, refuse_marked
-from eventrec.records.mark_rules import Each, Leaf, Positions, has_fields
-from eventrec.records.marked import fields_of, is_marked_here, item_rules, member_rules, rules_of
+from eventrec.records.json import KEPT_TYPES, as_builtin
+from eventrec.records.mark_rules import Leaf, Positions, has_fields
+from eventrec.records.marked import fields_of, is_marked_here, item_rules, member_rule, member_rules, rules_of
+from eventrec.records.marked_values import MarkedValueError, refuse_marked
 from eventrec.records.marks import REDACTED, Allowed, Hashed, Mark, Masker, Redacted, Truncated
 
 if TYPE_CHECKING:
@@ -124,10 +125,9 @@ class Masks(Masker):
         return REDACTED if plain is not None and is_marked_here(declared) else plain
 
     def _walked_object(self, declared: Rule | None, value: Any, plain: dict[Any, Any]) -> dict[Any, Any]:
-        rules = dict(member_rules(declared))
         kind: type = type(value)
         if has_fields(kind):
-            rules |= rules_of(kind)
+            rules = {**member_rules(declared), **rules_of(kind)}
             names = {encoded: field.name for field in fields_of(kind) for encoded in field.encoded}
             return {
                 key: self._walked(rules.get(key), getattr(value, names[key]) if key in names else part, part)
@@ -135,9 +135,9 @@ class Masks(Masker):
             }
         parts = list(value.values()) if isinstance(value, dict) else list(plain.values())
         # As many, or what belongs together is unknown: two keys became one, for example.
-        each = declared.rule if isinstance(declared, Each) else None
+        rule_of_member = member_rule(declared)
         return {
-            key: self._walked(rules.get(key, each), part, said)
+            key: self._walked(rule_of_member(key), part, said)
             for part, (key, said) in zip(parts, plain.items(), strict=True)
         }
 

@@ -105,8 +105,7 @@ def declared_by(*classes: type) -> Declared:
 def declared_by_plan(cls: type, fields: FieldPlan) -> Declared:
     """What a class with a plan says of its payload, and of its columns by the names of these."""
     rules = {field.name: field.rule for field in fields_of(cls) if field.rule is not None}
-    pairs = zip(fields.column_fields, fields.columns, strict=True)
-    return Declared(Fields(cls), {column.name: rules[name] for name, column in pairs if name in rules})
+    return Declared(Fields(cls), fields.rules_of_columns(rules))
 
 
 def _refuse_unsalted(cls: type, _: object) -> Any:

@@ -6,13 +6,13 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Any, Final
 
-from eventrec.records.mark_rules import Each, Leaf
-from eventrec.records.marked import item_rules, member_rules
+from eventrec.records.mark_rules import Leaf
+from eventrec.records.marked import item_rules, member_rule
 from eventrec.records.marks import REDACTED
 from eventrec.rules import DEFAULT_KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from eventrec.records.mark_rules import Rule
     from eventrec.rules import Redaction
@@ -90,13 +90,12 @@ class Redactor:
 
     def _object(self, members: dict[str, Any], declared: Rule | None) -> dict[str, Any]:
         redacted: dict[str, Any] = {}
-        rules = member_rules(declared) if declared is not None else _NO_RULES
-        each = declared.rule if isinstance(declared, Each) else None
+        rule_of_member = member_rule(declared)
         # The forms in which headers travel.
         named = members.get("name", members.get("key")) if len(members) <= _MEMBERS_OF_A_PAIR else None
         is_pair = isinstance(named, str) and named in self.keys
         for key, part in members.items():
-            rule = rules.get(key, each)
+            rule = rule_of_member(key)
             is_secret = (key in self.keys or (is_pair and key == "value")) and not isinstance(rule, Leaf)
             shown = key if isinstance(rule, Leaf) else self._free_name(key, redacted, members)
             redacted[shown] = REDACTED if is_secret and part is not None else self.value(part, rule)
@@ -139,7 +138,6 @@ class Redactor:
         return f"{found[0][: found.start('value') - found.start()]}{quote}{REDACTED}{quote}"
 
 
-_NO_RULES: Final[Mapping[str, Rule]] = {}
 _PAIR: Final = 2
 _MEMBERS_OF_A_PAIR: Final = 4
 

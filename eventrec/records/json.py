@@ -8,33 +8,20 @@ from __future__ import annotations
 
 import enum
 import math
-from collections import deque
-from collections.abc import Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
-from itertools import chain
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 from uuid import UUID
 
 import msgspec
-from pydantic import BaseModel
 
 from eventrec.errors import EncodeError
-from eventrec.records.mark_rules import Each, Leaf, has_fields
-from eventrec.records.marked import fields_of, is_marked, item_rules, member_rules
-from eventrec.records.model_marks import writes_marks
+from eventrec.records.marked_values import refuse_marked, refuse_marked_class
 from eventrec.records.times import refuse_inexact_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from eventrec.records.mark_rules import Rule
-
-
-class MarkedValueError(EncodeError):
-    """What is to be encoded holds an instance of a class with fields that are marked for privacy."""
 
 
 def encode_json(value: object) -> bytes:
@@ -143,8 +130,6 @@ _I: Final = ord("I")
 _skip: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 _PLAIN: Final = frozenset({str, int, bool, type(None), msgspec.UnsetType})
-_MAX_CLASSES: Final = 4_096
-_WITHOUT_PARTS: Final = _PLAIN | {float}
 _BYTES: Final = (bytes, bytearray, memoryview)
 KEPT_TYPES: Final = (*_BYTES, datetime, time)
 """What msgspec would turn into text of another meaning: looked at as they are."""
@@ -162,11 +147,11 @@ def refuse_non_json(value: object) -> None:
     _refusal_of_class(kind)(value)
 
 
-@lru_cache(maxsize=_MAX_CLASSES)  # asked of every value that is not plain
+@lru_cache(maxsize=4_096)  # asked of every value that is not plain
 def _refusal_of_class(kind: type) -> Callable[[Any], None]:
     """What looks at an instance of `kind`; MarkedValueError where msgspec would write its marked fields."""
     if issubclass(kind, (tuple, msgspec.Struct)):
-        _refuse_marked_class(kind)
+        refuse_marked_class(kind)
     return next(refuse for bases, refuse in _REFUSALS if issubclass(kind, bases))
 
 
@@ -196,92 +181,8 @@ def _refuse_member(value: enum.Enum) -> None:
     refuse_non_json(value.value)
 
 
-def refuse_marked(value: Any) -> None:
-    """Raise MarkedValueError if an instance of a class that marks fields is anywhere in `value`, keys included."""
-    parts_of = _KNOWN.get(value.__class__)
-    if parts_of is None:
-        parts_of = _parts_of_class(value.__class__)
-        if len(_KNOWN) >= _MAX_CLASSES:
-            _KNOWN.clear()
-        _KNOWN[value.__class__] = parts_of
-    for part in parts_of(value):
-        if part.__class__ not in _WITHOUT_PARTS:
-            refuse_marked(part)
-
-
-def _parts_of_class(kind: Any) -> Callable[[Any], Iterable[Any]]:
-    """What gives the values inside an instance of `kind`; MarkedValueError where `kind` marks some."""
-    if issubclass(kind, dict):
-        return lambda value: chain(dict.keys(value), dict.values(value))
-    if has_fields(kind):
-        _refuse_marked_class(kind)
-        extra = ["__pydantic_extra__"] if issubclass(kind, BaseModel) else []
-        return _attributes([field.name for field in fields_of(kind)] + extra)
-    if issubclass(kind, _CONTAINERS):
-        return iter
-    return (lambda value: (value.value,)) if issubclass(kind, enum.Enum) else lambda _: ()
-
-
-def refuse_unseen(value: Any, declared: Rule | None = None) -> None:  # noqa: C901 - a case for each kind
-    """Raise MarkedValueError if pydantic's serializer would write a marked field anywhere in `value` as it is.
-
-    It sees to those of its own classes, and to those of a class that `declared`, what the annotation says of `value`,
-    names where it stands.
-
-    Raises:
-        EncodeError: There is an iterator, in which nothing can be seen before it is written.
-    """
-    kind: Any = value.__class__
-    if kind in _WITHOUT_PARTS or isinstance(declared, Leaf):
-        return
-    if issubclass(kind, dict):
-        for key in value:
-            if key.__class__ not in _WITHOUT_PARTS:
-                refuse_marked(key)  # pydantic writes a key of any kind as its text.
-        rules, each = member_rules(declared), declared.rule if isinstance(declared, Each) else None
-        for key, part in value.items():
-            refuse_unseen(part, rules.get(key, each))
-    elif has_fields(kind):
-        if is_marked(kind) and not writes_marks(kind, declared):
-            _refuse_marked_class(kind)
-        for field in fields_of(kind):
-            refuse_unseen(getattr(value, field.name, None), field.rule)
-        refuse_unseen(getattr(value, "__pydantic_extra__", None))
-    elif issubclass(kind, _CONTAINERS):
-        for part, rule in zip(value, item_rules(declared, len(value)), strict=True):
-            refuse_unseen(part, rule)
-    elif issubclass(kind, enum.Enum):
-        refuse_unseen(value.value, declared)
-    elif issubclass(kind, Iterator):
-        raise EncodeError(f"not a JSON value: a {kind.__name__}, in which nothing can be seen before it is written")
-
-
-def _attributes(names: list[str]) -> Callable[[Any], Iterable[Any]]:
-    if len(names) < 2:  # noqa: PLR2004 - of one an attrgetter gives no tuple
-        return lambda value: [getattr(value, name, None) for name in names]
-    all_of = attrgetter(*names)
-
-    def parts_of(value: Any) -> Iterable[Any]:
-        try:
-            return all_of(value)
-        except AttributeError:  # One was deleted, or never set.
-            return [getattr(value, name, None) for name in names]
-
-    return parts_of
-
-
-_KNOWN: Final[dict[type, Callable[[Any], Iterable[Any]]]] = {}
-"""What gives the parts of a class's instances: asked for each instance, so a dict."""
-
 _SINGLE: Final = frozenset({UUID, Decimal, date})
 """Frequent classes in which nothing else is."""
-
-_CONTAINERS: Final = (list, tuple, set, frozenset, deque)
-
-
-def _refuse_marked_class(kind: type) -> None:
-    if is_marked(kind):
-        raise MarkedValueError(f"a {kind.__name__}, which has marked fields, stands where nothing sees to them")
 
 
 def _refuse_parts(parts: Iterable[object]) -> None:

@@ -30,7 +30,7 @@ from eventrec.records.mark_rules import (
 from eventrec.records.marks import MASKS, Mark
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from eventrec.records.mark_rules import Rule
 
@@ -76,6 +76,15 @@ def fields_of(cls: type) -> tuple[FieldRule, ...]:
     )
 
 
+def marked_fields(cls: type) -> dict[str, Rule]:
+    """What `cls` declares of its fields that are marked, or hold something marked, by their names in the class.
+
+    Raises:
+        TypeError: A marker stands where it has no effect.
+    """
+    return {field.name: field.rule for field in fields_of(cls) if field.rule is not None and has_marks(field.rule)}
+
+
 @lru_cache(maxsize=_MAX_CLASSES)
 def rules_of(cls: type) -> dict[str, Rule]:
     """What `cls` declares of its fields that are marked, or hold something marked, by their names in the payload.
@@ -113,6 +122,20 @@ def member_rules(rule: Rule | None) -> Mapping[str, Rule]:
         case AnyOf(rules):
             return {name: each for part in reversed(rules) for name, each in member_rules(part).items()}
     return {}
+
+
+def member_rule(rule: Rule | None) -> Callable[[Any], Rule | None]:
+    """What gives, for the name of each member of an object, what `rule` says of it."""
+    if rule is None:  # of most values
+        return _no_rule
+    if isinstance(rule, Each):
+        each = rule.rule
+        return lambda _: each
+    return member_rules(rule).get
+
+
+def _no_rule(_: object) -> None:
+    return None
 
 
 def item_rules(rule: Rule | None, length: int) -> Sequence[Rule | None]:

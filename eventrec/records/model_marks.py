@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from eventrec.records.mark_rules import AnyOf, Each, Fields, Positions, has_fields
-from eventrec.records.marked import fields_of, has_marks, is_marked_here, rules_of
+from eventrec.records.marked import fields_of, is_marked_here, marked_fields, rules_of
 from eventrec.records.marks import MarkedSerializer
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def check_model_marks(cls: type[BaseModel]) -> None:
     Raises:
         TypeError: A serializer writes a marked value, or what holds one, so the marker has no effect.
     """
-    named = [(each, _marked(each)) for each in _named(cls, set())]
+    named = [(each, marked_fields(each)) for each in _named(cls, set())]
     for each, marked in named:
         _check_decorators(each, marked)
     for each, marked in named:
@@ -48,10 +48,6 @@ def _check_decorators(cls: type, marked: Mapping[str, Rule]) -> None:
             raise TypeError(f"{cls.__name__}: has a serializer of all fields, so none can be marked")
 
 
-def _marked(cls: type) -> dict[str, Rule]:
-    return {field.name: field.rule for field in fields_of(cls) if field.rule is not None and has_marks(field.rule)}
-
-
 class _Schemas:
     """The core schema of a class: `fields` are those of its fields, {} where it does not look as expected."""
 
@@ -73,7 +69,7 @@ class _Schemas:
                 continue
             inside = each["schema"].get("fields", ()) if kind == "dataclass" else each["fields"].items()
             schemas = {part["name"]: part for part in inside} if kind == "dataclass" else dict(inside)
-            for field, rule in _marked(cls).items():
+            for field, rule in marked_fields(cls).items():
                 if field in schemas:
                     yield f"{cls.__name__}.{field}", rule, schemas[field]
 

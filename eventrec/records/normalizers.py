@@ -35,7 +35,8 @@ from uuid import UUID
 
 from eventrec.errors import EncodeError
 from eventrec.records.column_types import MAX_PRECISION, ColumnType
-from eventrec.records.json import MarkedValueError, encode_json
+from eventrec.records.json import encode_json
+from eventrec.records.marked_values import MarkedValueError
 from eventrec.records.times import days_and_nanoseconds, nanoseconds
 
 if TYPE_CHECKING:
