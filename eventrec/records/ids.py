@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import struct
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from struct import Struct
+from typing import TYPE_CHECKING, Final
 
 from eventrec.records.entry import EXPLICIT_ID
 
@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from eventrec.records.entry import Entry
+
+_VARIANT: Final = 1 << 63
+"""The variant of a UUID, in its low half."""
+
+_pack_place: Final = Struct(">Q").pack
 
 
 class Ids:
@@ -36,16 +41,24 @@ class Ids:
         low = (1 << 34) - 1
         return [head + "%012x" % ((offset & low) << 14) for offset in offsets]
 
+    def first_bytes(self, offsets: Sequence[int], entries: Sequence[Entry]) -> list[bytes]:
+        """The ids of the first rows of `entries`, as 16 bytes: all at once, like the texts."""
+        if any(entry[EXPLICIT_ID] is not None for entry in entries):
+            explicit = (entry[EXPLICIT_ID] for entry in entries)
+            return [self.as_bytes(offset, 0, id_) for offset, id_ in zip(offsets, explicit, strict=True)]
+        prefix = self.prefix
+        return [prefix + _pack_place(_VARIANT | offset << 14) for offset in offsets]
+
     def as_bytes(self, offset: int, row: int, explicit: bytes | None) -> bytes:
         """The id as 16 bytes."""
         if explicit is None:
-            return self.prefix + struct.pack(">Q", 0x8000_0000_0000_0000 | offset << 14 | row)
+            return self.prefix + _pack_place(_VARIANT | offset << 14 | row)
         return explicit if row == 0 else _further(explicit, row)
 
     def as_text(self, offset: int, row: int, explicit: bytes | None) -> str:
         """The id in the usual text form."""
         if explicit is None:
-            low = "%016x" % (0x8000_0000_0000_0000 | offset << 14 | row)
+            low = "%016x" % (_VARIANT | offset << 14 | row)
             return f"{self.prefix_text}{low[:4]}-{low[4:]}"
         digits = self.as_bytes(offset, row, explicit).hex()
         return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

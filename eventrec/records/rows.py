@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from eventrec.errors import RowWidthError, SchemaMismatchError
 from eventrec.records.context import merged_context
-from eventrec.records.entry import CONTEXT, EXPLICIT_ID, EXTRA_ROWS, PAYLOAD, SHAPE, TIMESTAMP, Entry
+from eventrec.records.entry import CONTEXT, EXTRA_ROWS, PAYLOAD, SHAPE, TIMESTAMP, Entry
 from eventrec.records.extra_rows import decode_rows
 from eventrec.records.schema import BASE_COLUMNS, CONTEXT_COLUMN, ColumnSchema, Shape
 
@@ -81,11 +81,7 @@ def build_row_inserts_request(
         own = entry[SHAPE]
         if own is not shape and own != shape:
             raise SchemaMismatchError(f"record {offset} of type {own.type!r}", _named(shape), _named(own))
-    firsts = (
-        ids.first_texts(offsets, entries)
-        if id_form == "text"
-        else [ids.as_bytes(offset, 0, entry[EXPLICIT_ID]) for offset, entry in zip(offsets, entries, strict=True)]
-    )
+    firsts = ids.first_texts(offsets, entries) if id_form == "text" else ids.first_bytes(offsets, entries)
     if not (has_context or shape.columns or any(entry[EXTRA_ROWS] is not None for entry in entries)):
         # What most records are: nothing but base columns, one row each.
         plain = [(id_, kind, entry[TIMESTAMP], entry[PAYLOAD]) for id_, entry in zip(firsts, entries, strict=True)]

@@ -14,7 +14,7 @@ from eventrec.events.encoder import Encoder
 from eventrec.events.event import Event, ReceivedEvent
 from eventrec.records.column_types import ColumnType, SemanticType
 from eventrec.records.context import merged_context
-from eventrec.records.entry import Entry
+from eventrec.records.entry import Entry, make_entry
 from eventrec.records.extra_rows import encode_rows
 from eventrec.records.ids import Ids
 from eventrec.records.rows import Group, RowInsertRequest, build_row_inserts_request, group_events_by_type
@@ -216,6 +216,22 @@ def test_ids_are_text_or_16_bytes_as_asked_for() -> None:
 
     assert [row[0] for row in as_bytes.rows] == [IDS.as_bytes(5, 0, None), explicit]
     assert [row[0] for row in as_text.rows] == [str(UUID(bytes=row[0])) for row in as_bytes.rows]
+
+
+@given(st.lists(st.integers(0, 2**48 - 1) | st.integers(2**34 - 2, 2**34 + 2), min_size=1, unique=True), st.data())
+def test_ids_made_at_once_are_those_made_one_by_one(offsets: list[int], data: st.DataObject) -> None:
+    offsets.sort()
+    explicit = [data.draw(st.none() | st.binary(min_size=16, max_size=16)) for _ in offsets]
+    (plain,) = entries_of(EventA())
+
+    for ids in (explicit, [None] * len(offsets)):
+        entries = [make_entry(*plain[:5], id_) for id_ in ids]
+        assert IDS.first_bytes(offsets, entries) == [
+            IDS.as_bytes(offset, 0, id_) for offset, id_ in zip(offsets, ids, strict=True)
+        ]
+        assert IDS.first_texts(offsets, entries) == [
+            IDS.as_text(offset, 0, id_) for offset, id_ in zip(offsets, ids, strict=True)
+        ]
 
 
 # -- context
