@@ -1,6 +1,7 @@
 """What holds for every test: async ones run on asyncio and on trio, and none may block the loop."""
 
 import _thread
+import importlib.util
 import inspect
 import shutil
 import signal
@@ -10,9 +11,11 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from itertools import count
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 from blockbuster import BlockingError, blockbuster_ctx
@@ -72,6 +75,23 @@ def postgres_database(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.execute(f"CREATE DATABASE {name}")
     yield name
     postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def load_module() -> Callable[[Path], Any]:
+    """Makes a module of a file that no package has, once: an example, or what several test modules need."""
+
+    @cache
+    def load(path: Path) -> Any:
+        spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where dataclasses look for the names in their annotations
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture

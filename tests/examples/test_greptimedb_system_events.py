@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,25 +43,15 @@ BEHIND = {"actor": STRING, "event_context": JSON}
 ADMIN_FUNCTION = {"admin_function_name": STRING, "admin_function_status": STRING, "admin_function_output": JSON}
 
 
-def load(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(f"loaded_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def example(load_module: Callable[[Path], Any]) -> Any:
+    return load_module(EXAMPLE)
 
 
 @pytest.fixture(scope="module")
-def example() -> Any:
-    return load(EXAMPLE)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Any]:
+def server(load_module: Callable[[Path], Any]) -> Iterator[Any]:
     """What the example, run as a reader would, sent to it."""
-    server = load(FAKE).FakeGreptimeDB()
+    server = load_module(FAKE).FakeGreptimeDB()
     url = f"greptimedb://127.0.0.1:{server.port}/"
     done = subprocess.run([sys.executable, "-W", "error", EXAMPLE, url], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,15 +25,8 @@ def _brief(storage: FaultyStorage) -> list[tuple[str, int, Damage, int]]:
 
 
 @pytest.fixture
-def independent() -> Any:
-    spec = importlib.util.spec_from_file_location(
-        "independent_reader", Path(__file__).with_name("independent_reader.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def independent(load_module: Callable[[Path], Any]) -> Any:
+    return load_module(Path(__file__).with_name("independent_reader.py"))
 
 
 def test_an_independent_reader_reads_our_logs(independent: Any, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,27 +12,16 @@ from eventrec.testing.proxy import FaultProxy
 from eventrec_handlers.greptimedb import GreptimeDBHandler
 
 
-def _load(name: str) -> Any:
-    path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(f"greptimedb_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
-def fake() -> Any:
+def fake(load_module: Callable[[Path], Any]) -> Any:
     """The module of the fake server."""
-    return _load("fake_server")
+    return load_module(Path(__file__).with_name("fake_server.py"))
 
 
 @pytest.fixture(scope="session")
-def samples() -> Any:
+def samples(load_module: Callable[[Path], Any]) -> Any:
     """The module that draws values of each type."""
-    return _load("samples")
+    return load_module(Path(__file__).with_name("samples.py"))
 
 
 @pytest.fixture

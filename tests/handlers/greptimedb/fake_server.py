@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import Any
 import grpc
 
 
-def _load(name: str) -> Any:
+def _beside(name: str) -> Any:
+    """The module in the file of that name: a program has no fixtures, and no package has either of the two."""
     spec = importlib.util.spec_from_file_location(f"greptimedb_{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
@@ -29,7 +30,7 @@ def _load(name: str) -> Any:
     return module
 
 
-decoding = _load("decoding")
+decoding = _beside("decoding")
 
 HANDLE = "/greptime.v1.GreptimeDatabase/Handle"
 
@@ -274,7 +275,7 @@ class _Counter(grpc.GenericRpcHandler):
         return answer(rows)
 
 
-def main(arguments: Sequence[str] = ()) -> None:
+def main() -> None:
     """Count, and say what for each line of standard input."""
     counter = _Counter()
     server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.max_receive_message_length", -1)])
@@ -288,4 +289,4 @@ def main(arguments: Sequence[str] = ()) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import grpc
@@ -23,17 +20,6 @@ pytestmark = pytest.mark.handlers
 
 BASE: Final = ("id", "type", "timestamp", "payload", "context")
 LARGEST: Final = 4 << 20
-
-
-def _fake() -> Any:
-    path = Path(__file__).with_name("greptimedb") / "fake_server.py"
-    spec = importlib.util.spec_from_file_location("greptimedb_fake_server", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 class GreptimeDBHarness(HandlerHarness):
@@ -129,5 +115,5 @@ class GreptimeDBHarness(HandlerHarness):
 
 class TestGreptimeDBHandler(HandlerConformance):
     @pytest.fixture
-    def harness(self) -> HandlerHarness:
-        return GreptimeDBHarness(_fake())
+    def harness(self, fake: Any) -> HandlerHarness:
+        return GreptimeDBHarness(fake)
