@@ -11,6 +11,7 @@ Under trio as under asyncio. Needs the extra `greptimedb`.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -62,19 +63,7 @@ def from_url(url: str) -> GreptimeDBHandler:
         HandlerURLError: An option is unknown, or a value is not allowed.
     """
     options, calls = options_of(Target(url, others=NAMES).url)
-    return GreptimeDBHandler(
-        url.partition("?")[0],
-        options=options,
-        json=calls.json,
-        compression=calls.compression,
-        timeout=calls.timeout,
-        connect_timeout=calls.connect_timeout,
-        max_request_bytes=calls.max_request_bytes,
-        tls=calls.tls,
-        tls_ca=calls.tls_ca,
-        tls_cert=calls.tls_cert,
-        tls_key=calls.tls_key,
-    )
+    return GreptimeDBHandler(url.partition("?")[0], options=options, **asdict(calls))
 
 
 class GreptimeDBHandler(EventHandler):

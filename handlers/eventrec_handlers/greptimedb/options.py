@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -27,22 +27,6 @@ TIME_WINDOW: Final = "1day"
 """Of compaction, as GreptimeDB's own recorder has it."""
 
 HINTS_HEADER: Final = "x-greptime-hints"
-
-NAMES: Final = (
-    "ttl",
-    "append_mode",
-    "time_window",
-    "json",
-    "compression",
-    "timeout",
-    "connect_timeout",
-    "max_request_bytes",
-    "tls",
-    "tls_ca",
-    "tls_cert",
-    "tls_key",
-)
-"""The options as a URL names them."""
 
 _UNITS: Final = (
     "nsec|ns|usec|us|msec|ms|seconds|second|sec|s|minutes|minute|min|m|hours|hour|hrs|hr|h|days|day|d|weeks|week|w"
@@ -133,33 +117,30 @@ class CallOptions:
             raise ValueError("tls_cert and tls_key belong together")
 
 
+NAMES: Final = tuple(field.name for options in (EventHandlerOptions, CallOptions) for field in fields(options))
+"""The options as a URL names them."""
+
+
 def options_of(url: HandlerURL) -> tuple[EventHandlerOptions, CallOptions]:
     """The options in the query string of `url`.
 
     Raises:
         HandlerURLError: A value is not allowed.
     """
-    json = url.choice("json", JSON_FORMS, default="binary")
-    compression = url.choice("compression", COMPRESSIONS, default="none")
-    timeout = url.seconds("timeout", default=TIMEOUT)
-    connect_timeout = url.seconds("connect_timeout", default=CONNECT_TIMEOUT)
-    max_request_bytes = url.integer("max_request_bytes", default=MAX_REQUEST_BYTES, low=1)
-    tls = url.boolean("tls", default=False)
-    append_mode = url.boolean("append_mode", default=True)
     try:
         return (
             EventHandlerOptions(
                 ttl=url.text("ttl"),
-                append_mode=append_mode,
+                append_mode=url.boolean("append_mode", default=True),
                 time_window=url.text("time_window", default=TIME_WINDOW) or None,
             ),
             CallOptions(
-                json=json,
-                compression=compression,
-                timeout=timeout,
-                connect_timeout=connect_timeout,
-                max_request_bytes=max_request_bytes,
-                tls=tls,
+                json=url.choice("json", JSON_FORMS, default="binary"),
+                compression=url.choice("compression", COMPRESSIONS, default="none"),
+                timeout=url.seconds("timeout", default=TIMEOUT),
+                connect_timeout=url.seconds("connect_timeout", default=CONNECT_TIMEOUT),
+                max_request_bytes=url.integer("max_request_bytes", default=MAX_REQUEST_BYTES, low=1),
+                tls=url.boolean("tls", default=False),
                 tls_ca=url.text("tls_ca"),
                 tls_cert=url.text("tls_cert"),
                 tls_key=url.text("tls_key"),
@@ -170,8 +151,8 @@ def options_of(url: HandlerURL) -> tuple[EventHandlerOptions, CallOptions]:
 
 
 def hints_header(hints: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    """The one header that carries all hints; none where there are none."""
-    return ((HINTS_HEADER, ",".join(f"{name}={value}" for name, value in hints.items())),) if hints else ()
+    """The one header that carries all hints."""
+    return ((HINTS_HEADER, ",".join(f"{name}={value}" for name, value in hints.items())),)
 
 
 def _time(name: str, value: Duration, *, words: tuple[str, ...] = ()) -> str:

@@ -9,6 +9,7 @@ refused, never cut off. Works through PgBouncer in transaction mode.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
@@ -54,17 +55,7 @@ def from_url(url: str) -> PostgresHandler:
     options = Options.of(Target(url, others=NAMES).url)
     place, _, query = url.partition("?")
     rest = [pair for pair in query.split("&") if pair and unquote_plus(pair.partition("=")[0]) not in NAMES]
-    return PostgresHandler(
-        f"{place}?{'&'.join(rest)}",
-        schema=options.schema,
-        max_columns=options.max_columns,
-        ttl=options.ttl,
-        namespace=options.namespace,
-        pool_size=options.pool_size,
-        timeout=options.timeout,
-        connect_timeout=options.connect_timeout,
-        lock_timeout=options.lock_timeout,
-    )
+    return PostgresHandler(f"{place}?{'&'.join(rest)}", **asdict(options))
 
 
 class PostgresHandler(EventHandler, DestinationCheckpoints):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
 from eventrec import HandlerURLError
@@ -21,18 +21,6 @@ POOL_SIZE: Final = 4
 TIMEOUT: Final = 60.0
 CONNECT_TIMEOUT: Final = 10.0
 LOCK_TIMEOUT: Final = 10.0
-
-NAMES: Final = (
-    "schema",
-    "max_columns",
-    "ttl",
-    "namespace",
-    "pool_size",
-    "timeout",
-    "connect_timeout",
-    "lock_timeout",
-)
-"""The options as a URL names them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,3 +80,7 @@ class Options:
             )
         except ValueError as exc:
             raise HandlerURLError(f"a {url.scheme} URL: {exc}") from None
+
+
+NAMES: Final = tuple(field.name for field in fields(Options))
+"""The options as a URL names them."""
