@@ -129,9 +129,7 @@ def raise_refused_connection(exc: Exception, where: str) -> None:
         PauseError: An operator must change the URL or the server.
     """
     without_frames(exc)
-    if isinstance(exc, asyncpg.PostgresError) and state(exc).startswith(_NOT_UNDERSTOOD):
-        raise PauseError(f"{where}: {brief(exc)}") from exc
-    if isinstance(exc, (ValueError, OverflowError)):
+    if isinstance(exc, (ValueError, OverflowError)) or state(exc).startswith(_NOT_UNDERSTOOD):
         raise PauseError(f"{where}: {brief(exc)}") from exc
 
 
