@@ -2,7 +2,7 @@
 
     1  what is delivered: retained logs, then segments that every subscription is past, retained or not yet deleted
     2  orphans that cannot be read, then orphans, the oldest first
-    3  the oldest records of the subscriptions furthest behind, as long as another one is past them
+    3  the oldest records of the subscriptions, or mirrors, furthest behind, as long as another one is past them
     4  nothing: new events are refused until there is room
 
 One process at a time judges, under a lock; each lets its own subscriptions forfeit, never another's.
@@ -222,17 +222,19 @@ class DiskQuota:
     async def _forfeit(self, own: LogDelivery, excess: int) -> int:
         segments = await in_thread(own.sealed)
         scanned = [worker.progress.scanned for worker in own.workers.values()]
-        end = forfeited(segments, scanned, excess, by_all=self._by_all)
+        end = forfeited(segments, [*scanned, *await in_thread(own.mirrored)], excess, by_all=self._by_all)
         if end is None:
             return 0
-        self._lost(own.forfeit(end), log=str(own.run_of.id))
+        of_mirrors = await in_thread(own.forfeit_of_mirrors, end)
+        self._lost(own.forfeit(end), of_mirrors, log=str(own.run_of.id))
         await own.forfeited(end)
         return sum(segment.size for segment in segments if segment.end <= end)
 
-    def _lost(self, lost: Mapping[str, int], **where: str) -> None:
+    def _lost(self, lost: Mapping[str, int], of_mirrors: Mapping[str, int] | None = None, **where: str) -> None:
         """Say it, once an outage."""
-        if lost and self._overrun.note_lost():
-            _logger.warning("records forfeited to the disk bound", records=dict(lost), **where)
+        if (lost or of_mirrors) and self._overrun.note_lost():
+            mirrors = {"mirrors": dict(of_mirrors)} if of_mirrors else {}
+            _logger.warning("records forfeited to the disk bound", records=dict(lost), **mirrors, **where)
 
     # -- in a thread
 

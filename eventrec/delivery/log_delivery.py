@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
 
+from eventrec.delivery.mirror_hold import MirrorHold
 from eventrec.delivery.sources.log import LogSource
 from eventrec.delivery.worker.worker import Worker
 from eventrec.errors import LogError, TransientError
@@ -95,6 +96,9 @@ class LogDelivery:
         if saved.unreadable - {file_name(name) for name in self.workers}:
             # Which subscriptions these are of, and how far those are, is not known.
             self._others_scanned[UNKNOWN] = self._others = self.source.first
+        self._mirrors = MirrorHold(run)
+        self.kept_for_mirrors: list[str] | None = []
+        """At its end: the mirrors for which it was not deleted; None: it is not known which."""
         # A log of our own was begun, and its directory synced, when the folder was there.
         self._files = CheckpointFiles(run.storage, is_named=opened is None and run.incarnation == 1)
         self._sync = sync
@@ -167,6 +171,7 @@ class LogDelivery:
         lost = {name: end - worker.progress.scanned for name, worker in self.workers.items()}
         lost |= {name: end - scanned for name, scanned in self._others_scanned.items()}
         self._others = None
+        self._mirrors.forfeit(end)
         for worker in self.workers.values():
             worker.forfeit(end)
         return {name: count for name, count in lost.items() if count}
@@ -179,6 +184,14 @@ class LogDelivery:
                 lost[name] = end - worker.progress.scanned
                 worker.forfeit(end)
         return lost
+
+    def mirrored(self) -> list[int]:
+        """Blocking. Up to where each mirror has it."""
+        return list((self._mirrors.positions() or {}).values())
+
+    def forfeit_of_mirrors(self, end: int) -> dict[str, int]:
+        """Blocking. What mirrors lack below `end` is held no longer: how many records each, at most."""
+        return self._mirrors.forfeit(end)
 
     async def forfeited(self, end: int) -> None:
         """Once no subscription is behind `end` any more, delete what lies below."""
@@ -280,7 +293,7 @@ class LogDelivery:
         """In a thread. Whether all that was saved so far is durable now."""
         firsts = list_segments(self.run_of.storage)
         may_delete = len(firsts) > 1 and firsts[1] <= lowest
-        below = self._outlived(lowest) if may_delete else 0
+        below = self._outlived(self._mirrors.lowest(lowest)) if may_delete else 0
         may_delete = below > firsts[0] if firsts else False
         sync = sync or (may_delete and self._sync != "interval" and set(checkpoints) >= self._unsynced)
         for checkpoint in checkpoints.values():
@@ -379,7 +392,8 @@ class LogDelivery:
             _logger.warning("log not synced at its end", log=str(self.run_of.id), error=str(exc))
         try:
             may_go = self.is_done and (self._is_stamped or self._is_given_up)
-            if not may_go or self.is_refused or not self._is_trusted:
+            may_go = may_go and not self.is_refused and self._is_trusted
+            if not may_go or not self._is_mirrored():
                 self.run_of.release()
             else:
                 if self._retain and self.log.appended and not self._is_given_up:
@@ -390,3 +404,11 @@ class LogDelivery:
         except OSError as exc:
             if is_first:
                 _logger.warning("log not deleted", log=str(self.run_of.id), error=str(exc))
+
+    def _is_mirrored(self) -> bool:
+        """Whether no mirror lacks anything of what is done; else `kept_for_mirrors` says which one does."""
+        if self._is_given_up:
+            return True
+        saved = {file_name(name): worker.progress.scanned for name, worker in self.workers.items()}
+        self.kept_for_mirrors = self._mirrors.lacking(self.log.written, saved)
+        return self.kept_for_mirrors == []

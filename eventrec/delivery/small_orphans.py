@@ -22,6 +22,7 @@ from eventrec.delivery.worker.piece import Piece
 from eventrec.errors import EventrecError
 from eventrec.records.entry import SHAPE
 from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
+from eventrec.runs.mirrors import Mirrors
 from eventrec.runs.run import retire_all
 from eventrec.runtime.starting import when_begun
 
@@ -255,14 +256,18 @@ class EndedGroup:
 
 
 def end_group(orphans: Iterable[SmallOrphan]) -> EndedGroup:
-    """Delete those of `orphans` that are done, save what the others got, and let go of all. Blocking."""
-    ended, done = EndedGroup(), []
+    """Delete those of `orphans` that are done, save what the others got, and let go of all. Blocking.
+
+    Where the directory has a mirror, none is deleted here: what that has of it takes a closer look.
+    """
+    ended, done, has_mirrors = EndedGroup(), [], None
     for orphan in orphans:
         run = orphan.log.run
         try:
+            has_mirrors = bool(Mirrors(run.directory).names()) if has_mirrors is None else has_mirrors
             if orphan.log.has_grown():
                 ended.grown.append(run.id)
-            elif orphan.is_done and orphan.is_stamped:
+            elif orphan.is_done and orphan.is_stamped and not has_mirrors:
                 done.append(run)
                 continue
             else:

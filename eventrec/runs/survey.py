@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from eventrec.log.segment import list_segments, segment_name
@@ -15,6 +15,7 @@ from eventrec.log.verify import describe
 from eventrec.runs.checkpoint import CheckpointFiles
 from eventrec.runs.directory import DEAD, DONE, LOCK, LogDirectory, id_in
 from eventrec.runs.files import file_name
+from eventrec.runs.mirrors import MIRRORS, Mirrors
 from eventrec.runs.requests import REQUESTS
 from eventrec.runs.run import size_of_run
 
@@ -55,6 +56,8 @@ class SeenLog:
     """Files of checkpoints that cannot be read: for whom this log is kept, and how much of it, is not known."""
     lost: int = 0
     """Records behind `end` that its torn or damaged tail was to hold, as far as it says: they cannot be delivered."""
+    mirrored: dict[str, int] = field(default_factory=dict)
+    """Up to where each mirror of the directory has it."""
 
     @property
     def is_held(self) -> bool:
@@ -74,6 +77,10 @@ class SeenLog:
         """As `pending`, with what is `lost`, unless the subscription has that behind it already."""
         known = self.checkpoints.get(name)
         return max(0, self.end + self.lost - (self.first if known is None else known.progress.scanned))
+
+    def mirror_lags(self) -> dict[str, int]:
+        """How many records each mirror lacks."""
+        return {name: max(0, self.end - max(at, self.first)) for name, at in sorted(self.mirrored.items())}
 
     def holders(self, *, excluding: str | None = None) -> list[str]:
         """The subscriptions that need something of it, without `excluding`."""
@@ -131,7 +138,16 @@ def see_opened(storage: DiskStorage, id_: UUID, path: Path) -> SeenLog | None:
         checkpoints=saved.checkpoints,
         unreadable=saved.unreadable,
         lost=found.claimed if found is not None and state == "orphan" else 0,
+        mirrored=_mirrored(path, id_),
     )
+
+
+def _mirrored(path: Path, id_: UUID) -> dict[str, int]:
+    try:
+        found = Mirrors(path.parent).of_log(id_)
+    except OSError:
+        return {}
+    return {name: each.next_offset for name, each in found.items()}
 
 
 def see_all(directory: str | os.PathLike[str]) -> list[SeenLog]:
@@ -161,7 +177,7 @@ def knows(directory: str | os.PathLike[str], subscription: str, *, before: UUID)
 def list_foreign(directory: str | os.PathLike[str]) -> list[str]:
     """The names in a log directory that are not ours, as far as this user may tell."""
     log = LogDirectory.of(directory)
-    ours = {*log.members(), DONE, DEAD, REQUESTS, QUOTA, _OLD_QUOTA}
+    ours = {*log.members(), DONE, DEAD, REQUESTS, MIRRORS, QUOTA, _OLD_QUOTA}
     return sorted(
         name
         for name in log.names()

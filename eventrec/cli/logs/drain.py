@@ -273,4 +273,6 @@ def _why_left(log: SeenLog, name: str) -> str:
     waiting = _waiting(log, name)
     if waiting:
         return "left, pending for " + ", ".join(f"{each!r}: {log.pending(each):,}" for each in waiting)
+    if log.mirrored:
+        return f"delivered, and kept till its mirrors have all of it: {', '.join(map(repr, sorted(log.mirrored)))}"
     return "delivered, and not deleted"

@@ -58,6 +58,8 @@ def status(directory: Path, /, *, json: Json = False) -> int:
             terminal.show(f"  {name}: pending {part['pending']:,}" + (f", {counts}" if counts else "") + dropped)
         for name in sorted(log.unreadable):
             terminal.show(f"  {name}: this checkpoint cannot be read")
+        for name, lag in log.mirror_lags().items():
+            terminal.show(f"  mirror {name}: " + (f"lacks {counted(lag, 'record')}" if lag else "has all of it"))
     if logs or not (letters or unreadable):
         _show_total(logs, terminal)
     for name, count in letters.items():
@@ -118,6 +120,7 @@ def _plain(log: SeenLog) -> dict[str, Any]:
         "lost": log.lost,
         "subscriptions": _accounts(log),
         "unreadable": sorted(log.unreadable),
+        "mirrors": log.mirror_lags(),
     }
 
 
