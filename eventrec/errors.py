@@ -108,6 +108,32 @@ class LogFullError(LogWriteError):
     """The disk, the quota, or the memory for commits that cannot be written is full."""
 
 
+class TrimmedError(LogError):
+    """Records that were to come next are deleted.
+
+    Attributes:
+        next_offset: The record that was to come next.
+        first: The first one that is there.
+    """
+
+    def __init__(self, next_offset: int, first: int) -> None:
+        super().__init__(f"records {next_offset} to {first - 1} are deleted: the log begins at {first}")
+        self.next_offset = next_offset
+        self.first = first
+
+
+class DivergedError(LogError):
+    """A mirror and its source hold different records, or the mirror holds more: they are not one log.
+
+    Attributes:
+        offset: The first record of the commit at which that was seen.
+    """
+
+    def __init__(self, message: str, *, offset: int) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+
 class UnreadableFileError(LogError):
     """A small file beside a log (a checkpoint, a request) is damaged, or the disk does not give its bytes."""
 

@@ -9,12 +9,14 @@ import itertools
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from eventrec.log.commit import MAX_OFFSET
 from eventrec.log.index import ENTRY_SIZE, INDEX_INTERVAL, Entry, IndexPlan, encode_entries
+from eventrec.log.repair import cut_index
 from eventrec.log.segment import index_name, load_index, segment_name
 from eventrec.log.storage import File, Storage, write_all, write_some
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _ENTRIES_PER_WRITE: Final = 256
 """A page at once: an index file dirtied at every sync would slow each of them."""
@@ -37,8 +39,10 @@ class Head:
         self._storage = storage
         self._plan = IndexPlan(index_interval)
         self._due: deque[Entry] = deque()
+        self._indexed = MAX_OFFSET
         self._index: File | None = None
         self._index_size = 0
+        self._is_index_unsynced = self._is_index_unnamed = False
 
     def write(self, commits: Sequence[bytes]) -> None:
         """Write to the page cache. On an OSError too, `position` is past the last commit that is there.
@@ -72,6 +76,13 @@ class Head:
         if entry := self._plan.note(offset, position, size):
             self._due.append(entry)
 
+    def note_again(self, commits: Iterable[tuple[int, int, int]], *, indexed: int) -> None:
+        """Remember commits that were written before, as `note` has them: the index knows those up to `indexed`."""
+        self._indexed = indexed
+        for commit in commits:
+            if (entry := self._plan.note(*commit)) and entry.offset > indexed:
+                self._due.append(entry)
+
     def sync(self) -> None:
         """On return what was written before the call survives a power cut, and the file has its name.
 
@@ -101,9 +112,25 @@ class Head:
             write_all(self._file, b"".join(commits), position)
 
     def cut(self, position: int) -> None:
-        """Cut the file, if that can be done."""
+        """Cut the file, and its index, if that can be done."""
         with contextlib.suppress(OSError):
             self._file.truncate(position)
+        self._due = deque(entry for entry in self._due if entry.position < position)
+        self._start = min(self._start, position)
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+        cut_index(self._storage, self.first, position)
+
+    def sync_index(self) -> None:
+        """Write what the index lacks, and have it on the disk, if that can be done: it is only a hint."""
+        self._write_index()
+        if self._index is not None and self._is_index_unsynced:
+            with contextlib.suppress(OSError):
+                self._index.sync()
+                if self._is_index_unnamed:
+                    self._storage.sync_directory()
+                self._is_index_unsynced = self._is_index_unnamed = False
 
     def abandon(self) -> None:
         """Give the descriptors back and do nothing else."""
@@ -127,17 +154,22 @@ class Head:
         try:
             if self._index is None:
                 self._index, self._index_size = self._open_index()
+            self._is_index_unsynced = True
             self._index_size = write_all(self._index, encode_entries(entries), self._index_size)
         except OSError:
             self._due.clear()
 
     def _open_index(self) -> tuple[File, int]:
         """The index file, cut to the entries that can be right, and its size."""
-        index = load_index(self._storage, self.first)
-        size = ENTRY_SIZE * sum(entry.position < self._start for entry in index)
+        kept = itertools.takewhile(
+            lambda entry: entry.position < self._start and entry.offset <= self._indexed,
+            load_index(self._storage, self.first),
+        )
+        size = ENTRY_SIZE * sum(1 for _ in kept)
         try:
             file = self._storage.open(index_name(self.first), "write")
         except FileNotFoundError:
+            self._is_index_unnamed = True
             return self._storage.open(index_name(self.first), "create"), 0
         try:
             file.truncate(size)

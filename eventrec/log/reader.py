@@ -35,6 +35,14 @@ class Extent(NamedTuple):
     generation: int
 
 
+class Stored(NamedTuple):
+    """A commit, the segment that it stands in, open until the reader's next call, and its bytes there."""
+
+    commit: Commit
+    segment: Segment
+    raw: bytes
+
+
 class LogReader:
     """Reads the log in `storage` from record `start` on. Use by one thread at a time; it writes nothing.
 
@@ -146,6 +154,14 @@ class LogReader:
                 for offset, record in enumerate(_decoded(commit, decode), commit.offset):
                     if self._start <= offset and (stop is None or offset < stop):
                         yield offset, record
+
+    def read_stored(self) -> Stored | None:
+        """The next commit, and how it stands in the files; None where there is none now. Raises as `read`."""
+        self._is_fresh = False
+        commit = self._next()
+        if commit is None or self._walk is None:
+            return None
+        return Stored(commit, self._walk.segment, self._walk.raw)
 
     def _next(self) -> Commit | None:
         if self._extent is not None and self.next_offset >= self._extent().offset:

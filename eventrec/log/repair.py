@@ -70,7 +70,7 @@ def recover(
     """
     firsts = list_segments(storage)
     empty = []
-    while firsts and _is_empty(storage, firsts[-1]):
+    while firsts and is_empty(storage, firsts[-1]):
         empty.append(firsts.pop())
     if firsts:
         found = _recover_segment(storage, firsts[-1], strict=strict, is_ours=is_ours)
@@ -88,7 +88,8 @@ def recover(
     return found if end == found.end else found._replace(head=None, end=end)
 
 
-def _is_empty(storage: Storage, first: int) -> bool:
+def is_empty(storage: Storage, first: int) -> bool:
+    """Whether that segment holds no more than a header, and reserved space."""
     file = storage.open(segment_name(first), "read")
     try:
         size = file.size()
@@ -125,19 +126,19 @@ def _recover_segment(storage: Storage, first: int, *, strict: bool, is_ours: IsO
         lost = walk.claimed() if walk.tail in (Tail.TORN, Tail.DAMAGED) else 0
         is_closed = segment.is_compressed or segment.version != VERSION or bool(segment.damage) or bool(gaps)
         if is_closed or not is_kept or not has_commits:
-            _sync(storage, first, None)
+            sync_again(storage, first, None)
             return Recovered(None, 0, walk.offset, epoch, tuple(gaps), 0, lost=lost)
-        _sync(storage, first, walk.position if rest else None)
+        sync_again(storage, first, walk.position if rest else None)
         if entry.position == HEADER_SIZE:
             rebuild_index(storage, first)
         else:
-            _cut_index(storage, first, walk.position)
+            cut_index(storage, first, walk.position)
         return Recovered(first, walk.position, walk.offset, epoch, tuple(gaps), rest, lost=lost)
     finally:
         segment.close()
 
 
-def _sync(storage: Storage, first: int, size: int | None) -> None:
+def sync_again(storage: Storage, first: int, size: int | None) -> None:
     """Cut the segment to `size`, and have it on the disk: what a writer that died left is relied on from now.
 
     Every byte that the disk holds is written again, in its place. After a sync that failed, be it that writer's, the
@@ -202,10 +203,13 @@ def rebuild_index(storage: Storage, first: int, interval: int = INDEX_INTERVAL) 
     return True
 
 
-def _cut_index(storage: Storage, first: int, position: int) -> None:
+def cut_index(storage: Storage, first: int, position: int) -> None:
     """Cut off the entries from `position` on, where other commits will stand, if that can be done."""
     size = ENTRY_SIZE * sum(entry.position < position for entry in load_index(storage, first))
     with contextlib.suppress(OSError):
+        if not size:
+            storage.delete(index_name(first))
+            return
         file = storage.open(index_name(first), "write")
         try:
             if file.size() > size:

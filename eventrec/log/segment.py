@@ -162,8 +162,12 @@ def _probe(file: ReadableFile) -> tuple[int, Damage | None]:
     return version, damage
 
 
-def create_segment(storage: Storage, first: int, commits: Sequence[bytes] = (), *, is_ours: bool = False) -> None:
+def create_segment(
+    storage: Storage, first: int, commits: Sequence[bytes] = (), *, is_ours: bool = False, header: bytes | None = None
+) -> None:
     """Make the segment that begins at `first`, holding `commits`. On return it is synced, and so is its name.
+
+    It begins with `header`, where one is given that another log's segment has.
 
     It appears whole or not at all. A segment of that name is replaced if it holds no more than a header, or if the
     caller says that it `is_ours` to replace.
@@ -178,7 +182,7 @@ def create_segment(storage: Storage, first: int, commits: Sequence[bytes] = (), 
         with contextlib.suppress(FileNotFoundError):
             if not is_ours and storage.size(segment_name(first)).length > HEADER_SIZE:
                 raise LogError(f"{segment_name(first)} is there and is not empty")
-        content = b"".join((encode_header(), *commits))
+        content = b"".join((encode_header() if header is None else header, *commits))
         replace_file(storage, segment_name(first), lambda file: write_all(file, content, 0))
     finally:
         lock.release(delete=True)

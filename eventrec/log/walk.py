@@ -100,6 +100,11 @@ class Walk:
         self._last: Commit | None = None
         self._resync: Resync | None = None
 
+    @property
+    def raw(self) -> bytes:
+        """The bytes of the commit that the last step returned, as they stand in the segment."""
+        return self._buffer[self.start - self._base : self.position - self._base]
+
     def step(self) -> Commit | Gap | None:
         """The next commit, or what had to be passed over, or None at the end: then `tail` says why.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import math
 from collections import deque
 from dataclasses import dataclass
@@ -351,6 +352,7 @@ class LogWriter:
         with translated("write again what could not be synced"):
             create_segment(self._storage, self._synced, commits, is_ours=True)
             head = self._head_at(self._synced, HEADER_SIZE + sum(map(len, commits)))
+        self._note_kept(head)
         if head.first != self._head.first:
             self._head.cut(self._synced_position)
         self._generation += 1
@@ -359,6 +361,13 @@ class LogWriter:
         self._failure = None
         self.failed_syncs += 1
         _logger.warning("sync recovered", segment=segment_name(head.first), commits=len(commits))
+
+    def _note_kept(self, head: Head) -> None:
+        """Have the index of a segment that begins with what is kept know of it."""
+        offsets = itertools.accumulate((n for _, n in self._kept), initial=self._synced)
+        sizes = [len(commit) for commit, _ in self._kept]
+        positions = itertools.accumulate(sizes, initial=HEADER_SIZE)
+        head.note_again(zip(offsets, positions, sizes, strict=False), indexed=0)
 
     def is_in(self, storage: Storage) -> bool:
         """Whether it is written there: so `move_to` does not have to be called again."""
@@ -383,6 +392,7 @@ class LogWriter:
                 except BaseException:
                     self._storage = storage
                     raise
+            self._note_kept(head)
             self._generation += 1
             self._replace_head(head)
             self._settle(self._extent)

@@ -1,0 +1,235 @@
+"""A mirror's stream, cut at any byte, back into segment headers and valid commits. No file is touched here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import google_crc32c
+
+from eventrec.errors import CorruptCommitError, Damage
+from eventrec.log.commit import CHECKSUM_SIZE, MAX_OFFSET, Header, header_size, read_header
+from eventrec.log.segment import HEADER_SIZE, MAGIC, decode_header
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_COMMIT_BYTES: Final = 64 << 20
+"""Bytes of one commit that a mirror takes: what a peer claims is refused before there is memory for it."""
+
+_OFFSET_SIZE: Final = 8
+_NAME: Final = "stream"
+
+
+class Received(NamedTuple):
+    """A commit that came whole and valid.
+
+    Attributes:
+        header: The bytes of the header of the segment that begins with it; None: the segment goes on.
+        is_repeated: It is to be a commit that the log holds already, in a segment that begins elsewhere now.
+        raw: All of its bytes.
+    """
+
+    offset: int
+    end: int
+    checksum: int
+    header: bytes | None
+    is_repeated: bool
+    raw: bytes
+
+
+class StreamParser:
+    """Takes a stream piece by piece, and keeps no more of it than one commit that is not complete.
+
+    Args:
+        next_offset: The record that comes next; None: any, for there is none yet.
+        version: Of the commits in the segment that goes on; None: a header has to come first.
+        segment: The first offset of that segment.
+        last: Offset and checksum of the last commit.
+        max_commit_bytes: What a commit may have, in bytes.
+        allows_gaps: A segment may begin past `next_offset`.
+    """
+
+    def __init__(
+        self,
+        *,
+        next_offset: int | None,
+        version: int | None,
+        segment: int | None,
+        last: tuple[int, int] | None,
+        max_commit_bytes: int = MAX_COMMIT_BYTES,
+        allows_gaps: bool = False,
+    ) -> None:
+        self._next_offset = next_offset
+        self._version = version
+        self._segment = segment
+        self._last = last
+        self._max_commit_bytes = max_commit_bytes
+        self._allows_gaps = allows_gaps
+        self._header: bytes | None = None
+        self._is_header_new = False
+        # Where the next commit of a repetition begins, while there is one.
+        self._repeated: int | None = None
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._needed = HEADER_SIZE
+        self._position = 0
+
+    @property
+    def version(self) -> int:
+        """Of the commits that come next, once a header came."""
+        assert self._version is not None  # noqa: S101  as the contract has it
+        return self._version
+
+    def feed(self, piece: bytes) -> Iterator[Received]:
+        """What has become complete by the next `piece`, in order. To be used up before more is fed.
+
+        Raises:
+            CorruptCommitError: The stream is not what may come next. Its position is a byte of the stream. What comes
+                before was returned, and nothing more is taken.
+        """
+        self._pieces.append(piece)
+        self._held += len(piece)
+        if self._held < self._needed:
+            return
+        buffer = b"".join(self._pieces)
+        self._pieces.clear()
+        self._held = 0
+        at = 0
+        try:
+            while True:
+                self._needed = self._look(buffer, at)
+                if self._needed > len(buffer) - at:
+                    break
+                if self._is_header(buffer, at):
+                    self._take_header(buffer[at : at + HEADER_SIZE])
+                    at += HEADER_SIZE
+                    continue
+                header = self._checked(buffer, at)
+                if header.size > len(buffer) - at:
+                    self._needed = header.size
+                    break
+                received = self._commit(buffer, at, header)
+                at += header.size
+                if received is not None:
+                    yield received
+        except CorruptCommitError as exc:
+            raise CorruptCommitError(
+                exc.reason, segment=_NAME, position=self._position + at, offset=self._next_offset
+            ) from None
+        self._position += at
+        if at < len(buffer):
+            self._pieces.append(buffer[at:] if at else buffer)
+            self._held = len(buffer) - at
+
+    def finish(self) -> None:
+        """Say that the stream is over: what comes next is another one.
+
+        Raises:
+            CorruptCommitError: SHORT: it ended inside a header, a commit or a repetition.
+        """
+        if self._held or self._repeated is not None:
+            raise CorruptCommitError(Damage.SHORT, segment=_NAME, position=self._position, offset=self._next_offset)
+        self._is_header_new = False
+        self._position = 0
+
+    def _look(self, buffer: bytes, at: int) -> int:
+        """How many bytes must be there before it can be told what comes next."""
+        if len(buffer) - at < HEADER_SIZE:
+            return HEADER_SIZE
+        if self._is_ambiguous(buffer, at) and len(buffer) - at < HEADER_SIZE + _OFFSET_SIZE:
+            return HEADER_SIZE + _OFFSET_SIZE
+        if self._version is None or self._is_header(buffer, at):
+            return HEADER_SIZE
+        return header_size(self._version)
+
+    def _is_ambiguous(self, buffer: bytes, at: int) -> bool:
+        """Whether the offset that comes next is, as bytes, a header."""
+        expected = self._next_offset if self._repeated is None else self._repeated
+        return (
+            buffer.startswith(MAGIC, at)
+            and expected is not None
+            and buffer.startswith(expected.to_bytes(_OFFSET_SIZE, "little"), at)
+        )
+
+    def _is_header(self, buffer: bytes, at: int) -> bool:
+        if self._is_ambiguous(buffer, at):
+            # Behind a header comes a commit of that offset; behind the offset, an epoch, or a number and a length.
+            return buffer[at : at + _OFFSET_SIZE] == buffer[at + HEADER_SIZE : at + HEADER_SIZE + _OFFSET_SIZE]
+        return buffer.startswith(MAGIC, at)
+
+    def _take_header(self, header: bytes) -> None:
+        if self._is_header_new or self._repeated is not None:
+            raise CorruptCommitError(Damage.HEADER)
+        self._version = decode_header(header)
+        self._header = header
+        self._is_header_new = True
+
+    def _checked(self, buffer: bytes, at: int) -> Header:
+        """The header of the commit at `at`, which is one that may come next."""
+        if self._version is None:
+            raise CorruptCommitError(Damage.HEADER)
+        header = read_header(buffer, at, self._max_commit_bytes, self._version)
+        if header.end > MAX_OFFSET:
+            raise CorruptCommitError(Damage.OVERLAPS)
+        expected = self._next_offset if self._repeated is None else self._repeated
+        if expected is None or header.offset == expected:
+            return header
+        if self._is_last(header) or self._may_repeat(header):
+            return header
+        if header.offset < expected:
+            raise CorruptCommitError(Damage.OUT_OF_ORDER)
+        if self._repeated is not None or not self._allows_gaps or self._header is None:
+            raise CorruptCommitError(Damage.HOLE)
+        return header
+
+    def _is_last(self, header: Header) -> bool:
+        """Whether it has the place of the commit that came last: of which it must then be an exact repetition."""
+        return (
+            self._header is None
+            and self._repeated is None
+            and self._last is not None
+            and header.offset == self._last[0]
+        )
+
+    def _may_repeat(self, header: Header) -> bool:
+        """Whether a segment may begin with it that begins inside the last one."""
+        return (
+            self._header is not None
+            and self._repeated is None
+            and self._segment is not None
+            and self._next_offset is not None
+            and self._segment < header.offset < self._next_offset
+        )
+
+    def _commit(self, buffer: bytes, at: int, header: Header) -> Received | None:
+        """The commit at `at`, if it is valid; None for an exact repetition of the last one."""
+        end = at + header.size - CHECKSUM_SIZE
+        checksum = google_crc32c.value(buffer[at:end])
+        if buffer[end : at + header.size] != checksum.to_bytes(CHECKSUM_SIZE, "little"):
+            raise CorruptCommitError(Damage.CHECKSUM)
+        if self._is_last(header):
+            if self._last != (header.offset, checksum):
+                raise CorruptCommitError(Damage.FORKED)
+            return None
+        is_repeated = self._next_offset is not None and header.offset < self._next_offset
+        if is_repeated:
+            self._repeat(header)
+        else:
+            self._next_offset = header.end
+            self._last = (header.offset, checksum)
+            if self._header is not None:
+                self._segment = header.offset
+        received = Received(
+            header.offset, header.end, checksum, self._header, is_repeated, buffer[at : at + header.size]
+        )
+        self._header = None
+        self._is_header_new = False
+        return received
+
+    def _repeat(self, header: Header) -> None:
+        assert self._next_offset is not None  # noqa: S101  else nothing is repeated
+        if header.end > self._next_offset:
+            raise CorruptCommitError(Damage.FORKED)
+        if self._repeated is None:
+            self._segment = header.offset
+        self._repeated = None if header.end == self._next_offset else header.end
