@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventrec.log import holes
 from eventrec.log.commit import header_size
 from eventrec.log.crc import extend_by_zeros
 from eventrec.log.descriptors import DiskFile
@@ -177,3 +178,18 @@ def test_an_index_with_a_hole_costs_what_it_says(tmp_path: Path, read_bytes: lis
 @given(st.binary(max_size=50), st.integers(0, 5_000))
 def test_zeros_behind_other_bytes_need_not_be_looked_at(before: bytes, zeros: int) -> None:
     assert extend_by_zeros(google_crc32c.value(before), zeros) == google_crc32c.value(before + bytes(zeros))
+
+
+def test_a_file_that_is_cut_while_it_is_read_ends_where_it_was_cut(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(NEAR))
+
+    with path.open("rb+") as file:
+        found = DiskFile(os.dup(file.fileno()))
+        pieces = holes.pieces(found, 0, 2 * NEAR)
+        first, _ = next(pieces)
+        file.truncate(0)
+        rest = list(pieces)
+        found.close()
+
+    assert (first, rest) == (0, [])

@@ -271,3 +271,21 @@ def test_an_empty_directory_that_the_system_does_not_remove_is_an_error(
 
     assert sweep(tmp_path) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_another_process_removes_first_is_gone_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(tmp_path, new_run_id())
+    real = disk.DiskStorage.remove_folder
+
+    def remove_twice(storage: disk.DiskStorage, name: str) -> None:
+        real(storage, name)
+        if storage.directory == tmp_path:
+            real(storage, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.DiskStorage, "remove_folder", remove_twice)
+        run.retire()
+
+    assert list(tmp_path.iterdir()) == []

@@ -253,3 +253,16 @@ async def test_a_handler_that_cannot_say_something_of_itself_does_not_say_it(cap
 
     assert not is_true(Unsure(), "dedupes_by_token")
     assert "handler failed" in caplog.text
+
+
+async def test_one_that_keeps_no_checkpoints_is_not_told_of_the_end(subscription: Subscription, ledger: Ledger) -> None:
+    class Forgetful(Scripted):
+        @property
+        def checkpoints(self) -> DestinationCheckpoints:
+            return None  # type: ignore[return-value]
+
+    handler = Forgetful()
+
+    await Destination(subscription, ID, handler, ledger, Health("s", lambda: None, Outage())).retire(3)
+
+    assert handler.calls == []
