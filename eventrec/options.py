@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias, cast
 
@@ -22,7 +22,6 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from eventrec.errors import OptionsError
 from eventrec.rules import (
@@ -227,7 +226,7 @@ class EventRecorderOptions(BaseModel):
                 raise OptionsError(f"unknown option {name} in the environment; known are {named}")
         where = "in the environment" if path is None else f"in {path} or the environment"
         try:
-            merged = _Environment(**given)
+            merged = _environment()(**given)
             return cls(**merged.model_dump(exclude_unset=True))
         except ValidationError as exc:
             raise OptionsError(f"options {where}: {_first_errors(exc)}") from exc
@@ -380,27 +379,38 @@ def _is_of_docker(name: str) -> bool:
     return found is not None and os.environ.get(f"{found[1]}NAME", "").startswith("/")
 
 
-class _Environment(EventRecorderOptions, BaseSettings):
+@cache
+def _environment() -> type[EventRecorderOptions]:
     """The same options, with the environment above what is given."""
-
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix=_PREFIX, env_nested_delimiter="__", env_ignore_empty=True
+    from pydantic_settings import (  # noqa: PLC0415 - a fifth of the time that importing this package takes
+        BaseSettings,
+        PydanticBaseSettingsSource,
+        SettingsConfigDict,
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        del settings_cls, dotenv_settings, file_secret_settings
-        return env_settings, init_settings
+    class Environment(EventRecorderOptions, BaseSettings):
+        model_config = SettingsConfigDict(
+            frozen=True, extra="forbid", env_prefix=_PREFIX, env_nested_delimiter="__", env_ignore_empty=True
+        )
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            del settings_cls, dotenv_settings, file_secret_settings
+            return env_settings, init_settings
+
+    return Environment
 
 
 def _read_toml(path: Path) -> Mapping[str, Any]:
+    import tomllib  # noqa: PLC0415 - likewise, where nothing is loaded
+
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as exc:  # also of what is TOML, but no number or nesting of Python's

@@ -27,6 +27,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from eventrec.cli.exit_codes import ExitCode
+from eventrec.cli.starting import start
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,9 +36,11 @@ _EXTRA: Final = frozenset({"cyclopts", "rich"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that `arguments` (default: those of the process) ask for; its exit code."""
+    """Run the command that `arguments` (default: those of the process, which then is ours) ask for; its exit code."""
+    if arguments is None:
+        start.begin()
     try:
-        from eventrec.cli.app import run  # noqa: PLC0415 - what it needs may not be installed
+        from eventrec.cli.running import run  # noqa: PLC0415 - what it needs may not be installed
     except ModuleNotFoundError as exc:
         missing = (exc.name or "").partition(".")[0]
         if missing not in _EXTRA:

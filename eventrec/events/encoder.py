@@ -20,6 +20,7 @@ from eventrec.events.event import (
     EventModel,
     EventStruct,
     ReceivedEvent,
+    ReceivedJson,
     SaidEvent,
     model_plan,
     struct_plan,
@@ -125,6 +126,8 @@ class Encoder:
             return self._planned(cls, struct_plan(cls, self._privacy.masks))
         if issubclass(cls, ReceivedEvent):
             return self._privacy.ruled(declared_by(), self._entry_of_received)
+        if cls is ReceivedJson:
+            return self._privacy.ruled(declared_by(), self._plan_of_json())
         if issubclass(cls, SaidEvent):
             return self._entry_of_said
         return self._plan_of_foreign_class(cls, event)
@@ -250,6 +253,22 @@ class Encoder:
         stamp = self._now() if event.timestamp is None else checked_time(event.timestamp)
         context = merged_context(_as_bytes(self._context()), event.context)
         return make_entry(shape, stamp, event.payload, context, extras, explicit_id=id_)
+
+    def _plan_of_json(self) -> Callable[[Any], Entry | Reason]:
+        """For `ReceivedJson`: the short way where every type is taken, else that of all received events."""
+        if self._types is not None or self._sampled_types:
+            return lambda event: self._entry_of_received(ReceivedEvent(event.type, event.payload, table=event.table))
+        shapes, context_now, now = self._shapes, self._context, self._now
+
+        def encode(event: Any) -> Entry:
+            table, kind, payload = event.table, event.type, event.payload
+            shape = shapes.get((table, kind, ())) or self._shape(table, kind, ())
+            context = context_now()
+            if context is None:
+                return (shape, now(), payload, None, None, None, len(payload) + OVERHEAD_BYTES)
+            return make_entry(shape, now(), payload, _as_bytes(context), None)
+
+        return encode
 
     def _plan_of_class(self, said: ClassPlan) -> Callable[[Any], Entry | Reason]:
         shape = self._shape(said.table, said.type, said.fields.columns)

@@ -113,6 +113,14 @@ class ReceivedEvent:
         return self.rows
 
 
+class ReceivedJson(msgspec.Struct, frozen=True, gc=False):
+    """A `ReceivedEvent` that brings nothing else, at a tenth of its price. For ourselves: all of it is right."""
+
+    type: str
+    table: str
+    payload: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class SaidEvent:
     """What `to_event()` gives. It subclasses nothing: a dataclass takes inherited properties for defaults."""

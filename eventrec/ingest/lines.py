@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 _BOM: Final = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True, gc=False):
     """A line that is not blank. `number` counts all from 1; `text` is None where it was longer than allowed.
 
     `size` is in bytes, without the line end; of a line that was too long, at least that many.
@@ -32,13 +32,26 @@ class LineSplitter:
 
     def feed(self, chunk: bytes) -> list[Line]:
         """The lines that end in `chunk`."""
-        *ended, rest = chunk.split(b"\n")
-        lines = []
-        for part in ended:
-            self._add(part)
-            lines.append(self._line())
+        first, *others = chunk.split(b"\n")
+        self._add(first)
+        if not others:
+            return []
+        line = self._line()
+        lines = [] if line is None else [line]
+        number, longest, rest = self.number, self._max_bytes, others.pop()
+        for text in others:
+            number += 1
+            if (size := len(text)) > longest:
+                lines.append(Line(number, None, size))
+                continue
+            if text[-1:] == b"\r":
+                text = text.rstrip(b"\r")  # noqa: PLW2901 - the same line without its end
+                size = len(text)
+            if size and not text.isspace():
+                lines.append(Line(number, text, size))
+        self.number = number
         self._add(rest)
-        return [line for line in lines if line is not None]
+        return lines
 
     def end(self) -> list[Line]:
         """The last line, if no line end follows it."""

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 """The members of a JSON object; raises msgspec.DecodeError. Of equal names the last one counts."""
 
 _text: Final = msgspec.json.Decoder(str).decode
-_encode: Final = msgspec.json.Encoder().encode
+encode_members: Final[Callable[[Mapping[str, msgspec.Raw]], bytes]] = msgspec.json.Encoder().encode
+"""A JSON object of these members; their values keep their bytes."""
 
 
 def text_of(raw: msgspec.Raw | None) -> str | None:
@@ -44,5 +45,4 @@ def is_null(raw: msgspec.Raw | None) -> bool:
 
 def object_without(members: Mapping[str, msgspec.Raw], taken: Collection[str]) -> bytes:
     """A JSON object of `members` but those that are `taken`; their values keep their bytes."""
-    kept = [_encode(name) + b":" + bytes(raw) for name, raw in members.items() if name not in taken]
-    return b"{" + b",".join(kept) + b"}"
+    return encode_members({name: raw for name, raw in members.items() if name not in taken})

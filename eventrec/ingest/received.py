@@ -22,21 +22,22 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid5
 
 import msgspec
 
 from eventrec.errors import InvalidEventError
-from eventrec.events.event import DEFAULT_TABLE, ReceivedEvent
-from eventrec.ingest.members import decode_members, is_null, is_number, object_without, text_of
+from eventrec.events.event import DEFAULT_TABLE, ReceivedEvent, ReceivedJson
+from eventrec.ingest.members import decode_members, encode_members, is_null, is_number, object_without, text_of
 from eventrec.ingest.own_lines import own_event
 from eventrec.ingest.timestamps import Unit, nanoseconds
-from eventrec.records.entry import entry_size
+from eventrec.records.entry import OVERHEAD_BYTES, entry_size
 from eventrec.records.schema import check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 NAMESPACE: Final = UUID("8d0e7a55-7f3c-5b6e-9a51-2f0c6b1d94e7")
 """Of ids derived from other ids. A constant: changing it would give old lines new ids."""
@@ -91,6 +92,52 @@ def received_event(line: bytes, reading: Reading) -> ReceivedEvent:
     return event
 
 
+def received_events(lines: Sequence[bytes], reading: Reading) -> list[ReceivedEvent | ReceivedJson | LineError]:
+    """What `received_event` gives of each of `lines`, or raises: in a quarter of the time where they are plain."""
+    if reading.names_fields:
+        return [_event_or_why_not(line, reading) for line in lines]
+    try:
+        decoded = list(map(decode_members, lines))
+        for line in lines:
+            if not line.isascii():
+                line.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return [_event_or_why_not(line, reading) for line in lines]
+    table, longest = reading.table or DEFAULT_TABLE, reading.max_event_bytes - OVERHEAD_BYTES
+    events: list[ReceivedEvent | ReceivedJson | LineError] = []
+    for line, members in zip(lines, decoded, strict=True):
+        # With others of its kind, the first makes it a line of ours, the second a CloudEvent.
+        if "payload" in members or "specversion" in members:
+            events.append(_event_or_why_not(line, reading))
+            continue
+        raw = members.get("type")
+        kind = None if raw is None else _kind_of(bytes(raw))
+        if kind is None:
+            kind, payload = DEFAULT_TYPE, line.strip()
+        else:
+            del members["type"]
+            payload = encode_members(members)
+        if len(payload) > longest:
+            events.append(EventTooLargeError(entry_size(payload), reading.max_event_bytes))
+        else:
+            events.append(ReceivedJson(kind, table, payload))
+    return events
+
+
+def _event_or_why_not(line: bytes, reading: Reading) -> ReceivedEvent | LineError:
+    try:
+        return received_event(line, reading)
+    except LineError as exc:
+        return exc
+
+
+@lru_cache(maxsize=1_024)
+def _kind_of(raw: bytes) -> str | None:
+    """The type that a member called `type` says, which is JSON; None where it says none."""
+    kind = text_of(msgspec.Raw(raw))
+    return None if not kind or _why_no_type(kind) else kind
+
+
 def _own(members: Mapping[str, msgspec.Raw], reading: Reading) -> ReceivedEvent | None:
     try:
         event = own_event(members)
@@ -109,7 +156,7 @@ def _foreign(line: bytes, members: Mapping[str, msgspec.Raw], reading: Reading) 
     return ReceivedEvent(kind, payload, timestamp, reading.table or DEFAULT_TABLE, id_)
 
 
-def _decoded(line: bytes) -> Mapping[str, msgspec.Raw]:
+def _decoded(line: bytes) -> dict[str, msgspec.Raw]:
     try:
         members = decode_members(line)
         line.decode()
@@ -139,8 +186,9 @@ def _why_not_json(line: bytes, refused: msgspec.DecodeError) -> str:
 
 def _type(members: Mapping[str, msgspec.Raw], reading: Reading, taken: list[str]) -> str:
     if reading.type_field is None:
-        kind = text_of(members.get("type"))
-        if not kind or _why_no_type(kind):
+        raw = members.get("type")
+        kind = None if raw is None else _kind_of(bytes(raw))
+        if kind is None:
             return DEFAULT_TYPE
         taken.append("type")
         return kind

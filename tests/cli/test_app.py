@@ -146,3 +146,38 @@ def test_without_the_extra_one_line_says_what_to_install(missing: str) -> None:
 
     assert done.returncode == 6
     assert done.stderr == f"eventrec: the command line needs {missing}: pip install 'eventrec[cli]'\n"
+
+
+STARTED = """
+import gc
+
+from eventrec.cli.starting import Start
+
+start = Start()
+start.begin()
+assert not gc.isenabled()
+start.end()
+assert gc.isenabled()
+assert gc.get_freeze_count() > 0
+gc.disable()
+start.begin()
+start.end()
+assert not gc.isenabled()  # as the operator wants it
+"""
+
+ALONE = """
+import sys
+
+from eventrec.cli.running import run
+
+assert run(["record", "--help"]) == 0
+assert "eventrec.cli.record.record" in sys.modules
+assert not {"eventrec.cli.app", "eventrec.cli.demo.demo", "pydantic_settings", "sqlite3"} & sys.modules.keys()
+"""
+
+
+@pytest.mark.parametrize("program", [STARTED, ALONE], ids=["nothing is collected", "record loads no other command"])
+def test_start_is_short(program: str) -> None:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")

@@ -81,7 +81,7 @@ def interrupted(main: Main, leave: Leave, directory: Path, monkeypatch: pytest.M
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("eventrec.cli.app._run", interrupt)
+    monkeypatch.setattr("eventrec.cli.running._run", interrupt)
     return main("--version")[0]
 
 

@@ -296,6 +296,17 @@ def test_lines_one_after_the_other_take_no_room() -> None:
     assert len(numbers) == 1
 
 
+@pytest.mark.parametrize("lines", [[], [3], [3, 4, 5], [3, 5], [3, 3, 5], [3, 3, 4, 4, 7]])
+def test_lines_of_several_records_at_once_are_those_of_each(lines: list[int]) -> None:
+    numbers = LineNumbers()
+    numbers.add(2)
+
+    numbers.add_all(lines)
+    numbers.add(9)
+
+    assert [numbers.line_of(offset) for offset in range(numbers.end)] == [2, *lines, 9]
+
+
 def test_backlog_counts_what_is_not_delivered() -> None:
     backlog = Backlog()
     backlog.add(10, 100)

@@ -2,8 +2,11 @@ import json
 from uuid import UUID, uuid5
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from eventrec.ingest.received import NAMESPACE, LineError, Reading, received_event
+from eventrec.events.event import ReceivedEvent, ReceivedJson
+from eventrec.ingest.received import NAMESPACE, LineError, Reading, received_event, received_events
 
 CLOUD = (
     b'{"specversion":"1.0","type":"com.example.sent","source":"/mail","id":"A-1",'
@@ -132,3 +135,56 @@ def test_without_an_attribute_that_it_needs_it_is_not_a_cloud_event(name: bytes)
     line = CLOUD.replace(b'"' + name + b'":', b'"' + name + b'":null,"_":', 1)
 
     assert received_event(line, Reading()).timestamp is None
+
+
+# -- many lines at once
+
+NAMES = ("type", "payload", "table", "timestamp", "id", "source", "specversion", "t\\u0079pe", "\\u001F", "a", "\u00e9")
+VALID = (
+    *('"sold"', '""', '"a\\u0000b"', '"\\ud83d\\ude00"', '"' + "x" * 256 + '"', '"1.0"', '"\u00e9"'),
+    *("7", "1e400", "-0", "null", "{ }", '{"a" : [1 , 2]}', '"6f9619ff-8b86-d011-b42d-00cf4fc964ff"'),
+)
+INVALID = ("01", "[", "[" * 2_000 + "]" * 2_000, '"\\ud83d"', '"6f9619ff-8b86', "nul")
+
+
+def objects(*values: str) -> st.SearchStrategy[bytes]:
+    """Lines with members of these values."""
+    members = st.tuples(st.sampled_from(NAMES), st.sampled_from(["", " "]), st.sampled_from(values))
+    return st.lists(members, max_size=6).map(
+        lambda given: ("{" + ",".join(f'{space}"{name}":{space}{value}' for name, space, value in given) + "}").encode()
+    )
+
+
+OTHERS = (
+    *(CLOUD, b" {} ", b"[]", b"7", b"{}{}", b'{"a":"\xff"}', b'{"\xc3":1}', b'{"a":1}\r'),
+    b'{"type":"' + b"y" * 900 + b'"}',
+)
+
+
+def told(found: ReceivedEvent | ReceivedJson | LineError) -> object:
+    if isinstance(found, ReceivedJson):
+        found = ReceivedEvent(found.type, found.payload, table=found.table)
+    return (type(found), str(found)) if isinstance(found, LineError) else found
+
+
+def alone(line: bytes, reading: Reading) -> object:
+    try:
+        return told(received_event(line, reading))
+    except LineError as exc:
+        return told(exc)
+
+
+@given(
+    st.lists(objects(*VALID) | st.just(CLOUD), max_size=4)
+    | st.lists(objects(*VALID, *INVALID) | st.sampled_from(OTHERS), max_size=4),
+    st.sampled_from([Reading(max_event_bytes=1_000), Reading(table="sales"), Reading(type_field="a")]),
+)
+def test_many_lines_become_what_each_becomes_alone(lines: list[bytes], reading: Reading) -> None:
+    assert list(map(told, received_events(lines, reading))) == [alone(line, reading) for line in lines]
+
+
+def test_text_that_only_two_lines_make_is_not_utf_8() -> None:
+    first, second = received_events([b'{"a":"\xc3"}', b'{"a":"\xa9"}'], Reading())
+
+    assert isinstance(first, LineError)
+    assert isinstance(second, LineError)

@@ -19,7 +19,7 @@ import msgspec
 from eventrec.runs.retention import Bound
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
     from contextlib import AsyncExitStack
 
 
@@ -116,11 +116,19 @@ class LineNumbers:
         """The line of the first record whose fate is not known."""
         return self.line_of(self._start)
 
-    def add(self, line: int) -> None:
-        """The next record stands in `line`."""
+    def add_all(self, lines: Sequence[int]) -> None:
+        """The next records stand in `lines`, in their order."""
+        if lines and len(set(lines)) == len(lines) == lines[-1] - lines[0] + 1:
+            self.add(lines[0], len(lines))
+            return
+        for line in lines:
+            self.add(line)
+
+    def add(self, line: int, count: int = 1) -> None:
+        """The next `count` records stand in lines one after the other, of which `line` is the first."""
         if not self._runs or line - self._runs[-1][1] != self.end - self._runs[-1][0]:
             self._runs.append((self.end, line))
-        self.end += 1
+        self.end += count
 
     def line_of(self, offset: int) -> int | None:
         """None where its fate was known, or it is not there yet."""

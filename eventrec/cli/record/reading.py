@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.lowlevel
@@ -18,7 +18,7 @@ from eventrec.ingest.lines import LineSplitter
 from eventrec.ingest.received import EventTooLargeError, LineError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from anyio.abc import TaskGroup
@@ -144,12 +144,14 @@ class LineReader:
         rows = HALF_ROWS if self._log is None else LOGGED_ROWS
         while True:
             chunk = await given.read()
-            for line in splitter.feed(chunk) if chunk else splitter.end():
-                outcome.lines = start + line.number
-                self._take(source, line)
+            lines, done = splitter.feed(chunk) if chunk else splitter.end(), 0
+            while done < len(lines):
+                part = lines[done : done + min(TURN_LINES, rows - self._half_rows)]
+                done += len(part)
+                self._take(source, start, part)
                 if self._half_rows >= rows or self._half_bytes >= HALF_BYTES:
                     await self._wait_for_room(deliveries)
-                elif not line.number % TURN_LINES:
+                else:
                     await anyio.lowlevel.checkpoint()
             outcome.lines = start + splitter.number
             outcome.bytes += len(chunk)
@@ -158,27 +160,45 @@ class LineReader:
                 source.note_end(size)
                 return
 
-    def _take(self, source: Source, line: Line) -> None:
-        for text in (None,) if line.text is None else source.texts(line.text):
-            try:
-                self._record(source, line, text)
-            except LineError as exc:
-                self._outcome.malformed += 1
-                source.note_refused(exc)
-                hint = "; see --max-event-bytes" if isinstance(exc, EventTooLargeError) else ""
-                place = self._outcome.places.of(self._outcome.lines)
-                self._terminal.say(f"{place}: {exc}{hint}", style="red")
-                continue
-            self._delivery.lines.add(self._outcome.lines)
-            self._outcome.events += 1
-            self._half_rows += 1
-            self._half_bytes += line.size
+    def _take(self, source: Source, start: int, lines: Sequence[Line]) -> None:
+        """Record `lines`, numbered after `start` lines of others; some are too long to be looked at."""
+        texts: list[bytes] = []
+        for place, line in enumerate(lines):
+            if line.text is None:
+                self._record(source, start, lines[place - len(texts) : place], texts)
+                texts = []
+                self._refuse(source, start + line.number, EventTooLargeError(line.size, source.max_event_bytes))
+            else:
+                texts.append(line.text)
+        self._record(source, start, lines[len(lines) - len(texts) :], texts)
 
-    def _record(self, source: Source, line: Line, text: bytes | None) -> None:
-        if text is None:
-            raise EventTooLargeError(line.size, source.max_event_bytes)
-        if not self._recorder.record(source.event(text)):
-            raise LineError(f"the recorder refused it: {self._recorder.status().refused}")
+    def _record(self, source: Source, start: int, lines: Sequence[Line], texts: Sequence[bytes]) -> None:
+        """Record the events of `texts`, which are those of `lines`."""
+        record: Callable[[Any], bool] = self._recorder.record
+        numbers: list[int] = []
+        for place, event in source.events(texts):
+            line = lines[place]
+            if isinstance(event, LineError):
+                self._refuse(source, start + line.number, event)
+            elif record(event):
+                numbers.append(start + line.number)
+                self._half_bytes += line.size
+            else:
+                why = f"the recorder refused it: {self._recorder.status().refused}"
+                self._refuse(source, start + line.number, LineError(why))
+        self._delivery.lines.add_all(numbers)
+        self._outcome.events += len(numbers)
+        self._half_rows += len(numbers)
+        if lines:
+            self._outcome.lines = start + lines[-1].number
+
+    def _refuse(self, source: Source, number: int, exc: LineError) -> None:
+        """The line of that number is no event."""
+        self._outcome.lines = number
+        self._outcome.malformed += 1
+        source.note_refused(exc)
+        hint = "; see --max-event-bytes" if isinstance(exc, EventTooLargeError) else ""
+        self._terminal.say(f"{self._outcome.places.of(number)}: {exc}{hint}", style="red")
 
     async def _wait_for_room(self, deliveries: TaskGroup) -> None:
         """Half a window is recorded: wait until there is room for another one."""

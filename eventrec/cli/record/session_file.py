@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 from eventrec.cli.record.held_file import HeldFile
 from eventrec.cli.record.sources import LeftAloneError, Source
 from eventrec.ingest.posthog_wal import HalfWrittenLineError, SessionReading, pieces, session_of
+from eventrec.ingest.received import LineError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from eventrec.events.event import ReceivedEvent
-    from eventrec.ingest.received import LineError
+    from eventrec.cli.record.sources import Found
 
 
 MAX_SEEN: Final = 100_000
@@ -56,18 +56,10 @@ class SessionFile(Source):
             raise RuntimeError(f"{self.name} is not held")
         return os.dup(self._held.descriptor)
 
-    def texts(self, line: bytes) -> Sequence[bytes]:
-        return pieces(line)
-
-    def event(self, text: bytes) -> ReceivedEvent:
-        if self._reading is None:
-            raise RuntimeError(f"{self.name} is not a session file")
-        digest = blake2b(text, digest_size=16).digest()
-        event = self._reading.event(text, repeat=self._seen[digest])
-        if len(self._seen) >= MAX_SEEN:
-            self._seen.clear()
-        self._seen[digest] += 1
-        return event
+    def events(self, lines: Sequence[bytes]) -> Iterable[tuple[int, Found]]:
+        for place, line in enumerate(lines):
+            for text in pieces(line):
+                yield place, self._event_or_why_not(text)
 
     def note_refused(self, exc: LineError) -> None:
         self._not_understood += not isinstance(exc, HalfWrittenLineError)
@@ -89,6 +81,19 @@ class SessionFile(Source):
         finally:
             self._close()
         return None
+
+    def _event_or_why_not(self, text: bytes) -> Found:
+        if self._reading is None:
+            raise RuntimeError(f"{self.name} is not a session file")
+        digest = blake2b(text, digest_size=16).digest()
+        try:
+            event = self._reading.event(text, repeat=self._seen[digest])
+        except LineError as exc:
+            return exc
+        if len(self._seen) >= MAX_SEEN:
+            self._seen.clear()
+        self._seen[digest] += 1
+        return event
 
     def _remove(self, *, is_delivered: bool) -> None:
         if self._held is None or self._size is None or not is_delivered:

@@ -7,14 +7,17 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from eventrec.ingest.received import received_event
+from eventrec.ingest.received import received_events
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
+    from typing import TypeAlias
 
-    from eventrec.events.event import ReceivedEvent
+    from eventrec.events.event import ReceivedEvent, ReceivedJson
     from eventrec.ingest.received import LineError, Reading
+
+    Found: TypeAlias = ReceivedEvent | ReceivedJson | LineError
 
 
 class LeftAloneError(Exception):
@@ -45,16 +48,8 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def texts(self, line: bytes) -> Sequence[bytes]:
-        """What stands in a line, each as `event` takes it: mostly the line itself."""
-
-    @abstractmethod
-    def event(self, text: bytes) -> ReceivedEvent:
-        """The event that `text` is.
-
-        Raises:
-            LineError: It is none.
-        """
+    def events(self, lines: Sequence[bytes]) -> Iterable[tuple[int, Found]]:
+        """What stands in `lines`: the place of one among them, and its event or why it is none; mostly once a line."""
 
     @abstractmethod
     def note_refused(self, exc: LineError) -> None:
@@ -84,11 +79,8 @@ class JsonLines(Source):
     def open(self) -> int:
         return 0 if self._path is None else os.open(self._path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
 
-    def event(self, text: bytes) -> ReceivedEvent:
-        return received_event(text, self._reading)
-
-    def texts(self, line: bytes) -> Sequence[bytes]:
-        return (line,)
+    def events(self, lines: Sequence[bytes]) -> Iterable[tuple[int, Found]]:
+        return enumerate(received_events(lines, self._reading))
 
     def note_refused(self, exc: LineError) -> None:
         """Nothing depends on it."""
