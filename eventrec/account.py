@@ -74,6 +74,7 @@ class Account:
             in_intake=sum(each.waiting for each in counts),
             subscriptions=_read(supervisor, supervisor.status) if supervisor is not None else {},
             adopted=_read_adopted(supervisor) if supervisor is not None else {},
+            elsewhere=supervisor.elsewhere() if supervisor is not None else {},
             forfeited=supervisor.forfeited() if supervisor is not None else {},
             left=supervisor.left() if supervisor is not None else {},
             failure=_failure(writer, supervisor),

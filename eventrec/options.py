@@ -154,6 +154,9 @@ class EventRecorderOptions(BaseModel):
     ttl: Duration | None = None
     """How long rows stay in the database, by their timestamp, for handlers that delete rows and have no ttl of their
     own. None: for ever."""
+    follow: bool = False
+    """Deliver also what other processes write into the log directory, while they write it: for a process whose work is
+    delivery, see `eventrec deliver`. Of several for one subscription one does, and the others wait."""
     close_timeout: Duration = Field(default=5.0)
     """How long `close` goes on delivering, where it is not told otherwise. 0: for programs that must never wait."""
     enabled: bool = True

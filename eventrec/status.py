@@ -120,7 +120,10 @@ class Status:
     in_intake: int
     subscriptions: dict[str, SubscriptionStatus] = field(default_factory=dict)
     adopted: dict[str, dict[str, SubscriptionStatus]] = field(default_factory=dict)
-    """Logs that earlier runs left and that are being delivered now, by their id."""
+    """Logs of other runs that are being delivered now, by their id: left by earlier ones, or followed (`follow`)."""
+    elsewhere: dict[str, int] = field(default_factory=dict)
+    """Records of this recorder's own log that subscriptions of other processes need, as of the last look; "?": no
+    handler is registered, and no other process has delivered anything yet."""
     forfeited: dict[str, int] = field(default_factory=dict)
     """Records of logs that earlier runs left, lost to the bound on the log directory, by subscription; "?": unknown."""
     left: dict[str, str] = field(default_factory=dict)

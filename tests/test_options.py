@@ -56,6 +56,7 @@ def test_defaults_are_those_of_the_design() -> None:
         "retain": None,
         "retain_bytes": None,
         "ttl": None,
+        "follow": False,
         "close_timeout": 5.0,
         "event_types": None,
         "enabled": True,

@@ -1,12 +1,12 @@
 """The command `eventrec`, each of whose commands has an example in its `--help`.
 
-    demo record tail new-handler      events, and where they go
-    drain status resume dead log      a log directory, and what waits in it
-    doctor                            whether all of it can work here
-    analytics                         what a user says about being recorded
+    demo record tail new-handler            events, and where they go
+    drain deliver status resume dead log    a log directory, and what waits in it
+    doctor                                  whether all of it can work here
+    analytics                               what a user says about being recorded
 
     exit code  it means
-    0          all of it was done
+    0          all of it was done; of `deliver`, whose end is a signal: it ended in good order
     1          done, but lines were malformed, records were refused, a log has faults or is not delivered,
                the doctor found a problem, or the demo's counts differ
     2          usage: unknown command or option, or a value that is not allowed

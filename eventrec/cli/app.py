@@ -14,6 +14,7 @@ from eventrec.cli.doctor.doctor import doctor
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs import log as logs
 from eventrec.cli.logs.dead import dead
+from eventrec.cli.logs.deliver import deliver
 from eventrec.cli.logs.drain import drain
 from eventrec.cli.logs.maintenance import compress, forget
 from eventrec.cli.logs.resume import resume
@@ -92,6 +93,7 @@ def tail(
 app.command(record)
 app.command(new_handler)
 app.command(drain)
+app.command(deliver)
 logs.log.command(forget)
 logs.log.command(compress)
 app.command(logs.log)

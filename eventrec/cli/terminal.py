@@ -125,14 +125,18 @@ class Terminal:
             raise OutputError(exc) from exc
 
     @contextmanager
-    def showing_logging(self, *, without: frozenset[str] = frozenset()) -> Iterator[None]:
+    def showing_logging(self, *, without: frozenset[str] = frozenset(), shows_holds: bool = False) -> Iterator[None]:
         """Show the library's own log lines, one line each: changes of state, never a traceback.
 
-        Lines with a phrase in `without` are left out: the command says the same itself.
+        Lines with a phrase in `without` are left out: the command says the same itself. So are holds, which most
+        commands end with, unless it `shows_holds`.
         """
         logger = logging.getLogger(ROOT)
         before = logger.handlers[:], logger.level, logger.propagate
-        logger.handlers[:], logger.propagate = [_OneLine(self, SAID_BY_COMMANDS | without)], False
+        logger.handlers[:], logger.propagate = (
+            [_OneLine(self, without if shows_holds else without | SAID_BY_COMMANDS)],
+            False,
+        )
         logger.setLevel(logging.INFO)
         try:
             yield

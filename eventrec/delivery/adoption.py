@@ -25,7 +25,7 @@ from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
     from contextlib import AbstractContextManager
     from uuid import UUID
 
@@ -233,7 +233,7 @@ class Adoption:
                             self.queue.note_adopted(id_)
                             self.left.pop(id_, None)
                             self.adopted[id_] = self._deliver(*found)
-                            self._apply(requests, self.adopted[id_], found[1])
+                            self.apply(requests, self.adopted[id_], found[1])
                         else:
                             self._note_refused(id_, found)
                     self._locks.hand_on(id_ for id_, _ in tried)
@@ -280,8 +280,21 @@ class Adoption:
         """Logs that grew though we held their locks: another process writes them, and locks mean nothing here."""
         return self.queue.untrusted
 
+    def leave_to(self, is_followed: Callable[[UUID], bool]) -> None:
+        """Adopt none of which `is_followed` says, from any thread, that it is delivered here in another way."""
+        self._locks.is_followed = is_followed
+
+    def held(self) -> set[UUID]:
+        """Those whose locks are ours. From any thread."""
+        return {*self._locks.ids(), *list(self.adopted)}
+
+    def note_free(self, ids: Iterable[UUID]) -> None:
+        """Other processes hold `ids` no more."""
+        self.queue.note_free(ids)
+        self._note_freed()
+
     @staticmethod
-    def _apply(requests: list[OperatorRequest], delivery: LogDelivery, opened: OpenedOrphan) -> None:
+    def apply(requests: list[OperatorRequest], delivery: LogDelivery, opened: OpenedOrphan) -> None:
         """What was asked while no process delivered this log is meant for it too."""
         saved = opened.saved.checkpoints
         for request in requests:

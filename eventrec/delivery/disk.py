@@ -5,7 +5,7 @@
     3  the oldest records of the subscriptions, or mirrors, furthest behind, as long as another one is past them
     4  nothing: new events are refused until there is room
 
-One process at a time judges, under a lock; each lets its own subscriptions forfeit, never another's.
+One process at a time judges, under a lock; each lets the subscriptions of its own log forfeit, never another log's.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class DiskQuota:
         async with self._adoption.opening:
             if excess > 0 and await self._adoption.groups_ended():
                 excess = await in_thread(self._excess)
-            for id_ in self._adoption.oldest() if excess > 0 else []:
+            for id_ in await self._oldest() if excess > 0 else []:
                 if excess > 0:
                     size, lost = await self._give_up(id_)
                     excess -= size
@@ -202,6 +202,13 @@ class DiskQuota:
         if excess > 0 and own is not None:
             excess -= await self._forfeit(own, excess)
         return excess
+
+    async def _oldest(self) -> list[UUID]:
+        """The logs of earlier runs, in the order in which they go; those that processes hold may be among them."""
+        if (own := self._own()) is not None and not own.workers:
+            # Nothing is adopted here, so none is known.
+            return await in_thread(self._directory.runs)
+        return self._adoption.oldest()
 
     async def _give_up(self, id_: UUID) -> tuple[int, dict[str, int]]:
         """Bytes of an orphan that went, and its open records by subscription."""
@@ -221,8 +228,8 @@ class DiskQuota:
 
     async def _forfeit(self, own: LogDelivery, excess: int) -> int:
         segments = await in_thread(own.sealed)
-        scanned = [worker.progress.scanned for worker in own.workers.values()]
-        end = forfeited(segments, [*scanned, *await in_thread(own.mirrored)], excess, by_all=self._by_all)
+        needed = [*await own.needed_from(), *await in_thread(own.mirrored)]
+        end = forfeited(segments, needed, excess, by_all=self._by_all)
         if end is None:
             return 0
         of_mirrors = await in_thread(own.forfeit_of_mirrors, end)

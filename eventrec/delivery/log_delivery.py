@@ -6,9 +6,11 @@ import math
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
+import msgspec
 
 from eventrec.delivery.mirror_hold import MirrorHold
 from eventrec.delivery.sources.log import LogSource
@@ -17,21 +19,21 @@ from eventrec.errors import LogError, TransientError
 from eventrec.log.segment import list_segments
 from eventrec.runs.checkpoint import CheckpointFiles, Saved
 from eventrec.runs.files import file_name
+from eventrec.runs.others import OtherCheckpoints
 from eventrec.runs.retention import Kept, Retain, SealedSegment
-from eventrec.runs.survey import UNKNOWN
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
 from eventrec.runtime.starting import when_begun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from uuid import UUID
 
+    from eventrec.delivery.delivered_log import DeliveredLog
     from eventrec.delivery.letters.dead_letters import DeadLetters
     from eventrec.delivery.opened_orphan import OpenedOrphan
     from eventrec.delivery.shared_handler import FailedBatch, SharedHandler
     from eventrec.delivery.subscription import Subscription
-    from eventrec.log.log import Log
     from eventrec.runs.checkpoint import Checkpoint
     from eventrec.runs.requests import OperatorRequest
     from eventrec.runs.run import Run
@@ -45,18 +47,25 @@ _FORFEIT_SECONDS: Final = 5.0
 _BETWEEN_SAVES: Final = 0.05
 """Seconds: as much as a handler without checkpoints of its own may have to take again after a crash."""
 
+OTHERS_SECONDS: Final = 2.0
+"""How often it looks how far others are with a log of our own, where something of that could go."""
+
 
 class LogDelivery:
     """Delivers `log`, which is that of `run`, to `subscriptions`. For the loop's thread, mostly.
 
-    `opened` is what an orphan was found to be; None: it is our own log. The checkpoints of subscriptions that are not
-    ours hold records too. `failed` gives a batch of it, by log and subscription, that was sent already and failed.
+    `opened` is what a log of others was found to be; None: it is our own. The checkpoints of subscriptions that are not
+    ours hold records too, also those that appear meanwhile. `failed` gives a batch of it, by log and subscription, that
+    was sent already and failed.
     """
+
+    is_held = True
+    """Whether the log's lock is ours; else another process writes it meanwhile."""
 
     def __init__(
         self,
         run: Run,
-        log: Log,
+        log: DeliveredLog,
         *,
         opened: OpenedOrphan | None,
         subscriptions: Iterable[Subscription],
@@ -74,7 +83,9 @@ class LogDelivery:
         self._moved = anyio.Event()
         saved = opened.saved if opened is not None else Saved({}, frozenset(), frozenset())
         first = opened.first if opened is not None else 0
-        self.source = LogSource(log, run.id, first=first, is_orphan=opened is not None, on_move=self._notice)
+        self._is_own = opened is None
+        is_orphan = self.is_held and not self._is_own
+        self.source = self._source_of(first, is_orphan=is_orphan)
         self.workers = {
             each.name: Worker(
                 # What is pending is never skipped: "latest" is for a subscription that is new.
@@ -83,19 +94,17 @@ class LogDelivery:
                 letters,
                 on_drop=on_drop,
                 checkpoint=saved.checkpoints.get(each.name),
-                handler=handlers[each.name].lease(is_orphan=opened is not None, failed=failed(run.id, each.name)),
+                handler=handlers[each.name].lease(is_orphan=is_orphan, failed=failed(run.id, each.name)),
                 freeze=self._freeze,
                 outage=handlers[each.name].outage,
                 on_rewind=on_rewind,
             )
             for each in subscriptions
         }
-        others = {name: each for name, each in saved.checkpoints.items() if name not in self.workers}
-        self._others_scanned = {name: each.progress.scanned for name, each in others.items()}
-        self._others = min(self._others_scanned.values(), default=None)
-        if saved.unreadable - {file_name(name) for name in self.workers}:
-            # Which subscriptions these are of, and how far those are, is not known.
-            self._others_scanned[UNKNOWN] = self._others = self.source.first
+        self._others = OtherCheckpoints(run, self.workers.keys(), saved, first=first)
+        self._oldest = first
+        """Where the oldest segment begins, as of the last look."""
+        self._looked_at = -math.inf
         self._mirrors = MirrorHold(run)
         self.kept_for_mirrors: list[str] | None = []
         """At its end: the mirrors for which it was not deleted; None: it is not known which."""
@@ -119,8 +128,11 @@ class LogDelivery:
         self._is_given_up = False
         self._is_trusted = True
 
+    def _source_of(self, first: int, *, is_orphan: bool) -> LogSource:
+        return LogSource(self.log, self.run_of.id, first=first, is_orphan=is_orphan, on_move=self._notice)
+
     def __repr__(self) -> str:
-        return f"<LogDelivery {self.run_of.id} of {self.source!r}>"
+        return f"<{type(self).__name__} {self.run_of.id} of {self.source!r}>"
 
     @property
     def is_settled(self) -> bool:
@@ -133,7 +145,7 @@ class LogDelivery:
         """Whether no subscription needs anything of what was appended any more."""
         end = max(self.source.end, self.log.appended)
         scanned = [worker.progress.scanned for worker in self.workers.values()]
-        return min([*scanned, end if self._others is None else self._others]) >= end and (bool(scanned) or end == 0)
+        return self._others.lowest(min(scanned, default=end)) >= end and (bool(scanned) or end == 0)
 
     @property
     def waiting(self) -> frozenset[str]:
@@ -144,8 +156,18 @@ class LogDelivery:
     @property
     def held_for(self) -> list[str]:
         """The subscriptions of others that need something of it still."""
+        return sorted(self.elsewhere)
+
+    @property
+    def elsewhere(self) -> dict[str, int]:
+        """How many records the subscriptions of others need still, as of the last look at their checkpoints."""
         end = self.source.end
-        return sorted(name for name, scanned in self._others_scanned.items() if scanned < end)
+        return {name: end - scanned for name, scanned in self._others.needed.items() if scanned < end}
+
+    async def needed_from(self) -> list[int]:
+        """From which offset on each subscription needs it, those of others too, which are looked at."""
+        await in_thread(self._others.look)
+        return [*(worker.progress.scanned for worker in self.workers.values()), *self._others.needed.values()]
 
     @property
     def is_stuck(self) -> bool:
@@ -169,16 +191,19 @@ class LogDelivery:
         self._is_given_up = True
         end = self.source.end
         lost = {name: end - worker.progress.scanned for name, worker in self.workers.items()}
-        lost |= {name: end - scanned for name, scanned in self._others_scanned.items()}
-        self._others = None
-        self._mirrors.forfeit(end)
+        lost |= self._others.forfeit(end)
+        self._others.give_up()
+        self._mirrors.give_up(end)
         for worker in self.workers.values():
             worker.forfeit(end)
         return {name: count for name, count in lost.items() if count}
 
     def forfeit(self, end: int) -> dict[str, int]:
-        """Our subscriptions that are behind `end` lose what lies below it: how many records each, at most."""
-        lost = {}
+        """The subscriptions that are behind `end`, those of others too, lose what lies below it.
+
+        How many records each, at most.
+        """
+        lost = self._others.forfeit(end)
         for name, worker in self.workers.items():
             if worker.progress.scanned < end:
                 lost[name] = end - worker.progress.scanned
@@ -217,12 +242,19 @@ class LogDelivery:
         self._retain = Retain()
         await self.save(sync=True, must_delete=True)
 
+    @property
+    def _is_passed_by_all(self) -> bool:
+        """Whether all that is written is settled, here and as far as we know elsewhere."""
+        end = self.source.end
+        is_here = all(worker.progress.scanned >= end for worker in self.workers.values())
+        return is_here and self._others.lowest(end) >= end
+
     async def renew(self) -> bool:
         """Delete all that is written, where it is delivered, the segment that is written now included; whether it was.
 
         Else a segment that is larger than its disk would keep that full for ever.
         """
-        if self.is_settled and (self._others is None or self._others >= self.source.end):
+        if self._is_passed_by_all:
             try:
                 has_begun = await in_thread(self.log.begin_segment)
             except LogError:
@@ -241,6 +273,8 @@ class LogDelivery:
         """Deliver until cancelled, or with `until_settled` until all that is written is. May be called again."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(when_begun(self._keep_checkpoints), name="eventrec checkpoints")
+            if self._is_own:
+                tasks.start_soon(when_begun(self._keep_looking), name="eventrec other processes")
             for worker in self.workers.values():
                 tasks.start_soon(when_begun(worker.run), name=f"eventrec {worker.name}")
             if until_settled:
@@ -267,15 +301,13 @@ class LogDelivery:
                 self._incarnation = self.run_of.incarnation
                 self._files = CheckpointFiles(self.run_of.storage)
                 self._saved.clear()
-            now = {name: worker.checkpoint() for name, worker in self.workers.items()}
+            now = self._checkpoints()
             changed = {name: each for name, each in now.items() if each != self._saved.get(name)}
             if not changed and not (sync and self._unsynced) and not must_delete:
                 return
             self._unsynced.update(changed)
             again = {name: now[name] for name in self._unsynced} if sync else changed
-            lowest = min([each.progress.scanned for each in now.values()])
-            if self._others is not None:
-                lowest = min(lowest, self._others)
+            lowest = min((each.progress.scanned for each in now.values()), default=self.source.end)
             try:
                 durable = await in_thread(partial(self._save, again, lowest, sync=sync))
             except Exception as exc:  # noqa: BLE001 - whatever a disk, or a name, makes of it: it is tried again
@@ -289,20 +321,38 @@ class LogDelivery:
                 self._unsynced.clear()
                 self._synced_at = anyio.current_time()
 
+    def _checkpoints(self) -> dict[str, Checkpoint]:
+        """Those of our workers now, as they are saved."""
+        now = {name: worker.checkpoint() for name, worker in self.workers.items()}
+        return {name: msgspec.structs.replace(each, by_holder=self.is_held) for name, each in now.items()}
+
     def _save(self, checkpoints: Mapping[str, Checkpoint], lowest: int, *, sync: bool) -> bool:
-        """In a thread. Whether all that was saved so far is durable now."""
+        """In a thread. Whether all that was saved so far is durable now; then what no subscription needs goes."""
         firsts = list_segments(self.run_of.storage)
-        may_delete = len(firsts) > 1 and firsts[1] <= lowest
-        below = self._outlived(self._mirrors.lowest(lowest)) if may_delete else 0
+        self._oldest = firsts[0] if firsts else self._oldest
+        below = self._passed(firsts, lowest)
         may_delete = below > firsts[0] if firsts else False
         sync = sync or (may_delete and self._sync != "interval" and set(checkpoints) >= self._unsynced)
         for checkpoint in checkpoints.values():
             self._files.save(checkpoint, sync=sync)
         if sync:
+            if may_delete:
+                self._others.sync()
             self._files.sync_names()
             if may_delete:
                 self.log.delete_below(below)
         return sync
+
+    def _passed(self, firsts: Sequence[int], lowest: int) -> int:
+        """The offset below which segments may go, where ours are past `lowest`; 0: none. The others are looked at."""
+        if len(firsts) < 2 or firsts[1] > lowest:  # noqa: PLR2004 - the last one is written
+            return 0
+        is_held = self._others.lowest(lowest) < firsts[1]
+        if is_held and monotonic() - self._looked_at < OTHERS_SECONDS:
+            return 0
+        self._looked_at = monotonic()
+        self._others.look()
+        return self._outlived(self._mirrors.lowest(self._others.lowest(lowest)))
 
     def _outlived(self, lowest: int) -> int:
         """The offset below which segments go, of those that everybody is past."""
@@ -319,6 +369,26 @@ class LogDelivery:
             is_due = anyio.current_time() - self._synced_at >= self._sync_interval
             await self.save(sync=self._sync == "take" or (self._sync == "interval" and is_due))
             await anyio.sleep(_BETWEEN_SAVES)
+
+    async def _keep_looking(self) -> None:
+        """Delete what others are past meanwhile: no move of ours tells when that is."""
+        while True:
+            await anyio.sleep(OTHERS_SECONDS)
+            may_go = self.log.extent.first > self._oldest
+            if (may_go or not self.workers) and await in_thread(self._could_delete):
+                await self.save(sync=True, must_delete=True)
+
+    def _could_delete(self) -> bool:
+        """In a thread. Whether there is something that is needed no more; also has the others looked at."""
+        lowest = min((worker.progress.scanned for worker in self.workers.values()), default=self.source.end)
+        try:
+            firsts = list_segments(self.run_of.storage)
+            if not self.workers:
+                self._others.look()
+            self._oldest = firsts[0] if firsts else self._oldest
+            return self._passed(firsts, lowest) > self._oldest
+        except (OSError, LogError):
+            return False  # It is tried again.
 
     async def _freeze(self) -> None:
         """Make the checkpoints durable.
@@ -356,7 +426,7 @@ class LogDelivery:
         if not self._is_ended:
             self._is_ended = True
             with suppress(Exception):  # Its last checkpoints stand then.
-                self._save({name: worker.checkpoint() for name, worker in self.workers.items()}, 0, sync=False)
+                self._save(self._checkpoints(), 0, sync=False)
             self._end(is_first=True)
 
     async def stamp(self, *, is_first: bool = True) -> None:
@@ -364,6 +434,9 @@ class LogDelivery:
 
         What goes wrong is said where it `is_first`.
         """
+        if self._others.needed and self.is_settled:
+            with suppress(OSError):  # As they were, then: no later than they are.
+                await in_thread(self._others.look)
         if not self.is_done or self._is_stamped:
             return
         await self.save(sync=self._sync != "never")
@@ -384,6 +457,14 @@ class LogDelivery:
         self.log.abandon()
         self.run_of.forget()
 
+    def _is_done_elsewhere(self) -> bool:
+        """Whether that is so still: there may be others that were not there before."""
+        try:
+            self._others.look()
+        except OSError:
+            return False
+        return self.is_done
+
     def _end(self, *, is_first: bool) -> None:
         self.source.close()
         try:
@@ -393,6 +474,8 @@ class LogDelivery:
         try:
             may_go = self.is_done and (self._is_stamped or self._is_given_up)
             may_go = may_go and not self.is_refused and self._is_trusted
+            if may_go and self.log.appended:
+                may_go = self._is_done_elsewhere()
             if not may_go or not self._is_mirrored():
                 self.run_of.release()
             else:
@@ -409,6 +492,7 @@ class LogDelivery:
         """Whether no mirror lacks anything of what is done; else `kept_for_mirrors` says which one does."""
         if self._is_given_up:
             return True
-        saved = {file_name(name): worker.progress.scanned for name, worker in self.workers.items()}
+        scanned = self._others.needed | {name: worker.progress.scanned for name, worker in self.workers.items()}
+        saved = {file_name(name): each for name, each in scanned.items()}
         self.kept_for_mirrors = self._mirrors.lacking(self.log.written, saved)
         return self.kept_for_mirrors == []

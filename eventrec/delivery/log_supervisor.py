@@ -5,12 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
 from eventrec.delivery.adoption import SCAN_SECONDS, Adoption
 from eventrec.delivery.disk import DiskQuota
+from eventrec.delivery.followed_delivery import FollowedDelivery
+from eventrec.delivery.following import Following
 from eventrec.delivery.letters.dead_letters import DeadLetterFile
 from eventrec.delivery.letters.log import LetterLog
 from eventrec.delivery.log_delivery import LogDelivery
@@ -26,10 +28,11 @@ from eventrec.runtime.logging import get_logger
 from eventrec.runtime.starting import when_begun
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from anyio.abc import TaskGroup
 
+    from eventrec.delivery.delivered_log import DeliveredLog
     from eventrec.delivery.opened_orphan import OpenedOrphan
     from eventrec.delivery.subscription import NewDestination, Subscription
     from eventrec.delivery.worker.worker import Worker
@@ -37,12 +40,14 @@ if TYPE_CHECKING:
     from eventrec.intake.drops import Drops
     from eventrec.intake.queue import Intake
     from eventrec.intake.writer import Writer
-    from eventrec.log.log import Log
     from eventrec.options import EventRecorderOptions
+    from eventrec.runs.followed import FollowedRun
     from eventrec.runs.requests import OperatorRequest
     from eventrec.runs.run import Run
     from eventrec.runtime.backend import Backend
     from eventrec.status import SubscriptionStatus
+
+_D = TypeVar("_D", bound=LogDelivery)
 
 _logger = get_logger("eventrec.delivery")
 
@@ -88,6 +93,17 @@ class LogSupervisor(Supervisor):
             latest=[each.name for each in subscriptions if each.start == "latest"],
             on_requests=self._apply_requests,
         )
+        self._following = None
+        if options.follow and self._subscriptions:
+            self._following = Following(
+                writer.directory,
+                list(self._handlers),
+                deliver=self._deliver_live,
+                adoption=self._adoption,
+                letters=self._letters,
+                guard=writer.fork_guard,
+                own_id=writer.run_id,
+            )
         self._quota = DiskQuota(
             writer.directory,
             Bound(resolved.max_log_bytes, resolved.keep_free),
@@ -131,22 +147,29 @@ class LogSupervisor(Supervisor):
         return f"locks mean nothing here: {logs} grew though locked" if logs else None
 
     def adopted(self) -> dict[str, Callable[[], dict[str, SubscriptionStatus]]]:
-        return {str(id_): delivery.status for id_, delivery in list(self._adoption.adopted.items())}
+        return {str(delivery.run_of.id): delivery.status for delivery in [*self._adopted(), *self._followed()]}
+
+    def elsewhere(self) -> dict[str, int]:
+        return self._own.elsewhere if self._own is not None else {}
 
     def forfeited(self) -> dict[str, int]:
         return dict(self._quota.forfeited)
 
     def left(self) -> dict[str, str]:
-        return {str(id_): why for id_, why in list(self._adoption.left.items())}
+        live = {} if self._following is None else self._following.left
+        return {str(id_): why for id_, why in [*list(self._adoption.left.items()), *list(live.items())]}
 
     def resume(self, name: str, start: NewDestination | None = None) -> None:
         for delivery in self._deliveries():
-            delivery.workers[name].resume(start)
+            if name in delivery.workers:
+                delivery.workers[name].resume(start)
 
     # -- its life
 
     def abandon(self) -> None:
         super().abandon()
+        if self._following is not None:
+            self._following.abandon()
         self._adoption.abandon()
         with suppress(OSError):  # A program that closed every descriptor after the fork has closed these too.
             self._letters.abandon()
@@ -184,14 +207,16 @@ class LogSupervisor(Supervisor):
                 delivering: dict[str, Callable[[], Awaitable[None]]] = {"delivery": self._own.run}
                 beside: dict[str, Callable[[], Awaitable[None]]] = {}
                 if self._subscriptions:
-                    delivering["adoption"] = self._adoption.run
+                    delivering["adoption"] = self._adopt
                     beside["log directory"] = self._adoption.watch
+                else:
+                    _logger.info("no handler here: another process delivers", directory=str(self.writer.directory))
+                if self._following is not None:
+                    delivering["live logs"] = self._following.run
+                if not self._closing.is_set():
+                    beside["disk bound"] = self._quota.run
                 if self._subscriptions and not self._closing.is_set():
-                    beside |= {
-                        "retained logs": self._take_up_done,
-                        "disk bound": self._quota.run,
-                        "answers": self._note_silence,
-                    }
+                    beside |= {"retained logs": self._take_up_done, "answers": self._note_silence}
                 self._spawn(tasks, delivering)
                 await anyio.lowlevel.checkpoint()
                 self.started.set()
@@ -202,9 +227,22 @@ class LogSupervisor(Supervisor):
                 while not self.writer.is_ended:
                     await self._woken.wait()
                 await self.flush_what_is_written()
-                if self._subscriptions:
-                    await self._adoption.settled()
+                await self._settle_others()
             tasks.cancel_scope.cancel()
+
+    async def _adopt(self) -> None:
+        if self._following is not None:
+            await self._following.allowed.wait()
+        await self._adoption.run()
+
+    async def _settle_others(self) -> None:
+        """Deliver what is there of other runs, as far as it can be delivered now, and is ours to deliver."""
+        if self._following is not None:
+            if not self._following.allowed.is_set():
+                return
+            await self._following.settled()
+        if self._subscriptions:
+            await self._adoption.settled()
 
     def _spawn(self, tasks: TaskGroup, runs: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
         for what, run in runs.items():
@@ -233,12 +271,22 @@ class LogSupervisor(Supervisor):
                 await woken.wait()
         return True
 
-    def _delivery(self, run: Run, log: Log, opened: OpenedOrphan | None = None) -> LogDelivery:
-        return LogDelivery(
+    def _delivery(self, run: Run, log: DeliveredLog, opened: OpenedOrphan | None = None) -> LogDelivery:
+        return self._delivery_by(LogDelivery, run, log, opened, self._subscriptions)
+
+    def _delivery_by(
+        self,
+        kind: type[_D],
+        run: Run,
+        log: DeliveredLog,
+        opened: OpenedOrphan | None,
+        subscriptions: Iterable[Subscription],
+    ) -> _D:
+        return kind(
             run,
             log,
             opened=opened,
-            subscriptions=self._subscriptions,
+            subscriptions=subscriptions,
             handlers=self._handlers,
             letters=self._letters,
             on_drop=self._drops.note,
@@ -251,6 +299,10 @@ class LogSupervisor(Supervisor):
 
     def _deliver_orphan(self, run: Run, opened: OpenedOrphan) -> LogDelivery:
         return self._delivery(run, opened.log, opened)
+
+    def _deliver_live(self, run: FollowedRun, opened: OpenedOrphan, names: Collection[str]) -> FollowedDelivery:
+        subscriptions = [each for each in self._subscriptions if each.name in names]
+        return self._delivery_by(FollowedDelivery, run, opened.log, opened, subscriptions)
 
     def _is_failing(self, name: str) -> bool:
         worker = self.workers.get(name)
@@ -299,6 +351,8 @@ class LogSupervisor(Supervisor):
         self.writer.close()
         while not self.writer.is_ended:
             await self._woken.wait()
+        if self._following is not None:
+            await self._following.let_go()
         for delivery in self._deliveries():
             await delivery.end()
         await self._adoption.let_go()
@@ -309,6 +363,8 @@ class LogSupervisor(Supervisor):
 
     def end_stranded(self) -> None:
         # Its own log the writer has given back, or will.
+        if self._following is not None:
+            self._following.end_stranded()
         self._adoption.end_stranded()
         self._letters.close()
         super().end_stranded()
@@ -321,7 +377,13 @@ class LogSupervisor(Supervisor):
         return [worker for delivery in self._deliveries() for worker in delivery.workers.values()]
 
     def _deliveries(self) -> list[LogDelivery]:
-        return [*self._adoption.adopted.values(), *([self._own] if self._own is not None else [])]
+        return [*self._adopted(), *self._followed(), *([self._own] if self._own is not None else [])]
+
+    def _adopted(self) -> list[LogDelivery]:
+        return list(self._adoption.adopted.values())
+
+    def _followed(self) -> list[FollowedDelivery]:
+        return [] if self._following is None else list(self._following.followed.values())
 
     # -- what operators ask for
 

@@ -58,8 +58,12 @@ class MirrorHold:
             return None
         return sorted(name for name, each in found.items() if each.lacks(end, checkpoints))
 
+    def give_up(self, end: int) -> None:
+        """What mirrors lack below `end` is held no longer. Does not block."""
+        self._forfeited = max(self._forfeited, end)
+
     def forfeit(self, end: int) -> dict[str, int]:
         """What mirrors lack below `end` is held no longer: how many records each, at most."""
         positions = self.positions() or {}
-        self._forfeited = max(self._forfeited, end)
+        self.give_up(end)
         return {name: end - at for name, at in positions.items() if at < end}

@@ -1,4 +1,4 @@
-"""A log that an earlier run left, opened for delivery: what its bytes and its checkpoints say, and what they do not."""
+"""A log of another run, opened for delivery: what its bytes and its checkpoints say, and what they do not."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from eventrec.runs.survey import knows
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from eventrec.delivery.delivered_log import DeliveredLog
     from eventrec.runs.run import Run
 
 MAX_OFFSET: Final = (1 << 48) - 1
@@ -24,16 +25,16 @@ MAX_OFFSET: Final = (1 << 48) - 1
 
 @dataclass(frozen=True, slots=True)
 class OpenedOrphan:
-    """An adopted log, and what was known of it.
+    """An adopted log, or one that is followed, and what was known of it.
 
     Attributes:
-        log: Synced.
+        log: Synced, if it is adopted.
         first: The first record that it has.
         saved: Its checkpoints, and the names of the files that are not any more.
         known: Of the subscriptions asked for, those that are not new in this directory: nothing of theirs is skipped.
     """
 
-    log: Log
+    log: DeliveredLog
     first: int
     saved: Saved
     known: frozenset[str]
@@ -53,8 +54,7 @@ def open_orphan(run: Run, latest: Iterable[str] = ()) -> OpenedOrphan:
         # It is not followed; and what it held is not known, so nothing here is over.
         raise LogError(f"{segment_name(odd[0])} is not a file")
     saved = CheckpointFiles(run.storage).look()
-    if saved.newer:
-        raise LogError(f"checkpoints of a newer version: {', '.join(sorted(saved.newer))}")
+    check_saved(saved)
     at_least = max((each.progress.scanned for each in saved.checkpoints.values()), default=0)
     _check_offset(max([at_least, *list_segments(run.storage)]))
     of_this = partial(is_ours, log_id=run.id)
@@ -69,6 +69,12 @@ def open_orphan(run: Run, latest: Iterable[str] = ()) -> OpenedOrphan:
         log.close()
         raise
     return OpenedOrphan(log, log.first, saved, known)
+
+
+def check_saved(saved: Saved) -> None:
+    """Raise LogError where a checkpoint is of a version that we cannot read."""
+    if saved.newer:
+        raise LogError(f"checkpoints of a newer version: {', '.join(sorted(saved.newer))}")
 
 
 def _check_offset(offset: int) -> None:

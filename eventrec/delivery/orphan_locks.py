@@ -9,7 +9,7 @@ from eventrec.runs.directory import LOCK
 from eventrec.runs.run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
     from uuid import UUID
 
@@ -23,14 +23,22 @@ class OrphanLocks:
         self._directory = directory
         self._locking = locking
         self._runs: dict[UUID, Run] = {}
+        self.is_followed: Callable[[UUID], bool] = lambda _: False
+        """Whether a log is followed here, and so not to be locked: that its holder has let go, is noticed there."""
+
+    def ids(self) -> list[UUID]:
+        """Those whose locks are ours, and not handed on."""
+        return list(self._runs)
 
     def take(self, ids: Iterable[UUID]) -> list[tuple[UUID, Run | Literal["held", "gone"]]]:
         """Lock what can be locked of `ids`; see `Run.try_adopt`. Blocking; where it raises, none is locked."""
         found: list[tuple[UUID, Run | Literal["held", "gone"]]] = []
         try:
             with self._locking:
+                run: Run | Literal["held", "gone"]
                 for id_ in ids:
-                    found.append((id_, run := Run.try_adopt(self._directory, id_)))
+                    run = "held" if self.is_followed(id_) else Run.try_adopt(self._directory, id_)
+                    found.append((id_, run))
                     if isinstance(run, Run):
                         self._runs[id_] = run
         except BaseException:

@@ -205,6 +205,14 @@ class OrphanQueue:
 
     # -- what became of one
 
+    def note_free(self, ids: Iterable[UUID]) -> None:
+        """Other processes held them, and hold them no more."""
+        for id_ in ids:
+            if id_ in self._held:
+                self._take(id_)
+                self._new.add(id_)
+                insort(self._fresh, id_)
+
     def note_adopted(self, id_: UUID) -> None:
         """It is ours. Where another process held it, that has ended: it may have held more of them."""
         was_held = id_ in self._held

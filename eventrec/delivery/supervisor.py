@@ -273,6 +273,10 @@ class Supervisor(ABC):
         """What gives the same of each log that earlier runs left, by its id."""
         return {}
 
+    def elsewhere(self) -> dict[str, int]:
+        """Records of this recorder's log that subscriptions of other processes need, where one is known to."""
+        return {}
+
     def forfeited(self) -> dict[str, int]:
         """Records of those logs that were lost to the bound on the log directory, by subscription."""
         return {}

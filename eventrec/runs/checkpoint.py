@@ -15,7 +15,7 @@ from eventrec.runs.files import SUFFIX, decode, file_name, read, replace
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
 _logger = get_logger("eventrec.delivery")
@@ -80,6 +80,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     `generation` is the first that no batch from `acknowledged` on has had: a piece that is read again after a restart
     may end where a refused one did, and must not share its token. `saved` is when, in seconds since the epoch.
+
+    `by_holder`: the process that holds the log delivers the subscription, so that none that follows the log does.
     """
 
     subscription: str
@@ -88,6 +90,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     attempt: Attempt | None = None
     generation: _Count = 0
     saved: float = 0.0
+    by_holder: bool = False
     version: int = _VERSION
 
 
@@ -135,8 +138,8 @@ class CheckpointFiles:
         """Every checkpoint, by subscription. One that cannot be read is logged and missing: see `look`."""
         return self.look().checkpoints
 
-    def look(self) -> Saved:
-        """Every checkpoint, and what cannot be read, which is logged."""
+    def look(self, *, said: Collection[str] = ()) -> Saved:
+        """Every checkpoint, and what cannot be read, which is logged but for the files `said` before."""
         found: dict[str, Checkpoint] = {}
         unreadable, newer = set[str](), set[str]()
         for name, checkpoint in self._all():
@@ -145,7 +148,8 @@ class CheckpointFiles:
             elif isinstance(checkpoint, NewerFileError):
                 newer.add(name)
             else:
-                _logger.error("checkpoint unreadable", file=str(self._folder / name), error=str(checkpoint))
+                if name not in said:
+                    _logger.error("checkpoint unreadable", file=str(self._folder / name), error=str(checkpoint))
                 unreadable.add(name)
         return Saved(found, frozenset(unreadable), frozenset(newer))
 

@@ -352,12 +352,9 @@ def delete_folder(base: DiskStorage, name: str, storage: DiskStorage) -> None:
     Raises:
         OSError: The disk refused; what is left is found by the next sweep.
     """
-    with suppress(FileNotFoundError, NotADirectoryError):
-        with closing(storage.folder(CHECKPOINTS)) as checkpoints:
-            _delete_files(checkpoints, _OF_CHECKPOINTS)
-        with suppress(OSError):
-            storage.remove_folder(CHECKPOINTS)
+    _delete_checkpoints(storage)
     _delete_files(storage, _OF_A_RUN)
+    _delete_checkpoints(storage)  # A process that follows it may have been writing one when it was renamed.
     with suppress(OSError):  # Where a file system has no such bit, one that is killed here leaves an empty directory.
         storage.note_unfinished(is_unfinished=True)
     with suppress(FileNotFoundError):
@@ -372,6 +369,14 @@ def delete_folder(base: DiskStorage, name: str, storage: DiskStorage) -> None:
         with suppress(OSError):
             storage.note_unfinished(is_unfinished=False)
         _logger.warning("delivered log holds what is not ours: left", directory=str(base.directory / name))
+
+
+def _delete_checkpoints(storage: DiskStorage) -> None:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        with closing(storage.folder(CHECKPOINTS)) as checkpoints:
+            _delete_files(checkpoints, _OF_CHECKPOINTS)
+        with suppress(OSError):
+            storage.remove_folder(CHECKPOINTS)
 
 
 def _delete_files(storage: DiskStorage, names: re.Pattern[str]) -> None:

@@ -15,7 +15,9 @@ from eventrec.log.verify import describe
 from eventrec.runs.checkpoint import CheckpointFiles
 from eventrec.runs.directory import DEAD, DONE, LOCK, LogDirectory, id_in
 from eventrec.runs.files import file_name
+from eventrec.runs.follower_locks import FOLLOWING
 from eventrec.runs.mirrors import MIRRORS, Mirrors
+from eventrec.runs.others import UNKNOWN
 from eventrec.runs.requests import REQUESTS
 from eventrec.runs.run import size_of_run
 
@@ -36,9 +38,6 @@ QUOTA: Final = ".eventrec-quota"
 _OLD_QUOTA: Final = "quota"
 _SETTLED_SECONDS: Final = 1.0
 """How old a change of a directory must be for a later one to have another time."""
-
-UNKNOWN: Final = "?"
-"""Stands for the subscriptions whose names are not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +176,7 @@ def knows(directory: str | os.PathLike[str], subscription: str, *, before: UUID)
 def list_foreign(directory: str | os.PathLike[str]) -> list[str]:
     """The names in a log directory that are not ours, as far as this user may tell."""
     log = LogDirectory.of(directory)
-    ours = {*log.members(), DONE, DEAD, REQUESTS, MIRRORS, QUOTA, _OLD_QUOTA}
+    ours = {*log.members(), DONE, DEAD, REQUESTS, FOLLOWING, MIRRORS, QUOTA, _OLD_QUOTA}
     return sorted(
         name
         for name in log.names()

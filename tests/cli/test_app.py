@@ -18,7 +18,7 @@ class Run(Protocol):
 
 
 COMMANDS = [
-    *("demo", "record", "tail", "status", "drain", "resume", "doctor", "new-handler"),
+    *("demo", "record", "tail", "status", "drain", "deliver", "resume", "doctor", "new-handler"),
     *("log verify", "log list", "log cat", "log forget", "log compress"),
     *("dead list", "dead show", "dead replay", "dead skip", "dead purge"),
     *("analytics enable", "analytics disable", "analytics status", "analytics details", "analytics clear"),

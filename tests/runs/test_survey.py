@@ -15,8 +15,9 @@ from eventrec.records.schema import Shape
 from eventrec.runs import survey
 from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles, Progress
 from eventrec.runs.directory import LOCK
+from eventrec.runs.others import UNKNOWN
 from eventrec.runs.run import Run, new_run_id
-from eventrec.runs.survey import UNKNOWN, knows, see, see_opened
+from eventrec.runs.survey import knows, see, see_opened
 
 if TYPE_CHECKING:
     from pathlib import Path

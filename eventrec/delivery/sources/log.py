@@ -6,7 +6,7 @@ from bisect import bisect_right, insort
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from eventrec.delivery.sources.source import OnLost, Start
     from eventrec.log.commit import Commit
-    from eventrec.log.log import Log
-    from eventrec.log.reader import LogReader
+    from eventrec.log.reader import Extent, LogReader
+    from eventrec.log.resync import IsOurs
     from eventrec.records.entry import Entry
 
 WINDOW_BYTES: Final = 8 << 20
@@ -37,6 +37,29 @@ _PATIENCE: Final = 0.5
 _ANY_OFFSET: Final = 1 << 62
 
 _logger = get_logger("eventrec.delivery")
+
+
+class ReadableLog(Protocol):
+    """What reading asks of a log: see `eventrec.log.log.Log`."""
+
+    @property
+    def first(self) -> int:
+        """The first offset of the oldest segment that is there. Blocking."""
+
+    @property
+    def written(self) -> int:
+        """Every record below is in the page cache."""
+
+    @property
+    def readable(self) -> int:
+        """Every record below can be read."""
+
+    @property
+    def extent(self) -> Extent:
+        """How far it can be read, and which bytes those are."""
+
+    def reader(self, start: int = 0, *, is_ours: IsOurs | None = None) -> LogReader:
+        """A reader from record `start` on. Blocking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +83,7 @@ class LogSource:
 
     def __init__(
         self,
-        log: Log,
+        log: ReadableLog,
         id_: UUID,
         *,
         first: int = 0,
@@ -74,6 +97,8 @@ class LogSource:
         self.on_move = on_move
         self._is_ours = partial(is_ours, log_id=id_)
         self._is_unreadable = False
+        self._lost_as = "corrupt"
+        """Why what was last found missing is lost."""
         self._floor = 0
         self._cursors: list[LogCursor] = []
         self._window: OrderedDict[int, _Decoded] = OrderedDict()
@@ -216,7 +241,7 @@ class LogSource:
         for cursor in self._cursors:
             if cursor.next == start:
                 cursor.next = end
-                cursor.on_lost("corrupt", end - start, ())
+                cursor.on_lost(self._lost_as, end - start, ())
 
     def _read_commits(self, start: int) -> list[_Decoded]:
         """In a thread. The commits from `start` on: at least one, if there is."""

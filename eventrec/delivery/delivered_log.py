@@ -1,0 +1,33 @@
+"""What delivery asks of a log, be it one that this process owns or one that another process writes."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from eventrec.delivery.sources.log import ReadableLog
+
+
+class DeliveredLog(ReadableLog, Protocol):
+    """As `eventrec.log.log.Log` has them, which see. A log of another process has nothing that could be deleted."""
+
+    @property
+    def appended(self) -> int:
+        """The next offset to be given out."""
+
+    def sealed(self) -> list[tuple[int, int, int, float]]:
+        """The segments that are not written any more, and that may be deleted here."""
+
+    def has_grown(self) -> bool:
+        """Whether another process has written into it, where none should."""
+
+    def begin_segment(self) -> bool:
+        """Write no more into the segment that is written now; False: it holds nothing, or is not ours."""
+
+    def delete_below(self, offset: int) -> int:
+        """Delete the sealed segments below `offset`. Returns how many."""
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+
+    def abandon(self) -> None:
+        """Likewise, in the child of a fork."""

@@ -1,0 +1,95 @@
+"""Delivery of a log that another process writes: its records, with our checkpoints beside those of its owner."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from eventrec.delivery.log_delivery import LogDelivery
+from eventrec.delivery.opened_orphan import OpenedOrphan, check_saved
+from eventrec.delivery.sources.followed import FollowedLog, FollowedSource
+from eventrec.runs.checkpoint import CheckpointFiles, Saved
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from eventrec.delivery.sources.log import LogSource
+    from eventrec.runs.checkpoint import Checkpoint
+    from eventrec.runs.followed import FollowedRun
+
+
+class FollowedDelivery(LogDelivery):
+    """Delivers a `FollowedLog` until it is ended. It deletes nothing, and retires nothing."""
+
+    is_held = False
+
+    @property
+    def is_done(self) -> bool:
+        """False: its owner says when it is."""
+        return False
+
+    @property
+    def followed(self) -> FollowedLog:
+        """The log that is followed."""
+        assert isinstance(self.log, FollowedLog)  # noqa: S101 - it is made with one
+        return self.log
+
+    def _source_of(self, first: int, *, is_orphan: bool) -> LogSource:
+        del is_orphan
+        return FollowedSource(self.followed, self.run_of.id, first=first, on_move=self._notice)
+
+    def _save(self, checkpoints: Mapping[str, Checkpoint], lowest: int, *, sync: bool) -> bool:
+        """In a thread. Whether all that was saved so far is durable now; False too where the log is not there any more.
+
+        Then its owner has retired it, since all of it is settled; or its directory was deleted.
+        """
+        del lowest
+        try:
+            self.followed.check_in_place()
+            for checkpoint in checkpoints.values():
+                self._files.save(checkpoint, sync=sync)
+            if sync:
+                self._files.sync_names()
+        except FileNotFoundError:
+            if self.run_of.is_in_place():
+                raise
+            self.is_gone = True
+            return False
+        return sync
+
+    async def stamp(self, *, is_first: bool = True) -> None:
+        """Nothing: it is not over."""
+
+    def _end(self, *, is_first: bool) -> None:
+        del is_first
+        self.source.close()
+        self.log.close()
+        self.run_of.release()
+
+
+def open_followed(run: FollowedRun, names: Collection[str]) -> tuple[OpenedOrphan | None, frozenset[str]]:
+    """The log of `run`, and those of the subscriptions `names` that the process which holds it delivers itself.
+
+    None: there is nothing to do for the others. A subscription without a checkpoint has all of it to do, if there is a
+    record. Blocking.
+
+    Raises:
+        OSError: The disk refused.
+        LogError: It or a checkpoint is of a version that we cannot read.
+    """
+    saved = CheckpointFiles(run.storage).look()
+    check_saved(saved)
+    holders = frozenset(name for name in names if _is_holders(name, saved))
+    if len(holders) == len(names):
+        return None, holders
+    ours = [name for name in names if name not in holders]
+    scanned = [saved.checkpoints[name].progress.scanned for name in ours if name in saved.checkpoints]
+    log = FollowedLog(run.storage, run.id, at_least=max(scanned, default=0))
+    is_settled = len(scanned) == len(ours) and all(each >= log.written for each in scanned)
+    if is_settled or log.written == log.begins:
+        log.close()
+        return None, holders
+    return OpenedOrphan(log, log.begins, saved, frozenset()), holders
+
+
+def _is_holders(name: str, saved: Saved) -> bool:
+    return name in saved.checkpoints and saved.checkpoints[name].by_holder

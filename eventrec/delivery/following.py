@@ -1,0 +1,388 @@
+"""Follows the logs that other processes hold, and delivers what they write while they write it.
+
+wait     for the locks of our subscriptions: one process at a time follows a directory for each
+look     which logs are held by others, and which grew: `live_logs.py`
+open     those that have something for us; each is delivered by workers of its own, in turns with the others
+give up  one whose owner let go: it is an orphan then, and adopted with the checkpoints that it has by now
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import anyio
+
+from eventrec.delivery.followed_delivery import open_followed
+from eventrec.delivery.live_logs import LiveLogs
+from eventrec.delivery.orphans import FIRST_PAUSE, LONGEST_PAUSE, Failures
+from eventrec.runs.followed import FollowedRun, find_held
+from eventrec.runs.follower_locks import FollowerLocks
+from eventrec.runs.requests import load_requests
+from eventrec.runtime.backend import in_thread
+from eventrec.runtime.logging import described, get_logger
+from eventrec.runtime.starting import when_begun
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from contextlib import AbstractContextManager
+    from uuid import UUID
+
+    from anyio.abc import TaskGroup
+
+    from eventrec.delivery.adoption import Adoption
+    from eventrec.delivery.followed_delivery import FollowedDelivery
+    from eventrec.delivery.letters.log import LetterLog
+    from eventrec.delivery.live_logs import Seen
+    from eventrec.delivery.opened_orphan import OpenedOrphan
+    from eventrec.runs.directory import LogDirectory
+    from eventrec.runs.requests import OperatorRequest
+
+MAX_FOLLOWED: Final = 64
+"""Logs followed at once; each costs a few descriptors. Where more have something to deliver, they take turns."""
+
+QUIET_SECONDS: Final = 60.0
+"""After so long without a record a log is closed, and only looked at."""
+
+TURN_SECONDS: Final = 5.0
+"""Where others wait, a log that has something to deliver is followed for so long before another one is."""
+
+HOLDERS_SECONDS: Final = 5.0
+"""How often it is looked whether a log is still delivered by the process that holds it."""
+
+LOCK_SECONDS: Final = 0.5
+"""How often it is tried again to get the locks that another process has."""
+
+IN_PLACE_SECONDS: Final = 2.0
+"""How often it is looked whether another program has deleted ours."""
+
+_POLL_SECONDS: Final = 0.02
+_TURN_POLL: Final = 0.1
+_IDLE_POLL: Final = 1.0
+
+_logger = get_logger("eventrec.delivery")
+
+_Found: TypeAlias = "tuple[FollowedRun, OpenedOrphan, frozenset[str]]"
+"""A log that can be followed, opened, and for which of our subscriptions."""
+
+
+class Following:
+    """Follows `directory` for the subscriptions `names`; `deliver(run, opened, names)` makes what delivers a log.
+
+    `adoption` gets what is let go; `guard` is held while locks are taken or asked for; `own_id()` is the log that is
+    written here. For the loop's thread.
+    """
+
+    def __init__(
+        self,
+        directory: LogDirectory,
+        names: Collection[str],
+        *,
+        deliver: Callable[[FollowedRun, OpenedOrphan, Collection[str]], FollowedDelivery],
+        adoption: Adoption,
+        letters: LetterLog,
+        guard: AbstractContextManager[object],
+        own_id: Callable[[], UUID],
+    ) -> None:
+        self.followed: dict[UUID, FollowedDelivery] = {}
+        self.left: dict[UUID, str] = {}
+        """Live logs that cannot be followed, and why."""
+        self.allowed = anyio.Event()
+        """Set once the locks of all our subscriptions are ours: then orphans are adopted too."""
+        self._directory = directory
+        self._names = list(names)
+        self._deliver = deliver
+        self._adoption = adoption
+        self._letters = letters
+        self._guard = guard
+        self._own_id = own_id
+        self._locks = FollowerLocks(directory, names, guard=guard)
+        self._live = LiveLogs(directory, guard=guard, ours=self._held_here)
+        self._claimed: set[UUID] = set()
+        """Those that are followed, or about to be: not to be adopted."""
+        self._wanted: dict[UUID, None] = {}
+        """Those that may have something for us; the one that waits longest comes first."""
+        self._scopes: dict[UUID, anyio.CancelScope] = {}
+        self._opened_at: dict[UUID, float] = {}
+        self._moved_at: dict[UUID, float] = {}
+        self._failures: dict[UUID, Failures] = {}
+        self._not_before: dict[UUID, float] = {}
+        self._ended = anyio.Event()
+        self._said: set[str] = set()
+        adoption.leave_to(self._claimed.__contains__)
+
+    def __repr__(self) -> str:
+        return f"<Following {len(self.followed)} in {self._directory}>"
+
+    def _held_here(self) -> set[UUID]:
+        return {*self._adoption.held(), self._own_id()}
+
+    # -- the locks of our subscriptions
+
+    async def run(self) -> None:
+        """Follow until cancelled; may be called again. Waits while another process does it for one of ours."""
+        while True:
+            await self._take_locks()
+            self.allowed.set()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(when_begun(self._watch), name="eventrec live logs")
+                await self._until_locks_are_lost()
+                tasks.cancel_scope.cancel()
+            await self.let_go()
+
+    async def _take_locks(self) -> None:
+        said: object = None
+        while True:
+            try:
+                with anyio.CancelScope(shield=True):
+                    taken = await in_thread(self._locks.take)
+                why = None
+            except OSError as exc:
+                taken, why = self._names, described(exc)
+            if not taken:
+                return
+            if said != (taken, why):
+                said = (taken, why)
+                if why is None:
+                    _logger.info(
+                        "waiting: another process delivers", subscriptions=taken, directory=str(self._directory)
+                    )
+                else:
+                    _logger.warning("live logs cannot be followed", directory=str(self._directory), error=why)
+            await anyio.sleep(LOCK_SECONDS)
+
+    async def _until_locks_are_lost(self) -> None:
+        while await in_thread(self._locks.are_in_place):  # noqa: ASYNC110 - the disk says it
+            await anyio.sleep(IN_PLACE_SECONDS)
+        _logger.warning("locks of what follows live logs are gone", directory=str(self._directory))
+
+    # -- looking
+
+    async def _watch(self) -> None:
+        failures = Failures(FIRST_PAUSE, LONGEST_PAUSE)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(when_begun(self._stop_when_cancelled), name="eventrec live logs end")
+            for id_ in list(self.followed):
+                self._start(tasks, id_)
+            while True:
+                try:
+                    seen = await in_thread(self._live.wait, self._patience())
+                    await self._take_in(seen)
+                    await self._open_wanted(tasks)
+                    self._close_quiet()
+                except Exception as exc:  # noqa: BLE001 - descriptors ran out, the disk fails: none of it ends delivery
+                    if failures.note_failed():
+                        _logger.warning(
+                            "live logs not looked after", directory=str(self._directory), error=described(exc)
+                        )
+                    await anyio.sleep(failures.pause)
+                else:
+                    failures.note_passed()
+
+    def _patience(self) -> float:
+        """How long to look at most: those that wait for a turn are to get it soon."""
+        now = monotonic()
+        return _TURN_POLL if any(self._not_before.get(id_, now) <= now for id_ in self._wanted) else _IDLE_POLL
+
+    async def _stop_when_cancelled(self) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self._live.stop()
+
+    async def _take_in(self, seen: Seen) -> None:
+        now = monotonic()
+        for id_ in [*seen.appeared, *seen.moved]:
+            self._moved_at[id_] = now
+            if id_ in self.followed:
+                self.followed[id_].source.grew()
+            else:
+                self._wanted[id_] = None
+        for id_ in seen.freed:
+            await self._give_up(id_)
+        if seen.freed:
+            self._adoption.note_free(seen.freed)
+
+    async def _give_up(self, id_: UUID) -> None:
+        """End what follows it, with its checkpoints saved."""
+        self._live.forget(id_)
+        await self._close(id_)
+        for known in (self._wanted, self._moved_at, self._opened_at, self._failures, self._not_before, self.left):
+            known.pop(id_, None)
+
+    async def _close(self, id_: UUID) -> None:
+        if id_ in self._scopes:
+            self._scopes[id_].cancel()
+        while id_ in self.followed:
+            await self._ended.wait()
+
+    # -- opening
+
+    async def _open_wanted(self, tasks: TaskGroup) -> None:
+        now = monotonic()
+        for id_ in list(self._wanted):
+            if self._not_before.get(id_, now) > now:
+                continue
+            if len(self.followed) >= MAX_FOLLOWED and not await self._make_room():
+                return
+            del self._wanted[id_]
+            if id_ not in self._held_here():
+                await self._open(tasks, id_)
+
+    async def _make_room(self) -> bool:
+        """Close one that has nothing to do, or had its turn; False: none has."""
+        before = monotonic() - TURN_SECONDS
+        ready = [
+            (not each.is_settled, self._opened_at[id_], id_)
+            for id_, each in self.followed.items()
+            if id_ in self._scopes and (each.is_settled or self._opened_at[id_] < before)
+        ]
+        if not ready:
+            return False
+        await self._close(min(ready)[2])
+        return True
+
+    def _close_quiet(self) -> None:
+        before = monotonic() - QUIET_SECONDS
+        for id_, delivery in self.followed.items():
+            if self._moved_at.get(id_, 0.0) < before and delivery.is_settled and id_ in self._scopes:
+                self._scopes[id_].cancel()
+
+    async def _open(self, tasks: TaskGroup, id_: UUID) -> None:
+        # What is opened is given back, also where this task is cancelled meanwhile.
+        with anyio.CancelScope(shield=True):
+            self._claimed.add(id_)
+            try:
+                found, requests = await in_thread(self._find, id_)
+            except Exception as exc:  # noqa: BLE001 - its bytes, its checkpoints or the system: of this log alone
+                self._claimed.discard(id_)
+                self._pause(id_, described(exc))
+                return
+            if found is None or id_ in self._held_here():
+                # It was adopted here before it was claimed.
+                self._claimed.discard(id_)
+                if found is not None:
+                    await in_thread(_discard, *found)
+                return
+            run, opened, names = found
+            self.followed[id_] = delivery = self._deliver(run, opened, names)
+        self._adoption.apply(requests, delivery, opened)
+        self._opened_at[id_] = monotonic()
+        self._failures.pop(id_, None)
+        self.left.pop(id_, None)
+        self._live.follow(id_, delivery.followed.look)
+        self._start(tasks, id_)
+
+    def _find(self, id_: UUID) -> tuple[_Found | None, list[OperatorRequest]]:
+        """In a thread. The log, if another process holds it, and there is something in it for us; and what is asked."""
+        run = find_held(self._directory, id_, guard=self._guard)
+        if not isinstance(run, FollowedRun):
+            return None, []
+        try:
+            self._letters.learn()
+            opened, holders = open_followed(run, self._names)
+            requests = [] if opened is None else load_requests(self._directory, since=0.0)
+        except BaseException:
+            run.release()
+            raise
+        if opened is None:
+            run.release()
+            if holders:
+                self._not_before[id_] = monotonic() + HOLDERS_SECONDS
+        self._say_holders(holders)
+        return None if opened is None else (run, opened, frozenset(self._names) - holders), requests
+
+    def _say_holders(self, names: Collection[str]) -> None:
+        if new := set(names) - self._said:
+            self._said |= new
+            _logger.warning(
+                "live logs left to their owners, which deliver themselves",
+                subscriptions=sorted(new),
+                directory=str(self._directory),
+            )
+
+    def _pause(self, id_: UUID, why: str) -> None:
+        """It is tried again, after a pause that grows."""
+        failures = self._failures.setdefault(id_, Failures(FIRST_PAUSE, LONGEST_PAUSE))
+        if failures.note_failed():
+            _logger.warning("live log not followed", log=str(id_), error=why)
+        self.left[id_] = f"not followed: {why}"
+        self._wanted[id_] = None
+        self._not_before[id_] = monotonic() + failures.pause
+
+    # -- delivering
+
+    def _start(self, tasks: TaskGroup, id_: UUID) -> None:
+        self._scopes[id_] = anyio.CancelScope()
+        tasks.start_soon(when_begun(partial(self._follow, id_)), name="eventrec live log")
+
+    async def _follow(self, id_: UUID) -> None:
+        try:
+            with self._scopes[id_]:
+                try:
+                    # Its owner holds for us what it knows that we need.
+                    await self.followed[id_].save(sync=False)
+                    await self.followed[id_].run()
+                except Exception as exc:
+                    _logger.exception("delivery of a live log failed", log=str(id_), error=described(exc))
+                    self._pause(id_, described(exc))
+        finally:
+            del self._scopes[id_]
+        with anyio.CancelScope(shield=True):
+            await self._end(id_)
+
+    async def _end(self, id_: UUID) -> None:
+        """Save its checkpoints, and close it. Called again, it waits for the same."""
+        delivery = self.followed.get(id_)
+        if delivery is None:
+            return
+        self._live.unfollow(id_)
+        try:
+            await delivery.end()
+        finally:
+            if self.followed.pop(id_, None) is not None:
+                self._claimed.discard(id_)
+            ended, self._ended = self._ended, anyio.Event()
+            ended.set()
+        if not delivery.is_settled and not delivery.is_gone:
+            self._wanted[id_] = None
+
+    # -- its end
+
+    async def settled(self) -> None:
+        """Return once what they hold now was delivered, or waits: for an operator, or for what is down."""
+        ends = {id_: delivery.source.end for id_, delivery in self.followed.items()}
+        for id_, end in ends.items():
+            for worker in self.followed[id_].workers.values():
+                worker.hurry(end)
+        while any(self._may_settle(id_, end) for id_, end in ends.items()):  # noqa: ASYNC110 - it happens in many places
+            await anyio.sleep(_POLL_SECONDS)
+
+    def _may_settle(self, id_: UUID, end: int) -> bool:
+        if (delivery := self.followed.get(id_)) is None or delivery.is_stuck:
+            return False
+        return any(worker.progress.scanned < end for worker in delivery.workers.values())
+
+    async def let_go(self) -> None:
+        """End all that is followed, and give the locks back."""
+        for id_ in list(self.followed):
+            await self._end(id_)
+        await in_thread(self._locks.release)
+
+    def end_stranded(self) -> None:
+        """The same from any thread, once the loop is closed. Blocking."""
+        for delivery in list(self.followed.values()):
+            delivery.end_stranded()
+        self._locks.release()
+
+    def abandon(self) -> None:
+        """In the child of a fork: give back what was inherited, and touch nothing."""
+        self._locks.abandon()
+        for delivery in self.followed.values():
+            delivery.abandon()
+
+
+def _discard(run: FollowedRun, opened: OpenedOrphan, _: Collection[str]) -> None:
+    opened.log.close()
+    run.release()
