@@ -10,6 +10,9 @@ from typing import Final
 
 import google_crc32c
 
+RESIDUE: Final = 0x48674BC7
+"""CRC-32C of anything followed by its own CRC-32C."""
+
 _POLYNOMIAL: Final = 0x82F63B78
 _AT_ONCE: Final = 1 << 10
 

@@ -54,7 +54,8 @@ class LogReader:
         start: The first record wanted. Where it is deleted, reading begins with the first that is there.
         strict: Raise at damage, and go no further, instead of passing over it.
         is_ours: Shown the first bytes of a commit's content; False: it is not of this log. Asked behind damage only.
-        on_gap: Told of everything passed over. (A log's own gaps are counted and logged in any case.)
+        on_gap: Told of everything that is about to be passed over, which is counted and logged then. What it raises is
+            raised instead.
         extent: Where the log is written in this process: how far it may be read.
         repair: Keep what is passed over in side files, and rebuild missing indexes: for the owner of the directory.
 
@@ -299,14 +300,14 @@ class LogReader:
     def _report(self, segment: Segment, gap: Gap) -> None:
         if self._strict:
             raise self._error(gap)
+        if self._on_gap is not None:
+            self._on_gap(gap)
         self.gaps += 1
         self.missing += gap.missing
         self.skipped += gap.size
         if self._repair:
             keep_gap(self._storage, segment, gap)
         _logger.error("log damaged", **(gap._asdict() | {"segment": segment.name}))
-        if self._on_gap is not None:
-            self._on_gap(gap)
 
     @staticmethod
     def _error(gap: Gap) -> CorruptCommitError:

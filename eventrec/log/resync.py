@@ -19,7 +19,7 @@ import google_crc32c
 
 from eventrec.errors import CorruptCommitError
 from eventrec.log.commit import MAX_OFFSET, MAX_RECORDS, Header, header_size, read_header
-from eventrec.log.crc import extend_by_zeros, shift_crc
+from eventrec.log.crc import RESIDUE, extend_by_zeros, shift_crc
 
 if TYPE_CHECKING:
     from eventrec.log.storage import ReadableFile
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 CHUNK: Final = 1 << 18
 PEEK: Final = 256
 """Bytes of a commit's content that `is_ours` is shown, at most."""
-
-_RESIDUE: Final = 0x48674BC7
-"""CRC-32C of anything followed by its own CRC-32C."""
 
 IsOurs = Callable[[bytes], bool]
 
@@ -126,7 +123,7 @@ class Resync:
 
     def _is_valid(self, candidate: Candidate, size: int) -> bool:
         """Whether the `size` bytes that were passed since `candidate` began end with their own checksum."""
-        return self._crc ^ shift_crc(candidate.crc_before, size) == _RESIDUE
+        return self._crc ^ shift_crc(candidate.crc_before, size) == RESIDUE
 
     def _pass_chunk(self) -> None:
         span = min(CHUNK, self._size - self._frontier)

@@ -99,6 +99,8 @@ def find_end(storage: Storage, *, on_trailing: OnTrailing) -> End | None:
     while firsts and end is None:
         if is_empty(storage, firsts[-1]) or (end := _end_of(storage, firsts[-1], on_trailing)) is None:
             empty.append(firsts.pop())
+    if len(firsts) > 1:
+        _cut_superseded(storage, *firsts[-2:])
     # One that is empty may not come last: it would say by its name how far those before it go.
     for first in empty:
         delete_segment(storage, first)
@@ -141,6 +143,24 @@ def _end_of(storage: Storage, first: int, on_trailing: OnTrailing) -> End | None
         segment.close()
 
 
+def _cut_superseded(storage: Storage, first: int, upper: int) -> None:
+    """Cut segment `first` where the next one begins: `recut` may not have come so far."""
+    segment = Segment.open(storage, first)
+    with contextlib.closing(segment):
+        entry = seek(segment, load_index(storage, first), upper - 1)
+        walk = Walk(segment, position=entry.position, offset=entry.offset, upper=upper)
+        while isinstance(walk.step(), Commit):
+            pass
+        if walk.offset == upper and walk.position < walk.size and not segment.is_compressed:
+            _cut(storage, first, walk.position)
+
+
+def _cut(storage: Storage, first: int, position: int) -> None:
+    cut_index(storage, first, position)
+    with contextlib.closing(storage.open(segment_name(first), "write")) as file:
+        file.truncate(position)
+
+
 def _mend(storage: Storage, segment: Segment, size: int | None) -> None:
     """Have `size` bytes of the segment on the disk, or all of them, behind a header that is right."""
     if segment.damage:
@@ -179,20 +199,20 @@ def recut(storage: Storage, old: int, first: int, header: bytes | None) -> Recut
         walk = Walk(segment, position=entry.position, offset=entry.offset)
         while walk.offset < first and walk.step() is not None:
             pass
-        position, notes = walk.position, []
+        position = end = walk.position
+        notes = []
         while isinstance(step := walk.step(), Commit):
             notes.append(Note(step.offset, walk.start - position + HEADER_SIZE, step.size))
+            end = walk.position
         start = segment.file.read(0, HEADER_SIZE) if header is None else header
 
         def fill(target: File) -> None:
             at, to = position, write_all(target, start, 0)
-            while piece := segment.file.read(at, min(_CHUNK, walk.position - at)):
+            while piece := segment.file.read(at, min(_CHUNK, end - at)):
                 at, to = at + len(piece), write_all(target, piece, to)
 
         cut_index(storage, first, 0)
         replace_file(storage, segment_name(first), fill)
     if first != old:
-        cut_index(storage, old, position)
-        with contextlib.closing(storage.open(segment_name(old), "write")) as file:
-            file.truncate(position)
-    return Recut(position, HEADER_SIZE + walk.position - position, notes)
+        _cut(storage, old, position)
+    return Recut(position, HEADER_SIZE + end - position, notes)

@@ -8,6 +8,7 @@ import google_crc32c
 
 from eventrec.errors import CorruptCommitError, Damage
 from eventrec.log.commit import CHECKSUM_SIZE, MAX_OFFSET, Header, header_size, read_header
+from eventrec.log.crc import RESIDUE
 from eventrec.log.segment import HEADER_SIZE, MAGIC, decode_header
 
 if TYPE_CHECKING:
@@ -66,19 +67,13 @@ class StreamParser:
         self._max_commit_bytes = max_commit_bytes
         self._allows_gaps = allows_gaps
         self._header: bytes | None = None
-        self._is_header_new = False
+        self._is_header_new = self._is_header_next = False
         # Where the next commit of a repetition begins, while there is one.
         self._repeated: int | None = None
         self._pieces: list[bytes] = []
         self._held = 0
         self._needed = HEADER_SIZE
         self._position = 0
-
-    @property
-    def version(self) -> int:
-        """Of the commits that come next, once a header came."""
-        assert self._version is not None  # noqa: S101  as the contract has it
-        return self._version
 
     def feed(self, piece: bytes) -> Iterator[Received]:
         """What has become complete by the next `piece`, in order. To be used up before more is fed.
@@ -96,17 +91,14 @@ class StreamParser:
         self._held = 0
         at = 0
         try:
-            while True:
-                self._needed = self._look(buffer, at)
-                if self._needed > len(buffer) - at:
-                    break
-                if self._is_header(buffer, at):
+            while (needed := self._look(buffer, at)) <= len(buffer) - at:
+                if self._is_header_next:
                     self._take_header(buffer[at : at + HEADER_SIZE])
                     at += HEADER_SIZE
                     continue
                 header = self._checked(buffer, at)
-                if header.size > len(buffer) - at:
-                    self._needed = header.size
+                needed = header.size
+                if needed > len(buffer) - at:
                     break
                 received = self._commit(buffer, at, header)
                 at += header.size
@@ -116,6 +108,7 @@ class StreamParser:
             raise CorruptCommitError(
                 exc.reason, segment=_NAME, position=self._position + at, offset=self._next_offset
             ) from None
+        self._needed = needed
         self._position += at
         if at < len(buffer):
             self._pieces.append(buffer[at:] if at else buffer)
@@ -133,33 +126,27 @@ class StreamParser:
         self._position = 0
 
     def _look(self, buffer: bytes, at: int) -> int:
-        """How many bytes must be there before it can be told what comes next."""
-        if len(buffer) - at < HEADER_SIZE:
+        """How many bytes must be there before what comes next can be taken; sets whether that is a header."""
+        available = len(buffer) - at
+        self._is_header_next = False
+        if available < HEADER_SIZE or self._version is None:
+            self._is_header_next = buffer.startswith(MAGIC, at)
             return HEADER_SIZE
-        if self._is_ambiguous(buffer, at) and len(buffer) - at < HEADER_SIZE + _OFFSET_SIZE:
-            return HEADER_SIZE + _OFFSET_SIZE
-        if self._version is None or self._is_header(buffer, at):
-            return HEADER_SIZE
-        return header_size(self._version)
-
-    def _is_ambiguous(self, buffer: bytes, at: int) -> bool:
-        """Whether the offset that comes next is, as bytes, a header."""
+        if self._is_header_new or not buffer.startswith(MAGIC, at):
+            return header_size(self._version)
         expected = self._next_offset if self._repeated is None else self._repeated
-        return (
-            buffer.startswith(MAGIC, at)
-            and expected is not None
-            and buffer.startswith(expected.to_bytes(_OFFSET_SIZE, "little"), at)
-        )
-
-    def _is_header(self, buffer: bytes, at: int) -> bool:
-        if self._is_ambiguous(buffer, at):
-            # Behind a header comes a commit of that offset; behind the offset, an epoch, or a number and a length.
-            return buffer[at : at + _OFFSET_SIZE] == buffer[at + HEADER_SIZE : at + HEADER_SIZE + _OFFSET_SIZE]
-        return buffer.startswith(MAGIC, at)
+        offset = b"" if expected is None else expected.to_bytes(_OFFSET_SIZE, "little")
+        if not buffer.startswith(offset, at):
+            self._is_header_next = True
+            return HEADER_SIZE
+        # The offset that comes next is, as bytes, a header. Behind a header there is a commit of that offset; behind
+        # the offset itself an epoch, or a number and a length.
+        if available < HEADER_SIZE + _OFFSET_SIZE:
+            return HEADER_SIZE + _OFFSET_SIZE
+        self._is_header_next = buffer.startswith(offset, at + HEADER_SIZE)
+        return HEADER_SIZE if self._is_header_next else header_size(self._version)
 
     def _take_header(self, header: bytes) -> None:
-        if self._is_header_new or self._repeated is not None:
-            raise CorruptCommitError(Damage.HEADER)
         self._version = decode_header(header)
         self._header = header
         self._is_header_new = True
@@ -203,10 +190,10 @@ class StreamParser:
 
     def _commit(self, buffer: bytes, at: int, header: Header) -> Received | None:
         """The commit at `at`, if it is valid; None for an exact repetition of the last one."""
-        end = at + header.size - CHECKSUM_SIZE
-        checksum = google_crc32c.value(buffer[at:end])
-        if buffer[end : at + header.size] != checksum.to_bytes(CHECKSUM_SIZE, "little"):
+        raw = buffer[at : at + header.size]
+        if google_crc32c.value(raw) != RESIDUE:
             raise CorruptCommitError(Damage.CHECKSUM)
+        checksum = int.from_bytes(raw[-CHECKSUM_SIZE:], "little")
         if self._is_last(header):
             if self._last != (header.offset, checksum):
                 raise CorruptCommitError(Damage.FORKED)
@@ -219,9 +206,7 @@ class StreamParser:
             self._last = (header.offset, checksum)
             if self._header is not None:
                 self._segment = header.offset
-        received = Received(
-            header.offset, header.end, checksum, self._header, is_repeated, buffer[at : at + header.size]
-        )
+        received = Received(header.offset, header.end, checksum, self._header, is_repeated, raw)
         self._header = None
         self._is_header_new = False
         return received
@@ -230,6 +215,6 @@ class StreamParser:
         assert self._next_offset is not None  # noqa: S101  else nothing is repeated
         if header.end > self._next_offset:
             raise CorruptCommitError(Damage.FORKED)
-        if self._repeated is None:
+        if self._header is not None:
             self._segment = header.offset
         self._repeated = None if header.end == self._next_offset else header.end

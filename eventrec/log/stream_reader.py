@@ -46,7 +46,7 @@ class StreamReader:
         end: The record after the last one; None: whatever comes.
         sync: Have what is given out on the disk before. Where it cannot be synced, nothing more of that segment is
             given out, until its owner has written it again.
-        passes_damage: Go on behind damage, with a header, instead of raising.
+        passes_damage: Go on behind damage, with a header, instead of raising: see `StreamWriter`'s `allows_gaps`.
 
     Attributes:
         next_offset: The record after the last one given out.
@@ -100,25 +100,34 @@ class StreamReader:
             CorruptCommitError: What this log had there is damaged.
             OSError: The disk cannot be read.
         """
+        first = min(list_segments(storage), default=None)
+        if first is not None and first > last.next_offset:
+            raise TrimmedError(last.next_offset, first)
+        # Where that commit itself is deleted, and the next is not, there is nothing to compare.
+        if first != last.next_offset:
+            try:
+                cls._compare(storage, last)
+            except CorruptCommitError:
+                if not passes_damage:
+                    raise
+        reader = cls(storage, start=last.next_offset, end=end, sync=sync, passes_damage=passes_damage)
+        reader._segment = last.segment
+        return reader
+
+    @staticmethod
+    def _compare(storage: Storage, last: LastCommit) -> None:
         with LogReader(storage, last.offset, strict=True) as log:
             stored = log.read_stored()
-            if stored is None:
-                raise DivergedError(
-                    f"the mirror holds records up to {last.next_offset}, which is more than its source has",
-                    offset=last.offset,
-                )
-            commit = stored.commit
-        if commit.offset > last.next_offset:
-            raise TrimmedError(last.next_offset, commit.offset)
-        # Where that commit itself is deleted, and the next is not, there is nothing to compare.
-        if commit.offset < last.next_offset and (commit.offset, commit.end, commit.checksum) != last[1:]:
+        if stored is None:
+            raise DivergedError(
+                f"the mirror holds records up to {last.next_offset - 1}, which is more than its source does",
+                offset=last.offset,
+            )
+        if (stored.commit.offset, stored.commit.end, stored.commit.checksum) != last[1:]:
             raise DivergedError(
                 f"the mirror's commit of records {last.offset} to {last.next_offset - 1} is not its source's",
                 offset=last.offset,
             )
-        reader = cls(storage, start=last.next_offset, end=end, sync=sync, passes_damage=passes_damage)
-        reader._segment = last.segment
-        return reader
 
     def __repr__(self) -> str:
         state = "refused " if self._refused else f"failed: {self._failure} " if self._failure else ""
@@ -144,6 +153,7 @@ class StreamReader:
             TrimmedError: The records that come next are deleted. Every call raises it.
             CorruptCommitError: What comes next is damaged. Every call raises it.
             OSError: The disk cannot be read. Reading goes on there when called again.
+            LogError: A segment is compressed, and zstd is not installed; or of a version that is not known here.
         """
         if self._failure is not None:
             raise self._failure
@@ -157,7 +167,9 @@ class StreamReader:
                 if self._end is not None and self._at >= self._end:
                     self.reached_end = True
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        except OSError:
+        except (CorruptCommitError, TrimmedError):
+            raise  # It comes before anything else: every call raises it.
+        except BaseException:
             self._go_back(*before)
             raise
         self._go_back(*before)

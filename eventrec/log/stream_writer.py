@@ -132,6 +132,7 @@ class StreamWriter:
             try:
                 for received in self._parser.feed(piece):
                     if received.is_repeated:
+                        self._flush(progress)
                         self._compare(received)
                         continue
                     if received.header is not None:
@@ -159,7 +160,7 @@ class StreamWriter:
             LogClosedError: The writer is consumed, or closed.
         """
         with self._lock:
-            with self._used(f"sync {segment_name(self.segment or 0)}"):
+            with self._used("sync a mirror"):
                 self._sync()
             return self.synced
 
@@ -255,37 +256,47 @@ class StreamWriter:
         assert head is not None  # noqa: S101  `_recut` made one
         position = head.position
         try:
-            head.write([received.raw for received in batch])
+            with translated(f"write {segment_name(head.first)} at byte {position}"):
+                head.write([received.raw for received in batch])
         finally:
+            written = None
             for received in batch:
                 if position + len(received.raw) > head.position:
                     break
                 head.note(received.offset, position, len(received.raw))
                 position += len(received.raw)
-                self.last = LastCommit(head.first, received.offset, received.end, received.checksum)
-                self.next_offset = received.end
+                written = received
                 if progress is not None:
                     progress(range(received.offset, received.end))
+            if written is not None:
+                self.last = LastCommit(head.first, written.offset, written.end, written.checksum)
+                self.next_offset = written.end
 
     def _sync(self) -> None:
         if self._head is not None:
             if self.synced != self.next_offset:
-                self._head.sync()
+                with translated(f"sync {segment_name(self._head.first)}"):
+                    self._head.sync()
             self._head.sync_index()
         self.synced = self.next_offset
 
     def _compare(self, received: Received) -> None:
-        """Compare a repeated commit with what is held; once all are known to be equal, begin a segment with them."""
-        self._flush(None)
-        if self._repeating is None or self._repeated is None:
+        """Compare a repeated commit with what is held; once a segment's are known to be equal, begin it with them."""
+        if received.header is not None:
+            self._begin_repeated()
             self._repeating = LogReader(self._storage, received.offset, strict=True)
             self._repeated = received
-        held = self._repeating.read_stored()
+        held = None if self._repeating is None else self._repeating.read_stored()
         if held is None or held.raw != received.raw:
             raise DivergedError(
                 f"what comes again from record {received.offset} on is not what is held", offset=received.offset
             )
         if received.end == self.next_offset:
+            self._begin_repeated()
+
+    def _begin_repeated(self) -> None:
+        """Begin the segment whose commits were compared, if there is one."""
+        if self._repeating is not None and self._repeated is not None:
             self._repeating.close()
             self._repeating = None
             self._recut(self._repeated.offset, self._repeated.header)

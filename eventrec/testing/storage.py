@@ -13,6 +13,7 @@ as before: there the journal has ended, and nothing succeeds until the file syst
 
 import copy
 import errno
+import itertools
 import os
 import random
 from collections import Counter
@@ -32,6 +33,7 @@ class _Node:
     seen: bytearray = field(default_factory=bytearray)
     disk: bytearray = field(default_factory=bytearray)
     unsynced: list[tuple[int, bytes | None]] = field(default_factory=list)
+    number: int = field(default_factory=itertools.count().__next__)
 
 
 class MemoryStorage:
@@ -69,8 +71,9 @@ class MemoryStorage:
 
     def size(self, name: str) -> FileSize:
         """See `Storage`."""
-        length = len(self._node(name).seen)
-        return FileSize(length, -(-length // SECTOR) * SECTOR)
+        node = self._node(name)
+        length = len(node.seen)
+        return FileSize(length, -(-length // SECTOR) * SECTOR, identity=(0, node.number))
 
     def sync_directory(self) -> None:
         """See `Storage`."""

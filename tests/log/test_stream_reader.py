@@ -313,7 +313,7 @@ def test_a_mirror_goes_on_where_its_source_has_its_last_commit(tens: FaultyStora
         (40, 50, 1, "is not its source's"),
         (40, 49, 0, "is not its source's"),
         (41, 50, 0, "is not its source's"),
-        (100, 110, 0, "more than its source has"),
+        (100, 110, 0, "more than its source does"),
         (40, 5000, 0, "is not its source's"),
     ],
 )
@@ -326,3 +326,106 @@ def test_a_mirror_that_holds_something_else_or_more_has_diverged(
         StreamReader.resume(tens, LastCommit(0, offset, next_offset, checksum ^ change))
 
     assert caught.value.offset == offset
+
+
+def test_that_records_are_deleted_is_no_damage(storage: FaultyStorage, caplog: pytest.LogCaptureFixture) -> None:
+    log = Log.create(storage, LogOptions(segment_bytes=50))
+    readers = [StreamReader(storage), StreamReader(storage, passes_damage=True)]
+    for n in range(4):
+        log.append([bytes(32)])
+        log.write()
+        if n == 0:
+            assert all(reader.read() for reader in readers)
+    log.delete_below(3)
+
+    for reader in readers:
+        with pytest.raises(TrimmedError, match="begins at 3"):
+            reader.read()
+
+    assert caplog.records == []
+
+
+def test_a_middle_segment_that_is_gone_is_damage(storage: FaultyStorage) -> None:
+    log = Log.create(storage, LogOptions(segment_bytes=50))
+    for _ in range(4):
+        log.append([bytes(32)])
+        log.write()
+    storage.delete(segment_name(1))
+    reader, passing = StreamReader(storage), StreamReader(storage, passes_damage=True)
+
+    assert reader.read() == storage.read(segment_name(0))
+    with pytest.raises(CorruptCommitError, match="records missing"):
+        reader.read()
+    pieces = [storage.read(segment_name(first)) for first in (0, 2, 3)]
+    assert [passing.read() for _ in range(4)] == [*pieces, b""]
+
+
+def test_a_mirror_goes_on_where_its_last_commit_is_deleted_at_the_source_and_the_next_is_not(
+    storage: FaultyStorage,
+) -> None:
+    log = Log.create(storage, LogOptions(segment_bytes=50))
+    for _ in range(4):
+        log.append([bytes(32)])
+        log.write()
+    log.delete_below(2)
+
+    assert StreamReader.resume(storage, LastCommit(1, 1, 2, 4711)).read() == storage.read(segment_name(2))
+    with pytest.raises(TrimmedError) as caught:
+        StreamReader.resume(storage, LastCommit(0, 0, 1, 4711))
+    assert (caught.value.next_offset, caught.value.first) == (1, 2)
+    log.delete_below(4)
+    assert StreamReader.resume(storage, LastCommit(3, 3, 4, 4711)).read() == b""
+
+
+def test_a_source_without_any_segment_is_behind_its_mirror(storage: FaultyStorage) -> None:
+    with pytest.raises(DivergedError):
+        StreamReader.resume(storage, LastCommit(0, 0, 1, 4711))
+
+
+def test_a_commit_that_is_damaged_at_the_source_cannot_be_compared(tens: FaultyStorage) -> None:
+    content = bytearray(tens.read(segment_name(0)))
+    content[10 + 46 * 4 + 30] ^= 1
+    tens.put(segment_name(0), bytes(content))
+
+    with pytest.raises(CorruptCommitError):
+        StreamReader.resume(tens, LastCommit(0, 40, 50, 4711))
+    passing = StreamReader.resume(tens, LastCommit(0, 40, 50, 4711), passes_damage=True)
+
+    assert passing.read() == bytes(content[10 + 46 * 5 :])
+
+
+def test_a_disk_that_cannot_be_read_is_said_and_nothing_is_skipped(storage: FaultyStorage) -> None:
+    log = Log.create(storage, LogOptions(segment_bytes=100))
+    for _ in range(4):
+        log.append([bytes(32)])
+        log.write()
+    whole = _stream(storage)
+    for sync in (False, True):
+        for operation in ("list", "open", "read", "size"):
+            for after in range(12):
+                reader = StreamReader(storage, sync=sync)
+                found = []
+                storage.fail(operation, errno.EIO, after=after)
+                for _ in range(9):
+                    try:
+                        found.append(reader.read(60))
+                    except OSError:
+                        continue
+                storage.heal()
+                reader.close()
+
+                assert b"".join(found) == whole, (sync, operation, after)
+
+
+def test_a_reader_has_a_name(tens: FaultyStorage, foreign_commit: Callable[..., bytes]) -> None:
+    reader, failed = StreamReader(tens), StreamReader(tens, start=50)
+    reader.read(1)
+    tens.put(segment_name(100), HEADER + foreign_commit(100, b"x"))
+    tens.delete(segment_name(0))
+    with pytest.raises(TrimmedError):
+        failed.read()
+
+    assert [repr(reader), repr(failed)] == [
+        "<StreamReader next=10 in <FaultyStorage 1 files>>",
+        "<StreamReader failed: records 50 to 99 are deleted: the log begins at 100 next=50 in <FaultyStorage 1 files>>",
+    ]

@@ -9,15 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventrec.errors import CorruptCommitError, Damage, DivergedError, LogClosedError, LogError, LogWriteError
+from eventrec.errors import (
+    CorruptCommitError,
+    Damage,
+    DivergedError,
+    LogClosedError,
+    LogError,
+    LogFullError,
+    LogWriteError,
+)
 from eventrec.log.log import Log, LogOptions
 from eventrec.log.mirror import LastCommit, OnTrailing, StreamReader, StreamWriter
 from eventrec.log.reader import LogReader
+from eventrec.log.repair import rebuild_index
 from eventrec.log.segment import encode_header, index_name, list_segments, segment_name
 from eventrec.testing.storage import FaultyStorage, MemoryStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from eventrec.log.walk import Gap
 
 HEADER = encode_header()
 
@@ -304,3 +315,403 @@ def test_a_compressed_newest_segment_goes_on_as_it_does_at_the_source(
         first: source.read(segment_name(first)) for first in list_segments(source)[1:]
     }
     assert list(LogReader(mirror, strict=True).commits()) == list(LogReader(source, strict=True).commits())
+
+
+# -- versions and headers ----------------------------------------------------------------------------------------------
+
+
+def test_an_old_log_is_mirrored_and_gone_on_with(mirror: FaultyStorage, foreign_segment: Callable[..., bytes]) -> None:
+    source = FaultyStorage()
+    source.put(segment_name(0), foreign_segment([bytes(200)] * 30, version=0))
+    source.put(segment_name(30), foreign_segment([bytes(20)] * 30, 30, version=0))
+
+    for start, end in ((0, 10), (10, 45), (45, None)):
+        _copy(_stream(source, start, end), mirror)
+
+    for first in (0, 30):
+        assert mirror.read(segment_name(first)) == source.read(segment_name(first))
+    assert len(mirror.read(index_name(0))) == 16 * 29
+    assert [commit.content for commit in LogReader(mirror, strict=True).commits()] == [bytes(200)] * 30 + [
+        bytes(20)
+    ] * 30
+
+
+def test_an_old_log_with_a_torn_end_is_trimmed(mirror: FaultyStorage, foreign_segment: Callable[..., bytes]) -> None:
+    whole = foreign_segment([b"first", b"second"], version=0)
+    mirror.put(segment_name(0), whole[:-1])
+
+    with StreamWriter.create(mirror, on_trailing=OnTrailing.TRIM) as writer:
+        assert writer.next_offset == 1
+
+    assert mirror.read(segment_name(0)) == whole[: 10 + 18 + 5]
+
+
+def test_segments_of_both_versions_follow_each_other(
+    mirror: FaultyStorage, foreign_segment: Callable[..., bytes]
+) -> None:
+    source = FaultyStorage()
+    for first, version in ((0, 0), (2, 1), (4, 0)):
+        source.put(segment_name(first), foreign_segment([b"x", b"y"], first, version=version))
+
+    _copy(_stream(source), mirror)
+
+    assert _files(mirror) == _files(source)
+
+
+def test_reserved_bytes_of_a_header_are_mirrored(mirror: FaultyStorage, foreign_commit: Callable[..., bytes]) -> None:
+    source = FaultyStorage()
+    source.put(segment_name(0), HEADER[:8] + b"\x01\x02" + foreign_commit(0, b"x"))
+
+    _copy(_stream(source), mirror)
+
+    assert _files(mirror) == _files(source)
+
+
+def test_a_source_whose_header_is_damaged_is_mirrored_behind_one_that_is_right(
+    mirror: FaultyStorage, foreign_segment: Callable[..., bytes]
+) -> None:
+    for version in (0, 1):
+        source, mirror = FaultyStorage(), FaultyStorage()
+        whole = foreign_segment([b"x", b"y"], version=version)
+        source.put(segment_name(0), b"?" + whole[1:])
+
+        _copy(_stream(source), mirror)
+
+        assert mirror.read(segment_name(0)) == whole
+
+
+@pytest.mark.parametrize("version", [2, 9, 255])
+def test_a_header_that_comes_inside_of_a_stream_is_refused_before_anything_is_written(
+    mirror: FaultyStorage, foreign_segment: Callable[..., bytes], version: int
+) -> None:
+    writer = StreamWriter.create(mirror)
+    good = foreign_segment([b"x", b"y"])
+
+    with pytest.raises(CorruptCommitError, match="segment header"):
+        writer.write(good + HEADER[:6] + bytes((version, 0, 0, 0)) + foreign_segment([b"z"], 2)[10:])
+
+    assert _files(mirror) == {segment_name(0): good}
+
+
+def test_a_local_header_that_is_damaged_is_an_error_or_written_again(
+    mirror: FaultyStorage, foreign_segment: Callable[..., bytes]
+) -> None:
+    whole = foreign_segment([b"x", b"y"])
+    mirror.put(segment_name(0), whole[:6] + b"\x00" + whole[7:])
+    with pytest.raises(CorruptCommitError, match="segment header"):
+        StreamWriter.create(mirror)
+
+    with StreamWriter.create(mirror, on_trailing=OnTrailing.TRIM) as writer:
+        assert writer.next_offset == 2
+
+    assert mirror.read(segment_name(0)) == whole
+
+
+def test_a_local_segment_of_a_version_that_is_not_known_is_refused_and_left(
+    mirror: FaultyStorage, foreign_commit: Callable[..., bytes]
+) -> None:
+    mirror.put(segment_name(0), HEADER[:6] + bytes((9, 0, 0, 0)) + b"?" + foreign_commit(0, b"x"))
+    before = _files(mirror)
+
+    for on_trailing in OnTrailing:
+        with pytest.raises(LogError, match="version 9"):
+            StreamWriter.create(mirror, on_trailing=on_trailing)
+
+    assert _files(mirror) == before
+
+
+# -- what stands behind the last good commit ---------------------------------------------------------------------------
+
+
+def test_commits_behind_damage_are_trimmed_and_their_bytes_kept(source: FaultyStorage, mirror: FaultyStorage) -> None:
+    _copy(_stream(source), mirror)
+    newest = list_segments(mirror)[-1]
+    content = bytearray(whole := mirror.read(segment_name(newest)))
+    content[30] ^= 1
+    mirror.put(segment_name(newest), bytes(content))
+    mirror.delete(index_name(newest))
+
+    with pytest.raises(CorruptCommitError) as caught:
+        StreamWriter.create(mirror)
+    writer = StreamWriter.create(mirror, on_trailing=OnTrailing.TRIM, index_interval=150)
+
+    # Nothing of the segment is left, so the one before is the last.
+    assert (caught.value.position, caught.value.offset, writer.next_offset) == (10, newest, newest)
+    assert writer.segment == list_segments(source)[-2]
+    assert mirror.read(f"{newest:020d}.10.gap") == bytes(content[10:])
+    writer.write(_stream(source, newest))
+    writer.close()
+    assert mirror.read(segment_name(newest)) == whole
+
+
+def test_an_index_that_leads_past_damage_is_believed(source: FaultyStorage, mirror: FaultyStorage) -> None:
+    """Only what comes after its last good entry is looked at: what is before was whole when it was written."""
+    _copy(_stream(source), mirror)
+    newest = list_segments(mirror)[-1]
+    content = bytearray(mirror.read(segment_name(newest)))
+    content[30] ^= 1
+    mirror.put(segment_name(newest), bytes(content))
+
+    assert StreamWriter.create(mirror).next_offset == 100
+
+
+def test_reserved_space_is_cut(source: FaultyStorage, mirror: FaultyStorage) -> None:
+    _copy(_stream(source, 0, 50), mirror)
+    newest = segment_name(list_segments(mirror)[-1])
+    mirror.put(newest, mirror.read(newest) + bytes(5000))
+
+    _copy(_stream(source, 51), mirror)
+
+    assert _files(mirror) == _files(source)
+
+
+def test_what_a_writer_left_half_made_is_deleted(source: FaultyStorage, mirror: FaultyStorage) -> None:
+    _copy(_stream(source), mirror)
+    mirror.put(segment_name(100) + ".17.tmp", HEADER)
+    mirror.put(index_name(100), bytes(16))
+
+    StreamWriter.create(mirror).close()
+
+    assert _files(mirror) == _files(source)
+
+
+@pytest.mark.parametrize("operation", ["open", "read", "write", "sync", "list", "sync_directory"])
+def test_a_disk_that_refuses_when_a_mirror_is_made_is_said(
+    source: FaultyStorage, mirror: FaultyStorage, operation: str
+) -> None:
+    _copy(_stream(source), mirror)
+    before = _files(mirror)
+    mirror.fail(operation, errno.EACCES)
+
+    with pytest.raises(LogWriteError, match="open a mirror"):
+        StreamWriter.create(mirror)
+
+    assert _files(mirror) == before
+    assert StreamWriter.create(mirror).next_offset == 100
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_disk_that_refuses_a_write_leaves_whole_commits(
+    source: FaultyStorage, mirror: FaultyStorage, error: int
+) -> None:
+    mirror.max_per_write = 100
+    writer = StreamWriter.create(mirror, index_interval=150)
+    mirror.fail("write", error, after=25, name=".stdb.log")
+
+    with pytest.raises(LogWriteError, match=r"write 0000000000\d+.stdb.log at byte \d+") as caught:
+        writer.write(_stream(source))
+
+    assert isinstance(caught.value, LogFullError) == (error != errno.EIO)
+    writer.close()
+    mirror.heal()
+    again = StreamWriter.create(mirror, index_interval=150)
+    assert again.next_offset == writer.next_offset > 0
+    again.write(_stream(source, again.next_offset))
+    again.close()
+    assert _files(mirror) == _files(source)
+
+
+def test_a_segment_that_is_taken_away_is_noticed(source: FaultyStorage, mirror: FaultyStorage) -> None:
+    writer = StreamWriter.create(mirror)
+    writer.write(_stream(source, 0, 50))
+    mirror.delete(segment_name(list_segments(mirror)[-1]))
+
+    with pytest.raises(LogWriteError):
+        writer.write(_stream(source, 51))
+
+
+# -- gaps --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_gap_that_is_allowed_parts_segments(source: FaultyStorage, mirror: FaultyStorage) -> None:
+    later = list_segments(source)[3]
+    with StreamWriter.create(mirror, allows_gaps=True) as writer:
+        writer.write(_stream(source, 0, 20))
+        writer.write(_stream(source, later))
+
+    gaps: list[Gap] = []
+    offsets = [commit.offset for commit in LogReader(mirror, on_gap=gaps.append).commits()]
+    assert [offset for offset in offsets if 20 < offset < later] == []
+    assert offsets[-1] == 99
+    assert [(gap.offset, gap.missing) for gap in gaps] == [(21, later - 21)]
+
+
+def test_damage_at_the_source_is_a_gap_at_the_mirror(source: FaultyStorage, mirror: FaultyStorage) -> None:
+    damaged = list_segments(source)[1]
+    content = bytearray(source.read(segment_name(damaged)))
+    content[100] ^= 1
+    source.put(segment_name(damaged), bytes(content))
+    held = [commit.offset for commit in LogReader(source).commits()]
+
+    with StreamReader(source, passes_damage=True) as reader, StreamWriter.create(mirror, allows_gaps=True) as writer:
+        while piece := reader.read():
+            writer.write(piece)
+
+    assert [commit.offset for commit in LogReader(mirror).commits()] == held
+    assert writer.next_offset == 100
+
+
+# -- commits that were written again -----------------------------------------------------------------------------------
+
+
+def _fail_sync(log: Log, storage: FaultyStorage) -> None:
+    storage.fail("sync")
+    log.sync()
+
+
+@pytest.mark.parametrize("syncs", [(True, False, False), (True, True, False), (True, False, True, False)])
+def test_segments_that_begin_again_one_inside_of_the_other(mirror: FaultyStorage, syncs: tuple[bool, ...]) -> None:
+    """The mirror has all of it before the source's disk fails, twice where a sync goes well in between."""
+    source = FaultyStorage()
+    log = Log.create(source, LogOptions(index_interval=40))
+    for n in range(6):
+        log.append([bytes([n]) * 30])
+        log.write()
+        if n == 0:
+            log.sync()
+    reader, writer = StreamReader(source), StreamWriter.create(mirror, index_interval=40)
+    writer.write(reader.read())
+    for goes_well in syncs[1:]:
+        if goes_well:
+            log.append([b"more" * 9])
+            log.write()
+            log.sync()
+        else:
+            log.append([b"more" * 9])
+            log.write()
+            _fail_sync(log, source)
+
+    while piece := reader.read(100):
+        for at in range(0, len(piece), 7):
+            writer.write(piece[at : at + 7])
+    writer.finish()
+    writer.close()
+    log.close()
+
+    assert _files(mirror) == _files(source)
+    assert _index_is_whole(source)
+
+
+def _index_is_whole(storage: FaultyStorage) -> bool:
+    """Whether indexes made again from the commits are those that are there."""
+    before = _files(storage)
+    for first in list_segments(storage):
+        rebuild_index(storage, first, 40)
+    return {name: content for name, content in _files(storage).items() if content} == before
+
+
+def test_a_mirror_that_was_away_when_commits_were_written_again_begins_the_segment_too(mirror: FaultyStorage) -> None:
+    source = FaultyStorage()
+    log = Log.create(source)
+    for n in range(3):
+        log.append([bytes([n]) * 30])
+        log.write()
+        if n == 0:
+            log.sync()
+    _copy(_stream(source), mirror)
+    _fail_sync(log, source)
+    log.close()
+
+    with StreamWriter.create(mirror) as writer:
+        assert writer.last is not None
+        with StreamReader.resume(source, writer.last) as reader:
+            while piece := reader.read():
+                writer.write(piece)
+        writer.finish()
+        assert writer.last._replace(segment=0) == _last(source)
+
+    assert list_segments(mirror) == [0, 1]
+    assert _files(mirror) == _files(source)
+
+
+def _last(storage: FaultyStorage) -> LastCommit:
+    *_, last = LogReader(storage).commits()
+    return LastCommit(0, last.offset, last.end, last.checksum)
+
+
+def test_a_stream_that_ends_inside_of_a_repetition_is_incomplete_and_changes_nothing(
+    mirror: FaultyStorage, foreign_commit: Callable[..., bytes], foreign_segment: Callable[..., bytes]
+) -> None:
+    writer = StreamWriter.create(mirror)
+    writer.write(foreign_segment([b"first", b"second", b"third"]))
+    before = _files(mirror)
+
+    writer.write(HEADER + foreign_commit(1, b"second"))
+    with pytest.raises(CorruptCommitError, match="incomplete"):
+        writer.finish()
+
+    assert _files(mirror) == before
+
+
+def test_a_repetition_that_reaches_past_what_is_held_is_refused(
+    mirror: FaultyStorage, foreign_commit: Callable[..., bytes], foreign_segment: Callable[..., bytes]
+) -> None:
+    writer = StreamWriter.create(mirror)
+    writer.write(foreign_segment([b"first", b"second", b"third"]))
+
+    with pytest.raises(CorruptCommitError, match="forked"):
+        writer.write(HEADER + foreign_commit(1, b"second" * 2, 3))
+
+
+# -- compressed --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_compressed_at_the_source_is_mirrored_as_it_was(source: FaultyStorage, mirror: FaultyStorage) -> None:
+    before = _files(source)
+    with Log.open(source) as log:
+        log.compress_below(90)
+
+    _copy(_stream(source), mirror)
+
+    assert _files(source)[segment_name(0)] != before[segment_name(0)]
+    assert _files(mirror) == before
+
+
+def test_a_compressed_newest_segment_stays_where_the_next_one_begins(
+    source: FaultyStorage, mirror: FaultyStorage
+) -> None:
+    second = list_segments(source)[1]
+    _copy(_stream(source, 0, second), mirror)
+    with Log.open(mirror) as log:
+        log.begin_segment()
+        log.compress_below(log.written)
+    compressed = mirror.read(segment_name(0))
+
+    _copy(_stream(source, second), mirror)
+
+    assert compressed[:4] == b"\x28\xb5\x2f\xfd"
+    assert _files(mirror) == _files(source) | {segment_name(0): compressed}
+    assert list(LogReader(mirror, strict=True).commits()) == list(LogReader(source, strict=True).commits())
+
+
+def test_a_mirror_has_a_name(source: FaultyStorage, mirror: FaultyStorage) -> None:
+    writer = StreamWriter.create(mirror)
+    writer.write(_stream(source))
+    names = [repr(writer)]
+    writer.close()
+    names.append(repr(writer))
+
+    assert names == [
+        "<StreamWriter next=100 synced=84 in <FaultyStorage 5 files>>",
+        "<StreamWriter closed next=100 synced=100 in <FaultyStorage 5 files>>",
+    ]
+
+
+def test_a_segment_that_could_not_be_cut_is_cut_by_the_next_writer(
+    mirror: FaultyStorage, foreign_commit: Callable[..., bytes], foreign_segment: Callable[..., bytes]
+) -> None:
+    writer = StreamWriter.create(mirror)
+    writer.write(foreign_segment([b"first", b"second", b"third"]))
+    mirror.fail("truncate")
+    with pytest.raises(LogWriteError):
+        writer.write(HEADER + foreign_commit(1, b"second") + foreign_commit(2, b"third"))
+    left = mirror.read(segment_name(0))
+
+    with StreamWriter.create(mirror) as again:
+        assert (again.segment, again.next_offset) == (1, 3)
+
+    assert left == foreign_segment([b"first", b"second", b"third"])
+    assert _files(mirror) == {
+        segment_name(0): foreign_segment([b"first"]),
+        segment_name(1): foreign_segment([b"second", b"third"], 1),
+    }
