@@ -1,6 +1,7 @@
 """What holds for every test: async ones run on asyncio and on trio, and none may block the loop."""
 
 import _thread
+import gc
 import importlib.util
 import inspect
 import shutil
@@ -114,6 +115,14 @@ def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eventrec.delivery.adoption.SCAN_SECONDS", 0.2)
     monkeypatch.setattr("eventrec.delivery.log_supervisor.SCAN_SECONDS", 0.2)
     monkeypatch.setattr("eventrec.runs.measure.LOOKS_EVERY", 0.2)
+
+
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    """Nothing is collected during the test: at the recursion limit, finalizers of what other tests left would fail."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

@@ -66,6 +66,7 @@ counts_frames = pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer 
 
 
 @counts_frames
+@pytest.mark.usefixtures("without_collector")
 @pytest.mark.parametrize("event", [Numbered(0), Model(number=0), Struct(number=0)], ids=lambda e: type(e).__name__)
 @pytest.mark.parametrize("has_log", [False, True])
 async def test_at_the_recursion_limit_nothing_is_raised_and_nothing_stalls(
@@ -93,6 +94,7 @@ async def test_at_the_recursion_limit_nothing_is_raised_and_nothing_stalls(
 
 
 @counts_frames
+@pytest.mark.usefixtures("without_collector")
 def test_a_first_record_at_the_recursion_limit_does_not_keep_the_writer_from_starting(tmp_path: Path) -> None:
     here = len(traceback.extract_stack())
     event = Numbered(0)

@@ -381,6 +381,7 @@ def test_what_says_nothing_is_declined() -> None:
     assert Encoder().encode(Saying(None)) == "declined"
 
 
+@pytest.mark.usefixtures("without_collector")
 def test_what_says_itself_without_end_is_refused() -> None:
     circle = Saying(None)
     circle.event = circle

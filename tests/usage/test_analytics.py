@@ -531,6 +531,7 @@ def test_record_is_the_recorders_own_where_it_is_off(listener: Listener, environ
     assert made(listener, environment, options=QUICK.model_copy(update={"enabled": False})).why_off
 
 
+@pytest.mark.usefixtures("without_collector")
 def test_record_raises_nothing_at_the_recursion_limit(listener: Listener, environment: dict[str, str]) -> None:
     with made(listener, environment) as analytics:
         outcomes: list[bool] = []
