@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from eventrec.errors import RowWidthError, SchemaMismatchError
 from eventrec.records.context import merged_context
-from eventrec.records.entry import CONTEXT, EXTRA_ROWS, PAYLOAD, SHAPE, TIMESTAMP, Entry
+from eventrec.records.entry import SHAPE, Entry
 from eventrec.records.extra_rows import decode_rows
 from eventrec.records.schema import BASE_COLUMNS, CONTEXT_COLUMN, ColumnSchema, Shape
 
@@ -75,16 +76,17 @@ def build_row_inserts_request(
     """
     shape, offsets, entries = group.shape, group.offsets, group.entries
     kind = shape.type
-    has_context = static_context is not None or any(entry[CONTEXT] is not None for entry in entries)
+    # Column by column: a look at each field of each entry would cost as much as the rows.
+    shapes, timestamps, payloads, contexts, extra_rows, _, _ = zip(*entries, strict=True)
+    has_context = static_context is not None or contexts.count(None) != len(entries)
     schema = (*BASE_COLUMNS, *((CONTEXT_COLUMN,) if has_context else ()), *shape.columns)
-    for offset, entry in zip(offsets, entries, strict=True):
-        own = entry[SHAPE]
-        if own is not shape and own != shape:
-            raise SchemaMismatchError(f"record {offset} of type {own.type!r}", _named(shape), _named(own))
+    if shapes.count(shape) != len(entries):
+        offset, own = next((offset, own) for offset, own in zip(offsets, shapes, strict=True) if own != shape)
+        raise SchemaMismatchError(f"record {offset} of type {own.type!r}", _named(shape), _named(own))
     firsts = ids.first_texts(offsets, entries) if id_form == "text" else ids.first_bytes(offsets, entries)
-    if not (has_context or shape.columns or any(entry[EXTRA_ROWS] is not None for entry in entries)):
+    if not (has_context or shape.columns or extra_rows.count(None) != len(entries)):
         # What most records are: nothing but base columns, one row each.
-        plain = [(id_, kind, entry[TIMESTAMP], entry[PAYLOAD]) for id_, entry in zip(firsts, entries, strict=True)]
+        plain = list(zip(firsts, repeat(kind, len(entries)), timestamps, payloads, strict=True))
         return RowInsertRequest(shape.table, kind, schema, plain, list(offsets))
     make_id = ids.as_text if id_form == "text" else ids.as_bytes
     width = len(shape.columns)

@@ -6,10 +6,11 @@ Bytes and not messages: a message for each value costs three and a half times as
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import anyio
 from anyio.lowlevel import checkpoint
 
 from eventrec import ColumnSchema, ColumnType, SemanticType
@@ -23,13 +24,13 @@ from eventrec_handlers.greptimedb.columns import (
     encoder_of,
     text_head,
     text_value,
-    varint,
 )
 from eventrec_handlers.greptimedb.jsonb import JsonbEncoder
+from eventrec_handlers.greptimedb.plain_rows import ID, LOW_BITS, plain_rows, row_head, timestamp_values
 from eventrec_handlers.greptimedb.protocol import schema_of_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from eventrec import Batch, RowInsertRequest
     from eventrec_handlers.greptimedb.columns import JsonForm
@@ -42,12 +43,6 @@ LOOP_BYTES: Final = 128 << 10
 
 _BASE: Final = 4
 """Columns that every row begins with: id, type, timestamp, payload."""
-
-_ID: Final = b"\x0a\x26\x6a\x24"
-"""What stands before the 36 characters of an id."""
-
-_LOW_BITS: Final = 28
-_LOW_PART: Final = (1 << 14) - 1
 
 
 @dataclass(slots=True)
@@ -72,6 +67,35 @@ class Insert:
         return sum(map(len, self.rows))
 
 
+class _Step(NamedTuple):
+    """A slice of rows to be encoded. `is_large`: in a thread."""
+
+    insert: Insert
+    encode: Callable[[], bytes]
+    rows: int
+    is_large: bool
+
+
+class _Begun:
+    """A batch that is being encoded, step by step."""
+
+    def __init__(self, batch: Batch, steps: Callable[[_Begun], Iterator[_Step]]) -> None:
+        self.batch = batch
+        self.refusals = Refusals()
+        self.made: dict[tuple[str, tuple[ColumnSchema, ...]], Insert] = {}
+        self._steps = steps(self)
+        self._step: _Step | None = None
+
+    def next_step(self) -> _Step | None:
+        """The next one; the same again until it is done. None: there is no more."""
+        self._step = self._step or next(self._steps, None)
+        return self._step
+
+    def is_done(self) -> None:
+        """The step is."""
+        self._step = None
+
+
 class RowEncoder:
     """Turns batches into inserts. `id_is_tag`: the id is a part of the primary key, so that a repeat overwrites."""
 
@@ -80,37 +104,61 @@ class RowEncoder:
         self._json: JsonForm = json
         self._jsonb = JsonbEncoder() if json == "binary" else None
         self._thread = WorkThread("eventrec-greptimedb-rows")
+        self._begun: _Begun | None = None
+        """What was cancelled."""
 
     async def inserts(self, batch: Batch) -> list[Insert]:
         """The rows of `batch`, parted by table and columns; types that differ in nothing else stay together.
 
+        Where it is cancelled, the next call for that batch goes on with what is done.
+
         Raises:
             PermanentError: Records cannot be stored; it names them all.
         """
-        refusals = Refusals()
-        made: dict[tuple[str, tuple[ColumnSchema, ...]], Insert] = {}
-        for request in batch.row_inserts():
+        begun, self._begun = self._begun, None
+        if begun is None or begun.batch is not batch:
+            begun = _Begun(batch, self._steps)
+        try:
+            await self._finish(begun)
+        except anyio.get_cancelled_exc_class():
+            self._begun = begun
+            raise
+        begun.refusals.raise_if_any(len(batch))
+        return list(begun.made.values())
+
+    async def _finish(self, begun: _Begun) -> None:
+        rows = 0
+        while (step := begun.next_step()) is not None:
+            encoded = await self._thread.run(step.encode) if step.is_large else step.encode()
+            step.insert.rows.append(encoded)
+            begun.is_done()
+            rows += step.rows
+            if rows >= SLICE:
+                rows = 0
+                await checkpoint()
+        await checkpoint()
+
+    def _steps(self, begun: _Begun) -> Iterator[_Step]:
+        for request in begun.batch.row_inserts():
             if not request.rows:
                 continue
             taken, columns = _declared(request)
             key = (request.table, columns)
-            insert = made.get(key)
+            insert = begun.made.get(key)
             if insert is None:
-                insert = made[key] = Insert(request.table, _schema(columns, id_is_tag=self._id_is_tag, json=self._json))
+                schema = _schema(columns, id_is_tag=self._id_is_tag, json=self._json)
+                insert = begun.made[key] = Insert(request.table, schema)
             json = [i for i in taken if request.schema[i].type in JSON_TYPES]
             for start in range(0, len(request.rows), SLICE):
-                encode = partial(self._slice, request, start, taken, columns, refusals)
-                if self._jsonb is not None and _bytes_of(request.rows[start : start + SLICE], json) > LOOP_BYTES:
-                    insert.rows.append(await self._thread.run(encode))
-                else:
-                    insert.rows.append(encode())
-                    await checkpoint()
+                rows = request.rows[start : start + SLICE]
+                encode = partial(self._slice, request, start, taken, columns, begun.refusals)
+                is_large = self._jsonb is not None and _bytes_of(rows, json) > LOOP_BYTES
+                yield _Step(insert, encode, len(rows), is_large)
             insert.offsets.extend(request.offsets)
-        refusals.raise_if_any(len(batch))
-        return list(made.values())
 
     def close(self) -> None:
         """Let the thread go. More may be encoded afterwards."""
+        self._begun = None
         self._thread.end()
 
     def _slice(
@@ -124,15 +172,18 @@ class RowEncoder:
         """The rows from `start` on as fields of Rows; what cannot be written is noted, and the bytes are then void."""
         values = list(zip(*request.rows[start : start + SLICE], strict=True))
         ids, _, timestamps, payloads = values[:_BASE]
+        documents: Sequence[bytes]
         if self._jsonb is None:
-            head, documents = text_head, list(payloads)
+            head, documents = text_head, payloads
         else:
             head = binary_head
             documents = self._jsonb.encode_texts(payloads) or self._column(
                 request, start, 3, payloads, encode=self._jsonb.encode_text, refusals=refusals
             )
+        if len(taken) == _BASE and min(timestamps) >> LOW_BITS > 0:
+            return plain_rows(ids, text_value(request.type), timestamps, documents, head)
         pieces: list[Iterable[bytes]] = [
-            [_ID + id_.encode() for id_ in ids],
+            [ID + id_.encode() for id_ in ids],
             repeat(text_value(request.type), len(ids)),
             timestamp_values(timestamps),
             [head(len(document)) for document in documents],
@@ -143,7 +194,7 @@ class RowEncoder:
                 self._column(request, start, i, values[i], encode=encoder_of(column, self._jsonb), refusals=refusals)
             )
         bodies = map(b"".join, zip(*pieces, strict=True))
-        return b"".join([_row_head(len(body)) + body for body in bodies])
+        return b"".join([row_head(len(body)) + body for body in bodies])
 
     def _column(
         self,
@@ -166,24 +217,6 @@ class RowEncoder:
 def _bytes_of(rows: Sequence[Sequence[Any]], places: Sequence[int]) -> int:
     """What the values at `places` have, which are bytes or None."""
     return sum(len(row[i]) for row in rows for i in places if row[i] is not None)
-
-
-def timestamp_values(timestamps: Iterable[int]) -> list[bytes]:
-    """Moments in nanoseconds, as values of rows. Their high bits are the same for a quarter of a second and more."""
-    pairs = _pairs()
-    known, head, tail = -1, b"", b""
-    made = []
-    for moment in timestamps:
-        high = moment >> _LOW_BITS
-        if high != known:
-            known, tail = high, varint(max(high, 0))
-            head = b"\x0a" + varint(2 + 4 + len(tail)) + b"\x98\x01"
-        if high > 0:
-            made.append(head + pairs[moment & _LOW_PART] + pairs[moment >> 14 & _LOW_PART] + tail)
-        else:  # before, or within a quarter of a second of, 1970
-            whole = b"\x98\x01" + varint(moment & (1 << 64) - 1)
-            made.append(b"\x0a" + varint(len(whole)) + whole)
-    return made
 
 
 def _declared(request: RowInsertRequest) -> tuple[list[int], tuple[ColumnSchema, ...]]:
@@ -217,15 +250,3 @@ def _schema(columns: tuple[ColumnSchema, ...], *, id_is_tag: bool, json: JsonFor
             semantic = SemanticType.TAG
         known.append((column, int(semantic)))
     return schema_of_rows(known, json=json)
-
-
-@cache
-def _pairs() -> list[bytes]:
-    """Two groups of seven bits, more to come, by the number that they are."""
-    return [bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(_LOW_PART + 1)]
-
-
-@lru_cache(maxsize=4_096)
-def _row_head(size: int) -> bytes:
-    """What stands before a row of so many bytes, as a field of Rows."""
-    return b"\x12" + varint(size)

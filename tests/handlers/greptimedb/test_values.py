@@ -10,6 +10,7 @@ from decimal import Context, Decimal
 from random import Random
 from typing import Any, Final
 
+import anyio
 import pytest
 
 from eventrec import Batch, ColumnSchema, ColumnType, Event, PermanentError, Record, Row, SemanticType
@@ -328,3 +329,37 @@ async def test_rows_of_all_types_read_back(fake: Any, samples: Any, batch: Batch
         expected = expected_of(record, record.rows[0])
         assert {name: row[name] for name in expected} == expected
         assert row["payload"] == json.loads(record.payload)
+
+
+async def test_encoding_that_is_cancelled_goes_on_where_it_was(
+    fake: Any, batch: Batches, event: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = RowEncoder(id_is_tag=False, json="text")
+    made, other = batch(*(event({"n": n}) for n in range(3 * SLICE))), batch(event({"n": -1}))
+    encode, begun = encoder._slice, list[int]()
+
+    def noted(request: Any, start: int, *rest: Any) -> bytes:
+        begun.append(start)
+        return encode(request, start, *rest)
+
+    monkeypatch.setattr(encoder, "_slice", noted)
+    for expected in ([0], [0, SLICE]):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await encoder.inserts(made)
+        assert begun == expected
+    (insert,) = await encoder.inserts(made)
+
+    assert begun == [0, SLICE, 2 * SLICE]
+    rows = fake.decoding.decode_request(request(b"", insert.table, insert.schema, insert.rows)).inserts[0].named()
+    assert [row["payload"]["n"] for row in rows] == list(range(3 * SLICE))
+    assert insert.offsets == list(range(3 * SLICE))
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await encoder.inserts(made)
+    (insert,) = await encoder.inserts(other)
+    assert insert.offsets == [0]
+    (insert,) = await encoder.inserts(made)
+    assert insert.offsets == list(range(3 * SLICE))
+    encoder.close()
