@@ -32,7 +32,10 @@ class EventHandler(ABC):
     """Delivers batches to one destination. Most handlers write `handle` and nothing else."""
 
     dedupes_by_token: ClassVar[bool] = False
-    """True: the destination drops a `batch.token` that it has seen."""
+    """True: the destination drops a `batch.token` that it has seen, and refuses none that it may still commit.
+
+    Where it refused one of a request that comes through later, what the batch is split into would be there twice.
+    """
 
     @property
     def checkpoints(self) -> DestinationCheckpoints | None:

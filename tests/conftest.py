@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from blockbuster import BlockingError, blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 import eventrec
 import eventrec_handlers
@@ -28,6 +29,10 @@ from eventrec.testing.servers import PostgresServer, postgres_server
 __all__ = ["postgres_server"]
 
 _numbers = count()
+
+# How long an example takes, and to draw it, says how busy the machine is.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 
 def pytest_configure() -> None:

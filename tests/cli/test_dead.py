@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -163,10 +164,14 @@ async def test_a_record_at_which_it_holds_is_skipped_on_wish(eventrec: Run, tmp_
 
     async with EventRecorder(handler, log=tmp_path, options=options) as recorder:
         recorder.record_many(Numbered(n) for n in range(6))
-        await anyio.sleep(0.5)
+        with anyio.fail_after(60):
+            while not recorder.status().subscriptions["FencedHandler"].state.startswith("retrying"):  # noqa: ASYNC110
+                await anyio.sleep(0.05)
         (run,) = await anyio.to_thread.run_sync(list_runs, tmp_path)
-        await anyio.to_thread.run_sync(eventrec, "dead", "skip", tmp_path, "FencedHandler", "3", "--log", str(run))
-        with anyio.fail_after(20):
+        skip = partial(eventrec, "dead", "skip", tmp_path, "FencedHandler", "3", "--log", str(run))
+        done = await anyio.to_thread.run_sync(skip)
+        assert (done.returncode, done.stderr) == (0, "")
+        with anyio.fail_after(60):
             while handler.delivered != [0, 1, 2, 4, 5]:  # noqa: ASYNC110 - a request changes it
                 await anyio.sleep(0.05)
         assert recorder.status().subscriptions["FencedHandler"].dead == 1

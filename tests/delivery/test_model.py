@@ -96,6 +96,8 @@ class Destination:
         self.most = 1_000
         self.types: set[str] = set()
         self.sent: dict[str, tuple[int, ...]] = {}
+        self.under_way: set[str] = set()
+        """Tokens of batches that it took, and has not committed yet: it does not refuse these."""
         self.wrong: list[str] = []
         """What no handler should ever see: said here, because a worker survives whatever a handler raises."""
 
@@ -126,6 +128,7 @@ class Destination:
         self._quota(batch)
         if fault == "late":
             epoch = self.epoch
+            self.under_way.add(batch.token)
             process.world.loop.call_later(2.5, lambda: self._commit_late(batch, epoch))
             raise TransientError("cut")
         failed = self._commit(batch, partial=fault == "partial")
@@ -151,7 +154,7 @@ class Destination:
 
     def _quota(self, batch: Batch) -> None:
         """Refuse what is poisoned, in the way it is, and types that were not seen before, once."""
-        if batch.token in self.state.tokens:
+        if batch.token in self.state.tokens or (self.kind == "token" and batch.token in self.under_way):
             return
         if len(batch) > self.most:
             raise BatchTooLargeError("413")

@@ -186,7 +186,9 @@ EVENTS = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(EVENTS, min_size=10, max_size=10))
 def test_any_event_says_the_same_in_every_format(batch: BatchOf, events: list[Sample]) -> None:
     """500 events: read back by another parser than wrote them, every value exact."""

@@ -243,7 +243,9 @@ EVENTS = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(EVENTS, min_size=10, max_size=10), st.dictionaries(NAMES, ANYTHING, max_size=3))
 def test_any_event_says_the_same_in_both_encodings(
     batch: BatchOf, logs_in: LogsIn, events: list[Sample], context: dict[str, Any]

@@ -123,7 +123,9 @@ async def test_decimals_have_the_precision_that_is_declared(
     assert database.rows("SELECT price::text FROM events") == [("12.50",)]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=20, deadline=None
+)
 @given(
     values=st.lists(
         st.decimals(allow_nan=False, allow_infinity=False, places=None, min_value=-(10**37), max_value=10**37).filter(

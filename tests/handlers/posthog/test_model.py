@@ -16,7 +16,9 @@ from eventrec_handlers.posthog.requests import in_v0, in_v1
 
 pytestmark = pytest.mark.handlers
 
-WITH_FIXTURE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+WITH_FIXTURE = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 names = st.one_of(
