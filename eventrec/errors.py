@@ -146,6 +146,10 @@ class NotDurableError(LogError):
     """There is no log to be durable in: give the recorder one with `log=`."""
 
 
+class MirrorError(EventrecError):
+    """A log directory cannot be served or mirrored: the peer, its address, or what the two have do not fit."""
+
+
 class Damage(StrEnum):
     """What is wrong with the bytes at a position."""
 

@@ -17,7 +17,9 @@ from eventrec.cli.logs.dead import dead
 from eventrec.cli.logs.deliver import deliver
 from eventrec.cli.logs.drain import drain
 from eventrec.cli.logs.maintenance import compress, forget
+from eventrec.cli.logs.mirror import mirror
 from eventrec.cli.logs.resume import resume
+from eventrec.cli.logs.serve import forget_mirror, serve
 from eventrec.cli.logs.status import status
 from eventrec.cli.new_handler import new_handler
 from eventrec.cli.record.command import record
@@ -96,6 +98,9 @@ app.command(drain)
 app.command(deliver)
 logs.log.command(forget)
 logs.log.command(compress)
+logs.log.command(serve)
+logs.log.command(mirror)
+logs.log.command(forget_mirror)
 app.command(logs.log)
 app.command(status)
 app.command(resume)

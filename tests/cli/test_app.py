@@ -20,11 +20,13 @@ class Run(Protocol):
 COMMANDS = [
     *("demo", "record", "tail", "status", "drain", "deliver", "resume", "doctor", "new-handler"),
     *("log verify", "log list", "log cat", "log forget", "log compress"),
+    *("log serve", "log mirror", "log forget-mirror"),
     *("dead list", "dead show", "dead replay", "dead skip", "dead purge"),
     *("analytics enable", "analytics disable", "analytics status", "analytics details", "analytics clear"),
     *("analytics email", "analytics config"),
 ]
 NOT_FOR_MACHINES = {
+    *("log serve", "log mirror", "log forget-mirror"),
     *("log cat", "new-handler", "resume", "dead show", "dead replay", "dead skip", "dead purge"),
     *("analytics enable", "analytics disable", "analytics details", "analytics clear", "analytics email"),
     "analytics config",  # is JSON as it is

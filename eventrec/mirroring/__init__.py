@@ -1,0 +1,1 @@
+"""A log directory on another machine: served from where it is written, and mirrored where it is to survive."""

@@ -1,0 +1,275 @@
+"""All copies of a mirror: what they have, and what the frames of a source make of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from eventrec.errors import EventrecError
+from eventrec.mirroring.copy import Copy
+from eventrec.mirroring.frames import Kind, ProtocolError
+from eventrec.mirroring.messages import (
+    Ack,
+    Begin,
+    Checkpoint,
+    Claim,
+    Retired,
+    Runs,
+    Stopped,
+    Trimmed,
+    decode,
+    decode_data,
+    encode,
+)
+from eventrec.runs.directory import DEAD, LogDirectory
+from eventrec.runs.leftovers import sweep
+from eventrec.runtime.logging import described, get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from uuid import UUID
+
+    from eventrec.mirroring.frames import Frame
+
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
+_LONGEST_WHY: Final = 1_000
+
+_logger = get_logger("eventrec.mirroring")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a mirror has received since it began.
+
+    Attributes:
+        logs: Copies that there are now.
+        bytes: Of streams.
+        records: Synced, of all copies.
+        diverged: Logs that the source refuses to go on with, and why.
+        refused: Logs that cannot be written here, and why.
+        kept: Logs that the source has no more, and that are not settled here.
+    """
+
+    logs: int = 0
+    bytes: int = 0
+    records: int = 0
+    diverged: dict[UUID, str] = field(default_factory=dict)
+    refused: dict[UUID, str] = field(default_factory=dict)
+    kept: set[UUID] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Pause:
+    until: float
+    seconds: float
+
+
+class Copies:
+    """The copies in `directory`. Blocking; from one thread at a time.
+
+    `sweep_letters` is called where a log of dead letters may be settled.
+    """
+
+    def __init__(self, directory: LogDirectory, *, sweep_letters: Callable[[], object]) -> None:
+        self.counts = Counts()
+        self._parts = {False: directory, True: directory / DEAD}
+        self._sweep_letters = sweep_letters
+        self._copies: dict[tuple[UUID, bool], Copy] = {}
+        self._streams: dict[int, Copy] = {}
+        self._ends: dict[tuple[UUID, bool], int] = {}
+        self._changed: set[int] = set()
+        """Streams of which something is to be acknowledged."""
+        self._pauses: dict[tuple[UUID, bool], _Pause] = {}
+        self._offered: set[tuple[UUID, bool]] = set()
+        """Of those that pause, the ones that the source was told of again."""
+        self._unread: dict[tuple[UUID, bool], Exception] = {}
+        """Copies of which it is not known what they hold, and why."""
+
+    def claims(self) -> list[Claim]:
+        """What each copy has; its lock is taken, unless another process holds it, or it cannot be read: that is said.
+
+        Raises:
+            OSError: The directory cannot be read, or made.
+        """
+        self._streams.clear()
+        self._changed.clear()
+        self._offered = set(self._pauses)
+        self.counts.diverged.clear()
+        found: list[Claim] = []
+        self._parts[False].opened(create=True)
+        for is_dead, part in self._parts.items():
+            sweep(part)
+            for id_ in part.runs():
+                copy = self._copies.setdefault((id_, is_dead), Copy(part, id_, is_dead=is_dead))
+                claim = self._claim_of(copy)
+                if claim is not None:
+                    found.append(claim)
+        self.counts.logs = len(self._copies)
+        return found
+
+    def _claim_of(self, copy: Copy) -> Claim | None:
+        """What it has, nothing where it is not there; None where that is not known."""
+        key = copy.id, copy.is_dead
+        try:
+            claim = copy.claim() if copy.hold() else Claim(run=copy.id, is_dead=copy.is_dead)
+            copy.rest()
+        except (EventrecError, OSError) as exc:
+            copy.close()
+            self._unread[key] = exc
+            self._refuse(key, exc)
+            return None
+        self._unread.pop(key, None)
+        self._note_end(key, 0 if claim.last is None else claim.last.next_offset)
+        return claim
+
+    def apply(self, frames: Iterable[Frame]) -> list[bytes]:
+        """Do what `frames` say, in order; then sync what was written. Returns the frames to send.
+
+        What goes wrong with one copy stops that alone.
+
+        Raises:
+            ProtocolError: The source says what it may not.
+        """
+        answers: list[bytes] = []
+        for frame in frames:
+            self._apply(frame, answers)
+        for stream in sorted(self._changed):
+            copy = self._streams.get(stream)
+            if copy is not None:
+                try:
+                    end = copy.sync()
+                except (EventrecError, OSError) as exc:
+                    self._stop(copy, exc, answers)
+                else:
+                    self._note_end((copy.id, copy.is_dead), end)
+                    self._note_passed(copy)
+                    answers.append(encode(Ack(stream=stream, next_offset=end, checkpoints=copy.checkpoints)))
+        self._changed.clear()
+        answers += self._offer_again()
+        return answers
+
+    def _apply(self, frame: Frame, answers: list[bytes]) -> None:
+        match frame.kind:
+            case Kind.DATA:
+                stream, piece = decode_data(frame)
+                self.counts.bytes += len(piece)
+                self._with(stream, answers, lambda copy: copy.write(piece))
+            case Kind.CHECKPOINT:
+                checkpoint = decode(frame, Checkpoint)
+                self._with(
+                    checkpoint.stream, answers, lambda copy: copy.save_checkpoint(checkpoint.name, checkpoint.content)
+                )
+            case Kind.TRIMMED:
+                trimmed = decode(frame, Trimmed)
+                self._with(trimmed.stream, answers, lambda copy: copy.trim(trimmed.first))
+            case Kind.BEGIN:
+                self._begin(decode(frame, Begin), answers)
+            case Kind.RETIRED:
+                retired = decode(frame, Retired)
+                self._retire((retired.run, retired.is_dead))
+            case Kind.DIVERGED:
+                stopped = decode(frame, Stopped)
+                _logger.error("log not mirrored", log=str(stopped.run), reason=stopped.why)
+                self.counts.diverged[stopped.run] = stopped.why
+                self._end_streams_of((stopped.run, stopped.is_dead))
+            case _:
+                raise ProtocolError(f"a frame {frame.kind.name} after the handshake")
+
+    def _with(self, stream: int, answers: list[bytes], work: Callable[[Copy], object]) -> None:
+        """Do `work` with the copy that `stream` is written to; nothing where that was stopped."""
+        copy = self._streams.get(stream)
+        if copy is None:
+            return
+        try:
+            work(copy)
+            self._changed.add(stream)
+        except (EventrecError, OSError) as exc:
+            self._stop(copy, exc, answers)
+
+    def _begin(self, begin: Begin, answers: list[bytes]) -> None:
+        key = begin.run, begin.is_dead
+        self._end_streams_of(key)
+        copy = self._copies.setdefault(key, Copy(self._parts[begin.is_dead], begin.run, is_dead=begin.is_dead))
+        try:
+            if key in self._unread:
+                raise self._unread[key]  # It is not replaced by what the source has.
+            self._parts[begin.is_dead].opened(create=True)
+            copy.begin(is_fresh=begin.is_fresh, checkpoints=begin.checkpoints)
+        except (EventrecError, OSError) as exc:
+            self._stop(copy, exc, answers)
+            return
+        self.counts.logs = len(self._copies)
+        self._streams[begin.stream] = copy
+        self._changed.add(begin.stream)
+
+    def _stop(self, copy: Copy, exc: Exception, answers: list[bytes]) -> None:
+        """Nothing more of that log, until it is tried again."""
+        key = copy.id, copy.is_dead
+        self._end_streams_of(key)
+        copy.close()
+        self._refuse(key, exc)
+        answers.append(encode(Stopped(run=copy.id, is_dead=copy.is_dead, why=described(exc)[:_LONGEST_WHY]), Kind.STOP))
+
+    def _refuse(self, key: tuple[UUID, bool], exc: Exception) -> None:
+        before = self._pauses.get(key)
+        if before is None:
+            _logger.warning("log cannot be mirrored", log=str(key[0]), error=described(exc))
+        seconds = _FIRST_PAUSE if before is None else min(2 * before.seconds, _LONGEST_PAUSE)
+        self._offered.discard(key)
+        self._pauses[key] = _Pause(monotonic() + seconds, seconds)
+        self.counts.refused[key[0]] = described(exc)
+
+    def _note_passed(self, copy: Copy) -> None:
+        if self._pauses.pop((copy.id, copy.is_dead), None) is not None:
+            self.counts.refused.pop(copy.id, None)
+            _logger.info("log is mirrored again", log=str(copy.id))
+
+    def _offer_again(self) -> list[bytes]:
+        """Say of the logs that were stopped, and whose pause is over, what is there of them."""
+        now = monotonic()
+        due = [key for key, pause in self._pauses.items() if key not in self._offered and pause.until <= now]
+        claims = [claim for key in due if key in self._copies and (claim := self._claim_of(self._copies[key]))]
+        self._offered.update((claim.run, claim.is_dead) for claim in claims)
+        return [encode(Runs(runs=claims))] if claims else []
+
+    def _retire(self, key: tuple[UUID, bool]) -> None:
+        self._end_streams_of(key)
+        copy = self._copies.pop(key, None)
+        self._pauses.pop(key, None)
+        self.counts.logs = len(self._copies)
+        if copy is None:
+            return
+        try:
+            if copy.is_dead:
+                copy.close()
+                self._sweep_letters()
+            elif not copy.retire():
+                self.counts.kept.add(copy.id)
+                _logger.warning("log kept: its source has it no more, and not all of it is delivered", log=str(copy.id))
+        except (EventrecError, OSError) as exc:
+            _logger.warning("log not deleted", log=str(copy.id), error=described(exc))
+        finally:
+            copy.close()
+
+    def _end_streams_of(self, key: tuple[UUID, bool]) -> None:
+        for stream in [each for each, copy in self._streams.items() if (copy.id, copy.is_dead) == key]:
+            del self._streams[stream]
+            self._changed.discard(stream)
+
+    def _note_end(self, key: tuple[UUID, bool], end: int) -> None:
+        self.counts.records += end - self._ends.get(key, 0)
+        self._ends[key] = end
+
+    def rest(self) -> None:
+        """The connection ended: sync what came whole."""
+        self._streams.clear()
+        for copy in self._copies.values():
+            copy.rest()
+
+    def close(self) -> None:
+        """Let go of all copies."""
+        for copy in self._copies.values():
+            copy.close()
+        self._copies.clear()
