@@ -82,11 +82,12 @@ class End(NamedTuple):
 
 
 def find_end(storage: Storage, *, on_trailing: OnTrailing) -> End | None:
-    """The end of the log in `storage`, made fit for what comes next; None where it holds nothing. Reads one segment.
+    """The end of the log in `storage`, made fit for what comes next; None where it holds nothing.
 
     On return what the log holds is synced, and nothing stands behind it: reserved space is cut off, a segment without
     a commit deleted, and so is with `TRIM` whatever stands behind the last good commit. Should commits stand behind
-    damage, the bytes are kept in a side file.
+    damage, the bytes are kept in a side file, if that can be done. Of the last segment the end is read, from its last
+    index entry on, but all of it written again.
 
     Raises:
         CorruptCommitError: `ERROR`, and there is something behind the last good commit. Nothing was changed.
@@ -159,6 +160,8 @@ def _cut(storage: Storage, first: int, position: int) -> None:
     cut_index(storage, first, position)
     with contextlib.closing(storage.open(segment_name(first), "write")) as file:
         file.truncate(position)
+        # The next writer looks at one segment before the last: no older one may get its rest back.
+        file.sync()
 
 
 def _mend(storage: Storage, segment: Segment, size: int | None) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from eventrec.log.walk import Gap
 
 PIECE_BYTES: Final = 1 << 20
+"""What is read and sent at once, unless the caller says otherwise."""
 
 _logger = get_logger(__name__)
 
@@ -213,8 +214,10 @@ class StreamReader:
         if self._end is not None and commit.offset >= self._end:
             self.reached_end = True
             return None
-        if commit.offset > self._at > 0 and not self._is_behind_gap:
-            raise TrimmedError(self._at, commit.offset)
+        # What is given out again may be deleted meanwhile: its mirror has it.
+        known = max(self._at, self.next_offset)
+        if commit.offset > known > 0 and not self._is_behind_gap:
+            raise TrimmedError(known, commit.offset)
         is_first = commit.offset == segment.first and (self._segment is not None or self._start <= segment.first)
         header = _header_of(segment) if is_first or self._is_behind_gap else b""
         self._is_behind_gap = False

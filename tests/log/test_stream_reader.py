@@ -299,6 +299,25 @@ def test_a_segment_that_begins_inside_of_what_was_given_out_is_given_out_from_it
     assert (reader.read(), reader.next_offset) == (b"", 3)
 
 
+def test_what_is_to_be_given_out_again_and_is_deleted_meanwhile_is_not_missed(storage: FaultyStorage) -> None:
+    log = Log.create(storage)
+    for content in (b"first", b"second", b"third"):
+        log.append([content])
+        log.write()
+        if content == b"first":
+            log.sync()
+    reader = StreamReader(storage)
+    reader.read()
+    storage.fail("sync")
+    log.sync()
+    log.begin_segment()
+    log.append([b"fourth"])
+    log.write()
+    log.delete_below(3)
+
+    assert reader.read() == storage.read(segment_name(3))
+
+
 def test_a_mirror_goes_on_where_its_source_has_its_last_commit(tens: FaultyStorage) -> None:
     checksum = int.from_bytes(tens.read(segment_name(0))[10 + 46 * 5 - 4 : 10 + 46 * 5], "little")
 

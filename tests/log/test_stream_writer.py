@@ -19,6 +19,7 @@ from eventrec.errors import (
     LogWriteError,
 )
 from eventrec.log.log import Log, LogOptions
+from eventrec.log.maintenance import compress_below
 from eventrec.log.mirror import LastCommit, OnTrailing, StreamReader, StreamWriter
 from eventrec.log.reader import LogReader
 from eventrec.log.repair import rebuild_index
@@ -682,6 +683,51 @@ def test_a_compressed_newest_segment_stays_where_the_next_one_begins(
     assert compressed[:4] == b"\x28\xb5\x2f\xfd"
     assert _files(mirror) == _files(source) | {segment_name(0): compressed}
     assert list(LogReader(mirror, strict=True).commits()) == list(LogReader(source, strict=True).commits())
+
+
+def test_a_compressed_newest_segment_that_does_not_go_on_is_synced(mirror: FaultyStorage) -> None:
+    with Log.create(mirror) as log:
+        log.append([b"x"])
+        log.begin_segment()
+        log.compress_below(log.written)
+
+    with StreamWriter.create(mirror) as writer:
+        assert writer.sync_all() == 1
+
+
+def test_a_compressed_newest_segment_that_is_damaged_goes_on_behind_what_is_good(
+    source: FaultyStorage, mirror: FaultyStorage
+) -> None:
+    second = list_segments(source)[1]
+    _copy(_stream(source, 0, second), mirror)
+    content = bytearray(mirror.read(segment_name(0)))
+    content[-30] ^= 1
+    mirror.put(segment_name(0), bytes(content))
+    mirror.delete(index_name(0))
+    mirror.put(segment_name(second), HEADER)
+    compress_below(mirror, second, head=second)
+
+    with pytest.raises(CorruptCommitError):
+        StreamWriter.create(mirror)
+    writer = StreamWriter.create(mirror, on_trailing=OnTrailing.TRIM, index_interval=150)
+    assert writer.next_offset == second - 2
+    writer.write(_stream(source, writer.next_offset))
+    writer.close()
+
+    assert _files(mirror) == _files(source)
+
+
+def test_closing_is_idempotent_and_the_end(source: FaultyStorage, mirror: FaultyStorage) -> None:
+    writer = StreamWriter.create(mirror)
+    writer.write(_stream(source))
+
+    writer.close()
+    writer.close()
+
+    assert writer.synced == 100
+    for call in (lambda: writer.write(b""), writer.finish, writer.sync_all):
+        with pytest.raises(LogClosedError, match="is closed"):
+            call()
 
 
 def test_a_mirror_has_a_name(source: FaultyStorage, mirror: FaultyStorage) -> None:
