@@ -29,6 +29,7 @@ from eventrec.rules import (
     RedactionOption,
     SamplingOption,
 )
+from eventrec.runtime.field_docs import described
 
 MiB: Final = 1 << 20
 
@@ -86,13 +87,14 @@ def _secret(value: object) -> object:
     return value
 
 
+@described
 class Backoff(BaseModel):
     """When a failed batch is tried again: after first, first × factor, … seconds, at most `max`, drawn by `jitter`.
 
     `jitter="full"` draws between 0 and that time, `"none"` takes it as it is. `attempts=None` never gives up.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     first: Duration = Field(default=0.5)
     """Pause before the second attempt."""
@@ -106,6 +108,7 @@ class Backoff(BaseModel):
     """How often a batch is tried before it is dropped and counted. None: until it passes."""
 
 
+@described
 class EventRecorderOptions(BaseModel):
     """Every option of a recorder. Sizes are bytes, durations seconds or text such as "5s".
 
@@ -113,7 +116,7 @@ class EventRecorderOptions(BaseModel):
         pydantic.ValidationError: An unknown name or a value that is not allowed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, hide_input_in_errors=True)
 
     queue_events: int | None = Field(default=None, ge=1)
     """Events waiting at most. None: 10,000 without a log, no bound with one."""

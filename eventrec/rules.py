@@ -7,6 +7,8 @@ from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from eventrec.runtime.field_docs import described
+
 DEFAULT_KEYS: Final = (
     *("*password*", "*passwd*", "*passphrase*", "*passcode*", "pwd", "*pwd", "*pincode"),
     *("token", "*token", "*accesstokens", "*refreshtokens", "*apitokens", "*jwt", "csrf*", "xsrf*"),
@@ -20,6 +22,7 @@ DEFAULT_KEYS: Final = (
 """The keys of `Redaction(defaults=True)`; `*` stands for any characters, or none."""
 
 
+@described
 class Redaction(BaseModel):
     """What is redacted in untyped payloads, in extra columns, and in the fields of `recorder.context(…)`.
 
@@ -29,7 +32,7 @@ class Redaction(BaseModel):
     is null. A field with a marker of its own keeps to that.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     defaults: bool = True
     """Passwords, tokens, session ids, cookies, secrets, keys, authorization headers and card numbers, by the keys of
@@ -66,10 +69,11 @@ RedactionOption: TypeAlias = Annotated[Redaction | bool | None, BeforeValidator(
 """A `Redaction`, or True for the default one. Kept as a `Redaction`, or None."""
 
 
+@described
 class Sampling(BaseModel):
     """A share of the events of one type."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     rate: float = Field(ge=0, le=1)
     """The share that is taken: 0.1 is one in ten."""
@@ -91,10 +95,11 @@ SamplingOption: TypeAlias = Annotated[Sampling | float, BeforeValidator(_samplin
 """A `Sampling`, or the rate of one that is drawn by chance. Kept as a `Sampling`."""
 
 
+@described
 class RateLimit(BaseModel):
     """At most `count` events of one type in each `period` of seconds, counted by the monotonic clock."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     count: int = Field(ge=0)
     """Events."""

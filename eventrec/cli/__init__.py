@@ -24,6 +24,7 @@ Errors are one line on stderr. What a machine may read goes to stdout, with `--j
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from eventrec.cli.exit_codes import ExitCode
@@ -39,12 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (default: those of the process, which then is ours) ask for; its exit code."""
     if arguments is None:
         start.begin()
+    missing = "rich" if find_spec("rich") is None else ""  # which is loaded where it is needed
     try:
         from eventrec.cli.running import run  # noqa: PLC0415 - what it needs may not be installed
     except ModuleNotFoundError as exc:
         missing = (exc.name or "").partition(".")[0]
         if missing not in _EXTRA:
             raise
+    if missing:
         sys.stderr.write(f"eventrec: the command line needs {missing}: pip install 'eventrec[cli]'\n")
         return ExitCode.MISSING
     return run(sys.argv[1:] if arguments is None else arguments)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 import anyio
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+    from rich.progress import Progress
 
     from eventrec.cli.terminal import Terminal
 
@@ -31,34 +32,46 @@ class LiveProgress:
 
     def __init__(self, terminal: Terminal, look: Callable[[], Look]) -> None:
         self._look = look
-        # No thread of its own refreshes it: what it shows belongs to the loop.
-        self._bar = Progress(
-            SpinnerColumn(),
-            BarColumn(bar_width=24),
-            TextColumn("{task.description}", markup=False),
-            TimeElapsedColumn(),
-            console=terminal.err,
-            auto_refresh=False,
-            transient=True,
-            disable=not terminal.is_live,
-        )
-        self._task = self._bar.add_task("", total=None)
+        self._bar = _bar(terminal) if terminal.is_live else None
 
     def __enter__(self) -> Self:
-        if not self._bar.disable:
+        if self._bar is not None:
             self._bar.start()
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._bar.disable:
+        if self._bar is not None:
             self._bar.stop()
 
     async def keep_fresh(self) -> None:
         """Look again and again, until cancelled."""
-        while not self._bar.disable:
+        if self._bar is None:
+            return
+        task = self._bar.add_task("", total=None)
+        while True:
             look = self._look()
-            self._bar.update(self._task, completed=look.done, total=look.total, description=look.words)
+            self._bar.update(task, completed=look.done, total=look.total, description=look.words)
             self._bar.refresh()
             await anyio.sleep(REFRESH_SECONDS)
+
+
+def _bar(terminal: Terminal) -> Progress:
+    from rich.progress import (  # noqa: PLC0415 - needed on a terminal alone
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    return Progress(
+        SpinnerColumn(),
+        BarColumn(bar_width=24),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+        console=terminal.err,
+        auto_refresh=False,  # no thread of its own: what it shows belongs to the loop
+        transient=True,
+    )

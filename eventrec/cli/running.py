@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from cyclopts import CycloptsError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cyclopts import App
+    from rich.console import Console
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -38,7 +39,7 @@ def _run(arguments: Sequence[str]) -> int:
     terminal = Terminal()
     try:
         command, bound, _ = _app(arguments).parse_args(
-            arguments, console=terminal.out, print_error=False, exit_on_error=False
+            arguments, console=_console(terminal), print_error=False, exit_on_error=False
         )
         return int(command(*bound.args, **bound.kwargs) or 0)
     except Exception as exc:
@@ -96,3 +97,16 @@ def _app(arguments: Sequence[str]) -> App:
 
     start.end()
     return app
+
+
+def _console(terminal: Terminal) -> Console:
+    """That of `terminal`, which is made only where help is asked for."""
+    return cast("Console", _OnDemand(terminal))
+
+
+class _OnDemand:
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._terminal.out, name)

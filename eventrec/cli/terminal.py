@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import msgspec
-from rich.console import Console
-from rich.text import Text
 
 from eventrec.cli.streams import OutputError
 from eventrec.runtime.logging import ROOT
@@ -18,8 +18,11 @@ from eventrec.runtime.logging import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from eventrec.cli.console import Errors, Output
+
 _NOT_PRINTABLE_ASCII: Final = re.compile(r"[^ -~]")
 _UTF_8: Final = "utf-8"
+_AS_TERMINAL: Final = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"})
 _check_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 
@@ -91,18 +94,32 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 class Terminal:
     """stdout for results, stderr for the rest; both plain where they are not terminals."""
 
-    def __init__(self) -> None:
-        self.out = _Output(highlight=False, markup=False, emoji=False)
-        self.err = _Errors(stderr=True, highlight=False, markup=False, emoji=False)
+    @cached_property
+    def out(self) -> Output:
+        """stdout, for tables and colours."""
+        from eventrec.cli.console import Output  # noqa: PLC0415 - what writes plain lines needs no rich
+
+        return Output(highlight=False, markup=False, emoji=False)
+
+    @cached_property
+    def err(self) -> Errors:
+        """stderr, for colours and a progress bar."""
+        from eventrec.cli.console import Errors  # noqa: PLC0415 - likewise
+
+        return Errors(stderr=True, highlight=False, markup=False, emoji=False)
 
     @property
     def is_live(self) -> bool:
         """Whether stderr is a terminal."""
-        return self.err.is_terminal
+        return not _is_plain(sys.stderr) and self.err.is_terminal
 
     def say(self, message: str, *, style: str = "") -> None:
         """One line on stderr, above a progress bar if there is one."""
-        self.err.print(Text(safe(message), style=style), soft_wrap=True)
+        if _is_plain(sys.stderr):
+            with suppress(OSError):
+                _write(sys.stderr, safe(message))
+        else:
+            _print(self.err, safe(message), style)
 
     def show(self, line: str = "", *, style: str = "") -> None:
         """One line on stdout.
@@ -111,18 +128,14 @@ class Terminal:
             OutputError: It cannot be written.
             BrokenPipeError: The reader of stdout is gone.
         """
-        self.out.print(Text(safe(line), style=style), soft_wrap=True)
+        if _is_plain(sys.stdout):
+            _show(safe(line))
+        else:
+            _print(self.out, safe(line), style)
 
     def show_json(self, document: Mapping[str, Any]) -> None:
         """One JSON object on one line of stdout, never wrapped, at once. Raises as `show`."""
-        line = safe_json(_encoded(document), encoding=getattr(sys.stdout, "encoding", None) or _UTF_8)
-        try:
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as exc:
-            raise OutputError(exc) from exc
+        _show(safe_json(_encoded(document), encoding=getattr(sys.stdout, "encoding", None) or _UTF_8))
 
     @contextmanager
     def showing_logging(self, *, without: frozenset[str] = frozenset(), shows_holds: bool = False) -> Iterator[None]:
@@ -145,30 +158,32 @@ class Terminal:
             logger.setLevel(level)
 
 
-class _Output(Console):
-    """stdout: what cannot be written ends the command."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        try:
-            super().print(*objects, **options)
-        except BrokenPipeError:
-            raise
-        except OSError as exc:
-            raise OutputError(exc) from exc
+def _is_plain(stream: TextIO) -> bool:
+    """Whether it is no terminal, and none of the variables says so that make rich take it for one."""
+    try:
+        return _AS_TERMINAL.isdisjoint(os.environ) and not stream.isatty()
+    except ValueError:  # it is closed
+        return True
 
 
-class _Errors(Console):
-    """stderr: what cannot be written is lost, and the command goes on."""
+def _write(stream: TextIO, line: str) -> None:
+    stream.write(line + "\n")
+    stream.flush()
 
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
 
-    def print(self, *objects: Any, **options: Any) -> None:
-        with suppress(OSError):
-            super().print(*objects, **options)
+def _show(line: str) -> None:
+    try:
+        _write(sys.stdout, line)
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise OutputError(exc) from exc
+
+
+def _print(console: Output | Errors, line: str, style: str) -> None:
+    from rich.text import Text  # noqa: PLC0415 - likewise
+
+    console.print(Text(line, style=style), soft_wrap=True)
 
 
 SAID_BY_COMMANDS: Final = frozenset({"delivery on hold", "orphan adopted"})

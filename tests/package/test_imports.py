@@ -1,9 +1,16 @@
 """No import of one of our files leads back to it, not even one that only a type checker follows."""
 
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 
 import grimp
 import pytest
+
+import eventrec
 
 
 def circles(imports: Mapping[str, Iterable[str]]) -> list[list[str]]:
@@ -53,3 +60,29 @@ def test_no_file_imports_one_that_leads_back_to_it() -> None:
 
     assert len(imports) > 100
     assert circles(imports) == []
+
+
+def test_what_is_public_is_loaded_when_it_is_asked_for() -> None:
+    program = (
+        "import sys, eventrec\n"
+        "assert not {'eventrec.recorder', 'pydantic'} & sys.modules.keys()\n"
+        "assert set(eventrec.__all__) <= set(dir(eventrec))\n"
+        "assert all(getattr(eventrec, name).__name__ for name in ('EventRecorder', 'safe_name'))\n"
+        "assert not hasattr(eventrec, 'EventRecoder')\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_public_name_is_what_checkers_take_it_for() -> None:
+    tree = ast.parse(inspect.getsource(eventrec))
+    imported = {
+        alias.name: node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+
+    assert eventrec._HOMES.items() <= imported.items()
+    assert list(eventrec._HOMES) == eventrec.__all__
+    for name, home in eventrec._HOMES.items():
+        assert getattr(eventrec, name) is getattr(importlib.import_module(home), name)
