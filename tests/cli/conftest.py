@@ -233,7 +233,7 @@ def leave() -> Leave:
     def run(directory: Path, start: int, stop: int, *names: str, delivered: tuple[str, ...] = ()) -> None:
         async def record() -> None:
             # One take, and so one commit, also where the machine is busy between two records.
-            recorder = EventRecorder(log=directory, options=quickly(write_interval=0.3))
+            recorder = EventRecorder(log=directory, options=quickly(write_interval=0.3 if delivered else 10))
             for name in names:
                 down = ScriptedHandler(always=raising(TransientError("nobody answers")))
                 recorder.register(ScriptedHandler() if name in delivered else down, name=name)
