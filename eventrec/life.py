@@ -10,7 +10,6 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from eventrec.delivery.log_supervisor import LogSupervisor
 from eventrec.delivery.memory_supervisor import MemorySupervisor
 from eventrec.delivery.supervisor import GRACE
 from eventrec.events.clocks import unfailing_clock
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from uuid import UUID
 
+    from eventrec.delivery.log_supervisor import LogSupervisor
     from eventrec.delivery.subscription import Subscription
     from eventrec.delivery.supervisor import Supervisor
     from eventrec.events.encoder import Reason
@@ -78,6 +78,7 @@ class Life:
         self.writer: Writer | None = None
         self._exit: Callable[[], None] = lambda: None
         if setup.log_directory is not None:
+            _log_supervisor()  # so that `open` need not load it
             self.intake.arm()
             self.writer = Writer(
                 setup.log_directory,
@@ -108,7 +109,7 @@ class Life:
         setup = self._setup
         self.intake.reopen()
         if self.writer is not None:
-            self.supervisor = LogSupervisor(
+            self.supervisor = _log_supervisor()(
                 self.intake, self.writer, backend, setup.options, subscriptions=subscriptions, drops=setup.drops
             )
         else:
@@ -182,3 +183,9 @@ class Life:
         if self.supervisor is not None:
             self.supervisor.wake()
         return None
+
+
+def _log_supervisor() -> type[LogSupervisor]:
+    from eventrec.delivery.log_supervisor import LogSupervisor  # noqa: PLC0415 - a tenth of what a recorder loads
+
+    return LogSupervisor

@@ -10,9 +10,8 @@ import weakref
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, cast
 
-from eventrec.delivery.log_supervisor import LogSupervisor
 from eventrec.errors import InvalidEventError, NotDurableError, UnruledError
 from eventrec.events.clocks import checked_clock
 from eventrec.events.encoder import Encoder
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
 
+    from eventrec.delivery.log_supervisor import LogSupervisor
     from eventrec.delivery.supervisor import Supervisor
     from eventrec.events.encoder import Reason
     from eventrec.events.event import Event, Eventable
@@ -150,8 +150,7 @@ class Taking(ABC):
         life = self._life
         if life.writer is None:
             raise NotDurableError("the recorder has no log: give it a directory with log=")
-        supervisor = self._open_supervisor()
-        assert isinstance(supervisor, LogSupervisor)  # noqa: S101 - where there is a writer
+        supervisor = cast("LogSupervisor", self._open_supervisor())  # since there is a writer
         ticket = take_durably(event, encoder=self._encoder, intake=life.intake, offer=self._offer, writer=life.writer)
         if ticket is None:
             return None

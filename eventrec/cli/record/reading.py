@@ -176,19 +176,21 @@ class LineReader:
         """Record the events of `texts`, which are those of `lines`."""
         record: Callable[[Any], bool] = self._recorder.record
         numbers: list[int] = []
+        size = 0
         for place, event in source.events(texts):
             line = lines[place]
             if isinstance(event, LineError):
                 self._refuse(source, start + line.number, event)
             elif record(event):
                 numbers.append(start + line.number)
-                self._half_bytes += line.size
+                size += line.size
             else:
                 why = f"the recorder refused it: {self._recorder.status().refused}"
                 self._refuse(source, start + line.number, LineError(why))
         self._delivery.lines.add_all(numbers)
         self._outcome.events += len(numbers)
         self._half_rows += len(numbers)
+        self._half_bytes += size
         if lines:
             self._outcome.lines = start + lines[-1].number
 

@@ -40,6 +40,7 @@ _decode: Final = msgspec.json.Decoder().decode
 _pack_head: Final = Struct(">I").pack
 _pack_scalar: Final = Struct(">II").pack
 _pack_double: Final = Struct(">Bd").pack
+_DOUBLE: Final = 0x60
 _SMALL: Final = tuple(bytes((0x50, number)) if number else b"\0" for number in range(256))
 _SMALL_NUMBERS: Final = len(_SMALL)
 _LARGER: Final = tuple((1 << bits, Struct(form).pack) for bits, form in ((16, ">BH"), (32, ">BI"), (64, ">BQ")))
@@ -82,7 +83,8 @@ class JsonbEncoder:
                 return None
             (names,) = alike
             head, keys, order = self._plans.get(names) or self._plan(names)
-            columns = [self._parts([value[name] for value in values]) for name in order]
+            given = dict(zip(names, zip(*map(dict.values, values), strict=True), strict=True)) if names else {}
+            columns = [self._parts(given[name]) for name in order]
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
         packed = map(_packer(len(order)), *(entries for entries, _ in columns)) if columns else repeat(b"", len(values))
@@ -90,7 +92,7 @@ class JsonbEncoder:
         encoded = list(map(b"".join, parts))
         return encoded if max(map(len, encoded)) <= MAX_BYTES else None
 
-    def _parts(self, values: list[Any]) -> tuple[list[int], list[bytes]]:
+    def _parts(self, values: Sequence[Any]) -> tuple[list[int], list[bytes]]:
         """The entries of values that stand at the same place, and their bytes."""
         kinds = set(map(type, values))
         kind = kinds.pop() if len(kinds) == 1 else None
@@ -100,6 +102,9 @@ class JsonbEncoder:
         if kind is int:
             data = [_SMALL[part] if 0 <= part < _SMALL_NUMBERS else _integer(part) for part in values]
             return [_NUMBER | len(part) for part in data], data
+        if kind is float and all(map(math.isfinite, values)):
+            data = list(map(_pack_double, repeat(_DOUBLE), values))
+            return [_NUMBER | len(data[0])] * len(data), data
         if kind is dict or kind is list:
             data = list(map(self._container, values))
             return [_CONTAINER | len(part) for part in data], data
@@ -209,7 +214,7 @@ def _integer(value: int) -> bytes:
 
 def _double(value: float) -> bytes:
     if math.isfinite(value):
-        return _pack_double(0x60, value)
+        return _pack_double(_DOUBLE, value)
     return b"\x10" if math.isnan(value) else b"\x20" if value > 0 else b"\x30"
 
 
