@@ -77,6 +77,7 @@ class Account:
             elsewhere=supervisor.elsewhere() if supervisor is not None else {},
             forfeited=supervisor.forfeited() if supervisor is not None else {},
             left=supervisor.left() if supervisor is not None else {},
+            mirrors=supervisor.mirror_lags() if supervisor is not None else {},
             failure=_failure(writer, supervisor),
             defect=_defect(writer, supervisor),
         )

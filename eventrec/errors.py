@@ -150,6 +150,10 @@ class MirrorError(EventrecError):
     """A log directory cannot be served or mirrored: the peer, its address, or what the two have do not fit."""
 
 
+class DurableTimeoutError(LogError, TimeoutError):
+    """An event is taken, and was not as durable as was asked for within the time. It may become so later."""
+
+
 class Damage(StrEnum):
     """What is wrong with the bytes at a position."""
 

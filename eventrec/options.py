@@ -186,6 +186,8 @@ class EventRecorderOptions(BaseModel):
     """Of which types so many are taken in a time: a text such as "100/s" for each."""
     dead_letters: Path | None = None
     """A JSON Lines file for the records a destination refused for good; with a log, a copy of what is kept there."""
+    mirrors: int = Field(default=1, ge=1)
+    """How many mirrors have to have what `record_durable(…, until="mirrored")` waits for."""
     max_dead_bytes: int = Field(default=256 * MiB, ge=0)
     """With a log: bytes of dead letters that are kept. Once it is reached, a subscription with another one holds."""
     on_unmapped: Literal["dead", "hold"] = "dead"

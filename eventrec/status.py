@@ -128,6 +128,8 @@ class Status:
     """Records of logs that earlier runs left, lost to the bound on the log directory, by subscription; "?": unknown."""
     left: dict[str, str] = field(default_factory=dict)
     """Logs that earlier runs left and that wait for an operator, by their id: why."""
+    mirrors: dict[str, int] = field(default_factory=dict)
+    """Records of the log that is written which each mirror lacks, by its name; as of a few seconds ago."""
     failure: str | None = None
     """Why the log cannot be written, or trusted, while it cannot."""
     defect: str | None = None

@@ -76,7 +76,11 @@ class AsyncRecorder(Protocol):
         """Record each of `events`; how many were taken."""
 
     async def record_durable(
-        self, event: Event | Eventable, *, until: Literal["written", "synced"] = "synced"
+        self,
+        event: Event | Eventable,
+        *,
+        until: Literal["written", "synced", "mirrored"] = "synced",
+        timeout: Duration | None = None,
     ) -> Position | None:
         """Record `event`, and return where it stands once it is in the log."""
 
@@ -207,13 +211,18 @@ class SyncRecorder:
         return self._recorder.record_many(events)
 
     def record_durable(
-        self, event: Event | Eventable, *, until: Literal["written", "synced"] = "synced"
+        self,
+        event: Event | Eventable,
+        *,
+        until: Literal["written", "synced", "mirrored"] = "synced",
+        timeout: Duration | None = None,
     ) -> Position | None:
         """See `EventRecorder.record_durable`; blocks."""
         if self._open_inert is not None:
             self._recorder.record(event)
             return None
-        return self._open_loop().portal.call(partial(self._recorder.record_durable, event, until=until))
+        recording = partial(self._recorder.record_durable, event, until=until, timeout=timeout)
+        return self._open_loop().portal.call(recording)
 
     def context(self, **fields: object) -> AbstractContextManager[None]:
         """See `EventRecorder.context`."""

@@ -20,6 +20,7 @@ from eventrec.intake.durable import Position, take_durably, wait_durably
 from eventrec.intake.refusals import UNSAID, Refusals
 from eventrec.intake.switched_off import SwitchedOff
 from eventrec.life import Life
+from eventrec.options import duration_seconds
 from eventrec.records.context import ContextFields
 from eventrec.runtime.logging import described, get_logger
 from eventrec.runtime.native import get_ident
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from eventrec.events.encoder import Reason
     from eventrec.events.event import Event, Eventable
     from eventrec.life import Setup
+    from eventrec.options import Duration
 
 _logger = get_logger("eventrec.recorder")
 
@@ -126,22 +128,29 @@ class Taking(ABC):
         return sum(map(self.record, events))
 
     async def record_durable(
-        self, event: Event | Eventable, *, until: Literal["written", "synced"] = "synced"
+        self,
+        event: Event | Eventable,
+        *,
+        until: Literal["written", "synced", "mirrored"] = "synced",
+        timeout: Duration | None = None,
     ) -> Position | None:
         """Record `event`, and return where it stands once it is in the log.
 
         None where it was filtered, declined, sampled out, or over the rate of its type; and where the recorder is
         switched off, or has stopped.
 
-        "written" survives the end of the process, "synced" a power cut; all who wait at once share one sync. Being
-        cancelled, or an error of the disk, does not retract the event.
+        "written" survives the end of the process, "synced" a power cut; all who wait at once share one sync. "mirrored"
+        survives the loss of this machine: so many mirrors as the option `mirrors` says have synced it too. It waits
+        `timeout` at most, without one for as long as that takes. Being cancelled, a timeout, or an error of the disk,
+        does not retract the event.
 
         Raises:
             NotDurableError: The recorder has no log.
             RecorderStateError: It is not open.
             EncodeError, InvalidEventError: The event cannot be recorded.
             LogFullError: The intake or the disk is full.
-            LogError: The disk refused.
+            LogError: The disk refused; `LogClosedError` where the recorder is closed meanwhile.
+            DurableTimeoutError: It took longer than `timeout`. It is a TimeoutError too.
         """
         self._note_fork()
         if self._refuse is not None:
@@ -154,7 +163,16 @@ class Taking(ABC):
         ticket = take_durably(event, encoder=self._encoder, intake=life.intake, offer=self._offer, writer=life.writer)
         if ticket is None:
             return None
-        return await supervisor.call(partial(wait_durably, ticket, supervisor, until=until))
+        return await supervisor.call(
+            partial(
+                wait_durably,
+                ticket,
+                supervisor,
+                until=until,
+                mirrors=self._setup.options.mirrors,
+                timeout=None if timeout is None else duration_seconds(timeout),
+            )
+        )
 
     def context(self, **fields: object) -> AbstractContextManager[None]:
         """Add `fields` to every event recorded inside the block, in this task or thread.

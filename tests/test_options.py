@@ -68,6 +68,7 @@ def test_defaults_are_those_of_the_design() -> None:
         "sample": {},
         "rate_limits": {},
         "dead_letters": None,
+        "mirrors": 1,
         "max_dead_bytes": 256 * 2**20,
         "on_unmapped": "dead",
         "service": None,

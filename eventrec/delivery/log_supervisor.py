@@ -19,6 +19,7 @@ from eventrec.delivery.log_delivery import LogDelivery
 from eventrec.delivery.shared_handler import SharedHandler
 from eventrec.delivery.small_orphans import SmallOrphans
 from eventrec.delivery.supervisor import Supervisor, flush_workers
+from eventrec.intake.mirrored import MirrorWatch
 from eventrec.runs.directory import DEAD
 from eventrec.runs.requests import KEPT_SECONDS
 from eventrec.runs.retention import Bound, Retain
@@ -69,6 +70,7 @@ class LogSupervisor(Supervisor):
         super().__init__(intake, backend, drops, close_timeout=resolved.close_timeout)
         self.workers = {}
         self.writer = writer
+        self.mirrors = MirrorWatch(writer.directory)
         self._subscriptions = list(subscriptions)
         self._handlers = {each.name: SharedHandler(each.handler) for each in self._subscriptions}
         self._letters = LetterLog(
@@ -205,7 +207,7 @@ class LogSupervisor(Supervisor):
             if await self._begin():
                 assert self._own is not None  # noqa: S101 - see `_begin`
                 delivering: dict[str, Callable[[], Awaitable[None]]] = {"delivery": self._own.run}
-                beside: dict[str, Callable[[], Awaitable[None]]] = {}
+                beside: dict[str, Callable[[], Awaitable[None]]] = {"mirrors": self._watch_mirrors}
                 if self._subscriptions:
                     delivering["adoption"] = self._adopt
                     beside["log directory"] = self._adoption.watch
@@ -310,6 +312,18 @@ class LogSupervisor(Supervisor):
 
     def _note_rewind(self) -> None:
         self._rewound.set()
+
+    async def _watch_mirrors(self) -> None:
+        """How far mirrors are, for the status."""
+        while True:
+            assert self._own is not None  # noqa: S101 - see `_begin`
+            with suppress(OSError):  # It is looked again.
+                await self.mirrors.look(self._own.run_of.id)
+            await anyio.sleep(SCAN_SECONDS)
+
+    def mirror_lags(self) -> dict[str, int]:
+        end = 0 if self._own is None else self._own.source.end
+        return {name: max(0, end - at) for name, at in self.mirrors.ends.items()}
 
     async def _take_up_done(self) -> None:
         """A destination that lost something of one log may have lost something of those that are done.

@@ -281,6 +281,10 @@ class Supervisor(ABC):
         """Records of those logs that were lost to the bound on the log directory, by subscription."""
         return {}
 
+    def mirror_lags(self) -> dict[str, int]:
+        """Records of the log that is written which each mirror lacks, by its name, as of the last look."""
+        return {}
+
     def left(self) -> dict[str, str]:
         """Those logs that wait for an operator, by their id, and why."""
         return {}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, TypeAlias
+
+import anyio
 
 from eventrec.errors import (
+    DurableTimeoutError,
     EncodeError,
     EventrecError,
     LogClosedError,
@@ -21,19 +24,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    import anyio
-
     from eventrec.events.encoder import Encoder, Reason
     from eventrec.events.event import Event, Eventable
+    from eventrec.intake.mirrored import MirrorWatch
     from eventrec.intake.queue import Cell, Intake
     from eventrec.intake.writer import Writer
     from eventrec.records.entry import Entry
 
 
+Until: TypeAlias = Literal["written", "synced", "mirrored"]
+"""What a caller waits for: in the page cache; on the disk; on the disks of mirrors too."""
+
+_PATIENCE: Final = 0.05
+
+
 class Watched(Protocol):
-    """Where a waiter learns that the writer got on."""
+    """Where a waiter learns that the writer, or a mirror, got on."""
 
     writer: Writer
+    mirrors: MirrorWatch
 
     def next_change(self) -> anyio.Event:
         """Set when more is written or synced, or the disk refused."""
@@ -107,8 +116,32 @@ def _encoded(event: Event | Eventable, encoder: Encoder, cell: Cell) -> Entry | 
     return entry
 
 
-async def wait_durably(ticket: Ticket, supervisor: Watched, *, until: Literal["written", "synced"]) -> Position:
-    """Where the record stands, as soon as it is written or synced. Raises as `EventRecorder.record_durable`."""
+async def wait_durably(
+    ticket: Ticket, supervisor: Watched, *, until: Until, mirrors: int = 1, timeout: float | None = None
+) -> Position:
+    """Where the record stands, as soon as it is written, or synced, or so many `mirrors` have it.
+
+    Raises as `EventRecorder.record_durable`.
+    """
+    with anyio.move_on_after(timeout):
+        position = await _wait_here(ticket, supervisor, until="written" if until == "written" else "synced")
+        if until == "mirrored":
+            await _wait_there(position, supervisor, mirrors)
+        return position
+    raise DurableTimeoutError(f"not {until} within {timeout:g} s: the event is taken all the same")
+
+
+async def _wait_there(position: Position, supervisor: Watched, count: int) -> None:
+    while supervisor.mirrors.count_past(position.offset) < count:
+        if supervisor.writer.is_ended:
+            raise LogClosedError("the recorder was closed before it was mirrored")
+        try:
+            await supervisor.mirrors.look(position.log_id)
+        except OSError:
+            await anyio.sleep(_PATIENCE)  # Descriptors ran out: it is looked again.
+
+
+async def _wait_here(ticket: Ticket, supervisor: Watched, *, until: Literal["written", "synced"]) -> Position:
     writer = supervisor.writer
     while True:
         change = supervisor.next_change()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import anyio
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _RECEIVE_BYTES: Final = 256 << 10
 
-_SEND_BYTES: Final = 64 << 10
+_SEND_BYTES: Final = 128 << 10
 """So many bytes have to go within the time that silence may last."""
 
 _LOOKS: Final = 4
@@ -57,7 +58,7 @@ class Connection:
         self._by_frame = by_frame
         self._frames: deque[Frame] = deque()
         self._sending = anyio.Lock()
-        self._heard = self._sent = anyio.current_time()
+        self._heard = self._sent = monotonic()
         self._is_sending = self._is_receiving = False
 
     async def send(self, *frames: bytes) -> None:
@@ -66,16 +67,16 @@ class Connection:
         Raises:
             ConnectionLostError: The peer is gone.
         """
-        content = memoryview(frames[0] if len(frames) == 1 else b"".join(frames))
         async with self._sending:
             try:
-                for at in range(0, len(content), _SEND_BYTES):
-                    self._is_sending, self._sent = True, anyio.current_time()
-                    await self._stream.send(bytes(content[at : at + _SEND_BYTES]))
+                for frame in frames:
+                    for at in range(0, len(frame), _SEND_BYTES):
+                        self._is_sending, self._sent = True, monotonic()
+                        await self._stream.send(frame[at : at + _SEND_BYTES])
             except LOST as exc:
                 _lose(exc)
             finally:
-                self._is_sending, self._sent = False, anyio.current_time()
+                self._is_sending, self._sent = False, monotonic()
 
     async def receive(self) -> Frame:
         """The next frame, heartbeats left out.
@@ -84,13 +85,12 @@ class Connection:
             ConnectionLostError: The peer is gone.
             ProtocolError: It sends what it may not.
         """
+        self._heard = monotonic()  # It may be long since the last call.
         while True:
             while self._frames:
                 frame = self._frames.popleft()
                 if frame.kind is not Kind.HEARTBEAT:
                     return frame
-            if not self._by_frame:
-                self._heard = anyio.current_time()
             self._is_receiving = True
             try:
                 piece = await self._stream.receive(_RECEIVE_BYTES)
@@ -99,15 +99,15 @@ class Connection:
             finally:
                 self._is_receiving = False
             self._frames.extend(self._parser.feed(piece))
-            if self._frames:
-                self._heard = anyio.current_time()
+            if self._frames or not self._by_frame:
+                self._heard = monotonic()
 
     async def keep_alive(self) -> NoReturn:
         """Send a heartbeat wherever nothing else was sent for a while; until cancelled. Raises as `send`."""
         interval = self._silence / 3
         while True:
             await anyio.sleep(interval / _LOOKS)
-            if not self._is_sending and anyio.current_time() - self._sent >= interval:
+            if not self._is_sending and monotonic() - self._sent >= interval:
                 await self.send(encode_frame(Kind.HEARTBEAT))
 
     async def watch(self) -> NoReturn:
@@ -118,7 +118,7 @@ class Connection:
         """
         while True:
             await anyio.sleep(self._silence / _LOOKS)
-            now = anyio.current_time()
+            now = monotonic()
             if self._is_receiving and now - self._heard > self._silence:
                 raise ConnectionLostError(f"nothing came for {now - self._heard:.1f} s")
             if self._is_sending and now - self._sent > self._silence:

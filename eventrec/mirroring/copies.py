@@ -70,6 +70,10 @@ class Copies:
     """The copies in `directory`. Blocking; from one thread at a time.
 
     `sweep_letters` is called where a log of dead letters may be settled.
+
+    Attributes:
+        counts: What came so far.
+        unsynced: Bytes that were written since the last `sync`.
     """
 
     def __init__(self, directory: LogDirectory, *, sweep_letters: Callable[[], object]) -> None:
@@ -79,6 +83,7 @@ class Copies:
         self._copies: dict[tuple[UUID, bool], Copy] = {}
         self._streams: dict[int, Copy] = {}
         self._ends: dict[tuple[UUID, bool], int] = {}
+        self.unsynced = 0
         self._changed: set[int] = set()
         """Streams of which something is to be acknowledged."""
         self._pauses: dict[tuple[UUID, bool], _Pause] = {}
@@ -95,6 +100,7 @@ class Copies:
         """
         self._streams.clear()
         self._changed.clear()
+        self.unsynced = 0
         self._offered = set(self._pauses)
         self.counts.diverged.clear()
         found: list[Claim] = []
@@ -124,10 +130,8 @@ class Copies:
         self._note_end(key, 0 if claim.last is None else claim.last.next_offset)
         return claim
 
-    def apply(self, frames: Iterable[Frame]) -> list[bytes]:
-        """Do what `frames` say, in order; then sync what was written. Returns the frames to send.
-
-        What goes wrong with one copy stops that alone.
+    def take(self, frames: Iterable[Frame]) -> list[bytes]:
+        """Do what `frames` say, in order. Returns the frames to send. What goes wrong with one copy stops that alone.
 
         Raises:
             ProtocolError: The source says what it may not.
@@ -135,6 +139,12 @@ class Copies:
         answers: list[bytes] = []
         for frame in frames:
             self._apply(frame, answers)
+        return answers + self._offer_again()
+
+    def sync(self) -> list[bytes]:
+        """Sync what was written. Returns the frames that say so."""
+        answers: list[bytes] = []
+        self.unsynced = 0
         for stream in sorted(self._changed):
             copy = self._streams.get(stream)
             if copy is not None:
@@ -147,14 +157,19 @@ class Copies:
                     self._note_passed(copy)
                     answers.append(encode(Ack(stream=stream, next_offset=end, checkpoints=copy.checkpoints)))
         self._changed.clear()
-        answers += self._offer_again()
         return answers
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether there is nothing to sync, and nothing to acknowledge."""
+        return not self._changed
 
     def _apply(self, frame: Frame, answers: list[bytes]) -> None:
         match frame.kind:
             case Kind.DATA:
                 stream, piece = decode_data(frame)
                 self.counts.bytes += len(piece)
+                self.unsynced += len(piece)
                 self._with(stream, answers, lambda copy: copy.write(piece))
             case Kind.CHECKPOINT:
                 checkpoint = decode(frame, Checkpoint)

@@ -87,6 +87,8 @@ class FrameParser:
     def __init__(self, limits: Mapping[Kind, int]) -> None:
         self._limits = limits
         self._buffer = bytearray()
+        self._needed = 0
+        """Bytes of the frame that is not complete, where that is known."""
 
     def __repr__(self) -> str:
         return f"<FrameParser holding {len(self._buffer)} bytes>"
@@ -105,6 +107,9 @@ class FrameParser:
         buffer, at = self._buffer, 0
         buffer += piece
         found: list[Frame] = []
+        if len(buffer) < self._needed:
+            return found
+        self._needed = 0
         while len(buffer) - at >= _HEAD.size:
             number, length = _HEAD.unpack_from(buffer, at)
             limit = self._limits.get(number)
@@ -114,6 +119,7 @@ class FrameParser:
                 raise ProtocolError(f"a frame {Kind(number).name} of {length:,} bytes: at most {limit:,} are allowed")
             end = at + _HEAD.size + length
             if end > len(buffer):
+                self._needed = end - at
                 break
             found.append(Frame(Kind(number), bytes(memoryview(buffer)[at + _HEAD.size : end])))
             at = end

@@ -1,7 +1,6 @@
 """Mirroring a served directory: connect, say what is there, take what comes, acknowledge it, and connect again.
 
-Frames are received while those before them are written and synced, by a thread: so one sync covers all that came
-during the last one.
+Frames are received while those before them are synced, by a thread: so one sync covers all that came during the last.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from eventrec.runtime.logging import described, get_logger
 if TYPE_CHECKING:
     import os
     import ssl
+    from collections.abc import Callable
 
     from anyio.abc import ByteStream
 
@@ -38,8 +38,15 @@ if TYPE_CHECKING:
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 30.0
 
-_HELD_BYTES: Final = 4 << 20
+_HELD_BYTES: Final = 16 << 20
 """Received, and not yet written: then no more is received."""
+
+_BATCH_BYTES: Final = 4 << 20
+_SYNC_BYTES: Final = 12 << 20
+"""Written bytes that are synced though more comes: a good part of what may be on the way."""
+
+_MOMENT: Final = 0.002
+"""Seconds in which what is on the way arrives, and is written and synced with the rest."""
 
 _TICK_SECONDS: Final = 0.5
 """How often it is looked whether what could not be written can be by now."""
@@ -89,6 +96,7 @@ class Mirror:
         self._copies = Copies(self._directory, sweep_letters=self._sweep_letters)
         self._waiting: list[Frame] = []
         self._waiting_bytes = 0
+        self._is_writing = False
         self._changed = anyio.Event()
 
     def __repr__(self) -> str:
@@ -207,12 +215,12 @@ class Mirror:
 
     async def _receive(self, connection: Connection) -> NoReturn:
         while True:
+            while self._is_writing or self._waiting_bytes >= _HELD_BYTES:
+                await self._changed.wait()
             frame = await connection.receive()
             self._waiting.append(frame)
             self._waiting_bytes += len(frame.body)
             self._note_change()
-            while self._waiting_bytes >= _HELD_BYTES:
-                await self._changed.wait()
 
     def _note_change(self) -> None:
         changed, self._changed = self._changed, anyio.Event()
@@ -223,13 +231,36 @@ class Mirror:
             with anyio.move_on_after(_TICK_SECONDS):
                 while not self._waiting:
                     await self._changed.wait()
-            frames, self._waiting, self._waiting_bytes = self._waiting, [], 0
-            self._note_change()
-            # A thread that writes is waited for: what it has in hand is written whole, or not at all.
-            with anyio.CancelScope(shield=True):
-                answers = await in_thread(self._copies.apply, frames)
+            if 0 < self._waiting_bytes < _BATCH_BYTES:
+                await anyio.sleep(_MOMENT)
+            answers = await self._take()
+            if self._copies.unsynced < _SYNC_BYTES and not self._copies.is_synced:
+                await anyio.sleep(_MOMENT)
+            if not self._waiting or self._copies.unsynced >= _SYNC_BYTES:
+                answers += await self._in_thread(self._copies.sync)
             if answers:
                 await connection.send(*answers)
+
+    async def _take(self) -> list[bytes]:
+        """Write what waits. Nothing is received meanwhile: what comes is the system's to hold, and the thread is alone.
+
+        Two threads that both let go of the interpreter every few microseconds mostly wait for each other.
+        """
+        frames, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        self._is_writing = True
+        try:
+            return await self._in_thread(self._copies.take, frames)
+        finally:
+            self._is_writing = False
+            self._note_change()
+
+    @staticmethod
+    async def _in_thread(work: Callable[..., list[bytes]], *arguments: object) -> list[bytes]:
+        answers: list[bytes] = []
+        # It is waited for: what a thread has in hand is written whole, or not at all.
+        with anyio.CancelScope(shield=True):
+            answers = await in_thread(work, *arguments)
+        return answers  # noqa: RET504 - a scope may swallow what is raised in it, for all that a checker knows
 
 
 def _reason(exc: BaseException) -> str | None:

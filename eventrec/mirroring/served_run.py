@@ -50,11 +50,6 @@ class Turn:
     first: int | None = None
     is_gone: bool = False
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to send."""
-        return not (self.piece or self.checkpoints or self.is_gone) and self.first is None
-
 
 class _Saved(NamedTuple):
     """A checkpoint's file: its bytes, and the `scanned` that they say."""

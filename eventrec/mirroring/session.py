@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
-from uuid import UUID
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import anyio
 
@@ -30,8 +29,9 @@ from eventrec.mirroring.messages import (
     encode,
     encode_data,
 )
-from eventrec.mirroring.served_run import ServedRun
-from eventrec.runs.directory import DEAD
+from eventrec.mirroring.notes import Notes
+from eventrec.mirroring.schedule import Schedule
+from eventrec.mirroring.window import Window
 from eventrec.runs.mirrors import Acknowledged
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
@@ -41,38 +41,37 @@ if TYPE_CHECKING:
 
     from eventrec.mirroring.connection import Connection
     from eventrec.mirroring.frames import Frame
-    from eventrec.mirroring.served_run import Turn
+    from eventrec.mirroring.schedule import Key
+    from eventrec.mirroring.served_run import ServedRun, Turn
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.mirrors import Mirrors
 
-WINDOW_BYTES: Final = 4 << 20
+WINDOW_BYTES: Final = 32 << 20
 """What may be on the way to a mirror: sent, and not acknowledged."""
 
 MAX_CLAIMS: Final = 20_000
 """Logs that a mirror may say it has."""
 
-PIECE_BYTES: Final = 1 << 20
-_DATA_BYTES: Final = 256 << 10
+PIECE_BYTES: Final = 4 << 20
+"""What is read of a log in one turn: handing it from thread to loop takes as long as sending a good part of it."""
+
+_DATA_BYTES: Final = 127 << 10
 _SOON: Final = 0.01
 _IDLE: Final = 0.05
 _BUSY_SECONDS: Final = 1.0
 """How long after something moved it is looked as soon as that."""
 
-_QUIET_SECONDS: Final = 5.0
-"""How often a log is looked at that no process holds, and in which nothing moved for as long."""
-
 _LITTLE: Final = 256 << 10
 """Bytes: after less than these it rests for a moment."""
 
-_LISTS_EVERY: Final = 1.0
+_READ_AHEAD: Final = 1
+"""Turns that are read while the one before is sent."""
+
 _IN_TURNS: Final = 8
 """Logs that are sent in turns; each costs some descriptors."""
 
 _RETRY_SECONDS: Final = 2.0
 _LONGEST_WHY: Final = 1_000
-
-Key: TypeAlias = tuple[UUID, bool]
-"""A log, and whether it is one of dead letters."""
 
 _logger = get_logger("eventrec.mirroring")
 
@@ -95,33 +94,21 @@ class Session:
         window: int = WINDOW_BYTES,
     ) -> None:
         self._connection = connection
-        self._parts = {False: directory, True: directory / DEAD}
         self._mirrors = mirrors
         self._name = name
         self._claims = {(each.run, each.is_dead): each for each in claims}
         self._bandwidth = bandwidth
-        self._window = window
-        self._runs: dict[Key, ServedRun] = {}
+        self._window = Window(window)
+        self._schedule = Schedule(directory)
         self._streams: dict[int, ServedRun] = {}
         self._last_stream = 0
-        self._sent: dict[int, deque[tuple[int, int]]] = {}
-        """By stream, what is not acknowledged: the record after each piece, and its bytes."""
-        self._in_flight = 0
-        self._ends: dict[int, int] = {}
-        """By stream, the record after the last one that was sent."""
-        self._stopped: set[Key] = set()
-        self._not_before: dict[Key, float] = {}
-        self._noted: dict[UUID, Acknowledged] = {}
-        """What is to be noted of each log."""
-        self._has_to_note = anyio.Event()
-        self._woken = anyio.Event()
+        self._notes = Notes(mirrors, name)
         self._bytes = 0
-        self._listed_at = self._moved_at = -_QUIET_SECONDS
-        self._looked_at: dict[Key, float] = {}
-        self._quiet: set[Key] = set()
+        self._outgoing, self._leaving = anyio.create_memory_object_stream[tuple[bytes, ...]](_READ_AHEAD)
+        self._moved_at = -_BUSY_SECONDS
 
     def __repr__(self) -> str:
-        return f"<Session of {self._name!r}: {len(self._runs)} logs, {self._in_flight} bytes in flight>"
+        return f"<Session of {self._name!r}: {self._schedule!r} {self._window!r}>"
 
     async def run(self) -> None:
         """Serve until cancelled.
@@ -133,25 +120,24 @@ class Session:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._receive)
-                tasks.start_soon(self._note)
+                tasks.start_soon(self._pass_on)
+                tasks.start_soon(self._notes.run)
                 tasks.start_soon(self._connection.watch)
                 tasks.start_soon(self._connection.keep_alive)
                 await self._forget_claims_of_what_is_gone()
                 while True:
                     await self._round()
         finally:
+            self._outgoing.close()
+            self._leaving.close()
             with anyio.CancelScope(shield=True):
-                await in_thread(self._close)
-
-    def _close(self) -> None:
-        for run in self._runs.values():
-            run.close()
+                await in_thread(self._schedule.close)
 
     # -- sending
 
     async def _round(self) -> None:
         """Send what there is of each log that has something new, in turns; then rest."""
-        due = deque(await in_thread(self._look))
+        due = deque(await in_thread(self._schedule.due))
         in_turns: deque[Key] = deque()
         before = self._bytes
         while due or in_turns:
@@ -164,40 +150,13 @@ class Session:
             self._moved_at = monotonic()
         # What is read is synced first: not for every few records.
         if self._bytes - before < _LITTLE:
+            await in_thread(self._schedule.rest)
             await anyio.sleep(_SOON if monotonic() - self._moved_at < _BUSY_SECONDS else _IDLE)
-
-    def _look(self) -> list[Key]:
-        """In a thread. The logs that may have something new, oldest first; those that are gone last."""
-        now = monotonic()
-        if now - self._listed_at >= _LISTS_EVERY:
-            self._listed_at = now
-            there = {(id_, is_dead) for is_dead, part in self._parts.items() for id_ in part.runs()}
-            for key in there - self._runs.keys():
-                self._runs[key] = ServedRun(self._parts[key[1]], key[0], is_dead=key[1])
-        return [key for key in sorted(self._runs, key=_rank) if self._is_due(key, now)]
-
-    def _is_due(self, key: Key, now: float) -> bool:
-        if key in self._stopped or now < self._not_before.get(key, 0.0):
-            return False
-        if key in self._quiet and now - self._looked_at.get(key, 0.0) < _QUIET_SECONDS:
-            return False
-        run = self._runs[key]
-        if run.has_moved() or not run.stream:
-            self._looked_at[key] = now
-            self._quiet.discard(key)
-            return True
-        if key not in self._quiet and now - self._looked_at.get(key, 0.0) >= _QUIET_SECONDS:
-            self._looked_at[key] = now
-            if not run.is_held():
-                run.rest()
-                self._quiet.add(key)
-                return True  # Its last checkpoint may have waited for that.
-        return False
 
     async def _serve(self, key: Key) -> bool:
         """One turn of a log; whether it may have more."""
-        run = self._runs.get(key)
-        if run is None or key in self._stopped:
+        run = self._schedule.runs.get(key)
+        if run is None or self._schedule.is_stopped(key):
             return False
         try:
             return await self._turn(run, key)
@@ -209,7 +168,7 @@ class Session:
             return True
         except DivergedError as exc:
             if not run.is_dead:
-                self._note_soon(Acknowledged(log=run.id))  # What it has is not this log.
+                self._notes.note(Acknowledged(log=run.id))  # What it has is not this log.
             await self._stop(run, key, f"diverged: {exc}")
         except LogError as exc:
             await self._stop(run, key, str(exc))
@@ -217,34 +176,54 @@ class Session:
             await self._end(run, key)
         except OSError as exc:
             _logger.warning("log cannot be read", mirror=self._name, log=str(run.id), error=described(exc))
-            self._not_before[key] = monotonic() + _RETRY_SECONDS
+            self._schedule.pause(key, _RETRY_SECONDS)
         return False
 
     async def _turn(self, run: ServedRun, key: Key) -> bool:
         if not run.stream:
             await self._begin(run, key)
         stream = run.stream
-        await self._window_has_room()
-        turn = await in_thread(run.turn, self._piece_bytes)
+        await self._window.has_room()
+        turn, frames = await in_thread(self._read, run, stream)
         if run.stream != stream:
-            return key not in self._stopped  # The mirror stopped it meanwhile, or has it begin again.
+            return not self._schedule.is_stopped(key)  # The mirror stopped it meanwhile, or has it begin again.
         if turn.is_gone:
             await self._end(run, key)
-        elif not turn.is_empty:
-            await self._send(run, turn)
+        elif frames:
+            if turn.piece:
+                self._window.note_sent(stream, turn.end, len(turn.piece))
+                self._bytes += len(turn.piece)
+            await self._say(*frames)
         return bool(turn.piece)
+
+    def _read(self, run: ServedRun, stream: int) -> tuple[Turn, list[bytes]]:
+        """In a thread. What comes next of a log, and the frames that say it."""
+        turn = run.turn(self._piece_bytes)
+        piece = turn.piece
+        frames = [encode_data(stream, piece[at : at + _DATA_BYTES]) for at in range(0, len(piece), _DATA_BYTES)]
+        frames += [
+            encode(Checkpoint(stream=stream, name=name, content=content)) for name, content in turn.checkpoints.items()
+        ]
+        if turn.first is not None:
+            frames.append(encode(Trimmed(stream=stream, first=turn.first)))
+        return turn, frames
 
     async def _begin(self, run: ServedRun, key: Key) -> None:
         claim = self._claims.get(key)
         last = None if claim is None or claim.last is None else claim.last.as_commit()
-        stream = self._next_stream()
+        self._last_stream += 1
+        stream = self._last_stream
         try:
             checkpoints = await in_thread(run.begin, stream, last)
         except BaseException:
             run.stream = 0
             raise
-        self._enroll(run, stream, 0 if last is None else last.next_offset)
-        await self._connection.send(
+        end = 0 if last is None else last.next_offset
+        self._streams[stream] = run
+        self._window.begin(stream, end)
+        if not run.is_dead:
+            self._notes.note(Acknowledged(log=run.id, next_offset=end))
+        await self._say(
             encode(
                 Begin(
                     run=run.id,
@@ -256,53 +235,28 @@ class Session:
             )
         )
 
-    def _next_stream(self) -> int:
-        self._last_stream += 1
-        return self._last_stream
-
-    def _enroll(self, run: ServedRun, stream: int, end: int) -> None:
-        self._streams[stream] = run
-        self._sent[stream] = deque()
-        self._ends[stream] = end
-        if not run.is_dead:
-            self._note_soon(Acknowledged(log=run.id, next_offset=end))
-
     def _drop(self, run: ServedRun) -> None:
         """Its stream is over: what is on the way of it is not waited for."""
         stream, run.stream = run.stream, 0
         self._streams.pop(stream, None)
-        self._ends.pop(stream, None)
-        self._in_flight -= sum(size for _, size in self._sent.pop(stream, ()))
-        self._woken.set()
-
-    async def _window_has_room(self) -> None:
-        while self._in_flight >= self._window:
-            self._woken = anyio.Event()
-            await self._woken.wait()
+        self._window.drop(stream)
 
     @property
     def _piece_bytes(self) -> int:
         return PIECE_BYTES if self._bandwidth is None else max(1, min(PIECE_BYTES, self._bandwidth))
 
-    async def _send(self, run: ServedRun, turn: Turn) -> None:
-        piece, stream = turn.piece, run.stream
-        if piece:
-            self._sent[stream].append((turn.end, len(piece)))
-            self._in_flight += len(piece)
-            self._bytes += len(piece)
-            self._ends[stream] = turn.end
-        frames = [encode_data(stream, piece[at : at + _DATA_BYTES]) for at in range(0, len(piece), _DATA_BYTES)]
-        frames += [
-            encode(Checkpoint(stream=stream, name=name, content=content)) for name, content in turn.checkpoints.items()
-        ]
-        if turn.first is not None:
-            frames.append(encode(Trimmed(stream=stream, first=turn.first)))
-        if self._bandwidth is None:
-            await self._connection.send(*frames)
-            return
-        for frame in frames:
-            await self._connection.send(frame)
-            await anyio.sleep(len(frame) / self._bandwidth)
+    async def _say(self, *frames: bytes) -> None:
+        """Have `frames` sent, after those before them; what comes next is read meanwhile."""
+        await self._outgoing.send(frames)
+
+    async def _pass_on(self) -> None:
+        async for frames in self._leaving:
+            if self._bandwidth is None:
+                await self._connection.send(*frames)
+                continue
+            for frame in frames:
+                await self._connection.send(frame)
+                await anyio.sleep(len(frame) / self._bandwidth)
 
     async def _end(self, run: ServedRun, key: Key) -> None:
         """The log is gone: retired, or taken away.
@@ -312,35 +266,34 @@ class Session:
         """
         self._drop(run)
         await in_thread(run.close)
-        del self._runs[key]
-        if await in_thread(self._parts[key[1]].is_ours, run.id):
+        self._schedule.forget(key)
+        if await in_thread(self._schedule.parts[key[1]].is_ours, run.id):
             raise MirrorError(f"the log {run.id} was replaced")
         await self._retire(key)
 
     async def _retire(self, key: Key) -> None:
         self._claims.pop(key, None)
-        await self._connection.send(encode(Retired(run=key[0], is_dead=key[1])))
+        await self._say(encode(Retired(run=key[0], is_dead=key[1])))
         if not key[1]:
-            self._noted.pop(key[0], None)
-            await in_thread(self._mirrors.forget_log, self._name, key[0])
+            await self._notes.forget(key[0])
 
     async def _forget_claims_of_what_is_gone(self) -> None:
         """Say of what the mirror has, and this directory has not, that it is gone; and forget what it had before."""
-        there = {is_dead: set(await in_thread(part.runs)) for is_dead, part in self._parts.items()}
+        there = {is_dead: set(await in_thread(part.runs)) for is_dead, part in self._schedule.parts.items()}
         for id_, is_dead in list(self._claims):
             if id_ not in there[is_dead]:
                 await self._retire((id_, is_dead))
         for id_ in await in_thread(self._mirrors.logs_of, self._name):
             if id_ not in there[False] or (id_, False) not in self._claims:
-                await in_thread(self._mirrors.forget_log, self._name, id_)
+                await self._notes.forget(id_)
 
     async def _stop(self, run: ServedRun, key: Key, why: str) -> None:
         _logger.error("log not mirrored", mirror=self._name, log=str(run.id), reason=why)
-        self._stopped.add(key)
+        self._schedule.stop(key)
         self._drop(run)
         await in_thread(run.rest)
         stopped = Stopped(run=run.id, is_dead=run.is_dead, why=why[:_LONGEST_WHY])
-        await self._connection.send(encode(stopped, Kind.DIVERGED))
+        await self._say(encode(stopped, Kind.DIVERGED))
 
     # -- receiving
 
@@ -355,51 +308,24 @@ class Session:
             case Kind.STOP:
                 stopped = decode(frame, Stopped)
                 key = (stopped.run, stopped.is_dead)
-                if key in self._runs:
+                run = self._schedule.runs.get(key)
+                if run is not None:
                     _logger.warning("mirror takes no more", mirror=self._name, log=str(key[0]), reason=stopped.why)
-                    self._stopped.add(key)
-                    self._drop(self._runs[key])
+                    self._schedule.stop(key)
+                    self._drop(run)
             case Kind.RUNS:
                 for claim in decode(frame, Runs).runs:
                     key = (claim.run, claim.is_dead)
                     self._claims[key] = claim
-                    self._stopped.discard(key)
-                    if key in self._runs:
-                        self._drop(self._runs[key])
+                    self._schedule.resume(key)
+                    if key in self._schedule.runs:
+                        self._drop(self._schedule.runs[key])
                 if len(self._claims) > MAX_CLAIMS:
                     raise ProtocolError(f"more than {MAX_CLAIMS:,} logs")
             case _:
                 raise ProtocolError(f"a frame {frame.kind.name} after the handshake")
 
     def _acknowledge(self, ack: Ack) -> None:
-        run = self._streams.get(ack.stream)
-        if run is None:
-            return  # That stream is over.
-        # What was not sent cannot be there.
-        end = min(ack.next_offset, self._ends[ack.stream])
-        sent = self._sent[ack.stream]
-        while sent and sent[0][0] <= end:
-            self._in_flight -= sent.popleft()[1]
-        self._woken.set()
-        if not run.is_dead:
-            self._note_soon(Acknowledged(log=run.id, next_offset=end, checkpoints=ack.checkpoints))
-
-    def _note_soon(self, acknowledged: Acknowledged) -> None:
-        self._noted[acknowledged.log] = acknowledged
-        self._has_to_note.set()
-
-    async def _note(self) -> NoReturn:
-        while True:
-            await self._has_to_note.wait()
-            self._has_to_note = anyio.Event()
-            noted, self._noted = self._noted, {}
-            await in_thread(self._note_all, list(noted.values()))
-
-    def _note_all(self, noted: list[Acknowledged]) -> None:
-        for each in noted:
-            self._mirrors.acknowledge(self._name, each)
-
-
-def _rank(key: Key) -> tuple[bool, UUID]:
-    """Logs of dead letters last; the oldest first."""
-    return key[1], key[0]
+        run, end = self._streams.get(ack.stream), self._window.acknowledge(ack.stream, ack.next_offset)
+        if run is not None and end is not None and not run.is_dead:
+            self._notes.note(Acknowledged(log=run.id, next_offset=end, checkpoints=ack.checkpoints))

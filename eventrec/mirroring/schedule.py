@@ -1,0 +1,108 @@
+"""Which logs of a served directory may have something new for a mirror, and which are left alone for now."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Final, TypeAlias
+from uuid import UUID
+
+from eventrec.mirroring.served_run import ServedRun
+from eventrec.runs.directory import DEAD
+
+if TYPE_CHECKING:
+    from eventrec.runs.directory import LogDirectory
+
+_LISTS_EVERY: Final = 1.0
+_QUIET_SECONDS: Final = 5.0
+"""How often a log is looked at that no process holds, and in which nothing moved for as long."""
+
+Key: TypeAlias = tuple[UUID, bool]
+"""A log, and whether it is one of dead letters."""
+
+
+class Schedule:
+    """The logs of `directory`, and its dead letters. Blocking; from one thread at a time.
+
+    Attributes:
+        runs: All logs that are known.
+        parts: The directory of logs, and that of dead letters.
+    """
+
+    def __init__(self, directory: LogDirectory) -> None:
+        self.parts = {False: directory, True: directory / DEAD}
+        self.runs: dict[Key, ServedRun] = {}
+        self._stopped: set[Key] = set()
+        self._not_before: dict[Key, float] = {}
+        self._quiet: dict[Key, float] = {}
+        """When each of those was looked at last."""
+        self._moved: dict[Key, float] = {}
+        self._lively: list[Key] = []
+        self._listed_at = -_LISTS_EVERY
+
+    def __repr__(self) -> str:
+        return f"<Schedule of {len(self.runs)} logs, {len(self._lively)} lively>"
+
+    def due(self) -> list[Key]:
+        """The logs that may have something new: the oldest first, those of dead letters last."""
+        now = monotonic()
+        if now - self._listed_at >= _LISTS_EVERY:
+            self._listed_at = now
+            for is_dead, part in self.parts.items():
+                for id_ in part.runs():
+                    self.runs.setdefault((id_, is_dead), ServedRun(part, id_, is_dead=is_dead))
+            for key, at in list(self._quiet.items()):
+                if now - at >= _QUIET_SECONDS:
+                    del self._quiet[key]
+            self._lively = sorted((key for key in self.runs if key not in self._quiet), key=_rank)
+        return [key for key in self._lively if key in self.runs and self._is_due(key, now)]
+
+    def _is_due(self, key: Key, now: float) -> bool:
+        if key in self._stopped or key in self._quiet or now < self._not_before.get(key, 0.0):
+            return False
+        run = self.runs[key]
+        if run.has_moved() or not run.stream:
+            self._moved[key] = now
+            return True
+        if now - self._moved.get(key, 0.0) >= _QUIET_SECONDS and not run.is_held():
+            # Its last checkpoint may have waited for that: it has one turn more.
+            self._quiet[key] = now
+            return True
+        return False
+
+    def rest(self) -> None:
+        """Give back what quiet logs hold open."""
+        for key in self._quiet:
+            if key in self.runs:
+                self.runs[key].rest()
+
+    def stop(self, key: Key) -> None:
+        """Leave it alone until `resume`."""
+        self._stopped.add(key)
+
+    def resume(self, key: Key) -> None:
+        """It is due again."""
+        self._stopped.discard(key)
+
+    def is_stopped(self, key: Key) -> bool:
+        """Whether it is left alone."""
+        return key in self._stopped
+
+    def pause(self, key: Key, seconds: float) -> None:
+        """Leave it alone for so long."""
+        self._not_before[key] = monotonic() + seconds
+
+    def forget(self, key: Key) -> None:
+        """It is gone."""
+        self.runs.pop(key, None)
+        self._quiet.pop(key, None)
+        self._moved.pop(key, None)
+        self._stopped.discard(key)
+
+    def close(self) -> None:
+        """Give everything back."""
+        for run in self.runs.values():
+            run.close()
+
+
+def _rank(key: Key) -> tuple[bool, UUID]:
+    return key[1], key[0]
