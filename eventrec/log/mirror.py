@@ -9,7 +9,7 @@ its last one is (`StreamWriter.last`), and the source compares that with its own
 A mirror and its source are identical, file by file, indexes too, once what a source has beyond them is taken away: a
 torn tail, reserved space, bytes that the next segment supersedes, a last segment without a commit, and compression.
 Otherwise they differ where the source holds a commit twice in a row, which is sent once; where it is damaged, which is
-not sent; and in the index of a segment that a killed source was writing, which may lack its last entries.
+not sent; and in the last entries of the index of a segment whose source was killed, or whose disk failed.
 
 Where a source could not sync what it wrote, it writes the same commits again, into a segment that begins further on.
 They may have been sent before. Then the stream has that segment from its header on, and the mirror, which compares

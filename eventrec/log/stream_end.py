@@ -177,12 +177,10 @@ class Recut(NamedTuple):
     """A segment that begins at another record now.
 
     Attributes:
-        position: Where in the old segment it was, which holds nothing from there on.
         size: The bytes that it has.
         notes: All of its commits.
     """
 
-    position: int
     size: int
     notes: Sequence[Note]
 
@@ -214,8 +212,7 @@ def recut(storage: Storage, old: int, first: int, header: bytes | None) -> Recut
             while piece := segment.file.read(at, min(_CHUNK, end - at)):
                 at, to = at + len(piece), write_all(target, piece, to)
 
-        cut_index(storage, first, 0)
         replace_file(storage, segment_name(first), fill)
     if first != old:
         _cut(storage, old, position)
-    return Recut(position, HEADER_SIZE + end - position, notes)
+    return Recut(HEADER_SIZE + end - position, notes)

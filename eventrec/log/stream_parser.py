@@ -147,6 +147,8 @@ class StreamParser:
         return HEADER_SIZE if self._is_header_next else header_size(self._version)
 
     def _take_header(self, header: bytes) -> None:
+        if self._repeated is not None:
+            raise CorruptCommitError(Damage.HEADER)
         self._version = decode_header(header)
         self._header = header
         self._is_header_new = True

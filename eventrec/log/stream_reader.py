@@ -214,10 +214,8 @@ class StreamReader:
         if self._end is not None and commit.offset >= self._end:
             self.reached_end = True
             return None
-        # What is given out again may be deleted meanwhile: its mirror has it.
-        known = max(self._at, self.next_offset)
-        if commit.offset > known > 0 and not self._is_behind_gap:
-            raise TrimmedError(known, commit.offset)
+        if commit.offset > self.next_offset and commit.offset > self._at > 0 and not self._is_behind_gap:
+            raise TrimmedError(self._at, commit.offset)
         is_first = commit.offset == segment.first and (self._segment is not None or self._start <= segment.first)
         header = _header_of(segment) if is_first or self._is_behind_gap else b""
         self._is_behind_gap = False
@@ -247,6 +245,8 @@ class StreamReader:
     def _meet_gap(self, gap: Gap) -> None:
         is_missing = gap.reason is Damage.HOLE and gap.position == HEADER_SIZE and not gap.size
         if is_missing and min(list_segments(self._storage), default=0) > gap.offset:
+            if gap.offset + gap.missing <= self.next_offset:
+                return  # It was given out before, and was to be again.
             raise TrimmedError(gap.offset, gap.offset + gap.missing)
         if not self._passes_damage:
             raise CorruptCommitError(

@@ -9,7 +9,7 @@ from eventrec.errors import DivergedError, LogClosedError
 from eventrec.log.head import Head
 from eventrec.log.index import INDEX_INTERVAL
 from eventrec.log.reader import LogReader
-from eventrec.log.segment import HEADER_SIZE, create_segment, index_name, segment_name
+from eventrec.log.segment import HEADER_SIZE, create_segment, segment_name
 from eventrec.log.stream_end import End, LastCommit, Note, OnTrailing, find_end, recut
 from eventrec.log.stream_parser import MAX_COMMIT_BYTES, Received, StreamParser
 from eventrec.log.writer import translated
@@ -233,9 +233,6 @@ class StreamWriter:
         """Begin the segment of the commit that comes next."""
         self._sync()
         create_segment(self._storage, first, header=header)
-        # Of a segment that was there before and held nothing.
-        with contextlib.suppress(FileNotFoundError):
-            self._storage.delete(index_name(first))
         self._replace_head(self._head_at(first, HEADER_SIZE))
 
     def _replace_head(self, head: Head) -> None:
@@ -281,22 +278,16 @@ class StreamWriter:
         self.synced = self.next_offset
 
     def _compare(self, received: Received) -> None:
-        """Compare a repeated commit with what is held; once a segment's are known to be equal, begin it with them."""
-        if received.header is not None:
-            self._begin_repeated()
+        """Compare a repeated commit with what is held; once all are known to be equal, begin a segment with them."""
+        if self._repeating is None or self._repeated is None:
             self._repeating = LogReader(self._storage, received.offset, strict=True)
             self._repeated = received
-        held = None if self._repeating is None else self._repeating.read_stored()
+        held = self._repeating.read_stored()
         if held is None or held.raw != received.raw:
             raise DivergedError(
                 f"what comes again from record {received.offset} on is not what is held", offset=received.offset
             )
         if received.end == self.next_offset:
-            self._begin_repeated()
-
-    def _begin_repeated(self) -> None:
-        """Begin the segment whose commits were compared, if there is one."""
-        if self._repeating is not None and self._repeated is not None:
             self._repeating.close()
             self._repeating = None
             self._recut(self._repeated.offset, self._repeated.header)
@@ -306,8 +297,6 @@ class StreamWriter:
         assert self.last is not None  # noqa: S101  else nothing is held
         self._sync()
         cut = recut(self._storage, self.last.segment, first, header)
-        if self._head is not None:
-            self._head.cut(cut.position)
         self._replace_head(self._head_at(first, cut.size, cut.notes))
         self.last = self.last._replace(segment=first)
 

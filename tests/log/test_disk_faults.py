@@ -13,7 +13,8 @@ from eventrec.log.commit import encode_commit
 from eventrec.log.head import SPARED
 from eventrec.log.log import Log, LogOptions
 from eventrec.log.reader import LogReader
-from eventrec.log.segment import HEADER_SIZE, list_segments, segment_name
+from eventrec.log.repair import rebuild_index
+from eventrec.log.segment import HEADER_SIZE, index_name, list_segments, segment_name
 from eventrec.log.verify import verify
 from eventrec.testing.storage import FaultyStorage
 
@@ -515,3 +516,27 @@ def test_a_directory_whose_new_segment_cannot_be_opened_leaves_the_log_where_it_
     log.move_to(other)
     _fill(log, b"c")
     assert _contents(other, 2) == [b"c"]
+
+
+@pytest.mark.parametrize("synced", [0, 1, 3])
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_the_index_has_what_was_written_again_where_it_stands_now(synced: int, *, is_moved: bool) -> None:
+    storage, other = FaultyStorage(), FaultyStorage()
+    log = Log.create(storage, LogOptions(index_interval=60))
+    for n in range(6):
+        _fill(log, bytes([n]) * 20)
+        if n == synced - 1:
+            log.sync()
+    storage.fail("sync")
+
+    if is_moved:
+        log.move_to(other)
+    log.sync()
+    log.close()
+
+    written = other if is_moved else storage
+    last = list_segments(written)[-1]
+    index = written.read(index_name(last))
+    assert list(verify(written)) == []
+    assert rebuild_index(written, last, 60)
+    assert index == written.read(index_name(last))

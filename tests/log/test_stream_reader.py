@@ -238,12 +238,14 @@ def test_damage_is_passed_with_a_header_where_that_is_asked_for(tens: FaultyStor
 
 def test_only_what_is_synced_is_given_out(storage: FaultyStorage) -> None:
     log = Log.create(storage)
-    log.append([b"x"])
-    log.write()
-
-    piece = StreamReader(storage, sync=True).read()
-
-    assert storage.crash(keep=0).read(segment_name(0)) == piece
+    reader = StreamReader(storage, sync=True)
+    for first in range(3):
+        for content in (b"x", b"yy"):
+            log.append([content])
+            log.write()
+            reader.read()
+            assert storage.crash(keep=0).read(segment_name(first * 2)) == storage.read(segment_name(first * 2))
+        log.begin_segment()
 
 
 def test_a_segment_that_is_followed_by_another_needs_no_sync(storage: FaultyStorage) -> None:
@@ -299,7 +301,10 @@ def test_a_segment_that_begins_inside_of_what_was_given_out_is_given_out_from_it
     assert (reader.read(), reader.next_offset) == (b"", 3)
 
 
-def test_what_is_to_be_given_out_again_and_is_deleted_meanwhile_is_not_missed(storage: FaultyStorage) -> None:
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_what_is_to_be_given_out_again_and_is_deleted_meanwhile_is_not_missed(
+    storage: FaultyStorage, *, has_begun: bool
+) -> None:
     log = Log.create(storage)
     for content in (b"first", b"second", b"third"):
         log.append([content])
@@ -310,6 +315,9 @@ def test_what_is_to_be_given_out_again_and_is_deleted_meanwhile_is_not_missed(st
     reader.read()
     storage.fail("sync")
     log.sync()
+    if has_begun:
+        assert reader.read(1) == storage.read(segment_name(1))[: 10 + 26 + 6]
+        reader.close()
     log.begin_segment()
     log.append([b"fourth"])
     log.write()

@@ -23,7 +23,7 @@ from eventrec.log.maintenance import compress_below
 from eventrec.log.mirror import LastCommit, OnTrailing, StreamReader, StreamWriter
 from eventrec.log.reader import LogReader
 from eventrec.log.repair import rebuild_index
-from eventrec.log.segment import encode_header, index_name, list_segments, segment_name
+from eventrec.log.segment import encode_header, index_name, list_segments, load_index, segment_name
 from eventrec.testing.storage import FaultyStorage, MemoryStorage
 
 if TYPE_CHECKING:
@@ -205,6 +205,7 @@ def test_a_torn_end_is_an_error_or_is_cut(
     assert _files(mirror) == before
     writer = StreamWriter.create(mirror, on_trailing=OnTrailing.TRIM, index_interval=150)
     assert len(mirror.read(segment_name(newest))) == caught.value.position
+    assert all(entry.position < caught.value.position for entry in load_index(mirror, newest))
     writer.write(_stream(source, writer.next_offset))
     writer.close()
     assert _files(mirror) == _files(source)
@@ -561,8 +562,8 @@ def _fail_sync(log: Log, storage: FaultyStorage) -> None:
 
 
 @pytest.mark.parametrize("syncs", [(True, False, False), (True, True, False), (True, False, True, False)])
-def test_segments_that_begin_again_one_inside_of_the_other(mirror: FaultyStorage, syncs: tuple[bool, ...]) -> None:
-    """The mirror has all of it before the source's disk fails, twice where a sync goes well in between."""
+def test_segments_that_begin_again_one_after_the_other(mirror: FaultyStorage, syncs: tuple[bool, ...]) -> None:
+    """The source's disk fails more than once while the mirror looks elsewhere, also after a sync that went well."""
     source = FaultyStorage()
     log = Log.create(source, LogOptions(index_interval=40))
     for n in range(6):
@@ -599,6 +600,78 @@ def _index_is_whole(storage: FaultyStorage) -> bool:
     for first in list_segments(storage):
         rebuild_index(storage, first, 40)
     return {name: content for name, content in _files(storage).items() if content} == before
+
+
+def test_only_the_newest_segment_can_begin_again(
+    mirror: FaultyStorage, foreign_commit: Callable[..., bytes], foreign_segment: Callable[..., bytes]
+) -> None:
+    writer = StreamWriter.create(mirror)
+    writer.write(foreign_segment([b"first", b"second", b"third"]))
+    writer.write(HEADER + foreign_commit(2, b"third"))
+    before = _files(mirror)
+
+    with pytest.raises(CorruptCommitError, match="out of order"):
+        writer.write(HEADER + foreign_commit(1, b"second") + foreign_commit(2, b"third"))
+
+    assert list_segments(mirror) == [0, 2]
+    assert _files(mirror) == before
+
+
+def test_a_segment_cannot_begin_inside_of_a_repetition(
+    mirror: FaultyStorage, foreign_commit: Callable[..., bytes], foreign_segment: Callable[..., bytes]
+) -> None:
+    writer = StreamWriter.create(mirror)
+    writer.write(foreign_segment([b"first", b"second", b"third"]))
+    before = _files(mirror)
+
+    with pytest.raises(CorruptCommitError, match="segment header"):
+        writer.write(HEADER + foreign_commit(1, b"second") + HEADER + foreign_commit(2, b"third"))
+
+    assert _files(mirror) == before
+
+
+def test_a_power_cut_while_a_segment_begins_again_loses_nothing_that_was_there(
+    foreign_commit: Callable[..., bytes], foreign_segment: Callable[..., bytes]
+) -> None:
+    contents = [b"first", b"second", b"third", b"fourth"]
+    again = HEADER + b"".join(foreign_commit(n, contents[n]) for n in (2, 3))
+    expected = {
+        segment_name(0): foreign_segment(contents[:2]),
+        segment_name(2): foreign_segment(contents[2:], 2),
+    }
+    for keep in (0.0, 0.5, 1.0):
+        for calls in range(100):
+            mirror = FaultyStorage(calls)
+            writer = StreamWriter.create(mirror)
+            writer.write(foreign_segment(contents[:1]))
+            writer.sync_all()
+            writer.write(b"".join(foreign_commit(n, contents[n]) for n in (1, 2, 3)))
+            mirror.cut_power_in(calls, keep=keep)
+            writer.write(again)
+            if mirror.wreck is None:
+                break
+
+            with StreamWriter.create(mirror.wreck, on_trailing=OnTrailing.TRIM) as goes_on:
+                held = goes_on.next_offset
+                assert held >= 1
+                goes_on.write(b"".join(foreign_commit(n, contents[n]) for n in range(held, 4)))
+                if goes_on.segment == 0:
+                    goes_on.write(again)
+
+            assert _files(mirror.wreck) == expected, (keep, calls)
+        assert calls > 10
+
+
+def test_an_index_is_the_same_however_often_the_mirror_begins_again(mirror: FaultyStorage) -> None:
+    for sizes in ([20] * 60, [100, 20] * 20, [10, 300] * 10, [200, *[10] * 50]):
+        source, mirror = FaultyStorage(), FaultyStorage()
+        with Log.create(source, LogOptions(index_interval=150)) as log:
+            for size in sizes:
+                log.append([bytes(size)])
+        for n in range(len(sizes)):
+            _copy(_stream(source, n, n + 1), mirror)
+
+        assert _files(mirror) == _files(source)
 
 
 def test_a_mirror_that_was_away_when_commits_were_written_again_begins_the_segment_too(mirror: FaultyStorage) -> None:
@@ -761,3 +834,19 @@ def test_a_segment_that_could_not_be_cut_is_cut_by_the_next_writer(
         segment_name(0): foreign_segment([b"first"]),
         segment_name(1): foreign_segment([b"second", b"third"], 1),
     }
+
+
+def test_a_cut_is_durable_before_the_next_one(
+    mirror: FaultyStorage, foreign_commit: Callable[..., bytes], foreign_segment: Callable[..., bytes]
+) -> None:
+    """A writer looks at one segment before the last: were two uncut after a power cut, one would stay so."""
+    contents = [b"first", b"second", b"third", b"fourth"]
+    writer = StreamWriter.create(mirror)
+    writer.write(foreign_segment(contents))
+    for first in (1, 2, 3):
+        writer.write(HEADER + b"".join(foreign_commit(n, contents[n]) for n in range(first, 4)))
+    after = mirror.crash(keep=0)
+
+    StreamWriter.create(after).close()
+
+    assert _files(after) == {segment_name(n): foreign_segment([contents[n]], n) for n in range(4)}
