@@ -43,6 +43,8 @@ NAMESPACE: Final = UUID("8d0e7a55-7f3c-5b6e-9a51-2f0c6b1d94e7")
 """Of ids derived from other ids. A constant: changing it would give old lines new ids."""
 
 DEFAULT_TYPE: Final = "event"
+_MAX_KNOWN_BYTES: Final = 300
+"""What is longer is looked at each time: it is hardly a type, and must not fill the memory."""
 _CLOUD_EVENT: Final = ("specversion", "type", "source", "id")
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
@@ -131,9 +133,13 @@ def _event_or_why_not(line: bytes, reading: Reading) -> ReceivedEvent | LineErro
         return exc
 
 
-@lru_cache(maxsize=1_024)
 def _kind_of(raw: bytes) -> str | None:
     """The type that a member called `type` says, which is JSON; None where it says none."""
+    return _known_kind(raw) if len(raw) <= _MAX_KNOWN_BYTES else _known_kind.__wrapped__(raw)
+
+
+@lru_cache(maxsize=1_024)
+def _known_kind(raw: bytes) -> str | None:
     kind = text_of(msgspec.Raw(raw))
     return None if not kind or _why_no_type(kind) else kind
 

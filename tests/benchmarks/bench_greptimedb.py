@@ -14,7 +14,8 @@ Each is measured with both forms of JSON: "binary", which takes 0.9 µs of CPU f
 leaves that to the server, as the client does. CPU is that of this process, or of the command, alone. The client waits
 for each answer, while a recorder encodes the next batch.
 
-What it must come to: ≥ 1 × the client's rate with lines, both sending text.
+What it must come to: ≥ 1 × the client's rate with lines, and no more CPU than its script with the command, both sending
+text.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventrec.events.event import ReceivedEvent, ReceivedJson
-from eventrec.ingest.received import NAMESPACE, LineError, Reading, received_event, received_events
+from eventrec.ingest.received import NAMESPACE, LineError, Reading, _known_kind, received_event, received_events
 
 CLOUD = (
     b'{"specversion":"1.0","type":"com.example.sent","source":"/mail","id":"A-1",'
@@ -188,3 +188,13 @@ def test_text_that_only_two_lines_make_is_not_utf_8() -> None:
 
     assert isinstance(first, LineError)
     assert isinstance(second, LineError)
+
+
+def test_long_text_that_is_no_type_is_not_remembered() -> None:
+    before = _known_kind.cache_info()
+
+    (event,) = received_events([b'{"type":"' + b"x" * 100_000 + b'"}'], Reading())
+
+    assert isinstance(event, ReceivedJson)
+    assert event.type == "event"
+    assert _known_kind.cache_info() == before

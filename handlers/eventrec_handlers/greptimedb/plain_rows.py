@@ -14,7 +14,9 @@ ID: Final = b"\x0a\x26\x6a\x24"
 """What stands before the 36 characters of an id."""
 
 _ID_SIZE: Final = 36
-_MAX_SIZES: Final = 4_096
+_MAX_SIZES: Final = 2_048
+"""Remembered at once, of each of a few kinds of rows: some megabytes in all."""
+
 
 LOW_BITS: Final = 28
 _LOW_SIZE: Final = 4
@@ -64,7 +66,7 @@ class _Heads(dict[int, tuple[bytes, bytes]]):
         return made
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _heads(others: int, head: Callable[[int], bytes]) -> _Heads:
     return _Heads(others, head)
 
