@@ -43,7 +43,7 @@ class Schedule:
         return f"<Schedule of {len(self.runs)} logs, {len(self._lively)} lively>"
 
     def due(self) -> list[Key]:
-        """The logs that may have something new: the oldest first, those of dead letters last."""
+        """The logs that may have something new, the newest last."""
         now = monotonic()
         if now - self._listed_at >= _LISTS_EVERY:
             self._listed_at = now
@@ -53,14 +53,14 @@ class Schedule:
             for key, at in list(self._quiet.items()):
                 if now - at >= _QUIET_SECONDS:
                     del self._quiet[key]
-            self._lively = sorted((key for key in self.runs if key not in self._quiet), key=_rank)
+            self._lively = sorted(self.runs.keys() - self._quiet.keys())
         return [key for key in self._lively if key in self.runs and self._is_due(key, now)]
 
     def _is_due(self, key: Key, now: float) -> bool:
         if key in self._stopped or key in self._quiet or now < self._not_before.get(key, 0.0):
             return False
         run = self.runs[key]
-        if run.has_moved() or not run.stream:
+        if not run.stream or run.has_moved():
             self._moved[key] = now
             return True
         if now - self._moved.get(key, 0.0) >= _QUIET_SECONDS and not run.is_held():
@@ -102,7 +102,3 @@ class Schedule:
         """Give everything back."""
         for run in self.runs.values():
             run.close()
-
-
-def _rank(key: Key) -> tuple[bool, UUID]:
-    return key[1], key[0]

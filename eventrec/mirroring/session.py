@@ -30,18 +30,17 @@ from eventrec.mirroring.messages import (
     encode_data,
 )
 from eventrec.mirroring.notes import Notes
-from eventrec.mirroring.schedule import Schedule
+from eventrec.mirroring.schedule import Key, Schedule
 from eventrec.mirroring.window import Window
 from eventrec.runs.mirrors import Acknowledged
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from eventrec.mirroring.connection import Connection
     from eventrec.mirroring.frames import Frame
-    from eventrec.mirroring.schedule import Key
     from eventrec.mirroring.served_run import ServedRun, Turn
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.mirrors import Mirrors
@@ -63,6 +62,9 @@ _BUSY_SECONDS: Final = 1.0
 
 _LITTLE: Final = 256 << 10
 """Bytes: after less than these it rests for a moment."""
+
+_LOOKS_EVERY: Final = 0.1
+"""How often it is looked for new ones while there is much to send."""
 
 _READ_AHEAD: Final = 1
 """Turns that are read while the one before is sent."""
@@ -136,22 +138,31 @@ class Session:
     # -- sending
 
     async def _round(self) -> None:
-        """Send what there is of each log that has something new, in turns; then rest."""
-        due = deque(await in_thread(self._schedule.due))
-        in_turns: deque[Key] = deque()
-        before = self._bytes
-        while due or in_turns:
-            while due and len(in_turns) < _IN_TURNS:
-                in_turns.append(due.popleft())
-            key = in_turns.popleft()
+        """Send what there is, in turns, till there is nothing new; then rest."""
+        before, in_turns = self._bytes, deque[Key]()
+        waiting, looked_at = await in_thread(self._schedule.due), monotonic()
+        while waiting or in_turns:
+            key = waiting.pop() if self._may_begin(waiting, in_turns) else in_turns.popleft()
             if await self._serve(key):
                 in_turns.append(key)
+            if monotonic() - looked_at >= _LOOKS_EVERY:
+                # What is written now does not wait for what was written long ago.
+                looked_at = monotonic()
+                due = await in_thread(self._schedule.due)
+                waiting = sorted({*waiting, *due}.difference(in_turns))
         if self._bytes != before:
             self._moved_at = monotonic()
         # What is read is synced first: not for every few records.
         if self._bytes - before < _LITTLE:
             await in_thread(self._schedule.rest)
             await anyio.sleep(_SOON if monotonic() - self._moved_at < _BUSY_SECONDS else _IDLE)
+
+    def _may_begin(self, waiting: Sequence[Key], in_turns: Collection[Key]) -> bool:
+        """Whether the newest that waits has its turn: there is room for it, or it is not one of many old ones."""
+        if not waiting or len(in_turns) < _IN_TURNS:
+            return bool(waiting)
+        run = self._schedule.runs.get(waiting[-1])
+        return (run is not None and bool(run.stream)) or waiting[-1] > max(in_turns)
 
     async def _serve(self, key: Key) -> bool:
         """One turn of a log; whether it may have more."""
