@@ -131,7 +131,8 @@ class EventRecorderOptions(BaseModel):
     batch_bytes: int = Field(default=1 * MiB, ge=1)
     """Bytes of a batch at most."""
     flush_interval: Duration = Field(default=1.0)
-    """Longest time a record waits for its batch to fill."""
+    """Longest time a record waits for its batch to fill. 0: none waits; what comes while a batch is written makes the
+    next one."""
     batching: Literal["age", "tick"] = "age"
     """`age`: a batch goes when it is full or its oldest record is `flush_interval` old. `tick`: when the record after a
     full one arrives, and every `flush_interval` from the start on, the first time at once."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from eventrec.delivery.log_delivery import LogDelivery
 from eventrec.delivery.opened_orphan import OpenedOrphan, check_saved
 from eventrec.delivery.sources.followed import FollowedLog, FollowedSource
+from eventrec.errors import LogError
 from eventrec.runs.checkpoint import CheckpointFiles, Saved
 
 if TYPE_CHECKING:
@@ -78,17 +79,22 @@ def open_followed(run: FollowedRun, names: Collection[str]) -> tuple[OpenedOrpha
     """
     saved = CheckpointFiles(run.storage).look()
     check_saved(saved)
-    holders = frozenset(name for name in names if _is_holders(name, saved))
-    if len(holders) == len(names):
-        return None, holders
-    ours = [name for name in names if name not in holders]
-    scanned = [saved.checkpoints[name].progress.scanned for name in ours if name in saved.checkpoints]
-    log = FollowedLog(run.storage, run.id, at_least=max(scanned, default=0))
-    is_settled = len(scanned) == len(ours) and all(each >= log.written for each in scanned)
-    if is_settled or log.written == log.begins:
+    furthest = max((each.progress.scanned for each in saved.checkpoints.values()), default=0)
+    log = FollowedLog(run.storage, run.id, near=furthest)
+    is_empty = log.written == log.begins
+    holders = frozenset(name for name in names if not is_empty and _is_holders(name, saved))
+    scanned = [_scanned(name, saved, log.begins) for name in names if name not in holders]
+    if scanned and max(scanned) > log.written:
+        log.close()
+        raise LogError(f"a checkpoint is at {max(scanned):,}, and the log ends at {log.written:,}")
+    if is_empty or all(each >= log.written for each in scanned):
         log.close()
         return None, holders
     return OpenedOrphan(log, log.begins, saved, frozenset()), holders
+
+
+def _scanned(name: str, saved: Saved, begins: int) -> int:
+    return saved.checkpoints[name].progress.scanned if name in saved.checkpoints else begins
 
 
 def _is_holders(name: str, saved: Saved) -> bool:

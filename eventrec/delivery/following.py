@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.requests import OperatorRequest
 
-MAX_FOLLOWED: Final = 64
-"""Logs followed at once; each costs a few descriptors. Where more have something to deliver, they take turns."""
+MAX_FOLLOWED: Final = 32
+"""Logs followed at once; each costs a few descriptors, and memory. Where more have something, they take turns."""
 
 QUIET_SECONDS: Final = 60.0
 """After so long without a record a log is closed, and only looked at."""
@@ -104,11 +104,14 @@ class Following:
         self._wanted: dict[UUID, None] = {}
         """Those that may have something for us; the one that waits longest comes first."""
         self._scopes: dict[UUID, anyio.CancelScope] = {}
+        self._closing: set[UUID] = set()
+        """Those that end: what they are told of now, the next that follows the log has to be told."""
         self._opened_at: dict[UUID, float] = {}
         self._moved_at: dict[UUID, float] = {}
         self._failures: dict[UUID, Failures] = {}
         self._not_before: dict[UUID, float] = {}
-        self._ended = anyio.Event()
+        self._freed: set[UUID] = set()
+        """Those that are followed and not held any more: adopted once they have ended."""
         self._said: set[str] = set()
         adoption.leave_to(self._claimed.__contains__)
 
@@ -160,7 +163,7 @@ class Following:
     # -- looking
 
     async def _watch(self) -> None:
-        failures = Failures(FIRST_PAUSE, LONGEST_PAUSE)
+        failures = Failures(LOCK_SECONDS, IN_PLACE_SECONDS)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(when_begun(self._stop_when_cancelled), name="eventrec live logs end")
             for id_ in list(self.followed):
@@ -195,27 +198,37 @@ class Following:
         now = monotonic()
         for id_ in [*seen.appeared, *seen.moved]:
             self._moved_at[id_] = now
-            if id_ in self.followed:
+            if id_ in self.followed and id_ not in self._closing:
                 self.followed[id_].source.grew()
             else:
                 self._wanted[id_] = None
         for id_ in seen.freed:
-            await self._give_up(id_)
-        if seen.freed:
-            self._adoption.note_free(seen.freed)
+            self._give_up(id_)
+        barred = set(seen.barred) - self.left.keys()
+        self.left |= dict.fromkeys(barred, "not followed: this user may not open it")
+        if barred:
+            _logger.warning("live logs that this user may not open", logs=len(barred), directory=str(self._directory))
 
-    async def _give_up(self, id_: UUID) -> None:
-        """End what follows it, with its checkpoints saved."""
+    def _give_up(self, id_: UUID) -> None:
+        """Have what follows it end, with its checkpoints saved: then it is an orphan like others."""
         self._live.forget(id_)
-        await self._close(id_)
+        if id_ in self.followed:
+            self._freed.add(id_)
+            self._close(id_)
+        else:
+            self._forget(id_)
+
+    def _forget(self, id_: UUID) -> None:
         for known in (self._wanted, self._moved_at, self._opened_at, self._failures, self._not_before, self.left):
             known.pop(id_, None)
+        self._freed.discard(id_)
+        self._adoption.note_free([id_])
 
-    async def _close(self, id_: UUID) -> None:
+    def _close(self, id_: UUID) -> None:
+        """Have it end: a handler that does not let go holds up nothing else."""
+        self._closing.add(id_)
         if id_ in self._scopes:
             self._scopes[id_].cancel()
-        while id_ in self.followed:
-            await self._ended.wait()
 
     # -- opening
 
@@ -224,30 +237,31 @@ class Following:
         for id_ in list(self._wanted):
             if self._not_before.get(id_, now) > now:
                 continue
-            if len(self.followed) >= MAX_FOLLOWED and not await self._make_room():
+            if id_ in self.followed:
+                continue  # It ends.
+            if len(self.followed) >= MAX_FOLLOWED:
+                self._make_room()
                 return
             del self._wanted[id_]
             if id_ not in self._held_here():
                 await self._open(tasks, id_)
 
-    async def _make_room(self) -> bool:
-        """Close one that has nothing to do, or had its turn; False: none has."""
+    def _make_room(self) -> None:
+        """Close one that has nothing to do, or had its turn, if there is one."""
         before = monotonic() - TURN_SECONDS
         ready = [
             (not each.is_settled, self._opened_at[id_], id_)
             for id_, each in self.followed.items()
-            if id_ in self._scopes and (each.is_settled or self._opened_at[id_] < before)
+            if id_ not in self._closing and (each.is_settled or self._opened_at[id_] < before)
         ]
-        if not ready:
-            return False
-        await self._close(min(ready)[2])
-        return True
+        if ready:
+            self._close(min(ready)[2])
 
     def _close_quiet(self) -> None:
         before = monotonic() - QUIET_SECONDS
         for id_, delivery in self.followed.items():
-            if self._moved_at.get(id_, 0.0) < before and delivery.is_settled and id_ in self._scopes:
-                self._scopes[id_].cancel()
+            if id_ not in self._closing and self._moved_at.get(id_, 0.0) < before and delivery.is_settled:
+                self._close(id_)
 
     async def _open(self, tasks: TaskGroup, id_: UUID) -> None:
         # What is opened is given back, also where this task is cancelled meanwhile.
@@ -266,7 +280,12 @@ class Following:
                     await in_thread(_discard, *found)
                 return
             run, opened, names = found
-            self.followed[id_] = delivery = self._deliver(run, opened, names)
+            try:
+                self.followed[id_] = delivery = self._deliver(run, opened, names)
+            except BaseException:
+                self._claimed.discard(id_)
+                await in_thread(_discard, *found)
+                raise
         self._adoption.apply(requests, delivery, opened)
         self._opened_at[id_] = monotonic()
         self._failures.pop(id_, None)
@@ -343,9 +362,10 @@ class Following:
         finally:
             if self.followed.pop(id_, None) is not None:
                 self._claimed.discard(id_)
-            ended, self._ended = self._ended, anyio.Event()
-            ended.set()
-        if not delivery.is_settled and not delivery.is_gone:
+                self._closing.discard(id_)
+        if id_ in self._freed:
+            self._forget(id_)
+        elif not delivery.is_settled and not delivery.is_gone:
             self._wanted[id_] = None
 
     # -- its end

@@ -44,14 +44,16 @@ class Seen:
         appeared: Logs that other processes hold, and that were not known.
         moved: Those that grew, or of which that was not known.
         freed: Those that are not held any more, or are gone: they are not looked at from here on.
+        barred: All that this user may not open, where the directory was listed.
     """
 
     appeared: list[UUID] = field(default_factory=list)
     moved: list[UUID] = field(default_factory=list)
     freed: list[UUID] = field(default_factory=list)
+    barred: list[UUID] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.appeared or self.moved or self.freed)
+        return bool(self.appeared or self.moved or self.freed or self.barred)
 
 
 class LiveLogs:
@@ -116,16 +118,16 @@ class LiveLogs:
         while True:
             if self._signal.wait(max(0.0, self._not_before - self._clock())):
                 return Seen()
-            began = self._clock()
-            seen = Seen()
+            seen, used = Seen(), time.thread_time()
             try:
-                self._pass(seen, began)
+                self._pass(seen, self._clock())
             finally:
-                ended = self._clock()
+                ended, used = self._clock(), time.thread_time() - used
                 if seen.moved or seen.appeared:
                     self._moved_at = ended
                 pause = MOVING_PAUSE if ended - self._moved_at < _MOVING_SECONDS else QUIET_PAUSE
-                self._not_before = ended + max(pause, _SHARE * (ended - began))
+                self._not_before = ended + max(pause, _SHARE * used)
+            self._look_into(seen)
             if seen or ended >= until:
                 return seen
 
@@ -140,10 +142,14 @@ class LiveLogs:
             self._ask_for_locks(storage, seen)
         for id_, place in list(self._places.items()):
             if place.has_moved(storage, id_, now) or id_ in self._behind:
-                self._look(id_, seen)
+                seen.moved.append(id_)
 
-    def _look(self, id_: UUID, seen: Seen) -> None:
-        seen.moved.append(id_)
+    def _look_into(self, seen: Seen) -> None:
+        """Those that moved and are followed: what that takes is not the price of looking around."""
+        for id_ in seen.moved:
+            self._look(id_)
+
+    def _look(self, id_: UUID) -> None:
         look = self._looks.get(id_)
         try:
             is_behind = look is not None and look()
@@ -157,6 +163,7 @@ class LiveLogs:
     def _list(self, storage: DiskStorage, seen: Seen) -> None:
         """Find those that are new, and ask all others again."""
         runs = set(self._directory.runs())
+        seen.barred += [id_ for id_ in self._directory.ids() if id_ not in runs and self._directory.may_be_ours(id_)]
         self._free &= runs
         if self._clock() >= self._free_until:
             self._free.clear()

@@ -85,7 +85,8 @@ class FollowerLocks:
             folder.close()
             raise
         try:
-            with closing(folder.open(name, "write")) as file:
+            # On a full disk it is a lock all the same.
+            with suppress(OSError), closing(folder.open(name, "write")) as file:
                 if not file.size() or file.read(0, len(_MARK)) == _MARK:
                     size = write_all(file, b"%bpid %d\n" % (_MARK, os.getpid()), 0)
                     file.truncate(size)
@@ -130,5 +131,5 @@ def _identity(folder: DiskStorage, name: str) -> tuple[int, int] | None:
 
 def _is_ours(folder: DiskStorage, name: str, identity: tuple[int, int] | None) -> bool:
     with suppress(OSError), closing(folder.open(name, "read")) as file:
-        return _identity(folder, name) == identity and file.read(0, len(_MARK)) == _MARK
+        return _identity(folder, name) == identity and (not file.size() or file.read(0, len(_MARK)) == _MARK)
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sqlite3
 import time
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 
 from eventrec import EventRecorder
+from eventrec.cli.app import app
+from eventrec.delivery.supervisor import GRACE
 from eventrec.testing.scripted import Numbered, quickly
 
 Main = Callable[..., tuple[int, str, str]]
@@ -126,3 +129,15 @@ def test_a_subscription_that_fits_no_name_in_the_logs_needs_one(main: Main, tmp_
         code, _, err = main("deliver", "log", "--to", f"jsonl:///{tmp_path}/out")
 
     assert (code, "--name is needed" in err) == (2, True)
+
+
+def test_the_unit_for_systemd_runs_and_waits_for_longer_than_closing_takes() -> None:
+    page = (Path(__file__).parents[2] / "examples" / "servers.md").read_text(encoding="utf-8")
+    unit = dict(re.findall(r"^(\w+)=(.*)$", page.partition("# eventrec-deliver.service")[2], flags=re.MULTILINE))
+    command = unit["ExecStart"].split()
+
+    _, bound, _ = app.parse_args(command[1:], print_error=False, exit_on_error=False)
+
+    assert bound.arguments["to"] == ["env:EVENTS_URL"]
+    assert unit["Environment"] == "EVENTREC_CLOSE_TIMEOUT=5s"
+    assert float(unit["TimeoutStopSec"]) > 5 + GRACE + 1

@@ -24,12 +24,13 @@ from eventrec.cli.termination import Interruption
 from eventrec.errors import LogError, SubscriptionError
 from eventrec.options import EventRecorderOptions
 from eventrec.recorder import EventRecorder
+from eventrec.registry import handler_from_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_FLUSH_SECONDS: Final = 0.01
-"""A record is not kept waiting for others: those that come while a batch is written make the next one."""
+_ROWS: Final = 4_000
+"""A transaction costs a sync of the database, however large it is; bytes are bounded as in an application."""
 
 _SAID_APART: Final = frozenset({"closed with records left", "orphan adopted"})
 
@@ -51,9 +52,9 @@ def deliver(
     delivered too. Only what is delivered to every subscription is deleted. Started again after whatever ended it, it
     goes on where it was; of two for one subscription the second waits, and takes over.
 
-    Options of a recorder come from the environment (`EVENTREC_FLUSH_INTERVAL`, `EVENTREC_CLOSE_TIMEOUT`) and from
-    `--config`. The bounds on the disk are the applications'. The exit code is 0 once it ended in good order, whatever
-    is left.
+    Nothing waits for a batch to fill: what comes while one is written makes the next one. That, and other options of a
+    recorder, may be set in the environment (`EVENTREC_FLUSH_INTERVAL`, `EVENTREC_BATCH_ROWS`) and in `--config`. The
+    bounds on the disk are the applications'. The exit code is 0 once it ended in good order, whatever is left.
 
     For example:
 
@@ -78,7 +79,8 @@ def deliver(
         try:
             recorder = EventRecorder(log=directory, options=options, environment={})
             for subscription, url in subscriptions.items():
-                recorder.register(url, name=subscription, types=type_)
+                rows = None if "batch_rows" in options.model_fields_set else _rows(url)
+                recorder.register(url, name=subscription, types=type_, batch_rows=rows)
         except SubscriptionError as exc:
             raise CommandError(f"--name: {exc}", ExitCode.USAGE) from exc
         anyio.run(_follow, recorder, directory, list(subscriptions), terminal)
@@ -109,11 +111,19 @@ def _chosen(directory: Path, urls: Sequence[str], names: Sequence[str] | None) -
 def _options(config: Path | None, dead: Path | None) -> EventRecorderOptions:
     """Those of the environment and `config`, and what this command needs where they do not say otherwise."""
     given = EventRecorderOptions.load(config)
-    ours: dict[str, Any] = {"flush_interval": _FLUSH_SECONDS, "max_log_bytes": sys.maxsize, "keep_free": 0}
+    ours: dict[str, Any] = {"flush_interval": 0.0, "max_log_bytes": sys.maxsize, "keep_free": 0}
     ours = {name: value for name, value in ours.items() if name not in given.model_fields_set}
     # Switching off is about applications that record; this was asked to deliver.
     must: dict[str, Any] = {"follow": True, "enabled": True} | ({} if dead is None else {"dead_letters": dead})
     return given.model_copy(update=ours | must)
+
+
+def _rows(url: str) -> int | None:
+    """Rows of a batch at most, as large as pays; None: as in an application.
+
+    A database takes a transaction of any size. A larger request may be refused, and parted again each time.
+    """
+    return None if handler_from_url(url).checkpoints is None else _ROWS
 
 
 async def _follow(recorder: EventRecorder, directory: Path, names: Sequence[str], terminal: Terminal) -> None:

@@ -36,8 +36,8 @@ class FollowedLog:
     before it is synced, as in the process that writes it. Blocking.
     """
 
-    def __init__(self, storage: DiskStorage, id_: UUID, *, at_least: int = 0) -> None:
-        """Look at where it begins and ends. `at_least` is an offset that it had reached before.
+    def __init__(self, storage: DiskStorage, id_: UUID, *, near: int = 0) -> None:
+        """Look at where it begins and ends: from `near` on, where that offset was reached.
 
         Raises:
             OSError: The disk does not give it.
@@ -48,13 +48,23 @@ class FollowedLog:
         firsts = list_segments(storage)
         self.begins = firsts[0] if firsts else 0
         """Where its oldest segment began when it was opened."""
-        # What lies before its newest segment is there: nobody has to read it to know where that ends.
-        self._end = max([at_least, *firsts[-1:]])
-        self._scout = LogReader(storage, self._end, is_ours=partial(is_ours, log_id=id_))
         self._looking = allocate_lock()
         self._is_closed = False
-        while self.look():
-            pass
+        # It ends at its newest segment or later: what lies before need not be read for that.
+        newest = firsts[-1] if firsts else 0
+        self._end = newest
+        self._scout = self._reader(max(newest, near - 1))
+        is_more = self.look()
+        if self._end == newest < near:
+            # The record before `near` is not there: that offset was never reached.
+            self._scout.close()
+            self._scout = self._reader(newest)
+            is_more = True
+        while is_more:
+            is_more = self.look()
+
+    def _reader(self, start: int) -> LogReader:
+        return LogReader(self._storage, start, is_ours=partial(is_ours, log_id=self._id))
 
     def __repr__(self) -> str:
         return f"<FollowedLog end={self._end} in {self._storage!r}>"
@@ -148,6 +158,8 @@ class FollowedLog:
 
 class FollowedSource(LogSource):
     """What `followed` has seen, as `LogSource` has it. What its owner deletes before it was read is lost."""
+
+    window_bytes = 4 << 20
 
     def __init__(self, followed: FollowedLog, id_: UUID, *, first: int, on_move: Callable[[], object]) -> None:
         super().__init__(followed, id_, first=first, on_move=on_move)

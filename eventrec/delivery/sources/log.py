@@ -6,7 +6,7 @@ from bisect import bisect_right, insort
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 import anyio
 
@@ -80,6 +80,8 @@ class LogSource:
     `on_move` is called when a subscription acknowledges something: it must stand in its checkpoint soon, and what all
     checkpoints are past may be deleted then.
     """
+
+    window_bytes: ClassVar = WINDOW_BYTES
 
     def __init__(
         self,
@@ -232,7 +234,7 @@ class LogSource:
         self._window[decoded.first] = decoded
         insort(self._starts, decoded.first)
         self._window_bytes += decoded.size
-        while self._window_bytes > WINDOW_BYTES and len(self._window) > 1:
+        while self._window_bytes > self.window_bytes and len(self._window) > 1:
             oldest, freed = self._window.popitem(last=False)
             del self._starts[bisect_right(self._starts, oldest) - 1]
             self._window_bytes -= freed.size

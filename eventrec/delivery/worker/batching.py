@@ -15,7 +15,8 @@ class Batching:
     """Decides when to send, and how much at most.
 
     With `settings.ticks`, a batch goes when the record after a full one has arrived, and at every tick, the first at
-    once; else when it is full, or its oldest record has waited for `flush_interval`.
+    once; else when it is full, or its oldest record has waited for `flush_interval`. Where that is 0, what is there
+    goes at once: as much as there is.
     """
 
     def __init__(self, settings: DeliverySettings, *, now: float) -> None:
@@ -31,7 +32,9 @@ class Batching:
         """
         is_full = rows >= self.rows or size >= self._settings.batch_bytes
         if not self._settings.ticks:
-            return is_full or (oldest is not None and now >= oldest + self._settings.flush_interval)
+            is_at_once = not self._settings.flush_interval
+            is_old = oldest is not None and now >= oldest + self._settings.flush_interval
+            return is_full or (is_old and not (is_at_once and more))
         ticked = now >= self._next_tick
         if ticked:
             self._next_tick += self._settings.flush_interval

@@ -1,0 +1,151 @@
+"""Processes that follow, and those that write, killed at any moment: what was told to be written is stored, once."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from eventrec.testing.servers import PostgresServer
+
+KILLS = int(os.environ.get("EVENTREC_TEST_KILLS", "20"))
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3_600), pytest.mark.xdist_group("kills")]
+
+
+class Stage:
+    """Starts lives, and ends them."""
+
+    def __init__(self, process: subprocess.Popen[bytes], directory: Path, url: str) -> None:
+        self._process = process
+        self._directory = directory
+        self._url = url
+        self._chance = random.Random(12)
+        self.log = directory / "log"
+        self.counts: dict[str, Path] = {}
+        self.alive: dict[int, str] = {}
+
+    def begin(self, role: str) -> int:
+        name = f"{role}-{len(self.counts)}-{len(self.alive)}"
+        life: dict[str, Any] = {"role": role, "log": str(self.log), "url": self._url, "name": name}
+        # The driver of PostgreSQL knows asyncio alone; a thread of its own serves trio.
+        life["backend"] = self._chance.choice(["asyncio", "trio"])
+        if role == "producer":
+            self.counts[name] = counts = self._directory / f"{name}.counts"
+            counts.write_bytes(bytes(16))
+            life["counts"] = str(counts)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(msgspec.json.encode(life) + b"\n")
+        self._process.stdin.flush()
+        pid = int(self._process.stdout.readline())
+        self.alive[pid] = role
+        return pid
+
+    def kill_one(self) -> None:
+        """Any of them, and another one in its place."""
+        time.sleep(self._chance.uniform(0.01, 0.4))  # When it dies is the question.
+        pid = self._chance.choice(list(self.alive))
+        os.kill(pid, signal.SIGKILL)
+        self.begin(self.alive.pop(pid))
+
+    def end(self, role: str) -> None:
+        """All of that role, in good order."""
+        for pid in [pid for pid, other in self.alive.items() if other == role]:
+            os.kill(pid, signal.SIGTERM)
+            _wait_until(partial(_is_gone, pid))
+            del self.alive[pid]
+
+    def told(self) -> dict[str, tuple[int, int]]:
+        """Of each producer: how many it offered, and how many were told to be written."""
+        return {name: struct.unpack("<2q", path.read_bytes()) for name, path in self.counts.items()}
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def _wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def stage(directory: Path, url: str) -> Iterator[Stage]:
+    script = Path(__file__).with_name("follow_writer.py")
+    with subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        made = Stage(process, directory, url)
+        try:
+            yield made
+        finally:
+            for pid in made.alive:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.kill()
+
+
+def check(given: Stage, rows: Callable[[], list[tuple[str, int]]]) -> None:
+    for role in ("producer", "producer", "follower", "follower"):
+        given.begin(role)
+    for _ in range(KILLS):
+        given.kill_one()
+    given.end("producer")
+    # What is left is two empty logs: those of the two that follow.
+    _wait_until(lambda: len(list(given.log.glob("0*"))) == 2 and not list(given.log.glob("0*/*.stdb.ofs")))
+    given.end("follower")
+
+    stored: dict[str, list[int]] = defaultdict(list)
+    for producer, number in rows():
+        stored[producer].append(number)
+    total = 0
+    for producer, (offered, told) in given.told().items():
+        numbers = sorted(stored[producer])
+        assert numbers == list(range(len(numbers))), producer
+        assert told <= len(numbers) <= offered, producer
+        total += len(numbers)
+    assert total > 10 * KILLS
+    assert list(given.log.glob("0*")) == []
+    sys.stdout.write(f"{KILLS} kills, {len(given.counts)} producers, {total:,} rows\n")
+
+
+def test_sqlite_holds_each_record_once_whoever_is_killed(tmp_path: Path) -> None:
+    database = tmp_path / "events.db"
+
+    def rows() -> list[tuple[str, int]]:
+        with closing(sqlite3.connect(database)) as connection:
+            query = "SELECT json_extract(payload, '$.producer'), json_extract(payload, '$.number') FROM events"
+            return connection.execute(query).fetchall()
+
+    for given in stage(tmp_path, f"sqlite:///{database}"):
+        check(given, rows)
+
+
+def test_postgres_holds_each_record_once_whoever_is_killed(
+    tmp_path: Path, postgres_server: PostgresServer, postgres_database: str
+) -> None:
+    def rows() -> list[tuple[str, int]]:
+        query = "SELECT payload->>'producer', payload->>'number' FROM events"
+        lines = postgres_server.execute(query, database=postgres_database).splitlines()
+        return [(producer, int(number)) for producer, number in (line.split("|") for line in lines)]
+
+    for given in stage(tmp_path, postgres_server.url(postgres_database)):
+        check(given, rows)
