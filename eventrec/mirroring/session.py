@@ -254,7 +254,8 @@ class Session:
 
     @property
     def _piece_bytes(self) -> int:
-        return PIECE_BYTES if self._bandwidth is None else max(1, min(PIECE_BYTES, self._bandwidth))
+        # Where little goes in a second, no log keeps the way to itself for long.
+        return PIECE_BYTES if self._bandwidth is None else max(1, min(PIECE_BYTES, self._bandwidth // 8))
 
     async def _say(self, *frames: bytes) -> None:
         """Have `frames` sent, after those before them; what comes next is read meanwhile."""

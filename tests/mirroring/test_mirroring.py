@@ -11,11 +11,12 @@ import anyio
 import pytest
 from anyio.to_thread import run_sync as in_thread
 
+from eventrec.log.log import Log
 from eventrec.log.segment import list_segments, segment_name
 from eventrec.runs.checkpoint import CheckpointFiles
 from eventrec.runs.directory import DEAD
 from eventrec.runs.files import file_name
-from eventrec.runs.mirrors import MIRRORS
+from eventrec.runs.mirrors import MIRRORS, Mirrors
 from eventrec.runs.run import CHECKPOINTS, Run, list_runs
 
 
@@ -303,13 +304,46 @@ async def test_other_peoples_directories_are_neither_served_nor_touched(here: Pa
 async def test_what_is_written_now_does_not_wait_for_what_was_written_long_ago(
     here: Path, there: Path, kit: Any
 ) -> None:
-    old = [await written(kit, here, 300) for _ in range(10)]
+    old = [await written(kit, here, 60) for _ in range(10)]
 
-    async with kit.serving(here) as served, kit.mirroring(served.address, there, bandwidth=400_000):
+    async with kit.serving(here) as served, kit.mirroring(served.address, there, bandwidth=100_000):
         await kit.until(lambda: kit.acknowledged(here, old[-1].run.id) > 0)
         source = await written(kit, here, 1, ends=False)
         for number in range(1, 4):
             end = await in_thread(source.write, 1)
             await kit.until(lambda end=end: kit.acknowledged(here, source.run.id) == end)
-            assert await in_thread(kit.acknowledged, here, old[0].run.id) < 900, number
+            assert await in_thread(kit.acknowledged, here, old[0].run.id) < 180, number
     await in_thread(source.end)
+
+
+async def test_a_mirror_that_is_forgotten_while_it_is_connected_is_known_again(
+    here: Path, there: Path, kit: Any
+) -> None:
+    source = await written(kit, here, 10, ends=False)
+
+    async with kit.serving(here) as served, kit.mirroring(served.address, there) as mirror:
+        await kit.until(lambda: kit.acknowledged(here, source.run.id) == 30)
+        await in_thread(Mirrors(here).forget, "standby")
+        await in_thread(source.write, 10)
+        await kit.until(lambda: kit.acknowledged(here, source.run.id) == 60)
+    await in_thread(source.end)
+
+    assert mirror.connections == 2
+
+
+async def test_a_log_that_another_one_took_the_place_of_is_not_mixed_with_it(here: Path, there: Path, kit: Any) -> None:
+    source = await written(kit, here, 10, ends=False)
+
+    async with kit.serving(here) as served, kit.mirroring(served.address, there) as mirror:
+        await kit.until(lambda: kit.acknowledged(here, source.run.id) == 30)
+        await in_thread((here / str(source.run.id)).rename, here.parent / "elsewhere")
+        other = await in_thread(Run.create, here, source.run.id)
+        log = await in_thread(Log.create, other.storage)
+        log.append_encoded(b"another", 1)
+        await in_thread(log.write)
+        await kit.until(lambda: len(mirror.counts.diverged))
+    await in_thread(log.close)
+    await in_thread(other.release)
+    await in_thread(source.end)
+
+    assert "records up to" in mirror.counts.diverged[source.run.id]
