@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from eventrec.runs.directory import LogDirectory
 
 _LISTS_EVERY: Final = 1.0
+"""Seconds, where the directory says of itself that no log came: two may come in one moment of its clock."""
+
 _QUIET_SECONDS: Final = 5.0
 """How often a log is looked at that no process holds, and in which nothing moved for as long."""
 
@@ -38,15 +40,16 @@ class Schedule:
         self._moved: dict[Key, float] = {}
         self._lively: list[Key] = []
         self._listed_at = -_LISTS_EVERY
+        self._changed: list[float] = []
 
     def __repr__(self) -> str:
         return f"<Schedule of {len(self.runs)} logs, {len(self._lively)} lively>"
 
     def due(self) -> list[Key]:
         """The logs that may have something new, the newest last."""
-        now = monotonic()
-        if now - self._listed_at >= _LISTS_EVERY:
-            self._listed_at = now
+        now, changed = monotonic(), [part.modified() for part in self.parts.values()]
+        if changed != self._changed or now - self._listed_at >= _LISTS_EVERY:
+            self._changed, self._listed_at = changed, now
             for is_dead, part in self.parts.items():
                 for id_ in part.runs():
                     self.runs.setdefault((id_, is_dead), ServedRun(part, id_, is_dead=is_dead))

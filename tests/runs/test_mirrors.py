@@ -170,3 +170,26 @@ def test_the_files_are_private(tmp_path: Path) -> None:
 
     modes = {path.stat().st_mode & 0o777 for path in (tmp_path / MIRRORS).rglob("*")}
     assert modes == {0o700, 0o600}
+
+
+def test_of_a_mirror_that_is_not_known_nothing_is_noted_and_nothing_forgotten(tmp_path: Path) -> None:
+    mirrors = known(tmp_path, "standby")
+    (tmp_path / MIRRORS / "theirs").mkdir()
+
+    assert mirrors.logs_of("other") == set()
+    mirrors.forget_log("other", LOG)
+    mirrors.forget_log("standby", LOG)
+    assert not mirrors.forget("theirs")
+    assert (tmp_path / MIRRORS / "theirs").is_dir()
+
+
+def test_a_name_that_is_not_its_folders_is_not_believed(tmp_path: Path) -> None:
+    mirrors = known(tmp_path, "standby")
+
+    (tmp_path / MIRRORS / "standby").rename(tmp_path / MIRRORS / "moved")
+
+    assert mirrors.names() == ["moved"]
+
+
+def test_mirrors_say_whose_they_are(tmp_path: Path) -> None:
+    assert repr(Mirrors(tmp_path)) == f"<Mirrors of {tmp_path}>"
