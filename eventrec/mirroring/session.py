@@ -54,7 +54,7 @@ MAX_CLAIMS: Final = 20_000
 PIECE_BYTES: Final = 4 << 20
 """What is read of a log in one turn: handing it from thread to loop takes as long as sending a good part of it."""
 
-_DATA_BYTES: Final = 127 << 10
+_DATA_BYTES: Final = 508 << 10
 _SOON: Final = 0.01
 _IDLE: Final = 0.05
 _BUSY_SECONDS: Final = 1.0
