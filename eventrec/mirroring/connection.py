@@ -130,6 +130,14 @@ class Connection:
             await anyio.aclose_forcefully(self._stream)
 
 
+def cancelled_of(exc: BaseException) -> BaseException | None:
+    """What of `exc` is not an error but says that this task is cancelled; None: nothing is.
+
+    Of tasks that run beside each other one may lose its connection while the others are cancelled.
+    """
+    return exc.split(Exception)[1] if isinstance(exc, BaseExceptionGroup) else None
+
+
 def _lose(exc: BaseException) -> NoReturn:
     what = str(exc) or type(exc).__name__
     raise ConnectionLostError(f"the connection is lost: {what}") from exc

@@ -83,7 +83,10 @@ class Copy:
             OSError: Likewise.
         """
         self._shut()
-        if is_fresh and self.hold() and self._run is not None:
+        if is_fresh and self._run is None and self.hold():
+            # It was not there when the source was told what is: another process made it, or put it there.
+            raise MirrorError(f"{self._directory.path / str(self.id)} is there, and the source does not know of it")
+        if is_fresh and self._run is not None:
             run, self._run = self._run, None
             self._last = None
             run.retire()

@@ -14,7 +14,7 @@ import anyio
 
 from eventrec.delivery.letters.kept import sweep_letters
 from eventrec.errors import EventrecError, MirrorError
-from eventrec.mirroring.connection import LOST, Connection, ConnectionLostError
+from eventrec.mirroring.connection import LOST, Connection, ConnectionLostError, cancelled_of
 from eventrec.mirroring.copies import Copies
 from eventrec.mirroring.frames import FROM_SOURCE, VERSION, Kind, ProtocolError
 from eventrec.mirroring.messages import CLAIMS_IN_A_FRAME, Hello, Refused, Runs, Welcome, decode, encode
@@ -45,8 +45,14 @@ _BATCH_BYTES: Final = 4 << 20
 _SYNC_BYTES: Final = 12 << 20
 """Written bytes that are synced though more comes: a good part of what may be on the way."""
 
+_LONGEST_UNSYNCED: Final = 0.2
+"""Seconds: who waits for what is acknowledged does not wait longer, though little comes all the time."""
+
 _MOMENT: Final = 0.002
 """Seconds in which what is on the way arrives, and is written and synced with the rest."""
+
+_FRAME_BYTES: Final = 256
+"""What a frame takes beside its body."""
 
 _TICK_SECONDS: Final = 0.5
 """How often it is looked whether what could not be written can be by now."""
@@ -97,6 +103,7 @@ class Mirror:
         self._waiting: list[Frame] = []
         self._waiting_bytes = 0
         self._is_writing = False
+        self._synced_at = 0.0
         self._changed = anyio.Event()
 
     def __repr__(self) -> str:
@@ -125,10 +132,12 @@ class Mirror:
                 before = self.connections
                 try:
                     await self._mirror_once()
-                except Exception as exc:
+                except (Exception, BaseExceptionGroup) as exc:
                     reason = _reason(exc)
                     if reason is None:
                         raise
+                    if (cancelled := cancelled_of(exc)) is not None:
+                        raise cancelled from None
                 if self.connections > before:
                     pause, said = self._first_pause, ""
                 if reason != said:
@@ -187,7 +196,7 @@ class Mirror:
                 tls_hostname=self._address.host,
                 tls_standard_compatible=False,
             )
-        except LOST as exc:
+        except (*LOST, UnicodeError) as exc:  # A name that is not one of a host is the latter.
             raise ConnectionLostError(f"no connection to {self._address}: {described(exc)}") from exc
 
     async def _greet(self, connection: Connection, claims: list[Claim]) -> None:
@@ -219,7 +228,7 @@ class Mirror:
                 await self._changed.wait()
             frame = await connection.receive()
             self._waiting.append(frame)
-            self._waiting_bytes += len(frame.body)
+            self._waiting_bytes += len(frame.body) + _FRAME_BYTES
             self._note_change()
 
     def _note_change(self) -> None:
@@ -236,8 +245,10 @@ class Mirror:
             answers = await self._take()
             if self._copies.unsynced < _SYNC_BYTES and not self._copies.is_synced:
                 await anyio.sleep(_MOMENT)
-            if not self._waiting or self._copies.unsynced >= _SYNC_BYTES:
+            is_late = anyio.current_time() - self._synced_at >= _LONGEST_UNSYNCED
+            if not self._waiting or is_late or self._copies.unsynced >= _SYNC_BYTES:
                 answers += await self._in_thread(self._copies.sync)
+                self._synced_at = anyio.current_time()
             if answers:
                 await connection.send(*answers)
 
@@ -266,6 +277,7 @@ class Mirror:
 def _reason(exc: BaseException) -> str | None:
     """Why a connection ended, in one line; None where that is a fault of ours."""
     if isinstance(exc, BaseExceptionGroup):
-        reasons = [_reason(each) for each in exc.exceptions]
+        errors = exc.subgroup(Exception)
+        reasons = [None] if errors is None else [_reason(each) for each in errors.exceptions]
         return None if None in reasons else reasons[0]
     return str(exc) if isinstance(exc, EventrecError) else described(exc) if isinstance(exc, OSError) else None

@@ -62,6 +62,8 @@ class Schedule:
     def _is_due(self, key: Key, now: float) -> bool:
         if key in self._stopped or key in self._quiet or now < self._not_before.get(key, 0.0):
             return False
+        if self._not_before.pop(key, None) is not None:
+            return True  # What could not be read is there still.
         run = self.runs[key]
         if not run.stream or run.has_moved():
             self._moved[key] = now
@@ -99,6 +101,7 @@ class Schedule:
         self.runs.pop(key, None)
         self._quiet.pop(key, None)
         self._moved.pop(key, None)
+        self._not_before.pop(key, None)
         self._stopped.discard(key)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from eventrec.log.mirror import StreamReader
 from eventrec.log.segment import list_segments, segment_name
 from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles
 from eventrec.runs.directory import LOCK
-from eventrec.runs.files import decode, read
+from eventrec.runs.files import decode, file_name, read
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from eventrec.log.disk import DiskStorage
     from eventrec.log.mirror import LastCommit
     from eventrec.runs.directory import LogDirectory
+
+_MADE_BY_US: Final = re.compile(r"[\w~%-]{1,200}\.json", re.ASCII)
+"""The names that files of checkpoints have: others are not spoken of."""
 
 _INSTANT: Final = 100_000_000
 """Nanoseconds: two changes within it may have one time, by the clock of a file system."""
@@ -106,10 +110,9 @@ class ServedRun:
             self._reader = StreamReader(storage, sync=True, passes_damage=True)
         else:
             self._reader = StreamReader.resume(storage, last, sync=True, passes_damage=True)
-        try:
-            return CheckpointFiles(storage).names()
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return [name for name in CheckpointFiles(storage).names() if _MADE_BY_US.fullmatch(name)]
+        return []
 
     def turn(self, max_bytes: int) -> Turn:
         """What comes next: at most `max_bytes` of the stream, or one commit more. Raises as `begin`.
@@ -140,6 +143,8 @@ class ServedRun:
                 try:
                     content = read(folder, name)
                     checkpoint, _ = decode(content, Checkpoint)
+                    if file_name(checkpoint.subscription) != name:
+                        continue  # A copy that an operator made, or other people's.
                 except FileNotFoundError:
                     continue
                 except UnreadableFileError:

@@ -19,7 +19,7 @@ from anyio.streams.tls import TLSStream
 
 from eventrec.errors import EventrecError, MirrorError
 from eventrec.mirroring.addresses import is_loopback
-from eventrec.mirroring.connection import LOST, Connection, ConnectionLostError
+from eventrec.mirroring.connection import LOST, Connection, ConnectionLostError, cancelled_of
 from eventrec.mirroring.frames import FROM_MIRROR, VERSION, Kind, ProtocolError
 from eventrec.mirroring.messages import Hello, Refused, Runs, Welcome, decode, encode
 from eventrec.mirroring.session import MAX_CLAIMS, WINDOW_BYTES, Session
@@ -130,9 +130,12 @@ class MirrorServer:
             with anyio.CancelScope() as scope:
                 connection, hello = await self._greet(stream, scope)
                 await self._serve_mirror(connection, hello, peer)
-        except Exception as exc:  # noqa: BLE001 - a peer's bytes, the disk's errors: see above
+        except (Exception, BaseExceptionGroup) as exc:  # noqa: BLE001 - a peer's bytes, the disk's errors: see above
             for each in _causes(exc):
-                _say_ended(each, peer)
+                if isinstance(each, Exception):
+                    _say_ended(each, peer)
+            if (cancelled := cancelled_of(exc)) is not None:
+                raise cancelled from None
         finally:
             with anyio.CancelScope(shield=True), suppress(*LOST):
                 await anyio.aclose_forcefully(stream)

@@ -195,6 +195,8 @@ class Session:
             await self._begin(run, key)
         stream = run.stream
         await self._window.has_room()
+        if not stream or run.stream != stream:
+            return not self._schedule.is_stopped(key)
         turn, frames = await in_thread(self._read, run, stream)
         if run.stream != stream:
             return not self._schedule.is_stopped(key)  # The mirror stopped it meanwhile, or has it begin again.
@@ -229,6 +231,8 @@ class Session:
         except BaseException:
             run.stream = 0
             raise
+        if run.stream != stream:
+            return  # The mirror stopped it meanwhile, or has it begin again.
         end = 0 if last is None else last.next_offset
         self._streams[stream] = run
         self._window.begin(stream, end)
