@@ -57,6 +57,8 @@ LOCK_SECONDS: Final = 0.5
 IN_PLACE_SECONDS: Final = 2.0
 """How often it is looked whether another program has deleted ours."""
 
+_BARRED: Final = "not followed: this user may not open it"
+
 _POLL_SECONDS: Final = 0.02
 _TURN_POLL: Final = 0.1
 _IDLE_POLL: Final = 1.0
@@ -168,10 +170,12 @@ class Following:
             tasks.start_soon(when_begun(self._stop_when_cancelled), name="eventrec live logs end")
             for id_ in list(self.followed):
                 self._start(tasks, id_)
+                if id_ in self._closing:
+                    self._close(id_)
             while True:
                 try:
                     seen = await in_thread(self._live.wait, self._patience())
-                    await self._take_in(seen)
+                    self._take_in(seen)
                     await self._open_wanted(tasks)
                     self._close_quiet()
                 except Exception as exc:  # noqa: BLE001 - descriptors ran out, the disk fails: none of it ends delivery
@@ -194,8 +198,11 @@ class Following:
         finally:
             self._live.stop()
 
-    async def _take_in(self, seen: Seen) -> None:
+    def _take_in(self, seen: Seen) -> None:
         now = monotonic()
+        for id_ in seen.replaced:
+            if id_ in self.followed:
+                self._close(id_)
         for id_ in [*seen.appeared, *seen.moved]:
             self._moved_at[id_] = now
             if id_ in self.followed and id_ not in self._closing:
@@ -204,10 +211,15 @@ class Following:
                 self._wanted[id_] = None
         for id_ in seen.freed:
             self._give_up(id_)
-        barred = set(seen.barred) - self.left.keys()
-        self.left |= dict.fromkeys(barred, "not followed: this user may not open it")
-        if barred:
-            _logger.warning("live logs that this user may not open", logs=len(barred), directory=str(self._directory))
+        if seen.barred is not None:
+            self._note_barred(seen.barred)
+
+    def _note_barred(self, ids: Collection[UUID]) -> None:
+        new = set(ids) - self.left.keys()
+        self.left = {id_: why for id_, why in self.left.items() if why != _BARRED or id_ in ids}
+        self.left |= dict.fromkeys(new, _BARRED)
+        if new:
+            _logger.warning("live logs that this user may not open", logs=len(new), directory=str(self._directory))
 
     def _give_up(self, id_: UUID) -> None:
         """Have what follows it end, with its checkpoints saved: then it is an orphan like others."""

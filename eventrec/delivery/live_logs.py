@@ -44,13 +44,15 @@ class Seen:
         appeared: Logs that other processes hold, and that were not known.
         moved: Those that grew, or of which that was not known.
         freed: Those that are not held any more, or are gone: they are not looked at from here on.
-        barred: All that this user may not open, where the directory was listed.
+        replaced: Those that are followed, and whose directory is not the one that was opened.
+        barred: All that this user may not open; None: the directory was not listed.
     """
 
     appeared: list[UUID] = field(default_factory=list)
     moved: list[UUID] = field(default_factory=list)
     freed: list[UUID] = field(default_factory=list)
-    barred: list[UUID] = field(default_factory=list)
+    replaced: list[UUID] = field(default_factory=list)
+    barred: list[UUID] | None = None
 
     def __bool__(self) -> bool:
         return bool(self.appeared or self.moved or self.freed or self.barred)
@@ -147,12 +149,15 @@ class LiveLogs:
     def _look_into(self, seen: Seen) -> None:
         """Those that moved and are followed: what that takes is not the price of looking around."""
         for id_ in seen.moved:
-            self._look(id_)
+            self._look(id_, seen)
 
-    def _look(self, id_: UUID) -> None:
+    def _look(self, id_: UUID, seen: Seen) -> None:
         look = self._looks.get(id_)
         try:
             is_behind = look is not None and look()
+        except FileNotFoundError:
+            is_behind = True
+            seen.replaced.append(id_)
         except (OSError, LogError):
             is_behind = True  # It is met again at the next pass, and said where it is read.
         if is_behind and id_ in self._looks:
@@ -163,7 +168,7 @@ class LiveLogs:
     def _list(self, storage: DiskStorage, seen: Seen) -> None:
         """Find those that are new, and ask all others again."""
         runs = set(self._directory.runs())
-        seen.barred += [id_ for id_ in self._directory.ids() if id_ not in runs and self._directory.may_be_ours(id_)]
+        seen.barred = [id_ for id_ in self._directory.ids() if id_ not in runs and self._directory.may_be_ours(id_)]
         self._free &= runs
         if self._clock() >= self._free_until:
             self._free.clear()

@@ -212,7 +212,7 @@ class LogSupervisor(Supervisor):
                     delivering["adoption"] = self._adopt
                     beside["log directory"] = self._adoption.watch
                 else:
-                    _logger.info("no handler here: another process delivers", directory=str(self.writer.directory))
+                    _logger.info("no handler registered: left to other processes", directory=str(self.writer.directory))
                 if self._following is not None:
                     delivering["live logs"] = self._following.run
                 if not self._closing.is_set():

@@ -17,6 +17,7 @@ import pytest
 from eventrec import EventHandler, EventRecorder, PermanentError, TransientError
 from eventrec.delivery import following
 from eventrec.runs.checkpoint import CHECKPOINTS
+from eventrec.runs.directory import LogDirectory
 from eventrec.runs.requests import OperatorRequest, save_request
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising, refusing
@@ -161,7 +162,7 @@ async def test_an_owner_without_a_handler_says_so_and_who_needs_what(
         await eventually(lambda: writing.status().elsewhere == {"?": 10})
         async with follower(handler, retry=HOUR):
             await eventually(lambda: writing.status().elsewhere == {"ScriptedHandler": 10})
-        assert "no handler here: another process delivers" in caplog.text
+        assert "no handler registered: left to other processes" in caplog.text
 
 
 async def test_the_owner_deletes_what_the_follower_is_past_and_nothing_before(
@@ -359,6 +360,39 @@ async def test_a_directory_that_is_deleted_under_all_is_followed_again(
         with anyio.fail_after(40):
             await record()
     assert len(set(handler.delivered)) == len(handler.delivered)
+
+
+async def test_a_run_that_is_replaced_by_its_owner_is_followed_again(
+    owner: Recorder, follower: Recorder, eventually: Eventually, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its lock is held again before it is asked for.
+    monkeypatch.setattr("eventrec.delivery.live_logs.LOCKS_SECONDS", 3_600.0)
+    handler = FencedHandler()
+    async with owner() as writing, follower(handler):
+        writing.record(Numbered(0))
+        await eventually(lambda: handler.delivered == [0])
+
+        await anyio.to_thread.run_sync(delete, log_with_records(tmp_path / "log"))
+
+        def is_delivered_again() -> bool:
+            writing.record(Numbered(len(handler.batches)))
+            return len(handler.batches) > 3
+
+        await eventually(is_delivered_again)
+
+
+async def test_logs_that_this_user_may_not_open_are_told(
+    follower: Recorder, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    barred = tmp_path / "log" / "01a224b8-d87d-710d-8913-e80512bef7af"
+    barred.mkdir(parents=True)
+    monkeypatch.setattr(LogDirectory, "may_be_ours", lambda _, id_: str(id_) == barred.name and barred.exists())
+    async with follower(ScriptedHandler()) as delivering:
+        await eventually(lambda: delivering.status().left == {barred.name: "not followed: this user may not open it"})
+
+        barred.rmdir()
+
+        await eventually(lambda: not delivering.status().left)
 
 
 async def test_a_checkpoint_of_a_newer_version_leaves_its_log_alone_and_says_so(
