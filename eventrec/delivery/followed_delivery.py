@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import anyio
+
 from eventrec.delivery.log_delivery import LogDelivery
 from eventrec.delivery.opened_orphan import OpenedOrphan, check_saved
 from eventrec.delivery.sources.followed import FollowedLog, FollowedSource
@@ -22,6 +24,21 @@ class FollowedDelivery(LogDelivery):
     """Delivers a `FollowedLog` until it is ended. It deletes nothing, and retires nothing."""
 
     is_held = False
+    _running: anyio.CancelScope | None = None
+    _is_left = False
+    """Whether the process that holds it turned out to deliver one of our subscriptions itself."""
+
+    async def run(self, *, until_settled: bool = False) -> None:
+        """As `LogDelivery.run`; it returns too where the log is to be looked at again, for whom it is followed."""
+        with anyio.CancelScope() as self._running:
+            if not self._is_left:  # pragma: no branch - it is found when the first checkpoint is saved
+                await super().run(until_settled=until_settled)
+
+    async def save(self, *, sync: bool, must_delete: bool = False) -> None:
+        """As `LogDelivery.save`, but for a subscription that the log's holder delivers: that checkpoint is its own."""
+        await super().save(sync=sync, must_delete=must_delete)
+        if self._is_left and self._running is not None:
+            self._running.cancel()
 
     @property
     def is_done(self) -> bool:
@@ -46,8 +63,12 @@ class FollowedDelivery(LogDelivery):
         del lowest
         try:
             self.followed.check_in_place()
-            for checkpoint in checkpoints.values():
-                self._files.save(checkpoint, sync=sync)
+            for name, checkpoint in checkpoints.items():
+                # Its owner may have begun, or saved its first one, after we had looked.
+                if self._files.is_of_holder(name):
+                    self._is_left = True
+                else:
+                    self._files.save(checkpoint, sync=sync)
             if sync:
                 self._files.sync_names()
         except FileNotFoundError:
@@ -67,11 +88,13 @@ class FollowedDelivery(LogDelivery):
         self.run_of.release()
 
 
-def open_followed(run: FollowedRun, names: Collection[str]) -> tuple[OpenedOrphan | None, frozenset[str]]:
+def open_followed(
+    run: FollowedRun, names: Collection[str], *, new: Collection[str] = ()
+) -> tuple[OpenedOrphan | None, frozenset[str]]:
     """The log of `run`, and those of the subscriptions `names` that the process which holds it delivers itself.
 
     None: there is nothing to do for the others. A subscription without a checkpoint has all of it to do, if there is a
-    record. Blocking.
+    record. Those of `new` without one get what their `start` says. Blocking.
 
     Raises:
         OSError: The disk refused.
@@ -90,7 +113,8 @@ def open_followed(run: FollowedRun, names: Collection[str]) -> tuple[OpenedOrpha
     if is_empty or all(each >= log.written for each in scanned):
         log.close()
         return None, holders
-    return OpenedOrphan(log, log.begins, saved, frozenset()), holders
+    known = frozenset(names) - frozenset(new)
+    return OpenedOrphan(log, log.begins, saved, known), holders
 
 
 def _scanned(name: str, saved: Saved, begins: int) -> int:

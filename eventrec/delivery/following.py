@@ -20,6 +20,7 @@ from eventrec.delivery.orphans import FIRST_PAUSE, LONGEST_PAUSE, Failures
 from eventrec.runs.followed import FollowedRun, find_held
 from eventrec.runs.follower_locks import FollowerLocks
 from eventrec.runs.requests import load_requests
+from eventrec.runs.survey import knows
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
 from eventrec.runtime.starting import when_begun
@@ -73,7 +74,7 @@ class Following:
     """Follows `directory` for the subscriptions `names`; `deliver(run, opened, names)` makes what delivers a log.
 
     `adoption` gets what is let go; `guard` is held while locks are taken or asked for; `own_id()` is the log that is
-    written here. For the loop's thread.
+    written here. `latest` are the subscriptions that begin with what comes, if they are new. For the loop's thread.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Following:
         letters: LetterLog,
         guard: AbstractContextManager[object],
         own_id: Callable[[], UUID],
+        latest: Collection[str],
     ) -> None:
         self.followed: dict[UUID, FollowedDelivery] = {}
         self.left: dict[UUID, str] = {}
@@ -99,6 +101,11 @@ class Following:
         self._letters = letters
         self._guard = guard
         self._own_id = own_id
+        self._since = own_id()
+        self._latest = set(latest)
+        """Those that begin with what comes, and that are new."""
+        self._from_first: set[UUID] = set()
+        """Logs in which there was nothing yet when they were seen first."""
         self._locks = FollowerLocks(directory, names, guard=guard)
         self._live = LiveLogs(directory, guard=guard, ours=self._held_here)
         self._claimed: set[UUID] = set()
@@ -129,6 +136,8 @@ class Following:
         """Follow until cancelled; may be called again. Waits while another process does it for one of ours."""
         while True:
             await self._take_locks()
+            if not self.allowed.is_set():
+                self._latest -= await in_thread(self._known)
             self.allowed.set()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(when_begun(self._watch), name="eventrec live logs")
@@ -234,6 +243,7 @@ class Following:
         for known in (self._wanted, self._moved_at, self._opened_at, self._failures, self._not_before, self.left):
             known.pop(id_, None)
         self._freed.discard(id_)
+        self._from_first.discard(id_)
         self._adoption.note_free([id_])
 
     def _close(self, id_: UUID) -> None:
@@ -312,17 +322,26 @@ class Following:
             return None, []
         try:
             self._letters.learn()
-            opened, holders = open_followed(run, self._names)
+            opened, holders = open_followed(run, self._names, new=self._new_in(id_))
             requests = [] if opened is None else load_requests(self._directory, since=0.0)
         except BaseException:
             run.release()
             raise
         if opened is None:
+            self._from_first.add(id_)
             run.release()
             if holders:
                 self._not_before[id_] = monotonic() + HOLDERS_SECONDS
         self._say_holders(holders)
         return None if opened is None else (run, opened, frozenset(self._names) - holders), requests
+
+    def _known(self) -> set[str]:
+        """In a thread. Those of `_latest` that are not new in the directory."""
+        return {name for name in self._latest if knows(self._directory, name, before=self._since)}
+
+    def _new_in(self, id_: UUID) -> set[str]:
+        """Those for which what stands in that log now is nothing that comes."""
+        return set() if id_ >= self._since or id_ in self._from_first else self._latest
 
     def _say_holders(self, names: Collection[str]) -> None:
         if new := set(names) - self._said:
@@ -368,6 +387,7 @@ class Following:
         delivery = self.followed.get(id_)
         if delivery is None:
             return
+        self._closing.add(id_)
         self._live.unfollow(id_)
         try:
             await delivery.end()

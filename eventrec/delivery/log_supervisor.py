@@ -84,6 +84,7 @@ class LogSupervisor(Supervisor):
         self._own: LogDelivery | None = None
         self._retain = Retain(resolved.retain_seconds, resolved.retain_bytes)
         self._small = SmallOrphans(self._subscriptions, self._handlers, self._letters, retain=self._retain)
+        latest = [each.name for each in self._subscriptions if each.start == "latest"]
         self._adoption = Adoption(
             writer.directory,
             deliver=self._deliver_orphan,
@@ -92,7 +93,7 @@ class LogSupervisor(Supervisor):
             is_failing=self._is_failing,
             locking=writer.fork_guard,
             own_id=writer.run_id,
-            latest=[each.name for each in subscriptions if each.start == "latest"],
+            latest=latest,
             on_requests=self._apply_requests,
         )
         self._following = None
@@ -105,6 +106,7 @@ class LogSupervisor(Supervisor):
                 letters=self._letters,
                 guard=writer.fork_guard,
                 own_id=writer.run_id,
+                latest=latest,
             )
         self._quota = DiskQuota(
             writer.directory,

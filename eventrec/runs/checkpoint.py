@@ -187,6 +187,20 @@ class CheckpointFiles:
                         except (UnreadableFileError, NewerFileError) as exc:
                             yield name, exc
 
+    def is_of_holder(self, subscription: str) -> bool:
+        """Whether the file says that the holder of the log delivers it; or says what this version cannot read.
+
+        Raises:
+            OSError: The disk does not give it.
+        """
+        try:
+            with closing(self._opened()) as storage:
+                return _loaded(storage, file_name(subscription)).by_holder
+        except NewerFileError:
+            return True
+        except (FileNotFoundError, UnreadableFileError):
+            return False
+
     def save(self, checkpoint: Checkpoint, *, sync: bool) -> None:
         """Replace the file. With `sync` it survives a power cut, on return, once `sync_names` was called too.
 

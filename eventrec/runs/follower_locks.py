@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 from contextlib import closing, nullcontext, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import unquote
 
 from eventrec.errors import LogLockedError
 from eventrec.log.storage import write_all
-from eventrec.runs.files import safe_name
+from eventrec.runs.files import SUFFIX, safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 FOLLOWING: Final = "following"
 
+_LOCK: Final = ".lock"
 _MARK: Final = b"eventrec following 1 "
 
 
@@ -67,7 +69,7 @@ class FollowerLocks:
             with self._guard:
                 for name in self._names:
                     try:
-                        self._take(f"{safe_name(name)}.lock")
+                        self._take(safe_name(name) + _LOCK)
                     except LogLockedError:
                         taken.append(name)
         except BaseException:
@@ -120,6 +122,29 @@ class FollowerLocks:
             with suppress(OSError):  # A daemon that closed every descriptor after the fork has closed these too.
                 each.lock.forget()
             each.folder.close()
+
+
+def list_following(directory: LogDirectory) -> dict[str, str]:
+    """The subscriptions for which a process follows the live logs of `directory` now, by the file of a checkpoint.
+
+    Blocking. A name that is too long for a file is told as far as that goes.
+
+    Raises:
+        OSError: It cannot be looked at, for now.
+    """
+    try:
+        folder = directory.opened().folder(FOLLOWING)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    found: dict[str, str] = {}
+    with closing(folder):
+        for name in folder.list():
+            stem, is_lock, _ = name.rpartition(_LOCK)
+            # What is not a file that can be opened is not a lock of ours.
+            with suppress(OSError):
+                if is_lock and folder.is_locked(name):
+                    found[stem + SUFFIX] = unquote(stem)
+    return found
 
 
 def _identity(folder: DiskStorage, name: str) -> tuple[int, int] | None:

@@ -1,19 +1,22 @@
 """What subscriptions that other processes deliver still need of a run: looked at again before anything of it goes.
 
 A process that follows a live log (`eventrec deliver`) keeps its checkpoints in that log's own folder. So its owner
-learns of them there, also of those that appear while it writes.
+learns of them there, also of those that appear while it writes; and in the directory, which processes follow its logs
+now, since one of them may not have saved a checkpoint in this log yet.
 """
 
 from __future__ import annotations
 
 from contextlib import closing, suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from eventrec.runs.checkpoint import CHECKPOINTS, CheckpointFiles
 from eventrec.runs.files import file_name
+from eventrec.runs.follower_locks import list_following
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from eventrec.runs.checkpoint import Saved
     from eventrec.runs.run import Run
@@ -26,7 +29,8 @@ class OtherCheckpoints:
     """The checkpoints in `run` that are not of the subscriptions `ours`; `saved` is what was seen of them last.
 
     One that cannot be read holds what it held before, or everything from `first` on. A run that no subscription
-    delivers, neither of ours nor of others, is held from `first` on for one that is to come.
+    delivers, neither of ours nor of others, is held from `first` on for one that is to come; and so it is for those
+    for which a process follows the logs of the directory.
     """
 
     def __init__(self, run: Run, ours: Collection[str], saved: Saved, *, first: int) -> None:
@@ -49,16 +53,19 @@ class OtherCheckpoints:
         Raises:
             OSError: They cannot be listed: nothing may go.
         """
+        followers = list_following(self._run.directory)
         saved = CheckpointFiles(self._run.storage).look(said=self._said)
         self._said = saved.unreadable
-        self._take(saved)
+        self._take(saved, followers)
 
-    def _take(self, saved: Saved) -> None:
+    def _take(self, saved: Saved, followers: Mapping[str, str] = MappingProxyType({})) -> None:
         before = {file_name(name): (name, offset) for name, offset in self.needed.items()}
         needed = {name: each.progress.scanned for name, each in saved.checkpoints.items() if name not in self._ours}
         for file in (saved.unreadable | saved.newer) - {file_name(name) for name in self._ours}:
             name, offset = before.get(file, (UNKNOWN, self._first))
             needed[name] = min(offset, needed.get(name, offset))
+        known = {file_name(name) for name in self._ours | saved.checkpoints.keys()} | saved.unreadable | saved.newer
+        needed |= {name: self._first for file, name in followers.items() if file not in known}
         if not needed and not self._ours:
             needed[UNKNOWN] = self._first
         # It is replaced at once: the account is asked for from any thread.

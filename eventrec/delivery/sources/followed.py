@@ -165,6 +165,10 @@ class FollowedSource(LogSource):
         super().__init__(followed, id_, first=first, on_move=on_move)
         self._followed = followed
 
+    @property
+    def _begins_at_end(self) -> bool:
+        return True
+
     async def _fill_window(self, start: int) -> int | None:
         first = await super()._fill_window(start)
         if first is not None and first > start:

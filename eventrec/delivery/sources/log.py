@@ -123,14 +123,19 @@ class LogSource:
         return self._floor
 
     def subscribe(self, name: str, start: Start, on_lost: OnLost) -> LogCursor:
-        """A cursor at the first record, or at the end of an orphan: what this run records is new to every subscription.
+        """A cursor at the first record, or at the end of another run's log: what this one records is new to all.
 
         What cannot be read is told to `on_lost` as `corrupt`.
         """
-        at_end = start == "latest" and self._is_orphan
+        at_end = start == "latest" and self._begins_at_end
         cursor = LogCursor(self, name, self.end if at_end else self.first, on_lost)
         self._cursors.append(cursor)
         return cursor
+
+    @property
+    def _begins_at_end(self) -> bool:
+        """Whether what is there is not new to a subscription that wants the latest."""
+        return self._is_orphan
 
     @property
     def furthest(self) -> int:
