@@ -203,11 +203,18 @@ _HOMES: Final = {
 }
 """Which module each of them is made in."""
 
+_MODULES: Final = frozenset(
+    {"errors", "handler", "options", "reading", "recorder", "registry", "rules", "status", "sync"}
+)
+"""Those that `import eventrec` is enough for."""
+
 
 if not TYPE_CHECKING:  # for which every name would be one of ours
 
     def __getattr__(name: str) -> object:
         home = _HOMES.get(name)
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
         if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = globals()[name] = getattr(import_module(home), name)

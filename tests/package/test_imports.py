@@ -69,6 +69,7 @@ def test_what_is_public_is_loaded_when_it_is_asked_for() -> None:
         "assert set(eventrec.__all__) <= set(dir(eventrec))\n"
         "assert all(getattr(eventrec, name).__name__ for name in ('EventRecorder', 'safe_name'))\n"
         "assert not hasattr(eventrec, 'EventRecoder')\n"
+        "assert all(getattr(eventrec, name).__name__ == f'eventrec.{name}' for name in eventrec._MODULES)\n"
     )
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
