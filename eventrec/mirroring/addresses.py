@@ -73,7 +73,7 @@ def read_token(path: Path) -> str:
 
 
 def server_context(certificate: Path, key: Path, *, client_ca: Path | None = None) -> ssl.SSLContext:
-    """TLS for who serves. With `client_ca` a mirror needs a certificate that is signed by it.
+    """TLS for a source. With `client_ca` a mirror needs a certificate that is signed by it.
 
     Raises:
         MirrorError: The files are not what they are to be.

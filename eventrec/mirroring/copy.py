@@ -169,7 +169,7 @@ class Copy:
     def retire(self) -> bool:
         """The source has it no more: delete it, where its checkpoints say that all is settled. Whether it was.
 
-        One that is kept is let go: it is an orphan then, for whoever delivers from this directory.
+        One that is kept is let go: it is an orphan then, to be delivered from here.
 
         Raises:
             OSError, LogError: The disk refused.

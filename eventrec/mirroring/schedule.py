@@ -37,6 +37,8 @@ class Schedule:
         self._not_before: dict[Key, float] = {}
         self._quiet: dict[Key, float] = {}
         """When each of those was looked at last."""
+        self._ended: set[Key] = set()
+        """Those that no process held, and that had their last turn."""
         self._moved: dict[Key, float] = {}
         self._lively: list[Key] = []
         self._listed_at = -_LISTS_EVERY
@@ -67,11 +69,14 @@ class Schedule:
         run = self.runs[key]
         if not run.stream or run.has_moved():
             self._moved[key] = now
+            self._ended.discard(key)
             return True
-        if now - self._moved.get(key, 0.0) >= _QUIET_SECONDS and not run.is_held():
-            # Its last checkpoint may have waited for that: it has one turn more.
+        if now - self._moved.get(key, 0.0) >= _QUIET_SECONDS and (key in self._ended or not run.is_held()):
             self._quiet[key] = now
-            return True
+            if key not in self._ended:
+                # Its last checkpoint may have waited for that: it has one turn more.
+                self._ended.add(key)
+                return True
         return False
 
     def rest(self) -> None:
@@ -103,6 +108,7 @@ class Schedule:
         self._moved.pop(key, None)
         self._not_before.pop(key, None)
         self._stopped.discard(key)
+        self._ended.discard(key)
 
     def close(self) -> None:
         """Give everything back."""

@@ -347,3 +347,26 @@ async def test_a_log_that_another_one_took_the_place_of_is_not_mixed_with_it(her
     await in_thread(source.end)
 
     assert "records up to" in mirror.counts.diverged[source.run.id]
+
+
+async def test_where_the_source_takes_no_notes_its_mirror_goes_on_and_they_are_made_up_for(
+    here: Path, there: Path, kit: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    source = await written(kit, here, 10, ends=False)
+
+    async with kit.serving(here) as served, kit.mirroring(served.address, there) as mirror:
+        await kit.until(lambda: kit.acknowledged(here, source.run.id) == 30)
+        monkeypatch.setattr(Mirrors, "acknowledge", refuse)
+        end = await in_thread(source.write, 10)
+        await kit.until(lambda: mirror.counts.records == end)
+        await kit.until(lambda: "not noted" in caplog.text)
+        noted = await in_thread(kit.acknowledged, here, source.run.id)
+        monkeypatch.undo()
+        await kit.until(lambda: kit.acknowledged(here, source.run.id) == end)
+    await in_thread(source.end)
+
+    assert noted == 30
+    assert mirror.connections == 1
