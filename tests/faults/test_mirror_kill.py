@@ -115,8 +115,8 @@ def whole_segments(directory: Path) -> dict[int, bytes]:
     """The bytes of each segment as far as they are whole commits that count, those of empty ones left out."""
     found: dict[int, bytes] = {}
     with closing(DiskStorage(directory)) as storage:
-        firsts = list_segments(storage)
-        for first, after in zip(firsts, [*firsts[1:], None], strict=True):
+        firsts = list_segments(storage)  # None where the process was killed before it had a log.
+        for first, after in zip(firsts, [*firsts[1:], None], strict=False):
             with StreamReader(storage, start=first, end=after) as reader:
                 content = b"".join(iter(reader.read, b""))
             if len(content) > HEADER_SIZE:
