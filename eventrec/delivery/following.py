@@ -8,6 +8,7 @@ give up  one whose owner let go: it is an orphan then, and adopted with the chec
 
 from __future__ import annotations
 
+import errno
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -57,6 +58,8 @@ LOCK_SECONDS: Final = 0.5
 
 IN_PLACE_SECONDS: Final = 2.0
 """How often it is looked whether another program has deleted ours."""
+
+_NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 
 _BARRED: Final = "not followed: this user may not open it"
 
@@ -121,6 +124,8 @@ class Following:
         self._not_before: dict[UUID, float] = {}
         self._freed: set[UUID] = set()
         """Those that are followed and not held any more: adopted once they have ended."""
+        self._limit = MAX_FOLLOWED
+        self._shrunk_at = 0.0
         self._said: set[str] = set()
         adoption.leave_to(self._claimed.__contains__)
 
@@ -187,6 +192,7 @@ class Following:
                     self._take_in(seen)
                     await self._open_wanted(tasks)
                     self._close_quiet()
+                    self._grow_again()
                 except Exception as exc:  # noqa: BLE001 - descriptors ran out, the disk fails: none of it ends delivery
                     if failures.note_failed():
                         _logger.warning(
@@ -261,7 +267,7 @@ class Following:
                 continue
             if id_ in self.followed:
                 continue  # It ends.
-            if len(self.followed) >= MAX_FOLLOWED:
+            if len(self.followed) >= self._limit:
                 self._make_room()
                 return
             del self._wanted[id_]
@@ -279,6 +285,18 @@ class Following:
         if ready:
             self._close(min(ready)[2])
 
+    def _shrink(self, exc: Exception) -> None:
+        """Where descriptors run out follow half as many: each that is open keeps others from being read."""
+        if isinstance(exc, OSError) and exc.errno in _NO_DESCRIPTORS:
+            self._limit, self._shrunk_at = max(1, len(self.followed) // 2), monotonic()
+            rest = sorted(self.followed, key=lambda id_: (not self.followed[id_].is_settled, self._opened_at[id_]))
+            for id_ in rest[: len(rest) - self._limit]:
+                self._close(id_)
+
+    def _grow_again(self) -> None:
+        if self._limit < MAX_FOLLOWED and monotonic() - self._shrunk_at > QUIET_SECONDS:
+            self._limit, self._shrunk_at = min(2 * self._limit, MAX_FOLLOWED), monotonic()
+
     def _close_quiet(self) -> None:
         before = monotonic() - QUIET_SECONDS
         for id_, delivery in self.followed.items():
@@ -294,6 +312,7 @@ class Following:
             except Exception as exc:  # noqa: BLE001 - its bytes, its checkpoints or the system: of this log alone
                 self._claimed.discard(id_)
                 self._pause(id_, described(exc))
+                self._shrink(exc)
                 return
             if found is None or id_ in self._held_here():
                 # It was adopted here before it was claimed.

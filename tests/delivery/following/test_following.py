@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -18,6 +19,7 @@ from eventrec import EventHandler, EventRecorder, PermanentError, TransientError
 from eventrec.delivery import following
 from eventrec.runs.checkpoint import CHECKPOINTS
 from eventrec.runs.directory import LogDirectory
+from eventrec.runs.followed import find_held
 from eventrec.runs.requests import OperatorRequest, save_request
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising, refusing
@@ -326,6 +328,35 @@ async def test_more_logs_than_are_followed_at_once_take_turns(
             await recorder.close()
 
     assert sorted(handler.delivered) == list(range(25))
+
+
+async def test_where_descriptors_run_out_fewer_are_followed_and_all_are_delivered(
+    follower: Recorder, owner: Recorder, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "FIRST_PAUSE", 0.05)
+    open_ = [0]
+
+    def find(*args: Any, **options: Any) -> Any:
+        if open_[0] >= 3:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return find_held(*args, **options)
+
+    def count(delivering: EventRecorder) -> int:
+        open_[0] = len(delivering.status().adopted)
+        return open_[0]
+
+    monkeypatch.setattr(following, "find_held", find)
+    handler = ScriptedHandler()
+    recorders = [owner() for _ in range(6)]
+    for number, recorder in enumerate(recorders):
+        await recorder.open()
+        await recorder.record_durable(Numbered(number), until="written")
+    async with follower(handler) as delivering:
+        await eventually(lambda: count(delivering) >= 0 and len(handler.delivered) == 6)
+    for recorder in recorders:
+        await recorder.close()
+
+    assert sorted(handler.delivered) == list(range(6))
 
 
 async def test_a_quiet_log_is_closed_and_opened_again_when_it_grows(
