@@ -9,6 +9,7 @@ import anyio
 from eventrec.delivery.orphans import FIRST_PAUSE, LONGEST_PAUSE, Failures
 from eventrec.delivery.small_orphans import SmallOrphan, end_group
 from eventrec.records.content import ContentDecoder
+from eventrec.runs.follower_locks import list_following
 from eventrec.runs.requests import load_requests
 from eventrec.runs.run import Run
 from eventrec.runs.small_log import read_small_log
@@ -16,7 +17,7 @@ from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from uuid import UUID
 
     from anyio.abc import TaskGroup
@@ -199,10 +200,11 @@ class GroupAdoption:
             self._letters.learn()
             requests = load_requests(self._directory, since=0.0)
             decoder = ContentDecoder()
+            followers = list_following(self._directory)
             for id_, run in found:
                 if not isinstance(run, Run):
                     refused[id_] = run
-                elif (orphan := self._planned(run, decoder, requests)) is not None:
+                elif (orphan := self._planned(run, decoder, requests, followers)) is not None:
                     orphans.append(orphan)
                 else:
                     refused[id_] = "single"
@@ -212,12 +214,14 @@ class GroupAdoption:
             raise
         return orphans, refused
 
-    def _planned(self, run: Run, decoder: ContentDecoder, requests: list[OperatorRequest]) -> SmallOrphan | None:
+    def _planned(
+        self, run: Run, decoder: ContentDecoder, requests: list[OperatorRequest], followers: Collection[str]
+    ) -> SmallOrphan | None:
         try:
             log = read_small_log(run, decoder)
         except OSError:
             return None
-        return None if log is None or _is_asked(log, requests) else self._small.plan(log)
+        return None if log is None or _is_asked(log, requests) else self._small.plan(log, followers=followers)
 
 
 def _is_asked(log: SmallLog, requests: list[OperatorRequest]) -> bool:

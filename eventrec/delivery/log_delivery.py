@@ -374,9 +374,13 @@ class LogDelivery:
         """Delete what others are past meanwhile: no move of ours tells when that is."""
         while True:
             await anyio.sleep(OTHERS_SECONDS)
+            written = self.source.end
             may_go = self.log.extent.first > self._oldest
             if (may_go or not self.workers) and await in_thread(self._could_delete):
                 await self.save(sync=True, must_delete=True)
+            elif not may_go and self.workers:
+                # Nothing can go before more is written: an idle recorder is not woken for it.
+                await self.source.wait_past(written)
 
     def _could_delete(self) -> bool:
         """In a thread. Whether there is something that is needed no more; also has the others looked at."""

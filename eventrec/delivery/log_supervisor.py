@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 from time import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from eventrec.status import SubscriptionStatus
 
 _D = TypeVar("_D", bound=LogDelivery)
+
+_SELDOM: Final = 8
 
 _logger = get_logger("eventrec.delivery")
 
@@ -321,7 +323,8 @@ class LogSupervisor(Supervisor):
             assert self._own is not None  # noqa: S101 - see `_begin`
             with suppress(OSError):  # It is looked again.
                 await self.mirrors.look(self._own.run_of.id)
-            await anyio.sleep(SCAN_SECONDS)
+            # Where there is none, the first one may be seen later: few directories ever have one.
+            await anyio.sleep(SCAN_SECONDS if self.mirrors.ends else _SELDOM * SCAN_SECONDS)
 
     def mirror_lags(self) -> dict[str, int]:
         end = 0 if self._own is None else self._own.source.end

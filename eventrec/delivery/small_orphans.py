@@ -22,12 +22,13 @@ from eventrec.delivery.worker.piece import Piece
 from eventrec.errors import EventrecError
 from eventrec.records.entry import SHAPE
 from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
+from eventrec.runs.files import file_name
 from eventrec.runs.mirrors import Mirrors
 from eventrec.runs.run import retire_all
 from eventrec.runtime.starting import when_begun
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
     from uuid import UUID
 
     from eventrec.delivery.letters.dead_letters import DeadLetters
@@ -107,11 +108,17 @@ class SmallOrphans:
         """The batch of that log that failed here, if one did; forgotten with this."""
         return self._failed.pop((log_id, subscription), None)
 
-    def plan(self, log: SmallLog) -> SmallOrphan | None:
-        """How `log` is to be delivered; None: not here."""
+    def plan(self, log: SmallLog, *, followers: Collection[str] = ()) -> SmallOrphan | None:
+        """How `log` is to be delivered; None: not here.
+
+        `followers` are the subscriptions, by the file of a checkpoint, for which other processes follow live logs: one
+        without a checkpoint in it is to get it still.
+        """
         ours = {each.name: self._checkpoint(each, log) for each in self._subscriptions}
         others = [each.progress.scanned for name, each in log.checkpoints.items() if name not in ours]
         planned = {name: each for name, each in ours.items() if each is not None}
+        if not {file_name(name) for name in [*ours, *log.checkpoints]}.issuperset(followers):
+            return None
         if len(planned) < len(ours) or min(others, default=log.end) < log.end:
             return None
         return SmallOrphan(log, planned)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import msgspec
 import pytest
 
@@ -66,22 +67,49 @@ async def test_a_log_that_lives_but_shortly_is_kept_for_what_follows(
         await eventually(lambda: sorted(handler.delivered) == list(range(5)))
 
 
+async def test_what_earlier_runs_left_is_kept_for_what_follows(
+    owner: Recorder, eventually: Eventually, runs: Runs, tmp_path: Path
+) -> None:
+    # So many that they are delivered in groups, and not to the one that follows.
+    for number in range(20):
+        async with owner() as writing:
+            writing.record(Numbered(number))
+    handler = ScriptedHandler()
+    locks = await anyio.to_thread.run_sync(_followed_for, tmp_path / "log", "Following")
+
+    async with owner(handler):
+        await eventually(lambda: sorted(handler.delivered) == list(range(20)))
+
+    assert len(runs()) == 20
+    await anyio.to_thread.run_sync(locks.release)
+    async with owner(handler):
+        await eventually(lambda: len(runs()) == 1)
+    assert len(handler.delivered) == 20
+
+
+def _followed_for(directory: Path, name: str) -> FollowerLocks:
+    locks = FollowerLocks(LogDirectory.of(directory), [name])
+    assert locks.take() == []
+    return locks
+
+
 async def test_what_began_before_is_not_what_comes(
-    owner: Recorder, follower_from_now: Recorder, eventually: Eventually
+    owner: Recorder, follower_from_now: Recorder, eventually: Eventually, runs: Runs
 ) -> None:
     handler = ScriptedHandler()
     async with owner() as writing, owner() as quiet:
+        await eventually(lambda: len(runs()) == 2)
         await writing.record_durable(Numbered(0), until="written")
         async with follower_from_now(handler) as delivering:
             await eventually(lambda: delivering.status().adopted)
-            # A log in which there was nothing yet, one that was followed from its end, and one that began later.
-            await quiet.record_durable(Numbered(1), until="written")
-            await eventually(lambda: handler.delivered == [1])
-            await writing.record_durable(Numbered(2), until="written")
-            await eventually(lambda: handler.delivered == [1, 2])
+            # A log that began later: by then all others were looked at. In the next there was nothing yet.
             async with owner() as later:
-                await later.record_durable(Numbered(3), until="written")
-                await eventually(lambda: handler.delivered == [1, 2, 3])
+                await later.record_durable(Numbered(1), until="written")
+                await eventually(lambda: handler.delivered == [1])
+            await quiet.record_durable(Numbered(2), until="written")
+            await eventually(lambda: handler.delivered == [1, 2])
+            await writing.record_durable(Numbered(3), until="written")
+            await eventually(lambda: handler.delivered == [1, 2, 3])
         await quiet.record_durable(Numbered(4), until="written")
 
         # It is not new any more.
