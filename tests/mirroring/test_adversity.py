@@ -216,3 +216,12 @@ async def test_what_little_comes_all_the_time_is_acknowledged_all_the_same(here:
         assert [each for each in seen if 0 < each < len(pieces)]
 
     await with_source(there, kit, talk)
+
+
+async def test_a_mirror_that_ends_while_its_connection_is_lost_ends_without_an_error(there: Path, kit: Any) -> None:
+    """Of its tasks one loses the connection, and the others are cancelled: both come as one group."""
+
+    async def talk(source: FakeSource) -> None:
+        await source.greet()
+
+    await with_source(there, kit, talk)
