@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
+from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventrec.errors import MirrorError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from eventrec.runs.directory import LogDirectory
+
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
+"""Says which machine it is, since it was started."""
 
 _MAX_PORT: Final = 65_535
 _MAX_TOKEN_BYTES: Final = 4_096
@@ -44,6 +49,15 @@ class Address(NamedTuple):
     def is_loopback(self) -> bool:
         """Whether it is this machine by its very name; what another name means is not looked up."""
         return is_loopback(self.host) or self.host == "localhost"
+
+
+def place_of(directory: LogDirectory) -> str:
+    """What no two directories have alike, on one machine or on two; "" where that cannot be told. Blocking."""
+    try:
+        boot, info = _BOOT.read_bytes(), directory.opened().info
+    except OSError:
+        return ""
+    return blake2b(b"%b %d %d" % (boot, info.st_dev, info.st_ino), digest_size=16).hexdigest()
 
 
 def is_loopback(host: str) -> bool:

@@ -43,12 +43,16 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):
-    """A mirror's first frame. `instance` is the process's own; `more`: further RUNS follow before it is answered."""
+    """A mirror's first frame. `instance` is the process's own, `place` says which directory it has.
+
+    `more`: further RUNS follow before it is answered.
+    """
 
     version: int = VERSION
     token: _Text = ""
     name: _Name
     instance: UUID
+    place: _Text = ""
     bandwidth: Annotated[int, msgspec.Meta(ge=1)] | None = None
     runs: list[Claim] = []
     more: bool = False

@@ -14,6 +14,7 @@ import anyio
 
 from eventrec.delivery.letters.kept import sweep_letters
 from eventrec.errors import EventrecError, MirrorError
+from eventrec.mirroring.addresses import place_of
 from eventrec.mirroring.connection import LOST, Connection, ConnectionLostError, cancelled_of
 from eventrec.mirroring.copies import Copies
 from eventrec.mirroring.frames import FROM_SOURCE, VERSION, Kind, ProtocolError
@@ -205,6 +206,7 @@ class Mirror:
             token=self._token,
             name=self._name,
             instance=self._instance,
+            place=await in_thread(place_of, self._directory),
             bandwidth=self._bandwidth,
             runs=parts[0],
             more=len(parts) > 1,

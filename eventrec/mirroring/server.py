@@ -18,7 +18,7 @@ from anyio.abc import SocketAttribute, SocketListener
 from anyio.streams.tls import TLSStream
 
 from eventrec.errors import EventrecError, MirrorError
-from eventrec.mirroring.addresses import is_loopback
+from eventrec.mirroring.addresses import is_loopback, place_of
 from eventrec.mirroring.connection import LOST, Connection, ConnectionLostError, cancelled_of
 from eventrec.mirroring.frames import FROM_MIRROR, VERSION, Kind, ProtocolError
 from eventrec.mirroring.messages import Hello, Refused, Runs, Welcome, decode, encode
@@ -172,6 +172,8 @@ class MirrorServer:
             raise ProtocolError(f"a frame {frame.kind.name} in place of HELLO")
         hello = decode(frame, Hello)
         reason = self._reason_against(hello)
+        if reason is None and hello.place and hello.place == await in_thread(place_of, self._directory):
+            reason = "its directory is the one that is served"
         if reason is not None:
             await connection.send(encode(Refused(reason=reason)))
             raise MirrorError(f"refused: {reason}")

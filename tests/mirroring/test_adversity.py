@@ -18,6 +18,7 @@ from eventrec.log.mirror import StreamReader
 from eventrec.mirroring.addresses import Address
 from eventrec.mirroring.frames import FROM_MIRROR, Frame, FrameParser, Kind
 from eventrec.mirroring.messages import Ack, Begin, Hello, Runs, Stopped, Welcome, decode, encode, encode_data
+from eventrec.runs.mirrors import MIRRORS
 from eventrec.runs.run import CHECKPOINTS, Run, list_runs, new_run_id
 
 
@@ -101,6 +102,19 @@ async def test_other_peoples_files_among_checkpoints_stop_nothing(
 async def test_a_host_whose_name_cannot_be_one_is_a_source_that_is_not_there(there: Path, kit: Any, host: str) -> None:
     async with kit.mirroring(Address(host, 1), there) as mirror:
         await kit.until(lambda: mirror.state.startswith("waiting: no connection to"))
+
+
+async def test_a_directory_does_not_mirror_itself(here: Path, tmp_path: Path, kit: Any) -> None:
+    """It would say that another machine has what this one has."""
+    source = await in_thread(kit.source, here)
+    await in_thread(source.write, 3)
+    await in_thread(source.end)
+    link = tmp_path / "link"
+    await in_thread(link.symlink_to, here)
+    async with kit.serving(here) as served, kit.mirroring(served.address, link) as mirror:
+        await kit.until(lambda: mirror.state.endswith("its directory is the one that is served"))
+
+    assert not await in_thread((here / MIRRORS).exists)
 
 
 # -- a source that is not one of ours
