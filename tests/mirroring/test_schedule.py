@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import anyio
 import pytest
 
 from eventrec.mirroring import schedule as module
+from eventrec.mirroring import served_run
 from eventrec.mirroring.schedule import Schedule
 from eventrec.mirroring.window import Window
 from eventrec.runs.directory import DEAD, LogDirectory
@@ -56,8 +58,9 @@ def settled(schedule: Schedule) -> None:
 
 
 def test_logs_are_due_till_they_begin_and_then_when_something_moves(
-    schedule: Schedule, clock: Clock, tmp_path: Path, kit: Any
+    schedule: Schedule, clock: Clock, tmp_path: Path, kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(served_run, "_BETWEEN_LOOKS", math.inf)  # None is due because time went by.
     one, two, letters = kit.source(tmp_path), kit.source(tmp_path), kit.source(tmp_path / DEAD)
     one.write(1)
 
