@@ -55,7 +55,7 @@ class Seen:
     barred: list[UUID] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.appeared or self.moved or self.freed or self.barred)
+        return bool(self.appeared or self.moved or self.freed) or self.barred is not None
 
 
 class LiveLogs:
