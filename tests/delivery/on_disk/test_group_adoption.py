@@ -136,7 +136,7 @@ def test_an_end_that_fails_gives_all_of_them_back_and_waits(tmp_path: Path, monk
     (run,) = leave(tmp_path, 1)
     run.release()
     judged = Groups(tmp_path, [run.id])
-    judged.small.plan = lambda log: SimpleNamespace(log=log)
+    judged.small.plan = lambda log, **_: SimpleNamespace(log=log)
 
     def refuse(_: object) -> None:
         raise REFUSED
