@@ -83,8 +83,7 @@ class LogDelivery:
         self._moved = anyio.Event()
         saved = opened.saved if opened is not None else Saved({}, frozenset(), frozenset())
         first = opened.first if opened is not None else 0
-        self._is_own = opened is None
-        is_orphan = self.is_held and not self._is_own
+        is_orphan = self.is_held and opened is not None
         self.source = self._source_of(first, is_orphan=is_orphan)
         self.workers = {
             each.name: Worker(
@@ -138,14 +137,13 @@ class LogDelivery:
     def is_settled(self) -> bool:
         """Whether our subscriptions are past everything that is written."""
         end = self.source.end
-        return bool(self.workers) and all(worker.progress.scanned >= end for worker in self.workers.values())
+        return bool(self.workers) and self._settled_below(end) >= end
 
     @property
     def is_done(self) -> bool:
         """Whether no subscription needs anything of what was appended any more."""
         end = max(self.source.end, self.log.appended)
-        scanned = [worker.progress.scanned for worker in self.workers.values()]
-        return self._others.lowest(min(scanned, default=end)) >= end and (bool(scanned) or end == 0)
+        return self._others.lowest(self._settled_below(end)) >= end and (bool(self.workers) or end == 0)
 
     @property
     def waiting(self) -> frozenset[str]:
@@ -246,8 +244,11 @@ class LogDelivery:
     def _is_passed_by_all(self) -> bool:
         """Whether all that is written is settled, here and as far as we know elsewhere."""
         end = self.source.end
-        is_here = all(worker.progress.scanned >= end for worker in self.workers.values())
-        return is_here and self._others.lowest(end) >= end
+        return self._others.lowest(self._settled_below(end)) >= end
+
+    def _settled_below(self, end: int) -> int:
+        """Up to where all subscriptions of ours are past it; `end` where there is none."""
+        return min((worker.progress.scanned for worker in self.workers.values()), default=end)
 
     async def renew(self) -> bool:
         """Delete all that is written, where it is delivered, the segment that is written now included; whether it was.
@@ -273,8 +274,6 @@ class LogDelivery:
         """Deliver until cancelled, or with `until_settled` until all that is written is. May be called again."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(when_begun(self._keep_checkpoints), name="eventrec checkpoints")
-            if self._is_own:
-                tasks.start_soon(when_begun(self._keep_looking), name="eventrec other processes")
             for worker in self.workers.values():
                 tasks.start_soon(when_begun(worker.run), name=f"eventrec {worker.name}")
             if until_settled:
@@ -370,8 +369,8 @@ class LogDelivery:
             await self.save(sync=self._sync == "take" or (self._sync == "interval" and is_due))
             await anyio.sleep(_BETWEEN_SAVES)
 
-    async def _keep_looking(self) -> None:
-        """Delete what others are past meanwhile: no move of ours tells when that is."""
+    async def keep_looking(self) -> None:
+        """Of a log of our own, until cancelled: delete what others are past, of which no move of ours tells."""
         while True:
             await anyio.sleep(OTHERS_SECONDS)
             written = self.source.end
@@ -384,7 +383,7 @@ class LogDelivery:
 
     def _could_delete(self) -> bool:
         """In a thread. Whether there is something that is needed no more; also has the others looked at."""
-        lowest = min((worker.progress.scanned for worker in self.workers.values()), default=self.source.end)
+        lowest = self._settled_below(self.source.end)
         try:
             firsts = list_segments(self.run_of.storage)
             if not self.workers:

@@ -211,7 +211,10 @@ class LogSupervisor(Supervisor):
             if await self._begin():
                 assert self._own is not None  # noqa: S101 - see `_begin`
                 delivering: dict[str, Callable[[], Awaitable[None]]] = {"delivery": self._own.run}
-                beside: dict[str, Callable[[], Awaitable[None]]] = {"mirrors": self._watch_mirrors}
+                beside: dict[str, Callable[[], Awaitable[None]]] = {
+                    "mirrors": self._watch_mirrors,
+                    "other processes": self._own.keep_looking,
+                }
                 if self._subscriptions:
                     delivering["adoption"] = self._adopt
                     beside["log directory"] = self._adoption.watch
@@ -226,6 +229,7 @@ class LogSupervisor(Supervisor):
                 self._spawn(tasks, delivering)
                 await anyio.lowlevel.checkpoint()
                 self.started.set()
+                await anyio.lowlevel.checkpoint()  # `open` returns before what it does not wait for begins.
                 self._spawn(tasks, beside)
             await self._closing.wait()
             with anyio.CancelScope(deadline=self._deadline):

@@ -283,9 +283,8 @@ def test_nothing_of_a_segment_that_could_not_be_synced_is_given_out_until_its_ow
     assert given + reader.read() == storage.read(segment_name(0)) + storage.read(segment_name(1))
 
 
-def test_a_segment_that_begins_inside_of_what_was_given_out_is_given_out_from_its_beginning(
-    storage: FaultyStorage,
-) -> None:
+def written_again(storage: FaultyStorage) -> tuple[Log, StreamReader]:
+    """A log of three records that has written the last two again, and a reader that gave out all three before."""
     log = Log.create(storage)
     for content in (b"first", b"second", b"third"):
         log.append([content])
@@ -296,6 +295,13 @@ def test_a_segment_that_begins_inside_of_what_was_given_out_is_given_out_from_it
     reader.read()
     storage.fail("sync")
     log.sync()
+    return log, reader
+
+
+def test_a_segment_that_begins_inside_of_what_was_given_out_is_given_out_from_its_beginning(
+    storage: FaultyStorage,
+) -> None:
+    _, reader = written_again(storage)
 
     assert reader.read() == storage.read(segment_name(1))
     assert (reader.read(), reader.next_offset) == (b"", 3)
@@ -305,16 +311,7 @@ def test_a_segment_that_begins_inside_of_what_was_given_out_is_given_out_from_it
 def test_what_is_to_be_given_out_again_and_is_deleted_meanwhile_is_not_missed(
     storage: FaultyStorage, *, has_begun: bool
 ) -> None:
-    log = Log.create(storage)
-    for content in (b"first", b"second", b"third"):
-        log.append([content])
-        log.write()
-        if content == b"first":
-            log.sync()
-    reader = StreamReader(storage)
-    reader.read()
-    storage.fail("sync")
-    log.sync()
+    log, reader = written_again(storage)
     if has_begun:
         assert reader.read(1) == storage.read(segment_name(1))[: 10 + 26 + 6]
         reader.close()
