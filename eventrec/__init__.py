@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from eventrec.delivery.subscription import NewDestination
     from eventrec.errors import (
         BatchTooLargeError,
+        CatalogueError,
         ConsentError,
         DecodeError,
         DeliveryError,
@@ -63,6 +64,7 @@ __all__ = [
     "Backoff",
     "Batch",
     "BatchTooLargeError",
+    "CatalogueError",
     "Column",
     "ColumnSchema",
     "ColumnType",
@@ -136,6 +138,7 @@ _HOMES: Final = {
     "Backoff": "eventrec.options",
     "Batch": "eventrec.records.batch",
     "BatchTooLargeError": "eventrec.errors",
+    "CatalogueError": "eventrec.errors",
     "Column": "eventrec.events.fields",
     "ColumnSchema": "eventrec.records.schema",
     "ColumnType": "eventrec.records.column_types",

@@ -53,6 +53,10 @@ class RowWidthError(InvalidEventError):
         self.actual = actual
 
 
+class CatalogueError(EventrecError):
+    """A catalogue, or something declared in one, contradicts itself or cannot be loaded. It names what clashes."""
+
+
 class ConsentError(EventrecError):
     """What a user has chosen for an application cannot be read for certain, or not be written."""
 

@@ -1,0 +1,86 @@
+"""Finds the catalogue of an application for the command line: `module:object`, wherever that is said."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+from typing import Final
+
+from eventrec.analytics.catalogue import Catalogue
+from eventrec.errors import CatalogueError
+
+VARIABLE: Final = "EVENTREC_CATALOGUE"
+_PROJECT: Final = "pyproject.toml"
+
+
+def load_catalogue(spec: str | None = None) -> Catalogue:
+    """The catalogue that `spec` names, "module:object", in the current directory or where Python looks.
+
+    Without it, the one that the variable EVENTREC_CATALOGUE names; else `catalogue` in `[tool.eventrec]` of the
+    `pyproject.toml` of the current directory. The current directory stays on `sys.path`: the application may import
+    more of itself later.
+
+    Raises:
+        CatalogueError: None is named, it cannot be imported, or it is not a catalogue. One line, with the cause.
+    """
+    said, where = _said(spec)
+    module_name, colon, path = said.partition(":")
+    if not (module_name and colon and path):
+        raise CatalogueError(f"{where}: {said!r} is not of the form module:object")
+    found = _imported(module_name, where)
+    for name in path.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise CatalogueError(f"{where}: {module_name} has no {path!r}") from None
+    if not isinstance(found, Catalogue):
+        raise CatalogueError(f"{where}: {said} is not a Catalogue: its class is {type(found).__name__}")
+    return found
+
+
+def _said(spec: str | None) -> tuple[str, str]:
+    """What names the catalogue, and where that stands."""
+    if spec is not None:
+        return spec, "catalogue"
+    variable = os.environ.get(VARIABLE)
+    if variable:
+        return variable, VARIABLE
+    project = Path(_PROJECT)
+    said: object = None
+    try:
+        said = tomllib.loads(project.read_text(encoding="utf-8")).get("tool", {}).get("eventrec", {}).get("catalogue")
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, AttributeError, RecursionError) as exc:
+        raise CatalogueError(f"{_PROJECT} cannot be read: {_one_line(exc)}") from exc
+    if said is None:
+        raise CatalogueError(
+            f"no catalogue is named: give module:object, or set {VARIABLE}, "
+            f"or catalogue in [tool.eventrec] of {_PROJECT}"
+        )
+    if not isinstance(said, str):
+        raise CatalogueError(f"{_PROJECT}: catalogue in [tool.eventrec] is a text, module:object")
+    return said, _PROJECT
+
+
+def _imported(name: str, where: str) -> object:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name is not None and (name == exc.name or name.startswith(f"{exc.name}.")):
+            raise CatalogueError(f"{where}: there is no module {name!r} in {here}, nor where Python looks") from None
+        raise CatalogueError(f"{where}: the import of {name!r} failed: {_one_line(exc)}") from exc
+    except CatalogueError as exc:
+        raise CatalogueError(f"{where}: {name}: {_one_line(exc)}") from exc
+    except (Exception, SystemExit) as exc:
+        raise CatalogueError(f"{where}: the import of {name!r} failed: {type(exc).__name__}: {_one_line(exc)}") from exc
+
+
+def _one_line(exc: BaseException) -> str:
+    return " ".join(str(exc).split())
