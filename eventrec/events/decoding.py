@@ -16,6 +16,7 @@ from pydantic_core import to_json
 from eventrec.errors import DecodeError
 from eventrec.events.fields import annotated_types
 from eventrec.records.column_types import ColumnType
+from eventrec.runtime.decoding import decoder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,7 +71,7 @@ def decode_struct(cls: type[S], plan: ClassPlan, record: Record) -> S:
         if given:
             columns = {encoded[name]: value for name, value in given.items()}
             payload = msgspec.json.encode({**_members_of(payload), **columns})
-        return msgspec.json.decode(payload, type=cls)
+        return decoder_of(cls).decode(payload)
     except (ValueError, TypeError, RecursionError, msgspec.MsgspecError) as exc:
         raise _refusal(cls, record, exc) from exc
 

@@ -23,7 +23,7 @@ from eventrec.log.segment import (
 from eventrec.log.walk import Gap, Tail, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from eventrec.log.resync import IsOurs
     from eventrec.log.storage import Storage
@@ -86,7 +86,19 @@ def describe(storage: Storage, *, is_ours: IsOurs | None = None) -> Description 
         OSError: The directory cannot be read.
         LogError: The segment is compressed, and zstd is not installed.
     """
-    for first in reversed(list_segments(storage)):
+    firsts = list_segments(storage)
+    while True:
+        try:
+            return _describe(storage, firsts, is_ours)
+        except FileNotFoundError:
+            # Its owner deletes segments, or renames the directory: each time there is less, or it is gone.
+            before, firsts = firsts, list_segments(storage)
+            if firsts == before:
+                raise
+
+
+def _describe(storage: Storage, firsts: Sequence[int], is_ours: IsOurs | None) -> Description | None:
+    for first in reversed(firsts):
         segment = Segment.open(storage, first)
         try:
             walk = Walk(segment, is_ours=is_ours)

@@ -10,6 +10,7 @@ import msgspec
 
 from eventrec.log.mirror import LastCommit
 from eventrec.mirroring.frames import VERSION, Frame, Kind, ProtocolError, encode_frame
+from eventrec.runtime.decoding import decodable
 
 _Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Word: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
@@ -21,6 +22,7 @@ _STREAM: Final = struct.Struct(">I")
 CLAIMS_IN_A_FRAME: Final = 200
 
 
+@decodable
 class Last(msgspec.Struct, frozen=True):
     """The last commit of a mirror's copy: see `LastCommit`."""
 
@@ -34,6 +36,7 @@ class Last(msgspec.Struct, frozen=True):
         return LastCommit(self.segment, self.offset, self.next_offset, self.checksum)
 
 
+@decodable
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """What a mirror has of one log, synced; `is_dead`: a log of dead letters."""
 
@@ -42,6 +45,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     last: Last | None = None
 
 
+@decodable
 class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """A mirror's first frame. `instance` is the process's own, `place` says which directory it has.
 
@@ -58,6 +62,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     more: bool = False
 
 
+@decodable
 class Runs(msgspec.Struct, frozen=True, kw_only=True):
     """More of what a mirror has; later, what it wants to go on with."""
 
@@ -65,18 +70,21 @@ class Runs(msgspec.Struct, frozen=True, kw_only=True):
     more: bool = False
 
 
+@decodable
 class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     """The mirror is known, and what it lacks follows."""
 
     version: int = VERSION
 
 
+@decodable
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
     """The connection ends here, and why."""
 
     reason: _Text
 
 
+@decodable
 class Begin(msgspec.Struct, frozen=True, kw_only=True):
     """The stream of a log begins. `is_fresh`: what the mirror has of it goes first.
 
@@ -90,6 +98,7 @@ class Begin(msgspec.Struct, frozen=True, kw_only=True):
     checkpoints: list[_Name] = []
 
 
+@decodable
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A checkpoint as its file stands; None: the file is gone."""
 
@@ -98,6 +107,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     content: bytes | None
 
 
+@decodable
 class Trimmed(msgspec.Struct, frozen=True, kw_only=True):
     """The log begins at `first` by now."""
 
@@ -105,6 +115,7 @@ class Trimmed(msgspec.Struct, frozen=True, kw_only=True):
     first: _Offset
 
 
+@decodable
 class Retired(msgspec.Struct, frozen=True, kw_only=True):
     """The source has no such log any more."""
 
@@ -112,6 +123,7 @@ class Retired(msgspec.Struct, frozen=True, kw_only=True):
     is_dead: bool = False
 
 
+@decodable
 class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     """Nothing more of that log, for now, and why: as DIVERGED the source says it, as STOP the mirror."""
 
@@ -120,6 +132,7 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     why: _Text
 
 
+@decodable
 class Ack(msgspec.Struct, frozen=True, kw_only=True):
     """What the mirror has of a stream's log, synced: records below `next_offset`, and checkpoints, by their files."""
 

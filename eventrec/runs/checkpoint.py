@@ -12,6 +12,7 @@ import msgspec
 from eventrec.errors import LogError, UnreadableFileError
 from eventrec.log.disk import DiskStorage
 from eventrec.runs.files import SUFFIX, decode, file_name, read, replace
+from eventrec.runtime.decoding import decodable
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Progress:
             self.dropped[reason] = self.dropped.get(reason, 0) + count
 
 
+@decodable
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """A batch that may have reached the destination: it is sent again as it was, under the same token, or not at all.
 
@@ -75,6 +77,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     suspects: dict[_Offset, str] = {}
 
 
+@decodable
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """What a run remembers of one subscription. `destination` is the id of the database it goes to, if that has one.
 
@@ -248,6 +251,7 @@ class CheckpointFiles:
             return parent.folder(self._where.name, create=create)
 
 
+@decodable
 class _Versioned(msgspec.Struct):
     version: int = _VERSION
 

@@ -17,6 +17,7 @@ from eventrec.errors import LogLockedError, UnreadableFileError
 from eventrec.log.storage import write_all
 from eventrec.runs.files import encode, load
 from eventrec.runs.survey import QUOTA, tree_size
+from eventrec.runtime.decoding import decodable
 
 if TYPE_CHECKING:
     from eventrec.log.storage import Lock
@@ -29,6 +30,7 @@ _LOOKS_FOR: Final = 10
 """At most a tenth of the time is spent looking."""
 
 
+@decodable
 class Measured(msgspec.Struct, frozen=True):
     """`used` bytes, seen at the time `at` in seconds since the epoch, which took `seconds`."""
 

@@ -20,6 +20,7 @@ import msgspec
 from eventrec.errors import UnreadableFileError
 from eventrec.runs.directory import LogDirectory, id_in
 from eventrec.runs.files import SUFFIX, load, replace, safe_name
+from eventrec.runtime.decoding import decodable
 
 if TYPE_CHECKING:
     import os
@@ -36,6 +37,7 @@ _NOT_OURS: Final = (FileNotFoundError, NotADirectoryError)
 _Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
+@decodable
 class About(msgspec.Struct, frozen=True, kw_only=True):
     """A known mirror: its name, and since when it is known, in seconds since the epoch."""
 
@@ -43,6 +45,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     since: float
 
 
+@decodable
 class Acknowledged(msgspec.Struct, frozen=True, kw_only=True):
     """What a mirror has of one log, synced: the records below `next_offset`.
 

@@ -19,6 +19,7 @@ import msgspec
 from eventrec.errors import UnreadableFileError
 from eventrec.log.disk import DiskStorage
 from eventrec.runs.files import SUFFIX, file_name, load, replace
+from eventrec.runtime.decoding import decodable
 from eventrec.runtime.logging import get_logger
 
 REQUESTS: Final = "requests"
@@ -26,11 +27,14 @@ REQUESTS: Final = "requests"
 KEPT_SECONDS: Final = 86_400.0
 """How long a request is kept."""
 
+_TRIES: Final = 100
+
 _Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 _logger = get_logger("eventrec.delivery")
 
 
+@decodable
 class OperatorRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Resume `subscription`, at another destination from `start` on; or skip the record `skip` of `log`.
 
@@ -51,9 +55,17 @@ def save_request(directory: os.PathLike[str], request: OperatorRequest) -> None:
         OSError: It could not be left.
     """
     name = file_name(request.subscription)
-    with closing(DiskStorage(directory)) as storage, closing(storage.folder(REQUESTS, create=True)) as folder:
-        kept = [each for each in _load(folder, name) or [] if each.asked > request.asked - KEPT_SECONDS]
-        replace(folder, name, [*kept, request])
+    with closing(DiskStorage(directory)) as storage:
+        for tries in range(_TRIES, 0, -1):
+            try:
+                with closing(storage.folder(REQUESTS, create=True)) as folder:
+                    kept = [each for each in _load(folder, name) or [] if each.asked > request.asked - KEPT_SECONDS]
+                    replace(folder, name, [*kept, request])
+                break
+            except FileNotFoundError:
+                # While it was empty, a process that delivers swept the folder: else the directory itself is gone.
+                if tries == 1 or not storage.is_there():
+                    raise
         storage.sync_directory()
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 from eventrec.log.segment import list_segments, segment_name
 from eventrec.log.verify import describe
 from eventrec.runs.checkpoint import CheckpointFiles
-from eventrec.runs.directory import DEAD, DONE, LOCK, LogDirectory, id_in
+from eventrec.runs.directory import DEAD, DONE, LOCK, LogDirectory, id_in, id_of
 from eventrec.runs.files import file_name
 from eventrec.runs.follower_locks import FOLLOWING
 from eventrec.runs.mirrors import MIRRORS, Mirrors
@@ -177,11 +177,22 @@ def list_foreign(directory: str | os.PathLike[str]) -> list[str]:
     """The names in a log directory that are not ours, as far as this user may tell."""
     log = LogDirectory.of(directory)
     ours = {*log.members(), DONE, DEAD, REQUESTS, FOLLOWING, MIRRORS, QUOTA, _OLD_QUOTA}
-    return sorted(
-        name
-        for name in log.names()
-        if name not in ours and not ((id_ := id_in(name)) is not None and log.may_be_ours(id_))
-    )
+    return sorted(name for name in log.names() if name not in ours and not _may_be_ours(log, name))
+
+
+def _may_be_ours(log: LogDirectory, name: str) -> bool:
+    """Whether that directory is one of which its owner may be making or deleting a run, or has by now."""
+    if (id_ := id_of(name)) is None:
+        return False
+    try:
+        with closing(log.opened().folder(name)) as storage:
+            if storage.is_unfinished and log.trusts(storage):
+                return True
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    return log.is_ours(id_, name=name) or (id_in(name) is not None and log.may_be_ours(id_))
 
 
 class KnownSize(NamedTuple):

@@ -6,22 +6,25 @@ which has imported everything, started nothing, and has one thread.
 
 from __future__ import annotations
 
+import asyncio
+import faulthandler
 import mmap
 import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import anyio
 import msgspec
-import trio  # noqa: F401 - before the fork
+import trio
 
 from eventrec import Backoff, Event, EventRecorder, EventRecorderOptions
-from eventrec_handlers import postgres, sqlite
+from eventrec_handlers import jsonl, postgres, sqlite
 
-HANDLERS = {"sqlite": sqlite.from_url, "postgresql": postgres.from_url}
+HANDLERS = {"sqlite": sqlite.from_url, "jsonl": jsonl.from_url, "postgresql": postgres.from_url}
 
 OPTIONS = EventRecorderOptions(
     batch_rows=50,
@@ -94,8 +97,34 @@ async def live(life: Life) -> None:
                 return
 
 
+def show_stacks(*_: object) -> None:
+    """Where each thread and each task of this process is, on stderr."""
+    sys.stderr.write(f"--- process {os.getpid()}\n")
+    sys.stderr.flush()
+    faulthandler.dump_traceback(all_threads=True)
+    with suppress(RuntimeError):
+        for task in asyncio.all_tasks():
+            task.print_stack()
+    with suppress(RuntimeError):
+        nurseries = list(trio.lowlevel.current_root_task().child_nurseries)  # type: ignore[union-attr]
+        while nurseries:
+            for each in nurseries.pop().child_tasks:
+                sys.stderr.write(f"{each.name}: {each.coro!r}\n")
+                traceback.print_list(traceback.extract_stack(getattr(each.coro, "cr_frame", None)))
+                nurseries += each.child_nurseries
+    sys.stderr.flush()
+
+
+def bury(*_: object) -> None:
+    """Those that were killed, or ended in good order, without a word."""
+    with suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            if (code := os.waitstatus_to_exitcode(found[1])) not in {0, -signal.SIGKILL}:
+                sys.stderr.write(f"--- process {found[0]} ended with {code}\n")
+
+
 def main() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # The system buries them.
+    signal.signal(signal.SIGCHLD, bury)
     for line in sys.stdin.buffer:
         life = msgspec.json.decode(line, type=Life)
         child = os.fork()
@@ -106,6 +135,7 @@ def main() -> None:
 
 def _be_born(life: Life) -> Any:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR1, show_stacks)
     try:
         anyio.run(live, life, backend=life.backend)
     except BaseException:  # noqa: BLE001 - the end of this process

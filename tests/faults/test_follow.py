@@ -1,4 +1,7 @@
-"""Processes that follow, and those that write, killed at any moment: what was told to be written is stored, once."""
+"""Processes that follow, and those that write, killed at any moment: what was told to be written is stored, once.
+
+200 times each: EVENTREC_TEST_KILLS=200 python -m pytest -s tests/faults/test_follow.py
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ import pytest
 from eventrec.testing.servers import PostgresServer
 
 KILLS = int(os.environ.get("EVENTREC_TEST_KILLS", "20"))
+STALL_SECONDS = 60.0
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3_600), pytest.mark.xdist_group("kills")]
 
@@ -67,8 +71,20 @@ class Stage:
         """All of that role, in good order."""
         for pid in [pid for pid, other in self.alive.items() if other == role]:
             os.kill(pid, signal.SIGTERM)
-            _wait_until(partial(_is_gone, pid))
+            self.wait_until(partial(_is_gone, pid))
             del self.alive[pid]
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Where that takes longer than a minute, all show where they are."""
+        until = time.monotonic() + STALL_SECONDS
+        while not condition():
+            if time.monotonic() > until:
+                for pid in self.alive:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGUSR1)
+                        time.sleep(0.5)  # One after the other.
+                pytest.fail(f"nothing moved for {STALL_SECONDS:g} s: {self.alive}; {sorted(self.log.rglob('*'))}")
+            time.sleep(0.05)
 
     def told(self) -> dict[str, tuple[int, int]]:
         """Of each producer: how many it offered, and how many were told to be written."""
@@ -81,13 +97,6 @@ def _is_gone(pid: int) -> bool:
     except ProcessLookupError:
         return True
     return False
-
-
-def _wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def stage(directory: Path, url: str) -> Iterator[Stage]:
@@ -110,7 +119,7 @@ def check(given: Stage, rows: Callable[[], list[tuple[str, int]]]) -> None:
         given.kill_one()
     given.end("producer")
     # What is left is two empty logs: those of the two that follow.
-    _wait_until(lambda: len(list(given.log.glob("0*"))) == 2 and not list(given.log.glob("0*/*.stdb.ofs")))
+    given.wait_until(lambda: len(list(given.log.glob("0*"))) == 2 and not list(given.log.glob("0*/*.stdb.ofs")))
     given.end("follower")
 
     stored: dict[str, list[int]] = defaultdict(list)
@@ -136,6 +145,16 @@ def test_sqlite_holds_each_record_once_whoever_is_killed(tmp_path: Path) -> None
             return connection.execute(query).fetchall()
 
     for given in stage(tmp_path, f"sqlite:///{database}"):
+        check(given, rows)
+
+
+def test_json_lines_hold_each_record_once_whoever_is_killed(tmp_path: Path) -> None:
+    def rows() -> list[tuple[str, int]]:
+        lines = [line for path in (tmp_path / "out").rglob("*.jsonl") for line in path.read_bytes().splitlines()]
+        payloads = [msgspec.json.decode(line)["payload"] for line in lines]
+        return [(each["producer"], each["number"]) for each in payloads]
+
+    for given in stage(tmp_path, f"jsonl:///{tmp_path}/out"):
         check(given, rows)
 
 

@@ -87,3 +87,36 @@ def test_every_public_name_is_what_checkers_take_it_for() -> None:
     assert list(eventrec._HOMES) == eventrec.__all__
     for name, home in eventrec._HOMES.items():
         assert getattr(eventrec, name) is getattr(importlib.import_module(home), name)
+
+
+def test_what_a_struct_is_made_of_is_known_before_two_threads_ask() -> None:
+    # Never decoded; or the classes of applications, each of which gets its decoder from one thread at a time.
+    exempt = {"Shape", "Line", "ReceivedJson", "EventStruct"}
+    program = (
+        "import sys, importlib, pkgutil, msgspec, eventrec, eventrec_handlers\n"
+        "for package in (eventrec, eventrec_handlers):\n"
+        "    for module in pkgutil.walk_packages(package.__path__, f'{package.__name__}.'):\n"
+        "        if 'testing' not in module.name and '__main__' not in module.name:\n"
+        "            importlib.import_module(module.name)\n"
+        "from eventrec import EventStruct\n"
+        "asked = []\n"
+        "def note(frame, what, _):\n"
+        "    if frame.f_code.co_name == 'get_class_annotations':\n"
+        "        asked.append(frame)\n"
+        "for each in msgspec.Struct.__subclasses__():\n"
+        "    if each.__module__.startswith('eventrec'):\n"
+        "        asked.clear()\n"
+        "        sys.setprofile(note)\n"
+        "        try:\n"
+        "            msgspec.json.Decoder(each)\n"
+        "        except NameError:\n"
+        "            pass\n"
+        "        sys.setprofile(None)\n"
+        "        if asked:\n"
+        "            print(each.__name__)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(done.stdout.split()) == exempt

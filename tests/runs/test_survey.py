@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from eventrec.log.log import Log
+from eventrec.log.segment import Segment, segment_name
 from eventrec.records.content import encode_take
 from eventrec.records.entry import make_entry
 from eventrec.records.schema import Shape
 from eventrec.runs import survey
 from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles, Progress
-from eventrec.runs.directory import LOCK
+from eventrec.runs.directory import LOCK, LogDirectory
 from eventrec.runs.others import UNKNOWN
 from eventrec.runs.run import Run, new_run_id
-from eventrec.runs.survey import knows, see, see_opened
+from eventrec.runs.survey import knows, list_foreign, see, see_opened
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from eventrec.log.storage import Storage
 
 
 def leave(directory: Path, *, records: int = 3, **delivered: int) -> Run:
@@ -118,3 +121,43 @@ def test_a_subscription_is_known_by_an_older_log_alone(tmp_path: Path) -> None:
     assert [knows(tmp_path, "s", before=run.id) for run in (*runs, leave(tmp_path))] == [False, False, True, True]
     for run in runs:
         run.release()
+
+
+def test_segments_that_their_owner_deletes_meanwhile_are_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = leave(tmp_path)
+    (run.path / segment_name(3)).write_bytes(b"")  # Begun, and nothing in it yet.
+    opened = Segment.open
+
+    def delete_the_first(storage: Storage, first: int) -> Segment:
+        if first == 0:
+            monkeypatch.setattr(Segment, "open", opened)
+            (run.path / segment_name(0)).unlink()
+        return opened(storage, first)
+
+    monkeypatch.setattr(Segment, "open", delete_the_first)
+    seen = see(tmp_path, run.id)
+
+    assert seen is not None
+    assert (seen.end, seen.state) == (3, "held")
+    run.release()
+
+
+def test_what_its_owner_makes_or_deletes_is_not_foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = leave(tmp_path)
+    names = [f"gone-{run.id}", f"gone-{new_run_id()}", f".new-{new_run_id()}", str(new_run_id()), "photo"]
+    (tmp_path / str(run.id)).rename(tmp_path / names[0])
+    for name in names[1:3]:  # Their lock is gone, or not there yet.
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(0o1700)
+    (tmp_path / "photo").mkdir()
+    (tmp_path / f"gone-{new_run_id()}").write_bytes(b"a file")
+    assert not (tmp_path / names[3]).exists()
+
+    listed = LogDirectory.names
+    monkeypatch.setattr(LogDirectory, "names", lambda log: [*listed(log), names[3]])
+    found = list_foreign(tmp_path)
+
+    assert found == [next(path.name for path in tmp_path.iterdir() if path.is_file()), "photo"]
+    run.release()

@@ -106,6 +106,10 @@ class _Range(msgspec.Struct, frozen=True, tag="range"):
     last: tuple[int, str, str, int] | None
 
 
+_DECODERS: Final = [msgspec.json.Decoder(kind) for kind in (_Arrival, _Range)]
+"""Made before there are threads: where two decode a class first, at once, msgspec ends the process."""
+
+
 def _decoded(cursor: str, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(cursor, type=kind)

@@ -1,0 +1,43 @@
+"""Requests that are left while a process that delivers sweeps the folder."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventrec.runs.files import replace
+from eventrec.runs.requests import REQUESTS, OperatorRequest, load_requests, save_request, sweep_requests
+
+
+def test_a_folder_that_is_swept_before_the_request_is_in_it_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [OperatorRequest(subscription="a", asked=time.time())]
+
+    def sweep_first(*args: Any, **options: Any) -> None:
+        monkeypatch.setattr("eventrec.runs.requests.replace", replace)
+        sweep_requests(tmp_path)
+        assert not (tmp_path / REQUESTS).exists()
+        replace(*args, **options)
+
+    monkeypatch.setattr("eventrec.runs.requests.replace", sweep_first)
+    save_request(tmp_path, given[0])
+
+    assert load_requests(tmp_path, since=0.0) == given
+
+
+def test_where_the_directory_goes_that_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "log"
+    directory.mkdir()
+
+    def delete_all(*_: object) -> None:
+        (directory / REQUESTS).rmdir()
+        directory.rmdir()
+        raise FileNotFoundError
+
+    monkeypatch.setattr("eventrec.runs.requests.replace", delete_all)
+    with pytest.raises(FileNotFoundError):
+        save_request(directory, OperatorRequest(subscription="a", asked=time.time()))
