@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from eventrec.records.marks import Allowed, Hashed, Redacted, Truncated
     from eventrec.records.rows import IdForm, RowInsertRequest
     from eventrec.records.schema import ColumnSchema, Row
-    from eventrec.registry import HandlerURL, handler_from_url, reader_from_url
+    from eventrec.registry import HandlerURL, handler_from_url, reader_from_url, rollup_store_from_url
     from eventrec.rules import RateLimit, Redaction, Sampling
     from eventrec.runs.files import safe_name
     from eventrec.status import Health, Settled, Status, SubscriptionStatus
@@ -128,6 +128,7 @@ __all__ = [
     "UnruledError",
     "handler_from_url",
     "reader_from_url",
+    "rollup_store_from_url",
     "safe_name",
 ]
 
@@ -202,6 +203,7 @@ _HOMES: Final = {
     "UnruledError": "eventrec.errors",
     "handler_from_url": "eventrec.registry",
     "reader_from_url": "eventrec.registry",
+    "rollup_store_from_url": "eventrec.registry",
     "safe_name": "eventrec.runs.files",
 }
 """Which module each of them is made in."""

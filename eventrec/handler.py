@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
+    from eventrec.analytics.store import RollupStore
     from eventrec.reading import EventReader
     from eventrec.records.batch import Batch
 
@@ -44,6 +45,10 @@ class EventHandler(ABC):
 
     def reader(self) -> EventReader | None:
         """What reads the destination back; None: nothing does. Asked for at any time, also of a handler not open."""
+        return None
+
+    def rollups(self) -> RollupStore | None:
+        """What answers rollups from the destination; None: nothing does. Asked for at any time, as `reader`."""
         return None
 
     def inherit_ttl(self, seconds: float) -> None:

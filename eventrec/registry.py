@@ -20,6 +20,7 @@ from eventrec.options import duration_seconds
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from eventrec.analytics.store import RollupStore
     from eventrec.reading import EventReader
 
 GROUP: Final = "eventrec.handlers"
@@ -83,6 +84,19 @@ def reader_from_url(url: str) -> EventReader:
         scheme = scheme_of(resolve_url(url))
         raise HandlerURLError(f"the handler for {scheme!r} cannot tell what it has stored: it has no reader")
     return reader
+
+
+def rollup_store_from_url(url: str) -> RollupStore:
+    """What answers rollups from the destination that `url` names, not yet open.
+
+    Raises:
+        HandlerURLError: As `handler_from_url`; or the handler answers none.
+    """
+    store = handler_from_url(url).rollups()
+    if store is None:
+        scheme = scheme_of(resolve_url(url))
+        raise HandlerURLError(f"the handler for {scheme!r} cannot tell what it has stored: it answers no rollups")
+    return store
 
 
 def default_name(url: str) -> str:

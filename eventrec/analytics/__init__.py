@@ -1,14 +1,104 @@
 """From events to answers: what an application declares about its events, and what follows from it."""
 
-from __future__ import annotations
-
+from eventrec.analytics.answer import Answer, AnswerColumn, AnswerRow, Question
+from eventrec.analytics.brute_force import brute_force
+from eventrec.analytics.buckets import Bucket, bucket
 from eventrec.analytics.catalogue import Catalogue, CataloguedEvent
+from eventrec.analytics.conditions import (
+    And,
+    Comparison,
+    Condition,
+    Expression,
+    IsNull,
+    Membership,
+    Not,
+    Or,
+    Reference,
+    column,
+    context,
+    event_id,
+    event_timestamp,
+    event_type,
+    f,
+    is_type,
+    payload,
+)
+from eventrec.analytics.fields import MAX_FLOAT, Field, Kind, Source, Value
 from eventrec.analytics.loading import load_catalogue
+from eventrec.analytics.measures import (
+    ADDITIVE,
+    Function,
+    Measure,
+    avg,
+    count,
+    distinct,
+    first,
+    last,
+    max_of,
+    min_of,
+    percentile,
+    sum_of,
+)
+from eventrec.analytics.rollup import Refresh, Rollup, group, plan_of
+from eventrec.analytics.rollup_plan import Group, RefreshPlan, RollupPlan, fields_of
+from eventrec.analytics.store import Progress, Refreshed, RollupStore
 from eventrec.analytics.versions import Upgrade
 
 __all__ = [
+    "ADDITIVE",
+    "MAX_FLOAT",
+    "And",
+    "Answer",
+    "AnswerColumn",
+    "AnswerRow",
+    "Bucket",
     "Catalogue",
     "CataloguedEvent",
+    "Comparison",
+    "Condition",
+    "Expression",
+    "Field",
+    "Function",
+    "Group",
+    "IsNull",
+    "Kind",
+    "Measure",
+    "Membership",
+    "Not",
+    "Or",
+    "Progress",
+    "Question",
+    "Reference",
+    "Refresh",
+    "RefreshPlan",
+    "Refreshed",
+    "Rollup",
+    "RollupPlan",
+    "RollupStore",
+    "Source",
     "Upgrade",
+    "Value",
+    "avg",
+    "brute_force",
+    "bucket",
+    "column",
+    "context",
+    "count",
+    "distinct",
+    "event_id",
+    "event_timestamp",
+    "event_type",
+    "f",
+    "fields_of",
+    "first",
+    "group",
+    "is_type",
+    "last",
     "load_catalogue",
+    "max_of",
+    "min_of",
+    "payload",
+    "percentile",
+    "plan_of",
+    "sum_of",
 ]

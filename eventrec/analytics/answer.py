@@ -1,0 +1,231 @@
+"""What is asked of a rollup, and what comes back: the same from every database.
+
+Rows are sorted by bucket, then by groups, in the order of the declaration: None first, texts byte by byte. Asked for
+`newest_first`, the latest bucket comes first, its groups as before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice, product
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import msgspec
+
+from eventrec.analytics.rollup import plan_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from eventrec.analytics.fields import Kind, Value
+    from eventrec.analytics.rollup import Rollup
+    from eventrec.analytics.rollup_plan import RollupPlan
+
+AnswerRow: TypeAlias = "tuple[Value, ...]"
+"""One value for each column of the answer."""
+
+MAX_EMPTY: Final = 1_000_000
+"""How many rows an answer with empty buckets may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of a rollup.
+
+    Attributes:
+        rollup: Which one.
+        start: Buckets that begin at this moment or later, in nanoseconds since the epoch; None: all that there are.
+        end: Buckets that begin before.
+        groups: By which of its groups; the others are added up. None: by all of them.
+        limit: At most so many rows; None: all.
+        cursor: Goes on after an answer to the same question.
+        empty_buckets: Also buckets without events, from `start` to `end`, or from the first to the last that have
+            some: a row for each combination of groups that occurs in the answer.
+        newest_first: From the latest bucket to the earliest.
+
+    Raises:
+        ValueError: A group is not one of the rollup's, the limit is negative, or the cursor was not given by an answer.
+        CatalogueError: `rollup` is not one.
+    """
+
+    rollup: RollupPlan | type[Rollup]
+    start: int | None = None
+    end: int | None = None
+    groups: tuple[str, ...] | None = None
+    limit: int | None = None
+    cursor: str | None = None
+    empty_buckets: bool = False
+    newest_first: bool = False
+
+    def __post_init__(self) -> None:
+        known = [group.name for group in self.plan.groups]
+        for name in self.groups or ():
+            if name not in known:
+                raise ValueError(f"{name!r} is not a group of {self.plan.name!r}: {', '.join(known) or 'it has none'}")
+        if self.limit is not None and self.limit < 0:
+            raise ValueError(f"limit must not be negative, got {self.limit}")
+        if self.cursor is not None:
+            self.after()
+
+    @property
+    def plan(self) -> RollupPlan:
+        """What is asked."""
+        return plan_of(self.rollup)
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The groups that are asked for, in the order of the declaration."""
+        return tuple(g.name for g in self.plan.groups if self.groups is None or g.name in self.groups)
+
+    @property
+    def columns(self) -> tuple[AnswerColumn, ...]:
+        """The columns of the answer, in the order of the declaration."""
+        plan, asked = self.plan, {self.plan.bucket_name, *self.group_names}
+        measures = {measure.name for measure in plan.measures}
+        return tuple(
+            AnswerColumn(name, plan.kind_of(name), _role(plan, name))
+            for name in plan.column_names
+            if name in asked or name in measures
+        )
+
+    def after(self) -> tuple[Any, ...] | None:
+        """The bucket and groups after which the answer begins; None: at its beginning.
+
+        Raises:
+            ValueError: The cursor was not given by an answer to this question.
+        """
+        if self.cursor is None:
+            return None
+        try:
+            found: tuple[Any, ...] = msgspec.json.decode(self.cursor, type=tuple[int, tuple[Any, ...]])
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as exc:
+            raise ValueError(f"not a cursor of an answer: {exc}") from exc
+        if len(found[1]) != len(self.group_names):
+            raise ValueError(f"the cursor is of a question for {len(found[1])} groups, not {len(self.group_names)}")
+        return found
+
+
+Role: TypeAlias = Literal["bucket", "group", "measure"]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerColumn:
+    """A column of an answer: a bucket is its start in nanoseconds, a moment likewise."""
+
+    name: str
+    kind: Kind
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a rollup tells.
+
+    Attributes:
+        rollup: The name of the rollup.
+        columns: What each value of a row is.
+        rows: Sorted: see the module.
+        complete_to: The time of the newest event that is stored and counted in: what happened later is not in the
+            answer yet. None: nothing is stored, or it is not known.
+        pending: How many events, or rows, wait to be counted in; None: not known.
+        cursor: Goes on with the rows that `limit` has left out; None: there are none.
+        remarks: What a reader should know, a sentence each.
+    """
+
+    rollup: str
+    columns: tuple[AnswerColumn, ...]
+    rows: tuple[AnswerRow, ...]
+    complete_to: int | None = None
+    pending: int | None = None
+    cursor: str | None = None
+    remarks: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        question: Question,
+        rows: Iterable[Sequence[Value]],
+        *,
+        complete_to: int | None = None,
+        pending: int | None = None,
+        remarks: Sequence[str] = (),
+    ) -> Answer:
+        """The answer to `question` out of all `rows` from its start to its end, in any order.
+
+        Raises:
+            ValueError: With empty buckets it has too many rows.
+        """
+        given: Iterable[AnswerRow] = (tuple(row) for row in rows)
+        found = _filled(question, list(given)) if question.empty_buckets else list(given)
+        key = _key(question)
+        found.sort(key=key)
+        after = question.after()
+        if after is not None:
+            bucket, groups = after
+            place = _place(question, bucket, groups)
+            found = [row for row in found if key(row) > place]
+        kept = list(islice(found, question.limit))
+        cursor = _cursor(question, kept[-1]) if kept and len(kept) < len(found) else None
+        if not kept and found:
+            cursor = question.cursor or ""
+        return cls(
+            question.plan.name, question.columns, tuple(kept), complete_to, pending, cursor or None, tuple(remarks)
+        )
+
+
+def _role(plan: RollupPlan, name: str) -> Role:
+    if name == plan.bucket_name:
+        return "bucket"
+    return "group" if any(group.name == name for group in plan.groups) else "measure"
+
+
+def _places(question: Question) -> tuple[int, tuple[int, ...]]:
+    """Where in a row the bucket and the groups stand."""
+    names = [column.name for column in question.columns]
+    return names.index(question.plan.bucket_name), tuple(names.index(name) for name in question.group_names)
+
+
+def _place(question: Question, bucket: int, groups: Sequence[Value]) -> tuple[Any, ...]:
+    ranked = tuple((value is not None, value) for value in groups)
+    return (-bucket if question.newest_first else bucket, *ranked)
+
+
+def _key(question: Question) -> Any:
+    bucket, groups = _places(question)
+
+    def key(row: Sequence[Any]) -> tuple[Any, ...]:
+        return _place(question, row[bucket], [row[group] for group in groups])
+
+    return key
+
+
+def _cursor(question: Question, row: Sequence[Any]) -> str:
+    bucket, groups = _places(question)
+    return msgspec.json.encode((row[bucket], [row[group] for group in groups])).decode()
+
+
+def _filled(question: Question, rows: list[AnswerRow]) -> list[AnswerRow]:
+    """`rows`, and one for each bucket and combination of groups that has none."""
+    plan, (bucket, groups) = question.plan, _places(question)
+    known = [row[bucket] for row in rows]
+    start = min(known, default=None) if question.start is None else question.start  # type: ignore[type-var]
+    end = max(known, default=None) if question.end is None else question.end - 1  # type: ignore[type-var]
+    if start is None or end is None:
+        return rows
+    keys = dict.fromkeys(tuple(row[group] for group in groups) for row in rows) or ({(): None} if not groups else {})
+    there = {(row[bucket], tuple(row[group] for group in groups)) for row in rows}
+    counts = {measure.name for measure in plan.measures if measure.is_count}
+    starts = islice(plan.bucket.starts(int(start), int(end) + 1), MAX_EMPTY + 1) if keys else ()
+    filled = list(rows)
+    for moment, key in product(starts, keys):
+        if (moment, key) not in there:
+            empty: list[Value] = [0 if column.name in counts else None for column in question.columns]
+            empty[bucket] = moment
+            for place, value in zip(groups, key, strict=True):
+                empty[place] = value
+            filled.append(tuple(empty))
+        if len(filled) > MAX_EMPTY:
+            raise ValueError(
+                f"with empty buckets the answer has over {MAX_EMPTY} rows: ask for less time, or no groups"
+            )
+    return filled
