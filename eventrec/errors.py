@@ -65,6 +65,10 @@ class OptionsError(EventrecError):
     """An option has an unknown name or a value that is not allowed."""
 
 
+class LayoutError(EventrecError):
+    """A layout cannot be: a name, a type or a width is wrong, or two layouts are declared for one table."""
+
+
 class HandlerURLError(EventrecError):
     """A handler URL names an unknown scheme or option, or its driver is not installed."""
 

@@ -21,12 +21,13 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from eventrec.analytics.store import RollupStore
     from eventrec.reading import EventReader
     from eventrec.records.batch import Batch
+    from eventrec.records.layout import Layout
 
 
 class EventHandler(ABC):
@@ -55,6 +56,16 @@ class EventHandler(ABC):
         """Told before `open` that the recorder's option `ttl` is set: rows older than that may be deleted. Optional.
 
         A handler that was given a ttl of its own keeps that one; the default deletes nothing.
+        """
+
+    def use_layouts(self, layouts: Mapping[str, Layout]) -> None:
+        """Told before `open` how records of some tables become their rows: table to layout. Optional.
+
+        What it was told before of other tables stays. A handler of a destination without tables has no use for it; one
+        that has tables, and cannot write them by a layout, says so in its `remarks`. The default does nothing.
+
+        Raises:
+            LayoutError: The destination cannot have such a table.
         """
 
     @property
