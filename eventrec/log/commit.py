@@ -150,6 +150,17 @@ def peek_header(head: bytes, version: int) -> tuple[int, int, int]:
     return unpacked[0], unpacked[-2], unpacked[-1] + _HEADER_SIZES[version] + CHECKSUM_SIZE
 
 
+def whole_header(buffer: bytes, at: int, version: int) -> tuple[int, int, int] | None:
+    """As `peek_header`, at `at`; None where `buffer` does not hold a whole one that could be a commit's."""
+    if len(buffer) - at < _HEADER_SIZES[version]:
+        return None
+    if version == 1:
+        offset, _, n, length = _V1.unpack_from(buffer, at)
+        return (offset, n, length + 26) if n else None
+    offset, n, length = _V0.unpack_from(buffer, at)
+    return (offset, n, length + 18) if n else None
+
+
 def read_commit(buffer: bytes, at: int, header: Header) -> Commit:
     """The commit at `at`, of which `buffer` holds every byte and `header` was read there.
 

@@ -89,8 +89,16 @@ class Head:
         Raises:
             OSError: This file must never be synced again.
         """
+        self.sync_commits()
+        self.spill_index()
+
+    def sync_commits(self) -> None:
+        """As `sync`, and the index is not touched: another thread may write meanwhile."""
         self._file.sync()
         self._check_name()
+
+    def spill_index(self) -> None:
+        """Write what the index lacks, if that is much."""
         if len(self._due) >= _ENTRIES_PER_WRITE:
             self._write_index()
 

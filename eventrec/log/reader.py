@@ -164,6 +164,18 @@ class LogReader:
             return None
         return Stored(commit, self._walk.segment, self._walk.raw)
 
+    def read_run(self, max_bytes: int) -> list[memoryview]:
+        """The bytes of commits that come right behind the last one in its segment, about `max_bytes` at most.
+
+        It gives nothing where anything takes a closer look, or is not there yet: `read_stored` comes next. Not for a
+        log that is written in this process.
+        """
+        if self._walk is None or self.next_offset != self._walk.offset:
+            return []
+        found = self._walk.run(max_bytes)
+        self.next_offset = self._walk.offset
+        return found
+
     def _next(self) -> Commit | None:
         if self._extent is not None and self.next_offset >= self._extent().offset:
             return None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import google_crc32c
 
 from eventrec.errors import CorruptCommitError, Damage
-from eventrec.log.commit import CHECKSUM_SIZE, MAX_OFFSET, Header, header_size, read_header
+from eventrec.log.commit import CHECKSUM_SIZE, MAX_OFFSET, Header, header_size, read_header, whole_header
 from eventrec.log.crc import RESIDUE
 from eventrec.log.segment import HEADER_SIZE, MAGIC, decode_header
 
@@ -75,18 +75,18 @@ class StreamParser:
         self._needed = HEADER_SIZE
         self._position = 0
 
-    def feed(self, piece: bytes) -> Iterator[Received]:
-        """What has become complete by the next `piece`, in order. To be used up before more is fed.
+    def feed(self, *pieces: bytes | memoryview) -> Iterator[Received]:
+        """What has become complete by the next `pieces`, in order. To be used up before more is fed.
 
         Raises:
             CorruptCommitError: The stream is not what may come next. Its position is a byte of the stream. What comes
                 before was returned, and nothing more is taken.
         """
-        self._pieces.append(piece)
-        self._held += len(piece)
+        self._held += sum(map(len, pieces))
         if self._held < self._needed:
+            self._pieces += map(bytes, pieces)  # A view would keep all that it is a part of.
             return
-        buffer = b"".join(self._pieces)
+        buffer = b"".join((*self._pieces, *pieces))
         self._pieces.clear()
         self._held = 0
         at = 0
@@ -104,6 +104,9 @@ class StreamParser:
                 at += header.size
                 if received is not None:
                     yield received
+                for plain in self._plain(buffer, at):
+                    at += len(plain.raw)
+                    yield plain
         except CorruptCommitError as exc:
             raise CorruptCommitError(
                 exc.reason, segment=_NAME, position=self._position + at, offset=self._next_offset
@@ -124,6 +127,25 @@ class StreamParser:
             raise CorruptCommitError(Damage.SHORT, segment=_NAME, position=self._position, offset=self._next_offset)
         self._is_header_new = False
         self._position = 0
+
+    def _plain(self, buffer: bytes, at: int) -> Iterator[Received]:
+        """The commits from `at` on that are whole, valid, and simply the next of their segment."""
+        version, expected = self._version, self._next_offset
+        if version is None or expected is None or self._repeated is not None or self._header is not None:
+            return
+        size_of_buffer, limit = len(buffer), self._max_commit_bytes
+        while (header := whole_header(buffer, at, version)) is not None:
+            offset, n, size = header
+            end, after = at + size, offset + n
+            if offset != expected or end > size_of_buffer or size > limit or after > MAX_OFFSET:
+                return
+            raw = buffer[at:end]
+            if google_crc32c.value(raw) != RESIDUE or raw.startswith(MAGIC):
+                return
+            checksum = int.from_bytes(raw[-CHECKSUM_SIZE:], "little")
+            self._next_offset, self._last = after, (offset, checksum)
+            yield Received(offset, after, checksum, None, False, raw)  # noqa: FBT003 - one of a tuple's values
+            at, expected = end, after
 
     def _look(self, buffer: bytes, at: int) -> int:
         """How many bytes must be there before what comes next can be taken; sets whether that is a header."""

@@ -156,10 +156,14 @@ class StreamReader:
             OSError: The disk cannot be read. Reading goes on there when called again.
             LogError: A segment is compressed, and zstd is not installed; or of a version that is not known here.
         """
+        return b"".join(self.read_parts(max_bytes))
+
+    def read_parts(self, max_bytes: int = PIECE_BYTES) -> list[bytes | memoryview]:
+        """As `read`, in parts that come one behind the other, as they were read."""
         if self._failure is not None:
             raise self._failure
         if self.reached_end or self._is_held_back():
-            return b""
+            return []
         before = (self._at, self._segment)
         try:
             pieces = self._collect(max_bytes)
@@ -167,23 +171,23 @@ class StreamReader:
                 self.next_offset = max(self.next_offset, self._at)
                 if self._end is not None and self._at >= self._end:
                     self.reached_end = True
-                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                return pieces
         except (CorruptCommitError, TrimmedError):
             raise  # It comes before anything else: every call raises it.
         except BaseException:
             self._go_back(*before)
             raise
         self._go_back(*before)
-        return b""
+        return []
 
     async def send(self, stream: ByteSendStream, *, max_bytes: int = PIECE_BYTES) -> None:
         """Send all there is now, in pieces of `max_bytes` or one commit more. Raises as `read`, and what it raises."""
         while piece := await in_thread(self.read, max_bytes):
             await stream.send(piece)
 
-    def _collect(self, max_bytes: int) -> list[bytes]:
+    def _collect(self, max_bytes: int) -> list[bytes | memoryview]:
         """Headers and commits of one segment."""
-        pieces: list[bytes] = []
+        pieces: list[bytes | memoryview] = []
         size = 0
         try:
             while size < max_bytes and (found := self._peek()) is not None:
@@ -193,6 +197,10 @@ class StreamReader:
                 size += len(found.raw)
                 self._at, self._segment, self._is_compressed = found.end, found.segment, found.is_compressed
                 self._next = None
+                if self._end is None and size < max_bytes:
+                    pieces += (run := self._log.read_run(max_bytes - size))
+                    size += sum(map(len, run))
+                    self._at = max(self._at, self._log.next_offset)
         except (CorruptCommitError, TrimmedError) as exc:
             # What was read before it is not lost by it; the next call meets it first.
             self._failure = exc

@@ -33,7 +33,7 @@ class StreamWriter:
     an error, be it the stream's or the disk's, the writer is consumed: it holds no descriptor any more, and every call
     but `close` raises LogClosedError. What it wrote before is in the files; make it again, which looks at them.
 
-    Its methods block; each waits for the one that another thread is in.
+    Its methods block; each waits for the one that another thread is in, but `sync_beside`.
 
     Attributes:
         next_offset: The record that comes next; 0 where the log is empty, and then any may.
@@ -48,6 +48,8 @@ class StreamWriter:
         self._storage = storage
         self._index_interval = index_interval
         self._lock = RLock()
+        # Held while the disk syncs, and while the head is replaced; taken after `_lock`, never before it.
+        self._syncing = RLock()
         self._consumed: BaseException | None = None
         self._is_closed = False
         self._head: Head | None = None
@@ -116,9 +118,16 @@ class StreamWriter:
         """The first offset of the segment that is written, None where the log is empty."""
         return None if self.last is None else self.last.segment
 
-    def write(self, piece: bytes, progress: Callable[[range], object] | None = None) -> None:
+    def write(
+        self,
+        piece: bytes | memoryview,
+        progress: Callable[[range], object] | None = None,
+        *,
+        more: Sequence[bytes | memoryview] = (),
+    ) -> None:
         """Take the next piece of the stream, cut at any byte. On return the commits complete by it are written.
 
+        `more` are pieces that come right behind it: taken together they are copied less.
         `progress` is told the records of each, once it is in the page cache.
 
         Raises:
@@ -130,7 +139,7 @@ class StreamWriter:
         """
         with self._used("write a mirror"):
             try:
-                for received in self._parser.feed(piece):
+                for received in self._parser.feed(piece, *more):
                     if received.is_repeated:
                         self._flush(progress)
                         self._compare(received)
@@ -163,6 +172,24 @@ class StreamWriter:
             with self._used("sync a mirror"):
                 self._sync()
             return self.synced
+
+    def sync_beside(self) -> int:
+        """On return what was written before the call survives a power cut: not the index, which is only a hint.
+
+        Another thread may write meanwhile. Returns the record below which all does. Raises as `sync_all`.
+        """
+        try:
+            with self._syncing:
+                self._check_usable()
+                end = self.next_offset
+                if self._head is not None and end != self.synced:
+                    with translated(f"sync {segment_name(self._head.first)}"):
+                        self._head.sync_commits()
+                self.synced = end
+                return end
+        except BaseException as exc:
+            self._consume(exc)
+            raise
 
     async def append_all(self, stream: ByteReceiveStream, progress: Callable[[range], object] | None = None) -> None:
         """Write the whole of `stream`. Being cancelled, or an error of the stream, consumes the writer.
@@ -204,16 +231,19 @@ class StreamWriter:
     def _used(self, action: str) -> Iterator[None]:
         """One call: whatever it raises consumes the writer."""
         with self._lock:
-            if self._is_closed:
-                raise LogClosedError("the mirror is closed")
-            if self._consumed is not None:
-                raise LogClosedError(f"consumed by an error, make it again: {self._consumed}")
+            self._check_usable()
             try:
                 with translated(action):
                     yield
             except BaseException as exc:
                 self._consume(exc)
                 raise
+
+    def _check_usable(self) -> None:
+        if self._is_closed:
+            raise LogClosedError("the mirror is closed")
+        if self._consumed is not None:
+            raise LogClosedError(f"consumed by an error, make it again: {self._consumed}")
 
     def _consume(self, exc: BaseException) -> None:
         with self._lock:
@@ -225,9 +255,10 @@ class StreamWriter:
         """Give the descriptors back. What the index lacks, the next writer adds."""
         if self._repeating is not None:
             self._repeating.close()
-        if self._head is not None:
-            self._head.abandon()
-            self._head = None
+        with self._syncing:
+            if self._head is not None:
+                self._head.abandon()
+                self._head = None
 
     def _begin(self, first: int, header: bytes) -> None:
         """Begin the segment of the commit that comes next."""
@@ -236,9 +267,10 @@ class StreamWriter:
         self._replace_head(self._head_at(first, HEADER_SIZE))
 
     def _replace_head(self, head: Head) -> None:
-        old, self._head = self._head, head
-        if old is not None:
-            old.close()
+        with self._syncing:
+            old, self._head = self._head, head
+            if old is not None:
+                old.close()
 
     def _flush(self, progress: Callable[[range], object] | None) -> None:
         """Write the commits that wait, and say so; where the disk refuses, those that are written whole."""
@@ -258,24 +290,27 @@ class StreamWriter:
         finally:
             written = None
             for received in batch:
-                if position + len(received.raw) > head.position:
+                size = len(received.raw)
+                if position + size > head.position:
                     break
-                head.note(received.offset, position, len(received.raw))
-                position += len(received.raw)
+                head.note(received.offset, position, size)
+                position += size
                 written = received
                 if progress is not None:
                     progress(range(received.offset, received.end))
             if written is not None:
                 self.last = LastCommit(head.first, written.offset, written.end, written.checksum)
                 self.next_offset = written.end
+                head.spill_index()
 
     def _sync(self) -> None:
-        if self._head is not None:
-            if self.synced != self.next_offset:
-                with translated(f"sync {segment_name(self._head.first)}"):
-                    self._head.sync()
-            self._head.sync_index()
-        self.synced = self.next_offset
+        with self._syncing:
+            if self._head is not None:
+                if self.synced != self.next_offset:
+                    with translated(f"sync {segment_name(self._head.first)}"):
+                        self._head.sync()
+                self._head.sync_index()
+            self.synced = self.next_offset
 
     def _compare(self, received: Received) -> None:
         """Compare a repeated commit with what is held; once all are known to be equal, begin a segment with them."""

@@ -22,8 +22,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+import google_crc32c
+
 from eventrec.errors import CorruptCommitError, Damage
 from eventrec.log.commit import (
+    CHECKSUM_SIZE,
     MAX_OFFSET,
     MAX_RECORDS,
     Commit,
@@ -32,7 +35,9 @@ from eventrec.log.commit import (
     peek_header,
     read_commit,
     read_header,
+    whole_header,
 )
+from eventrec.log.crc import RESIDUE
 from eventrec.log.holes import has_right_checksum, is_zero
 from eventrec.log.resync import IsOurs, Resync
 from eventrec.log.segment import HEADER_SIZE, Segment
@@ -133,6 +138,44 @@ class Walk:
         if self.position < self.size:
             self.tail = Tail.SUPERSEDED
         return None
+
+    def run(self, max_bytes: int) -> list[memoryview]:
+        """The bytes of the commits that come next, one right behind the other: at most about `max_bytes` of them.
+
+        It ends before anything that takes a closer look, and gives nothing where that comes next: `step` has it. The
+        walk is past what is returned.
+        """
+        found: list[memoryview] = []
+        version, upper = self.segment.version, _END if self.upper is None else self.upper
+        at = self.position - self._base
+        while True:
+            buffer, start, last = self._buffer, at, None
+            while at - start < max_bytes and (header := whole_header(buffer, at, version)) is not None:
+                offset, n, size = header
+                end = at + size
+                if offset != self.offset or offset + n > upper or end > len(buffer) or self._base + end > self.size:
+                    break
+                raw = buffer[at:end]
+                if google_crc32c.value(raw) != RESIDUE:
+                    break
+                at, last, self.offset = end, (offset, n, raw), offset + n
+            if last is None:
+                return found
+            offset, n, raw = last
+            checksum = int.from_bytes(raw[-CHECKSUM_SIZE:], "little")
+            self._last = Commit(offset, 0, n, b"", checksum, len(raw))
+            found.append(memoryview(buffer)[start:at])
+            max_bytes -= at - start
+            self.start, self.position = self._base + at - len(raw), self._base + at
+            if max_bytes <= 0 or self._base + len(buffer) >= self.size or len(buffer) - at >= _CHUNK:
+                return found
+            # All before it was whole, so it is worth reading much at once.
+            try:
+                wanted = min(max(max_bytes, _CHUNK), self.size - self.position)
+                self._buffer = self.segment.file.read(self.position, wanted)
+            except OSError:
+                return found  # `step` meets it.
+            self._base, at = self.position, 0
 
     def _commit_at(self, position: int) -> Commit:
         header = self._header_at(position)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -27,7 +29,7 @@ from eventrec.runs.leftovers import sweep
 from eventrec.runtime.logging import described, get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from uuid import UUID
 
     from eventrec.mirroring.frames import Frame
@@ -61,13 +63,38 @@ class Counts:
 
 
 @dataclass(slots=True)
+class Sync:
+    """One copy that is to be synced, by any thread, beside one that writes.
+
+    Attributes:
+        stream: What was written of it.
+        checkpoints: Those that it has.
+        end: After `run`: the record after what is synced.
+        error: After `run`: why that failed.
+    """
+
+    stream: int
+    work: Callable[[], int]
+    checkpoints: dict[str, int]
+    end: int = 0
+    error: Exception | None = None
+
+    def run(self) -> None:
+        """Sync it."""
+        try:
+            self.end = self.work()
+        except (EventrecError, OSError) as exc:
+            self.error = exc
+
+
+@dataclass(slots=True)
 class _Pause:
     until: float
     seconds: float
 
 
 class Copies:
-    """The copies in `directory`. Blocking; from one thread at a time.
+    """The copies in `directory`. Blocking; from one thread at a time, but for the `run` of what is to be synced.
 
     `sweep_letters` is called where a log of dead letters may be settled.
 
@@ -86,6 +113,8 @@ class Copies:
         self.unsynced = 0
         self._changed: set[int] = set()
         """Streams of which something is to be acknowledged."""
+        self._unindexed: set[int] = set()
+        """Streams of which an index may lack something."""
         self._pauses: dict[tuple[UUID, bool], _Pause] = {}
         self._offered: set[tuple[UUID, bool]] = set()
         """Of those that pause, the ones that the source was told of again."""
@@ -100,6 +129,7 @@ class Copies:
         """
         self._streams.clear()
         self._changed.clear()
+        self._unindexed.clear()
         self.unsynced = 0
         self._offered = set(self._pauses)
         self.counts.diverged.clear()
@@ -130,33 +160,54 @@ class Copies:
         self._note_end(key, 0 if claim.last is None else claim.last.next_offset)
         return claim
 
-    def take(self, frames: Iterable[Frame]) -> list[bytes]:
-        """Do what `frames` say, in order. Returns the frames to send. What goes wrong with one copy stops that alone.
+    def take(self, frames: Sequence[Frame]) -> list[bytes]:
+        """Do what `frames` say, in order; with none, what there is time for then. Returns the frames to send.
+
+        What goes wrong with one copy stops that alone.
 
         Raises:
             ProtocolError: The source says what it may not.
         """
         answers: list[bytes] = []
-        for frame in frames:
-            self._apply(frame, answers)
+        for is_data, together in groupby(frames, lambda frame: frame.kind is Kind.DATA):
+            if is_data:
+                for stream, pieces in groupby(map(decode_data, together), itemgetter(0)):
+                    self._write(stream, [piece for _, piece in pieces], answers)
+            else:
+                for frame in together:
+                    self._apply(frame, answers)
+        if not frames:
+            self._sync_indexes(answers)
         return answers + self._offer_again()
 
-    def sync(self) -> list[bytes]:
-        """Sync what was written. Returns the frames that say so."""
-        answers: list[bytes] = []
-        self.unsynced = 0
+    def syncs(self) -> list[Sync]:
+        """What is to be synced, and acknowledged then: all that was taken so far. None of it is returned again."""
+        found = []
         for stream in sorted(self._changed):
             copy = self._streams.get(stream)
             if copy is not None:
-                try:
-                    end = copy.sync()
-                except (EventrecError, OSError) as exc:
-                    self._stop(copy, exc, answers)
-                else:
-                    self._note_end((copy.id, copy.is_dead), end)
-                    self._note_passed(copy)
-                    answers.append(encode(Ack(stream=stream, next_offset=end, checkpoints=copy.checkpoints)))
+                found.append(Sync(stream, copy.syncing(), dict(copy.checkpoints)))
         self._changed.clear()
+        self.unsynced = 0
+        return found
+
+    def settle(self, syncs: Iterable[Sync]) -> list[bytes]:
+        """Returns the frames that say of `syncs`, which ran, what is synced. What was stopped meanwhile is left out."""
+        answers: list[bytes] = []
+        for each in syncs:
+            copy = self._streams.get(each.stream)
+            if copy is None:
+                continue
+            try:
+                if each.error is not None:
+                    raise each.error
+                copy.check_in_place()
+            except (EventrecError, OSError) as exc:
+                self._stop(copy, exc, answers)
+                continue
+            self._note_end((copy.id, copy.is_dead), each.end)
+            self._note_passed(copy)
+            answers.append(encode(Ack(stream=each.stream, next_offset=each.end, checkpoints=each.checkpoints)))
         return answers
 
     @property
@@ -164,13 +215,26 @@ class Copies:
         """Whether there is nothing to sync, and nothing to acknowledge."""
         return not self._changed
 
+    def _sync_indexes(self, answers: list[bytes]) -> None:
+        """Have indexes as those of the source, now that little comes."""
+        streams, self._unindexed = self._unindexed, set()
+        for stream in streams:
+            copy = self._streams.get(stream)
+            if copy is not None:
+                try:
+                    copy.sync_all()
+                except (EventrecError, OSError) as exc:
+                    self._stop(copy, exc, answers)
+
+    def _write(self, stream: int, pieces: Sequence[bytes | memoryview], answers: list[bytes]) -> None:
+        size = sum(map(len, pieces))
+        self.counts.bytes += size
+        self.unsynced += size
+        self._unindexed.add(stream)
+        self._with(stream, answers, lambda copy: copy.write(*pieces))
+
     def _apply(self, frame: Frame, answers: list[bytes]) -> None:
         match frame.kind:
-            case Kind.DATA:
-                stream, piece = decode_data(frame)
-                self.counts.bytes += len(piece)
-                self.unsynced += len(piece)
-                self._with(stream, answers, lambda copy: copy.write(piece))
             case Kind.CHECKPOINT:
                 checkpoint = decode(frame, Checkpoint)
                 self._with(

@@ -16,6 +16,7 @@ from eventrec.runs.files import decode, file_name
 from eventrec.runs.run import Run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
     from eventrec.log.mirror import LastCommit
@@ -27,14 +28,12 @@ class Copy:
 
     Attributes:
         is_dead: Whether it is a log of dead letters.
-        is_dirty: Whether something was written that is not synced.
         checkpoints: Those that it was sent in this connection, by the name of their files, each with its `scanned`.
     """
 
     def __init__(self, directory: LogDirectory, id_: UUID, *, is_dead: bool) -> None:
         self.id = id_
         self.is_dead = is_dead
-        self.is_dirty = False
         self.checkpoints: dict[str, int] = {}
         self._directory = directory
         self._run: Run | None = None
@@ -99,23 +98,25 @@ class Copy:
                     self._remove(name)
         self._open()
 
-    def write(self, piece: bytes) -> None:
-        """The next bytes of the stream. Raises as `StreamWriter.write`."""
-        self._opened().write(piece)
-        self.is_dirty = True
+    def write(self, piece: bytes | memoryview, *more: bytes | memoryview) -> None:
+        """The next bytes of the stream, in pieces. Raises as `StreamWriter.write`."""
+        self._opened().write(piece, more=more)
 
-    def sync(self) -> int:
-        """On return what came whole survives a power cut. Returns the record after it.
+    def syncing(self) -> Callable[[], int]:
+        """What has on the disk what came whole, and returns the record after it: see `StreamWriter.sync_beside`."""
+        return self._opened().sync_beside
+
+    def sync_all(self) -> None:
+        """Have its indexes on the disk too. Raises as `StreamWriter.sync_all`."""
+        self._opened().sync_all()
+
+    def check_in_place(self) -> None:
+        """See that what was synced is what is found by the name of the log.
 
         Raises:
-            LogWriteError: The disk refused.
             OSError: The copy was taken away.
         """
-        writer = self._opened()
-        end = writer.sync_all()
         self._held().check_in_place()
-        self._last, self.is_dirty = writer.last, False
-        return end
 
     def save_checkpoint(self, name: str, content: bytes | None) -> None:
         """Put a checkpoint's file there as the source has it, durably; None: it goes.
@@ -136,8 +137,8 @@ class Copy:
             raise MirrorError(f"a checkpoint that cannot be read: {exc}") from exc
         if file_name(checkpoint.subscription) != name:
             raise MirrorError(f"a checkpoint of {checkpoint.subscription!r} by another name")
-        if self.is_dirty:
-            self.sync()
+        if self._writer is not None and self._writer.synced != self._writer.next_offset:
+            self._writer.sync_beside()
         run = self._held()
         with closing(run.storage.folder(CHECKPOINTS, create=True)) as folder:
             replace_file(folder, name, lambda file: write_all(file, content, 0))
@@ -204,7 +205,6 @@ class Copy:
 
     def _shut(self) -> None:
         writer, self._writer = self._writer, None
-        self.is_dirty = False
         if writer is not None:
             try:
                 writer.close()

@@ -19,6 +19,7 @@ VERSION: Final = 1
 
 _HEAD: Final = struct.Struct(">BI")
 _CONTROL: Final = 64 << 10
+_SMALL: Final = 16 << 10
 
 
 class Kind(IntEnum):
@@ -70,12 +71,17 @@ class Frame(NamedTuple):
     """One frame that came whole."""
 
     kind: Kind
-    body: bytes
+    body: bytes | memoryview
 
 
 def encode_frame(kind: Kind, body: bytes = b"") -> bytes:
     """The bytes of one frame."""
-    return _HEAD.pack(kind, len(body)) + body
+    return encode_head(kind, len(body)) + body
+
+
+def encode_head(kind: Kind, size: int) -> bytes:
+    """The bytes before the `size` bytes of its body."""
+    return _HEAD.pack(kind, size)
 
 
 class FrameParser:
@@ -86,17 +92,18 @@ class FrameParser:
 
     def __init__(self, limits: Mapping[Kind, int]) -> None:
         self._limits = limits
-        self._buffer = bytearray()
-        self._needed = 0
-        """Bytes of the frame that is not complete, where that is known."""
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._needed = _HEAD.size
+        """Bytes of the frame that is not complete, as far as that is known."""
 
     def __repr__(self) -> str:
-        return f"<FrameParser holding {len(self._buffer)} bytes>"
+        return f"<FrameParser holding {self._held} bytes>"
 
     @property
     def is_between_frames(self) -> bool:
         """Whether nothing of a frame has come that is not complete."""
-        return not self._buffer
+        return not self._held
 
     def feed(self, piece: bytes) -> list[Frame]:
         """The frames that have become complete by the next `piece`, in order.
@@ -104,12 +111,16 @@ class FrameParser:
         Raises:
             ProtocolError: A frame is of a kind that may not be sent, or too long: its body is not waited for.
         """
-        buffer, at = self._buffer, 0
-        buffer += piece
         found: list[Frame] = []
-        if len(buffer) < self._needed:
+        if self._pieces and len(self._pieces[-1]) < _SMALL:
+            self._pieces[-1] += piece  # A peer that sends byte after byte costs no more than one that does not.
+        else:
+            self._pieces.append(piece)
+        self._held += len(piece)
+        if self._held < self._needed:
             return found
-        self._needed = 0
+        buffer, at = b"".join(self._pieces), 0
+        self._needed = _HEAD.size
         while len(buffer) - at >= _HEAD.size:
             number, length = _HEAD.unpack_from(buffer, at)
             limit = self._limits.get(number)
@@ -121,7 +132,8 @@ class FrameParser:
             if end > len(buffer):
                 self._needed = end - at
                 break
-            found.append(Frame(Kind(number), bytes(memoryview(buffer)[at + _HEAD.size : end])))
+            found.append(Frame(Kind(number), memoryview(buffer)[at + _HEAD.size : end]))
             at = end
-        del buffer[:at]
+        self._held = len(buffer) - at
+        self._pieces = [buffer[at:]] if self._held else []
         return found

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from eventrec.log.mirror import LastCommit
-from eventrec.mirroring.frames import VERSION, Frame, Kind, ProtocolError, encode_frame
+from eventrec.mirroring.frames import VERSION, Frame, Kind, ProtocolError, encode_frame, encode_head
 from eventrec.runtime.decoding import decodable
 
 _Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -18,6 +18,7 @@ _Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=4_096)]
 _Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 _STREAM: Final = struct.Struct(">I")
+_SMALL: Final = 16 << 10
 
 CLAIMS_IN_A_FRAME: Final = 200
 
@@ -174,12 +175,19 @@ def decode(frame: Frame, kind: type[_T]) -> _T:
         raise ProtocolError(f"a frame {frame.kind.name} cannot be read: {exc}") from exc
 
 
-def encode_data(stream: int, piece: bytes) -> bytes:
+def encode_data(stream: int, piece: bytes | memoryview) -> bytes:
     """The frame of the next bytes of a stream."""
-    return encode_frame(Kind.DATA, _STREAM.pack(stream) + piece)
+    return encode_head(Kind.DATA, _STREAM.size + len(piece)) + _STREAM.pack(stream) + piece
 
 
-def decode_data(frame: Frame) -> tuple[int, bytes]:
+def data_parts(stream: int, piece: memoryview) -> list[bytes | memoryview]:
+    """The same frame, in parts to be sent one behind the other: many bytes are not copied for it."""
+    if len(piece) <= _SMALL:
+        return [encode_data(stream, piece)]
+    return [encode_head(Kind.DATA, _STREAM.size + len(piece)) + _STREAM.pack(stream), piece]
+
+
+def decode_data(frame: Frame) -> tuple[int, bytes | memoryview]:
     """The number of the stream, and its next bytes.
 
     Raises:

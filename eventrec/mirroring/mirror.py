@@ -1,6 +1,8 @@
 """Mirroring a served directory: connect, say what is there, take what comes, acknowledge it, and connect again.
 
-Frames are received while those before them are synced, by a thread: so one sync covers all that came during the last.
+receive     frames, until too much waits
+write       what waits, in a thread; then what came meanwhile
+sync        what was written, in another thread beside that, and acknowledge it: one sync covers all that came meanwhile
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from eventrec.mirroring.copies import Copies
 from eventrec.mirroring.frames import FROM_SOURCE, VERSION, Kind, ProtocolError
 from eventrec.mirroring.messages import CLAIMS_IN_A_FRAME, Hello, Refused, Runs, Welcome, decode, encode
 from eventrec.mirroring.server import HANDSHAKE_SECONDS, HEARTBEAT_SECONDS
+from eventrec.mirroring.tls import wrap_tls
 from eventrec.runs.directory import DEAD, LogDirectory
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
@@ -27,12 +30,12 @@ from eventrec.runtime.logging import described, get_logger
 if TYPE_CHECKING:
     import os
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from anyio.abc import ByteStream
 
     from eventrec.mirroring.addresses import Address
-    from eventrec.mirroring.copies import Counts
+    from eventrec.mirroring.copies import Counts, Sync
     from eventrec.mirroring.frames import Frame
     from eventrec.mirroring.messages import Claim
 
@@ -104,7 +107,8 @@ class Mirror:
         self._waiting: list[Frame] = []
         self._waiting_bytes = 0
         self._is_writing = False
-        self._synced_at = 0.0
+        self._using = anyio.Lock()
+        """Held by who uses the copies: to write what came, or to say what is synced."""
         self._changed = anyio.Event()
 
     def __repr__(self) -> str:
@@ -172,10 +176,12 @@ class Mirror:
             self.connections += 1
             self.state = "connected"
             _logger.info("mirror connected", source=str(self._address))
-            self._waiting, self._waiting_bytes, self._changed = [], 0, anyio.Event()
+            self._waiting, self._waiting_bytes = [], 0
+            self._changed, self._using = anyio.Event(), anyio.Lock()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._receive, connection)
                 tasks.start_soon(self._write, connection)
+                tasks.start_soon(self._sync, connection)
                 tasks.start_soon(connection.watch)
                 tasks.start_soon(connection.keep_alive)
         finally:
@@ -187,16 +193,8 @@ class Mirror:
 
     async def _connect(self) -> ByteStream:
         try:
-            if self._tls is None:
-                return await anyio.connect_tcp(self._address.host, self._address.port)
-            return await anyio.connect_tcp(
-                self._address.host,
-                self._address.port,
-                tls=True,
-                ssl_context=self._tls,
-                tls_hostname=self._address.host,
-                tls_standard_compatible=False,
-            )
+            stream = await anyio.connect_tcp(self._address.host, self._address.port)
+            return stream if self._tls is None else await wrap_tls(stream, self._tls, hostname=self._address.host)
         except (*LOST, UnicodeError) as exc:  # A name that is not one of a host is the latter.
             raise ConnectionLostError(f"no connection to {self._address}: {described(exc)}") from exc
 
@@ -244,14 +242,7 @@ class Mirror:
                     await self._changed.wait()
             if 0 < self._waiting_bytes < _BATCH_BYTES:
                 await anyio.sleep(_MOMENT)
-            answers = await self._take()
-            if self._copies.unsynced < _SYNC_BYTES and not self._copies.is_synced:
-                await anyio.sleep(_MOMENT)
-            is_late = anyio.current_time() - self._synced_at >= _LONGEST_UNSYNCED
-            if not self._waiting or is_late or self._copies.unsynced >= _SYNC_BYTES:
-                answers += await self._in_thread(self._copies.sync)
-                self._synced_at = anyio.current_time()
-            if answers:
+            if answers := await self._take():
                 await connection.send(*answers)
 
     async def _take(self) -> list[bytes]:
@@ -259,13 +250,44 @@ class Mirror:
 
         Two threads that both let go of the interpreter every few microseconds mostly wait for each other.
         """
-        frames, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        self._is_writing = True
-        try:
-            return await self._in_thread(self._copies.take, frames)
-        finally:
-            self._is_writing = False
-            self._note_change()
+        async with self._using:
+            frames, self._waiting, self._waiting_bytes = self._waiting, [], 0
+            self._is_writing = True
+            try:
+                return await self._in_thread(self._copies.take, frames)
+            finally:
+                self._is_writing = False
+                self._note_change()
+
+    async def _sync(self, connection: Connection) -> NoReturn:
+        """Sync what was written, and acknowledge it: the disk is waited for while more is received and written."""
+        synced_at = anyio.current_time()
+        while True:
+            while not self._is_sync_due(synced_at):
+                await self._changed.wait()
+            if self._copies.unsynced < _SYNC_BYTES:
+                await anyio.sleep(_MOMENT)
+            async with self._using:
+                syncs = self._copies.syncs()
+            await self._in_thread(self._run_all, syncs)
+            synced_at = anyio.current_time()
+            async with self._using:
+                answers = await self._in_thread(self._copies.settle, syncs)
+            if answers:
+                await connection.send(*answers)
+
+    def _is_sync_due(self, synced_at: float) -> bool:
+        if self._copies.is_synced:
+            return False
+        is_late = anyio.current_time() - synced_at >= _LONGEST_UNSYNCED
+        is_quiet = not (self._waiting or self._is_writing)
+        return is_quiet or is_late or self._copies.unsynced >= _SYNC_BYTES
+
+    @staticmethod
+    def _run_all(syncs: Iterable[Sync]) -> list[bytes]:
+        for each in syncs:
+            each.run()
+        return []
 
     @staticmethod
     async def _in_thread(work: Callable[..., list[bytes]], *arguments: object) -> list[bytes]:

@@ -17,6 +17,7 @@ from eventrec.runs.directory import LOCK
 from eventrec.runs.files import decode, file_name, read
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from eventrec.log.disk import DiskStorage
@@ -41,14 +42,14 @@ class Turn:
     """What a mirror gets next of one log.
 
     Attributes:
-        piece: The next of its stream, in whole headers and commits.
+        parts: The next of its stream, in whole headers and commits: parts that come one behind the other.
         end: The record after the last one given out so far.
         checkpoints: Files of checkpoints that the mirror may have now, by name; None: the file is gone.
         first: Where the log begins, if that is new.
         is_gone: The log is retired, or was taken away; then there is nothing else.
     """
 
-    piece: bytes = b""
+    parts: Sequence[bytes | memoryview] = ()
     end: int = 0
     checkpoints: dict[str, bytes | None] = field(default_factory=dict)
     first: int | None = None
@@ -128,13 +129,13 @@ class ServedRun:
         if not self._is_overdue:
             self._look_at_checkpoints(storage)
             self._looked_at = time.monotonic()
-        piece = self._reader.read(max_bytes)
+        parts = self._reader.read_parts(max_bytes)
         firsts = list_segments(storage)
         self._newest = firsts[-1] if firsts else None
         first = firsts[0] if firsts and firsts[0] != self._first else None
         self._first = firsts[0] if firsts else self._first
         end = self._reader.next_offset
-        return Turn(piece, end, self._due(storage, end, is_at_end=not piece), first)
+        return Turn(parts, end, self._due(storage, end, is_at_end=not parts), first)
 
     def _look_at_checkpoints(self, storage: DiskStorage) -> None:
         found: dict[str, _Saved] = {}

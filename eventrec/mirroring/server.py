@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 from anyio.abc import SocketAttribute, SocketListener
-from anyio.streams.tls import TLSStream
 
 from eventrec.errors import EventrecError, MirrorError
 from eventrec.mirroring.addresses import is_loopback, place_of
@@ -23,6 +22,7 @@ from eventrec.mirroring.connection import LOST, Connection, ConnectionLostError,
 from eventrec.mirroring.frames import FROM_MIRROR, VERSION, Kind, ProtocolError
 from eventrec.mirroring.messages import Hello, Refused, Runs, Welcome, decode, encode
 from eventrec.mirroring.session import MAX_CLAIMS, WINDOW_BYTES, Session
+from eventrec.mirroring.tls import wrap_tls
 from eventrec.runs.directory import LogDirectory
 from eventrec.runs.mirrors import Mirrors
 from eventrec.runtime.backend import in_thread
@@ -156,7 +156,7 @@ class MirrorServer:
             with anyio.fail_after(self._handshake):
                 wrapped: ByteStream = stream
                 if self._tls is not None:
-                    wrapped = await TLSStream.wrap(stream, server_side=True, ssl_context=self._tls)
+                    wrapped = await wrap_tls(stream, self._tls)
                 connection = Connection(wrapped, FROM_MIRROR, silence=3 * self._heartbeat, by_frame=True)
                 return connection, await self._hello(connection)
         except TimeoutError:

@@ -25,6 +25,7 @@ from eventrec.mirroring.messages import (
     Runs,
     Stopped,
     Trimmed,
+    data_parts,
     decode,
     encode,
     encode_data,
@@ -106,7 +107,7 @@ class Session:
         self._last_stream = 0
         self._notes = Notes(mirrors, name)
         self._bytes = 0
-        self._outgoing, self._leaving = anyio.create_memory_object_stream[tuple[bytes, ...]](_READ_AHEAD)
+        self._outgoing, self._leaving = anyio.create_memory_object_stream[tuple[bytes | memoryview, ...]](_READ_AHEAD)
         self._moved_at = -_BUSY_SECONDS
 
     def __repr__(self) -> str:
@@ -203,17 +204,22 @@ class Session:
         if turn.is_gone:
             await self._end(run, key)
         elif frames:
-            if turn.piece:
-                self._window.note_sent(stream, turn.end, len(turn.piece))
-                self._bytes += len(turn.piece)
+            if turn.parts:
+                size = sum(map(len, turn.parts))
+                self._window.note_sent(stream, turn.end, size)
+                self._bytes += size
             await self._say(*frames)
-        return bool(turn.piece)
+        return bool(turn.parts)
 
-    def _read(self, run: ServedRun, stream: int) -> tuple[Turn, list[bytes]]:
+    def _read(self, run: ServedRun, stream: int) -> tuple[Turn, list[bytes | memoryview]]:
         """In a thread. What comes next of a log, and the frames that say it."""
         turn = run.turn(self._piece_bytes)
-        piece = turn.piece
-        frames = [encode_data(stream, piece[at : at + _DATA_BYTES]) for at in range(0, len(piece), _DATA_BYTES)]
+        # Where each frame is followed by a pause, another's may come between two: then they are whole.
+        frames: list[bytes | memoryview] = []
+        for part in turn.parts:
+            for at in range(0, len(part), _DATA_BYTES):
+                piece = memoryview(part)[at : at + _DATA_BYTES]
+                frames += [encode_data(stream, piece)] if self._bandwidth is not None else data_parts(stream, piece)
         frames += [
             encode(Checkpoint(stream=stream, name=name, content=content)) for name, content in turn.checkpoints.items()
         ]
@@ -261,7 +267,7 @@ class Session:
         # Where little goes in a second, no log keeps the way to itself for long.
         return PIECE_BYTES if self._bandwidth is None else max(1, min(PIECE_BYTES, self._bandwidth // 8))
 
-    async def _say(self, *frames: bytes) -> None:
+    async def _say(self, *frames: bytes | memoryview) -> None:
         """Have `frames` sent, after those before them; what comes next is read meanwhile."""
         await self._outgoing.send(frames)
 

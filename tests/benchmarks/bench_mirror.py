@@ -10,6 +10,8 @@ The mirror checks each commit, writes indexes, and syncs and acknowledges what c
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -17,7 +19,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -62,8 +64,8 @@ def make_certificate(directory: Path) -> tuple[Path, Path]:
 
 
 def say_port(port: int) -> None:
-    """Tell the process that started this one."""
-    print(port, flush=True)
+    """Tell the process that started this one, and what this one has used of the processor so far."""
+    print(port, time.process_time(), flush=True)
 
 
 async def send_files(directory: Path, certificate: Path, key: Path) -> None:
@@ -125,24 +127,41 @@ async def mirror(port: int, certificate: Path, to: Path, *, source: Path) -> Non
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(taking.run)
         while True:
-            acknowledged = await anyio.to_thread.run_sync(known.of_log, id_)
-            if acknowledged and acknowledged["bench"].next_offset >= int(end):
-                break
-            await anyio.sleep(0.01)
+            await anyio.sleep(0.005)
+            if taking.counts.records >= int(end):
+                acknowledged = await anyio.to_thread.run_sync(known.of_log, id_)
+                if acknowledged["bench"].next_offset >= int(end):
+                    break
         tasks.cancel_scope.cancel()
 
 
-def timed(kind: str, source: Path, keys: tuple[Path, Path], take: Callable[[int], None]) -> float:
-    """Seconds that `take` takes, of what a process of the `kind` serves."""
+class Cost(NamedTuple):
+    """Seconds, and seconds of a processor at the source and where it is written."""
+
+    seconds: float
+    source: float
+    target: float
+
+    def of(self, mebibytes: int) -> str:
+        """The same, by the MiB."""
+        at_source, at_target = (1e3 * cpu / mebibytes for cpu in (self.source, self.target))
+        return f"{mebibytes / self.seconds:5.0f} MiB/s, CPU {at_source:.2f} + {at_target:.2f} ms/MiB"
+
+
+def timed(kind: str, source: Path, keys: tuple[Path, Path], take: Callable[[int], None]) -> Cost:
+    """What `take` costs, of what a process of the `kind` serves."""
     command = [sys.executable, __file__, kind, str(source), *map(str, keys)]
+    others = resource.getrusage(resource.RUSAGE_CHILDREN)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        port = int(process.stdout.readline())
-        started = time.perf_counter()
-        take(port)
-        seconds = time.perf_counter() - started
+        port, used = process.stdout.readline().split()
+        started, here = time.perf_counter(), time.process_time()
+        take(int(port))
+        seconds, here = time.perf_counter() - started, time.process_time() - here
         process.kill()
-    return seconds
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    there = now.ru_utime + now.ru_stime - others.ru_utime - others.ru_stime - float(used)
+    return Cost(seconds, there, here)
 
 
 def main(directory: Path, rounds: int, mebibytes: int) -> None:
@@ -153,24 +172,26 @@ def main(directory: Path, rounds: int, mebibytes: int) -> None:
         keys, source = make_certificate(base), base / "source"
         fill(source, size)
         os.environ["BENCH_END"] = str(size // len(COMMIT) * RECORDS)
-        ratios = []
+        ratios, cpu_ratios = [], []
         for number in range(rounds):
-            (base / f"copy{number}").mkdir()
-            plain = timed(
-                "copy",
-                source,
-                keys,
-                lambda port: anyio.run(copy, port, keys[0], base / f"copy{number}"),  # noqa: B023 - it is called here
-            )
+            to_copy, to_mirror = base / f"copy{number}", base / f"mirror{number}"
+            to_copy.mkdir()
+            plain = timed("copy", source, keys, lambda port: anyio.run(copy, port, keys[0], to_copy))  # noqa: B023 - it is called here
             ours = timed(
                 "mirror",
                 source,
                 keys,
-                lambda port: anyio.run(partial(mirror, port, keys[0], base / f"mirror{number}", source=source)),  # noqa: B023 - likewise
+                lambda port: anyio.run(partial(mirror, port, keys[0], to_mirror, source=source)),  # noqa: B023 - likewise
             )
-            ratios.append(plain / ours)
-            print(f"copy {mebibytes / plain:6.0f} MiB/s   mirror {mebibytes / ours:6.0f} MiB/s   {plain / ours:.2f} ×")
-        print(f"mirror beside a copy of the files, median of {rounds}: {statistics.median(ratios):.2f} ×")
+            ratios.append(plain.seconds / ours.seconds)
+            cpu_ratios.append((plain.source + plain.target) / (ours.source + ours.target))
+            print(f"copy {plain.of(mebibytes)}   mirror {ours.of(mebibytes)}   {ratios[-1]:.2f} ×", flush=True)
+            shutil.rmtree(to_copy)
+            shutil.rmtree(to_mirror)
+        print(
+            f"mirror beside a copy of the files, median of {rounds}: {statistics.median(ratios):.2f} × as fast, "
+            f"{statistics.median(cpu_ratios):.2f} × as far with as much CPU"
+        )
 
 
 if __name__ == "__main__":

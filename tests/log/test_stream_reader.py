@@ -453,3 +453,26 @@ def test_a_reader_has_a_name(tens: FaultyStorage, foreign_commit: Callable[..., 
         "<StreamReader next=10 in <FaultyStorage 1 files>>",
         "<StreamReader failed: records 50 to 99 are deleted: the log begins at 100 next=50 in <FaultyStorage 1 files>>",
     ]
+
+
+@given(data=st.data())
+def test_much_at_once_gives_what_one_commit_after_the_other_gives_over_damage_too(data: st.DataObject) -> None:
+    storage = MemoryStorage()
+    with Log.create(storage, LogOptions(segment_bytes=data.draw(st.sampled_from([300, 10_000])))) as log:
+        for n in data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=30)):
+            log.append([b"content"] * n)
+            log.write()
+    name = data.draw(st.sampled_from([each for each in storage.list() if each.endswith(".stdb.log")]))
+    content = bytearray(storage.read(name))
+    for _ in range(data.draw(st.integers(0, 2))):
+        content[data.draw(st.integers(len(HEADER), len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    twice = data.draw(st.integers(0, len(content)))
+    storage.put(name, bytes(content[: data.draw(st.integers(len(HEADER), len(content)))] + content[twice:]))
+
+    def stream(end: int | None, max_bytes: int) -> bytes:
+        with StreamReader(storage, end=end, passes_damage=True) as reader:
+            return b"".join(iter(lambda: reader.read(max_bytes), b""))
+
+    one_by_one = stream(1 << 40, 1)
+
+    assert stream(None, data.draw(st.sampled_from([1, 50, 200, 1 << 20]))) == one_by_one

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from hypothesis import given
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from eventrec.log.walk import Gap
+    from eventrec.testing.storage import MemoryFile
 
 HEADER = encode_header()
 
@@ -850,3 +853,82 @@ def test_a_cut_is_durable_before_the_next_one(
     StreamWriter.create(after).close()
 
     assert _files(after) == {segment_name(n): foreign_segment([contents[n]], n) for n in range(4)}
+
+
+class _SlowDisk(FaultyStorage):
+    """Each sync of a segment says that it began, and waits until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began, self.may_end = threading.Event(), threading.Event()
+        self.is_slow = False
+
+    def open(self, name: str, mode: Literal["read", "write", "create"]) -> MemoryFile:
+        file = super().open(name, mode)
+        if mode == "write" and name.endswith(".stdb.log"):
+            sync = file.sync
+
+            def slow() -> None:
+                if self.is_slow:
+                    self.began.set()
+                    assert self.may_end.wait(30)
+                sync()
+
+            file.sync = slow  # type: ignore[method-assign]
+        return file
+
+
+def test_more_is_written_while_the_disk_syncs_what_came_before(source: FaultyStorage) -> None:
+    disk, stream = _SlowDisk(), _stream(source, 0, 10)
+    half = len(_stream(source, 0, 5))
+    writer = StreamWriter.create(disk, index_interval=150)
+    writer.write(stream[:half])
+    before = writer.next_offset
+    disk.is_slow = True
+
+    with ThreadPoolExecutor(1) as threads:
+        synced = threads.submit(writer.sync_beside)
+        assert disk.began.wait(30)
+        writer.write(stream[half:])
+        written = writer.next_offset
+        disk.may_end.set()
+
+        assert synced.result(30) == before < written
+    assert writer.sync_beside() == written
+    writer.close()
+    assert _stream(disk) == stream
+
+
+def test_a_segment_that_is_synced_stays_open_until_the_disk_is_done(source: FaultyStorage) -> None:
+    disk, stream = _SlowDisk(), _stream(source)
+    writer = StreamWriter.create(disk, index_interval=150)
+    writer.write(_stream(source, 0, 5))
+    before = writer.next_offset
+    disk.is_slow = True
+
+    with ThreadPoolExecutor(2) as threads:
+        synced = threads.submit(writer.sync_beside)
+        assert disk.began.wait(30)
+        written = threads.submit(writer.write, stream[len(_stream(source, 0, 5)) :])
+        closed = threads.submit(writer.close)
+        disk.may_end.set()
+
+        assert synced.result(30) >= before
+        for each in (written, closed):
+            assert each.exception(30) is None or isinstance(each.exception(), LogClosedError)
+    assert stream.startswith(_stream(disk))
+
+
+def test_a_sync_beside_that_fails_consumes_the_writer_too(source: FaultyStorage, mirror: FaultyStorage) -> None:
+    writer = StreamWriter.create(mirror, index_interval=150)
+    writer.write(_stream(source))
+    newest = segment_name(list_segments(source)[-1])
+    mirror.fail("sync", errno.EIO, name=newest)
+
+    with pytest.raises(LogWriteError, match=newest):
+        writer.sync_beside()
+
+    for call in (writer.sync_beside, writer.sync_all, lambda: writer.write(b"")):
+        with pytest.raises(LogClosedError):
+            call()
+    writer.close()

@@ -36,14 +36,14 @@ async def test_a_log_that_always_has_more_keeps_no_other_waiting(
     here: Path, there: Path, kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     busy = await in_thread(kit.source, here)
-    read = StreamReader.read
+    read = StreamReader.read_parts
 
-    def write_and_read(self: StreamReader, *arguments: Any) -> bytes:
+    def write_and_read(self: StreamReader, *arguments: Any) -> list[bytes | memoryview]:
         if str(busy.run.id) in repr(self._storage):
             busy.write(1)
         return read(self, *arguments)
 
-    monkeypatch.setattr(StreamReader, "read", write_and_read)
+    monkeypatch.setattr(StreamReader, "read_parts", write_and_read)
     async with kit.serving(here) as served, kit.mirroring(served.address, there):
         await kit.until(lambda: kit.acknowledged(here, busy.run.id) > 0)
         other = await in_thread(kit.source, here)
@@ -58,14 +58,14 @@ async def test_what_could_not_be_read_once_is_read_again_though_nothing_moves(
 ) -> None:
     source = await in_thread(kit.source, here)
     end = await in_thread(source.write, 3)
-    read, failures = StreamReader.read, list[int]()
+    read, failures = StreamReader.read_parts, list[int]()
 
-    def fail_once(self: StreamReader, *arguments: Any) -> bytes:
+    def fail_once(self: StreamReader, *arguments: Any) -> list[bytes | memoryview]:
         if failures:
             raise OSError(failures.pop(), "no more descriptors")
         return read(self, *arguments)
 
-    monkeypatch.setattr(StreamReader, "read", fail_once)
+    monkeypatch.setattr(StreamReader, "read_parts", fail_once)
     monkeypatch.setattr("eventrec.mirroring.session._RETRY_SECONDS", 0.3)
     async with kit.serving(here) as served, kit.mirroring(served.address, there):
         await kit.until(lambda: kit.acknowledged(here, source.run.id) == end)

@@ -53,6 +53,13 @@ def begun(run: UUID = LOG, stream: int = 1, **options: Any) -> bytes:
     return encode(Begin(run=run, stream=stream, **{"is_fresh": True, **options}))
 
 
+def synced(copies: Copies) -> list[bytes]:
+    syncs = copies.syncs()
+    for each in syncs:
+        each.run()
+    return copies.settle(syncs)
+
+
 def answers(found: list[bytes]) -> list[Frame]:
     return FrameParser(FROM_MIRROR).feed(b"".join(found))
 
@@ -103,7 +110,7 @@ def test_what_is_not_a_stream_stops_that_log_alone(copies: Copies, kit: Any, tmp
     found = copies.take(
         frames(begun(stream=1), begun(source.run.id, stream=2), encode_data(1, os.urandom(500)), encode_data(2, stream))
     )
-    found += copies.sync()
+    found += synced(copies)
 
     stop, ack = answers(found)
     assert decode(stop, Stopped).run == LOG
@@ -121,7 +128,7 @@ def test_what_concerns_no_stream_is_ignored(copies: Copies) -> None:
         )
     )
 
-    assert found + copies.sync() == []
+    assert found + synced(copies) == []
 
 
 def test_a_log_that_was_stopped_is_offered_again_after_a_pause(copies: Copies, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +190,7 @@ def test_in_any_order_frames_are_taken_and_nothing_is_left_but_runs(
     copies = Copies(LogDirectory(directory), sweep_letters=lambda: None)
     copies.claims()
 
-    found = copies.take(frames(*content)) + copies.sync()
+    found = copies.take(frames(*content)) + synced(copies)
     copies.close()
 
     assert {frame.kind for frame in answers(found)} <= {Kind.ACK, Kind.STOP, Kind.RUNS}

@@ -46,7 +46,7 @@ async def answer(stream: ByteStream) -> list[tuple[Kind, bytes]]:
                 found += parser.feed(await stream.receive())
         except (anyio.EndOfStream, anyio.BrokenResourceError):
             pass
-    return [(frame.kind, frame.body) for frame in found]
+    return [(frame.kind, bytes(frame.body)) for frame in found]
 
 
 async def is_dropped(stream: ByteStream, seconds: float = 20) -> bool:

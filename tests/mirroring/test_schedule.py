@@ -46,7 +46,7 @@ def taken(schedule: Schedule) -> list[Any]:
         run = schedule.runs[key]
         if not run.stream:
             run.begin(number, None)
-        while run.turn(1 << 20).piece:
+        while run.turn(1 << 20).parts:
             pass
     return [key[0] for key in found]
 
