@@ -30,6 +30,7 @@ from eventrec_handlers.postgres.options import (
     Options,
 )
 from eventrec_handlers.postgres.reader import PostgresReader
+from eventrec_handlers.postgres.rollups import PostgresRollups
 from eventrec_handlers.postgres.store import Store
 from eventrec_handlers.postgres.target import Target
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from eventrec import Batch
     from eventrec_handlers._sql import SchemaMode
 
-__all__ = ["PostgresHandler", "PostgresReader", "from_url"]
+__all__ = ["PostgresHandler", "PostgresReader", "PostgresRollups", "from_url"]
 
 
 def from_url(url: str) -> PostgresHandler:
@@ -127,6 +128,9 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
 
     def reader(self) -> PostgresReader:
         return PostgresReader(self._target, self._options)
+
+    def rollups(self) -> PostgresRollups:
+        return PostgresRollups(self._target, self._options)
 
     async def open(self) -> None:
         """Connect, and make our own two tables.

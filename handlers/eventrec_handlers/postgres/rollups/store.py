@@ -1,0 +1,293 @@
+"""The rollups of a PostgreSQL database: answered, refreshed, filled; partitions and retention of their events."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import asyncpg
+from anyio import CancelScope
+
+from eventrec import EventrecError, PauseError, default_layout
+from eventrec.analytics import Answer, Refreshed, RollupStore
+from eventrec_handlers.postgres.calls import Calls
+from eventrec_handlers.postgres.catalog import read_tables
+from eventrec_handlers.postgres.checkpoints import Namespace, creating
+from eventrec_handlers.postgres.errors import errors_translated, raise_refused_connection
+from eventrec_handlers.postgres.rollups.answering import Answering
+from eventrec_handlers.postgres.rollups.fields import Columns
+from eventrec_handlers.postgres.rollups.refreshing import MAX_SET, SET, SET_SECONDS, Refreshing, distribute
+from eventrec_handlers.postgres.rollups.retention import delete_old, raise_floor
+from eventrec_handlers.postgres.rollups.tables import ROLLUPS, own_tables, rollup_tables
+from eventrec_handlers.postgres.time_partitions import Maintained, TimePartitions
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from eventrec import Layout
+    from eventrec.analytics import Progress, Question, RollupPlan
+    from eventrec_handlers.postgres.options import Options
+    from eventrec_handlers.postgres.target import Target
+
+T = TypeVar("T")
+
+LONGEST: Final = 3_600.0
+"""Seconds that one transaction of a refresh may take: a month of many events is one bucket."""
+
+
+class PostgresRollups(RollupStore):
+    """Rollups in tables of their own, refreshed from what has arrived; see `refreshing.py` and `answering.py`.
+
+    `layouts` are those of tables that are not ours; the others are as `default_layout` says. `refresh` makes the
+    tables of a rollup that has none yet, unless the option `schema` is "strict". It also makes partitions of layouts
+    that have them, and removes events older than a layout's retention once every rollup has counted them.
+    """
+
+    def __init__(self, target: Target, options: Options, *, layouts: Mapping[str, Layout] | None = None) -> None:
+        self._target = target
+        self._options = options
+        self._layouts = dict(layouts or {})
+        self._calls = Calls(str(target), timeout=LONGEST)
+        self._connection: asyncpg.Connection | None = None
+        self._namespace: Namespace | None = None
+        self.remarks: tuple[str, ...] = ()
+        """What the last refresh has left undone, a sentence each."""
+
+    def __repr__(self) -> str:
+        return f"<PostgresRollups '{self._target}' {'closed' if self._connection is None else 'open'}>"
+
+    async def open(self) -> None:
+        self._calls.start()
+        try:
+            await self._calls.run(self._connected)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        with CancelScope(shield=True):
+            if self._connection is not None:
+                await self._calls.run(self._disconnect)
+            await self._calls.stop()
+
+    async def answer(self, question: Question) -> Answer:
+        async def ask(connection: asyncpg.Connection, namespace: Namespace) -> Answer:
+            columns = await self._columns(connection, namespace, question.plan)
+            if columns is None:
+                return Answer.of(question, ())
+            return await Answering(namespace, question.plan, columns).answer(connection, question)
+
+        return await self._run(ask, seconds=self._options.timeout)
+
+    async def refresh(self, plans: Sequence[RollupPlan], *, now: int | None = None) -> Refreshed:
+        moment = time.time_ns() if now is None else now
+        at = datetime.fromtimestamp(moment // 1_000_000_000, UTC)
+        remarks: list[str] = []
+        for layout in self._kept():
+            remarks += await self._run(partial(self._maintain, layout, at, is_dropping=False))
+        done = Refreshed()
+        for table in dict.fromkeys(plan.table for plan in plans):
+            mine = [plan for plan in plans if plan.table == table]
+            done += await self._refresh_table(table, mine, moment)
+        for layout in self._kept():
+            remarks += await self._run(partial(self._maintain, layout, at, is_dropping=True))
+        self.remarks = tuple(dict.fromkeys(remarks))
+        return done
+
+    async def backfill(self, plan: RollupPlan, *, progress: Progress | None = None) -> Refreshed:
+        return await self._fill(plan, progress)
+
+    # -- refreshing
+
+    async def _refresh_table(self, table: str, plans: Sequence[RollupPlan], now: int) -> Refreshed:
+        done = Refreshed()
+        for plan in plans:
+            done += await self._fill(plan, None)
+
+        async def distributed(connection: asyncpg.Connection, namespace: Namespace) -> None:
+            if await _is_there(connection, namespace):
+                await distribute(connection, namespace, table)
+
+        await self._run(distributed)
+        for plan in plans:
+            done += await self._refresh_one(plan, now)
+        return done
+
+    async def _refresh_one(self, plan: RollupPlan, now: int) -> Refreshed:
+        done, size, is_more = Refreshed(), SET, True
+
+        async def step(connection: asyncpg.Connection, namespace: Namespace) -> tuple[Refreshed, bool]:
+            made = await self._made(connection, namespace, plan)
+            if made is None:
+                return Refreshed(), False
+            one = await made.refresh(connection, now=now, limit=size)
+            if one.is_more:
+                return Refreshed(one.buckets, 0, one.late), True
+            await made.expire(connection, now=now)
+            return Refreshed(one.buckets, await made.remaining(connection), one.late), False
+
+        while is_more:
+            begun = time.monotonic()
+            one, is_more = await self._run(step)
+            size = _adapted(size, time.monotonic() - begun)
+            done += one
+        return done
+
+    async def _fill(self, plan: RollupPlan, progress: Progress | None) -> Refreshed:
+        done, size, is_more = 0, SET, True
+
+        async def step(connection: asyncpg.Connection, namespace: Namespace) -> tuple[int, int, bool]:
+            made = await self._made(connection, namespace, plan)
+            if made is None:
+                return 0, 0, False
+            one, buckets, left = await made.fill(connection, limit=size)
+            return buckets, left, one.is_more
+
+        while is_more:
+            begun = time.monotonic()
+            buckets, left, is_more = await self._run(step)
+            size = _adapted(size, time.monotonic() - begun)
+            done += buckets
+            if progress is not None and buckets:
+                progress(done, done + left)
+        return Refreshed(buckets=done)
+
+    async def _made(self, connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> Refreshing | None:
+        """What refreshes `plan`, once it has its tables; None: there is no table of its events yet."""
+        columns = await self._columns(connection, namespace, plan)
+        if columns is None:
+            return None
+        if not await _is_registered(connection, namespace, plan):
+            if not self._options.may_make:
+                raise PauseError(f"rollup {plan.name!r} has no table there: migrate first")
+            with errors_translated(str(self._target), makes_tables=True):
+                async with creating(connection, namespace):
+                    for statement in (*own_tables(namespace), *rollup_tables(plan, columns, namespace)):
+                        await connection.execute(statement)
+        return Refreshing(namespace, plan, columns)
+
+    # -- partitions and retention
+
+    def _kept(self) -> list[Layout]:
+        return [layout for layout in self._layouts.values() if layout.partition or layout.retention_seconds]
+
+    async def _maintain(
+        self, layout: Layout, now: datetime, connection: asyncpg.Connection, namespace: Namespace, *, is_dropping: bool
+    ) -> list[str]:
+        """Make partitions, or remove what is too old; what was left undone."""
+        columns = Columns.of(layout)
+        kept = None if layout.retention_seconds is None else timedelta(seconds=layout.retention_seconds)
+        if layout.partition:
+            partitions = TimePartitions(namespace, layout.table, layout.partition, kept=kept if is_dropping else None)
+
+            async def may_drop(end: datetime) -> str | None:
+                return await raise_floor(connection, namespace, layout.table, end, now=now)
+
+            done: Maintained = await partitions.maintain(connection, now=now, may_drop=may_drop)
+            return list(done.left)
+        if kept is None or not is_dropping:
+            return []
+        why, deleted = None, 1
+        while deleted:
+            deleted, why = await delete_old(
+                connection, namespace, layout.table, columns.time, before=now - kept, now=now
+            )
+        return [] if why is None else [f"table {layout.table!r}: {why}"]
+
+    # -- from here on everything runs on asyncio
+
+    async def _run(
+        self, work: Callable[[asyncpg.Connection, Namespace], Awaitable[T]], *, seconds: float = LONGEST
+    ) -> T:
+        self._calls.start()
+
+        async def whole() -> T:
+            async with asyncio.timeout(seconds):
+                connection = await self._connected()
+                try:
+                    return await work(connection, await self._found(connection))
+                except BaseException as exc:
+                    await self._clear(connection, exc)
+                    raise
+
+        return await self._calls.run(whole)
+
+    async def _connected(self) -> asyncpg.Connection:
+        if self._connection is None or self._connection.is_closed():
+            try:
+                self._connection = await asyncpg.connect(
+                    **self._target.arguments(), statement_cache_size=0, timeout=self._options.connect_timeout
+                )
+            except Exception as exc:
+                raise_refused_connection(exc, str(self._target))
+                raise
+            await self._target.watch(self._connection)
+            self._namespace = None
+        return self._connection
+
+    async def _found(self, connection: asyncpg.Connection) -> Namespace:
+        """Where the tables are. Nothing is made."""
+        if self._namespace is None:
+            async with connection.transaction(isolation="read_committed"):
+                name, longest, exists = await connection.fetchrow(
+                    "WITH here AS (SELECT coalesce($1::text, current_schema()::text) AS name)"
+                    " SELECT name, current_setting('max_identifier_length')::int,"
+                    " EXISTS (SELECT FROM pg_namespace WHERE nspname::text = name) FROM here",
+                    self._options.namespace,
+                )
+            if not exists:
+                said = "no schema of the search path exists" if name is None else f"there is no schema {name!r}"
+                raise PauseError(said)
+            self._namespace = Namespace(name, longest, max(1, round(self._options.lock_timeout * 1_000)))
+        return self._namespace
+
+    async def _columns(self, connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> Columns | None:
+        """Where the fields of events are; None: their table is not there."""
+        async with connection.transaction(isolation="read_committed"):
+            table = (await read_tables(connection, namespace, [plan.table]))[plan.table]
+        if table.kind is None:
+            return None
+        layout = self._layouts.get(plan.table) or default_layout(plan.table)
+        return Columns.of(layout, table.columns)
+
+    async def _clear(self, connection: asyncpg.Connection, exc: BaseException) -> None:
+        """Roll back where the server is well, else disconnect."""
+        if isinstance(exc, (asyncpg.PostgresError, EventrecError, ValueError)) and not connection.is_closed():
+            with suppress(Exception):
+                if connection.is_in_transaction():
+                    await connection.execute("ROLLBACK")
+                return
+        self._connection = None
+        connection.terminate()
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+
+async def _is_there(connection: asyncpg.Connection, namespace: Namespace) -> bool:
+    """Whether anything was ever rolled up here."""
+    found: bool = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", namespace.named(ROLLUPS))
+    return found
+
+
+async def _is_registered(connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> bool:
+    if not await _is_there(connection, namespace):
+        return False
+    found: bool = await connection.fetchval(
+        f"SELECT EXISTS (SELECT FROM {namespace.named(ROLLUPS)} WHERE name = $1)",  # noqa: S608 - quoted
+        plan.name,
+    )
+    return found
+
+
+def _adapted(size: int, took: float) -> int:
+    """How many buckets to take next, after `size` of them took so many seconds."""
+    if took > SET_SECONDS:
+        return max(1, size // 2)
+    return min(MAX_SET, size * 2) if took < SET_SECONDS / 4 else size

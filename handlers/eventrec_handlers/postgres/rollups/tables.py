@@ -1,0 +1,153 @@
+"""The tables of rollups: what each is made of, and what we keep beside them.
+
+    the rollup's own     its name, and exactly its columns
+    eventrec_dirty       table, since, rows: marks of what arrived; one for each quarter of an hour of each statement
+    eventrec_pending     rollup, bucket, rows: what follows from these marks, for each rollup
+    eventrec_rollups     what was declared, how far it is filled, and how many rows came too late
+    eventrec_floors      table, kept_from: what is older may have been removed, so it is never computed again
+
+A mark is made in the transaction that stores the rows, by a trigger for each statement, so that any writer makes it.
+Marks are only ever added, and nothing is unique: no writer waits for another, nor for a refresh.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+from eventrec_handlers._sql import quoted
+from eventrec_handlers.postgres.checkpoints import literal
+from eventrec_handlers.postgres.rollups.fields import TYPES
+from eventrec_handlers.postgres.rollups.measures import measure_type
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from eventrec.analytics import RollupPlan
+    from eventrec_handlers.postgres.checkpoints import Namespace
+    from eventrec_handlers.postgres.rollups.fields import Columns
+
+DIRTY: Final = "eventrec_dirty"
+PENDING: Final = "eventrec_pending"
+ROLLUPS: Final = "eventrec_rollups"
+FLOORS: Final = "eventrec_floors"
+MARK: Final = "eventrec_mark"
+"""The function of the trigger, and the trigger."""
+
+OWN: Final = (DIRTY, PENDING, ROLLUPS, FLOORS)
+
+FIRST, LAST = "0003-01-01 00:00:00+00", "9997-01-01 00:00:00+00"
+"""Moments outside of these are in no bucket."""
+
+_MARKING: Final = (
+    "BEGIN EXECUTE format('INSERT INTO %1$I.eventrec_dirty (table_name, since, rows)"
+    " SELECT %2$L, date_bin(''15 minutes'', %3$I, ''2000-01-01 00:00:00+00''), count(*) FROM added"
+    " WHERE %3$I >= ''0003-01-01 00:00:00+00'' AND %3$I < ''9997-01-01 00:00:00+00'' GROUP BY 2',"
+    " TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_ARGV[0]); RETURN NULL; END"
+)
+
+
+def own_tables(namespace: Namespace) -> Iterator[str]:
+    """The statements that make what we keep, where it is not there yet."""
+    named = namespace.named
+    yield (
+        f"CREATE TABLE IF NOT EXISTS {named(DIRTY)}"
+        " (table_name text NOT NULL, since timestamptz NOT NULL, rows bigint NOT NULL)"
+    )
+    yield (
+        f"CREATE TABLE IF NOT EXISTS {named(PENDING)}"
+        " (rollup text NOT NULL, bucket timestamptz NOT NULL, rows bigint NOT NULL)"
+    )
+    yield f"CREATE INDEX IF NOT EXISTS eventrec_pending_bucket ON {named(PENDING)} (rollup, bucket)"
+    yield (
+        f"CREATE TABLE IF NOT EXISTS {named(ROLLUPS)} (name text PRIMARY KEY, table_name text NOT NULL,"
+        " fingerprint text NOT NULL, unit text NOT NULL, every integer NOT NULL, zone text NOT NULL,"
+        " todo_from timestamptz, todo_to timestamptz, late_rows bigint NOT NULL DEFAULT 0)"
+    )
+    yield (
+        f"CREATE TABLE IF NOT EXISTS {named(FLOORS)}"
+        f" (table_name text PRIMARY KEY, kept_from timestamptz NOT NULL DEFAULT '{FIRST}')"
+    )
+    # It runs with the rights of its owner: who may write events need not know of our tables.
+    yield (
+        f"CREATE OR REPLACE FUNCTION {named(MARK)}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
+        f" SET search_path = pg_catalog, pg_temp AS $mark${_MARKING}$mark$"
+    )
+    yield f"REVOKE EXECUTE ON FUNCTION {named(MARK)}() FROM PUBLIC"
+
+
+def rollup_tables(plan: RollupPlan, columns: Columns, namespace: Namespace) -> Iterator[str]:
+    """The statements that make the rollup: its table, its index, and the trigger that marks what arrives.
+
+    The trigger is made before the rollup is known: so every row is either there when the rollup begins to be filled, or
+    marked. Making it waits for those that write to the table.
+    """
+    named = namespace.named
+    types = {plan.bucket_name: "timestamptz NOT NULL"}
+    types |= {group.name: TYPES[group.field.kind] for group in plan.groups}
+    types |= {measure.name: measure_type(measure) for measure in plan.measures}
+    declared = ", ".join(f"{quoted(name)} {types[name]}" for name in plan.column_names)
+    yield f"CREATE TABLE IF NOT EXISTS {named(plan.name)} ({declared})"
+    by = ", ".join((f"{quoted(plan.bucket_name)} DESC", *(quoted(group.name) for group in plan.groups)))
+    yield f"CREATE INDEX IF NOT EXISTS {quoted(index_name(plan, namespace))} ON {named(plan.name)} ({by})"
+    if plan.types is None and not _is_found_by_time(columns):
+        yield index_by_time(plan, columns, namespace)
+    yield (
+        f"CREATE OR REPLACE TRIGGER {MARK} AFTER INSERT ON {named(plan.table)} REFERENCING NEW TABLE AS added"
+        f" FOR EACH STATEMENT EXECUTE FUNCTION {named(MARK)}({literal(columns.time)})"
+    )
+    yield f"INSERT INTO {named(FLOORS)} (table_name) VALUES ({literal(plan.table)}) ON CONFLICT DO NOTHING"  # noqa: S608 - quoted
+    values = ", ".join(
+        (
+            literal(plan.name),
+            literal(plan.table),
+            literal(plan.fingerprint),
+            literal(plan.bucket.unit),
+            str(plan.bucket.every),
+            literal(plan.bucket.zone),
+        )
+    )
+    yield (
+        f"INSERT INTO {named(ROLLUPS)} (name, table_name, fingerprint, unit, every, zone, todo_from, todo_to)"  # noqa: S608 - quoted
+        f" VALUES ({values}, '{FIRST}', '{LAST}') ON CONFLICT DO NOTHING"
+    )
+
+
+def index_by_time(plan: RollupPlan, columns: Columns, namespace: Namespace) -> str:
+    """The statement that makes the index by which one bucket is found among all events, where there is none yet."""
+    name = _fitting(plan.table, "_by_time", namespace.longest_name)
+    return f"CREATE INDEX IF NOT EXISTS {quoted(name)} ON {namespace.named(plan.table)} ({quoted(columns.time)})"
+
+
+def without_rollup(plan: RollupPlan, namespace: Namespace) -> Iterator[str]:
+    """The statements that remove the rollup, and the trigger with the last one of its table."""
+    yield f"DELETE FROM {namespace.named(ROLLUPS)} WHERE name = {literal(plan.name)}"  # noqa: S608 - quoted
+    yield f"DELETE FROM {namespace.named(PENDING)} WHERE rollup = {literal(plan.name)}"  # noqa: S608 - quoted
+    yield f"DROP TABLE IF EXISTS {namespace.named(plan.name)}"
+    table = literal(plan.table)
+    yield (
+        f"DO $do$BEGIN IF NOT EXISTS (SELECT FROM {namespace.named(ROLLUPS)} WHERE table_name = {table})"  # noqa: S608 - quoted
+        f" THEN DROP TRIGGER IF EXISTS {MARK} ON {namespace.named(plan.table)};"
+        f" DELETE FROM {namespace.named(DIRTY)} WHERE table_name = {table}; END IF; END$do$"
+    )
+
+
+def _is_found_by_time(columns: Columns) -> bool:
+    """Whether an index that the layout declares begins with the timestamp."""
+    layout = columns.layout
+    first = [layout.primary_key[:1], *(index.columns[:1] for index in layout.indexes if not index.where_not_null)]
+    return (columns.time,) in {tuple(names) for names in first}
+
+
+def index_name(plan: RollupPlan, namespace: Namespace) -> str:
+    """What the index of the rollup's own table is called."""
+    return _fitting(plan.name, "_by_bucket", namespace.longest_name)
+
+
+def _fitting(table: str, suffix: str, longest: int) -> str:
+    """`table` and `suffix`; where that is too long it is cut, and told apart by a checksum."""
+    name = table + suffix
+    if len(name.encode()) <= longest:
+        return name
+    mark = "_" + blake2b(table.encode(), digest_size=4).hexdigest() + suffix
+    return table.encode()[: longest - len(mark)].decode(errors="ignore") + mark

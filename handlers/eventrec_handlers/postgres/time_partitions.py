@@ -1,0 +1,430 @@
+"""Tables with a native partition for each day, week or month: made ahead, and dropped when they are too old.
+
+    events                      PARTITION BY RANGE (timestamp)
+      events_p20260105          FROM ('2026-01-05 00:00+00') TO ('2026-01-06 00:00+00')
+      events_default            DEFAULT: the days that have none of their own
+
+No row is refused for its day: a late one, one from the future, one that came while no process made partitions goes into
+the DEFAULT partition. From there maintenance moves a day at a time into a partition of its own, unless the day is too
+old to be kept, or further ahead than partitions are made; what is too old is deleted, and counted.
+
+Writers go on meanwhile. A partition is made apart and attached, which waits for no writer of the table; moving a day
+out of DEFAULT keeps off those alone that write there; dropping one needs the whole table for a moment. Every lock is
+waited for a moment only (`LOCK_MOMENT`): what was not done is done by the next maintenance. One process does it at a
+time. Tables that are divided in another way, hypertables among them, are left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+
+from eventrec_handlers._sql import quoted
+from eventrec_handlers.postgres.checkpoints import literal
+from eventrec_handlers.postgres.errors import brief, state
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from eventrec import PartitionUnit
+    from eventrec_handlers.postgres.checkpoints import Namespace
+
+AHEAD: Final = 7
+"""Partitions after the present one that are made."""
+
+LOCK_MOMENT: Final = 200
+"""Milliseconds that a lock is waited for, at most: others wait behind us meanwhile."""
+
+MAX_MADE: Final = 400
+"""Partitions made by one maintenance, at most: the rest of a large DEFAULT partition is moved by the next."""
+
+_DEFAULT: Final = "DEFAULT"
+_FIRST_DAY: Final = datetime(1900, 1, 1, tzinfo=UTC)
+"""Rows of earlier days stay where they are."""
+
+_MAY_PASS: Final = ("40", "42P07", "53", "55P03", "57")
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One partition of a table: rows from `start` on, before `end`; None and None: the DEFAULT one.
+
+    `start` alone None: from the beginning of time; `end` alone: to its end.
+    """
+
+    name: str
+    schema: str
+    start: datetime | None
+    end: datetime | None
+    is_default: bool
+
+    @property
+    def quoted(self) -> str:
+        """It in SQL."""
+        return f"{quoted(self.schema)}.{quoted(self.name)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Divided:
+    """A table that is divided by ranges of one column of type timestamptz.
+
+    Attributes:
+        name: Its name.
+        column: The column.
+        partitions: What it is divided into.
+    """
+
+    name: str
+    column: str
+    partitions: tuple[Partition, ...]
+
+    @property
+    def default(self) -> Partition | None:
+        """The partition for what fits in no other."""
+        return next((part for part in self.partitions if part.is_default), None)
+
+    def covers(self, start: datetime, end: datetime) -> bool:
+        """Whether a partition has rows from `start` to `end`, all or a part of them."""
+        return any(
+            (part.start is None or part.start < end) and (part.end is None or part.end > start)
+            for part in self.partitions
+            if not part.is_default
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Maintained:
+    """What one maintenance has done.
+
+    Attributes:
+        made: The partitions that were made.
+        moved: Rows that went from the DEFAULT partition into one of their own.
+        dropped: The partitions that were dropped.
+        too_late: Rows that arrived for a day that was not kept any more, and were deleted.
+        left: Why something was not done this time: table or partition to reason.
+    """
+
+    made: tuple[str, ...] = ()
+    moved: int = 0
+    dropped: tuple[str, ...] = ()
+    too_late: int = 0
+    left: tuple[str, ...] = ()
+
+
+def start_of(unit: PartitionUnit, moment: datetime) -> datetime:
+    """The beginning of its day, week or month, UTC."""
+    day = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    match unit:
+        case "day":
+            return day
+        case "week":
+            return day - timedelta(days=day.weekday())
+        case "month":
+            return day.replace(day=1)
+
+
+def end_of(unit: PartitionUnit, start: datetime) -> datetime:
+    """Where the day, week or month that begins at `start` ends."""
+    return start_of(unit, start + _LONGER[unit])
+
+
+_LONGER: Final[Mapping[PartitionUnit, timedelta]] = {
+    "day": timedelta(days=1),
+    "week": timedelta(days=7),
+    "month": timedelta(days=32),
+}
+
+
+def partition_name(table: str, start: datetime, *, longest: int) -> str:
+    """What the partition from `start` on is called: cut where it is too long, and then told apart by a checksum."""
+    return _fitting(table, f"_p{start:%Y%m%d}", longest)
+
+
+def _fitting(table: str, suffix: str, longest: int) -> str:
+    name = table + suffix
+    if len(name.encode()) <= longest:
+        return name
+    mark = "_" + blake2b(table.encode(), digest_size=4).hexdigest() + suffix
+    return table.encode()[: longest - len(mark)].decode(errors="ignore") + mark
+
+
+def default_partition(namespace: Namespace, table: str) -> str:
+    """The statement that makes the DEFAULT partition of `table`, if there is none under its name."""
+    name = _fitting(table, "_default", namespace.longest_name)
+    return f"CREATE TABLE IF NOT EXISTS {namespace.named(name)} PARTITION OF {namespace.named(table)} DEFAULT"
+
+
+async def read_divided(connection: asyncpg.Connection, namespace: Namespace, table: str) -> Divided | None:
+    """How `table` is divided; None: not by ranges of one timestamptz, or there is no such table."""
+    async with connection.transaction(isolation="read_committed"):
+        await connection.execute("SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'")
+        rows = await connection.fetch(
+            "SELECT a.attname::text AS column, i.relname::text AS part, n.nspname::text AS schema,"
+            " pg_get_expr(i.relpartbound, i.oid) AS bound FROM pg_partitioned_table p"
+            " JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]"
+            " LEFT JOIN pg_inherits h ON h.inhparent = p.partrelid LEFT JOIN pg_class i ON i.oid = h.inhrelid"
+            " LEFT JOIN pg_namespace n ON n.oid = i.relnamespace"
+            " WHERE p.partrelid = to_regclass($1) AND p.partstrat = 'r' AND p.partnatts = 1"
+            " AND a.atttypid = 'timestamptz'::regtype ORDER BY 2",
+            namespace.named(table),
+        )
+        if not rows:
+            return None
+        parts = [
+            Partition(row["part"], row["schema"], *_bounds(row["bound"]), is_default=row["bound"] == _DEFAULT)
+            for row in rows
+            if row["part"] is not None
+        ]
+    return Divided(table, rows[0]["column"], tuple(parts))
+
+
+def _bounds(said: str) -> tuple[datetime | None, datetime | None]:
+    """`FOR VALUES FROM ('2026-01-05 00:00:00+00') TO (MAXVALUE)`; a bound that Python cannot hold is none."""
+    if said == _DEFAULT:
+        return None, None
+    first, _, second = said.removeprefix("FOR VALUES FROM (").removesuffix(")").partition(") TO (")
+    return _moment(first), _moment(second)
+
+
+def _moment(said: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(said.strip("'"))
+    except ValueError:
+        return None
+
+
+class TimePartitions:
+    """Maintains the partitions of `table`, on a connection that is given and in no transaction.
+
+    `kept` is how long rows are kept; None: for ever. `ahead` partitions are made after the present one.
+    """
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        table: str,
+        unit: PartitionUnit = "day",
+        *,
+        kept: timedelta | None = None,
+        ahead: int = AHEAD,
+    ) -> None:
+        self._namespace = namespace
+        self._table = table
+        self._unit: PartitionUnit = unit
+        self._kept = kept
+        self._ahead = ahead
+
+    def kept_from(self, now: datetime) -> datetime | None:
+        """The first day whose rows are kept; None: there is none before which any is dropped."""
+        return None if self._kept is None else start_of("day", now - self._kept)
+
+    async def maintain(
+        self,
+        connection: asyncpg.Connection,
+        *,
+        now: datetime,
+        may_drop: Callable[[datetime], Awaitable[str | None]] | None = None,
+    ) -> Maintained:
+        """Make what is to come, move what strayed, drop what is too old. Never raises for a lock.
+
+        `may_drop(end)` is asked inside the transaction that drops what is before `end`, when no writer of the table is
+        left: what it gives is a reason not to.
+        """
+        divided = await read_divided(connection, self._namespace, self._table)
+        if divided is None:
+            return Maintained()
+        report = _Report()
+        try:
+            await self._make(connection, divided, report, now=now)
+            await self._drop(connection, report, now=now, may_drop=may_drop)
+        except _BusyError:
+            report.left.append(f"table {self._table!r}: another process maintains it")
+        return report.done()
+
+    # -- making and moving
+
+    async def _make(self, connection: asyncpg.Connection, divided: Divided, report: _Report, *, now: datetime) -> None:
+        present = last = start_of(self._unit, now)
+        starts = {present}
+        for _ in range(self._ahead):
+            last = end_of(self._unit, last)
+            starts.add(last)
+        if (default := divided.default) is not None:
+            starts |= await self._strayed(
+                connection, default, divided.column, first=self.kept_from(now), end=end_of(self._unit, last)
+            )
+        # What is written to now comes first.
+        lacking = (start for start in starts if not divided.covers(start, end_of(self._unit, start)))
+        for start in sorted(lacking, key=lambda start: abs(start - present))[:MAX_MADE]:
+            try:
+                await self._make_one(connection, divided, start, report)
+            except asyncpg.PostgresError as exc:
+                await self._leave(connection, exc, report, f"the partition of {start:%Y-%m-%d} was not made")
+
+    async def _strayed(
+        self,
+        connection: asyncpg.Connection,
+        default: Partition,
+        column: str,
+        *,
+        first: datetime | None,
+        end: datetime,
+    ) -> set[datetime]:
+        """The days, weeks or months from `first` to `end` of which `default` has rows."""
+        async with connection.transaction(isolation="read_committed"):
+            rows = await connection.fetch(
+                f"SELECT DISTINCT date_trunc('{self._unit}', {quoted(column)}, 'UTC') FROM {default.quoted}"  # noqa: S608 - quoted
+                f" WHERE {quoted(column)} >= $1 AND {quoted(column)} < $2",
+                max(first or _FIRST_DAY, _FIRST_DAY),
+                end,
+            )
+        return {row[0] for row in rows}
+
+    async def _make_one(
+        self, connection: asyncpg.Connection, divided: Divided, start: datetime, report: _Report
+    ) -> None:
+        name = partition_name(self._table, start, longest=self._namespace.longest_name)
+        part, parent = self._namespace.named(name), self._namespace.named(self._table)
+        first, last = _literal(start), _literal(end_of(self._unit, start))
+        moved = 0
+        await self._begin(connection)
+        # Made apart: to make it as a partition at once would lock the table.
+        await connection.execute(
+            f"CREATE TABLE {part} (LIKE {parent} INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY"
+            " EXCLUDING STATISTICS)"
+        )
+        if (default := divided.default) is not None:
+            inside = f"{quoted(divided.column)} >= {first} AND {quoted(divided.column)} < {last}"
+            await connection.execute(f"LOCK TABLE {default.quoted} IN ACCESS EXCLUSIVE MODE")
+            columns = await self._written_columns(connection)
+            status = await connection.execute(
+                f"WITH strayed AS (DELETE FROM {default.quoted} WHERE {inside} RETURNING {columns})"  # noqa: S608 - quoted
+                f" INSERT INTO {part} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM strayed"
+            )
+            moved = int(status.split()[-1])
+        await connection.execute(f"ALTER TABLE {parent} ATTACH PARTITION {part} FOR VALUES FROM ({first}) TO ({last})")
+        await connection.execute("COMMIT")
+        report.made.append(name)
+        report.moved += moved
+
+    async def _written_columns(self, connection: asyncpg.Connection) -> str:
+        rows = await connection.fetch(
+            "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0"
+            " AND NOT attisdropped AND attgenerated = '' ORDER BY attnum",
+            self._namespace.named(self._table),
+        )
+        return ", ".join(quoted(row[0]) for row in rows)
+
+    # -- dropping
+
+    async def _drop(
+        self,
+        connection: asyncpg.Connection,
+        report: _Report,
+        *,
+        now: datetime,
+        may_drop: Callable[[datetime], Awaitable[str | None]] | None,
+    ) -> None:
+        kept_from = self.kept_from(now)
+        divided = await read_divided(connection, self._namespace, self._table)
+        if kept_from is None or divided is None:
+            return
+        old = sorted((part.end, part.name, part) for part in divided.partitions if part.end and part.end <= kept_from)
+        for end, name, part in old:
+            try:
+                await self._begin(connection)
+                await connection.execute(f"LOCK TABLE {self._namespace.named(self._table)} IN ACCESS EXCLUSIVE MODE")
+                if may_drop is not None and (reason := await may_drop(end)) is not None:
+                    await connection.execute("ROLLBACK")
+                    report.left.append(f"partition {name!r}: {reason}")
+                    return  # those after it are younger: they go when this one has gone
+                await connection.execute(f"DROP TABLE {part.quoted}")
+                await connection.execute("COMMIT")
+                report.dropped.append(name)
+            except asyncpg.PostgresError as exc:
+                await self._leave(connection, exc, report, f"partition {name!r} was not dropped")
+                return
+        if (default := divided.default) is not None:
+            await self._delete_late(connection, divided, default, kept_from, report, may_drop=may_drop)
+
+    async def _delete_late(
+        self,
+        connection: asyncpg.Connection,
+        divided: Divided,
+        default: Partition,
+        kept_from: datetime,
+        report: _Report,
+        *,
+        may_drop: Callable[[datetime], Awaitable[str | None]] | None,
+    ) -> None:
+        """Delete what the DEFAULT partition has of days that are not kept."""
+        old = f"{quoted(divided.column)} < {_literal(kept_from)}"
+        try:
+            await self._begin(connection)
+            if await connection.fetchval(f"SELECT EXISTS (SELECT FROM {default.quoted} WHERE {old})"):  # noqa: S608
+                # Those that write there now would be missed by `may_drop`.
+                await connection.execute(f"LOCK TABLE {default.quoted} IN SHARE ROW EXCLUSIVE MODE")
+                if may_drop is not None and (reason := await may_drop(kept_from)) is not None:
+                    report.left.append(f"partition {default.name!r}: {reason}")
+                else:
+                    status = await connection.execute(f"DELETE FROM {default.quoted} WHERE {old}")  # noqa: S608
+                    report.too_late += int(status.split()[-1])
+            await connection.execute("COMMIT")
+        except asyncpg.PostgresError as exc:
+            await self._leave(connection, exc, report, f"old rows of partition {default.name!r} were not deleted")
+
+    # -- transactions
+
+    async def _begin(self, connection: asyncpg.Connection) -> None:
+        await connection.execute(
+            f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {LOCK_MOMENT};"
+            " SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'"
+        )
+        if not await connection.fetchval(f"SELECT pg_try_advisory_xact_lock({self._lock})"):
+            await connection.execute("ROLLBACK")
+            raise _BusyError
+
+    async def _leave(
+        self, connection: asyncpg.Connection, exc: asyncpg.PostgresError, report: _Report, what: str
+    ) -> None:
+        """Note that something was not done, where it may be later.
+
+        Raises:
+            asyncpg.PostgresError: It may not.
+        """
+        if not state(exc).startswith(_MAY_PASS):
+            raise exc
+        await connection.execute("ROLLBACK")
+        report.left.append(f"{what}: {brief(exc)}")
+
+    @property
+    def _lock(self) -> int:
+        """The number of the advisory lock: one process maintains a table."""
+        said = f"eventrec partitions {self._namespace.namespace} {self._table}"
+        return int.from_bytes(blake2b(said.encode(), digest_size=8).digest(), signed=True)
+
+
+class _BusyError(Exception):
+    """Another process maintains the table."""
+
+
+class _Report:
+    """`Maintained`, while it grows."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+        self.moved = 0
+        self.dropped: list[str] = []
+        self.too_late = 0
+        self.left: list[str] = []
+
+    def done(self) -> Maintained:
+        return Maintained(tuple(self.made), self.moved, tuple(self.dropped), self.too_late, tuple(self.left))
+
+
+def _literal(moment: datetime) -> str:
+    return f"{literal(moment.astimezone(UTC).isoformat())}::timestamptz"

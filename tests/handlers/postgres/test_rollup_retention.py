@@ -1,0 +1,152 @@
+"""Retention beside rollups: what was counted stays, what was not is kept, and partitions come and go."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from eventrec import EVENT, GENERATED, TIMESTAMP, TYPE, Layout, LayoutColumn
+from eventrec.analytics import Question, Refresh, Rollup, bucket, count, distinct, group, payload
+from eventrec_handlers.postgres import PostgresRollups
+from eventrec_handlers.postgres.checkpoints import Namespace
+from eventrec_handlers.postgres.options import Options
+from eventrec_handlers.postgres.rollups.fields import Columns
+from eventrec_handlers.postgres.rollups.tables import own_tables, rollup_tables
+from eventrec_handlers.postgres.target import Target
+
+pytestmark = pytest.mark.handlers
+
+NOW = datetime(2026, 3, 30, 12, 0, tzinfo=UTC)
+
+
+def nanoseconds(at: datetime) -> int:
+    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1_000
+
+
+PLATFORM = Layout(
+    "events",
+    (
+        LayoutColumn("id", GENERATED, "bigint"),
+        LayoutColumn("timestamp", TIMESTAMP, "timestamptz"),
+        LayoutColumn("event_type", TYPE, "varchar", length=100),
+        LayoutColumn("data", EVENT, "jsonb"),
+    ),
+    primary_key=("timestamp", "id"),
+    partition="day",
+    retention="10d",
+)
+DIVIDED = (
+    "CREATE TABLE events (id bigserial, timestamp timestamptz NOT NULL, event_type varchar(100) NOT NULL,"
+    " data jsonb NOT NULL, PRIMARY KEY (timestamp, id)) PARTITION BY RANGE (timestamp);"
+    " CREATE TABLE events_default PARTITION OF events DEFAULT"
+)
+
+
+class Daily(Rollup, name="daily", table="events", events=["ordered"]):
+    day = bucket("day")
+    shop = group(payload("shop", kind="text"))
+    orders = count()
+    customers = distinct(payload("customer", kind="integer"))
+    refresh = Refresh(window="3 days", lag="1 hour")
+
+
+class Monthly(Rollup, name="monthly", table="events"):
+    month = bucket("month")
+    customers = distinct(payload("customer", kind="integer"))
+    refresh = Refresh(window="3 days", lag="1 hour")
+
+
+DIVIDED_PLANS = (Daily.rollup_plan, Monthly.rollup_plan)
+
+
+@pytest.fixture
+async def divided(database: Any) -> AsyncIterator[PostgresRollups]:
+    """Rollups of a table with partitions and a retention of ten days, and 40 days of events in it."""
+    database.execute(
+        DIVIDED,
+        "INSERT INTO events (timestamp, event_type, data) SELECT '2026-03-30 11:59+00'::timestamptz"
+        " - n * interval '1 hour', 'ordered', jsonb_build_object("
+        "'type', 'ordered', 'shop', chr(97 + n % 3), 'customer', n % 7)"
+        " FROM generate_series(0, 40 * 24 - 1) AS n",
+    )
+    async with PostgresRollups(Target(database.url()), Options(), layouts={"events": PLATFORM}) as store:
+        yield store
+
+
+def late(database: Any, moment: str, customer: int = 99) -> None:
+    database.execute(
+        "INSERT INTO events (timestamp, event_type, data)"
+        f" VALUES ('{moment}', 'ordered', '{{\"shop\": \"a\", \"customer\": {customer}}}')"
+    )
+
+
+async def test_what_was_rolled_up_stays_when_its_events_are_dropped_and_late_ones_arrive_for_their_days(
+    divided: PostgresRollups, database: Any
+) -> None:
+    now = nanoseconds(NOW)
+    before = await divided.answer(Question(Daily))
+    assert len(before.rows) == 41 * 3
+
+    await divided.refresh([Daily.rollup_plan], now=now)
+    after = await divided.answer(Question(Daily))
+
+    ((oldest, partitions),) = database.rows(
+        "SELECT min(timestamp), (SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass) FROM events"
+    )
+    assert oldest >= datetime(2026, 3, 20, tzinfo=UTC)
+    assert partitions == 11 + 7 + 1
+    assert after == before
+
+    late(database, "2026-03-01 10:00+00")
+    late(database, "2026-03-10 10:00+00")
+    late(database, "2026-03-25 10:00+00")
+    done = await divided.refresh([Daily.rollup_plan], now=now)
+    last_ = await divided.answer(Question(Daily))
+
+    assert done.late == 2
+    march_25 = nanoseconds(datetime(2026, 3, 25, tzinfo=UTC))
+    assert [row for row in last_.rows if row[0] != march_25] == [row for row in before.rows if row[0] != march_25]
+    assert {row[1]: row[2:] for row in last_.rows if row[0] == march_25} == {"a": (9, 8), "b": (8, 7), "c": (8, 7)}
+    assert "2 rows arrived for buckets whose events are no longer stored" in last_.remarks[0]
+    assert database.rows("SELECT count(*) FROM events WHERE timestamp < '2026-03-20 00:00+00'") == [(0,)]
+
+
+async def test_no_event_is_dropped_before_every_rollup_has_counted_it(divided: PostgresRollups, database: Any) -> None:
+    now, here = nanoseconds(NOW), Namespace("public", 63, 10_000)
+    columns = Columns.of(PLATFORM)
+    database.execute(*own_tables(here), *rollup_tables(Daily.rollup_plan, columns, here))
+
+    await divided.refresh([], now=now)
+
+    assert database.rows("SELECT count(*) FROM events") == [(40 * 24,)]
+    assert any("rollup 'daily' has not counted its events yet" in remark for remark in divided.remarks)
+    await divided.refresh([Daily.rollup_plan], now=now)
+    assert database.rows("SELECT min(timestamp) >= '2026-03-20 00:00+00' FROM events") == [(True,)]
+
+
+async def test_a_question_for_fewer_groups_is_refused_where_it_cannot_be_answered(divided: PostgresRollups) -> None:
+    await divided.refresh([Daily.rollup_plan], now=nanoseconds(NOW))
+    start = nanoseconds(datetime(2026, 3, 21, tzinfo=UTC))
+
+    with pytest.raises(ValueError, match="before 2026-03-20 00:00 UTC the events are no longer stored"):
+        await divided.answer(Question(Daily, groups=()))
+    found = await divided.answer(Question(Daily, start=start, groups=()))
+
+    assert [row[1:] for row in found.rows][:3] == [(24, 7)] * 3
+
+
+async def test_a_month_that_has_not_ended_keeps_its_events(divided: PostgresRollups, database: Any) -> None:
+    await divided.refresh(DIVIDED_PLANS, now=nanoseconds(NOW))
+
+    ((oldest,),) = database.rows("SELECT min(timestamp) FROM events")
+    assert oldest.date() == date(2026, 3, 1)
+    assert any("a bucket of rollup 'monthly' has not ended" in remark for remark in divided.remarks)
+    late(database, "2026-03-31 10:00+00")
+    await divided.refresh(DIVIDED_PLANS, now=nanoseconds(NOW + timedelta(days=3)))
+
+    ((oldest,),) = database.rows("SELECT min(timestamp) FROM events")
+    assert oldest.date() == date(2026, 3, 23)
+    assert [row[1] for row in (await divided.answer(Question(Monthly))).rows] == [7, 8]
