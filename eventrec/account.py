@@ -59,6 +59,7 @@ class Account:
         life = self._lives[-1]
         writer, supervisor = life.writer, life.supervisor
         counts = [each.counts for each in self._lives]
+        following = supervisor.following() if supervisor is not None else None
         refused = dict(self._refused)
         unseen = 0 if off is None else off.count
         if off is not None and unseen:
@@ -76,6 +77,10 @@ class Account:
             adopted=_read_adopted(supervisor) if supervisor is not None else {},
             elsewhere=supervisor.elsewhere() if supervisor is not None else {},
             forfeited=supervisor.forfeited() if supervisor is not None else {},
+            since_forfeit=supervisor.since_forfeit() if supervisor is not None else None,
+            following=None if following is None else following[0],
+            not_followed=None if following is None else following[1],
+            follow_refusals=0 if following is None else following[2],
             left=supervisor.left() if supervisor is not None else {},
             mirrors=supervisor.mirror_lags() if supervisor is not None else {},
             failure=_failure(writer, supervisor),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 RECENT: Final = 60.0
 """Seconds for which `Status.health` says that records were refused for want of room, or lost."""
@@ -92,7 +95,8 @@ class Settled:
 class Health:
     """For health checks. `live`: restarting the process would mend nothing that it could not mend itself.
 
-    `ready`: it is open, its log can be written, and no subscription waits for an operator; or it is switched off.
+    `ready`: it is open, its log can be written, no subscription waits for an operator, and what it is to follow can be
+    followed; or it is switched off.
     `reasons` says what of that is not so; also, while it is ready, which destinations are in an outage or do not
     answer, what handlers have to remark, where records became dead letters, which logs of earlier runs wait, and, for a
     minute, what was refused for want of room or lost.
@@ -125,7 +129,9 @@ class Status:
     """Records of this recorder's own log that subscriptions of other processes need, as of the last look; "?": no
     handler is registered, and no other process has delivered anything yet."""
     forfeited: dict[str, int] = field(default_factory=dict)
-    """Records of logs that earlier runs left, lost to the bound on the log directory, by subscription; "?": unknown."""
+    """Records lost to the bound on the log directory that no subscription here counts, by subscription; "?": unknown.
+
+    Those of logs that earlier runs left; of this recorder's own log, those that others were to get."""
     left: dict[str, str] = field(default_factory=dict)
     """Logs that earlier runs left and that wait for an operator, by their id: why."""
     mirrors: dict[str, int] = field(default_factory=dict)
@@ -136,6 +142,15 @@ class Status:
     """An error that nothing has contained, as long as delivery, or writing, pauses because of it."""
     since_overflow: float | None = None
     """Seconds since an event was last refused, or pushed out by a newer one, for want of room; None: never."""
+    since_forfeit: float | None = None
+    """Seconds since something was added to `forfeited`; None: never."""
+    following: str | None = None
+    """How the logs of other processes are followed (`follow`): following; `waiting: …`, for another process that does;
+    `refused: …`, by the system. None: they are not."""
+    not_followed: str | None = None
+    """What an operator has to mend there, if there is something."""
+    follow_refusals: int = 0
+    """How often the system refused to remember, or to lock, what is followed."""
 
     @property
     def is_balanced(self) -> bool:
@@ -160,7 +175,11 @@ class Status:
         parts, earlier = list(self.subscriptions.values()), self._earlier()
         reasons += [f"{part.name}: {part.state}" for part in parts if part.held]
         reasons += [f"{part.name}, of an earlier run: {part.state}" for part in earlier if part.held]
+        is_refused = self.following is not None and self.following.startswith("refused")
+        reasons += [f"live logs: {self.not_followed}"] if is_refused else []
         ready = not reasons
+        if self.not_followed is not None and not is_refused:
+            reasons.append(f"live logs: {self.not_followed}")
         reasons += ["the recorder is disabled"] if self.state == "disabled" else []
         reasons += [_outage(part.name, part) for part in parts if not part.healthy and not part.held]
         reasons += [
@@ -179,6 +198,10 @@ class Status:
         whys = Counter(self.left.values()).most_common(_MOST_WHYS)
         reasons += [f"{count:,} log{'s' * (count > 1)} of earlier runs: {why}" for why, count in whys]
         reasons += [f"{name}: records lost: {_by_reason(counts)} so far" for name, counts in dropped.items()]
+        if _is_recent(self.since_forfeit):
+            reasons.append(
+                f"records that others were to get, lost to the disk bound: {_by_reason(self.forfeited)} so far"
+            )
         reasons += [f"{name}: {count:,} dead letter{'s' * (count > 1)}" for name, count in dead.items() if count]
         return Health(live=self.defect is None, ready=ready, reasons=tuple(reasons))
 
@@ -223,5 +246,5 @@ def _is_recent(seconds: float | None) -> bool:
     return seconds is not None and seconds < RECENT
 
 
-def _by_reason(counts: Counter[str]) -> str:
+def _by_reason(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} ({reason})" for reason, count in sorted(counts.items()))

@@ -49,8 +49,11 @@ FORFEITED: Final = Measure(
     "forfeited",
     "counter",
     "records",
-    "Records of earlier runs that were lost to the bound on the log directory.",
+    "Records lost to the bound on the log directory that no subscription here counts.",
     ("subscription",),
+)
+FOLLOW_REFUSALS: Final = Measure(
+    "follow_refusals", "counter", "refusals", "Times that what follows live logs was refused its files or locks."
 )
 LEFT: Final = Measure("left_logs", "gauge", "logs", "Logs of earlier runs that wait for an operator.")
 LOG_OK: Final = Measure("log_writable", "gauge", "1", "1 while the log can be written, 0 while the disk refuses.")
@@ -72,6 +75,7 @@ MEASURES: Final = (
     UNANSWERED,
     ADOPTED,
     FORFEITED,
+    FOLLOW_REFUSALS,
     LEFT,
     LOG_OK,
 )
@@ -86,6 +90,8 @@ def measured(status: Status) -> Iterator[tuple[Measure, Mapping[str, str], float
     yield IN_INTAKE, {}, status.in_intake
     for name, count in status.forfeited.items():
         yield FORFEITED, {"subscription": name}, count
+    if status.following is not None:
+        yield FOLLOW_REFUSALS, {}, status.follow_refusals
     yield LEFT, {}, len(status.left)
     yield LOG_OK, {}, int(status.failure is None)
     for name, part in status.subscriptions.items():

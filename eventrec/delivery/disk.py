@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from contextlib import asynccontextmanager, closing, suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -83,7 +84,8 @@ class DiskQuota:
         self._is_unlockable = False
         self._failures = Failures(LOOKS_EVERY, LOOKS_SELDOM)
         self.forfeited: Counter[str] = Counter()
-        """Records of logs that earlier runs left, lost to the bound, by subscription."""
+        """Records lost to the bound, by subscription: of logs that earlier runs left; of our own, those of others."""
+        self._forfeited_at: float | None = None
 
     async def run(self) -> None:
         """Judge about once a second until cancelled; less often where there is so much that looking takes long.
@@ -196,12 +198,22 @@ class DiskQuota:
                 if excess > 0:
                     size, lost = await self._give_up(id_)
                     excess -= size
-                    self.forfeited.update(lost)
+                    self._count(lost)
                     self._lost(lost, log=str(id_))
         own = self._own()
         if excess > 0 and own is not None:
             excess -= await self._forfeit(own, excess)
         return excess
+
+    def _count(self, lost: Mapping[str, int]) -> None:
+        self.forfeited.update(lost)
+        if lost:
+            self._forfeited_at = monotonic()
+
+    @property
+    def since_forfeit(self) -> float | None:
+        """Seconds since it counted some of these last; None: never."""
+        return None if self._forfeited_at is None else max(0.0, monotonic() - self._forfeited_at)
 
     async def _oldest(self) -> list[UUID]:
         """The logs of earlier runs, in the order in which they go; those that processes hold may be among them."""
@@ -214,8 +226,10 @@ class DiskQuota:
         """Bytes of an orphan that went, and its open records by subscription."""
         adopted = self._adoption.adopted.get(id_)
         if adopted is not None:
-            size = await in_thread(adopted.run_of.size)
-            return size, await self._adoption.give_up(id_)
+            size, ours = await in_thread(adopted.run_of.size), adopted.workers.keys()
+            lost = await self._adoption.give_up(id_)
+            self._on_drop("retention", sum(count for name, count in lost.items() if name not in ours))
+            return size, lost
         size, lost = await in_thread(self._delete_orphan, id_)
         for count in lost.values():
             self._on_drop("retention", count)
@@ -233,7 +247,11 @@ class DiskQuota:
         if end is None:
             return 0
         of_mirrors = await in_thread(own.forfeit_of_mirrors, end)
-        self._lost(own.forfeit(end), of_mirrors, log=str(own.run_of.id))
+        lost = own.forfeit(end)
+        # What our subscriptions lose, their workers count.
+        self._count({name: count for name, count in lost.items() if name not in own.workers})
+        self._on_drop("retention", sum(count for name, count in lost.items() if name not in own.workers))
+        self._lost(lost, of_mirrors, log=str(own.run_of.id))
         await own.forfeited(end)
         return sum(segment.size for segment in segments if segment.end <= end)
 

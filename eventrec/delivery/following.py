@@ -18,8 +18,8 @@ import anyio
 from eventrec.delivery.followed_delivery import open_followed
 from eventrec.delivery.live_logs import LiveLogs
 from eventrec.delivery.orphans import FIRST_PAUSE, LONGEST_PAUSE, Failures
+from eventrec.delivery.sole_follower import SoleFollower
 from eventrec.runs.followed import FollowedRun, find_held
-from eventrec.runs.follower_locks import FollowerLocks
 from eventrec.runs.requests import load_requests
 from eventrec.runs.survey import knows
 from eventrec.runtime.backend import in_thread
@@ -53,11 +53,8 @@ TURN_SECONDS: Final = 5.0
 HOLDERS_SECONDS: Final = 5.0
 """How often it is looked whether a log is still delivered by the process that holds it."""
 
-LOCK_SECONDS: Final = 0.5
-"""How often it is tried again to get the locks that another process has."""
-
-IN_PLACE_SECONDS: Final = 2.0
-"""How often it is looked whether another program has deleted ours."""
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 2.0
 
 _NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 
@@ -109,7 +106,7 @@ class Following:
         """Those that begin with what comes, and that are new."""
         self._from_first: set[UUID] = set()
         """Logs in which there was nothing yet when they were seen first."""
-        self._locks = FollowerLocks(directory, names, guard=guard)
+        self.turn = SoleFollower(directory, names, guard=guard, own_id=own_id)
         self._live = LiveLogs(directory, guard=guard, ours=self._held_here)
         self._claimed: set[UUID] = set()
         """Those that are followed, or about to be: not to be adopted."""
@@ -140,46 +137,20 @@ class Following:
     async def run(self) -> None:
         """Follow until cancelled; may be called again. Waits while another process does it for one of ours."""
         while True:
-            await self._take_locks()
+            await self.turn.take()
             if not self.allowed.is_set():
                 self._latest -= await in_thread(self._known)
             self.allowed.set()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(when_begun(self._watch), name="eventrec live logs")
-                await self._until_locks_are_lost()
+                await self.turn.until_lost()
                 tasks.cancel_scope.cancel()
             await self.let_go()
-
-    async def _take_locks(self) -> None:
-        said: object = None
-        while True:
-            try:
-                with anyio.CancelScope(shield=True):
-                    taken = await in_thread(self._locks.take)
-                why = None
-            except OSError as exc:
-                taken, why = self._names, described(exc)
-            if not taken:
-                return
-            if said != (taken, why):
-                said = (taken, why)
-                if why is None:
-                    _logger.info(
-                        "waiting: another process delivers", subscriptions=taken, directory=str(self._directory)
-                    )
-                else:
-                    _logger.warning("live logs cannot be followed", directory=str(self._directory), error=why)
-            await anyio.sleep(LOCK_SECONDS)
-
-    async def _until_locks_are_lost(self) -> None:
-        while await in_thread(self._locks.are_in_place):  # noqa: ASYNC110 - the disk says it
-            await anyio.sleep(IN_PLACE_SECONDS)
-        _logger.warning("locks of what follows live logs are gone", directory=str(self._directory))
 
     # -- looking
 
     async def _watch(self) -> None:
-        failures = Failures(LOCK_SECONDS, IN_PLACE_SECONDS)
+        failures = Failures(_FIRST_PAUSE, _LONGEST_PAUSE)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(when_begun(self._stop_when_cancelled), name="eventrec live logs end")
             for id_ in list(self.followed):
@@ -360,7 +331,9 @@ class Following:
 
     def _new_in(self, id_: UUID) -> set[str]:
         """Those for which what stands in that log now is nothing that comes."""
-        return set() if id_ >= self._since or id_ in self._from_first else self._latest
+        if id_ in self._from_first:
+            return set()
+        return {name for name in self._latest if id_ < self.turn.since.get(name, self._since)}
 
     def _say_holders(self, names: Collection[str]) -> None:
         if new := set(names) - self._said:
@@ -439,17 +412,17 @@ class Following:
         """End all that is followed, and give the locks back."""
         for id_ in list(self.followed):
             await self._end(id_)
-        await in_thread(self._locks.release)
+        await self.turn.release()
 
     def end_stranded(self) -> None:
         """The same from any thread, once the loop is closed. Blocking."""
         for delivery in list(self.followed.values()):
             delivery.end_stranded()
-        self._locks.release()
+        self.turn.release_stranded()
 
     def abandon(self) -> None:
         """In the child of a fork: give back what was inherited, and touch nothing."""
-        self._locks.abandon()
+        self.turn.abandon()
         for delivery in self.followed.values():
             delivery.abandon()
 

@@ -9,7 +9,7 @@ import anyio
 from eventrec.delivery.orphans import FIRST_PAUSE, LONGEST_PAUSE, Failures
 from eventrec.delivery.small_orphans import SmallOrphan, end_group
 from eventrec.records.content import ContentDecoder
-from eventrec.runs.follower_locks import list_following
+from eventrec.runs.followers import Followers
 from eventrec.runs.requests import load_requests
 from eventrec.runs.run import Run
 from eventrec.runs.small_log import read_small_log
@@ -200,7 +200,7 @@ class GroupAdoption:
             self._letters.learn()
             requests = load_requests(self._directory, since=0.0)
             decoder = ContentDecoder()
-            followers = list_following(self._directory)
+            followers = Followers(self._directory).names()
             for id_, run in found:
                 if not isinstance(run, Run):
                     refused[id_] = run

@@ -97,6 +97,7 @@ class LogDelivery:
                 freeze=self._freeze,
                 outage=handlers[each.name].outage,
                 on_rewind=on_rewind,
+                on_health=self._notice,
             )
             for each in subscriptions
         }

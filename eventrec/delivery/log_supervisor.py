@@ -161,6 +161,15 @@ class LogSupervisor(Supervisor):
     def forfeited(self) -> dict[str, int]:
         return dict(self._quota.forfeited)
 
+    def since_forfeit(self) -> float | None:
+        return self._quota.since_forfeit
+
+    def following(self) -> tuple[str, str | None, int] | None:
+        if self._following is None:
+            return None
+        turn = self._following.turn
+        return turn.state, turn.trouble, turn.refusals
+
     def left(self) -> dict[str, str]:
         live = {} if self._following is None else self._following.left
         return {str(id_): why for id_, why in [*list(self._adoption.left.items()), *list(live.items())]}

@@ -11,6 +11,7 @@ from eventrec.log.log import Log
 from eventrec.log.segment import list_odd_segments, list_segments, segment_name
 from eventrec.records.content import ContentDecoder, is_ours
 from eventrec.runs.checkpoint import CheckpointFiles, Saved
+from eventrec.runs.followers import Followers
 from eventrec.runs.survey import knows
 
 if TYPE_CHECKING:
@@ -85,4 +86,10 @@ def _check_offset(offset: int) -> None:
 def _is_known(name: str, saved: Saved, run: Run) -> bool:
     if name in saved.checkpoints:
         return False  # It is where its checkpoint says.
-    return not saved.is_new(name) or knows(run.directory, name, before=run.id)
+    return not saved.is_new(name) or knows(run.directory, name, before=run.id) or _is_followed(name, run)
+
+
+def _is_followed(name: str, run: Run) -> bool:
+    """Whether that log began after live logs were followed for the subscription: all of it is what comes."""
+    since = Followers(run.directory).since(name)
+    return since is not None and since <= run.id

@@ -111,8 +111,8 @@ class SmallOrphans:
     def plan(self, log: SmallLog, *, followers: Collection[str] = ()) -> SmallOrphan | None:
         """How `log` is to be delivered; None: not here.
 
-        `followers` are the subscriptions, by the file of a checkpoint, for which other processes follow live logs: one
-        without a checkpoint in it is to get it still.
+        `followers` are the subscriptions, by the file of a checkpoint, for which live logs are followed: one without a
+        checkpoint in it is to get it still.
         """
         ours = {each.name: self._checkpoint(each, log) for each in self._subscriptions}
         others = [each.progress.scanned for name, each in log.checkpoints.items() if name not in ours]

@@ -278,8 +278,19 @@ class Supervisor(ABC):
         return {}
 
     def forfeited(self) -> dict[str, int]:
-        """Records of those logs that were lost to the bound on the log directory, by subscription."""
+        """Records lost to the bound on the log directory, by subscription, that no worker counts."""
         return {}
+
+    def since_forfeit(self) -> float | None:
+        """Seconds since that was last counted; None: never."""
+        return None
+
+    def following(self) -> tuple[str, str | None, int] | None:
+        """How live logs are followed: the state, what an operator has to mend, how often the directory refused.
+
+        None: they are not.
+        """
+        return None
 
     def mirror_lags(self) -> dict[str, int]:
         """Records of the log that is written which each mirror lacks, by its name, as of the last look."""

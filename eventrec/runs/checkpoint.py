@@ -85,6 +85,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     may end where a refused one did, and must not share its token. `saved` is when, in seconds since the epoch.
 
     `by_holder`: the process that holds the log delivers the subscription, so that none that follows the log does.
+    `state` is what was wrong when it was saved, in words; empty: nothing. `last_error` is what the last attempt that
+    failed said.
     """
 
     subscription: str
@@ -94,6 +96,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     generation: _Count = 0
     saved: float = 0.0
     by_holder: bool = False
+    state: str = ""
+    last_error: str | None = None
     version: int = _VERSION
 
 

@@ -3,19 +3,19 @@
     <log>/following/<subscription>.lock    `flock` on it says who delivers; it holds our mark, and the process's number
 
 What stands in the file is for people. One that is not ours is locked all the same, since that changes nothing in it,
-and never deleted.
+and never deleted. Who follows at all, alive or not, says `followers.py`.
 """
 
 from __future__ import annotations
 
 import os
 from contextlib import closing, nullcontext, suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, NamedTuple
 
 from eventrec.errors import LogLockedError
 from eventrec.log.storage import write_all
-from eventrec.runs.files import SUFFIX, safe_name
+from eventrec.runs.files import safe_name
+from eventrec.runs.followers import FOLLOWING, LOCK_MARK, LOCK_SUFFIX, pid_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from eventrec.log.disk import DiskStorage
     from eventrec.log.storage import Lock
     from eventrec.runs.directory import LogDirectory
-
-FOLLOWING: Final = "following"
-
-_LOCK: Final = ".lock"
-_MARK: Final = b"eventrec following 1 "
 
 
 class _Held(NamedTuple):
@@ -69,7 +64,7 @@ class FollowerLocks:
             with self._guard:
                 for name in self._names:
                     try:
-                        self._take(safe_name(name) + _LOCK)
+                        self._take(safe_name(name) + LOCK_SUFFIX)
                     except LogLockedError:
                         taken.append(name)
         except BaseException:
@@ -89,14 +84,21 @@ class FollowerLocks:
         try:
             # On a full disk it is a lock all the same.
             with suppress(OSError), closing(folder.open(name, "write")) as file:
-                if not file.size() or file.read(0, len(_MARK)) == _MARK:
-                    size = write_all(file, b"%bpid %d\n" % (_MARK, os.getpid()), 0)
+                if not file.size() or file.read(0, len(LOCK_MARK)) == LOCK_MARK:
+                    size = write_all(file, b"%bpid %d\n" % (LOCK_MARK, os.getpid()), 0)
                     file.truncate(size)
             self._held.append(_Held(folder, name, lock, folder.size(name).identity))
         except BaseException:
             lock.release()
             folder.close()
             raise
+
+    def holders(self, names: Collection[str]) -> dict[str, int | None]:
+        """Which process has the lock of each of `names`, as far as it says."""
+        found: dict[str, int | None] = dict.fromkeys(names)
+        with suppress(OSError), closing(self._directory.opened().folder(FOLLOWING)) as folder:
+            found = {name: pid_in(folder, safe_name(name) + LOCK_SUFFIX) for name in names}
+        return found
 
     def are_in_place(self) -> bool:
         """Whether they are found under their names still: else another process may have others of these names."""
@@ -124,29 +126,6 @@ class FollowerLocks:
             each.folder.close()
 
 
-def list_following(directory: LogDirectory) -> dict[str, str]:
-    """The subscriptions for which a process follows the live logs of `directory` now, by the file of a checkpoint.
-
-    Blocking. A name that is too long for a file is told as far as that goes.
-
-    Raises:
-        OSError: It cannot be looked at, for now.
-    """
-    try:
-        folder = directory.opened().folder(FOLLOWING)
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    found: dict[str, str] = {}
-    with closing(folder):
-        for name in folder.list():
-            stem, is_lock, _ = name.rpartition(_LOCK)
-            # What is not a file that can be opened is not a lock of ours.
-            with suppress(OSError):
-                if is_lock and folder.is_locked(name):
-                    found[stem + SUFFIX] = unquote(stem)
-    return found
-
-
 def _identity(folder: DiskStorage, name: str) -> tuple[int, int] | None:
     try:
         return folder.size(name).identity
@@ -156,5 +135,5 @@ def _identity(folder: DiskStorage, name: str) -> tuple[int, int] | None:
 
 def _is_ours(folder: DiskStorage, name: str, identity: tuple[int, int] | None) -> bool:
     with suppress(OSError), closing(folder.open(name, "read")) as file:
-        return _identity(folder, name) == identity and (not file.size() or file.read(0, len(_MARK)) == _MARK)
+        return _identity(folder, name) == identity and (not file.size() or file.read(0, len(LOCK_MARK)) == LOCK_MARK)
     return False

@@ -1,8 +1,8 @@
 """What subscriptions that other processes deliver still need of a run: looked at again before anything of it goes.
 
 A process that follows a live log (`eventrec deliver`) keeps its checkpoints in that log's own folder. So its owner
-learns of them there, also of those that appear while it writes; and in the directory, which processes follow its logs
-now, since one of them may not have saved a checkpoint in this log yet.
+learns of them there, also of those that appear while it writes; and in the directory, for which subscriptions its logs
+are followed, since one of them may not have a checkpoint in this log yet.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec.runs.checkpoint import CHECKPOINTS, CheckpointFiles
 from eventrec.runs.files import file_name
-from eventrec.runs.follower_locks import list_following
+from eventrec.runs.followers import Followers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -30,7 +30,7 @@ class OtherCheckpoints:
 
     One that cannot be read holds what it held before, or everything from `first` on. A run that no subscription
     delivers, neither of ours nor of others, is held from `first` on for one that is to come; and so it is for those
-    for which a process follows the logs of the directory.
+    for which the logs of the directory are followed, be it that no process does so now.
     """
 
     def __init__(self, run: Run, ours: Collection[str], saved: Saved, *, first: int) -> None:
@@ -53,7 +53,7 @@ class OtherCheckpoints:
         Raises:
             OSError: They cannot be listed: nothing may go.
         """
-        followers = list_following(self._run.directory)
+        followers = Followers(self._run.directory).names()
         saved = CheckpointFiles(self._run.storage).look(said=self._said)
         self._said = saved.unreadable
         self._take(saved, followers)

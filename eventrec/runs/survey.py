@@ -15,7 +15,7 @@ from eventrec.log.verify import describe
 from eventrec.runs.checkpoint import CheckpointFiles
 from eventrec.runs.directory import DEAD, DONE, LOCK, LogDirectory, id_in, id_of
 from eventrec.runs.files import file_name
-from eventrec.runs.follower_locks import FOLLOWING
+from eventrec.runs.followers import FOLLOWING, Followers
 from eventrec.runs.mirrors import MIRRORS, Mirrors
 from eventrec.runs.others import UNKNOWN
 from eventrec.runs.requests import REQUESTS
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from eventrec.log.disk import DiskStorage
-    from eventrec.runs.checkpoint import Checkpoint
+    from eventrec.runs.checkpoint import Checkpoint, Saved
 
 State: TypeAlias = Literal["held", "orphan", "unknown"]
 """A process holds it; no process does; this user may not open it, so that it is not known."""
@@ -57,6 +57,8 @@ class SeenLog:
     """Records behind `end` that its torn or damaged tail was to hold, as far as it says: they cannot be delivered."""
     mirrored: dict[str, int] = field(default_factory=dict)
     """Up to where each mirror of the directory has it."""
+    awaited: frozenset[str] = frozenset()
+    """The subscriptions for which live logs are followed, and that have no checkpoint in it: it is held for them."""
 
     @property
     def is_held(self) -> bool:
@@ -64,8 +66,17 @@ class SeenLog:
         return self.state == "held"
 
     def knows(self, name: str) -> bool:
+        """Whether it is held for the subscription: by a checkpoint, be it one that cannot be read, or as `awaited`."""
+        return name in self.awaited or self.knows_by_checkpoint(name)
+
+    def knows_by_checkpoint(self, name: str) -> bool:
         """Whether the subscription has a checkpoint in it, be it one that cannot be read."""
         return name in self.checkpoints or file_name(name) in self.unreadable
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The subscriptions that it may be held for, as far as they can be read."""
+        return self.awaited.union(self.checkpoints)
 
     def pending(self, name: str) -> int:
         """Records that the subscription is still to get: from its `scanned` to the end; all, where it has none."""
@@ -83,12 +94,12 @@ class SeenLog:
 
     def holders(self, *, excluding: str | None = None) -> list[str]:
         """The subscriptions that need something of it, without `excluding`."""
-        return sorted(name for name in self.checkpoints if name != excluding and self.pending(name))
+        return sorted(name for name in self.names if name != excluding and self.pending(name))
 
     def open_records(self) -> dict[str, int]:
         """Records that are lost if it goes, by subscription; under "?" those whose subscription is not known."""
         lost = {name: self.pending(name) for name in self.holders()}
-        if self.unreadable or not self.checkpoints:
+        if self.unreadable or not self.names:
             lost[UNKNOWN] = self.end - self.first
         return {name: count for name, count in lost.items() if count}
 
@@ -138,7 +149,17 @@ def see_opened(storage: DiskStorage, id_: UUID, path: Path) -> SeenLog | None:
         unreadable=saved.unreadable,
         lost=found.claimed if found is not None and state == "orphan" else 0,
         mirrored=_mirrored(path, id_),
+        awaited=_awaited(path, saved),
     )
+
+
+def _awaited(path: Path, saved: Saved) -> frozenset[str]:
+    known = {file_name(name) for name in saved.checkpoints} | saved.unreadable | saved.newer
+    try:
+        followers = Followers(path.parent).names()
+    except OSError:
+        return frozenset()
+    return frozenset(name for file, name in followers.items() if file not in known)
 
 
 def _mirrored(path: Path, id_: UUID) -> dict[str, int]:

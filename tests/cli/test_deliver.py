@@ -58,7 +58,9 @@ def test_what_an_application_writes_is_delivered_while_it_runs(start: Any, tmp_p
     code, out = delivering.end()
 
     assert (code, out) == (0, "0 logs left, pending for 'sqlite': 0, 'jsonl': 0\n")
-    assert list((tmp_path / "log").iterdir()) == []
+    # It is remembered for whom the logs are followed, and nothing else.
+    left = sorted(path.name for path in (tmp_path / "log").rglob("*") if path.is_file())
+    assert left == ["jsonl.subscription", "sqlite.subscription"]
     lines = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*.jsonl")).splitlines()
     assert len(lines) == 3
 

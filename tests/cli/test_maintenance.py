@@ -16,7 +16,11 @@ import pytest
 from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log, LogOptions
 from eventrec.log.reader import LogReader
-from eventrec.runs.run import CHECKPOINTS, Run, list_runs
+from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
+from eventrec.runs.directory import LogDirectory
+from eventrec.runs.follower_locks import FollowerLocks
+from eventrec.runs.followers import Followers
+from eventrec.runs.run import CHECKPOINTS, Run, list_runs, new_run_id
 from eventrec.runs.survey import QUOTA
 
 Main = Callable[..., tuple[int, str, str]]
@@ -210,6 +214,95 @@ def test_on_a_terminal_it_asks_unless_told_not_to(
 
     assert (b"'old' gives up 10 records in 1 log. Go on? [y/N]" in written) is (answer is not None)
     assert (code, len(list_runs(tmp_path / "log"))) == (left, left)
+
+
+# -- forget what follows
+
+
+def test_a_subscription_that_follows_is_forgotten_also_in_logs_that_are_held(
+    main: Main, leave: Leave, held: Callable[[int], str], tmp_path: Path
+) -> None:
+    directory = LogDirectory(tmp_path / "log")
+    leave(directory.path, 0, 10, "mine", "gone", delivered=("mine",))
+    leave(directory.path, 10, 13)
+    leave(directory.path, 13, 20, "mine", "gone")
+    Followers(directory).remember("gone", list_runs(directory)[0])
+    first = held(0)
+    followed = Checkpoint(subscription="gone", progress=Progress(0, 0, 0))
+    CheckpointFiles(DiskStorage(directory.path / first)).save(followed, sync=False)
+
+    code, out, err = main("log", "forget", "log", "gone", "--yes", "--json")
+
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    assert (told["was_followed"], told["given_up"]) == (True, 20)
+    assert [(each["is_held"], each["is_released"], each["is_deleted"]) for each in told["logs"]] == [
+        (True, True, False),
+        (False, False, False),
+        (False, False, False),
+    ]
+    # What no subscription has begun is for one that is to come.
+    assert [each["is_unclaimed"] for each in told["logs"]] == [False, True, False]
+    assert Followers(directory).by_file() == {}
+    assert str(list_runs(directory)[0]) == first
+    assert names_in(directory.path) == [["mine"], [], ["mine"]]
+
+
+def test_a_log_that_another_one_follows_is_kept_for_it(main: Main, leave: Leave, tmp_path: Path) -> None:
+    directory = LogDirectory(tmp_path / "log")
+    leave(directory.path, 0, 10, "gone")
+    Followers(directory).remember("other", new_run_id())
+
+    code, out, _ = main("log", "forget", "log", "gone", "--yes")
+
+    assert (code, "10 records given up; kept for 'other'" in out) == (0, True)
+    assert len(list_runs(directory)) == 1
+
+
+def test_one_that_is_known_by_nothing_but_being_followed_is_forgotten(main: Main, tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    Followers(tmp_path / "log").remember("gone", new_run_id())
+
+    assert main("log", "forget", "log", "other", "--yes")[0] == 2
+    assert main("log", "forget", "log", "gone")[0] == 2  # There is no terminal to ask on.
+    code, out, _ = main("log", "forget", "log", "gone", "--yes")
+
+    assert (code, out) == (0, "gone: nothing more is kept for it\n")
+    assert list((tmp_path / "log").iterdir()) == []
+
+
+def test_what_its_holder_delivers_itself_stays(
+    main: Main, leave: Leave, held: Callable[[int], str], tmp_path: Path
+) -> None:
+    directory = LogDirectory(tmp_path / "log")
+    leave(directory.path, 0, 10, "gone")
+    first = held(0)
+    storage = DiskStorage(directory.path / first)
+    own = Checkpoint(subscription="gone", progress=Progress(0, 0, 0), by_holder=True)
+    CheckpointFiles(storage).save(own, sync=False)
+    Followers(directory).remember("gone", list_runs(directory)[0])
+
+    code, out, err = main("log", "forget", "log", "gone", "--yes")
+
+    assert (code, out) == (5, "gone: nothing more is kept for it\n")
+    assert first in err
+    assert names_in(directory.path) == [["gone"]]
+
+
+def test_while_a_process_follows_nothing_is_forgotten(main: Main, leave: Leave, tmp_path: Path) -> None:
+    directory = LogDirectory(tmp_path / "log")
+    leave(directory.path, 0, 10, "busy")
+    Followers(directory).remember("busy", list_runs(directory)[0])
+    locks = FollowerLocks(directory, ["busy"])
+    locks.take()
+
+    code, out, err = main("log", "forget", "log", "busy", "--yes")
+
+    locks.release()
+    assert (code, out) == (5, "")
+    assert f"'busy' is delivered to by process {os.getpid()}; end that first" in err
+    assert Followers(directory).is_remembered("busy")
+    assert names_in(directory.path) == [["busy"]]
 
 
 # -- compress

@@ -1,9 +1,14 @@
 """`eventrec status`: each log, and all together."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
+from eventrec.runs.directory import LogDirectory
+from eventrec.runs.follower_locks import FollowerLocks
+from eventrec.runs.followers import Followers
 from eventrec.runs.run import CHECKPOINTS, Run, list_runs
 
 Main = Callable[..., tuple[int, str, str]]
@@ -55,3 +60,37 @@ def test_checkpoint_that_cannot_be_read_is_named(main: Main, leave: Leave, tmp_p
     assert "a.json: this checkpoint cannot be read" in out
     assert err.startswith("eventrec: checkpoint unreadable")
     assert len(err.splitlines()) == 1
+
+
+def test_what_follows_is_shown_with_what_is_kept_for_it(main: Main, leave: Leave, tmp_path: Path) -> None:
+    directory = LogDirectory(tmp_path / "log")
+    leave(directory.path, 0, 10, "a", "b", delivered=("a",))
+    held = Run.adopt(directory, list_runs(directory)[0])
+    assert held is not None
+    broken = Checkpoint(subscription="b", progress=Progress(0, 0, 0), state="retrying", last_error="it is down")
+    CheckpointFiles(held.storage).save(broken, sync=False)
+    for name in ("b", "dead"):
+        Followers(directory).remember(name, held.id)
+    locks = FollowerLocks(directory, ["b"])
+    locks.take()
+
+    code, out, _ = main("status", "log")
+    _, machine, _ = main("status", "log", "--json")
+    locks.release()
+    held.release()
+
+    assert code == 0
+    assert "  b: pending 10; retrying; last error: it is down\n  dead: pending 10, nothing of it delivered yet\n" in out
+    assert f"b: followed by process {os.getpid()}; 10 records in 1 log kept for it\n" in out
+    assert (
+        "dead: no process follows now; 10 records in 1 log kept for it; to give it up: eventrec log forget log dead\n"
+    ) in out
+    told = json.loads(machine)
+    assert told["followed"] == {
+        "b": {"is_alive": True, "process": os.getpid(), "is_remembered": True, "logs": 1, "pending": 10},
+        "dead": {"is_alive": False, "process": None, "is_remembered": True, "logs": 1, "pending": 10},
+    }
+    assert told["logs"][0]["awaited"] == {"dead": 10}
+    account = told["logs"][0]["subscriptions"]["b"]
+    assert (account["state"], account["last_error"], account["by_holder"]) == ("retrying", "it is down", False)
+    assert told["total"]["pending"] == {"a": 0, "b": 10, "dead": 10}

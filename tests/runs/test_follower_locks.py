@@ -9,7 +9,8 @@ import pytest
 
 from eventrec.log.disk import DiskStorage
 from eventrec.runs.directory import LogDirectory
-from eventrec.runs.follower_locks import FOLLOWING, FollowerLocks
+from eventrec.runs.follower_locks import FollowerLocks
+from eventrec.runs.followers import FOLLOWING
 
 
 @pytest.fixture

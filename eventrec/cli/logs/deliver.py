@@ -15,7 +15,7 @@ import anyio
 from cyclopts import Parameter
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.logs.directory import names_in, refuse_memory, see_all
+from eventrec.cli.logs.directory import followers_in, names_in, refuse_memory, see_all
 from eventrec.cli.logs.log_directory import check_not_part_of_one
 from eventrec.cli.logs.orphans import chosen_name
 from eventrec.cli.logs.status import total
@@ -50,7 +50,11 @@ def deliver(
 
     The applications then only record: `EventRecorder(log=DIR)`, without a handler. What they leave when they end is
     delivered too. Only what is delivered to every subscription is deleted. Started again after whatever ended it, it
-    goes on where it was; of two for one subscription the second waits, and takes over.
+    goes on where it was; of two for one subscription the second waits, and takes over. With several destinations it
+    delivers to all or to none: where another process delivers to one of them, it waits for that one, and says so.
+
+    From its first start on the logs are kept for its subscriptions, within the disk bound, also while it does not run.
+    That ends with `eventrec log forget DIR NAME`.
 
     Nothing waits for a batch to fill: what comes while one is written makes the next one. That, and other options of a
     recorder, may be set in the environment (`EVENTREC_FLUSH_INTERVAL`, `EVENTREC_BATCH_ROWS`) and in `--config`. The
@@ -98,7 +102,7 @@ def _chosen(directory: Path, urls: Sequence[str], names: Sequence[str] | None) -
     if names is not None and len(names) != len(urls):
         raise CommandError(f"--name: {len(names)} for {len(urls)} --to: give one for each", ExitCode.USAGE)
     if directory.exists():
-        known = names_in(see_all(directory))
+        known = sorted({*names_in(see_all(directory)), *followers_in(directory)})
     else:
         check_not_part_of_one(directory)
         known = []

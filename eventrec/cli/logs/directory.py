@@ -14,6 +14,7 @@ from eventrec.log.verify import describe
 from eventrec.registry import resolve_url, scheme_of
 from eventrec.runs import survey
 from eventrec.runs.directory import LOCK, LogDirectory
+from eventrec.runs.followers import Followers
 from eventrec.runs.survey import SeenLog
 
 if TYPE_CHECKING:
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
+    from eventrec.runs.followers import Follower
+
 __all__ = [
     "SeenLog",
     "described",
     "disk_storage",
     "existing",
+    "followers_in",
     "listed",
     "logs_in",
     "names_in",
@@ -147,8 +151,21 @@ def see_all(directory: Path) -> list[SeenLog]:
 
 
 def names_in(logs: Iterable[SeenLog]) -> list[str]:
-    """The subscriptions that have a checkpoint in one of `logs`."""
-    return sorted({name for log in logs for name in log.checkpoints})
+    """The subscriptions that have a checkpoint in one of `logs`, or for which one is held."""
+    return sorted({name for log in logs for name in log.names})
+
+
+def followers_in(directory: Path) -> dict[str, Follower]:
+    """The subscriptions for which the live logs of `directory` are followed, by name.
+
+    Raises:
+        CommandError: That cannot be told.
+    """
+    try:
+        found = Followers(directory).by_file()
+    except OSError as exc:
+        raise CommandError(f"{directory}: {exc}", ExitCode.FILE) from exc
+    return {each.name: each for each in found.values()}
 
 
 def refuse_memory(to: str) -> None:

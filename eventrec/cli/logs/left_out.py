@@ -52,7 +52,7 @@ class LeftOut:
             saved = log.checkpoints.get(name)
             self._by_log[log.id] = _OfOneLog(left_out.total(), saved.progress.filtered if saved is not None else 0)
             found += counts
-            if not log.checkpoints.keys() - {name}:
+            if not log.names - {name}:
                 gone += left_out
         if not discards:
             _refuse(types, found, gone)

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.logs.directory import listed, names_in, see_all
+from eventrec.cli.logs.directory import followers_in, listed, names_in, see_all
 from eventrec.cli.logs.log_directory import check_log_directory
 from eventrec.cli.terminal import Terminal
 from eventrec.delivery.letters.kept import kept_letters, sweep_letters, unreadable_logs
@@ -99,8 +99,9 @@ def count_by_subscription(letters: list[KeptLetter]) -> dict[str, int]:
 
 
 def known_names(directory: Path, letters: list[KeptLetter]) -> list[str]:
-    """The subscriptions that have a checkpoint in a log of `directory`, or one of `letters`."""
-    return sorted({*names_in(see_all(directory)), *(kept.letter.subscription for kept in letters)})
+    """The subscriptions that have a checkpoint in a log of `directory`, or are followed there, or have `letters`."""
+    followed = followers_in(directory)
+    return sorted({*names_in(see_all(directory)), *followed, *(kept.letter.subscription for kept in letters)})
 
 
 def refuse_unknown(directory: Path, name: str, known: list[str]) -> None:

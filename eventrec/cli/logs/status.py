@@ -10,7 +10,7 @@ import msgspec
 from cyclopts import Parameter
 
 from eventrec.cli.exit_codes import ExitCode
-from eventrec.cli.logs.directory import see_all
+from eventrec.cli.logs.directory import followers_in, see_all
 from eventrec.cli.logs.letters import count_by_subscription, unreadable_letters, waiting_letters
 from eventrec.cli.terminal import Terminal, counted
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eventrec.cli.logs.directory import SeenLog
+    from eventrec.runs.followers import Follower
 
 Json = Annotated[bool, Parameter(negative="")]
 
@@ -25,7 +26,10 @@ Json = Annotated[bool, Parameter(negative="")]
 def status(directory: Path, /, *, json: Json = False) -> int:
     """Show what a log directory still holds, and for whom: of each log the account of each subscription, and a total.
 
-    Dead letters that wait for an operator are shown too.
+    Of a log that a process holds it shows, too, what is wrong with each subscription, be it that of the process itself
+    or of `eventrec deliver`, and its last error, as of its last checkpoint. Then the subscriptions that `eventrec
+    deliver` follows it for, which process that is, and what the logs are kept for; and dead letters that wait for an
+    operator.
 
     For example:
 
@@ -40,34 +44,44 @@ def status(directory: Path, /, *, json: Json = False) -> int:
     terminal = Terminal()
     with terminal.showing_logging():
         logs, letters = see_all(directory), count_by_subscription(waiting_letters(directory))
-        unreadable = unreadable_letters(directory)
+        unreadable, followers = unreadable_letters(directory), followers_in(directory)
     if json:
         told = {"logs": [_plain(log) for log in logs], "total": total(logs), "dead_letters": letters}
+        told["followed"] = {name: _follower(each, logs) for name, each in sorted(followers.items())}
         terminal.show_json(told | {"unreadable_dead_letters": unreadable})
         return ExitCode.OK
     for log in logs:
-        if log.state == "unknown":
-            terminal.show(f"{log.id}: {_STATES[log.state]}")
-            continue
-        where = f"records {log.first:,} to {log.end:,}, {counted(log.size, 'byte')}"
-        lost = f", {log.lost:,} more lost at its damaged end" if log.lost else ""
-        terminal.show(f"{log.id}: {where}, {_STATES[log.state]}{lost}")
-        for name, part in _accounts(log).items():
-            counts = ", ".join(f"{key} {part[key]:,}" for key in ("delivered", "filtered", "dead") if part[key])
-            dropped = "".join(f", dropped {count:,} {reason}" for reason, count in part["dropped"].items())
-            terminal.show(f"  {name}: pending {part['pending']:,}" + (f", {counts}" if counts else "") + dropped)
-        for name in sorted(log.unreadable):
-            terminal.show(f"  {name}: this checkpoint cannot be read")
-        for name, lag in log.mirror_lags().items():
-            terminal.show(f"  mirror {name}: " + (f"lacks {counted(lag, 'record')}" if lag else "has all of it"))
-    if logs or not (letters or unreadable):
+        _show_log(log, terminal)
+    if logs or not (letters or unreadable or followers):
         _show_total(logs, terminal)
+    for _, follower in sorted(followers.items()):
+        terminal.show(_said(follower, _follower(follower, logs), directory))
     for name, count in letters.items():
         waits = counted(count, "dead letter waits", "dead letters wait")
         terminal.show(f"{name}: {waits}; see: eventrec dead list {directory}")
     for path, why in unreadable.items():
         terminal.show(f"{path}: not all dead letters in it can be read: {why}")
     return ExitCode.OK
+
+
+def _show_log(log: SeenLog, terminal: Terminal) -> None:
+    if log.state == "unknown":
+        terminal.show(f"{log.id}: {_STATES[log.state]}")
+        return
+    where = f"records {log.first:,} to {log.end:,}, {counted(log.size, 'byte')}"
+    lost = f", {log.lost:,} more lost at its damaged end" if log.lost else ""
+    terminal.show(f"{log.id}: {where}, {_STATES[log.state]}{lost}")
+    for name, part in _accounts(log).items():
+        counts = ", ".join(f"{key} {part[key]:,}" for key in ("delivered", "filtered", "dead") if part[key])
+        dropped = "".join(f", dropped {count:,} {reason}" for reason, count in part["dropped"].items())
+        wrong = _wrong(log, name)
+        terminal.show(f"  {name}: pending {part['pending']:,}" + (f", {counts}" if counts else "") + dropped + wrong)
+    for name in sorted(log.awaited):
+        terminal.show(f"  {name}: pending {log.pending(name):,}, nothing of it delivered yet")
+    for name in sorted(log.unreadable):
+        terminal.show(f"  {name}: this checkpoint cannot be read")
+    for name, lag in log.mirror_lags().items():
+        terminal.show(f"  mirror {name}: " + (f"lacks {counted(lag, 'record')}" if lag else "has all of it"))
 
 
 _STATES: Final = {
@@ -77,11 +91,41 @@ _STATES: Final = {
 }
 
 
+def _wrong(log: SeenLog, name: str) -> str:
+    """What its checkpoint says is wrong, of a log that a process holds; and the last error of any."""
+    saved = log.checkpoints[name]
+    state = f"; {saved.state}" if saved.state and log.is_held else ""
+    return state + (f"; last error: {saved.last_error}" if saved.last_error is not None else "")
+
+
+def _follower(follower: Follower, logs: Sequence[SeenLog]) -> dict[str, Any]:
+    """What the logs are kept for, for a subscription that is followed."""
+    held = [log.pending(follower.name) for log in logs if follower.name in log.holders()]
+    return {
+        "is_alive": follower.is_alive,
+        "process": follower.pid,
+        "is_remembered": follower.is_remembered,
+        "logs": len(held),
+        "pending": sum(held),
+    }
+
+
+def _said(follower: Follower, told: dict[str, Any], directory: Path) -> str:
+    keeps = f"{counted(told['pending'], 'record')} in {counted(told['logs'], 'log')} kept for it"
+    if follower.is_alive:
+        by = f"process {follower.pid}" if follower.pid is not None else "a process"
+        return f"{follower.name}: followed by {by}; {keeps}"
+    return (
+        f"{follower.name}: no process follows now; {keeps}; "
+        f"to give it up: eventrec log forget {directory} {follower.name}"
+    )
+
+
 def total(logs: Sequence[SeenLog]) -> dict[str, Any]:
-    """All of `logs` together. `unclaimed` are the records of logs in which no subscription has a checkpoint."""
+    """All of `logs` together. `unclaimed` are the records of logs that are not held for any known subscription."""
     pending: Counter[str] = Counter()
     for log in logs:
-        pending.update({name: log.pending(name) for name in log.checkpoints})
+        pending.update({name: log.pending(name) for name in log.names})
     return {
         "logs": len(logs),
         "held": sum(log.is_held for log in logs),
@@ -89,7 +133,7 @@ def total(logs: Sequence[SeenLog]) -> dict[str, Any]:
         "unknown": sum(log.state == "unknown" for log in logs),
         "bytes": sum(log.size for log in logs),
         "pending": dict(sorted(pending.items())),
-        "unclaimed": sum(log.end - log.first for log in logs if not log.checkpoints),
+        "unclaimed": sum(log.end - log.first for log in logs if not log.names),
     }
 
 
@@ -119,6 +163,7 @@ def _plain(log: SeenLog) -> dict[str, Any]:
         "bytes": log.size,
         "lost": log.lost,
         "subscriptions": _accounts(log),
+        "awaited": {name: log.pending(name) for name in sorted(log.awaited)},
         "unreadable": sorted(log.unreadable),
         "mirrors": log.mirror_lags(),
     }
@@ -126,6 +171,13 @@ def _plain(log: SeenLog) -> dict[str, Any]:
 
 def _accounts(log: SeenLog) -> dict[str, dict[str, Any]]:
     return {
-        name: {**msgspec.to_builtins(each.progress), "pending": log.pending(name)}
+        name: {
+            **msgspec.to_builtins(each.progress),
+            "pending": log.pending(name),
+            "state": each.state,
+            "last_error": each.last_error,
+            "by_holder": each.by_holder,
+            "saved": each.saved,
+        }
         for name, each in sorted(log.checkpoints.items())
     }

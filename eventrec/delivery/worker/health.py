@@ -87,6 +87,13 @@ class Health:
         return f"no answer for {seconds:.0f} s" if seconds is not None and self._is_silence(seconds) else self._state
 
     @property
+    def trouble(self) -> str:
+        """The state without what changes by itself, where something is wrong; else empty."""
+        if self.is_silent:
+            return "no answer"
+        return self._state if self.is_held else "retrying" if self._is_failing else ""
+
+    @property
     def unanswered(self) -> float | None:
         """Seconds since the handler was called; None: it is not called now. From any thread."""
         asked = self._asked.copy()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import anyio
+import msgspec
 
 from eventrec.delivery.worker.attempts import Freezer
 from eventrec.delivery.worker.batch_reader import BatchReader
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
 _logger = get_logger("eventrec.delivery")
 
+_MAX_ERROR: Final = 500
+"""Characters of an error that a checkpoint holds."""
+
 
 class Worker:
     """Delivers one subscription from one source. All its methods are for the loop's thread."""
@@ -56,20 +60,23 @@ class Worker:
         freeze: Callable[[], Awaitable[None]] | None = None,
         outage: Outage | None = None,
         on_rewind: Callable[[], None] = lambda: None,
+        on_health: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Go on where `checkpoint` says. `handler` stands in for the subscription's own, and speaks to it.
 
         `freeze` makes the checkpoint durable, before a batch is sent that must be sent again as it was, if at all. The
         workers of one subscription share an `outage`. `on_rewind` is called when the destination lost what it had.
-        `clock` is monotonic, and tells how long the handler does not answer.
+        `on_health` is called when its state may have changed, also that of the handler. `clock` is monotonic, and tells
+        how long the handler does not answer.
         """
         self.subscription = subscription
         self.name = subscription.name
         self._source = source
         self._ledger = Ledger(subscription, source, checkpoint=checkpoint, on_drop=on_drop, on_reread=self._reread)
         outage = outage or Outage()
-        self._health = Health(self.name, self._ledger.tell, outage, clock=clock)
+        self._on_health = on_health
+        self._health = Health(self.name, self._note_health, outage, clock=clock)
         self._destination = Destination(
             subscription, source.id, handler or subscription.handler, self._ledger, self._health
         )
@@ -112,6 +119,10 @@ class Worker:
     def __repr__(self) -> str:
         return f"<Worker {self.name!r} next={self.progress.scanned} lag={self.lag} {self._health.state}>"
 
+    def _note_health(self) -> None:
+        self._ledger.tell()
+        self._on_health()
+
     # -- what others ask of it
 
     @property
@@ -137,6 +148,8 @@ class Worker:
     def note_silence(self) -> bool:
         """Have it said where the handler was called and does not answer. Whether it is called now."""
         self._health.note_silence()
+        if self._health.is_silent:
+            self._on_health()
         return self._health.unanswered is not None
 
     def status(self) -> SubscriptionStatus:
@@ -212,8 +225,13 @@ class Worker:
         return True
 
     def checkpoint(self) -> Checkpoint:
-        """What a later run needs to know."""
-        return self._ledger.checkpoint()
+        """What a later run needs to know, and an operator who looks at the directory."""
+        error = self._health.last_error
+        known = self._ledger.checkpoint()
+        if error is None and not self._health.trouble:
+            return known
+        said = None if error is None else _storable(error)
+        return msgspec.structs.replace(known, state=_storable(self._health.trouble), last_error=said)
 
     async def retire(self) -> None:
         """All is settled: have the destination remember that, where it knows this log. Its errors come out.
@@ -338,3 +356,8 @@ class Worker:
         self._hand.take_all()
         self._quarantine.take_back()
         self._reader.start_over(first)
+
+
+def _storable(text: str) -> str:
+    """Its beginning, as a file takes it: what a handler raises may hold half a character."""
+    return text[:_MAX_ERROR].encode(errors="replace").decode()

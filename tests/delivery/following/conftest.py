@@ -26,8 +26,8 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 def _often(looking_often: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eventrec.delivery.log_delivery.OTHERS_SECONDS", 0.1)
     monkeypatch.setattr("eventrec.delivery.live_logs.LOCKS_SECONDS", 0.1)
-    monkeypatch.setattr("eventrec.delivery.following.LOCK_SECONDS", 0.1)
-    monkeypatch.setattr("eventrec.delivery.following.IN_PLACE_SECONDS", 0.1)
+    monkeypatch.setattr("eventrec.delivery.sole_follower.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("eventrec.delivery.sole_follower.IN_PLACE_SECONDS", 0.1)
     monkeypatch.setattr("eventrec.delivery.following._IDLE_POLL", 0.1)
 
 

@@ -15,7 +15,8 @@ from eventrec.delivery.log_supervisor import LogSupervisor
 from eventrec.log.disk import DiskStorage
 from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles, Progress
 from eventrec.runs.directory import LogDirectory
-from eventrec.runs.follower_locks import FOLLOWING, FollowerLocks, list_following
+from eventrec.runs.follower_locks import FollowerLocks
+from eventrec.runs.followers import FOLLOWING, Followers
 from eventrec.testing.scripted import Numbered, ScriptedHandler
 
 Recorder = Callable[..., EventRecorder]
@@ -135,7 +136,7 @@ class Following(ScriptedHandler):
 
 def test_who_follows_is_known_by_what_is_locked(tmp_path: Path) -> None:
     directory = LogDirectory.of(tmp_path)
-    assert list_following(directory) == {}
+    assert Followers(directory).names() == {}
     locks = FollowerLocks(directory, ["a.b", "c"])
     assert locks.take() == []
     # Of one that was killed, and of others.
@@ -143,10 +144,10 @@ def test_who_follows_is_known_by_what_is_locked(tmp_path: Path) -> None:
     (tmp_path / FOLLOWING / "folder.lock").mkdir()
     (tmp_path / FOLLOWING / "other").touch()
 
-    assert list_following(directory) == {"a%2Eb.json": "a.b", "c.json": "c"}
+    assert Followers(directory).names() == {"a%2Eb.json": "a.b", "c.json": "c"}
 
     locks.release()
-    assert list_following(directory) == {}
+    assert Followers(directory).names() == {}
 
 
 def test_a_checkpoint_says_whether_it_is_of_the_holder(tmp_path: Path) -> None:
