@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,6 +12,8 @@ import anyio
 import pytest
 
 from eventrec import EventHandler, EventRecorder
+from eventrec.delivery.following import Following
+from eventrec.delivery.live_logs import LiveLogs
 from eventrec.testing.scripted import quickly
 
 Eventually: TypeAlias = Callable[[Callable[[], object]], Awaitable[None]]
@@ -52,14 +56,22 @@ def follower(tmp_path: Path) -> Recorder:
     return make
 
 
+def _state() -> str:
+    """What those that follow know, for a failure that is rare."""
+    following = [vars(each) for each in gc.get_objects() if isinstance(each, Following | LiveLogs)]
+    return "\n".join(f"{name} = {value!r}" for each in following for name, value in each.items())
+
+
 @pytest.fixture
 def eventually() -> Eventually:
     """Waits until something is so."""
 
     async def wait(condition: Callable[[], object]) -> None:
-        with anyio.fail_after(40):
+        with anyio.move_on_after(40):
             while not condition():  # noqa: ASYNC110 - a thread or a disk changes it
                 await anyio.sleep(0.01)
+            return
+        pytest.fail(f"never so, with {inspect.getclosurevars(condition).nonlocals}\n{_state()}")
 
     return wait
 
