@@ -9,6 +9,7 @@ import anyio
 from cyclopts import Parameter
 
 from eventrec.cli.analytics.analytics import analytics
+from eventrec.cli.catalogue.catalogue import catalogue
 from eventrec.cli.demo.demo import Demo
 from eventrec.cli.doctor.doctor import doctor
 from eventrec.cli.exit_codes import CommandError, ExitCode
@@ -106,4 +107,5 @@ app.command(status)
 app.command(resume)
 app.command(dead)
 app.command(doctor)
+app.command(catalogue)
 app.command(analytics)

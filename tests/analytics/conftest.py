@@ -7,21 +7,31 @@ from uuid import uuid4
 
 import pytest
 
-from eventrec import Record
+from eventrec import Batch, Record
 from eventrec.events.encoder import Encoder
-from eventrec.records.batch import Batch
+from eventrec.events.privacy_plans import Privacy
 
 NOW = 1_700_000_000_000_000_000
 
 
 @pytest.fixture
-def recorded() -> Callable[[object], Record]:
-    """Gives what a handler is given of an event."""
+def batch_of() -> Callable[..., Batch]:
+    """Gives the batch that a handler is given of events."""
 
-    def record(event: object) -> Record:
-        entry = Encoder(now=lambda: NOW).encode(event)
-        assert isinstance(entry, tuple), entry
-        batch = Batch(log_id=uuid4(), subscription="test", start=0, end=1, offsets=[0], entries=[entry])
-        return batch.records[0]
+    def record(*events: object) -> Batch:
+        encoder = Encoder(now=lambda: NOW, privacy=Privacy(salt=b"salt"))
+        entries = []
+        for event in events:
+            entry = encoder.encode(event)
+            assert isinstance(entry, tuple), entry
+            entries.append(entry)
+        offsets = list(range(len(entries)))
+        return Batch(log_id=uuid4(), subscription="test", start=0, end=len(entries), offsets=offsets, entries=entries)
 
     return record
+
+
+@pytest.fixture
+def recorded(batch_of: Callable[..., Batch]) -> Callable[[object], Record]:
+    """Gives what a handler is given of an event."""
+    return lambda event: batch_of(event).records[0]

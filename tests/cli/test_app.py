@@ -23,13 +23,13 @@ COMMANDS = [
     *("log serve", "log mirror", "log forget-mirror"),
     *("dead list", "dead show", "dead replay", "dead skip", "dead purge"),
     *("analytics enable", "analytics disable", "analytics status", "analytics details", "analytics clear"),
-    *("analytics email", "analytics config"),
+    *("analytics email", "analytics config", "catalogue export", "catalogue check"),
 ]
 NOT_FOR_MACHINES = {
     *("log serve", "log mirror", "log forget-mirror"),
     *("log cat", "new-handler", "resume", "dead show", "dead replay", "dead skip", "dead purge"),
     *("analytics enable", "analytics disable", "analytics details", "analytics clear", "analytics email"),
-    "analytics config",  # is JSON as it is
+    *("analytics config", "catalogue export"),  # are JSON as they are
 }
 
 
