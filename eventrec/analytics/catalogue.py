@@ -13,14 +13,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from eventrec.analytics.rollup import plan_of
 from eventrec.analytics.versions import FIRST_VERSION, Upgrade, VersionReader, named, version_of
-from eventrec.errors import CatalogueError, DecodeError, InvalidEventError
+from eventrec.errors import CatalogueError, DecodeError, InvalidEventError, LayoutError
 from eventrec.events.event import EventModel, EventStruct, model_plan, struct_plan
+from eventrec.records.layout import Layout
 from eventrec.records.schema import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from eventrec.analytics.rollup import Rollup
+    from eventrec.analytics.rollup_plan import RollupPlan
     from eventrec.events.plans import ClassPlan
     from eventrec.records.entry import Record
     from eventrec.records.schema import ColumnSchema
@@ -74,8 +78,8 @@ class Catalogue:
         *,
         name: str,
         events: Iterable[type[EventModel | EventStruct]] = (),
-        layouts: Iterable[Any] = (),
-        rollups: Iterable[Any] = (),
+        layouts: Iterable[Layout] = (),
+        rollups: Iterable[type[Rollup] | RollupPlan] = (),
         upgrades: Iterable[Upgrade[Any, Any]] = (),
         aliases: Mapping[str, str] | None = None,
         retired: Mapping[str, int] | None = None,
@@ -91,8 +95,8 @@ class Catalogue:
         self.release = release
         self.description = description
         self.events: tuple[CataloguedEvent, ...] = tuple(_catalogued(cls, version_field) for cls in events)
-        self.layouts: tuple[Any, ...] = tuple(layouts)
-        self.rollups: tuple[Any, ...] = tuple(rollups)
+        self.layouts: tuple[Layout, ...] = tuple(layouts)
+        self.rollups: tuple[type[Rollup] | RollupPlan, ...] = tuple(rollups)
         self.aliases: Mapping[str, str] = dict(aliases or {})
         self.retired: Mapping[str, int] = dict(retired or {})
         self._by_type = _by_type(self.events)
@@ -101,6 +105,8 @@ class Catalogue:
         _check_retired(self._by_type, self.retired)
         _check_links(self._by_type, self._upgrades, self.retired)
         _check_aliases(self._by_type, self.aliases)
+        _check_layouts(self.layouts, self.events)
+        _check_rollups(self.rollups, self.layouts, self.events)
 
     def __repr__(self) -> str:
         return (
@@ -298,3 +304,34 @@ def _check_aliases(by_type: Mapping[str, Mapping[int, CataloguedEvent]], aliases
         if alias in by_type:
             classes = " and ".join(named(event.cls) for event in (*by_type[alias].values(), *by_type[kind].values()))
             raise CatalogueError(f"alias {alias!r} of {kind!r} is a type itself: {classes}")
+
+
+def _check_layouts(layouts: Iterable[Layout], events: Iterable[CataloguedEvent]) -> None:
+    known: dict[str, Layout] = {}
+    for layout in layouts:
+        given: object = layout
+        if not isinstance(given, Layout):
+            raise CatalogueError(f"{given!r} is not a Layout")
+        other = known.setdefault(layout.table.lower(), layout)
+        if other is not layout:
+            raise CatalogueError(f"one table has two layouts: {other!r} and {layout!r}")
+    for event in events:
+        found = known.get(event.table.lower())
+        if found is not None:
+            try:
+                found.check_type(event.type)
+            except LayoutError as exc:
+                raise CatalogueError(f"{named(event.cls)}: {exc}") from exc
+
+
+def _check_rollups(
+    rollups: Iterable[type[Rollup] | RollupPlan], layouts: Iterable[Layout], events: Iterable[CataloguedEvent]
+) -> None:
+    """Refuse a rollup whose table is another's, also where a database takes both names for one."""
+    taken = {event.table.lower(): f"the table of {named(event.cls)}" for event in events}
+    taken |= {layout.table.lower(): repr(layout) for layout in layouts}
+    for rollup in rollups:
+        name = plan_of(rollup).name.lower()
+        if name in taken:
+            raise CatalogueError(f"rollup {named(rollup)} has the name {name!r}, and so has {taken[name]}")
+        taken[name] = f"rollup {named(rollup)}"

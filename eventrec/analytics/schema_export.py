@@ -19,6 +19,7 @@ from urllib.parse import quote
 import msgspec
 
 from eventrec.analytics.event_schema import DEFINITIONS, Schema, event_schemas, key_of, payload_schema
+from eventrec.analytics.rollup import plan_of
 from eventrec.records.column_types import ColumnType
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _json_schema(catalogue: Catalogue) -> dict[str, Any]:
                 for upgrade in catalogue.upgrades
             ),
             "layouts": [msgspec.json.decode(layout.to_json()) for layout in catalogue.layouts],
-            "rollups": [_plain(rollup.rollup_plan) for rollup in catalogue.rollups],
+            "rollups": [_plain(plan_of(rollup)) for rollup in catalogue.rollups],
         },
         **({"oneOf": [{"$ref": DEFINITIONS + _key(event)} for event in catalogue.events]} if catalogue.events else {}),
         "$defs": definitions,

@@ -12,6 +12,7 @@ import pytest
 from pydantic import ConfigDict, Field
 
 from eventrec import (
+    TYPE,
     CatalogueError,
     Column,
     DecodeError,
@@ -19,11 +20,13 @@ from eventrec import (
     EventModel,
     EventStruct,
     Hashed,
+    Layout,
+    LayoutColumn,
     ReceivedEvent,
     Record,
     Timestamp,
 )
-from eventrec.analytics import Catalogue, Upgrade
+from eventrec.analytics import Catalogue, Rollup, Upgrade, bucket, count
 
 Recorded = Callable[[object], Record]
 T = TypeVar("T")
@@ -209,6 +212,21 @@ class Other(EventModel):
     schema_version: Literal[2] = 2
 
 
+class Daily(Rollup, name="daily", events=[OrderPlacedV1]):
+    day = bucket("1 day")
+    orders = count()
+
+
+class AlsoDaily(Daily, name="Daily"):
+    pass
+
+
+class Orders(Daily, name="orders"):
+    pass
+
+
+SHORT = Layout("orders", [LayoutColumn("kind", TYPE, "varchar", length=5)])
+LONG = Layout("Orders", [LayoutColumn("kind", TYPE, "text")])
 BACK = Upgrade(OrderPlacedV2, OrderPlacedV1, lambda _: OrderPlacedV1(order_id=uuid4(), total=1.0))
 SKIPPING = Upgrade(OrderPlacedV1, OrderPlaced, lambda old: to_currency(to_cents(old)))
 ACROSS = Upgrade(OrderPlacedV1, Other, lambda _: Other())
@@ -251,6 +269,17 @@ ACROSS = Upgrade(OrderPlacedV1, Other, lambda _: Other())
         ({"events": ORDERS[:1], "retired": {"order_placed": 1}}, r"up to version 1, and .*OrderPlacedV1 is"),
         ({"events": ORDERS[:1], "retired": {"clicked": 1}}, "retired: no event is of type 'clicked'"),
         ({"events": [Other], "retired": {"other": True}}, "retired: True is not a version"),
+        ({"layouts": [SHORT, LONG]}, "one table has two layouts: <Layout 'orders': .*> and <Layout 'Orders': .*>"),
+        ({"layouts": ["orders"]}, "'orders' is not a Layout"),
+        (
+            {"layouts": [SHORT], "events": [OrderPlacedV1]},
+            r"OrderPlacedV1: .* holds 5 characters, and the type 'order_placed' has 12",
+        ),
+        ({"rollups": [Daily, AlsoDaily]}, r"rollup .*AlsoDaily has the name 'daily', and so has rollup .*\.Daily"),
+        ({"rollups": [Orders], "layouts": [LONG]}, r"rollup .*Orders has the name 'orders', and so has <Layout"),
+        ({"rollups": [Orders], "events": ORDERS[:1]}, r"and so has the table of .*OrderPlacedV1"),
+        ({"rollups": [Rollup]}, "Rollup'> is not a rollup"),
+        ({"rollups": [OrderPlacedV1]}, "is not a rollup"),
         ({"name": ""}, "catalogue"),
         ({"name": 5}, "a catalogue is a text, not 5"),
         ({"version_field": "x" * 300}, "version_field"),

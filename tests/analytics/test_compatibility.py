@@ -10,8 +10,24 @@ import msgspec
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from eventrec import CatalogueError, Column, ColumnType, EventModel, EventStruct, Hashed, Record, Timestamp
-from eventrec.analytics import Catalogue, Upgrade
+from eventrec import (
+    TIMESTAMP,
+    TYPE,
+    CatalogueError,
+    Column,
+    ColumnType,
+    EventModel,
+    EventStruct,
+    Hashed,
+    Layout,
+    LayoutColumn,
+    LayoutIndex,
+    Record,
+    Timestamp,
+    from_context,
+    from_payload,
+)
+from eventrec.analytics import Catalogue, Refresh, Rollup, Upgrade, bucket, count, f, group, sum_of
 from eventrec.analytics.compatibility import compare
 from eventrec.analytics.schema_export import encoded, export
 
@@ -237,6 +253,130 @@ def compared(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 )
 def test_change_of_the_whole_is_named(old: dict[str, Any], new: dict[str, Any], expected: list[str]) -> None:
     assert sorted(compared(old, new)) == sorted(expected)
+
+
+def layout(*columns: LayoutColumn, **parts: Any) -> dict[str, Any]:
+    base = [LayoutColumn("kind", TYPE, "varchar", length=20), LayoutColumn("at", TIMESTAMP, "timestamptz")]
+    return {"layouts": [Layout("t", [*base, *columns], **parts)]}
+
+
+TEXT_A = LayoutColumn("a", from_payload("a"), "varchar", length=9)
+OF_T = "layout of table t"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ({}, layout(), [f"{OF_T}: is added"]),
+        (layout(), {}, [f"!{OF_T}: is removed"]),
+        (layout(TEXT_A), layout(), [f"!{OF_T}, column a: is removed"]),
+        (layout(), layout(TEXT_A), [f"{OF_T}, column a: is added"]),
+        (
+            layout(),
+            layout(LayoutColumn("a", from_payload("a"), "text", nullable=False)),
+            [f"!{OF_T}, column a: is added, and refuses records without a value"],
+        ),
+        (
+            layout(),
+            layout(LayoutColumn("a", from_payload("a"), "text", nullable=False, default="")),
+            [f"{OF_T}, column a: is added"],
+        ),
+        (
+            layout(TEXT_A),
+            layout(LayoutColumn("a", from_payload("a"), "varchar", length=8)),
+            [f"!{OF_T}, column a: length 9 is now 8"],
+        ),
+        (
+            layout(TEXT_A),
+            layout(LayoutColumn("a", from_payload("a"), "varchar", length=10)),
+            [f"{OF_T}, column a: length 9 is now 10"],
+        ),
+        (
+            layout(TEXT_A),
+            layout(LayoutColumn("a", from_payload("a"), "text")),
+            [f"!{OF_T}, column a: type varchar is now text"],
+        ),
+        (
+            layout(TEXT_A),
+            layout(LayoutColumn("a", from_context("a"), "varchar", length=9)),
+            [f"!{OF_T}, column a: source payload is now context"],
+        ),
+        (
+            layout(TEXT_A),
+            layout(LayoutColumn("a", from_payload("a"), "varchar", length=9, nullable=False)),
+            [f"!{OF_T}, column a: now refuses records without a value"],
+        ),
+        (
+            layout(retention="90d"),
+            layout(retention="30d"),
+            [f"!{OF_T}: rows are kept for 30 days, no longer for 90 days"],
+        ),
+        (layout(retention="90d"), layout(), [f"{OF_T}: rows are kept for ever, no longer for 90 days"]),
+        (
+            layout(),
+            layout(partition="day"),
+            [f"!{OF_T}: partition None is now day: no migration changes it in place"],
+        ),
+        (layout(), layout(indexes=[LayoutIndex("i", ("kind",))]), [f"{OF_T}: indexes changed"]),
+    ],
+)
+def test_change_of_a_layout_is_named(old: dict[str, Any], new: dict[str, Any], expected: list[str]) -> None:
+    assert compared(old, new) == expected
+
+
+class Bought(EventModel):
+    shop: str
+    price: int
+
+
+def rollup(**body: Any) -> dict[str, Any]:
+    """A catalogue of one rollup, whose class has these members beside a bucket and a count."""
+    keywords = {name: body.pop(name) for name in ("where", "events") if name in body}
+    members = {"day": bucket("1 day"), "number": count(), **body}
+    made: Any = type(
+        "Daily", (Rollup,), {name: value for name, value in members.items() if value}, events=[Bought], **keywords
+    )
+    return {"rollups": [made]}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ({}, rollup(), ["rollup daily: is added"]),
+        (rollup(), {}, ["!rollup daily: is removed"]),
+        (rollup(), rollup(total=sum_of("price")), ["rollup daily, measure total: is added"]),
+        (rollup(total=sum_of("price")), rollup(), ["!rollup daily, measure total: is removed"]),
+        (
+            rollup(),
+            rollup(number=count(where=f("price") > 1)),
+            ["!rollup daily, measure number: changed: its numbers would mean something else"],
+        ),
+        (
+            rollup(),
+            rollup(shop=group("shop")),
+            ["!rollup daily, group shop: is added: a row no longer tells of the same events"],
+        ),
+        (
+            rollup(),
+            rollup(day=bucket("1 day", zone="Europe/Zurich")),
+            ["!rollup daily: its bucket changed: its numbers would mean something else"],
+        ),
+        (
+            rollup(),
+            rollup(where=f("price") > 1),
+            ["!rollup daily: its where changed: its numbers would mean something else"],
+        ),
+        (
+            rollup(retention="2 years"),
+            rollup(retention="1 year"),
+            ["!rollup daily: rows are kept for 365 days, no longer for 730 days"],
+        ),
+        (rollup(), rollup(refresh=Refresh(every="2 hours")), ["rollup daily: is refreshed at other times"]),
+        (rollup(), rollup(), []),
+    ],
+)
+def test_change_of_a_rollup_is_named(old: dict[str, Any], new: dict[str, Any], expected: list[str]) -> None:
+    assert compared(old, new) == expected
 
 
 def test_what_breaks_comes_first() -> None:
