@@ -251,7 +251,7 @@ async def main(url: str) -> Status:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:  # noqa: PLR2004 - the program and a URL
+    if len(sys.argv) < 2:
         raise SystemExit(
             "give a URL: python examples/greptimedb_system_events.py greptimedb://user:password@host:4001/"
         )
