@@ -69,7 +69,13 @@ if TYPE_CHECKING:
     from eventrec.records.marks import Allowed, Hashed, Redacted, Truncated
     from eventrec.records.rows import IdForm, RowInsertRequest
     from eventrec.records.schema import ColumnSchema, Row
-    from eventrec.registry import HandlerURL, handler_from_url, reader_from_url, rollup_store_from_url
+    from eventrec.registry import (
+        HandlerURL,
+        handler_from_url,
+        migration_target_from_url,
+        reader_from_url,
+        rollup_store_from_url,
+    )
     from eventrec.rules import RateLimit, Redaction, Sampling
     from eventrec.runs.files import safe_name
     from eventrec.status import Health, Settled, Status, SubscriptionStatus
@@ -169,6 +175,7 @@ __all__ = [
     "from_field",
     "from_payload",
     "handler_from_url",
+    "migration_target_from_url",
     "reader_from_url",
     "rollup_store_from_url",
     "safe_name",
@@ -266,6 +273,7 @@ _HOMES: Final = {
     "from_field": "eventrec.records.layout_columns",
     "from_payload": "eventrec.records.layout_columns",
     "handler_from_url": "eventrec.registry",
+    "migration_target_from_url": "eventrec.registry",
     "reader_from_url": "eventrec.registry",
     "rollup_store_from_url": "eventrec.registry",
     "safe_name": "eventrec.runs.files",

@@ -77,6 +77,26 @@ class SubscriptionError(EventrecError):
     """A subscription cannot be registered or addressed: its name is taken or unknown, or it is given no handler."""
 
 
+class MigrationError(EventrecError):
+    """A database cannot be migrated: a file, a statement or what the database holds does not allow it."""
+
+
+class RollbackNotSupportedError(MigrationError):
+    """A migration cannot be undone.
+
+    Attributes:
+        version: Its number.
+    """
+
+    def __init__(self, version: int, why: str) -> None:
+        super().__init__(f"migration {version} cannot be rolled back: {why}")
+        self.version = version
+
+
+RollbackNotSupported = RollbackNotSupportedError
+"""The name that the facts about the original give it."""
+
+
 class RecorderStateError(EventrecError):
     """The recorder is new, open, closed or forked, and for what was asked it has to be in another state.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
+    from eventrec.analytics.migration_target import MigrationTarget
     from eventrec.analytics.store import RollupStore
     from eventrec.reading import EventReader
     from eventrec.records.batch import Batch
@@ -50,6 +51,9 @@ class EventHandler(ABC):
 
     def rollups(self) -> RollupStore | None:
         """What answers rollups from the destination; None: nothing does. Asked for at any time, as `reader`."""
+
+    def migrations(self) -> MigrationTarget | None:
+        """What migrates the destination; None: nothing does. Asked for at any time, also of a handler not open."""
         return None
 
     def inherit_ttl(self, seconds: float) -> None:

@@ -20,6 +20,7 @@ from eventrec.options import duration_seconds
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from eventrec.analytics.migration_target import MigrationTarget
     from eventrec.analytics.store import RollupStore
     from eventrec.reading import EventReader
 
@@ -97,6 +98,19 @@ def rollup_store_from_url(url: str) -> RollupStore:
         scheme = scheme_of(resolve_url(url))
         raise HandlerURLError(f"the handler for {scheme!r} cannot tell what it has stored: it answers no rollups")
     return store
+
+
+def migration_target_from_url(url: str) -> MigrationTarget:
+    """What migrates the destination that `url` names, not yet open.
+
+    Raises:
+        HandlerURLError: As `handler_from_url`; or nothing migrates it.
+    """
+    target = handler_from_url(url).migrations()
+    if target is None:
+        scheme = scheme_of(resolve_url(url))
+        raise HandlerURLError(f"the handler for {scheme!r} has no migrations")
+    return target
 
 
 def default_name(url: str) -> str:

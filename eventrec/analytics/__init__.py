@@ -39,14 +39,29 @@ from eventrec.analytics.measures import (
     percentile,
     sum_of,
 )
+from eventrec.analytics.migration import MAX_VERSION, Migration, Phase, Statement
+from eventrec.analytics.migration_files import MigrationFileError, read_migrations, write_migrations
+from eventrec.analytics.migration_plan import migrations_of
+from eventrec.analytics.migration_runner import MigrationRunner, MigrationStatus, Pending
+from eventrec.analytics.migration_tables import added_columns, tables_of_events
+from eventrec.analytics.migration_target import (
+    Declaration,
+    Declarations,
+    MigrationRecord,
+    MigrationTarget,
+    Steps,
+)
+from eventrec.analytics.migration_text import canonical_json
 from eventrec.analytics.rollup import Refresh, Rollup, group, plan_of
 from eventrec.analytics.rollup_plan import Group, RefreshPlan, RollupPlan, fields_of
 from eventrec.analytics.store import Progress, Refreshed, RollupStore
 from eventrec.analytics.versions import Upgrade
+from eventrec.errors import MigrationError, RollbackNotSupported, RollbackNotSupportedError
 
 __all__ = [
     "ADDITIVE",
     "MAX_FLOAT",
+    "MAX_VERSION",
     "And",
     "Answer",
     "AnswerColumn",
@@ -56,6 +71,8 @@ __all__ = [
     "CataloguedEvent",
     "Comparison",
     "Condition",
+    "Declaration",
+    "Declarations",
     "Expression",
     "Field",
     "Function",
@@ -64,23 +81,38 @@ __all__ = [
     "Kind",
     "Measure",
     "Membership",
+    "Migration",
+    "MigrationError",
+    "MigrationFileError",
+    "MigrationRecord",
+    "MigrationRunner",
+    "MigrationStatus",
+    "MigrationTarget",
     "Not",
     "Or",
+    "Pending",
+    "Phase",
     "Progress",
     "Question",
     "Reference",
     "Refresh",
     "RefreshPlan",
     "Refreshed",
+    "RollbackNotSupported",
+    "RollbackNotSupportedError",
     "Rollup",
     "RollupPlan",
     "RollupStore",
     "Source",
+    "Statement",
+    "Steps",
     "Upgrade",
     "Value",
+    "added_columns",
     "avg",
     "brute_force",
     "bucket",
+    "canonical_json",
     "column",
     "context",
     "count",
@@ -96,9 +128,13 @@ __all__ = [
     "last",
     "load_catalogue",
     "max_of",
+    "migrations_of",
     "min_of",
     "payload",
     "percentile",
     "plan_of",
+    "read_migrations",
     "sum_of",
+    "tables_of_events",
+    "write_migrations",
 ]

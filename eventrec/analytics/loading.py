@@ -26,7 +26,13 @@ def load_catalogue(spec: str | None = None) -> Catalogue:
     Raises:
         CatalogueError: None is named, it cannot be imported, or it is not a catalogue. One line, with the cause.
     """
-    said, where = _said(spec)
+    found_name = _said(spec)
+    if found_name is None:
+        raise CatalogueError(
+            f"no catalogue is named: give module:object, or set {VARIABLE}, "
+            f"or catalogue in [tool.eventrec] of {_PROJECT}"
+        )
+    said, where = found_name
     module_name, colon, path = said.partition(":")
     if not (module_name and colon and path):
         raise CatalogueError(f"{where}: {said!r} is not of the form module:object")
@@ -41,8 +47,13 @@ def load_catalogue(spec: str | None = None) -> Catalogue:
     return found
 
 
-def _said(spec: str | None) -> tuple[str, str]:
-    """What names the catalogue, and where that stands."""
+def is_catalogue_named(spec: str | None = None) -> bool:
+    """Whether `load_catalogue` would look for one. Raises as that does where pyproject.toml cannot be read."""
+    return _said(spec) is not None
+
+
+def _said(spec: str | None) -> tuple[str, str] | None:
+    """What names the catalogue, and where that stands; None: nothing does."""
     if spec is not None:
         return spec, "catalogue"
     variable = os.environ.get(VARIABLE)
@@ -57,10 +68,7 @@ def _said(spec: str | None) -> tuple[str, str]:
     except (OSError, ValueError, AttributeError, RecursionError) as exc:
         raise CatalogueError(f"{_PROJECT} cannot be read: {_one_line(exc)}") from exc
     if said is None:
-        raise CatalogueError(
-            f"no catalogue is named: give module:object, or set {VARIABLE}, "
-            f"or catalogue in [tool.eventrec] of {_PROJECT}"
-        )
+        return None
     if not isinstance(said, str):
         raise CatalogueError(f"{_PROJECT}: catalogue in [tool.eventrec] is a text, module:object")
     return said, _PROJECT

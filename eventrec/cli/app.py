@@ -22,6 +22,7 @@ from eventrec.cli.logs.mirror import mirror
 from eventrec.cli.logs.resume import resume
 from eventrec.cli.logs.serve import forget_mirror, serve
 from eventrec.cli.logs.status import status
+from eventrec.cli.migrate.command import migrate
 from eventrec.cli.new_handler import new_handler
 from eventrec.cli.record.command import record
 from eventrec.cli.root import Json, root
@@ -106,6 +107,7 @@ app.command(logs.log)
 app.command(status)
 app.command(resume)
 app.command(dead)
+app.command(migrate)
 app.command(doctor)
 app.command(catalogue)
 app.command(analytics)

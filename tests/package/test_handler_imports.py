@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import eventrec
+import eventrec.analytics
 
 HANDLERS = Path(__file__).parents[2] / "handlers" / "eventrec_handlers"
 MODULES = sorted(HANDLERS.rglob("*.py"))
@@ -28,6 +29,8 @@ def is_allowed(handler: str, module: str, name: str | None) -> bool:
     match module.split("."):
         case ["eventrec"]:
             return name is None or name in eventrec.__all__
+        case ["eventrec", "analytics"]:
+            return name in eventrec.analytics.__all__
         case ["eventrec_handlers", room, *_]:
             return room in {handler, *SHARED}
         case ["eventrec_handlers"]:

@@ -12,6 +12,7 @@ from types import FunctionType, ModuleType
 import pytest
 
 import eventrec
+import eventrec.analytics
 import eventrec.testing
 from eventrec import Backoff, EventRecorder, EventRecorderOptions, SyncRecorder
 
@@ -19,7 +20,7 @@ PUBLIC = (eventrec, eventrec.testing)
 FOR_OURSELVES = {"Batch.__init__", "EventRecorderOptions.resolve"}
 """Called by us alone: an application is given batches, and gives options."""
 
-NAMES = {name for module in PUBLIC for name in module.__all__}
+NAMES = {name for module in (*PUBLIC, eventrec.analytics) for name in module.__all__}
 
 
 def verbs(cls: type) -> dict[str, list[tuple[str, object, object, object]]]:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from eventrec import Batch
+    from eventrec.analytics import MigrationTarget
     from eventrec_handlers._sql import SchemaMode
 
 __all__ = ["PostgresHandler", "PostgresReader", "PostgresRollups", "from_url"]
@@ -131,6 +132,11 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
 
     def rollups(self) -> PostgresRollups:
         return PostgresRollups(self._target, self._options)
+
+    def migrations(self) -> MigrationTarget:
+        from eventrec_handlers.postgres.migrations import PostgresMigrations  # noqa: PLC0415 - for those who migrate
+
+        return PostgresMigrations(self._target, self._options)
 
     async def open(self) -> None:
         """Connect, and make our own two tables.

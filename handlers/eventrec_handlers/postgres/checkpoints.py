@@ -170,13 +170,20 @@ async def _check_own(connection: asyncpg.Connection, namespace: Namespace) -> No
             raise PauseError(f"{namespace.named(name)} has no unique key (log_id, subscription)")
 
 
-async def _make_own(connection: asyncpg.Connection, namespace: Namespace) -> None:
+OWN_TABLES: Final = {
     # Room in each page: a row that moves all the time stays in its page, and its index is left alone.
-    await connection.execute(
-        f"CREATE TABLE IF NOT EXISTS {namespace.named(CHECKPOINTS)} (log_id uuid NOT NULL, subscription text NOT NULL,"
+    CHECKPOINTS: (
+        "CREATE TABLE IF NOT EXISTS {} (log_id uuid NOT NULL, subscription text NOT NULL,"
         " next bigint NOT NULL, retired_at timestamptz, PRIMARY KEY (log_id, subscription)) WITH (fillfactor = 50)"
-    )
-    await connection.execute(f"CREATE TABLE IF NOT EXISTS {namespace.named(DESTINATION)} (id uuid NOT NULL)")
+    ),
+    DESTINATION: "CREATE TABLE IF NOT EXISTS {} (id uuid NOT NULL)",
+}
+"""What each is made with, by the handler or by a migration; `{}` stands for its name."""
+
+
+async def _make_own(connection: asyncpg.Connection, namespace: Namespace) -> None:
+    for name, sql in OWN_TABLES.items():
+        await connection.execute(sql.format(namespace.named(name)))
 
 
 async def destination_id(connection: asyncpg.Connection, namespace: Namespace) -> str:

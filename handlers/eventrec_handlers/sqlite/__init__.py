@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing import Self
     from uuid import UUID
 
+    from eventrec.analytics import MigrationTarget
     from eventrec_handlers._sql import SchemaMode
 
 __all__ = ["SqliteHandler", "SqliteReader", "from_url"]
@@ -116,6 +117,11 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
 
     def reader(self) -> SqliteReader:
         return SqliteReader(self._path, busy_timeout=self._busy_timeout)
+
+    def migrations(self) -> MigrationTarget:
+        from eventrec_handlers.sqlite.migrations import SqliteMigrations  # noqa: PLC0415 - who records needs none of it
+
+        return SqliteMigrations(self._path, busy_timeout=self._busy_timeout)
 
     async def open(self) -> None:
         """Connect, and make our own two tables.

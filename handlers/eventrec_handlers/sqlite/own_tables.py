@@ -23,6 +23,15 @@ _OWN_TABLES: Final = {
     "eventrec_destination": {"id"},
 }
 
+OWN_TABLES: Final = {
+    _CHECKPOINTS: (
+        "CREATE TABLE IF NOT EXISTS eventrec_checkpoints (log_id TEXT NOT NULL, subscription TEXT NOT NULL,"
+        " next INTEGER NOT NULL, retired_at INTEGER, PRIMARY KEY (log_id, subscription)) WITHOUT ROWID"
+    ),
+    "eventrec_destination": "CREATE TABLE IF NOT EXISTS eventrec_destination (id TEXT NOT NULL)",
+}
+"""What each is made with: by the handler, or by a migration."""
+
 
 def make_own_tables(connection: sqlite3.Connection, now: int) -> None:
     """Make what is missing of our own two tables, and sweep what was retired long before `now`; in a transaction.
@@ -37,11 +46,8 @@ def make_own_tables(connection: sqlite3.Connection, now: int) -> None:
         if name == _CHECKPOINTS and table.kind is not None and not _has_key(connection, name):
             # Without it, two rows of one log may say different things.
             raise PauseError(f"{name} has no unique key (log_id, subscription): rename it, or give another file")
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS eventrec_checkpoints (log_id TEXT NOT NULL, subscription TEXT NOT NULL,"
-        " next INTEGER NOT NULL, retired_at INTEGER, PRIMARY KEY (log_id, subscription)) WITHOUT ROWID"
-    )
-    connection.execute("CREATE TABLE IF NOT EXISTS eventrec_destination (id TEXT NOT NULL)")
+    for sql in OWN_TABLES.values():
+        connection.execute(sql)
     connection.execute(
         "INSERT INTO eventrec_destination (id) SELECT ?"
         " WHERE NOT EXISTS (SELECT 1 FROM eventrec_destination WHERE typeof(id) = 'text')",

@@ -1,0 +1,1 @@
+"""`eventrec migrate`: a database is brought to what a catalogue declares."""

@@ -1,0 +1,332 @@
+"""Migrates a PostgreSQL database: each statement in a transaction with the note that it ran, where it may be in one.
+
+    eventrec_migrations   version, name, phase, checksum, text, done, undone, adopted, started_at, applied_at
+
+One connection does it all, and holds the lock: an advisory one of the session, so it ends with the session. It must be
+a connection to the server itself, for behind a pooler a session is not one's own.
+
+Who waits for the lock asks again and again: a statement that waits would hold up `CREATE INDEX CONCURRENTLY`, which
+waits for all statements that are under way, and so for the one that waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+from contextlib import asynccontextmanager, suppress
+from hashlib import blake2b
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
+
+import anyio
+import asyncpg
+
+from eventrec import PauseError
+from eventrec.analytics import MigrationError, MigrationRecord, MigrationTarget
+from eventrec_handlers._sql import quoted
+from eventrec_handlers.postgres import ddl
+from eventrec_handlers.postgres.calls import Calls
+from eventrec_handlers.postgres.catalog import read_tables
+from eventrec_handlers.postgres.checkpoints import Namespace
+from eventrec_handlers.postgres.errors import brief, consume_errors, raise_refused_connection, without_frames
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+
+    from eventrec.analytics import Declaration, Declarations, Migration, Statement, Steps
+    from eventrec_handlers.postgres.options import Options
+    from eventrec_handlers.postgres.target import Target
+
+T = TypeVar("T")
+
+RECORDS: Final = "eventrec_migrations"
+WAIT: Final = 0.05
+"""Seconds between two looks at a lock that another process holds; growing up to half a second."""
+
+LOCK_MOMENT: Final = 1_000
+"""Milliseconds that those who use a table may have to wait behind a statement that waits for it."""
+
+LOCK_PAUSE: Final = 0.5
+"""Seconds between two such moments."""
+
+CONCURRENT_LOCK_TIMEOUT: Final = 3_600_000
+"""Milliseconds that a statement outside a transaction waits for others: nobody who reads or writes waits behind it."""
+
+_COLUMNS: Final = ("version", "name", "phase", "checksum", "text", "done", "undone", "adopted")
+_RECORDS_TABLE: Final = (
+    "CREATE TABLE IF NOT EXISTS {} (version bigint PRIMARY KEY, name text NOT NULL, phase text NOT NULL,"
+    " checksum text NOT NULL, text text NOT NULL, done integer NOT NULL, undone integer NOT NULL DEFAULT 0,"
+    " adopted text NOT NULL, started_at timestamptz NOT NULL DEFAULT now(), applied_at timestamptz)"
+)
+_INDEX: Final = re.compile(
+    r"CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?(?:\"((?:[^\"]|\"\")+)\"|(\w+))\s",
+    re.IGNORECASE,
+)
+
+
+class PostgresMigrations(MigrationTarget):
+    """Migrates the database `target`. Of the `options`, namespace, connect_timeout and lock_timeout count."""
+
+    dialect: ClassVar[str] = "postgresql"
+
+    def __init__(self, target: Target, options: Options) -> None:
+        self._target = target
+        self._options = options
+        self._calls = Calls(str(target), timeout=math.inf)
+        self._connection: asyncpg.Connection | None = None
+        self._namespace: Namespace | None = None
+
+    def __repr__(self) -> str:
+        return f"<PostgresMigrations '{self._target}'>"
+
+    # -- what is to be there
+
+    def declared(self, catalogue: Declarations) -> Sequence[Declaration]:
+        return ddl.declared(catalogue)
+
+    def steps(self, declaration: Declaration, before: str | None) -> Steps:
+        return ddl.steps(declaration, before)
+
+    # -- the database
+
+    async def open(self) -> None:
+        self._calls.start()
+        try:
+            await self._calls.run(self._connect)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        with anyio.CancelScope(shield=True):
+            if self._connection is not None:
+                await self._calls.run(self._disconnect)
+            await self._calls.stop()
+
+    @asynccontextmanager
+    async def lock(self, on_wait: Callable[[], object]) -> AsyncIterator[None]:
+        pause, is_said = WAIT, False
+        while not await self._run(self._try_lock):
+            if not is_said:
+                is_said = True
+                on_wait()
+            await anyio.sleep(pause)
+            pause = min(pause * 2, 0.5)
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True), suppress(Exception):  # else the end of the session lets go of it
+                await self._run(self._unlock)
+
+    async def records(self) -> Sequence[MigrationRecord]:
+        return await self._run(self._records)
+
+    async def found(self, declarations: Sequence[Declaration]) -> Mapping[str, Sequence[str]]:
+        async def find() -> dict[str, list[str]]:
+            connection, namespace = self._open()
+            names = {each.key: each.key.partition(" ")[2] for each in declarations}
+            async with connection.transaction(isolation="read_committed", readonly=True):
+                tables = await read_tables(connection, namespace, list(names.values()))
+            found = {each.key: ddl.differences(tables[names[each.key]], each) for each in declarations}
+            return {key: differs for key, differs in found.items() if differs is not None}
+
+        return await self._run(find)
+
+    async def prepare(self) -> None:
+        async def make() -> None:
+            connection, namespace = self._open()
+            async with self._changing(LOCK_MOMENT):
+                exists = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname::text = $1)"
+                if not await connection.fetchval(exists, namespace.namespace):
+                    await connection.execute(f"CREATE SCHEMA {quoted(namespace.namespace)}")
+                await connection.execute(_RECORDS_TABLE.format(namespace.named(RECORDS)))
+                there = (await read_tables(connection, namespace, [RECORDS]))[RECORDS]
+                if there.kind != "table" or not {*_COLUMNS, "applied_at"} <= there.columns.keys():
+                    raise PauseError(f"{namespace.named(RECORDS)} is another program's: rename it")
+
+        await self._run(make)
+
+    async def begin(self, migration: Migration, adopted: Sequence[str]) -> None:
+        async def store() -> None:
+            connection, namespace = self._open()
+            async with connection.transaction(isolation="read_committed"):
+                await connection.execute(
+                    f"INSERT INTO {namespace.named(RECORDS)}"  # noqa: S608 - quoted
+                    " (version, name, phase, checksum, text, done, adopted) VALUES ($1, $2, $3, $4, $5, 0, $6)"
+                    " ON CONFLICT (version) DO UPDATE SET name = excluded.name, checksum = excluded.checksum,"
+                    " text = excluded.text",
+                    migration.version,
+                    migration.name,
+                    migration.phase.value,
+                    migration.checksum,
+                    migration.text,
+                    json.dumps(list(adopted)),
+                )
+
+        await self._run(store)
+
+    async def apply(self, migration: Migration, number: int) -> None:
+        _, namespace = self._open()
+        ended = "now()" if number + 1 == len(migration.up) else "NULL"
+        note = (
+            f"UPDATE {namespace.named(RECORDS)} SET done = {number + 1:d}, applied_at = {ended}"  # noqa: S608 - quoted
+            f" WHERE version = {migration.version:d} AND done = {number:d}"
+        )
+        await self._run(lambda: self._step(migration, migration.up[number], note))
+
+    async def undo(self, migration: Migration, number: int) -> None:
+        _, namespace = self._open()
+        down = migration.down or ()
+        where = f"WHERE version = {migration.version:d} AND undone = {number:d}"
+        if number + 1 >= len(down):
+            note = f"DELETE FROM {namespace.named(RECORDS)} {where}"  # noqa: S608 - quoted
+        else:
+            note = f"UPDATE {namespace.named(RECORDS)} SET undone = {number + 1:d} {where}"  # noqa: S608 - quoted
+        await self._run(lambda: self._step(migration, down[number] if down else None, note))
+
+    # -- from here on everything runs on asyncio
+
+    async def _run(self, job: Callable[[], Coroutine[object, object, T]]) -> T:
+        async def refusing() -> T:
+            try:
+                return await job()
+            except asyncpg.PostgresError as exc:
+                raise MigrationError(f"{self._target}: {brief(exc)}") from without_frames(exc)
+
+        return await self._calls.run(refusing)
+
+    def _open(self) -> tuple[asyncpg.Connection, Namespace]:
+        if self._connection is None or self._namespace is None:
+            raise RuntimeError(f"{self!r} is not open")
+        return self._connection, self._namespace
+
+    async def _connect(self) -> None:
+        if (wished := self._target.reads_only) is not None:
+            raise PauseError(f"{self._target}: with target_session_attrs={wished} nothing can be stored")
+        try:
+            self._connection = connection = await asyncpg.connect(
+                **self._target.arguments(), statement_cache_size=0, timeout=self._options.connect_timeout
+            )
+        except Exception as exc:
+            raise_refused_connection(exc, str(self._target))
+            if isinstance(exc, OSError):
+                self._target.check_files()
+            raise
+        await self._target.watch(connection)
+        name, longest = await connection.fetchrow(
+            "SELECT coalesce($1::text, current_schema()::text), current_setting('max_identifier_length')::int",
+            self._options.namespace,
+        )
+        if name is None:
+            raise PauseError("no schema of the search path exists, and no namespace is given")
+        lock_timeout = max(1, round(self._options.lock_timeout * 1_000))
+        self._namespace = Namespace(name, longest, lock_timeout)
+        path = await connection.fetchval("SELECT current_setting('search_path')")
+        # What is made takes as long as it takes; nothing waits for a lock without a bound.
+        await connection.execute(
+            f"SET statement_timeout = 0; SET lock_timeout = {CONCURRENT_LOCK_TIMEOUT};"
+            f" SET search_path = {quoted(name)}, {path or 'pg_catalog'}"
+        )
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                with suppress(Exception):
+                    await connection.close(timeout=2)
+            finally:
+                consume_errors(connection)
+                with suppress(asyncpg.InterfaceError):
+                    connection.terminate()
+
+    async def _try_lock(self) -> bool:
+        connection, namespace = self._open()
+        return bool(await connection.fetchval(f"SELECT pg_try_advisory_lock({_key(namespace)})"))
+
+    async def _unlock(self) -> None:
+        connection, namespace = self._open()
+        await connection.execute(f"SELECT pg_advisory_unlock({_key(namespace)})")
+
+    async def _records(self) -> list[MigrationRecord]:
+        connection, namespace = self._open()
+        async with connection.transaction(isolation="read_committed", readonly=True):
+            there = (await read_tables(connection, namespace, [RECORDS]))[RECORDS]
+            if there.kind is None:
+                return []
+            if not {*_COLUMNS, "applied_at"} <= there.columns.keys():
+                raise PauseError(f"{namespace.named(RECORDS)} is another program's: rename it")
+            rows = await connection.fetch(
+                f"SELECT {', '.join(_COLUMNS)}, applied_at IS NOT NULL AS is_applied"  # noqa: S608 - quoted
+                f" FROM {namespace.named(RECORDS)} ORDER BY version"
+            )
+        return [MigrationRecord.of({name: row[name] for name in _COLUMNS}, is_applied=row[-1]) for row in rows]
+
+    async def _step(self, migration: Migration, statement: Statement | None, note: str) -> None:
+        connection, _ = self._open()
+        if statement is not None and not statement.in_transaction:
+            await self._drop_invalid_index(statement)
+            await connection.execute(statement.sql)
+            statement = None
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._options.lock_timeout
+        while True:
+            try:
+                async with self._changing(LOCK_MOMENT):
+                    await self._execute(statement)
+                    if await connection.execute(note) not in {"UPDATE 1", "DELETE 1"}:
+                        raise MigrationError(
+                            f"another process has changed what is noted of migration {migration.version}"
+                        )
+            except asyncpg.LockNotAvailableError as exc:
+                if clock() >= deadline:
+                    raise MigrationError(f"others use the table all the time: {brief(exc)}") from without_frames(exc)
+            else:
+                return
+            await asyncio.sleep(LOCK_PAUSE)
+
+    async def _execute(self, statement: Statement | None) -> None:
+        if statement is not None:
+            connection, _ = self._open()
+            await connection.execute(statement.sql)
+            if not connection.is_in_transaction():
+                raise MigrationError("it ends the transaction that it runs in: mark it as outside a transaction")
+
+    @asynccontextmanager
+    async def _changing(self, moment: int) -> AsyncIterator[None]:
+        """A transaction that waits for a lock no longer than `moment`, and in which no handler makes tables here."""
+        connection, namespace = self._open()
+        await connection.execute(
+            f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {min(moment, namespace.lock_timeout)};"
+            f" SELECT pg_advisory_xact_lock({namespace.key})"
+        )
+        try:
+            yield
+            await connection.execute("COMMIT")
+        except BaseException:
+            with suppress(Exception):
+                if connection.is_in_transaction():
+                    await connection.execute("ROLLBACK")
+            raise
+
+    async def _drop_invalid_index(self, statement: Statement) -> None:
+        """Drop what a `CREATE INDEX CONCURRENTLY` that was killed leaves behind: an index that is not used."""
+        connection, namespace = self._open()
+        found = _INDEX.match(statement.sql)
+        if found is None:
+            return
+        name = found[1].replace('""', '"') if found[1] else found[2].lower()
+        is_left = await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n"
+            " ON n.oid = c.relnamespace WHERE n.nspname::text = $1 AND c.relname::text = $2 AND NOT i.indisvalid)",
+            namespace.namespace,
+            name,
+        )
+        if is_left:
+            await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {namespace.named(name)}")
+
+
+def _key(namespace: Namespace) -> int:
+    """The number of the advisory lock of those who migrate: another one than that under which handlers make tables."""
+    name = f"eventrec migrations {namespace.namespace}"
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), signed=True)

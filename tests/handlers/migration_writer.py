@@ -1,0 +1,100 @@
+"""A process that migrates and is killed: once at each point, each time in a place of its own, then to the end.
+
+`migration_writer.py URL EVERY` with a `{}` in the URL, which becomes `whole`, 1, 1 + EVERY, … and prints these numbers.
+It forks: what it imports is loaded once.
+"""
+
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import anyio
+
+from eventrec import Column, EventModel, migration_target_from_url
+from eventrec.analytics import Catalogue, MigrationRunner, MigrationTarget
+
+
+class OrderPlaced(EventModel, table="orders"):
+    number: int
+    customer: Annotated[str, Column()]
+
+
+class Clicked(EventModel):
+    target: str
+
+
+CATALOGUE = Catalogue(name="shop", events=[OrderPlaced, Clicked])
+
+
+class Killer:
+    """Ends this process with SIGKILL as it comes to point `at`, counted from 1; None: never."""
+
+    def __init__(self, at: int | None) -> None:
+        self.at = at
+        self.passed = 0
+
+    def point(self) -> None:
+        self.passed += 1
+        if self.passed == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def beside(self, target: MigrationTarget, name: str) -> None:
+        """Points before and behind the method `name` of `target`."""
+        method = getattr(target, name)
+        is_static = not hasattr(method, "__self__")
+
+        async def awaited(*arguments: Any) -> Any:
+            self.point()
+            found = await method(*arguments)
+            self.point()
+            return found
+
+        def called(*arguments: Any) -> Any:
+            self.point()
+            found = method(*arguments)
+            self.point()
+            return found
+
+        setattr(target, name, called if is_static else awaited)
+
+
+async def migrate(url: str, kill_at: int | None) -> int:
+    killer = Killer(kill_at)
+    target = migration_target_from_url(url)
+    for name in ("prepare", "begin", "apply", "_execute"):
+        killer.beside(target, name)
+    async with target:
+        await MigrationRunner(target, catalogue=CATALOGUE).run()
+    return killer.passed
+
+
+def in_child(url: str, kill_at: int | None) -> tuple[bool, int]:
+    """Whether it was killed, and how many points it passed."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, str(anyio.run(migrate, url, kill_at)).encode())
+        os._exit(0)
+    os.close(writing)
+    passed = os.read(reading, 20)
+    os.close(reading)
+    _, status = os.waitpid(child, 0)
+    assert status in {0, signal.SIGKILL}, status
+    return status == signal.SIGKILL, int(passed or b"0")
+
+
+def main(url: str, every: int) -> None:
+    is_killed, points = in_child(url.format("whole"), None)
+    assert not is_killed
+    killed_at = range(1, points + 1, every)
+    for at in killed_at:
+        is_killed, _ = in_child(url.format(at), at)
+        assert is_killed, at
+        is_killed, _ = in_child(url.format(at), None)
+        assert not is_killed, at
+    sys.stdout.write(" ".join(map(str, [points, *killed_at])))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
