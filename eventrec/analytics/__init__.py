@@ -41,6 +41,7 @@ from eventrec.analytics.measures import (
 )
 from eventrec.analytics.migration import MAX_VERSION, Migration, Phase, Statement
 from eventrec.analytics.migration_files import MigrationFileError, read_migrations, write_migrations
+from eventrec.analytics.migration_layouts import LayoutChanges, layout_changes
 from eventrec.analytics.migration_plan import migrations_of
 from eventrec.analytics.migration_runner import MigrationRunner, MigrationStatus, Pending
 from eventrec.analytics.migration_tables import added_columns, tables_of_events
@@ -79,6 +80,7 @@ __all__ = [
     "Group",
     "IsNull",
     "Kind",
+    "LayoutChanges",
     "Measure",
     "Membership",
     "Migration",
@@ -126,6 +128,7 @@ __all__ = [
     "group",
     "is_type",
     "last",
+    "layout_changes",
     "load_catalogue",
     "max_of",
     "migrations_of",

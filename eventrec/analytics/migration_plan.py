@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from eventrec.analytics.migration_target import Declaration, Declarations, MigrationTarget, Steps
 
 _KINDS: Final = {Phase.PRE: "tables", Phase.POST: "rollups"}
-_OWN: Final = "own "
+OWN: Final = "own "
+"""How the keys of our own tables begin."""
 
 
 def migrations_of(
@@ -61,7 +62,7 @@ def declared_by(migrations: Iterable[Migration]) -> Mapping[str, str]:
 def left_over(catalogue: Declarations, target: MigrationTarget, migrations: Iterable[Migration]) -> list[str]:
     """The keys of what `migrations` made and `catalogue` does not declare any more: it stays until it is dropped."""
     declared = {each.key for each in target.declared(catalogue)}
-    return [key for key in declared_by(migrations) if key not in declared and not key.startswith(_OWN)]
+    return [key for key in declared_by(migrations) if key not in declared and not key.startswith(OWN)]
 
 
 def _down(steps: Sequence[Steps]) -> tuple[Statement, ...] | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from eventrec.analytics.migration import Migration, Phase
 from eventrec.analytics.migration_files import MigrationFileError
-from eventrec.analytics.migration_plan import declared_by, left_over, migrations_of
+from eventrec.analytics.migration_plan import OWN, declared_by, left_over, migrations_of
 from eventrec.analytics.migration_target import Declaration, MigrationRecord
 from eventrec.errors import DeliveryError, MigrationError, RollbackNotSupportedError
 
@@ -263,5 +263,6 @@ def _goes_on(record: MigrationRecord, migration: Migration) -> bool:
 def _refuse_unless_undoable(record: MigrationRecord) -> None:
     if record.migration.down is None:
         raise RollbackNotSupportedError(record.version, "it has no way back")
-    if record.adopted:
-        raise RollbackNotSupportedError(record.version, f"it adopted {', '.join(record.adopted)}, and made none of it")
+    adopted = [key for key in record.adopted if not key.startswith(OWN)]
+    if adopted:
+        raise RollbackNotSupportedError(record.version, f"it adopted {', '.join(adopted)}, and made none of it")

@@ -25,10 +25,10 @@ import asyncpg
 from eventrec import PauseError
 from eventrec.analytics import MigrationError, MigrationRecord, MigrationTarget
 from eventrec_handlers._sql import quoted
-from eventrec_handlers.postgres import ddl
 from eventrec_handlers.postgres.calls import Calls
 from eventrec_handlers.postgres.catalog import read_tables
 from eventrec_handlers.postgres.checkpoints import Namespace
+from eventrec_handlers.postgres.ddl import PostgresDdl, differences
 from eventrec_handlers.postgres.errors import brief, consume_errors, raise_refused_connection, without_frames
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class PostgresMigrations(MigrationTarget):
     """Migrates the database `target`. Of the `options`, namespace, connect_timeout and lock_timeout count."""
 
     dialect: ClassVar[str] = "postgresql"
+    _ddl: ClassVar[PostgresDdl] = PostgresDdl()
 
     def __init__(self, target: Target, options: Options) -> None:
         self._target = target
@@ -83,10 +84,10 @@ class PostgresMigrations(MigrationTarget):
     # -- what is to be there
 
     def declared(self, catalogue: Declarations) -> Sequence[Declaration]:
-        return ddl.declared(catalogue)
+        return self._ddl.declared(catalogue)
 
     def steps(self, declaration: Declaration, before: str | None) -> Steps:
-        return ddl.steps(declaration, before)
+        return self._ddl.steps(declaration, before)
 
     # -- the database
 
@@ -128,7 +129,7 @@ class PostgresMigrations(MigrationTarget):
             names = {each.key: each.key.partition(" ")[2] for each in declarations}
             async with connection.transaction(isolation="read_committed", readonly=True):
                 tables = await read_tables(connection, namespace, list(names.values()))
-            found = {each.key: ddl.differences(tables[names[each.key]], each) for each in declarations}
+            found = {each.key: differences(tables[names[each.key]], each) for each in declarations}
             return {key: differs for key, differs in found.items() if differs is not None}
 
         return await self._run(find)
