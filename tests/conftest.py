@@ -2,6 +2,7 @@
 
 import _thread
 import gc
+import importlib
 import importlib.util
 import inspect
 import shutil
@@ -15,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from itertools import count
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -197,3 +198,19 @@ def _loop_is_never_blocked(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
     if blocked:
         pytest.fail("\n".join(blocked), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def platform_analytics() -> Any:
+    """The modules of the example `platform_analytics`, by their names, as its scripts import them."""
+    names = ("events", "layout", "rollups", "catalogue", "client", "generate")
+    before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    folder = str(Path(__file__).parents[1] / "examples" / "platform_analytics")
+    sys.path.insert(0, folder)
+    try:
+        return SimpleNamespace(**{name: importlib.import_module(name) for name in names})
+    finally:
+        sys.path.remove(folder)
+        for name in names:
+            sys.modules.pop(name, None)
+        sys.modules.update(before)

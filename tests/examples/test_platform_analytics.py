@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -21,9 +18,6 @@ import pytest
 
 from eventrec import Batch, EventHandler, TransientError
 from eventrec.testing import assert_conserved
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "platform_analytics"
-MODULES = ("events", "layout", "rollups", "catalogue", "client", "generate")
 
 FIELDS = {
     "auth_login_attempt": "user_id? email success error?",
@@ -94,18 +88,10 @@ def batch_of(load_module: Callable[[Path], Any]) -> Callable[..., Batch]:
     return shared.made_batch  # type: ignore[no-any-return]
 
 
-@pytest.fixture(scope="module")
-def example() -> Iterator[Any]:
+@pytest.fixture
+def example(platform_analytics: Any) -> Any:
     """The modules of the example, as its script imports them."""
-    before = {name: sys.modules.pop(name) for name in MODULES if name in sys.modules}
-    sys.path.insert(0, str(EXAMPLE))
-    try:
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
-    finally:
-        sys.path.remove(str(EXAMPLE))
-        for name in MODULES:
-            sys.modules.pop(name, None)
-        sys.modules.update(before)
+    return platform_analytics
 
 
 # -- what is declared

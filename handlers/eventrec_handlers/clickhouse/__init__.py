@@ -1,0 +1,1 @@
+"""ClickHouse: the SQL of rollups. Its handler comes later."""

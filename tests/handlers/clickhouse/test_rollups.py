@@ -1,0 +1,386 @@
+"""Rollups as ClickHouse's SQL, run by its own engine: the same numbers as brute force."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from eventrec import (
+    CatalogueError,
+    ColumnSchema,
+    ColumnType,
+    Layout,
+    ReceivedEvent,
+    StoredEvent,
+    default_layout,
+)
+from eventrec.analytics import (
+    Answer,
+    Bucket,
+    Comparison,
+    Condition,
+    Field,
+    Group,
+    Measure,
+    Membership,
+    Not,
+    Question,
+    RollupPlan,
+    brute_force,
+    plan_of,
+)
+from eventrec_handlers.clickhouse.rollups import Columns, create_table, extent, fill, newest, select, views
+
+pytestmark = pytest.mark.handlers
+
+Query = Callable[[str], list[list[Any]]]
+
+SECOND = 1_000_000_000
+EXTRA = (
+    ColumnSchema("shop", ColumnType.STRING),
+    ColumnSchema("amount", ColumnType.INT64),
+    ColumnSchema("price", ColumnType.FLOAT64),
+    ColumnSchema("paid", ColumnType.BOOLEAN),
+)
+OF_TABLE = default_layout("events", EXTRA)
+
+
+def moment(said: str) -> int:
+    return (datetime.fromisoformat(said) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1_000
+
+
+def asked(query: Query, question: Question, layout: Layout) -> Answer:
+    """The answer that the engine gives."""
+    columns = Columns(layout)
+    ((first, last),) = query(extent(question, columns))
+    ((latest,),) = query(newest(question.plan, columns))
+    rows = []
+    if first is not None:
+        statement = select(question, columns, (int(first), int(last)))
+        rows = [statement.row(row) for row in query(statement.sql)]
+    return Answer.of(question, rows, complete_to=None if latest is None else int(latest), pending=0)
+
+
+def assert_same(found: Answer, expected: Answer) -> None:
+    assert len(found.rows) == len(expected.rows)
+    for row, wanted in zip(found.rows, expected.rows, strict=True):
+        assert [_rounded(value) for value in row] == [_rounded(value) for value in wanted]
+    assert (found.columns, found.complete_to, found.cursor) == (expected.columns, expected.complete_to, expected.cursor)
+
+
+def _rounded(value: object) -> object:
+    """Floats but for their last digits."""
+    return float(f"{value:.10e}") if isinstance(value, float) and math.isfinite(value) else value
+
+
+def insert(query: Query, layout: Layout, rows: Sequence[dict[str, Any]], tmp_path: Path) -> None:
+    """One block of rows, each with its moment in nanoseconds as `ns`."""
+    file = tmp_path / "rows.json"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    names = [name for name in rows[0] if name != "ns"]
+    types = dict(
+        query(f"SELECT name, type FROM system.columns WHERE table = '{layout.table}' AND database = currentDatabase()")
+    )
+    shape = ", ".join(f"`{name}` {types[name]}" for name in names).replace("'", "\\'")
+    columns = ", ".join(f"`{name}`" for name in names)
+    query(
+        f"INSERT INTO `{layout.table}` ({columns}, timestamp) SELECT {columns}, fromUnixTimestamp64Nano(ns, 'UTC')"
+        f" FROM file('{file}', JSONEachRow, '{shape}, ns Int64')"
+    )
+
+
+# -- any value, anywhere
+
+
+def stored(number: int, at: int, payload: Any, *row: Any, kind: str = "sold", context: Any = None) -> StoredEvent:
+    values = (*row, *[None] * (len(EXTRA) - len(row)))
+    return StoredEvent(
+        table="events",
+        id=str(UUID(int=number)),
+        type=kind,
+        timestamp=at,
+        payload=payload if isinstance(payload, str) else json.dumps(payload),
+        context=None if context is None else json.dumps(context),
+        columns={column.name: value for column, value in zip(EXTRA, values, strict=True)},
+    )
+
+
+def keep(query: Query, events: Iterable[StoredEvent], tmp_path: Path) -> list[StoredEvent]:
+    """Store events in a table of the default layout."""
+    query(create_table(OF_TABLE))
+    given = list(events)
+    rows = [
+        {
+            "id": event.id,
+            "type": event.type,
+            "payload": event.payload,
+            "context": event.context,
+            **event.columns,
+            "ns": event.timestamp,
+        }
+        for event in given
+    ]
+    insert(query, OF_TABLE, rows, tmp_path)
+    return given
+
+
+VALUES: list[Any] = [
+    *(None, True, False, 0, 1, -7, 5.0, 2.5, 1e3, 2**53 + 1, 2**63 - 1, 2**63, -(2**63), 10**30, 1e301),
+    *("", "5", "true", "null", "a", "A", "ä", "it's", 'say "so"', "a\\b", "\u0001", "😀", "1" * 30),
+    *("0B8E2F6E-3C1F-4A57-9D3B-0123456789AB", "0b8e2f6e-3c1f-4a57-9d3b-0123456789ab", [], [1], {}, {"n": 1}),
+]
+NAMES = ("n", "with space", "ä", 'q"q', "a.b", "$", "back\\slash", "it's")
+
+
+def every_measure(field: Field) -> list[Measure]:
+    functions: tuple[str, ...]
+    match field.kind:
+        case "integer" | "float":
+            functions = ("count", "sum", "min", "max", "avg", "percentile", "first", "last")
+        case "text":
+            functions = ("count", "distinct", "min", "max", "first", "last")
+        case "json":
+            functions = ("count",)
+        case _:
+            functions = ("count", "distinct", "first", "last")
+    return [
+        Measure(f"m_{function}", function, field, None, 0.95 if function == "percentile" else None)  # type: ignore[arg-type]
+        for function in functions
+    ]
+
+
+def plan(*measures: Measure, **said: Any) -> RollupPlan:
+    groups: tuple[Group, ...] = said.pop("groups", ())
+    names = ("bucket", *(group.name for group in groups), *(measure.name for measure in measures))
+    return RollupPlan(
+        **{
+            "name": "told",
+            "table": "events",
+            "types": None,
+            "where": None,
+            "bucket_name": "bucket",
+            "bucket": Bucket("hour"),
+            "groups": groups,
+            "measures": measures,
+            "column_names": names,
+            **said,
+        }
+    )
+
+
+@pytest.mark.parametrize("kind", ["text", "integer", "float", "boolean", "uuid", "json"])
+def test_value_counts_only_where_it_is_of_its_kind(query: Query, tmp_path: Path, kind: Any) -> None:
+    """Each value in an hour of its own, at every odd name, and beside others in the hour behind all of them."""
+    hour = 3_600 * SECOND
+    events = [stored(number, number * hour, dict.fromkeys(NAMES, value)) for number, value in enumerate(VALUES)]
+    events += [stored(900 + number, 900 * hour, {"n": value}) for number, value in enumerate(VALUES)]
+    events += [stored(1_000 + number, 901 * hour, text) for number, text in enumerate(("[1]", "5", "null", "{", ""))]
+    kept = keep(query, events, tmp_path)
+
+    for name in NAMES:
+        question = Question(plan(*every_measure(Field("payload", (name,), kind))))
+        assert_same(asked(query, question, OF_TABLE), brute_force(question, kept))
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        *(("shop", "text"), ("shop", "uuid"), ("amount", "integer"), ("amount", "float"), ("amount", "json")),
+        *(("price", "float"), ("price", "integer"), ("paid", "boolean"), ("not_there", "text")),
+    ],
+)
+def test_column_counts_only_where_it_is_of_its_kind(query: Query, tmp_path: Path, column: str, kind: Any) -> None:
+    rows = [
+        (None, None, None, None),
+        ("a", 1, 0.5, True),
+        ("0B8E2F6E-3C1F-4A57-9D3B-0123456789AB", 2**63 - 1, 3.0, False),
+        ("ä", -5, 1e301, None),
+        ("", 2**53 + 1, -2.0, True),
+    ]
+    kept = keep(query, [stored(number, number * SECOND, {}, *row) for number, row in enumerate(rows)], tmp_path)
+
+    question = Question(plan(*every_measure(Field("column", (column,), kind))))
+
+    assert_same(asked(query, question, OF_TABLE), brute_force(question, kept))
+
+
+def test_conditions_know_true_false_and_unknown(query: Query, tmp_path: Path) -> None:
+    kept = keep(query, [stored(number, 0, {"n": value}) for number, value in enumerate(VALUES)], tmp_path)
+    text, whole, decimal = (Field("payload", ("n",), kind) for kind in ("text", "integer", "float"))
+    said: list[Condition] = [
+        *(Comparison(text, operator, "a") for operator in ("==", "!=", "<", "<=", ">", ">=")),
+        *(Comparison(whole, operator, 1) for operator in ("==", "!=", "<", "<=", ">", ">=")),
+        Comparison(decimal, ">=", 2.5),
+        Comparison(text, "==", "it's"),
+        Comparison(text, "==", "a\\b"),
+        Membership(text, ()),
+        Membership(text, ("a", 'say "so"', "😀")),
+        Membership(whole, (0, 2**63 - 1)),
+        Not(Membership(text, ("a",))),
+    ]
+    measures = [Measure(f"m_{number}", "count", None, condition) for number, condition in enumerate(said)]
+
+    question = Question(plan(*measures))
+
+    assert_same(asked(query, question, OF_TABLE), brute_force(question, kept))
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Australia/Lord_Howe", "America/Havana", "Asia/Kathmandu"])
+@pytest.mark.parametrize(
+    ("unit", "every"), [("minute", 15), ("hour", 1), ("hour", 6), ("day", 1), ("week", 1), ("month", 1)]
+)
+def test_buckets_are_those_of_the_zone(query: Query, tmp_path: Path, zone: str, unit: Any, every: int) -> None:
+    """Around both changes of the clock of a year, each quarter of an hour."""
+    days = ("2024-03-31", "2024-10-27", "2024-04-07", "2024-10-06", "2024-11-03", "2024-03-10", "1969-12-31")
+    quarter = 15 * 60 * SECOND
+    events = [
+        stored(1_000 * (number + 1) + step, moment(f"{day}T00:00:00Z") + step * quarter - (step % 3), {})
+        for number, day in enumerate(days)
+        for step in range(-20, 4 * 26)
+    ]
+    kept = keep(query, events, tmp_path)
+    told = plan(Measure("events", "count"), bucket=Bucket(unit, every, zone))
+
+    for question in (
+        Question(told),
+        Question(told, start=moment("2024-03-10T03:07:00Z"), end=moment("2024-10-27T01:30:00Z"), limit=20),
+        Question(told, start=moment("2024-10-27T00:00:00Z"), end=moment("2024-10-28T00:00:00Z"), empty_buckets=True),
+    ):
+        assert_same(asked(query, question, OF_TABLE), brute_force(question, kept))
+
+
+def test_events_are_told_apart_by_groups_that_may_be_absent(query: Query, tmp_path: Path) -> None:
+    payloads = [{"a": a, "b": b} for a in ("x", None, 5) for b in (1, None, True)]
+    kept = keep(query, [stored(number, number, payload) for number, payload in enumerate(payloads)], tmp_path)
+    groups = (Group("a", Field("payload", ("a",), "text")), Group("b", Field("payload", ("b",), "integer")))
+    told = plan(Measure("events", "count"), groups=groups)
+
+    for asked_for in (None, ("a",), ("b",), ()):
+        question = Question(told, groups=asked_for)
+        assert_same(asked(query, question, OF_TABLE), brute_force(question, kept))
+
+
+def test_empty_table_has_no_rows(query: Query) -> None:
+    query(create_table(OF_TABLE))
+
+    assert asked(query, Question(plan(Measure("events", "count"))), OF_TABLE).rows == ()
+
+
+def test_field_that_is_not_stored_is_refused() -> None:
+    layout = default_layout("events")
+    question = Question(plan(Measure("m", "count", Field("column", ("shop",), "text"))))
+    assert "NULL" in select(question, Columns(layout), (0, 0)).sql
+    narrow = Layout("events", layout.columns[1:3])
+    hidden = Question(plan(Measure("m", "count", Field("payload", ("n",), "text"))))
+
+    with pytest.raises(CatalogueError, match=r"'events' does not store payload\.n"):
+        select(hidden, Columns(narrow), (0, 0))
+
+
+def test_too_many_buckets_for_a_statement_are_refused() -> None:
+    question = Question(plan(Measure("m", "count"), bucket=Bucket("day", 1, "Europe/Berlin")))
+
+    with pytest.raises(CatalogueError, match="buckets of 1 day in Europe/Berlin: ask for less time at once"):
+        select(question, Columns(OF_TABLE), (moment("1900-01-02T00:00:00Z"), moment("2000-01-01T00:00:00Z")))
+
+
+# -- the platform's
+
+
+def platform_rows(events: Sequence[ReceivedEvent]) -> list[dict[str, Any]]:
+    rows = []
+    for event in events:
+        said = json.loads(event.payload)
+        rows.append(
+            {
+                "event_type": event.type,
+                "service": said.get("service") or "unknown",
+                "user_id": said.get("user_id"),
+                "data": json.dumps({"type": event.type, **said}),
+                "ns": event.timestamp,
+            }
+        )
+    return rows
+
+
+def as_stored(events: Sequence[ReceivedEvent]) -> list[StoredEvent]:
+    return [
+        StoredEvent(event.table, str(number), event.type, event.timestamp or 0, event.payload.decode())
+        for number, event in enumerate(events)
+    ]
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_each_rollup_of_the_platform_is_right(
+    query: Query, tmp_path: Path, platform_analytics: Any, number: int
+) -> None:
+    """Answered from the events; and by a view with its name and columns, made when some were there already."""
+    layout = replace(platform_analytics.layout.ANALYTICS_EVENTS, retention=None)  # they are past
+    rollup = plan_of(platform_analytics.catalogue.catalogue.rollups[number])
+    events = list(platform_analytics.generate.arrivals(days=40, number=2_000, users=50))
+    columns = Columns(layout)
+    query(create_table(layout))
+    rows = platform_rows(events)
+
+    insert(query, layout, rows[:700], tmp_path)
+    for statement in views(rollup, columns):
+        query(statement)
+    query(fill(rollup, columns))
+    insert(query, layout, rows[700:1_500], tmp_path)
+    insert(query, layout, rows[1_500:], tmp_path)
+
+    question = Question(rollup)
+    expected = brute_force(question, as_stored(events))
+    assert len(expected.rows) > 1
+    assert_same(asked(query, question, layout), expected)
+    names = [f"`{name}`" for name in rollup.column_names]
+    names[0] = f"toUnixTimestamp64Nano({names[0]})"
+    reader = select(question, columns, (0, 0))
+    found = query(f"SELECT {', '.join(names)} FROM `{rollup.name}`")
+    assert_same(Answer.of(question, map(reader.row, found), complete_to=expected.complete_to, pending=0), expected)
+
+
+@pytest.mark.parametrize("unit", ["hour", "day", "week", "month"])
+def test_view_has_the_buckets_of_a_zone(query: Query, tmp_path: Path, unit: Any) -> None:
+    told = plan(Measure("events", "count"), bucket=Bucket(unit, 1, "Europe/Berlin"))
+    columns = Columns(OF_TABLE)
+    hours = range(0, 24 * 365, 7)
+    kept = keep(
+        query, [stored(hour, moment("2024-01-01T00:30:00Z") + hour * 3_600 * SECOND, {}) for hour in hours], tmp_path
+    )
+    for statement in views(told, columns):
+        query(statement)
+    query(fill(told, columns))
+
+    found = query("SELECT toUnixTimestamp64Nano(bucket), events FROM told")
+
+    expected = brute_force(Question(told), kept)
+    assert sorted((int(at), int(number)) for at, number in found) == list(expected.rows)
+
+
+def test_view_with_buckets_that_the_calendar_lacks_is_refused() -> None:
+    told = plan(Measure("events", "count"), bucket=Bucket("hour", 6, "Europe/Berlin"))
+
+    with pytest.raises(CatalogueError, match="ClickHouse has no buckets of 6 hours in Europe/Berlin"):
+        views(told, Columns(OF_TABLE))
+
+
+def test_rows_of_a_view_and_of_events_may_go_after_a_time(query: Query, platform_analytics: Any) -> None:
+    layout = platform_analytics.layout.ANALYTICS_EVENTS
+    told = plan(Measure("events", "count"), table=layout.table, retention=86_400.0)
+    for statement in (create_table(layout), *views(told, Columns(layout))):
+        query(statement)
+
+    made = dict(query("SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase()"))
+
+    assert "TTL toDateTime(timestamp) + toIntervalSecond(7776000)" in made[layout.table]
+    assert "PARTITION BY toDate(timestamp)" in made[layout.table]
+    assert any("toIntervalSecond(86400)" in text for name, text in made.items() if name != layout.table)
