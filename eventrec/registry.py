@@ -39,6 +39,7 @@ OUR_SCHEMES: Final = {
     "postgresql": "eventrec_handlers.postgres:from_url [postgres]",
     "posthog": "eventrec_handlers.posthog:from_url [posthog]",
     "sqlite": "eventrec_handlers.sqlite:from_url",
+    "timescale": "eventrec_handlers.timescale:from_url [timescale]",
 }
 """Entry points of our own, for installations without metadata: bundled, frozen, or stripped of their `*.dist-info`."""
 

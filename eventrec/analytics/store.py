@@ -27,14 +27,21 @@ class Refreshed:
         buckets: How many were computed again.
         remaining: How many wait still: others work on them, or the time was up.
         late: Rows that arrived for buckets whose events are no longer stored: these buckets stay as they are.
+        remarks: What an operator should know, a sentence each: why events were not removed, say.
     """
 
     buckets: int = 0
     remaining: int = 0
     late: int = 0
+    remarks: tuple[str, ...] = ()
 
     def __add__(self, other: Refreshed) -> Refreshed:
-        return Refreshed(self.buckets + other.buckets, self.remaining + other.remaining, self.late + other.late)
+        return Refreshed(
+            self.buckets + other.buckets,
+            self.remaining + other.remaining,
+            self.late + other.late,
+            tuple(dict.fromkeys((*self.remarks, *other.remarks))),
+        )
 
 
 class RollupStore(ABC):

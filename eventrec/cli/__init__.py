@@ -2,13 +2,13 @@
 
     demo record tail new-handler            events, and where they go
     drain deliver status resume dead log    a log directory, and what waits in it
-    migrate                                 a database, and what a catalogue declares
+    migrate refresh                         a database, and what a catalogue declares
     doctor                                  whether all of it can work here
     catalogue                               what an application declares about its events
     analytics                               what a user says about being recorded
 
     exit code  it means
-    0          all of it was done; of `deliver`, whose end is a signal: it ended in good order
+    0          all of it was done; of `deliver` and `refresh --every`, whose end is a signal: it ended in good order
     1          done, but lines were malformed, records were refused, a log has faults or is not delivered,
                the doctor found a problem, the demo's counts differ, or a change of a catalogue breaks something
     2          usage: unknown command or option, or a value that is not allowed

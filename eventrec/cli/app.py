@@ -25,6 +25,7 @@ from eventrec.cli.logs.status import status
 from eventrec.cli.migrate.command import migrate
 from eventrec.cli.new_handler import new_handler
 from eventrec.cli.record.command import record
+from eventrec.cli.refresh.refresh import refresh
 from eventrec.cli.root import Json, root
 from eventrec.cli.tail import tail as tail_events
 from eventrec.cli.terminal import Terminal
@@ -105,6 +106,7 @@ logs.log.command(mirror)
 logs.log.command(forget_mirror)
 app.command(logs.log)
 app.command(status)
+app.command(refresh)
 app.command(resume)
 app.command(dead)
 app.command(migrate)

@@ -11,6 +11,7 @@ import asyncpg
 
 from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.errors import brief, state
+from eventrec_handlers.postgres.rollups.retention import floor_for_ttl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -54,6 +55,8 @@ class _Trouble:
 
 class Expiry:
     """Decides when to look, and deletes a slice. `ttl` is in seconds; None: nothing ever gets old.
+
+    What a rollup has not counted yet is kept until it has.
 
     A table whose old rows cannot be deleted is said in one line of the logging, and in another one once they can; in
     between it is among the `remarks`. It is tried again after pauses that grow.
@@ -109,7 +112,8 @@ class Expiry:
                 f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {PATIENCE};"
                 f" SET LOCAL lock_timeout = {PATIENCE // 10}"
             )
-            counts = await connection.fetchrow(_delete(namespace, table, ttl, size))
+            end = await floor_for_ttl(connection, namespace, table, ttl)
+            counts = await connection.fetchrow(_delete(namespace, table, ttl, size, end=end))
             found, deleted, hides = map(int, counts)
             await connection.execute("COMMIT")
         except asyncpg.PostgresError as exc:
@@ -154,12 +158,12 @@ class Expiry:
             _logger.info("expired rows are deleted again table=%r", table, extra={"eventrec": {"table": table}})
 
 
-def _delete(namespace: Namespace, table: str, ttl: float, limit: int) -> str:
+def _delete(namespace: Namespace, table: str, ttl: float, limit: int, *, end: str | None) -> str:
     # The index begins with the type, so each type is looked up by itself; and the types are found by leaping from one
     # to the next in that index, not by reading it. A ctid is a place in one partition: others have rows there too. The
     # first condition finds the rows by their places, the others say which of them are meant.
     name = namespace.named(table)
-    old = f"timestamp < now() - interval '{ttl:f} seconds'"
+    old = f"timestamp < now() - interval '{ttl:f} seconds'" if end is None else f"timestamp < {end}"
     return (
         f"WITH RECURSIVE kinds AS ((SELECT type FROM {name} ORDER BY type LIMIT 1)"  # noqa: S608 - quoted
         f" UNION ALL SELECT (SELECT type FROM {name} WHERE type > kinds.type ORDER BY type LIMIT 1)"

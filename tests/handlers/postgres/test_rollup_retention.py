@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from eventrec import EVENT, GENERATED, TIMESTAMP, TYPE, Layout, LayoutColumn
+from eventrec import EVENT, GENERATED, TIMESTAMP, TYPE, Batch, Event, Layout, LayoutColumn
 from eventrec.analytics import Question, Refresh, Rollup, bucket, count, distinct, group, payload
 from eventrec_handlers.postgres import PostgresRollups
 from eventrec_handlers.postgres.checkpoints import Namespace
+from eventrec_handlers.postgres.expiry import Expiry
 from eventrec_handlers.postgres.options import Options
 from eventrec_handlers.postgres.rollups.fields import Columns
 from eventrec_handlers.postgres.rollups.tables import own_tables, rollup_tables
@@ -119,10 +122,10 @@ async def test_no_event_is_dropped_before_every_rollup_has_counted_it(divided: P
     columns = Columns.of(PLATFORM)
     database.execute(*own_tables(here), *rollup_tables(Daily.rollup_plan, columns, here))
 
-    await divided.refresh([], now=now)
+    done = await divided.refresh([], now=now)
 
     assert database.rows("SELECT count(*) FROM events") == [(40 * 24,)]
-    assert any("rollup 'daily' has not counted its events yet" in remark for remark in divided.remarks)
+    assert any("rollup 'daily' has not counted its events yet" in remark for remark in done.remarks)
     await divided.refresh([Daily.rollup_plan], now=now)
     assert database.rows("SELECT min(timestamp) >= '2026-03-20 00:00+00' FROM events") == [(True,)]
 
@@ -139,14 +142,47 @@ async def test_a_question_for_fewer_groups_is_refused_where_it_cannot_be_answere
 
 
 async def test_a_month_that_has_not_ended_keeps_its_events(divided: PostgresRollups, database: Any) -> None:
-    await divided.refresh(DIVIDED_PLANS, now=nanoseconds(NOW))
+    done = await divided.refresh(DIVIDED_PLANS, now=nanoseconds(NOW))
 
     ((oldest,),) = database.rows("SELECT min(timestamp) FROM events")
     assert oldest.date() == date(2026, 3, 1)
-    assert any("a bucket of rollup 'monthly' has not ended" in remark for remark in divided.remarks)
+    assert any("a bucket of rollup 'monthly' has not ended" in remark for remark in done.remarks)
     late(database, "2026-03-31 10:00+00")
     await divided.refresh(DIVIDED_PLANS, now=nanoseconds(NOW + timedelta(days=3)))
 
     ((oldest,),) = database.rows("SELECT min(timestamp) FROM events")
     assert oldest.date() == date(2026, 3, 23)
     assert [row[1] for row in (await divided.answer(Question(Monthly))).rows] == [7, 8]
+
+
+async def test_a_ttl_deletes_what_was_counted_and_no_more(
+    opened: Any, database: Any, event: Callable[..., Event], batch: Callable[..., Batch]
+) -> None:
+    class Hourly(Rollup, name="hourly", table="events", events=["happening"]):
+        hour = bucket("1 hour")
+        happened = count()
+        refresh = Refresh(window="3 days", lag=0)
+
+    handler = await opened(database.url(), ttl=7_200)
+    clock = itertools.count(step=1_000)
+    handler._expiry = Expiry(7_200, clock=lambda: float(next(clock)))  # always due
+    now = time.time_ns()
+    hour = 3_600 * 1_000_000_000
+    store = handler.rollups()
+    await handler.handle(batch(event("first", at=now)))
+    await store.refresh([Hourly.rollup_plan])
+
+    await handler.handle(batch(event("old", at=now - 5 * hour), event("old", at=now - 6 * hour), start=1))
+    assert database.rows("SELECT count(*) FROM events") == [(3,)]  # nothing has counted them
+    await store.refresh([Hourly.rollup_plan])
+    before = (await store.answer(Question(Hourly))).rows
+    await handler.handle(batch(event("young", at=now), start=3))
+    assert database.rows("SELECT count(*) FROM events") == [(2,)]
+    await handler.handle(batch(event("late", at=now - 5 * hour), start=4))
+    done = await store.refresh([Hourly.rollup_plan])
+    after = (await store.answer(Question(Hourly))).rows
+    await store.close()
+
+    assert done.late == 1
+    assert after[:2] == before[:2]
+    assert [happened for _, happened in after] == [1, 1, 2]

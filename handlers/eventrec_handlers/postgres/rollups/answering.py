@@ -20,11 +20,12 @@ from eventrec_handlers.postgres.rollups.refreshing import (
     quoted_bucket,
     runs,
 )
-from eventrec_handlers.postgres.rollups.select import compute, reaggregated
+from eventrec_handlers.postgres.rollups.select import compute, matching, reaggregated
 from eventrec_handlers.postgres.rollups.tables import DIRTY, FIRST, FLOORS, LAST, PENDING, ROLLUPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Self
 
     import asyncpg
 
@@ -34,22 +35,40 @@ if TYPE_CHECKING:
 
 _FIRST: Final = datetime.fromisoformat(FIRST)
 _LAST: Final = datetime.fromisoformat(LAST)
-_EARLIEST, _LATEST = nanoseconds(_FIRST), nanoseconds(_LAST)
+EARLIEST, LATEST = nanoseconds(_FIRST), nanoseconds(_LAST)
+"""Moments outside of these are in no bucket."""
 
 LARGEST: Final = 2_048
 """Buckets that are computed by one statement."""
 
 
-class _Known:
-    """What the snapshot knows of a rollup: which of its buckets cannot be taken from its table."""
+class Known:
+    """What the snapshot knows of a rollup: which of its buckets cannot be taken from its table.
+
+    Attributes:
+        floor: Buckets that begin before it are never computed from the events: some of these may be gone.
+        is_made: Whether the rollup has a table, or a view.
+        waiting: Buckets whose events have changed.
+        ranges: Of moments: buckets that have one have to be computed, too.
+        complete_to: What happened from there on is not in the answer; None: all is.
+        late_rows: Events that are in no bucket, because they came too late.
+    """
 
     def __init__(self, plan: RollupPlan, floor: int, *, is_made: bool) -> None:
         self._plan = plan
         self.floor = floor
         self.is_made = is_made
         self.waiting: set[int] = set()
+        self.ranges: list[tuple[int, int]] = []
+        self.complete_to: int | None = None
         self.late_rows = 0
-        self.todo: tuple[int, int] | None = None
+
+    @classmethod
+    def nothing(cls, plan: RollupPlan) -> Self:
+        """There is no table, or that of another declaration: all is computed from the events that are left."""
+        known = cls(plan, EARLIEST, is_made=False)
+        known.ranges.append((EARLIEST, LATEST))
+        return known
 
     def note_marks(self, marks: Iterable[datetime]) -> None:
         """Rows have arrived for the quarters of an hour that begin then."""
@@ -60,10 +79,12 @@ class _Known:
         """Those of the buckets in [`start`, `end`) to compute; `events`: the first and the last moment."""
         bucket, first = self._plan.bucket, max(start, self.floor)
         found = {at for at in self.waiting if first <= at < end}
-        if self.todo is not None and events is not None:
-            low = max(first, self.todo[0], bucket.floor(events[0]))
-            high = min(end, self.todo[1], events[1] + 1)
-            found.update(bucket.starts(low, high) if low < high else ())
+        for low, high in self.ranges:
+            if events is None:
+                break
+            since = max(first, bucket.floor(max(low, events[0])))
+            until = min(end, high, events[1] + 1)
+            found.update(bucket.starts(since, until) if since < until else ())
         return found
 
 
@@ -88,19 +109,23 @@ class Answering:
             f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {self._events} IN ACCESS SHARE MODE"
         )
         try:
-            known = await self._known(connection)
-            start = _EARLIEST if question.start is None else max(question.start, _EARLIEST)
-            end = _LATEST if question.end is None else min(question.end, _LATEST)
+            known = await self.known(connection)
+            start = EARLIEST if question.start is None else max(question.start, EARLIEST)
+            end = LATEST if question.end is None else min(question.end, LATEST)
             rows = await self._rows(connection, question, known, start, end) if start < end else []
             newest = await self._newest(connection)
+            pending = await self._pending(connection, known, newest)
         finally:
             await connection.execute("ROLLBACK")
-        return Answer.of(question, rows, complete_to=newest, pending=0, remarks=_remarks(known))
+        if newest is not None and known.complete_to is not None:
+            newest = min(newest, known.complete_to - 1)
+        return Answer.of(question, rows, complete_to=newest, pending=pending, remarks=_remarks(known))
 
-    async def _known(self, connection: asyncpg.Connection) -> _Known:
+    async def known(self, connection: asyncpg.Connection) -> Known:
+        """What the snapshot knows of the rollup."""
         plan, named = self._plan, self._namespace.named
         if await connection.fetchval("SELECT to_regclass($1) IS NULL", named(ROLLUPS)):
-            return _everything(plan, nanoseconds(_FIRST))
+            return Known.nothing(plan)
         floor = await connection.fetchval(
             f"SELECT kept_from FROM {named(FLOORS)} WHERE table_name = $1",  # noqa: S608 - quoted
             plan.table,
@@ -111,11 +136,11 @@ class Answering:
             plan.name,
         )
         if not rows or rows[0][0] != plan.fingerprint:
-            return _everything(plan, low)
-        known = _Known(plan, low, is_made=True)
+            return Known.nothing(plan)
+        known = Known(plan, low, is_made=True)
         _, todo_from, todo_to, known.late_rows = rows[0]
         if todo_from is not None:
-            known.todo = (nanoseconds(todo_from), nanoseconds(todo_to))
+            known.ranges.append((nanoseconds(todo_from), nanoseconds(todo_to)))
         marks = await connection.fetch(
             f"SELECT DISTINCT since FROM {named(DIRTY)} WHERE table_name = $1",  # noqa: S608 - quoted
             plan.table,
@@ -132,7 +157,7 @@ class Answering:
         self,
         connection: asyncpg.Connection,
         question: Question,
-        known: _Known,
+        known: Known,
         start: int,
         end: int,
     ) -> list[tuple[Any, ...]]:
@@ -140,11 +165,11 @@ class Answering:
         is_whole = set(question.group_names) == {group.name for group in plan.groups}
         is_exact = is_whole or all(measure.function in ADDITIVE for measure in plan.measures)
         if is_exact:
-            events = None if known.todo is None else await self._extent(connection)
+            events = await self.extent(connection) if known.ranges else None
             computed = known.from_events(start, end, events)
         else:
             await self._refuse_gone(connection, known, start, end)
-            computed = self._all_buckets(known, start, end, await self._extent(connection))
+            computed = self._all_buckets(known, start, end, await self.extent(connection))
         found: list[tuple[Any, ...]] = []
         if known.is_made and is_exact:
             bucket = quoted_bucket(plan)
@@ -164,14 +189,14 @@ class Answering:
         kinds = [column.kind for column in question.columns]
         return [tuple(map(_value, row, kinds)) for row in found]
 
-    def _all_buckets(self, known: _Known, start: int, end: int, events: tuple[int, int] | None) -> set[int]:
+    def _all_buckets(self, known: Known, start: int, end: int, events: tuple[int, int] | None) -> set[int]:
         """The buckets of all events that are stored in [`start`, `end`)."""
         if events is None:
             return set()
         low, high = max(start, known.floor, self._plan.bucket.floor(events[0])), min(end, events[1] + 1)
         return set(self._plan.bucket.starts(low, high)) if low < high else set()
 
-    async def _refuse_gone(self, connection: asyncpg.Connection, known: _Known, start: int, end: int) -> None:
+    async def _refuse_gone(self, connection: asyncpg.Connection, known: Known, start: int, end: int) -> None:
         if not known.is_made or start >= known.floor:
             return
         bucket = quoted_bucket(self._plan)
@@ -186,7 +211,7 @@ class Answering:
                 f" {self._plan.name!r} measures cannot be added up over its groups: ask for all of them, or for later"
             )
 
-    async def _extent(self, connection: asyncpg.Connection) -> tuple[int, int] | None:
+    async def extent(self, connection: asyncpg.Connection) -> tuple[int, int] | None:
         """The first and the last moment of which an event is stored."""
         time = quoted(self._columns.time)
         row = await connection.fetchrow(
@@ -214,15 +239,21 @@ class Answering:
             )
         return None if found is None else nanoseconds(found)
 
+    async def _pending(self, connection: asyncpg.Connection, known: Known, newest: int | None) -> int:
+        """How many events are not in the answer yet."""
+        if known.complete_to is None or newest is None or newest < known.complete_to:
+            return 0
+        time = quoted(self._columns.time)
+        where = " AND ".join((f"{time} >= $1 AND {time} < $2", *matching(self._plan, self._columns)))
+        count: int = await connection.fetchval(
+            f"SELECT count(*) FROM {self._events} WHERE {where}",  # noqa: S608 - quoted
+            moment(known.complete_to),
+            _LAST,
+        )
+        return count
 
-def _everything(plan: RollupPlan, low: int) -> _Known:
-    """The rollup has no table, or that of another declaration: all is computed from the events."""
-    known = _Known(plan, low, is_made=False)
-    known.todo = (low, _LATEST)
-    return known
 
-
-def _remarks(known: _Known) -> list[str]:
+def _remarks(known: Known) -> list[str]:
     if not known.late_rows:
         return []
     return [f"{known.late_rows} rows arrived for buckets whose events are no longer stored, and are not counted in"]

@@ -6,10 +6,11 @@ removed. From then on buckets that begin before it are never computed again, wha
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from eventrec_handlers._sql import quoted
+from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.rollups.refreshing import bucket_of_row, moment, nanoseconds
 from eventrec_handlers.postgres.rollups.tables import DIRTY, FIRST, FLOORS, PENDING, ROLLUPS
 
@@ -58,27 +59,43 @@ async def first_needed(
     if not await _has_rollups(connection, namespace):
         return None
     named = namespace.named
-    waiting = await connection.fetch(
-        f"WITH floor AS (SELECT coalesce(max(kept_from), $2) AS at FROM {named(FLOORS)} WHERE table_name = $1),"  # noqa: S608 - quoted
-        f" mine AS (SELECT name, todo_from FROM {named(ROLLUPS)} WHERE table_name = $1)"
-        " SELECT at, name FROM ("
-        " SELECT todo_from AS at, name FROM mine WHERE todo_from IS NOT NULL"
-        f" UNION ALL SELECT min(bucket), rollup FROM {named(PENDING)}, floor"
-        " WHERE rollup IN (SELECT name FROM mine) AND bucket >= floor.at GROUP BY rollup"
-        f" UNION ALL SELECT (SELECT min(since) FROM {named(DIRTY)}, floor"
-        " WHERE table_name = $1 AND since >= floor.at), name FROM mine"
-        ") AS waiting WHERE at IS NOT NULL ORDER BY at, name LIMIT 1",
+    rows = await connection.fetch(
+        f"WITH floor AS (SELECT coalesce(max(kept_from), $2) AS at FROM {named(FLOORS)} WHERE table_name = $1)"  # noqa: S608 - quoted
+        " SELECT name, unit, every, zone, todo_from,"
+        f" (SELECT min(bucket) FROM {named(PENDING)} WHERE rollup = name AND bucket >= floor.at) AS pending,"
+        f" (SELECT min(since) FROM {named(DIRTY)} WHERE table_name = $1 AND since >= floor.at) AS marked"
+        f" FROM {named(ROLLUPS)}, floor WHERE table_name = $1 ORDER BY name",
         table,
         _FIRST,
     )
-    needed = [(at, f"rollup {name!r} has not counted its events yet: refresh it") for at, name in waiting]
-    for name, unit, every, zone in await connection.fetch(
-        f"SELECT name, unit, every, zone FROM {named(ROLLUPS)} WHERE table_name = $1",  # noqa: S608 - quoted
-        table,
-    ):
-        start = bucket_of_row(unit, every, zone).floor(nanoseconds(now))
-        needed.append((moment(start), f"a bucket of rollup {name!r} has not ended"))
+    needed: list[tuple[datetime, str]] = []
+    for name, unit, every, zone, todo_from, pending, marked in rows:
+        bucket = bucket_of_row(unit, every, zone)
+        # A mark needs all of its bucket: not only what comes after it.
+        of_mark = None if marked is None else moment(bucket.floor(nanoseconds(marked)))
+        needed += [
+            (at, f"rollup {name!r} has not counted its events yet: refresh it")
+            for at in (todo_from, pending, of_mark)
+            if at is not None
+        ]
+        needed.append((moment(bucket.floor(nanoseconds(now))), f"a bucket of rollup {name!r} has not ended"))
     return min(needed, default=None)
+
+
+async def floor_for_ttl(connection: asyncpg.Connection, namespace: Namespace, table: str, ttl: float) -> str | None:
+    """Raise the floor of `table` for a deletion of what is older than `ttl` seconds, inside its transaction.
+
+    The moment before which rows may be deleted, in SQL; None: the table has no rollup, so nothing limits it.
+    """
+    if not await _has_rollups(connection, namespace):
+        return None
+    present = await connection.fetchval("SELECT now()")
+    needed = await first_needed(connection, namespace, table, now=present)
+    if needed is None:
+        return None
+    end = max(min(present - timedelta(seconds=ttl), needed[0]), _FIRST)
+    await set_floor(connection, namespace, table, end)
+    return f"{literal(end.isoformat())}::timestamptz"
 
 
 async def delete_old(

@@ -54,8 +54,6 @@ class PostgresRollups(RollupStore):
         self._calls = Calls(str(target), timeout=LONGEST)
         self._connection: asyncpg.Connection | None = None
         self._namespace: Namespace | None = None
-        self.remarks: tuple[str, ...] = ()
-        """What the last refresh has left undone, a sentence each."""
 
     def __repr__(self) -> str:
         return f"<PostgresRollups '{self._target}' {'closed' if self._connection is None else 'open'}>"
@@ -79,9 +77,12 @@ class PostgresRollups(RollupStore):
             columns = await self._columns(connection, namespace, question.plan)
             if columns is None:
                 return Answer.of(question, ())
-            return await Answering(namespace, question.plan, columns).answer(connection, question)
+            return await self._answering(namespace, question.plan, columns).answer(connection, question)
 
         return await self._run(ask, seconds=self._options.timeout)
+
+    def _answering(self, namespace: Namespace, plan: RollupPlan, columns: Columns) -> Answering:
+        return Answering(namespace, plan, columns)
 
     async def refresh(self, plans: Sequence[RollupPlan], *, now: int | None = None) -> Refreshed:
         moment = time.time_ns() if now is None else now
@@ -95,8 +96,7 @@ class PostgresRollups(RollupStore):
             done += await self._refresh_table(table, mine, moment)
         for layout in self._kept():
             remarks += await self._run(partial(self._maintain, layout, at, is_dropping=True))
-        self.remarks = tuple(dict.fromkeys(remarks))
-        return done
+        return done + Refreshed(remarks=tuple(remarks))
 
     async def backfill(self, plan: RollupPlan, *, progress: Progress | None = None) -> Refreshed:
         return await self._fill(plan, progress)

@@ -1,0 +1,1 @@
+"""The command that keeps rollups up to date."""

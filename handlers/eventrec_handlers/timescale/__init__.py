@@ -1,0 +1,55 @@
+"""Stores records in TimescaleDB: as in PostgreSQL, with hypertables, compression, retention and continuous aggregates.
+
+    timescale://user:password@host:port/database?option=value
+
+Writing is PostgreSQL's (`eventrec_handlers.postgres`), rows and checkpoint in one transaction. What a layout says of
+partitions, compression and retention becomes policies of the database; a rollup becomes a continuous aggregate. Needs
+the extension, version 2.15 or later, in its Timescale edition for the policies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_plus
+
+from eventrec import HandlerURLError
+from eventrec_handlers.postgres import PostgresHandler
+from eventrec_handlers.postgres.options import NAMES, Options
+from eventrec_handlers.postgres.target import Target
+from eventrec_handlers.timescale.rollups import TimescaleRollups
+
+if TYPE_CHECKING:
+    from eventrec_handlers.postgres.rollups import PostgresRollups
+
+__all__ = ["TimescaleHandler", "TimescaleRollups", "from_url"]
+
+SCHEME: Final = "timescale"
+
+
+def from_url(url: str) -> TimescaleHandler:
+    """The handler for `timescale://user:password@host:port/database?option=value`.
+
+    Options are those of `postgresql://` URLs.
+
+    Raises:
+        HandlerURLError: An option is unknown or cannot be had, or a value is not allowed.
+    """
+    scheme, colon, rest = url.partition(":")
+    if scheme.lower() != SCHEME or not colon:
+        raise HandlerURLError("a TimescaleDB URL starts with timescale://")
+    as_postgres = f"postgresql:{rest}"
+    options = Options.of(Target(as_postgres, others=NAMES).url)
+    place, _, query = as_postgres.partition("?")
+    own = [pair for pair in query.split("&") if pair and unquote_plus(pair.partition("=")[0]) not in NAMES]
+    return TimescaleHandler(f"{place}?{'&'.join(own)}", **asdict(options))
+
+
+class TimescaleHandler(PostgresHandler):
+    """Stores batches in the TimescaleDB `dsn` (a URL of PostgreSQL); arguments and promises are `PostgresHandler`'s."""
+
+    def __repr__(self) -> str:
+        return super().__repr__().replace("PostgresHandler", "TimescaleHandler")
+
+    def rollups(self) -> PostgresRollups:
+        return TimescaleRollups(self._target, self._options)

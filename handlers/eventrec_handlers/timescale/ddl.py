@@ -1,0 +1,127 @@
+"""What TimescaleDB is told of tables and rollups: hypertables, compression, retention, continuous aggregates, policies.
+
+Each statement is given with whether it may be in a transaction. All of them may be repeated.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast
+
+from eventrec_handlers._sql import quoted
+from eventrec_handlers.postgres.checkpoints import literal
+from eventrec_handlers.postgres.rollups.measures import measure_sql
+from eventrec_handlers.postgres.rollups.select import matching
+from eventrec_handlers.timescale.buckets import time_bucket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from eventrec import Layout, PartitionUnit
+    from eventrec.analytics import RollupPlan
+    from eventrec_handlers.postgres.rollups.fields import Columns
+
+EXTENSION: Final = "CREATE EXTENSION IF NOT EXISTS timescaledb"
+
+_CHUNKS: Final[Mapping[PartitionUnit, str]] = {"day": "1 day", "week": "7 days", "month": "1 month"}
+
+
+def hypertable(layout: Layout, time: str, *, named: Callable[[str], str] = quoted) -> Iterator[str]:
+    """What makes a hypertable of the table of `layout`, whose timestamp is the column `time`, and its policies.
+
+    Rows that are there already are moved into chunks, which takes its time. A layout without partitions is left as it
+    is.
+    """
+    if layout.partition is None:
+        return
+    table = literal(named(layout.table))
+    yield (
+        f"SELECT create_hypertable({table}::regclass, {literal(time)}::name,"
+        f" chunk_time_interval => INTERVAL '{_CHUNKS[layout.partition]}', if_not_exists => true, migrate_data => true,"
+        " create_default_indexes => false)"
+    )
+    compression = layout.compression
+    if compression is not None:
+        ordered = [f"{quoted(name)}{' DESC' * (name in compression.descending)}" for name in compression.order_by]
+        options = {
+            "timescaledb.compress_segmentby": ", ".join(map(quoted, compression.segment_by)),
+            "timescaledb.compress_orderby": ", ".join(ordered),
+        }
+        said = "".join(f", {name} = {literal(value)}" for name, value in options.items() if value)
+        yield f"ALTER TABLE {named(layout.table)} SET (timescaledb.compress{said})"
+        after = _interval(cast("float", compression.after))  # kept in seconds
+        yield f"SELECT add_compression_policy({table}::regclass, {after}, if_not_exists => true)"
+    if layout.retention_seconds is not None:
+        yield (
+            f"SELECT add_retention_policy({table}::regclass, {_interval(layout.retention_seconds)},"
+            " if_not_exists => true)"
+        )
+
+
+def continuous_aggregate(
+    plan: RollupPlan, columns: Columns, *, is_real_time: bool = True, named: Callable[[str], str] = quoted
+) -> Iterator[str]:
+    """What makes the continuous aggregate of `plan`, empty, its index and its policies; nothing where it has none.
+
+    `is_real_time`: what has not been refreshed yet is computed when it is asked for.
+    """
+    select = aggregate(plan, columns, named=named)
+    if select is None:
+        return
+    view = named(plan.name)
+    yield (
+        f"CREATE MATERIALIZED VIEW IF NOT EXISTS {view}"
+        f" WITH (timescaledb.continuous, timescaledb.materialized_only = {str(not is_real_time).lower()})"
+        f" AS {select} WITH NO DATA"
+    )
+    by = ", ".join((f"{quoted(plan.bucket_name)} DESC", *(quoted(group.name) for group in plan.groups)))
+    yield f"CREATE INDEX IF NOT EXISTS {quoted(index_name(plan))} ON {view} ({by})"
+    refresh, of = plan.refresh, f"{literal(view)}::regclass"
+    yield (
+        f"SELECT add_continuous_aggregate_policy({of}, start_offset => {_interval(refresh.window)},"
+        f" end_offset => {_interval(refresh.lag)}, schedule_interval => {_interval(refresh.every)},"
+        " if_not_exists => true)"
+    )
+    if plan.retention is not None:
+        yield f"SELECT add_retention_policy({of}, {_interval(plan.retention)}, if_not_exists => true)"
+
+
+def aggregate(plan: RollupPlan, columns: Columns, *, named: Callable[[str], str] = quoted) -> str | None:
+    """The query of a continuous aggregate; None: its buckets are not those of `time_bucket`.
+
+    Raises:
+        CatalogueError: The table does not store a field.
+    """
+    time = quoted(columns.time)
+    start = time_bucket(plan.bucket, time)
+    if start is None:
+        return None
+    made = {plan.bucket_name: start}
+    made |= {group.name: columns.value(group.field) for group in plan.groups}
+    made |= {measure.name: measure_sql(measure, columns.value, time=time) for measure in plan.measures}
+    listed = ", ".join(f"{made[name]} AS {quoted(name)}" for name in plan.column_names)
+    where = " AND ".join(matching(plan, columns))
+    keys = {plan.bucket_name, *(group.name for group in plan.groups)}
+    by = ", ".join(str(number) for number, name in enumerate(plan.column_names, 1) if name in keys)
+    return f"SELECT {listed} FROM {named(plan.table)}{where and ' WHERE ' + where} GROUP BY {by}"  # noqa: S608 - quoted
+
+
+def without_aggregate(plan: RollupPlan, *, named: Callable[[str], str] = quoted) -> str:
+    """What removes the continuous aggregate, and its policies with it."""
+    return f"DROP MATERIALIZED VIEW IF EXISTS {named(plan.name)}"
+
+
+def index_name(plan: RollupPlan) -> str:
+    """What the index of the rollup is called: cut where it would be too long."""
+    return f"{plan.name}_by_bucket".encode()[:63].decode(errors="ignore")
+
+
+def _interval(seconds: float) -> str:
+    """A time in the largest unit that it is whole in: what is in days is not in hours, where summer time begins."""
+    for unit, length in _UNITS.items():
+        number, rest = divmod(seconds, length)
+        if not rest and number:
+            return f"INTERVAL '{number:.0f} {unit}{'s' * (number != 1)}'"
+    return f"INTERVAL '{seconds:.6f} seconds'"
+
+
+_UNITS: Final[Mapping[str, int]] = {"day": 86_400, "hour": 3_600, "minute": 60, "second": 1}

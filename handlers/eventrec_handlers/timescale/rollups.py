@@ -1,0 +1,139 @@
+"""The rollups of a TimescaleDB: continuous aggregates, refreshed by their policies or when they are told to."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from eventrec import PauseError
+from eventrec.analytics import Refreshed
+from eventrec_handlers.postgres.checkpoints import creating, literal
+from eventrec_handlers.postgres.errors import errors_translated
+from eventrec_handlers.postgres.rollups import PostgresRollups
+from eventrec_handlers.postgres.rollups.refreshing import moment
+from eventrec_handlers.timescale.answering import TimescaleAnswering
+from eventrec_handlers.timescale.ddl import continuous_aggregate
+from eventrec_handlers.timescale.state import kept_from, read_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import asyncpg
+
+    from eventrec.analytics import Progress, RollupPlan
+    from eventrec_handlers.postgres.checkpoints import Namespace
+    from eventrec_handlers.postgres.rollups.answering import Answering
+    from eventrec_handlers.postgres.rollups.fields import Columns
+
+WINDOW: Final = 64
+"""Buckets that one call refreshes: between two calls others have their turn, and a process may be killed."""
+
+
+class TimescaleRollups(PostgresRollups):
+    """Rollups as continuous aggregates. `refresh` does what their policies do, and what these leave out: older events.
+
+    A window of which retention may have removed events is never refreshed: its rows would vanish. A rollup whose
+    buckets `time_bucket` does not have, has no continuous aggregate, and is answered from the events.
+    """
+
+    def __repr__(self) -> str:
+        return super().__repr__().replace("PostgresRollups", "TimescaleRollups")
+
+    def _answering(self, namespace: Namespace, plan: RollupPlan, columns: Columns) -> Answering:
+        return TimescaleAnswering(namespace, plan, columns)
+
+    async def refresh(self, plans: Sequence[RollupPlan], *, now: int | None = None) -> Refreshed:
+        at = time.time_ns() if now is None else now
+        done = Refreshed()
+        for plan in plans:
+            done += await self._refresh_view(
+                plan, plan.bucket.floor(at - round(plan.refresh.lag * 1_000_000_000)), None
+            )
+        return done
+
+    async def backfill(self, plan: RollupPlan, *, progress: Progress | None = None) -> Refreshed:
+        before = time.time_ns() - round(plan.refresh.lag * 1_000_000_000)
+        return await self._refresh_view(plan, plan.bucket.floor(before), progress)
+
+    async def _refresh_view(self, plan: RollupPlan, before: int, progress: Progress | None) -> Refreshed:
+        """Refresh what of the buckets before `before` is not right any more."""
+
+        async def look(connection: asyncpg.Connection, namespace: Namespace) -> list[tuple[int, int]]:
+            columns = await self._columns(connection, namespace, plan)
+            if columns is None or not await self._make_view(connection, namespace, plan, columns):
+                return []
+            return await self._windows(connection, namespace, plan, columns, before)
+
+        windows = await self._run(look)
+        total = sum(_count(plan, *window) for window in windows)
+        done = 0
+        for low, high in windows:
+
+            async def call(
+                connection: asyncpg.Connection, namespace: Namespace, low: int = low, high: int = high
+            ) -> None:
+                view = literal(namespace.named(plan.name))
+                start, end = (literal(moment(at).isoformat()) for at in (low, high))
+                await connection.execute(
+                    f"CALL refresh_continuous_aggregate({view}::regclass, {start}::timestamptz, {end}::timestamptz)"
+                )
+
+            await self._run(call)
+            done += _count(plan, low, high)
+            if progress is not None:
+                progress(done, total)
+        return Refreshed(buckets=done)
+
+    async def _make_view(
+        self, connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan, columns: Columns
+    ) -> bool:
+        """Make the continuous aggregate, if it is not there; False: it cannot have one."""
+        statements = list(continuous_aggregate(plan, columns, named=namespace.named))
+        async with connection.transaction(isolation="read_committed"):
+            is_there = await read_state(connection, namespace.namespace, plan.name) is not None
+        if is_there or not statements:
+            return is_there
+        if not self._options.may_make:
+            raise PauseError(f"rollup {plan.name!r} has no continuous aggregate there: migrate first")
+        with errors_translated(str(self._target), makes_tables=True):
+            async with creating(connection, namespace):
+                for statement in statements:
+                    await connection.execute(statement)
+        return True
+
+    async def _windows(
+        self, connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan, columns: Columns, before: int
+    ) -> list[tuple[int, int]]:
+        """The windows to refresh, of whole buckets: where there are events that were not counted."""
+        answering = TimescaleAnswering(namespace, plan, columns)
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            state = await read_state(connection, namespace.namespace, plan.name)
+            floor = await kept_from(connection, namespace.namespace, plan.table)
+            events = await answering.extent(connection)
+        if state is None or events is None:
+            return []
+        first = events[0] if floor is None else max(events[0], floor)
+        low = plan.bucket.floor(first)
+        if floor is not None and low < floor:
+            low = plan.bucket.after(low)
+        ranges = [*state.invalid, (state.watermark, before)]
+        return list(_merged(plan, ranges, low, min(before, plan.bucket.after(plan.bucket.floor(events[1])))))
+
+
+def _merged(plan: RollupPlan, ranges: Sequence[tuple[int, int]], low: int, high: int) -> Iterator[tuple[int, int]]:
+    """`ranges` between `low` and `high` as windows of at most `WINDOW` buckets, in order, each bucket once."""
+    bucket, reached = plan.bucket, low
+    for since, until in sorted(ranges):
+        start, end = max(reached, bucket.floor(max(since, low))), min(until, high)
+        while start < end:
+            after = start
+            for _ in range(WINDOW):
+                if after >= end:
+                    break
+                after = bucket.after(after)
+            yield start, after
+            reached = start = after
+
+
+def _count(plan: RollupPlan, low: int, high: int) -> int:
+    return sum(1 for _ in plan.bucket.starts(low, high))

@@ -1,0 +1,98 @@
+"""A real TimescaleDB, a schema for each test, and a second program that looks into it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import asyncpg
+import pytest
+
+from eventrec.testing.timescale import TimescaleServer, timescale_server
+
+__all__ = ["timescale_server"]
+
+_numbers = count()
+
+
+@dataclass
+class Schema:
+    """A schema as another program sees it. Its methods block."""
+
+    name: str
+    server: TimescaleServer
+    loop: asyncio.AbstractEventLoop
+
+    def url(self) -> str:
+        return f"{self.server.url()}&namespace={self.name}"
+
+    def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        async def fetch(connection: asyncpg.Connection) -> list[tuple[Any, ...]]:
+            return [tuple(row) for row in await connection.fetch(sql, *values)]
+
+        found: list[tuple[Any, ...]] = self._run(fetch)
+        return found
+
+    def execute(self, *statements: str) -> None:
+        async def run(connection: asyncpg.Connection) -> None:
+            for statement in statements:
+                await connection.execute(statement)
+
+        self._run(run)
+
+    def run_jobs(self, kind: str) -> int:
+        """Run the jobs of this schema that are of one kind, as the scheduler would; how many there are."""
+        jobs = self.rows(
+            "SELECT job_id FROM timescaledb_information.jobs WHERE proc_name = $1 AND hypertable_schema = $2",
+            kind,
+            self.name,
+        )
+        self.execute(*(f"CALL public.run_job({job})" for (job,) in jobs))
+        return len(jobs)
+
+    def _run(self, work: Any) -> Any:
+        async def connected() -> Any:
+            connection = await asyncpg.connect(
+                self.server.url(scheme="postgresql"),
+                statement_cache_size=0,
+                server_settings={"search_path": f"{self.name}, public"},
+            )
+            try:
+                await connection.execute(f"SET search_path = {self.name}, public")  # one session for all
+                return await work(connection)
+            finally:
+                await connection.close()
+
+        return asyncio.run_coroutine_threadsafe(connected(), self.loop).result(50)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """One is enough here: calls under trio are tried with PostgreSQL."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def other_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop in a thread: the other program."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture
+def schema(timescale_server: TimescaleServer, other_loop: asyncio.AbstractEventLoop) -> Iterator[Schema]:
+    """A schema for this test alone."""
+    home = Schema("public", timescale_server, other_loop)
+    schema = Schema(f"test_{next(_numbers)}", timescale_server, other_loop)
+    home.execute(f"CREATE SCHEMA {schema.name}")
+    yield schema
+    home.execute(f"DROP SCHEMA {schema.name} CASCADE")
