@@ -7,9 +7,8 @@ begin before the floor of their table are answered from the rollup's table alone
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
 from eventrec.analytics import ADDITIVE, Answer
 from eventrec_handlers._sql import quoted
@@ -24,7 +23,7 @@ from eventrec_handlers.postgres.rollups.select import compute, matching, reaggre
 from eventrec_handlers.postgres.rollups.tables import DIRTY, FIRST, FLOORS, LAST, PENDING, ROLLUPS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Self
 
     import asyncpg
@@ -170,7 +169,7 @@ class Answering:
         else:
             await self._refuse_gone(connection, known, start, end)
             computed = self._all_buckets(known, start, end, await self.extent(connection))
-        found: list[tuple[Any, ...]] = []
+        found: list[Any] = []
         if known.is_made and is_exact:
             bucket = quoted_bucket(plan)
             where = f"{bucket} >= $1 AND {bucket} < $2 AND {bucket} <> ALL ($3::timestamptz[])"
@@ -186,8 +185,7 @@ class Answering:
             statement = compute(plan, self._columns, self._events, groups=question.group_names)
             for run in runs(plan.bucket, computed, longest=LARGEST):
                 found += await connection.fetch(statement, *run.parameters)
-        kinds = [column.kind for column in question.columns]
-        return [tuple(map(_value, row, kinds)) for row in found]
+        return _converted(found, [column.kind for column in question.columns])
 
     def _all_buckets(self, known: Known, start: int, end: int, events: tuple[int, int] | None) -> set[int]:
         """The buckets of all events that are stored in [`start`, `end`)."""
@@ -259,15 +257,20 @@ def _remarks(known: Known) -> list[str]:
     return [f"{known.late_rows} rows arrived for buckets whose events are no longer stored, and are not counted in"]
 
 
-def _value(value: Any, kind: Kind) -> Any:
-    """A value as the driver gives it, as an answer has it."""
-    if value is None:
-        return None
-    if kind == "timestamp":
-        return nanoseconds(value)
-    if isinstance(value, Decimal):
-        return int(value)
-    return str(value) if isinstance(value, UUID) else value
+def _converted(rows: Sequence[Any], kinds: Sequence[Kind]) -> list[tuple[Any, ...]]:
+    """Rows as the driver gives them, as an answer has them: column by column, since most need nothing."""
+    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+    for place, (kind, column) in enumerate(zip(kinds, columns, strict=False)):
+        if (convert := _CONVERTED.get(kind)) is not None:
+            columns[place] = [None if value is None else convert(value) for value in column]
+    return list(zip(*columns, strict=True))
+
+
+_CONVERTED: Final[Mapping[Kind, Callable[[Any], Any]]] = {
+    "timestamp": lru_cache(maxsize=4_096)(nanoseconds),
+    "integer": int,  # a sum is a Decimal
+    "uuid": str,
+}
 
 
 def _ceiling(at: int) -> datetime:
