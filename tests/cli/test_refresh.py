@@ -35,6 +35,30 @@ TABLE = (
     " FROM generate_series(1, 10) AS n"
 )
 
+DIVIDED = """
+from eventrec import TIMESTAMP, TYPE, PAYLOAD, Layout, LayoutColumn
+from eventrec.analytics import Catalogue, Refresh, Rollup, bucket, count
+
+class VisitsPerDay(Rollup, name="visits_per_day", table="visits"):
+    day = bucket("day")
+    visits = count()
+    refresh = Refresh(window="3 days", lag=0)
+
+visits = Layout(
+    "visits",
+    [LayoutColumn("at", TIMESTAMP, "timestamptz"), LayoutColumn("kind", TYPE, "text"),
+     LayoutColumn("said", PAYLOAD, "jsonb")],
+    partition="day", retention="2d",
+)
+catalogue = Catalogue(name="shop", layouts=[visits], rollups=[VisitsPerDay])
+"""
+DIVIDED_TABLE = (
+    "CREATE TABLE visits (at timestamptz NOT NULL, kind text NOT NULL, said jsonb NOT NULL) PARTITION BY RANGE (at);"
+    " CREATE TABLE visits_default PARTITION OF visits DEFAULT;"
+    " INSERT INTO visits SELECT date_trunc('day', now(), 'UTC') - n * interval '1 day', 'visit', '{}'"
+    " FROM generate_series(0, 9) AS n"
+)
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -59,6 +83,20 @@ def test_new_rollups_are_filled_and_the_next_time_nothing_is_left_to_do(
     assert said == {"rollups": ["orders_per_hour"], "buckets": 0, "remaining": 0, "late": 0, "remarks": []}
     counted = postgres_server.execute("SELECT sum(orders) FROM orders_per_hour", database=postgres_database)
     assert counted == "10"
+
+
+def test_partitions_of_a_layout_are_made_and_old_events_removed_once_they_are_counted(
+    eventrec: Run, postgres_server: PostgresServer, postgres_database: str, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(DIVIDED, encoding="utf-8")
+    postgres_server.execute(DIVIDED_TABLE, database=postgres_database)
+
+    done = eventrec("refresh", "--to", postgres_server.url(postgres_database), "--catalogue", "shop:catalogue")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    left = "SELECT count(*) FROM visits; SELECT sum(visits) FROM visits_per_day; SELECT count(*) FROM visits_default"
+    counted = postgres_server.execute(left, database=postgres_database)
+    assert counted.split("\n") == ["3", "10", "0"]
 
 
 @pytest.mark.usefixtures("shop")

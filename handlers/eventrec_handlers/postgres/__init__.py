@@ -35,11 +35,11 @@ from eventrec_handlers.postgres.store import Store
 from eventrec_handlers.postgres.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Self
     from uuid import UUID
 
-    from eventrec import Batch
+    from eventrec import Batch, Layout
     from eventrec.analytics import MigrationTarget
     from eventrec_handlers._sql import SchemaMode
 
@@ -104,6 +104,7 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
             connect_timeout=connect_timeout,
             lock_timeout=lock_timeout,
         )
+        self._layouts: dict[str, Layout] = {}
         where = str(self._target)
         self._expiry = Expiry(ttl)
         self._store = Store(where, schema=schema, max_columns=max_columns)
@@ -130,8 +131,11 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
     def reader(self) -> PostgresReader:
         return PostgresReader(self._target, self._options)
 
+    def use_layouts(self, layouts: Mapping[str, Layout]) -> None:
+        self._layouts.update(layouts)
+
     def rollups(self) -> PostgresRollups:
-        return PostgresRollups(self._target, self._options)
+        return PostgresRollups(self._target, self._options, layouts=self._layouts)
 
     def migrations(self) -> MigrationTarget:
         from eventrec_handlers.postgres.migrations import PostgresMigrations  # noqa: PLC0415 - for those who migrate

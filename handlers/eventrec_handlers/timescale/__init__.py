@@ -52,4 +52,4 @@ class TimescaleHandler(PostgresHandler):
         return super().__repr__().replace("PostgresHandler", "TimescaleHandler")
 
     def rollups(self) -> PostgresRollups:
-        return TimescaleRollups(self._target, self._options)
+        return TimescaleRollups(self._target, self._options, layouts=self._layouts)
