@@ -51,6 +51,7 @@ class EventHandler(ABC):
 
     def rollups(self) -> RollupStore | None:
         """What answers rollups from the destination; None: nothing does. Asked for at any time, as `reader`."""
+        return None
 
     def migrations(self) -> MigrationTarget | None:
         """What migrates the destination; None: nothing does. Asked for at any time, also of a handler not open."""

@@ -1,7 +1,7 @@
 """From events to answers: what an application declares about its events, and what follows from it."""
 
 from eventrec.analytics.answer import Answer, AnswerColumn, AnswerRow, Question
-from eventrec.analytics.brute_force import brute_force
+from eventrec.analytics.brute_force import UUID_FORM, brute_force, interpolated
 from eventrec.analytics.buckets import Bucket, bucket
 from eventrec.analytics.catalogue import Catalogue, CataloguedEvent
 from eventrec.analytics.conditions import (
@@ -63,6 +63,7 @@ __all__ = [
     "ADDITIVE",
     "MAX_FLOAT",
     "MAX_VERSION",
+    "UUID_FORM",
     "And",
     "Answer",
     "AnswerColumn",
@@ -126,6 +127,7 @@ __all__ = [
     "fields_of",
     "first",
     "group",
+    "interpolated",
     "is_type",
     "last",
     "layout_changes",

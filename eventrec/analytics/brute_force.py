@@ -81,13 +81,18 @@ def measured_value(measure: Measure, found: Sequence[tuple[int, Any]]) -> Value:
     return _FUNCTIONS[measure.function](values)  # type: ignore[no-any-return]
 
 
+def _total(values: Sequence[Any]) -> int | float:
+    """The sum: of whole numbers exactly."""
+    return sum(values) if isinstance(values[0], int) else math.fsum(values)
+
+
 _FUNCTIONS: Final[Mapping[Function, Callable[[Sequence[Any]], Any]]] = {
     "count": len,
     "distinct": lambda values: len(set(values)),
-    "sum": lambda values: sum(values) if isinstance(values[0], int) else math.fsum(values),
+    "sum": _total,
     "min": min,
     "max": max,
-    "avg": lambda values: math.fsum(values) / len(values),
+    "avg": lambda values: _total(values) / len(values),
 }
 
 
@@ -117,8 +122,6 @@ class Values:
                 return self._stored.id
             case "column":
                 found = self._stored.columns.get(field.path[0])
-                if field.kind == "boolean" and found in (0, 1):  # as SQLite has them
-                    return bool(found)
                 return of_kind(str(found) if isinstance(found, UUID) else found, field.kind)
             case source:
                 found = self._json(source)

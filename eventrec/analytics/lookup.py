@@ -276,8 +276,8 @@ def _kind(annotation: Any) -> Kind | None:
 
 def _kinds_of_one(part: object) -> set[Kind]:
     plain = get_origin(part) or part
-    if not isinstance(plain, type):
-        return {"json", "text"}  # Any
+    if not isinstance(plain, type) or plain in (Any, object):
+        return set(KINDS)
     if issubclass(plain, enum.Enum):
         return {kind for member in plain for kind in _kinds_of_one(type(member.value))}
     return {next((kind for known, kind in _OF_TYPES if issubclass(plain, known)), "json")}

@@ -17,7 +17,7 @@ import pytest
 
 from eventrec import Batch, ColumnSchema, ColumnType, Event, EventRecorder, PauseError, ReceivedEvent, StoredEvent
 from eventrec_handlers.sqlite import SqliteHandler
-from eventrec_handlers.sqlite.reader import SqliteReader
+from eventrec_handlers.sqlite.snapshot import Snapshots
 
 pytestmark = pytest.mark.handlers
 
@@ -300,16 +300,16 @@ async def test_a_writer_that_comes_while_a_closed_file_is_read_is_noticed(
 ) -> None:
     change("PRAGMA journal_mode = WAL", f"CREATE TABLE a ({BASE})", "INSERT INTO a VALUES ('a', 't', 1, '1')")
     assert sorted(each.name for each in path.parent.iterdir()) == [path.name]
-    reader, real, ways = SqliteHandler(path).reader(), SqliteReader._read_by, list[str]()
+    reader, real, ways = SqliteHandler(path).reader(), Snapshots._read_by, list[str]()
 
-    def read_by(self: SqliteReader, parameters: str, job: Callable[..., Any]) -> Any:
+    def read_by(self: Snapshots, parameters: str, job: Callable[..., Any]) -> Any:
         page = real(self, parameters, job)
         if not ways:
             change("INSERT INTO a VALUES ('b', 't', 2, '2')")
         ways.append(parameters)
         return page
 
-    monkeypatch.setattr(SqliteReader, "_read_by", read_by)
+    monkeypatch.setattr(Snapshots, "_read_by", read_by)
 
     page = await reader.latest(limit=9)
 

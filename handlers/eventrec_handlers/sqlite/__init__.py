@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from eventrec.analytics import MigrationTarget
     from eventrec_handlers._sql import SchemaMode
+    from eventrec_handlers.sqlite.rollups import SqliteRollups
 
 __all__ = ["SqliteHandler", "SqliteReader", "from_url"]
 
@@ -117,6 +118,11 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
 
     def reader(self) -> SqliteReader:
         return SqliteReader(self._path, busy_timeout=self._busy_timeout)
+
+    def rollups(self) -> SqliteRollups:
+        from eventrec_handlers.sqlite.rollups import SqliteRollups  # noqa: PLC0415 - most programs ask for none
+
+        return SqliteRollups(self._path, busy_timeout=self._busy_timeout)
 
     def migrations(self) -> MigrationTarget:
         from eventrec_handlers.sqlite.migrations import SqliteMigrations  # noqa: PLC0415 - who records needs none of it

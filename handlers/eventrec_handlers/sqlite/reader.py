@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import heapq
-import os
-import sqlite3
 from collections import Counter
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 from eventrec import EventPage, EventReader, StoredEvent
 from eventrec_handlers._thread import WorkThread
@@ -27,10 +23,11 @@ from eventrec_handlers.sqlite.arrival import (
     is_seen,
     seen_up_to,
 )
-from eventrec_handlers.sqlite.file import check_kind, errors_translated
+from eventrec_handlers.sqlite.snapshot import Snapshots
 from eventrec_handlers.sqlite.tables import EventTable, event_tables, rows
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
@@ -38,12 +35,6 @@ if TYPE_CHECKING:
 
 MAX_FOREIGN: Final = 100_000
 """Rows of other programs that a page of `latest` or `follow` passes over in one table before it looks no further."""
-
-
-_HEADER: Final = 20
-_VERSIONS: Final = slice(18, 20)
-_OF_WAL: Final = b"\2\2"
-"""The file format's write and read versions, in the header: https://www.sqlite.org/fileformat2.html"""
 
 TOGETHER: Final = 1_000
 """Events of a batch: they arrive together, type by type, so `latest` looks at as many more to find the newest."""
@@ -60,7 +51,7 @@ class SqliteReader(EventReader):
 
     def __init__(self, path: Path, *, busy_timeout: float) -> None:
         self._path = path
-        self._busy_timeout = busy_timeout
+        self._snapshots = Snapshots(path, busy_timeout=busy_timeout)
         self._thread = WorkThread("eventrec-sqlite-reader")
 
     def __repr__(self) -> str:
@@ -93,50 +84,7 @@ class SqliteReader(EventReader):
         return await self._read(partial(_follow, seen=decoded(cursor, Arrival).tables, limit=limit, types=types))
 
     async def _read(self, job: Callable[[sqlite3.Connection], EventPage]) -> EventPage:
-        def read() -> EventPage:
-            check_kind(self._path)
-            with errors_translated(self._path):
-                page = self._read_at_rest(job)
-                return page if page is not None else self._read_by("mode=ro", job)
-
-        return await self._thread.run(read)
-
-    def _read_at_rest(self, job: Callable[[sqlite3.Connection], EventPage]) -> EventPage | None:
-        """What `job` reads while no process has the file open for WAL; None where one has, or comes meanwhile.
-
-        Joining the WAL would make files beside this one, which stay, and which not every user may make. Where there is
-        none, nothing changes the file before it makes one.
-        """
-        before = self._state_at_rest()
-        if before is None:
-            return None
-        try:
-            page = self._read_by("mode=ro&immutable=1", job)
-        except sqlite3.Error:
-            if self._state_at_rest() == before:
-                raise
-            return None
-        return page if self._state_at_rest() == before else None
-
-    def _state_at_rest(self) -> tuple[int, int, int] | None:
-        """By what the file is known to be unchanged; None where it is not a WAL file, or one that is in use."""
-        try:
-            with self._path.open("rb") as file:
-                found = os.fstat(file.fileno())
-                is_wal = file.read(_HEADER)[_VERSIONS] == _OF_WAL
-        except OSError:
-            return None
-        return (found.st_ino, found.st_size, found.st_mtime_ns) if is_wal and not self._has_wal() else None
-
-    def _read_by(self, parameters: str, job: Callable[[sqlite3.Connection], EventPage]) -> EventPage:
-        uri = f"file:{quote(os.fsencode(self._path))}?{parameters}"
-        with closing(sqlite3.connect(uri, uri=True, timeout=self._busy_timeout, isolation_level=None)) as connection:
-            connection.text_factory = lambda raw: raw.decode(errors="replace")
-            connection.execute("BEGIN")
-            return job(connection)
-
-    def _has_wal(self) -> bool:
-        return self._path.with_name(f"{self._path.name}-wal").exists()
+        return await self._thread.run(lambda: self._snapshots.read(job))
 
 
 # -- from here on everything runs in the thread, in one transaction

@@ -1,0 +1,81 @@
+"""Reading the file beside its writers: each job on a read-only connection of its own, in one snapshot of all tables."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import quote
+
+from eventrec_handlers.sqlite.file import check_kind, errors_translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+T = TypeVar("T")
+
+_HEADER: Final = 20
+_VERSIONS: Final = slice(18, 20)
+_OF_WAL: Final = b"\2\2"
+"""The file format's write and read versions, in the header: https://www.sqlite.org/fileformat2.html"""
+
+
+class Snapshots:
+    """Snapshots of the file `path`. `busy_timeout` is how many seconds to wait for a lock.
+
+    No writer in WAL mode holds one against readers, and they hold none against it.
+    """
+
+    def __init__(self, path: Path, *, busy_timeout: float) -> None:
+        self._path = path
+        self._busy_timeout = busy_timeout
+
+    def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """What `job` gives, in a thread that may block. It may be called twice: its first result may not count.
+
+        Raises:
+            DeliveryError: The file cannot be read.
+        """
+        check_kind(self._path)
+        with errors_translated(self._path):
+            found = self._read_at_rest(job)
+            return found[0] if found is not None else self._read_by("mode=ro", job)
+
+    def _read_at_rest(self, job: Callable[[sqlite3.Connection], T]) -> tuple[T] | None:
+        """What `job` reads while no process has the file open for WAL; None where one has, or comes meanwhile.
+
+        Joining the WAL would make files beside this one, which stay, and which not every user may make. Where there is
+        none, nothing changes the file before it makes one.
+        """
+        before = self._state_at_rest()
+        if before is None:
+            return None
+        try:
+            found = self._read_by("mode=ro&immutable=1", job)
+        except sqlite3.Error:
+            if self._state_at_rest() == before:
+                raise
+            return None
+        return (found,) if self._state_at_rest() == before else None
+
+    def _state_at_rest(self) -> tuple[int, int, int] | None:
+        """By what the file is known to be unchanged; None where it is not a WAL file, or one that is in use."""
+        try:
+            with self._path.open("rb") as file:
+                found = os.fstat(file.fileno())
+                is_wal = file.read(_HEADER)[_VERSIONS] == _OF_WAL
+        except OSError:
+            return None
+        return (found.st_ino, found.st_size, found.st_mtime_ns) if is_wal and not self._has_wal() else None
+
+    def _read_by(self, parameters: str, job: Callable[[sqlite3.Connection], T]) -> T:
+        uri = f"file:{quote(os.fsencode(self._path))}?{parameters}"
+        with closing(sqlite3.connect(uri, uri=True, timeout=self._busy_timeout, isolation_level=None)) as connection:
+            connection.text_factory = lambda raw: raw.decode(errors="replace")
+            connection.execute("BEGIN")
+            return job(connection)
+
+    def _has_wal(self) -> bool:
+        return self._path.with_name(f"{self._path.name}-wal").exists()

@@ -1,0 +1,284 @@
+"""Rollups answered from the events of a SQLite file: the same as brute force, by an index, in nobody's way."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from itertools import count as numbers_from
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+import msgspec
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from eventrec import Batch, Event, PauseError, ReceivedEvent, TransientError, default_layout, rollup_store_from_url
+from eventrec.analytics import (
+    Bucket,
+    Field,
+    Measure,
+    Question,
+    Rollup,
+    RollupPlan,
+    bucket,
+    column,
+    count,
+    distinct,
+    first,
+    group,
+    max_of,
+    payload,
+    percentile,
+    sum_of,
+)
+from eventrec.testing.rollups import assert_same_answer, random_case
+from eventrec_handlers.sqlite import SqliteHandler
+from eventrec_handlers.sqlite.file import read_table
+from eventrec_handlers.sqlite.rollups.fields import Columns
+from eventrec_handlers.sqlite.rollups.functions import add_functions
+from eventrec_handlers.sqlite.rollups.select import newest, select
+from eventrec_handlers.sqlite.rollups.store import SqliteRollups
+
+pytestmark = pytest.mark.handlers
+
+EXAMPLES: Final = int(os.environ.get("EVENTREC_TEST_EXAMPLES", "30"))
+HOUR: Final = 3_600_000_000_000
+
+Batches = Callable[..., Batch]
+Events = Callable[..., Event]
+
+
+class Hourly(Rollup, events=["request"]):
+    hour = bucket("hour")
+    path = group(payload("path", kind="text"))
+    n = count()
+    p95 = percentile(payload("ms", kind="integer"), 0.95)
+    total = sum_of(payload("ms", kind="integer"))
+
+
+class Numbers(Rollup, table="numbers"):
+    minute = bucket("minute", zone="Europe/Berlin")
+    half = percentile(payload("ms", kind="integer"), 0.5)
+
+
+def request(number: int, **members: Any) -> ReceivedEvent:
+    return ReceivedEvent("request", msgspec.json.encode(members), timestamp=number * HOUR // 4)
+
+
+def test_random_rollups_are_answered_as_brute_force_has_them(batch: Batches) -> None:
+    """EVENTREC_TEST_EXAMPLES in the environment says how many there are."""
+    numbers = numbers_from()
+
+    async def check(path: Path, seed: int) -> None:
+        case = random_case(Random(seed), table=f"events_{next(numbers)}")
+        handler = SqliteHandler(path)
+        await handler.open()
+        try:
+            made = batch(*case.events, subscription=case.plan.table)
+            await handler.resume(made.log_id, case.plan.table, 0)
+            await handler.handle(made)
+            async with handler.rollups() as rollups:
+                for question in case.questions:
+                    assert_same_answer(await rollups.answer(question), case.expected(question))
+        finally:
+            await handler.close()
+
+    with tempfile.TemporaryDirectory() as directory:
+
+        @settings(max_examples=EXAMPLES, phases=[Phase.reuse, Phase.generate])  # a smaller seed is not a smaller case
+        @given(st.integers(0, 2**63))
+        def run(seed: int) -> None:
+            anyio.run(check, Path(directory) / "events.db", seed)
+
+        run()
+
+
+async def test_an_answer_is_read_while_a_writer_writes_and_neither_waits(
+    handler: SqliteHandler, path: Path, batch: Batches
+) -> None:
+    await handler.handle(batch(*(request(n, path="/", ms=n) for n in range(8))))
+
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("DELETE FROM events")
+        async with handler.rollups() as rollups:
+            answer = await rollups.answer(Question(Hourly))
+        writer.execute("ROLLBACK")
+
+    assert [row[:3] + row[4:] for row in answer.rows] == [(0, "/", 4, 6), (HOUR, "/", 4, 22)]
+    assert [row[3] for row in answer.rows] == [pytest.approx(2.85), pytest.approx(6.85)]
+    assert (answer.complete_to, answer.pending) == (7 * HOUR // 4, 0)
+
+
+async def test_a_long_answer_does_not_make_a_writer_wait(handler: SqliteHandler, path: Path, batch: Batches) -> None:
+    await handler.handle(batch(*(request(n, path="/", ms=n) for n in range(8))))
+    written = anyio.Event()
+    reading = sqlite3.connect(path, isolation_level=None)
+    reading.execute("BEGIN")
+    reading.execute("SELECT count(*) FROM events").fetchall()
+
+    with closing(reading), anyio.fail_after(30):
+        await handler.handle(batch(request(9, path="/", ms=1), start=8))
+        written.set()
+        async with handler.rollups() as rollups:
+            answer = await rollups.answer(Question(Hourly, groups=()))
+
+    assert written.is_set()
+    assert sum(int(row[1] or 0) for row in answer.rows) == 9
+
+
+@pytest.mark.parametrize("types", [("request",), ("request", "other")])
+async def test_events_of_a_time_are_found_by_the_index(
+    handler: SqliteHandler, path: Path, batch: Batches, types: tuple[str, ...]
+) -> None:
+    await handler.handle(batch(request(0, path="/", ms=1)))
+    plan = RollupPlan(
+        name="x",
+        table="events",
+        types=types,
+        where=None,
+        bucket_name="hour",
+        bucket=Bucket("hour"),
+        groups=(),
+        measures=(Measure("n", "count", Field("payload", ("ms",), "integer")),),
+        column_names=("hour", "n"),
+    )
+
+    def explained() -> tuple[list[str], list[str]]:
+        with closing(sqlite3.connect(path)) as connection:
+            columns = Columns.of(default_layout("events"), read_table(connection, "events"))
+            statement = select(Question(plan, start=0, end=HOUR), columns)
+            add_functions(connection, plan.bucket)
+            rows = connection.execute(f"EXPLAIN QUERY PLAN {statement.sql}", statement.parameters)
+            return [row[3] for row in rows], [
+                row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {newest(plan, columns)}")
+            ]
+
+    steps, last = await anyio.to_thread.run_sync(explained)
+
+    index = "USING INDEX eventrec_events_type_timestamp"
+    assert any(f"SEARCH events {index} (type=? AND timestamp>? AND timestamp<?)" in step for step in steps), steps
+    assert [step for step in last if "events" in step] == [f"SEARCH events {index} (type=?)"] * len(types), last
+
+
+async def test_a_table_that_is_not_there_has_no_events_and_a_file_that_is_not_there_is_an_error(
+    handler: SqliteHandler, tmp_path: Path
+) -> None:
+    async with handler.rollups() as rollups:
+        answer = await rollups.answer(Question(Hourly, groups=(), start=0, end=HOUR, empty_buckets=True))
+    with pytest.raises(PauseError, match="unable to open"):
+        await rollup_store_from_url(f"sqlite:///{tmp_path / 'nowhere.db'}").answer(Question(Hourly))
+
+    assert answer.rows == ((0, 0, None, None),)
+    assert answer.complete_to is None
+
+
+async def test_what_other_programs_have_stored_is_no_error(handler: SqliteHandler, path: Path, batch: Batches) -> None:
+    await handler.handle(batch(request(0, path="/", ms=1)))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        insert = "INSERT INTO events (id, type, timestamp, payload) VALUES (?, ?, ?, ?)"
+        for row in (
+            ("1", "request", 0, "not JSON"),
+            ("2", "request", 0, '{"path": "\\ud800", "ms": 1e999}'),
+            ("3", "request", 0, '{"path": "\\u0000", "ms": -9223372036854775808}'),
+            ("4", "request", 0, "[" * 2_000),
+            # And what is not an event.
+            ("5", "request", "yesterday", "{}"),
+            ("6", "request", 0, b"\xff"),
+            (7.5, b"request", 0, "{}"),
+        ):
+            other.execute(insert, row)
+        other.execute(insert.replace("?, ?)", "0, CAST(x'7b2261223a2022ff227d' AS TEXT))"), ("8", "request"))
+
+    class Odd(Rollup, events=["request"]):
+        day = bucket("day")
+        n = count()
+        low = first(payload("path", kind="text"))
+        high = max_of(payload("path", kind="text"))
+        odd = first(payload("a", kind="text"))
+        odder = count(payload("ä", kind="text"))
+        total = sum_of(payload("ms", kind="integer"))
+
+    async with handler.rollups() as rollups:
+        ((_, n, low, high, odd, odder, total),) = (await rollups.answer(Question(Odd))).rows
+        pages = [(await rollups.answer(Question(Hourly, newest_first=True, limit=n))).rows for n in (0, 1, 9)]
+
+    assert (n, odder, total) == (6, 0, 1 - 2**63)
+    assert low in {"", "\0"}  # older versions of SQLite end a text there
+    assert (high, odd) == ("\ufffd\ufffd\ufffd", "\ufffd")
+    assert list(map(len, pages)) == [0, 1, 4]
+
+
+async def test_a_sum_of_whole_numbers_is_exact_beyond_64_bits(handler: SqliteHandler, batch: Batches) -> None:
+    await handler.handle(batch(*(request(0, path="/", ms=2**63 - 1) for _ in range(3)), request(0, path="/", ms=-5)))
+
+    async with handler.rollups() as rollups:
+        ((_, _, n, _, total),) = (await rollups.answer(Question(Hourly))).rows
+
+    assert (n, total) == (4, 3 * (2**63 - 1) - 5)
+
+
+async def test_columns_that_come_later_and_names_in_any_case_are_found(
+    handler: SqliteHandler, path: Path, batch: Batches
+) -> None:
+    await handler.handle(batch(request(0, path="/", ms=1)))
+
+    class Shops(Rollup, table="EVENTS"):
+        day = bucket("day")
+        shops = distinct(column("SHOP", kind="text"))
+
+    async with handler.rollups() as rollups:
+        before = (await rollups.answer(Question(Shops))).rows
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("ALTER TABLE events ADD COLUMN shop TEXT")
+            other.execute("UPDATE events SET shop = 'a'")
+        after = (await rollups.answer(Question(Shops))).rows
+
+    assert (before, after) == (((0, 0),), ((0, 1),))
+
+
+async def test_a_table_of_another_program_has_no_events(handler: SqliteHandler, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE events (a, b)")
+        other.execute("CREATE VIEW views AS SELECT 1 AS a")
+
+    class Views(Rollup, table="views"):
+        day = bucket("day")
+        n = count()
+
+    async with handler.rollups() as rollups:
+        assert (await rollups.answer(Question(Hourly))).rows == ()
+        assert (await rollups.answer(Question(Views))).rows == ()
+
+
+async def test_an_answer_ends_when_its_caller_is_cancelled(handler: SqliteHandler, path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("CREATE TABLE numbers (id TEXT, type TEXT, timestamp INTEGER, payload TEXT)")
+        other.execute(
+            "INSERT INTO numbers WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 300000)"
+            " SELECT n, 'request', n, '{\"ms\": 1}' FROM n"
+        )
+
+    rollups = SqliteRollups(path, busy_timeout=1)
+    async with rollups:
+        with anyio.move_on_after(0.01) as scope:
+            await rollups.answer(Question(Numbers))
+        ((_, half),) = (await rollups.answer(Question(Numbers))).rows
+
+    assert scope.cancelled_caught
+    assert half == 1.0
+
+
+async def test_a_file_that_is_not_a_database_is_an_error_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "text.db"
+    path.write_bytes(b"no database" * 1_000)
+
+    with pytest.raises((PauseError, TransientError), match=r"text\.db"):
+        await SqliteRollups(path, busy_timeout=1).answer(Question(Hourly))
