@@ -20,6 +20,7 @@ from eventrec_handlers.postgres.target import Target
 from eventrec_handlers.timescale.rollups import TimescaleRollups
 
 if TYPE_CHECKING:
+    from eventrec.analytics import MigrationTarget
     from eventrec_handlers.postgres.rollups import PostgresRollups
 
 __all__ = ["TimescaleHandler", "TimescaleRollups", "from_url"]
@@ -53,3 +54,8 @@ class TimescaleHandler(PostgresHandler):
 
     def rollups(self) -> PostgresRollups:
         return TimescaleRollups(self._target, self._options, layouts=self._layouts)
+
+    def migrations(self) -> MigrationTarget:
+        from eventrec_handlers.timescale.migrations import TimescaleMigrations  # noqa: PLC0415 - for those who migrate
+
+        return TimescaleMigrations(self._target, self._options)

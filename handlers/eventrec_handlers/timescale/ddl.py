@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
+from eventrec import TIMESTAMP
 from eventrec_handlers._sql import quoted
 from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.rollups.measures import measure_sql
@@ -25,17 +26,18 @@ EXTENSION: Final = "CREATE EXTENSION IF NOT EXISTS timescaledb"
 _CHUNKS: Final[Mapping[PartitionUnit, str]] = {"day": "1 day", "week": "7 days", "month": "1 month"}
 
 
-def hypertable(layout: Layout, time: str, *, named: Callable[[str], str] = quoted) -> Iterator[str]:
-    """What makes a hypertable of the table of `layout`, whose timestamp is the column `time`, and its policies.
+def hypertable(layout: Layout, *, named: Callable[[str], str] = quoted) -> Iterator[str]:
+    """What makes a hypertable of the table of `layout`, and its policies.
 
     Rows that are there already are moved into chunks, which takes its time. A layout without partitions is left as it
     is.
     """
-    if layout.partition is None:
+    time = layout.column_of(TIMESTAMP)
+    if layout.partition is None or time is None:
         return
     table = literal(named(layout.table))
     yield (
-        f"SELECT create_hypertable({table}::regclass, {literal(time)}::name,"
+        f"SELECT create_hypertable({table}::regclass, {literal(time.name)}::name,"
         f" chunk_time_interval => INTERVAL '{_CHUNKS[layout.partition]}', if_not_exists => true, migrate_data => true,"
         " create_default_indexes => false)"
     )

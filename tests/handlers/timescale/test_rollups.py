@@ -147,7 +147,7 @@ class Events:
 
 @pytest.fixture
 def known(schema: Any) -> Events:
-    schema.execute(TABLE, *hypertable(LAYOUT, "timestamp"))
+    schema.execute(TABLE, *hypertable(LAYOUT))
     return Events(schema)
 
 
@@ -271,7 +271,7 @@ def test_compressed_days_are_smaller_and_take_late_events(known: Events, schema:
 
 
 def test_what_is_made_twice_is_made_once(known: Events, schema: Any) -> None:
-    statements = (*hypertable(LAYOUT, "timestamp"), *continuous_aggregate(Latency.rollup_plan, Columns.of(LAYOUT)))
+    statements = (*hypertable(LAYOUT), *continuous_aggregate(Latency.rollup_plan, Columns.of(LAYOUT)))
     schema.execute(*statements)
 
     schema.execute(*statements)

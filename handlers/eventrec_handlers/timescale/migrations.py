@@ -1,0 +1,87 @@
+"""Migrates a TimescaleDB: as PostgreSQL, with hypertables for partitions and continuous aggregates for rollups."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from eventrec.analytics import MigrationError, Statement, Steps
+from eventrec_handlers._sql import quoted
+from eventrec_handlers.postgres.checkpoints import literal
+from eventrec_handlers.postgres.ddl import PostgresDdl
+from eventrec_handlers.postgres.layout_ddl import create_index, create_table
+from eventrec_handlers.postgres.migrations import PostgresMigrations
+from eventrec_handlers.timescale.ddl import EXTENSION, continuous_aggregate, hypertable, without_aggregate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from eventrec import Layout
+    from eventrec.analytics import Declaration, RollupPlan
+    from eventrec_handlers.postgres.rollups.fields import Columns
+
+_VIEW: Final = "it is a view"
+
+
+class TimescaleDdl(PostgresDdl):
+    """What TimescaleDB has in place of native partitions and of tables of rollups."""
+
+    own_of_rollups: ClassVar[tuple[str, ...]] = ()
+
+    def layout_steps(self, layout: Layout, before: Layout | None) -> Steps:
+        if before is None:
+            return Steps(tuple(_table(layout)))
+        if _policies(before) != _policies(layout):
+            raise MigrationError(
+                f"table {layout.table!r}: its partitions, retention or compression are policies of the database by now:"
+                " alter these there, and declare what they say"
+            )
+        return super().layout_steps(layout, before)
+
+    def rollup_steps(self, plan: RollupPlan, columns: Columns, before: Mapping[str, Any] | None) -> Steps:
+        made = tuple(map(Statement, continuous_aggregate(plan, columns)))
+        if before is None or not made:
+            return Steps(made, (Statement(without_aggregate(plan)),) if made else ())
+        if before["fingerprint"] != plan.fingerprint:
+            raise MigrationError(
+                f"rollup {plan.name!r} tells something else than before: a continuous aggregate cannot be altered, and"
+                " without it what it has counted is gone; declare the new one under another name"
+            )
+        view = f"{literal(quoted(plan.name))}::regclass"
+        removed = [f"SELECT remove_continuous_aggregate_policy({view}, if_exists => true)"]
+        if before["retention"] != plan.retention:
+            removed.append(f"SELECT remove_retention_policy({view}, if_exists => true)")
+        return Steps((*map(Statement, removed), *made))
+
+
+class TimescaleMigrations(PostgresMigrations):
+    """Migrates the TimescaleDB `target`; what is not said here is `PostgresMigrations`'s."""
+
+    dialect: ClassVar[str] = "timescaledb"
+    _ddl: ClassVar[PostgresDdl] = TimescaleDdl()
+
+    def __repr__(self) -> str:
+        return super().__repr__().replace("PostgresMigrations", "TimescaleMigrations")
+
+    async def found(self, declarations: Sequence[Declaration]) -> Mapping[str, Sequence[str]]:
+        found = await super().found(declarations)
+        return {
+            key: [] if key.startswith("rollup ") and list(differs) == [_VIEW] else differs
+            for key, differs in found.items()
+        }
+
+
+def _table(layout: Layout) -> Iterator[Statement]:
+    if layout.partition is not None:
+        yield Statement(EXTENSION)
+    yield Statement(create_table(replace(layout, partition=None)))
+    for sql in hypertable(layout):
+        yield Statement(sql)
+    for index in layout.indexes:
+        yield create_index(layout, index)
+
+
+def _policies(layout: Layout) -> object:
+    declared = json.loads(layout.to_json())
+    return [declared.get(name) for name in ("partition", "retention", "compression")]

@@ -1,0 +1,116 @@
+"""Migrating a TimescaleDB: what a catalogue declares becomes hypertables, policies and continuous aggregates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from eventrec import (
+    EVENT,
+    GENERATED,
+    TIMESTAMP,
+    TYPE,
+    Layout,
+    LayoutColumn,
+    LayoutCompression,
+    LayoutIndex,
+    migration_target_from_url,
+)
+from eventrec.analytics import (
+    Catalogue,
+    MigrationError,
+    MigrationRunner,
+    Refresh,
+    Rollup,
+    bucket,
+    count,
+    distinct,
+    payload,
+)
+
+pytestmark = [pytest.mark.handlers, pytest.mark.xdist_group("timescale")]
+
+VISITS = Layout(
+    "visits",
+    (
+        LayoutColumn("id", GENERATED, "bigint"),
+        LayoutColumn("timestamp", TIMESTAMP, "timestamptz", default="now"),
+        LayoutColumn("event_type", TYPE, "varchar", length=100),
+        LayoutColumn("data", EVENT, "jsonb"),
+    ),
+    primary_key=("timestamp", "id"),
+    indexes=(LayoutIndex("idx_visits_type", ("event_type", "timestamp"), ("timestamp",)),),
+    partition="day",
+    retention="90d",
+    compression=LayoutCompression("7d", ("event_type",), ("timestamp",), ("timestamp",)),
+)
+
+
+class Daily(Rollup, name="visits_daily", table="visits"):
+    day = bucket("day")
+    visits = count()
+    refresh = Refresh(window="3 days", lag="1 hour", every="1 hour")
+
+
+class OftenDaily(Daily, name="visits_daily", table="visits"):
+    refresh = Refresh(window="3 days", lag="1 hour", every="30m")
+
+
+class OtherDaily(Rollup, name="visits_daily", table="visits", version=2):
+    day = bucket("day")
+    users = distinct(payload("user", kind="integer"))
+
+
+def catalogue(layout: Layout = VISITS, rollup: type[Rollup] = Daily) -> Catalogue:
+    return Catalogue(name="shop", layouts=[layout], rollups=[rollup])
+
+
+async def migrate(schema: Any, given: Catalogue) -> int:
+    async with migration_target_from_url(schema.url()) as target:
+        return len(await MigrationRunner(target, catalogue=given).run())
+
+
+def schedules(schema: Any) -> dict[str, str]:
+    return dict(
+        schema.rows(
+            "SELECT proc_name::text, schedule_interval::text FROM timescaledb_information.jobs"
+            " WHERE hypertable_schema = $1",
+            schema.name,
+        )
+    )
+
+
+async def test_a_database_is_migrated_once_and_its_rollups_answer(schema: Any) -> None:
+    assert await migrate(schema, catalogue()) == 2
+    assert await migrate(schema, catalogue()) == 0
+
+    assert schedules(schema) == {
+        "policy_compression": "12:00:00",
+        "policy_retention": "1 day",
+        "policy_refresh_continuous_aggregate": "01:00:00",
+    }
+    schema.execute("INSERT INTO visits (event_type, data) VALUES ('seen', '{}')")
+    assert schema.rows("SELECT visits FROM visits_daily") == [(1,)]
+    indexes = {
+        name for (name,) in schema.rows("SELECT indexname::text FROM pg_indexes WHERE schemaname = $1", schema.name)
+    }
+    assert indexes == {"visits_pkey", "idx_visits_type", "eventrec_checkpoints_pkey", "eventrec_migrations_pkey"}
+
+
+async def test_another_schedule_replaces_the_policy(schema: Any) -> None:
+    await migrate(schema, catalogue())
+
+    assert await migrate(schema, catalogue(rollup=OftenDaily)) == 1
+
+    assert schedules(schema)["policy_refresh_continuous_aggregate"] == "00:30:00"
+
+
+async def test_what_would_lose_what_was_counted_is_refused(schema: Any) -> None:
+    await migrate(schema, catalogue())
+
+    with pytest.raises(MigrationError, match="'visits_daily' tells something else than before"):
+        await migrate(schema, catalogue(rollup=OtherDaily))
+    with pytest.raises(MigrationError, match="'visits': its partitions, retention or compression are policies"):
+        await migrate(schema, catalogue(replace(VISITS, retention="30d")))
