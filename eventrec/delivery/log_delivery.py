@@ -321,6 +321,16 @@ class LogDelivery:
                 self._unsynced.clear()
                 self._synced_at = anyio.current_time()
 
+    def note_saved(self, checkpoints: Mapping[str, Checkpoint], *, is_synced: bool) -> None:
+        """A log of our own was begun with `checkpoints`. What is saved already is not saved again."""
+        if self._incarnation > 1:
+            return  # They went with the directory.
+        self._saved.update(checkpoints)
+        if not is_synced:
+            self._unsynced.update(checkpoints)
+        elif checkpoints:
+            self._synced_at = anyio.current_time()
+
     def _checkpoints(self) -> dict[str, Checkpoint]:
         """Those of our workers now, as they are saved."""
         now = {name: worker.checkpoint() for name, worker in self.workers.items()}

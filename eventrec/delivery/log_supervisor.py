@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -20,6 +20,7 @@ from eventrec.delivery.shared_handler import SharedHandler
 from eventrec.delivery.small_orphans import SmallOrphans
 from eventrec.delivery.supervisor import Supervisor, flush_workers
 from eventrec.intake.mirrored import MirrorWatch
+from eventrec.runs.checkpoint import CheckpointFiles
 from eventrec.runs.directory import DEAD
 from eventrec.runs.requests import KEPT_SECONDS
 from eventrec.runs.retention import Bound, Retain
@@ -29,7 +30,7 @@ from eventrec.runtime.logging import get_logger
 from eventrec.runtime.starting import when_begun
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 
     from anyio.abc import TaskGroup
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from eventrec.intake.queue import Intake
     from eventrec.intake.writer import Writer
     from eventrec.options import EventRecorderOptions
+    from eventrec.runs.checkpoint import Checkpoint
     from eventrec.runs.followed import FollowedRun
     from eventrec.runs.requests import OperatorRequest
     from eventrec.runs.run import Run
@@ -124,6 +126,9 @@ class LogSupervisor(Supervisor):
         self._began = time()
         self._requests_seen: set[OperatorRequest] = set()
         self._rewound = anyio.Event()
+        self._begun: Mapping[str, Checkpoint] = {}
+        """The checkpoints that our log was begun with."""
+        writer.beginning = self._begin_checkpoints
         writer.on_change = self.wake
 
     def _wake_here(self) -> None:
@@ -235,9 +240,8 @@ class LogSupervisor(Supervisor):
                     beside["disk bound"] = self._quota.run
                 if self._subscriptions and not self._closing.is_set():
                     beside |= {"retained logs": self._take_up_done, "answers": self._note_silence}
-                self._spawn(tasks, delivering)
-                await anyio.lowlevel.checkpoint()
                 self.started.set()
+                self._spawn(tasks, delivering)
                 await anyio.lowlevel.checkpoint()  # `open` returns before what it does not wait for begins.
                 self._spawn(tasks, beside)
             await self._closing.wait()
@@ -277,6 +281,7 @@ class LogSupervisor(Supervisor):
             woken = self._woken
             if self.writer.log is not None and self.writer.run is not None:
                 self._own = self._delivery(self.writer.run, self.writer.log)
+                self._own.note_saved(self._begun, is_synced=self._sync != "never")
                 self.workers = self._own.workers
                 self._wake_here()
                 await self._own.save(sync=self._sync != "never")
@@ -289,6 +294,23 @@ class LogSupervisor(Supervisor):
                     self.writer.close()
                 await woken.wait()
         return True
+
+    @contextmanager
+    def _begin_checkpoints(self, run: Run) -> Iterator[None]:
+        """In the writing thread: the log of `run` is not there without a checkpoint of each subscription.
+
+        What the disk refuses is tried again, and said, where the checkpoints are saved on the loop.
+        """
+        files, is_synced = CheckpointFiles(run.storage, is_named=True), self._sync != "never"
+        first: Mapping[str, Checkpoint] = {}
+        self._begun = first
+        with suppress(Exception):  # Whatever a disk, or a name, makes of it.
+            first = files.begin(self._handlers, sync=is_synced)
+        yield
+        with suppress(OSError):
+            if is_synced and first:
+                files.sync_names()
+            self._begun = first
 
     def _delivery(self, run: Run, log: DeliveredLog, opened: OpenedOrphan | None = None) -> LogDelivery:
         return self._delivery_by(LogDelivery, run, log, opened, self._subscriptions)

@@ -55,7 +55,7 @@ class Supervisor(ABC):
 
     def __init__(self, intake: Intake, backend: Backend, drops: Drops, *, close_timeout: float) -> None:
         self.started = anyio.Event()
-        """Set once all tasks run: from then on a cancellation leads to a flush."""
+        """Set once there is something to deliver from: a cancellation leads to a flush from then on."""
         self.ended = anyio.Event()
         self.defect: BaseException | None = None
         """An error that nothing below has contained, until delivery goes on after it."""

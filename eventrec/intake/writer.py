@@ -15,7 +15,7 @@ import itertools
 import math
 import time
 from collections import deque
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
 from eventrec.errors import LogError, LogFullError, LogLockedError, LogWriteError
@@ -34,6 +34,7 @@ from eventrec.runtime.process import register_exit, register_exit_of_child, unre
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from uuid import UUID
 
     from eventrec.events.encoder import Reason
@@ -82,6 +83,8 @@ class Writer:
         """What ended the writer, if that was no request."""
         self.is_ended = False
         self.on_change: Callable[[], object] = lambda: None
+        self.beginning: Callable[[Run], AbstractContextManager[object]] = nullcontext
+        """Around the making of the log, in the writing thread: see `OwnLog`."""
         self.fork_guard = allocate_lock()
         """Held while the lock of a run is taken: until it stands where a forked child finds it, no fork may begin."""
         self.tickets = Tickets()
@@ -90,7 +93,7 @@ class Writer:
         self._new_id = new_id
         self._now = now
         self._options = LogOptions(segment_bytes=options.segment_bytes)
-        self._own = self._new_log()
+        self._own = self._new_log(self._begin)
         self._on_take = on_take
         self._syncer = Syncer(
             policy=options.sync, interval=options.sync_interval, on_sync=self._changed, on_refusal=self._sync_refused
@@ -115,8 +118,18 @@ class Writer:
         state = "ended" if self.is_ended else f"refused: {self.failure}" if self.failure else "writing"
         return f"<Writer {state} appended={self.consumer.appended} {self.log!r}>"
 
-    def _new_log(self) -> OwnLog:
-        return OwnLog(self.directory, self._new_id, on_gone=_say_gone, options=self._options, guard=self.fork_guard)
+    def _new_log(self, beginning: Callable[[Run], AbstractContextManager[object]] = nullcontext) -> OwnLog:
+        return OwnLog(
+            self.directory,
+            self._new_id,
+            on_gone=_say_gone,
+            options=self._options,
+            guard=self.fork_guard,
+            beginning=beginning,
+        )
+
+    def _begin(self, run: Run) -> AbstractContextManager[object]:
+        return self.beginning(run)
 
     # -- from any thread
 

@@ -57,7 +57,7 @@ class DiskStorage:
     def __init__(
         self, directory: str | os.PathLike[str], *, create: bool = False, within: DiskStorage | None = None
     ) -> None:
-        self.directory = Path(directory)
+        self.directory = directory if isinstance(directory, Path) else Path(directory)
         self._within = within
         self._dir: int | None = None
         self._process = os.getpid()
@@ -90,14 +90,12 @@ class DiskStorage:
             OSError: It is not there, is a link or a file, or could not be made; FileExistsError where `exclusive`.
         """
         if create or exclusive:
-            with contextlib.ExitStack() as stack:
-                if not exclusive:
-                    stack.enter_context(contextlib.suppress(FileExistsError))
-                descriptors.make_directory(
-                    self._path(name),
-                    self._dir,
-                    mode=descriptors.UNFINISHED if is_unfinished else descriptors.PRIVATE_DIRECTORY,
-                )
+            mode = descriptors.UNFINISHED if is_unfinished else descriptors.PRIVATE_DIRECTORY
+            try:
+                descriptors.make_directory(self._path(name), self._dir, mode=mode)
+            except FileExistsError:
+                if exclusive:
+                    raise
         return DiskStorage(self.directory / name, within=self)
 
     @_says_where

@@ -199,9 +199,11 @@ def replace_file(storage: Storage, target: str, fill: Callable[[File], object], 
     """
     # Threads may prepare the same file at once: each its own.
     temporary = f"{target}.{os.getpid()}-{threading.get_ident()}{_TEMPORARY}"
-    with contextlib.suppress(FileNotFoundError):
+    try:
+        file = storage.open(temporary, "create")
+    except FileExistsError:  # A process of the same number left it.
         storage.delete(temporary)
-    file = storage.open(temporary, "create")
+        file = storage.open(temporary, "create")
     try:
         try:
             fill(file)

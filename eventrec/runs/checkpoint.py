@@ -16,7 +16,7 @@ from eventrec.runtime.decoding import decodable
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
 _logger = get_logger("eventrec.delivery")
@@ -219,6 +219,19 @@ class CheckpointFiles:
         with closing(self._opened(create=True)) as storage:
             stamped = msgspec.structs.replace(checkpoint, saved=time.time())
             replace(storage, file_name(checkpoint.subscription), stamped, sync="content" if sync else "nothing")
+
+    def begin(self, subscriptions: Iterable[str], *, sync: bool) -> dict[str, Checkpoint]:
+        """The first checkpoints of a run that was just made, saved: `subscriptions` begin at its first record.
+
+        With `sync` they survive a power cut once `sync_names` was called too.
+
+        Raises:
+            OSError: They were not all saved.
+        """
+        first = [Checkpoint(subscription=name, progress=Progress(0, 0, 0), by_holder=True) for name in subscriptions]
+        for checkpoint in first:
+            self.save(checkpoint, sync=sync)
+        return {each.subscription: each for each in first}
 
     def remove(self, subscription: str) -> None:
         """Delete the file, if there is one. On return that survives a power cut.

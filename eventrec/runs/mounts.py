@@ -19,6 +19,7 @@ NETWORK: Final = frozenset(_NETWORK.split())
 
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 _LEAST_FIELDS: Final = 10
+_KIND: Final = re.compile(r" - ([^ ]+)")
 
 
 def file_system_of(path: str, mountinfo: str) -> str | None:
@@ -46,6 +47,8 @@ def network_file_system(path: str | os.PathLike[str]) -> str | None:
         mountinfo = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return None
+    if NETWORK.isdisjoint(_KIND.findall(mountinfo)):
+        return None  # As on most machines: nothing to be resolved.
     kind = file_system_of(os.path.realpath(path), mountinfo)
     return kind if kind in NETWORK else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
+from eventrec.errors import LogError
 from eventrec.log.log import Log
 from eventrec.runs.run import Run
 
@@ -21,7 +22,8 @@ class OwnLog:
     """What this process writes in `directory`: a run called `new_id()`, with its log. Blocking; from one thread.
 
     `on_gone` is called once with both when the run's directory is not in its place, and again after it was there
-    meanwhile. `guard` is held while the lock of a run is taken.
+    meanwhile. `guard` is held while the lock of a run is taken. `beginning(run)` is around the making of the log in a
+    run that was just made, before either is told of.
 
     Attributes:
         run: None before `make`.
@@ -37,12 +39,16 @@ class OwnLog:
         on_gone: Callable[[Run, Log], object],
         options: LogOptions | None = None,
         guard: AbstractContextManager[object] | None = None,
+        beginning: Callable[[Run], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._directory = directory
         self._new_id = new_id
         self._on_gone = on_gone
         self._options = options
         self._guard = guard or nullcontext()
+        self._beginning = beginning
+        self._is_named = False
+        """Whether the run's name is on the disk."""
         self.run: Run | None = None
         self.log: Log | None = None
         self.is_gone = False
@@ -53,16 +59,40 @@ class OwnLog:
     def make(self, *, first: int = 0) -> tuple[Run, Log]:
         """The run and its log, made where they are not yet; then `first` is the log's first offset.
 
+        On return both are on the disk.
+
         Raises:
             OSError: The run cannot be made.
             LogError: Locks do not work in that file system, or the log cannot be made. The run stays, for the next try.
         """
+        beginning: AbstractContextManager[object] = nullcontext()
         if self.run is None:
             with self._guard:
-                self.run = Run.create(self._directory, self._new_id())
+                self.run = Run.create(self._directory, self._new_id(), sync=False)
+            self._is_named = False
+            beginning = self._beginning(self.run)
         if self.log is None:
-            self.log = Log.create(self.run.storage, self._options, first=first)
+            with beginning:
+                log = Log.create(self.run.storage, self._options, first=first)
+            # Last: what was made before goes to the disk with the first sync, and this one finds little to do.
+            self._sync_name(self.run, log)
+            self.log = log
         return self.run, self.log
+
+    def _sync_name(self, run: Run, log: Log) -> None:
+        """Where the run's name cannot be had on the disk, give up the run: the next try makes another one."""
+        if self._is_named:
+            return
+        try:
+            run.sync_name()
+        except OSError:
+            self.run = None
+            with suppress(LogError):
+                log.close()
+            with suppress(OSError):
+                run.retire()
+            raise
+        self._is_named = True
 
     def look(self) -> bool:
         """Where the directory is gone, make another one and go on there; whether the log was moved.

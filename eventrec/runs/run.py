@@ -76,8 +76,8 @@ class Run:
         return self.directory.path / str(self.id)
 
     @classmethod
-    def create(cls, directory: str | os.PathLike[str], id_: UUID) -> Run:
-        """Make and lock `<directory>/<id>`. On return its name is on the disk.
+    def create(cls, directory: str | os.PathLike[str], id_: UUID, *, sync: bool = True) -> Run:
+        """Make and lock `<directory>/<id>`. On return its name is on the disk; without `sync` after `sync_name`.
 
         Raises:
             OSError: It cannot be made; FileExistsError where something has that name.
@@ -98,7 +98,8 @@ class Run:
             base.move_folder(made, base, str(id_))
             name = str(id_)
             storage.directory = log.path / name
-            base.sync_directory()
+            if sync:
+                base.sync_directory()
         except BaseException:
             with suppress(OSError):
                 delete_folder(base, name, storage)
@@ -108,6 +109,14 @@ class Run:
             storage.close()
             raise
         return cls(id_, log, storage, lock)
+
+    def sync_name(self) -> None:
+        """On return its name is on the disk.
+
+        Raises:
+            OSError: It may not be.
+        """
+        self.directory.opened().sync_directory()
 
     def is_in_place(self) -> bool:
         """Whether its directory is still found under its id, in the log directory as that was opened."""

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from eventrec.log.disk import DiskStorage
@@ -39,6 +40,22 @@ def test_the_directory_of_a_run_is_synced_once_for_its_checkpoints(tmp_path: Pat
         files.sync_names()
 
     assert synced == [CHECKPOINTS, str(ID), CHECKPOINTS, CHECKPOINTS]
+    run.release()
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_a_run_begins_with_checkpoints_at_its_first_record(tmp_path: Path, synced: list[str], *, sync: bool) -> None:
+    run = Run.create(tmp_path, ID)
+    files = CheckpointFiles(run.storage, is_named=True)
+    synced.clear()
+
+    begun = files.begin(["a", "b/c"], sync=sync)
+
+    assert synced == []  # until `sync_names`
+    saved = files.load()
+    assert begun.keys() == saved.keys() == {"a", "b/c"}
+    assert {name: msgspec.structs.replace(each, saved=0.0) for name, each in saved.items()} == begun
+    assert all(each.by_holder and each.progress == Progress(0, 0, 0) for each in saved.values())
     run.release()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from eventrec.errors import LogError
 from eventrec.runs.mounts import check_is_local, file_system_of, network_file_system
 
 TABLE = """\
@@ -37,6 +38,23 @@ def test_the_longest_mount_point_rules(path: str, kind: str) -> None:
 
 def test_an_empty_table_says_nothing() -> None:
     assert file_system_of("/", "") is None
+
+
+def test_a_network_file_system_is_found_in_the_table_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: TABLE)
+
+    assert network_file_system("/home/nobody/log") == "nfs4"
+    assert network_file_system("/nowhere/log") is None
+    with pytest.raises(LogError, match=r"/home/nobody/log is on a network file system \(nfs4\)"):
+        check_is_local("/home/nobody/log")
+
+
+def test_where_the_table_knows_no_network_no_link_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = "\n".join(line for line in TABLE.splitlines() if "nfs" not in line and "sshfs" not in line)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: table)
+    monkeypatch.setattr("os.path.realpath", None)
+
+    assert network_file_system(tmp_path) is None
 
 
 def test_here_is_no_network(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
@@ -14,6 +16,9 @@ from eventrec.log.log import Log
 from eventrec.log.reader import LogReader
 from eventrec.runs.own_log import OwnLog
 from eventrec.runs.run import Run, is_locked, list_runs, new_run_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -95,7 +100,7 @@ def test_while_something_else_has_its_place_each_look_fails_and_it_is_told_once(
 def test_a_run_that_cannot_be_made_is_tried_again(
     own: OwnLog, monkeypatch: pytest.MonkeyPatch, failing: Exception
 ) -> None:
-    def refuse(*_: object) -> Run:
+    def refuse(*_: object, **__: object) -> Run:
         raise failing
 
     with monkeypatch.context() as patch:
@@ -105,6 +110,73 @@ def test_a_run_that_cannot_be_made_is_tried_again(
 
     own.make()
     own.let_go()
+
+
+def test_it_is_told_of_when_both_names_are_on_the_disk(
+    tmp_path: Path, own: OwnLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, Log | None]] = []
+    sync = DiskStorage.sync_directory
+
+    def noting(storage: DiskStorage) -> None:
+        sync(storage)
+        synced.append((storage.directory.name, own.log))
+
+    monkeypatch.setattr(DiskStorage, "sync_directory", noting)
+
+    run, _ = own.make()
+
+    assert synced == [(str(run.id), None), (tmp_path.name, None)]
+    own.let_go()
+
+
+def test_a_run_whose_name_cannot_be_had_on_the_disk_is_given_up(
+    tmp_path: Path, own: OwnLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Run) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "sync_name", refuse)
+        with pytest.raises(OSError, match="Input/output"):
+            own.make()
+    assert (own.run, own.log, list(tmp_path.iterdir())) == (None, None, [])
+
+    run, log = own.make()
+
+    assert (list_runs(tmp_path), log.appended) == ([run.id], 0)
+    own.let_go()
+
+
+def test_the_making_of_a_log_is_within_what_begins_its_run_once(
+    tmp_path: Path, gone: list[UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, UUID, bool]] = []
+
+    @contextmanager
+    def beginning(run: Run) -> Iterator[None]:
+        seen.append(("begins", run.id, making.log is None and list(run.storage.list()) == ["lock"]))
+        yield
+        seen.append(("ends", run.id, making.log is None and len(run.storage.list()) > 1))
+
+    def refuse(*_: object, **__: object) -> Log:
+        raise LogLockedError("no locks")
+
+    making = OwnLog(tmp_path, new_run_id, on_gone=lambda run, _: gone.append(run.id), beginning=beginning)
+    run, _ = making.make()
+    making.make()
+    assert seen == [("begins", run.id, True), ("ends", run.id, True)]
+    making.let_go()
+    seen.clear()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "create", refuse)
+        with pytest.raises(LogLockedError):
+            making.make()
+    other, _ = making.make()
+
+    assert seen == [("begins", other.id, True)]
+    making.let_go()
 
 
 def test_abandoned_it_touches_nothing(tmp_path: Path, own: OwnLog) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from eventrec.delivery.shared_handler import SharedHandler
 from eventrec.delivery.subscription import Subscription
 from eventrec.errors import LogWriteError
 from eventrec.log.log import Log
-from eventrec.runs.checkpoint import CHECKPOINTS, CheckpointFiles
+from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles, Progress
 from eventrec.runs.directory import LogDirectory
 from eventrec.runs.retention import Retain
 from eventrec.runs.run import Run, list_runs, new_run_id
@@ -39,8 +40,11 @@ def refuse(*_: object, **__: object) -> Any:
     raise LogWriteError("Input/output error")
 
 
-def delivering(directory: Path, check: Callable[[LogDelivery], Awaitable[object]]) -> Any:
-    """What `check` returns of the delivery of an empty log in `directory` to one subscription."""
+def delivering(directory: Path, check: Callable[[LogDelivery], Awaitable[object]], *, incarnation: int = 1) -> Any:
+    """What `check` returns of the delivery of an empty log in `directory` to one subscription.
+
+    `incarnation`: how often the log's directory was made.
+    """
 
     async def run() -> object:
         subscription = Subscription("s", ScriptedHandler(), quickly().resolve(has_log=True).delivery)
@@ -60,6 +64,9 @@ def delivering(directory: Path, check: Callable[[LogDelivery], Awaitable[object]
         return await check(delivery)
 
     run_of = Run.create(directory, new_run_id())
+    for _ in range(incarnation - 1):
+        shutil.rmtree(run_of.path)
+        run_of.make_again()
     log = Log.create(run_of.storage)
     return anyio.run(run)
 
@@ -107,6 +114,24 @@ def test_what_a_handler_settles_after_the_end_is_not_saved(tmp_path: Path) -> No
     (id_,) = list_runs(tmp_path)
     (saved,) = CheckpointFiles(tmp_path / str(id_) / CHECKPOINTS).load().values()
     assert saved.progress.filtered == 0
+
+
+@pytest.mark.parametrize(
+    ("incarnation", "is_synced", "saved"), [(1, True, []), (1, False, ["s.json"]), (2, True, ["s.json"])]
+)
+def test_a_checkpoint_that_the_log_was_begun_with_is_saved_again_where_that_is_not_on_the_disk(
+    tmp_path: Path, incarnation: int, saved: list[str], *, is_synced: bool
+) -> None:
+    begun = Checkpoint(subscription="s", progress=Progress(0, 0, 0), by_holder=True)
+
+    async def check(delivery: LogDelivery) -> list[str]:
+        delivery.note_saved({"s": begun}, is_synced=is_synced)
+        await delivery.save(sync=True)
+        names = CheckpointFiles(delivery.run_of.storage).names()
+        await delivery.end()
+        return names
+
+    assert delivering(tmp_path, check, incarnation=incarnation) == saved
 
 
 @pytest.mark.parametrize("is_first", [True, False])
