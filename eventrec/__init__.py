@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         from_payload,
     )
     from eventrec.records.layout_parts import LayoutCompression, LayoutIndex, PartitionUnit
+    from eventrec.records.layout_rows import LayoutRows
     from eventrec.records.marks import Allowed, Hashed, Redacted, Truncated
     from eventrec.records.rows import IdForm, RowInsertRequest
     from eventrec.records.schema import ColumnSchema, Row
@@ -133,6 +134,7 @@ __all__ = [
     "LayoutCompression",
     "LayoutError",
     "LayoutIndex",
+    "LayoutRows",
     "LayoutSource",
     "LayoutSourceKind",
     "LayoutType",
@@ -231,6 +233,7 @@ _HOMES: Final = {
     "LayoutCompression": "eventrec.records.layout_parts",
     "LayoutError": "eventrec.errors",
     "LayoutIndex": "eventrec.records.layout_parts",
+    "LayoutRows": "eventrec.records.layout_rows",
     "LayoutSource": "eventrec.records.layout_columns",
     "LayoutSourceKind": "eventrec.records.layout_columns",
     "LayoutType": "eventrec.records.layout_columns",

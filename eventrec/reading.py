@@ -10,10 +10,14 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from eventrec.records.layout_reading import parts_of
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from types import TracebackType
     from typing import Self
+
+    from eventrec.records.layout import Layout
 
 Cursor: TypeAlias = str
 """Where a reader goes on. Opaque: it is handed back as it was given, to a reader of the same destination."""
@@ -40,6 +44,16 @@ class StoredEvent:
     payload: str
     context: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_row(cls, layout: Layout, values: Mapping[str, Any], *, row: str) -> StoredEvent | str:
+        """The event of a row of a table with a layout; or, as text, why the row is not one.
+
+        `values` are those of the row's columns by name: ids and JSON as text, the time in nanoseconds. `row` is the
+        event's id where the layout has no column for it.
+        """
+        parts = parts_of(layout, values, row)
+        return parts if isinstance(parts, str) else cls(table=layout.table, **parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from eventrec.sync import SyncRecorder
 from eventrec.taking import Taking
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from types import TracebackType
     from uuid import UUID
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from eventrec.events.encoder import Reason
     from eventrec.handler import EventHandler
     from eventrec.options import Backoff, Duration
+    from eventrec.records.layout import Layout
     from eventrec.status import Settled, Status
 
 _logger = get_logger("eventrec.recorder")
@@ -65,11 +66,16 @@ class EventRecorder(Taking):
     With `options.enabled=False`, or EVENTREC_DISABLED=1 in the environment when it is made, it is switched off: every
     verb works and does nothing. No thread, file or connection is made; events are counted as refused, unread.
 
+    `layouts` say how records become rows of tables that are made in another way than ours: layouts, or event classes
+    that have one. Those of other event classes count too, if a class is there before `open`; of two for one table the
+    one given here.
+
     `on_drop(reason, count)` is called on the loop when records are lost after they were taken. `clock` gives the time
     in nanoseconds since the epoch, `new_id` the id of the log, `environment` the variables it obeys.
 
     Raises:
         HandlerURLError: A URL names an unknown scheme or option, or its driver is not installed.
+        LayoutError: One of `layouts` is not one, two are for one table, or a handler cannot have such a table.
         OptionsError: `options` is something else.
         SubscriptionError: Two handlers have the same name.
     """
@@ -79,6 +85,7 @@ class EventRecorder(Taking):
         *handlers_or_urls: EventHandler | str,
         log: str | os.PathLike[str] | None = None,
         options: EventRecorderOptions | None = None,
+        layouts: Iterable[Layout | type] = (),
         on_drop: Callable[[str, int], object] | None = None,
         clock: Callable[[], int] = time.time_ns,
         new_id: Callable[[], UUID] = new_run_id,
@@ -98,6 +105,7 @@ class EventRecorder(Taking):
             self._options,
             has_log=log is not None,
             stop=FailureStop(weakref.WeakMethod(self._stop)) if stops else None,
+            layouts=layouts,
         )
         super().__init__(
             Setup(
@@ -181,6 +189,7 @@ class EventRecorder(Taking):
             RecorderStateError: It is open already.
             SubscriptionError: It was open when this process was forked, and one of its handlers was not registered by
                 URL.
+            LayoutError: Two event classes have different layouts for one table.
             LogError: The log cannot be made, or is on a network file system; the recorder is closed.
             RuntimeError: No loop runs here: see `sync`.
         """
@@ -193,6 +202,7 @@ class EventRecorder(Taking):
             await self._end_of_loop_gone()
         if self._state in {"forked", "closed"}:
             self._subscriptions.remake(must=self._state == "forked")
+        self._subscriptions.use_declared_layouts()
         if self._state == "closed":
             self._begin(Life(self._setup))
             self._account.begin(self._life)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from eventrec.delivery.subscription import NewDestination, Subscription
 from eventrec.errors import InvalidEventError, SubscriptionError
+from eventrec.events.layouts import class_layouts, layout_of
 from eventrec.handler import EventHandler
 from eventrec.options import EventRecorderOptions, duration_seconds
+from eventrec.records.layout import layouts_by_table
 from eventrec.records.schema import check_name
 from eventrec.registry import default_name, handler_from_url
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from eventrec.delivery.stopping import FailureStop
+    from eventrec.records.layout import Layout
 
 Start: TypeAlias = Literal["earliest", "latest"]
 
@@ -24,9 +27,21 @@ Start: TypeAlias = Literal["earliest", "latest"]
 class Subscriptions:
     """Those of one recorder, by name, in the order in which they were registered."""
 
-    def __init__(self, options: EventRecorderOptions, *, has_log: bool, stop: FailureStop | None = None) -> None:
-        """`stop` is told of the first send that fails, and lets nothing through from then on."""
+    def __init__(
+        self,
+        options: EventRecorderOptions,
+        *,
+        has_log: bool,
+        stop: FailureStop | None = None,
+        layouts: Iterable[Layout | type] = (),
+    ) -> None:
+        """`stop` is told of the first send that fails, and lets nothing through from then on.
+
+        Raises:
+            LayoutError: One of `layouts` is neither a layout nor a class with one, or two are for one table.
+        """
         self._options = options
+        self._layouts = layouts_by_table(map(layout_of, layouts))
         self._has_log = has_log
         self._stop = stop
         self._by_name: dict[str, Subscription] = {}
@@ -89,6 +104,17 @@ class Subscriptions:
         if isinstance(handler_or_url, str):
             self._urls[name] = handler_or_url
 
+    def use_declared_layouts(self) -> None:
+        """Tell the handlers of the layouts that event classes have, beside those that the recorder was given.
+
+        Raises:
+            LayoutError: Two classes have different ones for one table; or a handler cannot have such a table.
+        """
+        declared = layouts_by_table(layout for layout in class_layouts() if layout.table not in self._layouts)
+        if declared:
+            for each in self:
+                each.handler.use_layouts(declared)
+
     def remake(self, *, must: bool) -> None:
         """Handlers made again from their URLs, for another life. The others stay; or with `must` may not.
 
@@ -112,6 +138,8 @@ class Subscriptions:
         """`handler` as it is used: told what it inherits from the recorder, and behind its stop, where it has one."""
         if self._options.ttl is not None:
             handler.inherit_ttl(duration_seconds(self._options.ttl))
+        if self._layouts:
+            handler.use_layouts(self._layouts)
         return handler if self._stop is None else self._stop.guarded(handler)
 
 

@@ -21,12 +21,13 @@ from eventrec.errors import BatchTooLargeError, FencedError, PauseError, Permane
 from eventrec.handler import DestinationCheckpoints, EventHandler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from uuid import UUID
     from weakref import WeakMethod
 
     from eventrec.reading import EventReader
     from eventrec.records.batch import Batch
+    from eventrec.records.layout import Layout
 
 
 class FailureStop:
@@ -78,6 +79,9 @@ class _StoppingHandler(EventHandler, DestinationCheckpoints):
 
     def inherit_ttl(self, seconds: float) -> None:
         self._handler.inherit_ttl(seconds)
+
+    def use_layouts(self, layouts: Mapping[str, Layout]) -> None:
+        self._handler.use_layouts(layouts)
 
     async def open(self) -> None:
         with self._sending():

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self, dataclas
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
-from eventrec.errors import InvalidEventError
+from eventrec.errors import InvalidEventError, LayoutError
 from eventrec.events.decoding import decode_model, decode_struct
 from eventrec.events.fields import FieldPlan, model_fields_plan, struct_fields_plan
 from eventrec.events.plans import ClassPlan, model_class_plan, struct_class_plan
 from eventrec.events.privacy import Masks
+from eventrec.records.layout import Layout
 from eventrec.records.marked import rules_of
 from eventrec.records.marked_values import MarkedValueError
 from eventrec.records.schema import check_name
@@ -210,30 +211,45 @@ class EventModel(BaseModel):
 
     The payload is what pydantic's own serializer makes of the model, so that serializers which mask a field mask it
     here too; columns take their value from the same place. `type=` defaults to the class name in snake_case; a subclass
-    inherits the table, a parametrised generic both. Only the name `to_event` is reserved.
+    inherits the table, a parametrised generic both. `layout=` says how its table is made, and which one it is; it is
+    inherited with the table. Only the name `to_event` is reserved.
 
     Raises:
         TypeError: At class definition: a marker stands inside an annotation in which pydantic drops it, no column type
-            fits a marked field, or a type or table is not a name.
+            fits a marked field, a type or table is not a name, or the layout is one of another table, or has no room
+            for the type.
     """
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
 
     __eventrec_type__: ClassVar[str] = "event_model"
     __eventrec_table__: ClassVar[str] = DEFAULT_TABLE
+    __eventrec_layout__: ClassVar[Layout | None] = None
     __eventrec_fields__: ClassVar[FieldPlan | None] = None
     __eventrec_plan__: ClassVar[ClassPlan | None] = None
 
-    def __init_subclass__(cls, *, type: str | None = None, table: str | None = None, **kwargs: Any) -> None:  # noqa: A002 - the word users write
+    def __init_subclass__(
+        cls,
+        *,
+        type: str | None = None,  # noqa: A002 - the word users write
+        table: str | None = None,
+        layout: Layout | None = None,
+        **kwargs: Any,
+    ) -> None:
         try:
             super().__init_subclass__(**kwargs)
         except TypeError as exc:
             raise TypeError(
-                f"{cls.__name__}: class keywords are type, table and pydantic's, not {sorted(kwargs)}"
+                f"{cls.__name__}: class keywords are type, table, layout and pydantic's, not {sorted(kwargs)}"
             ) from exc
         cls.__eventrec_type__ = type_name(cls.__name__) if type is None else _checked_name(cls, "type", type)
+        if layout is not None:
+            cls.__eventrec_layout__ = layout
+            cls.__eventrec_table__ = getattr(layout, "table", DEFAULT_TABLE)
         if table is not None:
             cls.__eventrec_table__ = _checked_name(cls, "table", table)
+            if layout is None and cls.__eventrec_layout__ is not None and cls.__eventrec_layout__.table != table:
+                cls.__eventrec_layout__ = None  # It is one of another table.
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -241,6 +257,7 @@ class EventModel(BaseModel):
         origin = cls.__pydantic_generic_metadata__["origin"]
         if origin is not None and issubclass(origin, EventModel):
             cls.__eventrec_type__ = origin.__eventrec_type__
+        _check_layout(cls, cls.__eventrec_layout__, cls.__eventrec_type__, cls.__eventrec_table__)
         if "to_event" in cls.model_fields:
             raise TypeError(f"{cls.__name__}: the name to_event is reserved, no field can have it")
         cls.__eventrec_plan__ = None
@@ -292,6 +309,20 @@ def _checked_name(cls: type, what: str, name: str) -> str:
     return name
 
 
+def _check_layout(cls: type, layout: object, kind: str, table: str) -> None:
+    """Raise TypeError unless `layout` is None, or one of `table` in which events of type `kind` fit."""
+    if layout is None:
+        return
+    if not isinstance(layout, Layout):
+        raise TypeError(f"{cls.__name__}: a layout is a Layout, got {layout!r:.60}")
+    if layout.table != table:
+        raise TypeError(f"{cls.__name__}: its table is {table!r}, and its layout one of table {layout.table!r}")
+    try:
+        layout.check_type(kind)
+    except LayoutError as exc:
+        raise TypeError(f"{cls.__name__}: {exc}") from exc
+
+
 # For the checkers: else mypy asks for `frozen=True` in every subclass, which the program does not need.
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class EventStruct(msgspec.Struct, frozen=True):
@@ -299,7 +330,7 @@ class EventStruct(msgspec.Struct, frozen=True):
 
         class Clicked(EventStruct):
             type: ClassVar[str] = "clicked"          # default: the class name in snake_case
-            table: ClassVar[str] = "clicks"          # default: "events"
+            table: ClassVar[str] = "clicks"          # default: that of `layout: ClassVar[Layout]`, else "events"
             target: str
             user: Annotated[str, Column()]
 
@@ -329,12 +360,11 @@ def struct_plan(cls: type[EventStruct], masks: Masks | None = None) -> ClassPlan
         TypeError: As `EventModel`; or an annotation names what does not exist when the program runs.
     """
     fields = set(cls.__struct_fields__)
-    said = {name: getattr(cls, name, None) for name in ("type", "table") if name not in fields}
-    kind, table = said.get("type"), said.get("table")
-    return struct_class_plan(
-        cls,
-        kind if isinstance(kind, str) else type_name(cls.__name__),
-        table if isinstance(table, str) else DEFAULT_TABLE,
-        struct_fields_plan(cls),
-        masks,
-    )
+    said = {name: getattr(cls, name, None) for name in ("type", "table", "layout") if name not in fields}
+    kind, table, layout = said.get("type"), said.get("table"), said.get("layout")
+    kind = kind if isinstance(kind, str) else type_name(cls.__name__)
+    layout = layout if isinstance(layout, Layout) else None
+    if not isinstance(table, str):
+        table = DEFAULT_TABLE if layout is None else layout.table
+    _check_layout(cls, layout, kind, table)
+    return struct_class_plan(cls, kind, table, struct_fields_plan(cls), masks)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eventrec.records.context import merged_context
-from eventrec.records.entry import Record
+from eventrec.records.entry import SHAPE, Record
 from eventrec.records.extra_rows import decode_rows
 from eventrec.records.ids import Ids
+from eventrec.records.layout_rows import lay_out
 from eventrec.records.rows import IdForm, RowInsertRequest, build_row_inserts_request, group_events_by_type
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from uuid import UUID
 
     from eventrec.records.entry import Entry
+    from eventrec.records.layout import Layout
+    from eventrec.records.layout_rows import LayoutRows
 
 
 class Batch:
@@ -80,10 +83,35 @@ class Batch:
             )
         ]
 
-    def row_inserts(self, *, id_form: IdForm = "text") -> list[RowInsertRequest]:
-        """One request per table and shape, in the order of their first record."""
+    @property
+    def tables(self) -> set[str]:
+        """The tables that its records are for."""
+        shapes = {id(entry[SHAPE]): entry[SHAPE] for entry in self._entries}
+        return {shape.table for shape in shapes.values()}
+
+    def row_inserts(self, *, id_form: IdForm = "text", excluding: Collection[str] = ()) -> list[RowInsertRequest]:
+        """One request per table and shape, in the order of their first record; none for the tables `excluding`."""
         ids = Ids(self.log_id)
         return [
             build_row_inserts_request(group, ids, static_context=self._static_context, id_form=id_form)
             for group in group_events_by_type(self.offsets, self._entries)
+            if group.shape.table not in excluding
+        ]
+
+    def layout_rows(self, layouts: Mapping[str, Layout]) -> list[LayoutRows]:
+        """The rows of the records for the tables in `layouts`, by these; one part for each, in the order of first ones.
+
+        Values that a record has and its layout cannot take are no error here: see `LayoutRows.refused`.
+        """
+        parts: dict[str, tuple[list[int], list[Entry]]] = {}
+        for offset, entry in zip(self.offsets, self._entries, strict=True):
+            table = entry[SHAPE].table
+            if table in layouts:
+                offsets, entries = parts.setdefault(table, ([], []))
+                offsets.append(offset)
+                entries.append(entry)
+        ids = Ids(self.log_id)
+        return [
+            lay_out(layouts[table], offsets, entries, ids, static_context=self._static_context)
+            for table, (offsets, entries) in parts.items()
         ]

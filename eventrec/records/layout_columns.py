@@ -270,12 +270,12 @@ def _is_default(value: object, word: LayoutType | None) -> bool:
         case "real" | "double":
             if not isinstance(value, int | float) or isinstance(value, bool):
                 return False
-            return -_LARGEST[word] <= value <= _LARGEST[word]
+            return -LARGEST[word] <= value <= LARGEST[word]
         case _:
             return False
 
 
-_LARGEST: Final[Mapping[str, float]] = {"real": (2 - 2**-23) * 2.0**127, "double": sys.float_info.max}
+LARGEST: Final[Mapping[str, float]] = {"real": (2 - 2**-23) * 2.0**127, "double": sys.float_info.max}
 
 
 def _is_unicode(value: str) -> bool:

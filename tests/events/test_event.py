@@ -165,7 +165,7 @@ def test_column_type_of_a_generic_model_follows_its_parameter() -> None:
         ({"table": 1}, "Wrong: table must be text, got int"),
         ({"type": ""}, "Wrong: type must be 1 to 255 bytes"),
         ({"table": "a\0"}, "Wrong: table must be 1 to 255 bytes without NUL"),
-        ({"tabel": "orders"}, r"Wrong: class keywords are type, table and pydantic's, not \['tabel'\]"),
+        ({"tabel": "orders"}, r"Wrong: class keywords are type, table, layout and pydantic's, not \['tabel'\]"),
     ],
 )
 def test_wrong_class_keyword_is_refused_at_class_definition(keywords: dict[str, Any], why: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -16,7 +17,23 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from eventrec import Backoff, Batch, Event, EventHandler, EventRecorder, EventRecorderOptions, ReceivedEvent
+from eventrec import (
+    EVENT,
+    GENERATED,
+    TIMESTAMP,
+    TYPE,
+    Backoff,
+    Batch,
+    Event,
+    EventHandler,
+    EventRecorder,
+    EventRecorderOptions,
+    Layout,
+    LayoutColumn,
+    LayoutIndex,
+    ReceivedEvent,
+    from_payload,
+)
 from eventrec.events.encoder import Encoder
 from eventrec.status import SubscriptionStatus
 from eventrec.testing import assert_conserved
@@ -57,6 +74,44 @@ def _event() -> Callable[..., Event]:
 @pytest.fixture(name="batch")
 def _batch() -> Callable[..., Batch]:
     return batch_of
+
+
+@pytest.fixture
+def reference() -> Layout:
+    """The table of an existing system, of which only the names of indexes are ours."""
+    return Layout(
+        "analytics_events",
+        [
+            LayoutColumn("id", GENERATED, "bigint"),
+            LayoutColumn("timestamp", TIMESTAMP, "timestamptz", default="now"),
+            LayoutColumn("event_type", TYPE, "varchar", length=100),
+            LayoutColumn("service", from_payload("service"), "varchar", length=100, nullable=False, default="unknown"),
+            LayoutColumn("user_id", from_payload("user_id"), "uuid"),
+            LayoutColumn("data", EVENT, "jsonb"),
+        ],
+        primary_key=("timestamp", "id"),
+        indexes=[
+            LayoutIndex("idx_user", ("user_id", "timestamp"), descending=("timestamp",), where_not_null=("user_id",)),
+            LayoutIndex("idx_type", ("event_type", "timestamp"), descending=("timestamp",)),
+            LayoutIndex("idx_data", ("data",), kind="json"),
+        ],
+    )
+
+
+@pytest.fixture
+def received() -> Callable[..., ReceivedEvent]:
+    """Makes events for that table as they arrive from elsewhere, with an id of their own where one is given."""
+
+    def made(kind: str, *, at: int, id_: int | None = None, **payload: object) -> ReceivedEvent:
+        return ReceivedEvent(
+            kind,
+            json.dumps(payload, separators=(",", ":")).encode(),
+            timestamp=at,
+            table="analytics_events",
+            id=None if id_ is None else UUID(int=id_).bytes,
+        )
+
+    return made
 
 
 @pytest.fixture

@@ -8,7 +8,19 @@ from typing import ClassVar
 
 import pytest
 
-from eventrec import Batch, EventHandler, ReceivedEvent
+from eventrec import (
+    CONTEXT,
+    GENERATED,
+    ID,
+    PAYLOAD,
+    TIMESTAMP,
+    TYPE,
+    Batch,
+    EventHandler,
+    Layout,
+    LayoutColumn,
+    ReceivedEvent,
+)
 from eventrec.testing.conformance import Capability, Delivered, HandlerConformance, HandlerHarness
 from eventrec_handlers.sqlite import SqliteHandler
 
@@ -45,11 +57,17 @@ class SqliteHarness(HandlerHarness):
         with closing(sqlite3.connect(path)) as connection:
             tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             for (table,) in tables:
-                if not table.startswith("eventrec_"):
+                if not table.startswith(("eventrec_", "sqlite_")):
                     cursor = connection.execute(f'SELECT * FROM "{table}" ORDER BY rowid')
                     names = [description[0] for description in cursor.description]
-                    found += [_delivered(table, dict(zip(names, row, strict=True))) for row in cursor]
+                    found += [self.row(table, dict(zip(names, row, strict=True))) for row in cursor]
         return found
+
+    def row(self, table: str, row: dict[str, object]) -> Delivered:
+        id_, kind, timestamp, payload = (row[name] for name in BASE[:4])
+        assert isinstance(timestamp, int)
+        columns = {name: value for name, value in row.items() if name not in BASE}
+        return Delivered(str(id_), str(kind), timestamp, str(payload).encode(), table, columns)
 
     async def disconnect(self) -> None:
         self.lock = sqlite3.connect(self.path, isolation_level=None, timeout=5)
@@ -90,13 +108,6 @@ def _copy(source: Path, target: Path) -> None:
         one.backup(two)
 
 
-def _delivered(table: str, row: dict[str, object]) -> Delivered:
-    id_, kind, timestamp, payload = (row[name] for name in BASE[:4])
-    assert isinstance(timestamp, int)
-    columns = {name: value for name, value in row.items() if name not in BASE}
-    return Delivered(str(id_), str(kind), timestamp, str(payload).encode(), table, columns)
-
-
 class _LosingAnswers(SqliteHandler):
     """The disk fails right after the commit, when the harness says so."""
 
@@ -117,3 +128,45 @@ class TestSqliteHandler(HandlerConformance):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> HandlerHarness:
         return SqliteHarness(tmp_path)
+
+
+class LaidOutSqliteHarness(SqliteHarness):
+    """The same with a layout: the table of most events has other names, and a number that the file gives."""
+
+    lacks: ClassVar[Mapping[Capability, str]] = {
+        **SqliteHarness.lacks,
+        "columns": "a layout names its columns: an event with another one is refused, not stored without it",
+    }
+    layout: ClassVar[Layout] = Layout(
+        "events",
+        [
+            LayoutColumn("n", GENERATED, "bigint"),
+            LayoutColumn("moment", TIMESTAMP, "timestamptz"),
+            LayoutColumn("key", ID, "uuid"),
+            LayoutColumn("kind of it", TYPE, "varchar", length=200),
+            LayoutColumn("body", PAYLOAD, "jsonb"),
+            LayoutColumn("around", CONTEXT, "json"),
+        ],
+        primary_key=("n",),
+    )
+
+    def handler(self) -> EventHandler:
+        handler = super().handler()
+        handler.use_layouts({"events": self.layout})
+        return handler
+
+    def row(self, table: str, row: dict[str, object]) -> Delivered:
+        if table == "events":
+            names = {"key": "id", "kind of it": "type", "moment": "timestamp", "body": "payload", "around": "context"}
+            row = {names[name]: value for name, value in row.items() if name != "n"}
+        return super().row(table, row)
+
+
+class TestSqliteHandlerWithLayout(HandlerConformance):
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> HandlerHarness:
+        return LaidOutSqliteHarness(tmp_path)

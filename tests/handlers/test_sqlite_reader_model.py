@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventrec_handlers.sqlite.arrival import Arrival, decoded
+from eventrec_handlers.sqlite.kept_layouts import KeptLayouts
 from eventrec_handlers.sqlite.reader import _follow, _latest
 
 pytestmark = pytest.mark.handlers
@@ -59,7 +60,7 @@ class World:
         self.numbers = count()
         self.shown: list[str] = []
         self.only_arrivals = True
-        self.cursor = _latest(self.connection, limit=0, types=None).cursor
+        self.cursor = _latest(self.connection, KeptLayouts(), limit=0, types=None).cursor
 
     def do(self, step: str, table: str, n: int) -> None:
         """One step of another program, or of a writer."""
@@ -78,7 +79,7 @@ class World:
         """Follow until nothing is new."""
         while True:
             seen = decoded(self.cursor, Arrival).tables
-            page = _follow(self.connection, seen=seen, limit=limit, types=None)
+            page = _follow(self.connection, KeptLayouts(), seen=seen, limit=limit, types=None)
             assert len(page.events) <= limit
             self.shown += [event.id for event in page.events]
             self.cursor = page.cursor

@@ -63,18 +63,23 @@ def plan_table(
 
     missing, refused = _diff(columns, wanted, fold)
     refused.update((name, "the table computes it itself") for name, _ in wanted if name in computed)
-    whole = len(columns) + len(missing)
-    if missing and (schema == "strict" or whole > max_columns):
-        why = (
-            "the table has no such column, and schema is 'strict'"
-            if schema == "strict"
-            else f"the table would have {whole} columns, and max_columns is {max_columns}"
-        )
+    if (why := refused_growth(len(columns), len(missing), schema=schema, max_columns=max_columns)) is not None:
         refused.update((name, why) for name, _ in missing)
         missing = ()
     if existing is None:
         return TablePlan(create=(*columns.items(), *missing), refused=refused)
     return TablePlan(add=missing, refused=refused)
+
+
+def refused_growth(columns: int, missing: int, *, schema: SchemaMode, max_columns: int) -> str | None:
+    """Why a table of so many `columns` is not given the `missing` ones; None: it is."""
+    if not missing:
+        return None
+    if schema == "strict":
+        return "the table has no such column, and schema is 'strict'"
+    if columns + missing > max_columns:
+        return f"the table would have {columns + missing} columns, and max_columns is {max_columns}"
+    return None
 
 
 def _diff(

@@ -27,15 +27,17 @@ from eventrec_handlers.sqlite.file import (
     errors_translated,
     keeps_connection_usable,
 )
+from eventrec_handlers.sqlite.kept_layouts import KeptLayouts
 from eventrec_handlers.sqlite.own_tables import make_own_tables, next_of
 from eventrec_handlers.sqlite.reader import SqliteReader
 from eventrec_handlers.sqlite.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Self
     from uuid import UUID
 
+    from eventrec import Layout
     from eventrec.analytics import MigrationTarget
     from eventrec_handlers._sql import SchemaMode
     from eventrec_handlers.sqlite.rollups import SqliteRollups
@@ -47,6 +49,7 @@ T = TypeVar("T")
 SCHEMA_MODES: Final[tuple[SchemaMode, ...]] = ("evolve", "strict")
 DEFAULT_MAX_COLUMNS: Final = 200
 BUSY_TIMEOUT: Final = 5.0
+SEEN_FOR: Final = 7 * 86_400.0
 
 
 def from_url(url: str) -> SqliteHandler:
@@ -56,7 +59,7 @@ def from_url(url: str) -> SqliteHandler:
         HandlerURLError: It names no file, an unknown option, or a value that is not allowed.
     """
     given = HandlerURL(url)
-    given.accept("schema", "max_columns", "busy_timeout", parts=("host", "path"))
+    given.accept("schema", "max_columns", "busy_timeout", "seen_for", parts=("host", "path"))
     if given.host is not None or not given.path:
         raise HandlerURLError("a sqlite URL is sqlite:///relative.db, or with four slashes sqlite:////absolute.db")
     try:
@@ -65,6 +68,7 @@ def from_url(url: str) -> SqliteHandler:
             schema=given.choice("schema", SCHEMA_MODES, default="evolve"),
             max_columns=given.integer("max_columns", default=DEFAULT_MAX_COLUMNS),
             busy_timeout=given.seconds("busy_timeout", default=BUSY_TIMEOUT),
+            seen_for=given.seconds("seen_for", default=SEEN_FOR),
         )
     except ValueError as exc:
         raise HandlerURLError(f"a sqlite URL: {exc}") from exc
@@ -76,6 +80,10 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
     `schema="evolve"` makes tables and missing columns, up to `max_columns` a table; `"strict"` makes only its own two
     tables, `eventrec_checkpoints` and `eventrec_destination`. Nothing is ever dropped or retyped. `busy_timeout` is how
     many seconds to wait for other writers. `now` gives nanoseconds since the epoch.
+
+    A table with a layout is written as that says, and its layout is kept in `eventrec_layouts`, so that other programs
+    find it. Where it has no column for the id, a record that came with one is stored once: for `seen_for` seconds its
+    id is kept in `eventrec_seen`.
 
     A batch is stored whole or not at all, also when it is cancelled: once it has begun to write it is waited for.
     Records that do not fit are found before anything is written, and named with their reasons in one PermanentError.
@@ -91,6 +99,7 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
         schema: SchemaMode = "evolve",
         max_columns: int = DEFAULT_MAX_COLUMNS,
         busy_timeout: float = BUSY_TIMEOUT,
+        seen_for: float = SEEN_FOR,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         name = os.fspath(path)
@@ -100,6 +109,8 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
             raise ValueError(f"schema must be one of {', '.join(SCHEMA_MODES)}, got {schema!r}")
         if not len(BASE_DECLARED) <= max_columns <= MAX_COLUMNS:
             raise ValueError(f"max_columns must be {len(BASE_DECLARED)} to {MAX_COLUMNS}, got {max_columns}")
+        if not seen_for > 0:
+            raise ValueError(f"seen_for must be more than 0 seconds, got {seen_for:g}")
         self._path = Path(name).absolute()
         self._busy_timeout = busy_timeout
         self._now = now
@@ -107,7 +118,16 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
         self._was_opened = False
         self._is_open = False
         self._file = Connected(self._path, busy_timeout=busy_timeout, now=now, on_change=self._forget_tables)
-        self._records = Store(self._path, schema=schema, max_columns=max_columns, transaction=self._transaction)
+        self._layouts = KeptLayouts()
+        self._records = Store(
+            self._path,
+            schema=schema,
+            max_columns=max_columns,
+            layouts=self._layouts,
+            seen_for=seen_for,
+            now=now,
+            transaction=self._transaction,
+        )
 
     def __repr__(self) -> str:
         return f"<SqliteHandler {str(self._path)!r} {'open' if self._is_open else 'closed'}>"
@@ -116,8 +136,11 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
     def checkpoints(self) -> Self:
         return self
 
+    def use_layouts(self, layouts: Mapping[str, Layout]) -> None:
+        self._layouts.declare(layouts)
+
     def reader(self) -> SqliteReader:
-        return SqliteReader(self._path, busy_timeout=self._busy_timeout)
+        return SqliteReader(self._path, busy_timeout=self._busy_timeout, layouts=self._layouts.declared)
 
     def rollups(self) -> SqliteRollups:
         from eventrec_handlers.sqlite.rollups import SqliteRollups  # noqa: PLC0415 - most programs ask for none

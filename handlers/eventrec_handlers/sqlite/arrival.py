@@ -152,8 +152,8 @@ def _found_by_id(connection: sqlite3.Connection, table: EventTable, seen: Seen) 
     found = {
         (id_, timestamp): number
         for id_, timestamp, number in connection.execute(
-            f"SELECT id, timestamp, min({table.number}) FROM {quoted(table.name)}"  # noqa: S608 - quoted
-            f" WHERE id IN ({marks}) GROUP BY id, timestamp",
+            f"SELECT {table.id}, {table.time}, min({table.number}) FROM {quoted(table.name)}"  # noqa: S608 - quoted
+            f" WHERE {table.id} IN ({marks}) GROUP BY 1, 2",
             ids,
         )
     }
@@ -162,7 +162,8 @@ def _found_by_id(connection: sqlite3.Connection, table: EventTable, seen: Seen) 
 
 
 def _select(table: EventTable) -> str:
-    columns = f"{table.number}, id, type, timestamp, substr(payload, 1, 64)"
+    kind = table.type or "''"
+    columns = f"{table.number}, {table.id}, {kind}, {table.time}, substr({table.payload}, 1, 64)"
     return f"SELECT {columns} FROM {quoted(table.name)} WHERE {table.number}"  # noqa: S608 - quoted
 
 

@@ -245,16 +245,13 @@ def statements(connection: sqlite3.Connection, table: str, plan: TablePlan) -> I
             f"{quoted(column)} {declared}{' NOT NULL' * (column in REQUIRED)}" for column, declared in plan.create
         )
         yield f"CREATE TABLE {name} ({columns})"
-        index = _free_name(connection, f"eventrec_{table}_type_timestamp")
+        index = free_name(connection, f"eventrec_{table}_type_timestamp")
         yield f"CREATE INDEX {quoted(index)} ON {name} (type, timestamp DESC)"
     for column, declared in plan.add:
         yield f"ALTER TABLE {name} ADD COLUMN {quoted(column)} {declared}"
 
 
-def _free_name(connection: sqlite3.Connection, name: str) -> str:
-    """`name`, with a number behind it where it is taken: a table that was renamed keeps its index under the old name.
-
-    It starts with what is reserved, so no event's table can have taken it.
-    """
+def free_name(connection: sqlite3.Connection, name: str) -> str:
+    """`name`, with a number behind it where it is taken: a renamed table keeps its index under the old name."""
     candidates = chain([name], (f"{name}_{number}" for number in count(2)))
     return next(candidate for candidate in candidates if read_table(connection, candidate).kind is None)

@@ -1,4 +1,10 @@
-"""Our own two tables in the file: made, and looked at where another program has made or changed them."""
+"""Our own tables in the file: made, and looked at where another program has made or changed them.
+
+eventrec_checkpoints   log_id, subscription, next, retired_at: one row for each log and subscription
+eventrec_destination   id: one row, made once
+eventrec_layouts       table_name, layout: one row for each table with a layout; made with the first
+eventrec_seen          table_name, id, seen_at: ids of records in tables that do not hold them; made with the first
+"""
 
 from __future__ import annotations
 
@@ -17,11 +23,17 @@ RETIRED_KEPT: Final = 30 * 86_400 * 1_000_000_000
 """How long the row of a finished log still answers `resume`, in nanoseconds."""
 
 _CHECKPOINTS: Final = "eventrec_checkpoints"
+LAYOUTS: Final = "eventrec_layouts"
+SEEN: Final = "eventrec_seen"
 
 _OWN_TABLES: Final = {
     _CHECKPOINTS: {"log_id", "subscription", "next", "retired_at"},
     "eventrec_destination": {"id"},
+    LAYOUTS: {"table_name", "layout"},
+    SEEN: {"table_name", "id", "seen_at"},
 }
+_KEYS: Final = {_CHECKPOINTS: ("log_id", "subscription"), SEEN: ("table_name", "id")}
+"""Columns of which no two rows may have the same values: without that, they may say different things."""
 
 OWN_TABLES: Final = {
     _CHECKPOINTS: (
@@ -34,7 +46,9 @@ OWN_TABLES: Final = {
 
 
 def make_own_tables(connection: sqlite3.Connection, now: int) -> None:
-    """Make what is missing of our own two tables, and sweep what was retired long before `now`; in a transaction.
+    """Make what is missing of our own first two tables, look at all of them, and sweep what was retired long ago.
+
+    In a transaction; `now` is in nanoseconds since the epoch.
 
     Raises:
         PauseError: Something else has the name of one of them.
@@ -43,9 +57,8 @@ def make_own_tables(connection: sqlite3.Connection, now: int) -> None:
         table = read_table(connection, name)
         if table.kind is not None and (table.kind != "table" or not columns <= set(table.columns or ())):
             raise PauseError(f"{name} is a {table.kind} of another program: rename it, or give another file")
-        if name == _CHECKPOINTS and table.kind is not None and not _has_key(connection, name):
-            # Without it, two rows of one log may say different things.
-            raise PauseError(f"{name} has no unique key (log_id, subscription): rename it, or give another file")
+        if name in _KEYS and table.kind is not None and not _has_key(connection, name, _KEYS[name]):
+            raise PauseError(f"{name} has no unique key ({', '.join(_KEYS[name])}): rename it, or give another file")
     for sql in OWN_TABLES.values():
         connection.execute(sql)
     connection.execute(
@@ -56,12 +69,29 @@ def make_own_tables(connection: sqlite3.Connection, now: int) -> None:
     connection.execute("DELETE FROM eventrec_checkpoints WHERE retired_at < ?", (now - RETIRED_KEPT,))
 
 
-def _has_key(connection: sqlite3.Connection, table: str) -> bool:
-    """Whether no two rows may have the same log and subscription, each compared byte by byte."""
-    key = {("log_id", "BINARY"), ("subscription", "BINARY")}
+def make_layouts_table(connection: sqlite3.Connection) -> None:
+    """Make `eventrec_layouts`, if it is missing; in a transaction."""
+    connection.execute(
+        f"CREATE TABLE IF NOT EXISTS {LAYOUTS} (table_name TEXT NOT NULL PRIMARY KEY, layout TEXT NOT NULL)"
+        " WITHOUT ROWID"
+    )
+
+
+def make_seen_table(connection: sqlite3.Connection) -> None:
+    """Make `eventrec_seen`, if it is missing; in a transaction."""
+    connection.execute(
+        f"CREATE TABLE IF NOT EXISTS {SEEN} (table_name TEXT NOT NULL, id TEXT NOT NULL, seen_at INTEGER NOT NULL,"
+        " PRIMARY KEY (table_name, id)) WITHOUT ROWID"
+    )
+    connection.execute(f"CREATE INDEX IF NOT EXISTS {SEEN}_seen_at ON {SEEN} (seen_at)")
+
+
+def _has_key(connection: sqlite3.Connection, table: str, columns: tuple[str, ...]) -> bool:
+    """Whether no two rows may have the same values in `columns`, each compared byte by byte."""
+    key = {(column, "BINARY") for column in columns}
     for _, index, is_unique, _, is_partial in connection.execute(f"PRAGMA index_list({quoted(table)})").fetchall():
-        columns = connection.execute(f"PRAGMA index_xinfo({quoted(index)})").fetchall()
-        if is_unique and not is_partial and {(row[2], row[4].upper()) for row in columns if row[5]} == key:
+        found = connection.execute(f"PRAGMA index_xinfo({quoted(index)})").fetchall()
+        if is_unique and not is_partial and {(row[2], row[4].upper()) for row in found if row[5]} == key:
             return True
     return False
 

@@ -23,6 +23,7 @@ from eventrec_handlers.sqlite.arrival import (
     is_seen,
     seen_up_to,
 )
+from eventrec_handlers.sqlite.kept_layouts import KeptLayouts
 from eventrec_handlers.sqlite.snapshot import Snapshots
 from eventrec_handlers.sqlite.tables import EventTable, event_tables, rows
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
+    from eventrec import Layout
     from eventrec_handlers.sqlite.tables import Found
 
 MAX_FOREIGN: Final = 100_000
@@ -43,15 +45,17 @@ TOGETHER: Final = 1_000
 class SqliteReader(EventReader):
     """Reads the file `path`: each call on a read-only connection of its own, in one snapshot of all tables.
 
-    An event is a row of a table that has the columns id, type, timestamp and payload. Each table has an order of
+    An event is a row of a table that has the columns id, type, timestamp and payload, or a layout with one for the
+    time: one of `layouts`, or one that the file keeps. Each table has an order of
     arrival; those that arrived together, and those of several tables, go by their timestamps. `arrival.py` says what
     deleting rows does to it. `busy_timeout` is how many seconds to wait for a lock, which no writer in WAL mode holds
     against readers.
     """
 
-    def __init__(self, path: Path, *, busy_timeout: float) -> None:
+    def __init__(self, path: Path, *, busy_timeout: float, layouts: Mapping[str, Layout] | None = None) -> None:
         self._path = path
         self._snapshots = Snapshots(path, busy_timeout=busy_timeout)
+        self._layouts = layouts or {}
         self._thread = WorkThread("eventrec-sqlite-reader")
 
     def __repr__(self) -> str:
@@ -83,19 +87,26 @@ class SqliteReader(EventReader):
         self.check_limit(limit)
         return await self._read(partial(_follow, seen=decoded(cursor, Arrival).tables, limit=limit, types=types))
 
-    async def _read(self, job: Callable[[sqlite3.Connection], EventPage]) -> EventPage:
-        return await self._thread.run(lambda: self._snapshots.read(job))
+    async def _read(self, job: Callable[[sqlite3.Connection, KeptLayouts], EventPage]) -> EventPage:
+        def read(connection: sqlite3.Connection) -> EventPage:
+            layouts = KeptLayouts(self._layouts)
+            layouts.read(connection)
+            return job(connection, layouts)
+
+        return await self._thread.run(lambda: self._snapshots.read(read))
 
 
 # -- from here on everything runs in the thread, in one transaction
 
 
-def _latest(connection: sqlite3.Connection, *, limit: int, types: Collection[str] | None) -> EventPage:
+def _latest(
+    connection: sqlite3.Connection, layouts: KeptLayouts, *, limit: int, types: Collection[str] | None
+) -> EventPage:
     parts = []
     seen = {}
     foreign: Counter[str] = Counter()
     look_at = limit + TOGETHER if limit else 0
-    for table in event_tables(connection, foreign):
+    for table in event_tables(connection, layouts, foreign):
         found = rows(connection, table, types=types, order=f"{table.number} DESC")
         parts.append(_Part.of(table, found, limit=look_at, max_foreign=MAX_FOREIGN))
         seen[table.name] = seen_up_to(connection, table, HIGHEST)
@@ -105,12 +116,17 @@ def _latest(connection: sqlite3.Connection, *, limit: int, types: Collection[str
 
 
 def _follow(
-    connection: sqlite3.Connection, *, seen: Mapping[str, Seen], limit: int, types: Collection[str] | None
+    connection: sqlite3.Connection,
+    layouts: KeptLayouts,
+    *,
+    seen: Mapping[str, Seen],
+    limit: int,
+    types: Collection[str] | None,
 ) -> EventPage:
     parts = []
     before = {}
     foreign: Counter[str] = Counter()
-    for table in event_tables(connection, foreign):
+    for table in event_tables(connection, layouts, foreign):
         before[table.name] = known = _known(connection, table, seen)
         start = go_on_after(connection, table, known)
         has_moved = bool(known.anchors) and start != known.anchors[0].number
@@ -146,17 +162,23 @@ def _without(found: Iterator[Found], events: Collection[tuple[str | None, int | 
 
 
 def _range(
-    connection: sqlite3.Connection, *, end: int | None, limit: int, types: Collection[str] | None, after: Place
+    connection: sqlite3.Connection,
+    layouts: KeptLayouts,
+    *,
+    end: int | None,
+    limit: int,
+    types: Collection[str] | None,
+    after: Place,
 ) -> EventPage:
     parts = []
     foreign: Counter[str] = Counter()
-    for table in event_tables(connection, foreign):
+    for table in event_tables(connection, layouts, foreign):
         # Equal timestamps are parted by table, then by row number.
         number = after.number if table.name == after.table else HIGHEST if table.name < after.table else LOWEST
-        where, values = f"(timestamp, {table.number}) > (?, ?)", [after.timestamp, number]
+        where, values = f"({table.time}, {table.number}) > (?, ?)", [after.timestamp, number]
         if end is not None:
-            where, values = f"{where} AND timestamp < ?", [*values, end]
-        found = rows(connection, table, types=types, where=where, values=values, order=f"timestamp, {table.number}")
+            where, values = f"{where} AND {table.time} < ?", [*values, end]
+        found = rows(connection, table, types=types, where=where, values=values, order=f"{table.time}, {table.number}")
         parts.append(_Part.of(table, found, limit=limit, max_foreign=None))
     merged = list(islice(heapq.merge(*(part.events for part in parts), key=_timestamp), limit))
     if merged:

@@ -1,0 +1,58 @@
+"""Records that came with an id, told apart in tables that have no column for it: their ids are kept beside them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from eventrec import ID
+from eventrec_handlers.sqlite.own_tables import SEEN, make_seen_table
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from eventrec_handlers.sqlite.layouts import LaidOut
+
+SWEEP_EVERY: Final = 60 * 1_000_000_000
+"""Nanoseconds between two sweeps."""
+
+SWEPT_AT_ONCE: Final = 1_000
+
+
+class Seen:
+    """Remembers ids for `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self._nanoseconds = round(seconds * 1e9)
+        self._next_sweep = 0
+
+    def new(self, connection: sqlite3.Connection, part: LaidOut, now: int) -> LaidOut:
+        """The rows of `part` whose records were not stored before, and each once; in the transaction that stores them.
+
+        Ids are kept only of records that brought one with them, and only where the table does not hold it.
+        """
+        ids = part.rows.explicit_ids
+        if part.rows.layout.column_of(ID) is not None or not any(ids):
+            return part
+        make_seen_table(connection)
+        first: dict[bytes, int | None] = {}
+        for id_, offset in zip(ids, part.offsets, strict=True):
+            if id_ is not None and id_ not in first:
+                first[id_] = offset if self._is_new(connection, part.rows.layout.table, id_, now) else None
+        self._sweep(connection, now)
+        return part.only([id_ is None or first[id_] == offset for id_, offset in zip(ids, part.offsets, strict=True)])
+
+    def _is_new(self, connection: sqlite3.Connection, table: str, id_: bytes, now: int) -> bool:
+        insert = f"INSERT OR IGNORE INTO {SEEN} (table_name, id, seen_at) VALUES (?, ?, ?)"  # noqa: S608 - constant
+        return connection.execute(insert, (table, id_.hex(), now)).rowcount == 1
+
+    def _sweep(self, connection: sqlite3.Connection, now: int) -> None:
+        if now < self._next_sweep:
+            return
+        before = now - self._nanoseconds
+        swept = connection.execute(
+            f"DELETE FROM {SEEN} WHERE (table_name, id) IN"  # noqa: S608 - constant
+            f" (SELECT table_name, id FROM {SEEN} WHERE seen_at < ? ORDER BY seen_at LIMIT ?)",
+            (before, SWEPT_AT_ONCE),
+        ).rowcount
+        if swept < SWEPT_AT_ONCE:
+            self._next_sweep = now + SWEEP_EVERY
