@@ -2,7 +2,7 @@
 
 from eventrec.analytics.answer import Answer, AnswerColumn, AnswerRow, Question
 from eventrec.analytics.brute_force import UUID_FORM, brute_force, interpolated
-from eventrec.analytics.buckets import Bucket, bucket
+from eventrec.analytics.buckets import Bucket, bucket, zone_of
 from eventrec.analytics.catalogue import Catalogue, CataloguedEvent
 from eventrec.analytics.conditions import (
     And,
@@ -142,4 +142,5 @@ __all__ = [
     "sum_of",
     "tables_of_events",
     "write_migrations",
+    "zone_of",
 ]

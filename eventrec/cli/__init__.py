@@ -2,7 +2,7 @@
 
     demo record tail new-handler            events, and where they go
     drain deliver status resume dead log    a log directory, and what waits in it
-    migrate refresh                         a database, and what a catalogue declares
+    migrate refresh query                   a database, and what a catalogue declares
     doctor                                  whether all of it can work here
     catalogue                               what an application declares about its events
     analytics                               what a user says about being recorded

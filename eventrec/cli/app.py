@@ -24,6 +24,7 @@ from eventrec.cli.logs.serve import forget_mirror, serve
 from eventrec.cli.logs.status import status
 from eventrec.cli.migrate.command import migrate
 from eventrec.cli.new_handler import new_handler
+from eventrec.cli.query.query import query
 from eventrec.cli.record.command import record
 from eventrec.cli.refresh.refresh import refresh
 from eventrec.cli.root import Json, root
@@ -107,6 +108,7 @@ logs.log.command(forget_mirror)
 app.command(logs.log)
 app.command(status)
 app.command(refresh)
+app.command(query)
 app.command(resume)
 app.command(dead)
 app.command(migrate)

@@ -19,6 +19,7 @@ class Run(Protocol):
 
 COMMANDS = [
     *("demo", "record", "tail", "status", "drain", "deliver", "resume", "refresh", "doctor", "new-handler", "migrate"),
+    "query",
     *("log verify", "log list", "log cat", "log forget", "log compress"),
     *("log serve", "log mirror", "log forget-mirror"),
     *("dead list", "dead show", "dead replay", "dead skip", "dead purge"),

@@ -36,7 +36,7 @@ def test_quickstart_is_short() -> None:
 
 
 def test_what_it_shows_of_privacy_does_what_it_says(tmp_path: Path) -> None:
-    _, privacy = fenced("python")
+    _, privacy, *_ = fenced("python")
     use = """
 import asyncio
 
@@ -57,3 +57,27 @@ asyncio.run(main())
         ((email, payload),) = database.execute("SELECT email, payload FROM events").fetchall()
     assert re.fullmatch("[0-9a-f]{64}", email)
     assert json.loads(payload) == {"password": "[redacted]", "user_agent": "x" * 40}
+
+
+def test_the_rollup_it_declares_is_answered_by_the_command_that_it_shows(tmp_path: Path) -> None:
+    *_, rollup = fenced("python")
+    (tmp_path / "api.py").write_text(rollup, encoding="utf-8")
+    record = """
+from eventrec import EventRecorder
+from api import ApiRequest
+
+with EventRecorder("sqlite:///events.db").sync() as recorder:
+    for n in range(100):
+        recorder.record(ApiRequest(endpoint="/", status_code=500 if n % 10 == 0 else 200, duration_ms=n))
+"""
+    text = README.read_text(encoding="utf-8")
+    command = re.findall(r"`eventrec (query api_latency_hourly [^`]*) --chart`", text)[0].split()
+
+    for arguments in (["-c", record], ["-m", "eventrec.cli", *command, "--json"]):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", *arguments], cwd=tmp_path, check=False, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+    rows = json.loads(done.stdout)["rows"]
+    assert [sum(row[name] for row in rows) for name in ("requests", "errors")] == [100, 10]

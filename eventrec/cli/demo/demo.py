@@ -4,7 +4,8 @@
     kill     as soon as the half is written, with SIGKILL, while a batch is on its way: its log has what is missing
     go on    a second recorder delivers what the first one left, and records and delivers the other half
     read     the counts per type, by plain SQL, from the file
-    report   both counts, and the recorder's account
+    ask      a rollup of the payments, answered from the events
+    report   both counts, the recorder's account, and the rollup
 
 The shop's own count is made apart from the stream (`shop.count_by_type`): it holds whatever became of the stream.
 """
@@ -23,17 +24,21 @@ import anyio
 import anyio.to_thread
 from anyio.streams.text import TextReceiveStream
 
+from eventrec.analytics import Question
 from eventrec.cli.demo.report import Result, tell
+from eventrec.cli.demo.rollups import PaymentsByMethod
 from eventrec.cli.demo.shop import TABLES, count_by_type
 from eventrec.cli.demo.stream import DATABASE, LOG, Watched, record_part, recorder_in
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.progress import LiveProgress, Look
+from eventrec_handlers.sqlite.rollups import SqliteRollups
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from anyio.abc import Process
 
+    from eventrec.analytics import Answer
     from eventrec.cli.terminal import Terminal
     from eventrec.recorder import EventRecorder
     from eventrec.status import Status
@@ -73,7 +78,10 @@ class Demo:
             await anyio.to_thread.run_sync(lambda: count_by_type(self._events)),
             await anyio.to_thread.run_sync(read_counts, database),
         )
-        result = Result(database, made, stored, rows, self._first[2] + batches, seconds, status, half, stored_at_kill)
+        answer = await _ask(database)
+        result = Result(
+            database, made, stored, rows, self._first[2] + batches, seconds, status, half, stored_at_kill, answer
+        )
         if json:
             self._terminal.show_json(result.to_dict())
         else:
@@ -128,6 +136,11 @@ class Demo:
         waiting = max(0, recorded - stored)
         words = f"{recorded:,} recorded, {waiting:,} waiting, {stored:,} stored after the kill and a restart"
         return Look(stored, self._events, words)
+
+
+async def _ask(database: Path) -> Answer:
+    async with SqliteRollups(database, busy_timeout=FLUSH_SECONDS) as rollups:
+        return await rollups.answer(Question(PaymentsByMethod))
 
 
 def _runs(directory: Path) -> int:

@@ -12,16 +12,20 @@ from rich.bar import Bar
 from rich.table import Table
 from rich.text import Text
 
+from eventrec.cli.demo.rollups import PaymentsByMethod
+from eventrec.cli.query.showing import answer_json, show_table
 from eventrec.cli.terminal import counted
 
 if TYPE_CHECKING:
     from collections import Counter
     from pathlib import Path
 
+    from eventrec.analytics import Answer
     from eventrec.cli.terminal import Terminal
     from eventrec.status import Status
 
 BAR_WIDTH: Final = 30
+CATALOGUE: Final = "eventrec.cli.demo.rollups:catalogue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class Result:
     """Events the first process had written when it was killed."""
     stored_at_kill: int
     """Of these, what the database held then."""
+    payments: Answer
+    """What the rollup of the payments tells."""
 
     @property
     def is_complete(self) -> bool:
@@ -61,6 +67,7 @@ class Result:
             "stored_at_kill": self.stored_at_kill,
             "is_complete": self.is_complete,
             "account": self.status.to_dict(),
+            "rollup": answer_json(self.payments, PaymentsByMethod.rollup_plan.bucket),
         }
 
 
@@ -82,9 +89,14 @@ def tell(result: Result, terminal: Terminal) -> None:
     same = "equal" if result.is_complete else "NOT equal"
     terminal.show(f"The shop's own counts and the database's are {same}; the account {_balance(result.status)}.")
     terminal.show()
+    terminal.show("What a rollup tells of the payments, computed from the events:")
+    show_table(result.payments, PaymentsByMethod.rollup_plan.bucket, terminal)
+    terminal.show()
     terminal.show("Look for yourself:")
     query = "SELECT type, count(*) FROM page_views GROUP BY type"
-    terminal.show(f"  eventrec tail {shlex.quote(f'sqlite:///{quote(os.fsencode(result.database))}')}")
+    url = shlex.quote(f"sqlite:///{quote(os.fsencode(result.database))}")
+    terminal.show(f"  eventrec tail {url}")
+    terminal.show(f"  eventrec query {result.payments.rollup} --to {url} --catalogue {CATALOGUE} --chart")
     terminal.show(f"  sqlite3 {shlex.quote(str(result.database))} '{query}'")
 
 

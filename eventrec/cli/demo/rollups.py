@@ -1,0 +1,44 @@
+"""What the demo asks of its database at the end: a rollup of the shop's payments, and its catalogue for `query`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from eventrec.analytics import Catalogue, Rollup, avg, bucket, count, f, group, is_type, percentile, sum_of
+from eventrec.cli.demo.shop import (
+    ItemAddedToCart,
+    OrderPlaced,
+    PageView,
+    PaymentFailed,
+    PaymentSucceeded,
+    SearchPerformed,
+    SupportRequested,
+)
+
+
+class PaymentsByMethod(Rollup, name="payments_by_method", events=[PaymentSucceeded, PaymentFailed]):
+    """How customers of the shop pay."""
+
+    day = bucket("day")
+    method = group("method")
+    paid = count(where=is_type(PaymentSucceeded))
+    failed = count(where=is_type(PaymentFailed))
+    declined = count(where=f("reason") == "card_declined")
+    revenue_cents = sum_of("amount_cents", where=is_type(PaymentSucceeded))
+    mean_cents = avg("amount_cents", where=is_type(PaymentSucceeded))
+    p95_cents = percentile("amount_cents", 0.95, where=is_type(PaymentSucceeded))
+
+
+catalogue: Final = Catalogue(
+    name="demo",
+    events=[
+        PageView,
+        SearchPerformed,
+        ItemAddedToCart,
+        OrderPlaced,
+        PaymentSucceeded,
+        PaymentFailed,
+        SupportRequested,
+    ],
+    rollups=[PaymentsByMethod],
+)

@@ -1,0 +1,1 @@
+"""`query`: what a rollup tells, in the terminal."""

@@ -1,0 +1,143 @@
+"""`query`: asks a destination for a rollup of the catalogue, and shows the answer."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import anyio
+from cyclopts import Parameter
+
+from eventrec.analytics import Question, plan_of, zone_of
+from eventrec.analytics.loading import load_catalogue
+from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.cli.query.showing import answer_json, show_chart, show_table
+from eventrec.cli.root import Json  # noqa: TC001 - cyclopts reads annotations
+from eventrec.cli.terminal import Terminal
+from eventrec.errors import HandlerURLError
+from eventrec.ingest.timestamps import nanoseconds
+from eventrec.records.layout import layouts_by_table
+from eventrec.records.times import nanoseconds as nanoseconds_of
+from eventrec.registry import handler_from_url
+
+if TYPE_CHECKING:
+    from eventrec.analytics import Answer, Catalogue, RollupPlan, RollupStore
+
+
+def query(
+    name: str,
+    /,
+    *,
+    to: str,
+    catalogue: Annotated[str | None, Parameter(negative="")] = None,
+    start: Annotated[str | None, Parameter(name="--from", negative="")] = None,
+    end: Annotated[str | None, Parameter(name="--to-time", negative="")] = None,
+    group: Annotated[str | None, Parameter(negative="")] = None,
+    limit: Annotated[int | None, Parameter(negative="")] = None,
+    newest_first: Annotated[bool, Parameter(negative="")] = False,
+    empty: Annotated[bool, Parameter(negative="")] = False,
+    chart: Annotated[bool, Parameter(negative="")] = False,
+    measure: Annotated[str | None, Parameter(negative="")] = None,
+    json: Json = False,
+) -> int:
+    """Show what a rollup tells of the events of a destination, as a table, a chart or JSON.
+
+    The answer is whole, also where nothing has refreshed the rollup, and says up to which event it goes.
+
+    For example:
+
+    ```sh
+    eventrec query orders_per_hour --to sqlite:///shop.db --from 2026-01-31 --group currency --chart
+    ```
+
+    Args:
+        name: The rollup, by its name in the catalogue.
+        to: The destination's URL; env:NAME takes it from the environment.
+        catalogue: Where the rollup is declared, module:object. Default: EVENTREC_CATALOGUE, else `catalogue` in
+            [tool.eventrec] of pyproject.toml.
+        start: Buckets that begin at this time or later. A time without a zone is in the rollup's.
+        end: Buckets that begin before this time.
+        group: By which of its groups, parted by commas; the others are added up. "" for none. Default: by all.
+        limit: At most so many rows.
+        newest_first: From the latest bucket to the earliest.
+        empty: Also buckets without events.
+        chart: Draw a bar for each row instead.
+        measure: What the bars show. Default: the first measure that is a number.
+        json: Print JSON for a machine instead: one object.
+    """
+    terminal = Terminal()
+    with terminal.showing_logging():
+        known = load_catalogue(catalogue)
+        plan = _plan(known, name)
+        question = _question(plan, start, end, group, limit=limit, newest_first=newest_first, empty=empty)
+        answer = anyio.run(_ask, _store(to, known), question)
+    if json:
+        terminal.show_json(answer_json(answer, plan.bucket))
+    elif chart:
+        show_chart(answer, plan.bucket, terminal, measure=measure)
+    else:
+        show_table(answer, plan.bucket, terminal)
+    return ExitCode.OK
+
+
+async def _ask(store: RollupStore, question: Question) -> Answer:
+    async with store:
+        try:
+            return await store.answer(question)
+        except ValueError as exc:
+            raise CommandError(str(exc), ExitCode.USAGE) from exc
+
+
+def _plan(catalogue: Catalogue, name: str) -> RollupPlan:
+    plans = {plan.name: plan for plan in map(plan_of, catalogue.rollups)}
+    if name not in plans:
+        listed = ", ".join(plans) or "none"
+        raise CommandError(f"the catalogue has no rollup {name!r}; it has {listed}", ExitCode.USAGE)
+    return plans[name]
+
+
+def _store(url: str, catalogue: Catalogue) -> RollupStore:
+    handler = handler_from_url(url)
+    handler.use_layouts(layouts_by_table(catalogue.layouts))
+    store = handler.rollups()
+    if store is None:
+        raise HandlerURLError("the handler of this URL answers no rollups: it cannot tell what it has stored")
+    return store
+
+
+def _question(
+    plan: RollupPlan,
+    start: str | None,
+    end: str | None,
+    group: str | None,
+    *,
+    limit: int | None,
+    newest_first: bool,
+    empty: bool,
+) -> Question:
+    try:
+        return Question(
+            plan,
+            start=None if start is None else _moment("--from", start, plan.bucket.zone),
+            end=None if end is None else _moment("--to-time", end, plan.bucket.zone),
+            groups=None if group is None else tuple(part.strip() for part in group.split(",") if part.strip()),
+            limit=limit,
+            newest_first=newest_first,
+            empty_buckets=empty,
+        )
+    except ValueError as exc:
+        raise CommandError(str(exc), ExitCode.USAGE) from exc
+
+
+def _moment(option: str, said: str, zone: str) -> int:
+    """The moment that an operator says: in the zone of the rollup, where it says none."""
+    try:
+        moment = datetime.fromisoformat(said.strip())
+        if moment.tzinfo is None:
+            return nanoseconds_of(moment.replace(tzinfo=zone_of(zone)))
+    except ValueError:
+        pass
+    try:
+        return nanoseconds(said)
+    except ValueError as exc:
+        raise ValueError(f"{option}: {exc}") from exc

@@ -1,0 +1,163 @@
+"""`eventrec query`: a rollup as a table, as a chart and as JSON, and what is wrong in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from eventrec import EventRecorder, ReceivedEvent, cli
+
+SHOP = """
+from eventrec import EventModel
+from eventrec.analytics import Catalogue, Rollup, bucket, count, event_timestamp, first, group, max_of, sum_of
+
+class OrderPlaced(EventModel, table="orders"):
+    amount: int
+    currency: str | None = None
+    is_gift: bool = False
+
+class Orders(Rollup, name="orders_per_hour", events=[OrderPlaced]):
+    hour = bucket("1 hour", zone="Europe/Berlin")
+    currency = group("currency")
+    gift = group("is_gift")
+    orders = count()
+    total = sum_of("amount")
+    note = first("currency")
+    newest = max_of(event_timestamp)
+
+class Days(Rollup, name="days", events=[OrderPlaced]):
+    day = bucket("day")
+    note = first("currency")
+
+catalogue = Catalogue(name="shop", events=[OrderPlaced], rollups=[Orders, Days])
+"""
+ARGUMENTS = ("--to", "sqlite:///shop.db", "--catalogue", "shop_events:catalogue")
+
+
+class Run(Protocol):
+    def __call__(self, *arguments: str | Path, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]: ...
+
+
+def at(said: str) -> int:
+    return int(datetime.fromisoformat(said).timestamp()) * 1_000_000_000
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A directory with a catalogue, and a database with four orders around the end of summer time in Berlin."""
+    (tmp_path / "shop_events.py").write_text(SHOP, encoding="utf-8")
+    with EventRecorder(f"sqlite:///{tmp_path / 'shop.db'}").sync() as recorder:
+        for when, amount, more in (
+            ("2024-10-27T02:30+02:00", 5, '"currency": "EUR"'),
+            ("2024-10-27T02:30+01:00", 1_200, '"currency": "EUR"'),
+            ("2024-10-27T02:31+01:00", 2**63 - 1, '"currency": "\\u001b[31mUSD", "is_gift": true'),
+            ("2024-10-27T05:00+01:00", 2**63 - 1, '"is_gift": true'),
+        ):
+            payload = f'{{"amount": {amount}, {more}}}'.encode()
+            recorder.record(ReceivedEvent("order_placed", payload, timestamp=at(when), table="orders"))
+        assert recorder.flush(timeout=30)
+    return tmp_path
+
+
+def asked(eventrec: Run, *arguments: str) -> Any:
+    done = eventrec("query", *arguments, *ARGUMENTS, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def test_a_table_shows_each_row_and_how_far_it_is_complete(eventrec: Run, shop: Path) -> None:
+    done = eventrec("query", "orders_per_hour", *ARGUMENTS)
+
+    title, head, *rows = (line.rstrip() for line in done.stdout.splitlines())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert title == "orders_per_hour"
+    assert head.split() == ["hour", "currency", "gift", "orders", "total", "note", "newest"]
+    assert rows[0].split()[:6] == ["2024-10-27", "02:00+02:00", "EUR", "1", "5", "EUR"]
+    assert "\\x1b[31mUSD" in rows[1]
+    assert "yes" in rows[1]
+    assert rows[2].split()[:6] == ["2024-10-27", "02:00+01:00", "EUR", "1", "1,200", "EUR"]
+    assert "9,223,372,036,854,775,807" in rows[3]
+    assert rows[-1] == "4 rows; complete to 2024-10-27T04:00:00Z"
+
+
+def test_json_has_moments_in_the_zone_and_numbers_of_any_size(eventrec: Run, shop: Path) -> None:
+    told = asked(eventrec, "orders_per_hour", "--group", "")
+    days = asked(eventrec, "days", "--from", "2024-10-27", "--to-time", "2024-10-28")
+
+    assert [(row["hour"], row["orders"], row["total"]) for row in told["rows"]] == [
+        ("2024-10-27T02:00:00+02:00", 1, 5),
+        ("2024-10-27T02:00:00+01:00", 2, 2**63 - 1 + 1_200),
+        ("2024-10-27T05:00:00+01:00", 1, 2**63 - 1),
+    ]
+    assert [each["name"] for each in told["columns"]] == ["hour", "orders", "total", "note", "newest"]
+    assert (told["complete_to"], told["pending"], told["zone"]) == ("2024-10-27T04:00:00Z", 0, "Europe/Berlin")
+    assert days["rows"] == [{"day": "2024-10-27T00:00:00Z", "note": "EUR"}]
+
+
+def test_a_time_without_a_zone_is_in_the_zone_of_the_rollup(eventrec: Run, shop: Path) -> None:
+    for start in ("2024-10-27T02:00+01:00", "2024-10-27T01:00Z", "1729990800"):
+        told = asked(eventrec, "orders_per_hour", "--group", "", "--from", start, "--to-time", "2024-10-27T05:00")
+
+        assert [row["orders"] for row in told["rows"]] == [2]
+
+
+def test_a_chart_draws_a_bar_for_each_row(eventrec: Run, shop: Path) -> None:
+    done = eventrec("query", "orders_per_hour", *ARGUMENTS, "--chart", "--group", "currency", "--empty")
+    total = eventrec("query", "orders_per_hour", *ARGUMENTS, "--chart", "--measure", "total", "--group", "")
+
+    assert (done.returncode, total.returncode) == (0, 0)
+    assert done.stdout.count("█" * 30) == 4
+    assert len(done.stdout.splitlines()) == 2 + 3 * 5 + 2
+    assert total.stdout.count("█" * 29) == 2  # one is a little shorter
+
+
+def test_a_part_of_the_rows_says_that_there_are_more(eventrec: Run, shop: Path) -> None:
+    done = eventrec("query", "orders_per_hour", *ARGUMENTS, "--limit", "1", "--newest-first")
+    told = asked(eventrec, "orders_per_hour", "--limit", "1", "--newest-first")
+
+    assert "1 row; " in done.stdout
+    assert "There are more: see --limit." in done.stdout
+    assert told["has_more"]
+    assert told["rows"][0]["hour"] == "2024-10-27T05:00:00+01:00"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["nope", *ARGUMENTS], 2, "no rollup 'nope'; it has orders_per_hour, days"),
+        (["days", *ARGUMENTS, "--group", "x"], 2, "'x' is not a group of 'days': it has none"),
+        (["days", *ARGUMENTS, "--from", "soon"], 2, "--from: 'soon' is not"),
+        (["days", *ARGUMENTS, "--to-time", "9999-99-99"], 2, "--to-time: "),
+        (["days", *ARGUMENTS, "--limit", "-1"], 2, "limit must not be negative"),
+        (["days", *ARGUMENTS, "--chart"], 2, "no measure that is a number"),
+        (["orders_per_hour", *ARGUMENTS, "--chart", "--measure", "note"], 2, "no measure 'note' that is a number"),
+        (["orders_per_hour", "--to", "sqlite:///none/x.db", *ARGUMENTS[2:]], 3, "there is no directory"),
+        (["orders_per_hour", "--to", "memory:", *ARGUMENTS[2:]], 3, "answers no rollups"),
+        (["orders_per_hour", "--to", "sqlite:///shop.db", "--catalogue", "nope:x"], 4, "no module 'nope'"),
+        (["orders_per_hour", "--to", "sqlite:///shop.db"], 4, "no catalogue is named"),
+        (["orders_per_hour"], 2, "--to"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    *,
+    shop: Path,
+    arguments: list[str],
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(shop)
+    monkeypatch.syspath_prepend(shop)
+
+    found = cli.main(["query", *arguments])
+
+    out, err = capsys.readouterr()
+    assert (found, out) == (code, "")
+    assert said in err
+    assert len(err.splitlines()) == 1
