@@ -56,6 +56,7 @@ FOLLOW_REFUSALS: Final = Measure(
     "follow_refusals", "counter", "refusals", "Times that what follows live logs was refused its files or locks."
 )
 LEFT: Final = Measure("left_logs", "gauge", "logs", "Logs of earlier runs that wait for an operator.")
+MIRROR_LAG: Final = Measure("mirror_lag", "gauge", "records", "Records that a mirror has not got yet.", ("mirror",))
 LOG_OK: Final = Measure("log_writable", "gauge", "1", "1 while the log can be written, 0 while the disk refuses.")
 
 MEASURES: Final = (
@@ -77,6 +78,7 @@ MEASURES: Final = (
     FORFEITED,
     FOLLOW_REFUSALS,
     LEFT,
+    MIRROR_LAG,
     LOG_OK,
 )
 
@@ -93,6 +95,8 @@ def measured(status: Status) -> Iterator[tuple[Measure, Mapping[str, str], float
     if status.following is not None:
         yield FOLLOW_REFUSALS, {}, status.follow_refusals
     yield LEFT, {}, len(status.left)
+    for name, count in status.mirrors.items():
+        yield MIRROR_LAG, {"mirror": name}, count
     yield LOG_OK, {}, int(status.failure is None)
     for name, part in status.subscriptions.items():
         of = {"subscription": name}

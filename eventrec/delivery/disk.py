@@ -258,8 +258,9 @@ class DiskQuota:
     def _lost(self, lost: Mapping[str, int], of_mirrors: Mapping[str, int] | None = None, **where: str) -> None:
         """Say it, once an outage."""
         if (lost or of_mirrors) and self._overrun.note_lost():
-            mirrors = {"mirrors": dict(of_mirrors)} if of_mirrors else {}
-            _logger.warning("records forfeited to the disk bound", records=dict(lost), **mirrors, **where)
+            who = {"records": dict(lost), "mirrors": dict(of_mirrors or {})}
+            said = {name: counts for name, counts in who.items() if counts}
+            _logger.warning("records forfeited to the disk bound", **said, **where)
 
     # -- in a thread
 

@@ -14,6 +14,7 @@ from eventrec.delivery.disk import DiskQuota
 from eventrec.delivery.followed_delivery import FollowedDelivery
 from eventrec.delivery.following import Following
 from eventrec.delivery.letters.dead_letters import DeadLetterFile
+from eventrec.delivery.letters.kept import forfeit_settled
 from eventrec.delivery.letters.log import LetterLog
 from eventrec.delivery.log_delivery import LogDelivery
 from eventrec.delivery.shared_handler import SharedHandler
@@ -82,6 +83,7 @@ class LogSupervisor(Supervisor):
             writer.run_id,
             max_bytes=options.max_dead_bytes,
             copy=None if options.dead_letters is None else DeadLetterFile(options.dead_letters),
+            make_room=partial(forfeit_settled, writer.directory.path / DEAD),
         )
         self._sync = resolved.sync
         self._sync_interval = resolved.sync_interval

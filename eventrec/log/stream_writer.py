@@ -38,6 +38,7 @@ class StreamWriter:
     Attributes:
         next_offset: The record that comes next; 0 where the log is empty, and then any may.
         last: The last commit, None where the log is empty.
+        records: How many it wrote.
         synced: Every record below survives a power cut; 0 where the log is empty.
     """
 
@@ -56,6 +57,7 @@ class StreamWriter:
         self._batch: list[Received] = []
         self._repeating: LogReader | None = None
         self._repeated: Received | None = None
+        self.records = 0
         self.last = None if end is None else end.last
         self.next_offset = self.synced = 0 if end is None else end.last.next_offset
         self._parser = StreamParser(
@@ -300,6 +302,7 @@ class StreamWriter:
                     progress(range(received.offset, received.end))
             if written is not None:
                 self.last = LastCommit(head.first, written.offset, written.end, written.checksum)
+                self.records += written.end - batch[0].offset
                 self.next_offset = written.end
                 head.spill_index()
 

@@ -12,6 +12,8 @@ from eventrec.errors import EventrecError
 from eventrec.mirroring.copy import Copy
 from eventrec.mirroring.frames import Kind, ProtocolError
 from eventrec.mirroring.messages import (
+    CLAIMS_IN_A_FRAME,
+    NAMES_IN_A_FRAME,
     Ack,
     Begin,
     Checkpoint,
@@ -48,7 +50,7 @@ class Counts:
     Attributes:
         logs: Copies that there are now.
         bytes: Of streams.
-        records: Synced, of all copies.
+        records: Synced.
         diverged: Logs that the source refuses to go on with, and why.
         refused: Logs that cannot be written here, and why.
         kept: Logs that the source has no more, and that are not settled here.
@@ -68,7 +70,8 @@ class Sync:
 
     Attributes:
         stream: What was written of it.
-        checkpoints: Those that it has.
+        checkpoints: Those that it got since the last one.
+        records: Those that were written since.
         end: After `run`: the record after what is synced.
         error: After `run`: why that failed.
     """
@@ -76,6 +79,7 @@ class Sync:
     stream: int
     work: Callable[[], int]
     checkpoints: dict[str, int]
+    records: int
     end: int = 0
     error: Exception | None = None
 
@@ -89,8 +93,11 @@ class Sync:
 
 @dataclass(slots=True)
 class _Pause:
+    """A log that is left alone until then; it went on at `passed_at`, which may not last."""
+
     until: float
     seconds: float
+    passed_at: float | None = None
 
 
 class Copies:
@@ -109,7 +116,6 @@ class Copies:
         self._sweep_letters = sweep_letters
         self._copies: dict[tuple[UUID, bool], Copy] = {}
         self._streams: dict[int, Copy] = {}
-        self._ends: dict[tuple[UUID, bool], int] = {}
         self.unsynced = 0
         self._changed: set[int] = set()
         """Streams of which something is to be acknowledged."""
@@ -157,7 +163,6 @@ class Copies:
             self._refuse(key, exc)
             return None
         self._unread.pop(key, None)
-        self._note_end(key, 0 if claim.last is None else claim.last.next_offset)
         return claim
 
     def take(self, frames: Sequence[Frame]) -> list[bytes]:
@@ -186,7 +191,7 @@ class Copies:
         for stream in sorted(self._changed):
             copy = self._streams.get(stream)
             if copy is not None:
-                found.append(Sync(stream, copy.syncing(), dict(copy.checkpoints)))
+                found.append(Sync(stream, copy.syncing(), copy.take_checkpoints(), copy.take_records()))
         self._changed.clear()
         self.unsynced = 0
         return found
@@ -205,9 +210,9 @@ class Copies:
             except (EventrecError, OSError) as exc:
                 self._stop(copy, exc, answers)
                 continue
-            self._note_end((copy.id, copy.is_dead), each.end)
-            self._note_passed(copy)
-            answers.append(encode(Ack(stream=each.stream, next_offset=each.end, checkpoints=each.checkpoints)))
+            self.counts.records += each.records
+            self._note_passed(copy, records=each.records)
+            answers += _acks(each)
         return answers
 
     @property
@@ -237,9 +242,7 @@ class Copies:
         match frame.kind:
             case Kind.CHECKPOINT:
                 checkpoint = decode(frame, Checkpoint)
-                self._with(
-                    checkpoint.stream, answers, lambda copy: copy.save_checkpoint(checkpoint.name, checkpoint.content)
-                )
+                self._with(checkpoint.stream, answers, lambda copy: self._save(copy, checkpoint))
             case Kind.TRIMMED:
                 trimmed = decode(frame, Trimmed)
                 self._with(trimmed.stream, answers, lambda copy: copy.trim(trimmed.first))
@@ -250,9 +253,11 @@ class Copies:
                 self._retire((retired.run, retired.is_dead))
             case Kind.DIVERGED:
                 stopped = decode(frame, Stopped)
-                _logger.error("log not mirrored", log=str(stopped.run), reason=stopped.why)
+                key = stopped.run, stopped.is_dead
+                self._end_streams_of(key)
+                if self._pause(key):
+                    _logger.error("log not mirrored", log=str(stopped.run), reason=stopped.why)
                 self.counts.diverged[stopped.run] = stopped.why
-                self._end_streams_of((stopped.run, stopped.is_dead))
             case _:
                 raise ProtocolError(f"a frame {frame.kind.name} after the handshake")
 
@@ -270,7 +275,7 @@ class Copies:
     def _begin(self, begin: Begin, answers: list[bytes]) -> None:
         key = begin.run, begin.is_dead
         self._end_streams_of(key)
-        copy = self._copies.setdefault(key, Copy(self._parts[begin.is_dead], begin.run, is_dead=begin.is_dead))
+        copy = self._copy_of(key)
         try:
             if key in self._unread:
                 raise self._unread[key]  # It is not replaced by what the source has.
@@ -283,6 +288,17 @@ class Copies:
         self._streams[begin.stream] = copy
         self._changed.add(begin.stream)
 
+    def _copy_of(self, key: tuple[UUID, bool]) -> Copy:
+        id_, is_dead = key
+        return self._copies.setdefault(key, Copy(self._parts[is_dead], id_, is_dead=is_dead))
+
+    def _save(self, copy: Copy, checkpoint: Checkpoint) -> None:
+        """Save a checkpoint, once the letters of which it says that they were set aside are on the disk."""
+        for letters in self._copies.values():
+            if letters.is_dead and letters is not copy:
+                letters.sync_unsynced()
+        copy.save_checkpoint(checkpoint.name, checkpoint.content)
+
     def _stop(self, copy: Copy, exc: Exception, answers: list[bytes]) -> None:
         """Nothing more of that log, until it is tried again."""
         key = copy.id, copy.is_dead
@@ -292,24 +308,48 @@ class Copies:
         answers.append(encode(Stopped(run=copy.id, is_dead=copy.is_dead, why=described(exc)[:_LONGEST_WHY]), Kind.STOP))
 
     def _refuse(self, key: tuple[UUID, bool], exc: Exception) -> None:
-        before = self._pauses.get(key)
-        if before is None:
+        if self._pause(key):
             _logger.warning("log cannot be mirrored", log=str(key[0]), error=described(exc))
-        seconds = _FIRST_PAUSE if before is None else min(2 * before.seconds, _LONGEST_PAUSE)
-        self._offered.discard(key)
-        self._pauses[key] = _Pause(monotonic() + seconds, seconds)
         self.counts.refused[key[0]] = described(exc)
 
-    def _note_passed(self, copy: Copy) -> None:
-        if self._pauses.pop((copy.id, copy.is_dead), None) is not None:
-            self.counts.refused.pop(copy.id, None)
-            _logger.info("log is mirrored again", log=str(copy.id))
+    def _pause(self, key: tuple[UUID, bool]) -> bool:
+        """Leave that log alone, and longer each time; whether it went on well before, so that it is to be said."""
+        before, now = self._pauses.get(key), monotonic()
+        is_new = before is None or (before.passed_at is not None and now - before.passed_at >= before.seconds)
+        seconds = _FIRST_PAUSE if before is None or is_new else min(2 * before.seconds, _LONGEST_PAUSE)
+        self._offered.discard(key)
+        self._pauses[key] = _Pause(now + seconds, seconds)
+        return is_new
+
+    def _note_passed(self, copy: Copy, *, records: int) -> None:
+        """It went on: for good where records came, or once that lasts as long as the pause did."""
+        key = copy.id, copy.is_dead
+        pause = self._pauses.get(key)
+        if pause is None:
+            return
+        if pause.passed_at is None:
+            pause.passed_at = monotonic()
+        if records:
+            self._end_pause(key)
+
+    def _end_pauses(self) -> None:
+        now = monotonic()
+        for key, pause in list(self._pauses.items()):
+            if pause.passed_at is not None and now - pause.passed_at >= pause.seconds:
+                self._end_pause(key)
+
+    def _end_pause(self, key: tuple[UUID, bool]) -> None:
+        del self._pauses[key]
+        self.counts.refused.pop(key[0], None)
+        self.counts.diverged.pop(key[0], None)
+        _logger.info("log is mirrored again", log=str(key[0]))
 
     def _offer_again(self) -> list[bytes]:
         """Say of the logs that were stopped, and whose pause is over, what is there of them."""
+        self._end_pauses()
         now = monotonic()
         due = [key for key, pause in self._pauses.items() if key not in self._offered and pause.until <= now]
-        claims = [claim for key in due if key in self._copies and (claim := self._claim_of(self._copies[key]))]
+        claims = [claim for key in due[:CLAIMS_IN_A_FRAME] if (claim := self._claim_of(self._copy_of(key)))]
         self._offered.update((claim.run, claim.is_dead) for claim in claims)
         return [encode(Runs(runs=claims))] if claims else []
 
@@ -337,10 +377,6 @@ class Copies:
             del self._streams[stream]
             self._changed.discard(stream)
 
-    def _note_end(self, key: tuple[UUID, bool], end: int) -> None:
-        self.counts.records += end - self._ends.get(key, 0)
-        self._ends[key] = end
-
     def rest(self) -> None:
         """The connection ended: sync what came whole."""
         self._streams.clear()
@@ -352,3 +388,18 @@ class Copies:
         for copy in self._copies.values():
             copy.close()
         self._copies.clear()
+
+
+def _acks(sync: Sync) -> list[bytes]:
+    """The frames that acknowledge it: more than one where it has more checkpoints than fit."""
+    names = list(sync.checkpoints)
+    return [
+        encode(
+            Ack(
+                stream=sync.stream,
+                next_offset=sync.end,
+                checkpoints={name: sync.checkpoints[name] for name in names[at : at + NAMES_IN_A_FRAME]},
+            )
+        )
+        for at in range(0, max(1, len(names)), NAMES_IN_A_FRAME)
+    ]

@@ -28,13 +28,13 @@ class Copy:
 
     Attributes:
         is_dead: Whether it is a log of dead letters.
-        checkpoints: Those that it was sent in this connection, by the name of their files, each with its `scanned`.
     """
 
     def __init__(self, directory: LogDirectory, id_: UUID, *, is_dead: bool) -> None:
         self.id = id_
         self.is_dead = is_dead
-        self.checkpoints: dict[str, int] = {}
+        self._checkpoints: dict[str, int] = {}
+        self._records = 0
         self._directory = directory
         self._run: Run | None = None
         self._writer: StreamWriter | None = None
@@ -90,7 +90,7 @@ class Copy:
             self._last = None
             run.retire()
         self.hold(create=True)
-        self.checkpoints = {}
+        self._checkpoints, self._records = {}, 0
         run_ = self._held()
         with suppress(FileNotFoundError, NotADirectoryError):
             for name in CheckpointFiles(run_.storage).names():
@@ -106,9 +106,25 @@ class Copy:
         """What has on the disk what came whole, and returns the record after it: see `StreamWriter.sync_beside`."""
         return self._opened().sync_beside
 
+    def take_checkpoints(self) -> dict[str, int]:
+        """The `scanned` of each checkpoint that came since the last call, in this stream, by the name of its file."""
+        taken, self._checkpoints = self._checkpoints, {}
+        return taken
+
+    def take_records(self) -> int:
+        """How many were written since the last call, in this stream."""
+        records = self._opened().records
+        taken, self._records = records - self._records, records
+        return taken
+
     def sync_all(self) -> None:
         """Have its indexes on the disk too. Raises as `StreamWriter.sync_all`."""
         self._opened().sync_all()
+
+    def sync_unsynced(self) -> None:
+        """Have on the disk what came whole, where anything did that is not. Raises as `StreamWriter.sync_beside`."""
+        if self._writer is not None and self._writer.synced != self._writer.next_offset:
+            self._writer.sync_beside()
 
     def check_in_place(self) -> None:
         """See that what was synced is what is found by the name of the log.
@@ -129,7 +145,7 @@ class Copy:
         """
         if content is None:
             self._remove(name)
-            self.checkpoints.pop(name, None)
+            self._checkpoints.pop(name, None)
             return
         try:
             checkpoint, _ = decode(content, Checkpoint)
@@ -137,12 +153,11 @@ class Copy:
             raise MirrorError(f"a checkpoint that cannot be read: {exc}") from exc
         if file_name(checkpoint.subscription) != name:
             raise MirrorError(f"a checkpoint of {checkpoint.subscription!r} by another name")
-        if self._writer is not None and self._writer.synced != self._writer.next_offset:
-            self._writer.sync_beside()
+        self.sync_unsynced()
         run = self._held()
         with closing(run.storage.folder(CHECKPOINTS, create=True)) as folder:
             replace_file(folder, name, lambda file: write_all(file, content, 0))
-        self.checkpoints[name] = checkpoint.progress.scanned
+        self._checkpoints[name] = checkpoint.progress.scanned
 
     def _remove(self, name: str) -> None:
         with (

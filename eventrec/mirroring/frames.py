@@ -52,7 +52,7 @@ FROM_MIRROR: Final[Mapping[Kind, int]] = {
 FROM_SOURCE: Final[Mapping[Kind, int]] = {
     Kind.WELCOME: _CONTROL,
     Kind.REFUSED: _CONTROL,
-    Kind.BEGIN: _CONTROL,
+    Kind.BEGIN: 1 << 20,
     Kind.DATA: 1 << 20,
     Kind.CHECKPOINT: 16 << 20,
     Kind.TRIMMED: _CONTROL,

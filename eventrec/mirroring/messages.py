@@ -22,6 +22,9 @@ _SMALL: Final = 16 << 10
 
 CLAIMS_IN_A_FRAME: Final = 200
 
+NAMES_IN_A_FRAME: Final = 200
+"""Of files of checkpoints: where there are more, further frames follow."""
+
 
 @decodable
 class Last(msgspec.Struct, frozen=True):
@@ -89,7 +92,8 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 class Begin(msgspec.Struct, frozen=True, kw_only=True):
     """The stream of a log begins. `is_fresh`: what the mirror has of it goes first.
 
-    `checkpoints` are the names of all files that the log has: the mirror deletes others.
+    `checkpoints` are the names of the files that the log has: the mirror deletes others. What is not named, since there
+    are more than fit, is sent again.
     """
 
     run: UUID
@@ -135,7 +139,10 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
 
 @decodable
 class Ack(msgspec.Struct, frozen=True, kw_only=True):
-    """What the mirror has of a stream's log, synced: records below `next_offset`, and checkpoints, by their files."""
+    """What the mirror has of a stream's log, synced: records below `next_offset`.
+
+    `checkpoints` are those that it got since it said so last, by their files; others of that stream it has still.
+    """
 
     stream: _Word
     next_offset: _Offset

@@ -61,6 +61,18 @@ class Schedule:
             self._lively = sorted(self.runs.keys() - self._quiet.keys())
         return [key for key in self._lively if key in self.runs and self._is_due(key, now)]
 
+    def letters_due(self) -> list[Key]:
+        """The logs of dead letters that may have some that were not given out: those too that came just now."""
+        part = self.parts[True]
+        for id_ in part.runs():
+            self.runs.setdefault((id_, True), ServedRun(part, id_, is_dead=True))
+        found = [(key, run) for key, run in self.runs.items() if key[1] and key not in self._quiet]
+        return sorted(key for key, run in found if self.is_waiting(key) or not run.stream or run.has_moved())
+
+    def is_waiting(self, key: Key) -> bool:
+        """Whether it is left alone for now, be it that there is something or not."""
+        return key in self._stopped or monotonic() < self._not_before.get(key, 0.0)
+
     def _is_due(self, key: Key, now: float) -> bool:
         if key in self._stopped or key in self._quiet or now < self._not_before.get(key, 0.0):
             return False
@@ -84,6 +96,11 @@ class Schedule:
         for key in self._quiet:
             if key in self.runs:
                 self.runs[key].rest()
+
+    def rest_of(self, key: Key) -> None:
+        """Give back what that log holds open, until its next turn."""
+        if key in self.runs:
+            self.runs[key].rest()
 
     def stop(self, key: Key) -> None:
         """Leave it alone until `resume`."""

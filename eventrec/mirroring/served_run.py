@@ -17,7 +17,7 @@ from eventrec.runs.directory import LOCK
 from eventrec.runs.files import decode, file_name, read
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from uuid import UUID
 
     from eventrec.log.disk import DiskStorage
@@ -115,17 +115,17 @@ class ServedRun:
             return [name for name in CheckpointFiles(storage).names() if _MADE_BY_US.fullmatch(name)]
         return []
 
-    def turn(self, max_bytes: int) -> Turn:
+    def turn(self, max_bytes: int, *, has_checkpoints: bool = True) -> Turn:
         """What comes next: at most `max_bytes` of the stream, or one commit more. Raises as `begin`.
 
         A checkpoint is looked at before the stream is read, and given out once the stream is past what it names: so a
-        mirror's checkpoint never names records that the mirror lacks.
+        mirror's checkpoint never names records that the mirror lacks. Unless it `has_checkpoints`, they come later.
         """
         assert self._reader is not None  # noqa: S101  it was begun
         storage = self._opened()
         if not storage.is_in_place():
             return Turn(is_gone=True)
-        self._is_overdue = time.monotonic() - self._looked_at < _BETWEEN_LOOKS
+        self._is_overdue = not has_checkpoints or time.monotonic() - self._looked_at < _BETWEEN_LOOKS
         if not self._is_overdue:
             self._look_at_checkpoints(storage)
             self._looked_at = time.monotonic()
@@ -135,7 +135,18 @@ class ServedRun:
         first = firsts[0] if firsts and firsts[0] != self._first else None
         self._first = firsts[0] if firsts else self._first
         end = self._reader.next_offset
-        return Turn(parts, end, self._due(storage, end, is_at_end=not parts), first)
+        due = self._due(storage, end, is_at_end=not parts) if has_checkpoints else {}
+        return Turn(parts, end, due, first)
+
+    def take_back(self, names: Iterable[str]) -> None:
+        """Those checkpoints were not sent: they are due again."""
+        for name in names:
+            self._sent.pop(name, None)
+        self._is_overdue = True
+
+    def has_sent(self, name: str) -> bool:
+        """Whether the mirror was given that file of a checkpoint, in this stream. From any thread."""
+        return name in self._sent
 
     def _look_at_checkpoints(self, storage: DiskStorage) -> None:
         found: dict[str, _Saved] = {}

@@ -2,18 +2,22 @@
 
 look      which logs are there, and which of them have something new
 turn      a piece of one log's stream, and the checkpoints that it covers; then the next log's
+letters   before a checkpoint: the dead letters that it says were set aside, and so need not be delivered
 window    no more is sent while too much is not acknowledged
 note      what the mirror acknowledges, in the file that owners read before they delete
 """
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import anyio
 
+from eventrec.delivery.letters.kept import sweep_letters
 from eventrec.errors import DivergedError, LogError, MirrorError, TrimmedError
 from eventrec.mirroring.frames import Kind, ProtocolError
 from eventrec.mirroring.messages import (
@@ -32,13 +36,14 @@ from eventrec.mirroring.messages import (
 )
 from eventrec.mirroring.notes import Notes
 from eventrec.mirroring.schedule import Key, Schedule
+from eventrec.mirroring.turns import Turns
 from eventrec.mirroring.window import Window
 from eventrec.runs.mirrors import Acknowledged
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Iterable, Mapping
 
     from eventrec.mirroring.connection import Connection
     from eventrec.mirroring.frames import Frame
@@ -73,10 +78,27 @@ _READ_AHEAD: Final = 1
 _IN_TURNS: Final = 8
 """Logs that are sent in turns; each costs some descriptors."""
 
+_BETWEEN_SWEEPS: Final = 1.0
+_SWEEP_SHARE: Final = 20
+"""Looking which dead letters are settled reads all of them: so much longer than it takes it is not done again."""
+
+_MOST_NAMES: Final = 4_000
+"""Files of checkpoints that are named when a stream begins: so many fit into a frame, however long their names are."""
+
 _RETRY_SECONDS: Final = 2.0
 _LONGEST_WHY: Final = 1_000
 
 _logger = get_logger("eventrec.mirroring")
+
+
+@dataclass(slots=True)
+class _Said:
+    """A turn, and its frames: of data, of checkpoints by their names, and of what may come in any order."""
+
+    turn: Turn
+    data: list[bytes | memoryview] = field(default_factory=list)
+    checkpoints: dict[str, bytes] = field(default_factory=dict)
+    others: list[bytes] = field(default_factory=list)
 
 
 class Session:
@@ -104,9 +126,16 @@ class Session:
         self._window = Window(window)
         self._schedule = Schedule(directory)
         self._streams: dict[int, ServedRun] = {}
+        self._carried: dict[int, dict[str, int]] = {}
+        """The checkpoints that the mirror acknowledged, of each stream."""
         self._last_stream = 0
         self._notes = Notes(mirrors, name)
         self._bytes = 0
+        self._stopped: dict[Key, str] = {}
+        """Logs that could not be given out the last time, and why."""
+        self._are_letters_new = True
+        """Whether letters may be settled by now that were not at the last look."""
+        self._sweep_at = -math.inf
         self._outgoing, self._leaving = anyio.create_memory_object_stream[tuple[bytes | memoryview, ...]](_READ_AHEAD)
         self._moved_at = -_BUSY_SECONDS
 
@@ -140,38 +169,36 @@ class Session:
 
     async def _round(self) -> None:
         """Send what there is, in turns, till there is nothing new; then rest."""
-        before, in_turns = self._bytes, deque[Key]()
-        waiting, looked_at = await in_thread(self._schedule.due), monotonic()
-        while waiting or in_turns:
-            key = waiting.pop() if self._may_begin(waiting, in_turns) else in_turns.popleft()
-            if await self._serve(key):
-                in_turns.append(key)
+        before, turns = self._bytes, Turns(_IN_TURNS)
+        turns.offer(await in_thread(self._schedule.due))
+        looked_at = monotonic()
+        while (key := turns.take(has_begun=self._has_begun)) is not None:
+            sent = self._bytes
+            if await self._serve(key) and not turns.give_back(key, self._bytes - sent):
+                await in_thread(self._schedule.rest_of, key)
             if monotonic() - looked_at >= _LOOKS_EVERY:
                 # What is written now does not wait for what was written long ago.
                 looked_at = monotonic()
-                due = await in_thread(self._schedule.due)
-                waiting = sorted({*waiting, *due}.difference(in_turns))
+                turns.offer(await in_thread(self._schedule.due))
         if self._bytes != before:
             self._moved_at = monotonic()
+        await self._sweep_letters()
         # What is read is synced first: not for every few records.
         if self._bytes - before < _LITTLE:
             await in_thread(self._schedule.rest)
             await anyio.sleep(_SOON if monotonic() - self._moved_at < _BUSY_SECONDS else _IDLE)
 
-    def _may_begin(self, waiting: Sequence[Key], in_turns: Collection[Key]) -> bool:
-        """Whether the newest that waits has its turn: there is room for it, or it is not one of many old ones."""
-        if not waiting or len(in_turns) < _IN_TURNS:
-            return bool(waiting)
-        run = self._schedule.runs.get(waiting[-1])
-        return (run is not None and bool(run.stream)) or waiting[-1] > max(in_turns)
+    def _has_begun(self, key: Key) -> bool:
+        run = self._schedule.runs.get(key)
+        return run is not None and bool(run.stream)
 
-    async def _serve(self, key: Key) -> bool:
+    async def _serve(self, key: Key, *, has_checkpoints: bool = True) -> bool:
         """One turn of a log; whether it may have more."""
         run = self._schedule.runs.get(key)
         if run is None or self._schedule.is_stopped(key):
             return False
         try:
-            return await self._turn(run, key)
+            return await self._turn(run, key, has_checkpoints=has_checkpoints)
         except TrimmedError as exc:
             # What the mirror lacks is deleted here: it begins where the log does by now.
             _logger.warning("mirror fell behind, begins again", mirror=self._name, log=str(run.id), first=exc.first)
@@ -179,8 +206,7 @@ class Session:
             self._drop(run)
             return True
         except DivergedError as exc:
-            if not run.is_dead:
-                self._notes.note(Acknowledged(log=run.id))  # What it has is not this log.
+            self._notes.note(Acknowledged(log=run.id), is_dead=run.is_dead)  # What it has is not this log.
             await self._stop(run, key, f"diverged: {exc}")
         except LogError as exc:
             await self._stop(run, key, str(exc))
@@ -191,41 +217,83 @@ class Session:
             self._schedule.pause(key, _RETRY_SECONDS)
         return False
 
-    async def _turn(self, run: ServedRun, key: Key) -> bool:
+    async def _turn(self, run: ServedRun, key: Key, *, has_checkpoints: bool) -> bool:
         if not run.stream:
             await self._begin(run, key)
         stream = run.stream
         await self._window.has_room()
         if not stream or run.stream != stream:
             return not self._schedule.is_stopped(key)
-        turn, frames = await in_thread(self._read, run, stream)
+        said = await in_thread(self._read, run, stream, has_checkpoints)
+        turn = said.turn
         if run.stream != stream:
             return not self._schedule.is_stopped(key)  # The mirror stopped it meanwhile, or has it begin again.
         if turn.is_gone:
             await self._end(run, key)
-        elif frames:
-            if turn.parts:
-                size = sum(map(len, turn.parts))
-                self._window.note_sent(stream, turn.end, size)
-                self._bytes += size
-            await self._say(*frames)
+            return False
+        if turn.parts:
+            size = sum(map(len, turn.parts))
+            self._window.note_sent(stream, turn.end, size)
+            self._bytes += size
+            self._stopped.pop(key, None)
+            await self._say(*said.data)
+        for name, content in turn.checkpoints.items():
+            if content is None:
+                self._carried.get(stream, {}).pop(name, None)
+        if said.checkpoints:
+            await self._say_checkpoints(run, key, said.checkpoints)
+        if said.others:
+            await self._say(*said.others)
         return bool(turn.parts)
 
-    def _read(self, run: ServedRun, stream: int) -> tuple[Turn, list[bytes | memoryview]]:
+    def _read(self, run: ServedRun, stream: int, has_checkpoints: bool) -> _Said:  # noqa: FBT001 - called by name of a thread
         """In a thread. What comes next of a log, and the frames that say it."""
-        turn = run.turn(self._piece_bytes)
+        turn = run.turn(self._piece_bytes, has_checkpoints=has_checkpoints)
+        said = _Said(turn)
         # Where each frame is followed by a pause, another's may come between two: then they are whole.
-        frames: list[bytes | memoryview] = []
         for part in turn.parts:
             for at in range(0, len(part), _DATA_BYTES):
                 piece = memoryview(part)[at : at + _DATA_BYTES]
-                frames += [encode_data(stream, piece)] if self._bandwidth is not None else data_parts(stream, piece)
-        frames += [
-            encode(Checkpoint(stream=stream, name=name, content=content)) for name, content in turn.checkpoints.items()
-        ]
+                said.data += [encode_data(stream, piece)] if self._bandwidth is not None else data_parts(stream, piece)
+        for name, content in turn.checkpoints.items():
+            frame = encode(Checkpoint(stream=stream, name=name, content=content))
+            if content is None:
+                said.others.append(frame)
+            else:
+                said.checkpoints[name] = frame
         if turn.first is not None:
-            frames.append(encode(Trimmed(stream=stream, first=turn.first)))
-        return turn, frames
+            said.others.append(encode(Trimmed(stream=stream, first=turn.first)))
+        return said
+
+    # -- dead letters
+
+    async def _say_checkpoints(self, run: ServedRun, key: Key, frames: Mapping[str, bytes]) -> None:
+        """Say them once all dead letters are said that were there when they were read; else they are due again."""
+        stream = run.stream
+        if await self._has_said_letters(excluding=key):
+            await self._say(*frames.values())
+        elif run.stream == stream:
+            run.take_back(frames)
+
+    async def _has_said_letters(self, *, excluding: Key) -> bool:
+        for key in await in_thread(self._schedule.letters_due):
+            if key != excluding:
+                while await self._serve(key, has_checkpoints=False):
+                    pass
+                if self._schedule.is_waiting(key) and key not in self._stopped:
+                    return False
+        return True
+
+    async def _sweep_letters(self) -> None:
+        """Delete the letters that are settled, and that the mirror has as settled: they were kept for it alone."""
+        began = monotonic()
+        if self._are_letters_new and self._notes.are_written and began >= self._sweep_at:
+            self._are_letters_new = False
+            try:
+                await in_thread(sweep_letters, self._schedule.parts[True].path)
+            except (LogError, OSError) as exc:
+                _logger.warning("settled dead letters not deleted", mirror=self._name, error=described(exc))
+            self._sweep_at = monotonic() + max(_BETWEEN_SWEEPS, _SWEEP_SHARE * (monotonic() - began))
 
     async def _begin(self, run: ServedRun, key: Key) -> None:
         claim = self._claims.get(key)
@@ -242,8 +310,7 @@ class Session:
         end = 0 if last is None else last.next_offset
         self._streams[stream] = run
         self._window.begin(stream, end)
-        if not run.is_dead:
-            self._notes.note(Acknowledged(log=run.id, next_offset=end))
+        self._notes.note(Acknowledged(log=run.id, next_offset=end), is_dead=run.is_dead)
         await self._say(
             encode(
                 Begin(
@@ -251,7 +318,7 @@ class Session:
                     is_dead=run.is_dead,
                     stream=stream,
                     is_fresh=last is None,
-                    checkpoints=checkpoints,
+                    checkpoints=checkpoints[:_MOST_NAMES],
                 )
             )
         )
@@ -260,6 +327,7 @@ class Session:
         """Its stream is over: what is on the way of it is not waited for."""
         stream, run.stream = run.stream, 0
         self._streams.pop(stream, None)
+        self._carried.pop(stream, None)
         self._window.drop(stream)
 
     @property
@@ -296,8 +364,7 @@ class Session:
     async def _retire(self, key: Key) -> None:
         self._claims.pop(key, None)
         await self._say(encode(Retired(run=key[0], is_dead=key[1])))
-        if not key[1]:
-            await self._notes.forget(key[0])
+        await self._notes.forget(key)
 
     async def _forget_claims_of_what_is_gone(self) -> None:
         """Say of what the mirror has, and this directory has not, that it is gone; and forget what it had before."""
@@ -305,12 +372,16 @@ class Session:
         for id_, is_dead in list(self._claims):
             if id_ not in there[is_dead]:
                 await self._retire((id_, is_dead))
-        for id_ in await in_thread(self._mirrors.logs_of, self._name):
-            if id_ not in there[False] or (id_, False) not in self._claims:
-                await self._notes.forget(id_)
+        for is_dead, ids in there.items():
+            for id_ in await in_thread(partial(self._mirrors.logs_of, self._name, is_dead=is_dead)):
+                if id_ not in ids or (id_, is_dead) not in self._claims:
+                    await self._notes.forget((id_, is_dead))
 
     async def _stop(self, run: ServedRun, key: Key, why: str) -> None:
-        _logger.error("log not mirrored", mirror=self._name, log=str(run.id), reason=why)
+        """Nothing more of that log, until the mirror asks for it again: it does, after pauses that grow."""
+        if self._stopped.get(key) != why:
+            _logger.error("log not mirrored", mirror=self._name, log=str(run.id), reason=why)
+        self._stopped[key] = why
         self._schedule.stop(key)
         self._drop(run)
         await in_thread(run.rest)
@@ -349,5 +420,10 @@ class Session:
 
     def _acknowledge(self, ack: Ack) -> None:
         run, end = self._streams.get(ack.stream), self._window.acknowledge(ack.stream, ack.next_offset)
-        if run is not None and end is not None and not run.is_dead:
-            self._notes.note(Acknowledged(log=run.id, next_offset=end, checkpoints=ack.checkpoints))
+        if run is None or end is None:
+            return
+        carried = self._carried.setdefault(ack.stream, {})
+        # What was not sent is not believed, nor kept.
+        carried.update((name, at) for name, at in ack.checkpoints.items() if run.has_sent(name))
+        self._notes.note(Acknowledged(log=run.id, next_offset=end, checkpoints=dict(carried)), is_dead=run.is_dead)
+        self._are_letters_new |= run.is_dead

@@ -2,6 +2,7 @@
 
     <log>/mirrors/<mirror>/mirror.json      the mirror is known: what it has not acknowledged is held for it
     <log>/mirrors/<mirror>/<log id>.json    what it has of that log, synced
+    <log>/mirrors/<mirror>/<log id>.dead.json   what it has of that log of dead letters
 
 The process that serves the directory writes them; owners read them before they delete; an operator has a mirror
 forgotten. A folder without a `mirror.json`, readable or not, is not ours. A log without a file, or with one that cannot
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from eventrec.log.disk import DiskStorage
 
 MIRRORS: Final = "mirrors"
+
+_OF_DEAD: Final = ".dead"
 
 _ABOUT: Final = "mirror.json"
 
@@ -78,8 +81,8 @@ class Mirrors:
         """
         return sorted(self._known().values())
 
-    def of_log(self, id_: UUID) -> dict[str, Acknowledged]:
-        """What each known mirror has acknowledged of the log `id_`.
+    def of_log(self, id_: UUID, *, is_dead: bool = False) -> dict[str, Acknowledged]:
+        """What each known mirror has acknowledged of the log `id_`, or of that log of dead letters.
 
         Raises:
             OSError: That cannot be told now.
@@ -88,13 +91,14 @@ class Mirrors:
         with suppress(*_NOT_OURS), closing(self._opened()) as mirrors:
             for folder, name in self._known().items():
                 with suppress(*_NOT_OURS), closing(mirrors.folder(folder)) as files:
-                    found[name] = _acknowledged(files, id_)
+                    found[name] = _acknowledged(files, id_, is_dead=is_dead)
         return found
 
-    def logs_of(self, name: str) -> set[UUID]:
-        """The logs of which the mirror `name` has acknowledged something. Raises as `names`."""
+    def logs_of(self, name: str, *, is_dead: bool = False) -> set[UUID]:
+        """The logs, or logs of dead letters, of which the mirror `name` acknowledged something. Raises as `names`."""
         with suppress(*_NOT_OURS), self._files_of(name) as files:
-            ids = (id_in(each.removesuffix(SUFFIX)) for each in files.list() if each.endswith(SUFFIX))
+            end = _OF_DEAD + SUFFIX if is_dead else SUFFIX
+            ids = (id_in(each.removesuffix(end)) for each in files.list() if each.endswith(end))
             return {id_ for id_ in ids if id_ is not None}
         return set()
 
@@ -114,8 +118,10 @@ class Mirrors:
         base.sync_directory()
         return True
 
-    def acknowledge(self, name: str, acknowledged: Acknowledged) -> None:
-        """Note what the mirror has. It survives the end of this process; what a power cut takes is held longer.
+    def acknowledge(self, name: str, acknowledged: Acknowledged, *, is_dead: bool = False) -> None:
+        """Note what the mirror has of a log, or of one of dead letters.
+
+        It survives the end of this process; what a power cut takes is held longer.
 
         Raises:
             FileNotFoundError: The mirror is not known, or not any more.
@@ -124,12 +130,12 @@ class Mirrors:
         with self._files_of(name) as files:
             if not _is_known(files):
                 raise FileNotFoundError(f"the mirror {name!r} is not known any more")
-            replace(files, f"{acknowledged.log}{SUFFIX}", acknowledged, sync="nothing")
+            replace(files, _file_of(acknowledged.log, is_dead=is_dead), acknowledged, sync="nothing")
 
-    def forget_log(self, name: str, id_: UUID) -> None:
+    def forget_log(self, name: str, id_: UUID, *, is_dead: bool = False) -> None:
         """The log is gone: so is what the mirror acknowledged of it. Raises OSError where it is not deleted."""
         with suppress(*_NOT_OURS), self._files_of(name) as files:
-            files.delete(f"{id_}{SUFFIX}")
+            files.delete(_file_of(id_, is_dead=is_dead))
 
     def forget(self, name: str) -> bool:
         """Hold nothing for the mirror any more; whether it was known. Durable on return.
@@ -143,7 +149,8 @@ class Mirrors:
                 if not _is_known(files):
                     return False
                 # While it says that the mirror is known, another try finds it.
-                for each in [*(f"{id_}{SUFFIX}" for id_ in self.logs_of(name)), _ABOUT]:
+                ids = [(id_, is_dead) for is_dead in (False, True) for id_ in self.logs_of(name, is_dead=is_dead)]
+                for each in [*(_file_of(id_, is_dead=is_dead) for id_, is_dead in ids), _ABOUT]:
                     with suppress(FileNotFoundError):
                         files.delete(each)
                 files.sync_directory()
@@ -184,9 +191,13 @@ def _name_in(files: DiskStorage, folder: str) -> str:
     return folder
 
 
-def _acknowledged(files: DiskStorage, id_: UUID) -> Acknowledged:
+def _file_of(id_: UUID, *, is_dead: bool) -> str:
+    return f"{id_}{_OF_DEAD if is_dead else ''}{SUFFIX}"
+
+
+def _acknowledged(files: DiskStorage, id_: UUID, *, is_dead: bool) -> Acknowledged:
     with suppress(FileNotFoundError, UnreadableFileError):
-        found, is_checked = load(files, f"{id_}{SUFFIX}", Acknowledged)
+        found, is_checked = load(files, _file_of(id_, is_dead=is_dead), Acknowledged)
         if is_checked and found.log == id_:
             return found
     return Acknowledged(log=id_)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry, generate_latest
@@ -14,6 +15,7 @@ from eventrec import EventRecorder, PauseError, PermanentError, ReceivedEvent, T
 from eventrec.bridges.measures import MEASURES
 from eventrec.bridges.opentelemetry import observe
 from eventrec.bridges.prometheus import RecorderCollector
+from eventrec.runs.mirrors import Mirrors
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly, raising, refusing
 
@@ -65,6 +67,23 @@ async def test_an_outage_is_seen_in_the_figures() -> None:
     ages = [float(line.split()[1]) for line in told.splitlines() if line.startswith("eventrec_oldest_pending_age{")]
     assert ages
     assert ages[0] > 1_000_000_000
+
+
+async def test_what_a_mirror_lacks_is_a_figure(tmp_path: Path) -> None:
+    await anyio.to_thread.run_sync(Mirrors(tmp_path).register, "standby")
+    recorder = EventRecorder(log=tmp_path, options=quickly())
+    recorder.register(ScriptedHandler(), name="one")
+    registry = CollectorRegistry()
+    registry.register(RecorderCollector(recorder))
+
+    async with recorder:
+        recorder.record_many(Numbered(n) for n in range(10))
+        with anyio.fail_after(30):
+            while recorder.status().mirrors.get("standby") != 10:  # noqa: ASYNC110 - a disk changes it
+                await anyio.sleep(0.01)
+        told = generate_latest(registry).decode()
+
+    assert 'eventrec_mirror_lag{mirror="standby"} 10.0\n' in told
 
 
 async def test_opentelemetry_is_told_the_account() -> None:

@@ -82,12 +82,15 @@ def test_a_mirror_that_is_forgotten_holds_nothing_any_more(main: Any, leave: Any
     Mirrors(tmp_path / "here").register("standby")
 
     unknown = main("log", "forget-mirror", "here", "other")
+    mistaken = main("log", "forget", "here", "standby", "--yes")
     lag = main("status", "here")
     forgotten = main("log", "forget-mirror", "here", "standby")
     drained = main("drain", "here", "--to", "sqlite:///events.db")
 
     assert unknown[0] == 2
     assert "there are: 'standby'" in unknown[2]
+    assert mistaken[0] == 2
+    assert "It is a mirror: eventrec log forget-mirror here standby" in mistaken[2]
     assert "mirror standby: lacks 20 records" in lag[1]
     assert forgotten[:2] == (0, "standby: forgotten\n")
     assert drained[0] == 0

@@ -13,12 +13,15 @@ import pytest
 from anyio.abc import ByteStream, SocketStream
 from anyio.to_thread import run_sync as in_thread
 
+from eventrec.errors import LogError
 from eventrec.log.log import Log, LogOptions
 from eventrec.log.mirror import StreamReader
+from eventrec.log.segment import list_segments
 from eventrec.mirroring.addresses import Address
 from eventrec.mirroring.frames import FROM_MIRROR, Frame, FrameParser, Kind
 from eventrec.mirroring.messages import Ack, Begin, Hello, Runs, Stopped, Welcome, decode, encode, encode_data
-from eventrec.runs.mirrors import MIRRORS
+from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
+from eventrec.runs.mirrors import MIRRORS, Mirrors
 from eventrec.runs.run import CHECKPOINTS, Run, list_runs, new_run_id
 
 
@@ -239,3 +242,68 @@ async def test_a_mirror_that_ends_while_its_connection_is_lost_ends_without_an_e
         await source.greet()
 
     await with_source(there, kit, talk)
+
+
+async def test_a_log_that_could_not_be_given_out_is_tried_again_in_the_same_connection(
+    here: Path, there: Path, kit: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = await in_thread(kit.source, here)
+    end = await in_thread(source.write, 3)
+    read, failures = StreamReader.read_parts, list(range(2))
+
+    def fail(self: StreamReader, *arguments: Any) -> list[bytes | memoryview]:
+        if failures:
+            failures.pop()
+            raise LogError("zstd is not installed")
+        return read(self, *arguments)
+
+    monkeypatch.setattr(StreamReader, "read_parts", fail)
+    monkeypatch.setattr("eventrec.mirroring.copies._FIRST_PAUSE", 0.01)
+    async with kit.serving(here) as served, kit.mirroring(served.address, there) as mirror:
+        await kit.until(lambda: kit.acknowledged(here, source.run.id) == end)
+        await kit.until(lambda: mirror.counts.diverged == {})
+    await in_thread(source.end)
+
+    assert failures == []
+    assert mirror.connections == 1
+    said = [each.message for each in caplog.records if each.message.startswith("log not mirrored")]
+    assert len(said) == 2  # Once by each of the two.
+
+
+async def test_checkpoints_with_more_names_than_fit_into_a_frame_come_along(here: Path, there: Path, kit: Any) -> None:
+    names = [f"{number:03}{'x' * 190}" for number in range(330)]
+    source = await in_thread(kit.source, here)
+    end = await in_thread(source.write, 1)
+
+    def save() -> None:
+        files = CheckpointFiles(source.run.storage)
+        for name in names:
+            files.save(Checkpoint(subscription=name, progress=Progress(0, end, end, delivered=end)), sync=False)
+
+    await in_thread(save)
+    async with kit.serving(here) as served:
+        for _ in range(2):
+            async with kit.mirroring(served.address, there) as mirror:
+                await kit.until(lambda: len(kit.noted(here, source.run.id).checkpoints) == len(names))
+                assert mirror.connections == 1
+            await in_thread(Mirrors(here).forget_log, "standby", source.run.id)
+    await in_thread(source.end)
+
+    assert await in_thread(kit.are_alike, here, there)
+
+
+async def test_what_was_received_is_counted_in_records(here: Path, there: Path, kit: Any) -> None:
+    source = await in_thread(kit.source, here, 2_000)
+    end = await in_thread(source.write, 20)
+    await in_thread(source.log.sync)
+    await in_thread(source.log.delete_below, 30)
+    first = (await in_thread(list_segments, source.run.storage))[0]
+
+    async with kit.serving(here) as served, kit.mirroring(served.address, there) as mirror:
+        await kit.until(lambda: kit.acknowledged(here, source.run.id) == end)
+        await kit.until(lambda: mirror.counts.records)
+        records = mirror.counts.records
+    await in_thread(source.end)
+
+    assert 0 < first < end
+    assert records == end - first

@@ -352,7 +352,7 @@ async def test_a_log_that_another_one_took_the_place_of_is_not_mixed_with_it(her
 async def test_where_the_source_takes_no_notes_its_mirror_goes_on_and_they_are_made_up_for(
     here: Path, there: Path, kit: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     source = await written(kit, here, 10, ends=False)

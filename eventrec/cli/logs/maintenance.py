@@ -25,6 +25,7 @@ from eventrec.runs.directory import LogDirectory
 from eventrec.runs.files import file_name
 from eventrec.runs.follower_locks import FollowerLocks
 from eventrec.runs.followers import FOLLOWING, Followers
+from eventrec.runs.mirrors import Mirrors
 from eventrec.runs.run import CHECKPOINTS, LOCK, Run
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def forget(
         if not concerned and name not in followers:
             raise CommandError(
                 f"no log in {directory} knows a subscription {name!r}; "
-                f"there are: {listed(sorted({*names_in(logs), *followers}))}",
+                f"there are: {listed(sorted({*names_in(logs), *followers}))}{_hint(directory, name)}",
                 ExitCode.USAGE,
             )
         with _not_followed(directory, name, followers.get(name)) as is_followed:
@@ -141,6 +142,13 @@ def _forget_follower(directory: Path, name: str) -> None:
 def _is_followers(log: SeenLog, name: str) -> bool:
     """Whether what the log holds for `name` is for one that follows it, and not for its holder."""
     return name in log.awaited or (name in log.checkpoints and not log.checkpoints[name].by_holder)
+
+
+def _hint(directory: Path, name: str) -> str:
+    """What to do where `name` is not a subscription's but a mirror's; else nothing."""
+    if name not in Mirrors(directory).names():
+        return ""
+    return f". It is a mirror: eventrec log forget-mirror {directory} {name}, also while recorders go on"
 
 
 def _is_agreed(name: str, logs: Sequence[SeenLog], terminal: Terminal) -> bool:

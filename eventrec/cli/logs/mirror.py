@@ -39,7 +39,7 @@ def mirror(
 
     It connects again by itself, and goes on where it was. When the source is gone for good, end this command: what it
     has are logs like any other. `eventrec drain`, or a recorder in that directory, delivers what the destination does
-    not have yet.
+    not have yet. What a source retains in done/ is not mirrored: it is delivered.
 
     For example:
 

@@ -120,6 +120,8 @@ def forget_mirror(
 ) -> int:
     """Stop keeping what a mirror has not got: one that is gone for good. One that connects again is known again.
 
+    Recorders go on meanwhile: they delete what was kept for that mirror alone within seconds.
+
     For example:
 
     ```sh

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from eventrec.delivery.letters.log import letters_of
+from eventrec.errors import LogError
 from eventrec.log.disk import DiskStorage
+from eventrec.log.verify import describe
 from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
 from eventrec.runs.directory import LogDirectory
+from eventrec.runs.files import file_name
+from eventrec.runs.mirrors import Mirrors
 from eventrec.runs.run import CHECKPOINTS, Run, list_runs
 
 if TYPE_CHECKING:
@@ -80,17 +84,18 @@ def purge(directory: Path, run: UUID, subscription: str, *, below: int) -> None:
             lock.release(delete=True)
 
 
-def sweep_letters(directory: Path) -> None:
+def sweep_letters(directory: Path, *, waits_for_mirrors: bool = True) -> None:
     """Delete the logs of letters that are read whole, that no process writes, and of which no letter waits. Blocking.
 
     One whose letter came after that of an older log stays as long as that one: else the older letter would wait again.
+    So does one that a mirror has not got, or not as settled: there its letters would wait for ever.
     """
     needed = _needed(directory)
     for id_ in list_runs(directory):
         if id_ in needed or (run := Run.adopt(directory, id_)) is None:
             continue
         # Its owner may have written another one before it let go.
-        if id_ in _needed(directory):
+        if id_ in _needed(directory) or (waits_for_mirrors and _is_lacked(directory, run)):
             run.release()
         else:
             run.retire()
@@ -98,6 +103,27 @@ def sweep_letters(directory: Path) -> None:
             needed = _needed(directory)
     with suppress(OSError):
         directory.rmdir()
+
+
+def forfeit_settled(directory: Path) -> None:
+    """Delete the logs of letters that are kept for mirrors alone: there is no room for new letters. Blocking."""
+    with suppress(OSError, LogError):
+        if Mirrors(directory.parent).names():
+            sweep_letters(directory, waits_for_mirrors=False)
+
+
+def _is_lacked(directory: Path, run: Run) -> bool:
+    """Whether a mirror lacks letters of `run`, or what became of them; also where that is not known."""
+    try:
+        mirrors = Mirrors(directory.parent).of_log(run.id, is_dead=True)
+        if not mirrors:
+            return False
+        found, saved = describe(run.storage), CheckpointFiles(run.storage).look()
+    except (OSError, LogError):
+        return True
+    end = 0 if found is None else found.end
+    scanned = {file_name(name): each.progress.scanned for name, each in saved.checkpoints.items()}
+    return any(each.lacks(end, scanned) for each in mirrors.values())
 
 
 def _needed(directory: Path) -> set[UUID]:

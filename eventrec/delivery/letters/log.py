@@ -46,7 +46,7 @@ class LetterLog:
     """The letters that this run sets aside, below `directory`, and the keys of those that others did.
 
     The log is made with the first letter, and is `id_()`'s. It takes no more once all letters there take `max_bytes`.
-    `copy` is given each letter too, once it is safe here.
+    `copy` is given each letter too, once it is safe here; `make_room` is called once before letters are refused.
     """
 
     def __init__(
@@ -56,11 +56,13 @@ class LetterLog:
         *,
         max_bytes: int,
         copy: DeadLetters | None = None,
+        make_room: Callable[[], object] = lambda: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = directory
         self._max_bytes = max_bytes
         self._copy = copy
+        self._make_room = make_room
         self._notices = Notices(now)
         self._writing = threading.Lock()
         self._own = OwnLog(directory, id_, on_gone=_say_gone)
@@ -94,6 +96,8 @@ class LetterLog:
             if self._is_closed:
                 raise OSError("the recorder is closed")
             size = sum(letter.entry[SIZE] for letter in letters)
+            if tree_size(self._directory) + size > self._max_bytes:
+                self._make_room()
             if (held := tree_size(self._directory)) + size > self._max_bytes:
                 raise OSError(f"{held:,} bytes of dead letters are kept, of {self._max_bytes:,} allowed")
             try:

@@ -152,6 +152,8 @@ async def test_within_the_disk_bound_a_mirror_that_stays_away_forfeits(
     assert status.refused == status.subscriptions["s"].dropped == {}
     (said,) = [each.message for each in caplog.records if each.message.startswith("records forfeited")]
     assert "'standby'" in said
+    assert "records={}" not in said
+    assert "records=" not in said  # No subscription lost any.
 
 
 @pytest.mark.parametrize("is_folder_readable", [True, False])
