@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import tempfile
 from collections.abc import Callable
 from contextlib import closing
-from itertools import count as numbers_from
 from pathlib import Path
-from random import Random
 from typing import Any, Final
 
 import anyio
 import anyio.to_thread
 import msgspec
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
 
 from eventrec import Batch, Event, PauseError, ReceivedEvent, TransientError, default_layout, rollup_store_from_url
 from eventrec.analytics import (
@@ -38,7 +32,6 @@ from eventrec.analytics import (
     percentile,
     sum_of,
 )
-from eventrec.testing.rollups import assert_same_answer, random_case
 from eventrec_handlers.sqlite import SqliteHandler
 from eventrec_handlers.sqlite.file import read_table
 from eventrec_handlers.sqlite.rollups.fields import Columns
@@ -48,7 +41,6 @@ from eventrec_handlers.sqlite.rollups.store import SqliteRollups
 
 pytestmark = pytest.mark.handlers
 
-EXAMPLES: Final = int(os.environ.get("EVENTREC_TEST_EXAMPLES", "30"))
 HOUR: Final = 3_600_000_000_000
 
 Batches = Callable[..., Batch]
@@ -70,34 +62,6 @@ class Numbers(Rollup, table="numbers"):
 
 def request(number: int, **members: Any) -> ReceivedEvent:
     return ReceivedEvent("request", msgspec.json.encode(members), timestamp=number * HOUR // 4)
-
-
-def test_random_rollups_are_answered_as_brute_force_has_them(batch: Batches) -> None:
-    """EVENTREC_TEST_EXAMPLES in the environment says how many there are."""
-    numbers = numbers_from()
-
-    async def check(path: Path, seed: int) -> None:
-        case = random_case(Random(seed), table=f"events_{next(numbers)}")
-        handler = SqliteHandler(path)
-        await handler.open()
-        try:
-            made = batch(*case.events, subscription=case.plan.table)
-            await handler.resume(made.log_id, case.plan.table, 0)
-            await handler.handle(made)
-            async with handler.rollups() as rollups:
-                for question in case.questions:
-                    assert_same_answer(await rollups.answer(question), case.expected(question))
-        finally:
-            await handler.close()
-
-    with tempfile.TemporaryDirectory() as directory:
-
-        @settings(max_examples=EXAMPLES, phases=[Phase.reuse, Phase.generate])  # a smaller seed is not a smaller case
-        @given(st.integers(0, 2**63))
-        def run(seed: int) -> None:
-            anyio.run(check, Path(directory) / "events.db", seed)
-
-        run()
 
 
 async def test_an_answer_is_read_while_a_writer_writes_and_neither_waits(

@@ -1,0 +1,111 @@
+"""The same events give the same numbers on every database, and equal brute force: random ones, and a made-up year."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+from uuid import UUID
+
+import anyio
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from eventrec import Batch, EventHandler, ReceivedEvent, handler_from_url
+from eventrec.analytics import Question, Rollup, brute_force
+from eventrec.events.encoder import Encoder
+from eventrec.testing.rollups import assert_same_answer, random_case, stored_event
+from eventrec.testing.servers import PostgresServer
+
+pytestmark = pytest.mark.handlers
+
+EXAMPLES: Final = int(os.environ.get("EVENTREC_TEST_EXAMPLES", "30"))
+EVENTS: Final = int(os.environ.get("EVENTREC_TEST_YEAR", "20000"))
+LOG: Final = UUID("01990000-0000-7000-8000-000000000001")
+BATCH: Final = 5_000
+
+_numbers = count()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database of the test's own."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'events.db'}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    yield server.url(request.getfixturevalue("postgres_database"))
+
+
+async def store(handler: EventHandler, events: Sequence[ReceivedEvent]) -> None:
+    """Deliver `events` as a worker would, in batches."""
+    encode = Encoder().encode
+    entries: list[Any] = [encode(event) for event in events]
+    assert not [refused for refused in entries if isinstance(refused, str)]
+    name = f"test-{next(_numbers)}"
+    assert handler.checkpoints is not None
+    await handler.checkpoints.resume(LOG, name, 0)
+    for start in range(0, len(entries), BATCH):
+        part = entries[start : start + BATCH]
+        end = start + len(part)
+        batch = Batch(log_id=LOG, subscription=name, start=start, end=end, offsets=range(start, end), entries=part)
+        await handler.handle(batch)
+
+
+def test_random_rollups_equal_brute_force(url: str) -> None:
+    """EVENTREC_TEST_EXAMPLES in the environment says how many there are."""
+
+    async def check(seed: int) -> None:
+        case = random_case(Random(seed), table=f"events_{next(_numbers)}")
+        handler = handler_from_url(url)
+        await handler.open()
+        try:
+            await store(handler, case.events)
+            rollups = handler.rollups()
+            assert rollups is not None
+            async with rollups:
+                for question in case.questions:
+                    assert_same_answer(await rollups.answer(question), case.expected(question))
+        finally:
+            await handler.close()
+
+    @settings(max_examples=EXAMPLES, phases=[Phase.reuse, Phase.generate])  # a smaller seed is not a smaller case
+    @given(st.integers(0, 2**63))
+    def run(seed: int) -> None:
+        anyio.run(check, seed)
+
+    run()
+
+
+@pytest.mark.timeout(3_600)
+def test_a_year_of_a_platform_equals_brute_force(url: str, platform_analytics: Any) -> None:
+    """A year, skewed, with late and doubled arrivals and changes to summer time in three zones.
+
+    EVENTREC_TEST_YEAR in the environment says how many events there are: the whole has 1,000,000.
+    """
+    events = list(platform_analytics.generate.arrivals(number=EVENTS, start=datetime(2025, 1, 1, tzinfo=UTC)))
+    rollups: Sequence[type[Rollup]] = platform_analytics.rollups.ROLLUPS
+
+    async def check() -> None:
+        handler = handler_from_url(url)
+        await handler.open()
+        try:
+            await store(handler, events)
+            answering = handler.rollups()
+            assert answering is not None
+            async with answering:
+                for rollup in rollups:
+                    question = Question(rollup)
+                    answer = await answering.answer(question)
+
+                    assert_same_answer(answer, brute_force(question, map(stored_event, events)))
+                    assert len(answer.rows) >= 12
+        finally:
+            await handler.close()
+
+    anyio.run(check)
