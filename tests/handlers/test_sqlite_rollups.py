@@ -7,13 +7,28 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 import anyio
 import anyio.to_thread
 import msgspec
 import pytest
 
-from eventrec import Batch, Event, PauseError, ReceivedEvent, TransientError, default_layout, rollup_store_from_url
+from eventrec import (
+    EVENT,
+    GENERATED,
+    TIMESTAMP,
+    Batch,
+    Event,
+    Layout,
+    LayoutColumn,
+    PauseError,
+    ReceivedEvent,
+    TransientError,
+    default_layout,
+    from_payload,
+    rollup_store_from_url,
+)
 from eventrec.analytics import (
     Bucket,
     Field,
@@ -27,6 +42,7 @@ from eventrec.analytics import (
     distinct,
     first,
     group,
+    is_type,
     max_of,
     payload,
     percentile,
@@ -246,3 +262,61 @@ async def test_a_file_that_is_not_a_database_is_an_error_of_its_own(tmp_path: Pa
 
     with pytest.raises((PauseError, TransientError), match=r"text\.db"):
         await SqliteRollups(path, busy_timeout=1).answer(Question(Hourly))
+
+
+async def test_a_table_with_a_layout_is_answered_by_it_also_where_only_the_file_knows_it(
+    path: Path, batch: Batches, log_id: UUID
+) -> None:
+    layout = Layout(
+        "orders",
+        [
+            LayoutColumn("number", GENERATED, "bigint"),
+            LayoutColumn("at", TIMESTAMP, "timestamptz"),
+            LayoutColumn("shop", from_payload("shop"), "text", nullable=False, default="unknown"),
+            LayoutColumn("customer", from_payload("customer", "id"), "uuid"),
+            LayoutColumn("gift", from_payload("gift"), "boolean"),
+            LayoutColumn("size", from_payload("size"), "jsonb"),
+            LayoutColumn("data", EVENT, "jsonb"),
+        ],
+    )
+    customer = "0b8e2f6e-3c1f-4a57-9d3b-0123456789ab"
+    events = [
+        ReceivedEvent(kind, msgspec.json.encode(said), timestamp=n, table="orders")
+        for n, (kind, said) in enumerate(
+            [
+                ("placed", {"shop": "a", "customer": {"id": customer}, "gift": True, "size": 5, "amount": 3}),
+                ("placed", {"gift": False, "size": "5", "amount": 4}),
+                ("returned", {"shop": "a", "customer": {"id": customer.upper()}, "amount": 5}),
+                ("other", {"shop": "z"}),
+            ]
+        )
+    ]
+    handler = SqliteHandler(path)
+    handler.use_layouts({"orders": layout})
+    await handler.open()
+    await handler.resume(log_id, "tested", 0)
+    await handler.handle(batch(*events))
+    await handler.close()
+
+    class Orders(Rollup, table="orders", events=["placed", "returned"]):
+        day = bucket("day")
+        shop = group(payload("shop", kind="text"))
+        n = count()
+        placed = count(where=is_type("placed"))
+        customers = distinct(payload("customer", "id", kind="uuid"))
+        gifts = count(where=payload("gift", kind="boolean").is_true())
+        sizes = sum_of(payload("size", kind="integer"))
+        amount = sum_of(payload("amount", kind="integer"))
+        known = max_of(column("shop", kind="text"))
+
+    question = Question(Orders)
+    for store in (handler.rollups(), SqliteHandler(path).rollups()):
+        async with store:
+            answer = await store.answer(question)
+
+        # The column of the shop has a default, so what the event said stands in the event alone.
+        assert answer.rows == (
+            (0, None, 1, 1, 0, 0, None, 4, "unknown"),
+            (0, "a", 2, 1, 1, 1, 5, 8, "a"),
+        )
+        assert answer.complete_to == 2

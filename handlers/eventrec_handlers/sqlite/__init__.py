@@ -145,7 +145,7 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
     def rollups(self) -> SqliteRollups:
         from eventrec_handlers.sqlite.rollups import SqliteRollups  # noqa: PLC0415 - most programs ask for none
 
-        return SqliteRollups(self._path, busy_timeout=self._busy_timeout)
+        return SqliteRollups(self._path, busy_timeout=self._busy_timeout, layouts=self._layouts.declared)
 
     def migrations(self) -> MigrationTarget:
         from eventrec_handlers.sqlite.migrations import SqliteMigrations  # noqa: PLC0415 - who records needs none of it

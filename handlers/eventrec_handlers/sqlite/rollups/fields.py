@@ -90,12 +90,16 @@ class Columns:
 
     @property
     def type(self) -> str:
-        """The name of the column of the type.
+        """SQL for the type.
 
         Raises:
-            ValueError: There is none.
+            ValueError: It is not stored.
         """
-        return self._own(TYPE, "the type of an event")
+        found = self.layout.locate(TYPE)
+        if found is None:
+            raise ValueError(f"table {self.layout.table!r} does not store the type of an event")
+        column = quoted(found.column.name)
+        return _of_json(column, found.path, "text") if found.path else column
 
     def value(self, field: Field) -> str:
         """The value of `field` in a row, or NULL.
@@ -103,10 +107,12 @@ class Columns:
         Raises:
             ValueError: The table does not store it.
         """
+        if field.source == "type":
+            return self.type
         column, path = self._place(field)
         if not self.has(column):
             return "NULL"  # no event has brought it yet
-        if field.source in {"type", "timestamp", "id"}:
+        if field.source in {"timestamp", "id"}:
             return quoted(column)
         if path or any(each.name == column and each.word in _JSON for each in self.layout.columns):
             return _of_json(quoted(column), path, field.kind)
@@ -119,8 +125,6 @@ class Columns:
     def _place(self, field: Field) -> tuple[str, tuple[str, ...]]:
         """The column in which `field` stands, and the path inside its JSON."""
         match field.source:
-            case "type":
-                return self.type, ()
             case "timestamp":
                 return self.time, ()
             case "id":

@@ -85,7 +85,7 @@ def select(question: Question, columns: Columns) -> Statement:
 
 def newest(plan: RollupPlan, columns: Columns) -> str:
     """The statement for the time of the newest event of the rollup's types."""
-    time, kind = quoted(columns.time), quoted(columns.type)
+    time, kind = quoted(columns.time), columns.type
     table = quoted(plan.table)
 
     def one(where: str) -> str:
@@ -124,7 +124,7 @@ def _bucket(bucket: Bucket, time: str) -> str:
 def _matching(plan: RollupPlan, columns: Columns) -> Iterator[str]:
     """The conditions for the rows that count."""
     if plan.types is not None:
-        yield f"{quoted(columns.type)} IN ({', '.join(map(constant_sql, plan.types))})"
+        yield f"{columns.type} IN ({', '.join(map(constant_sql, plan.types))})"
     yield from columns.is_event()
     if plan.where is not None:
         yield condition_sql(plan.where, columns.value)

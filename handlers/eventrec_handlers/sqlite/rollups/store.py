@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec import default_layout
 from eventrec.analytics import Answer, RollupStore
-from eventrec_handlers._sql import fold_ascii
 from eventrec_handlers._thread import WorkThread, check_cancelled
 from eventrec_handlers.sqlite.file import read_table
+from eventrec_handlers.sqlite.kept_layouts import KeptLayouts
 from eventrec_handlers.sqlite.rollups.fields import Columns
 from eventrec_handlers.sqlite.rollups.functions import add_functions
 from eventrec_handlers.sqlite.rollups.select import newest, select
@@ -30,7 +30,8 @@ class SqliteRollups(RollupStore):
     """Answers from the events themselves, in one snapshot: nothing has to be refreshed, and each answer is complete.
 
     A table that is not there has no events yet. Rows that another program has written, and that are not events, do not
-    count. `layouts` are those of tables that were made in another way than ours.
+    count. `layouts` are those of tables that were made in another way than ours, beside
+    those that the file keeps.
     """
 
     def __init__(self, path: Path, *, busy_timeout: float, layouts: Mapping[str, Layout] | None = None) -> None:
@@ -72,8 +73,9 @@ class SqliteRollups(RollupStore):
         table = read_table(connection, plan.table)
         if table.kind is None or table.columns is None:
             return None
-        folded = {fold_ascii(name): layout for name, layout in self._layouts.items()}
-        layout = folded.get(fold_ascii(plan.table))
+        layouts = KeptLayouts(self._layouts)
+        layouts.read(connection)
+        layout = layouts.among([plan.table]).get(plan.table)
         columns = Columns.of(default_layout(plan.table) if layout is None else layout, table)
         return columns if columns.are_of_events else None
 
