@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
-from eventrec import Column, EventModel, PauseError, migration_target_from_url
+from eventrec import Column, EventModel, PauseError, default_layout, migration_target_from_url
 from eventrec.analytics import (
     Catalogue,
     Migration,
@@ -17,11 +18,18 @@ from eventrec.analytics import (
     MigrationRunner,
     MigrationTarget,
     Phase,
+    Question,
     RollbackNotSupported,
+    Rollup,
     Statement,
+    bucket,
+    count,
     migrations_of,
 )
 from eventrec_handlers.sqlite import SqliteHandler
+from eventrec_handlers.sqlite.file import read_table
+from eventrec_handlers.sqlite.rollups.fields import Columns
+from eventrec_handlers.sqlite.rollups.select import select
 
 pytestmark = pytest.mark.anyio
 WRITER = Path(__file__).with_name("migration_writer.py")
@@ -326,3 +334,39 @@ async def test_place_that_cannot_be_is_said_in_one_line(tmp_path: Path) -> None:
     tmp_path.joinpath("text.db").write_text("not a database, and long enough to be one of them", encoding="utf-8")
     with pytest.raises(PauseError, match="not a database"):
         await migrate(tmp_path / "text.db", BEFORE)
+
+
+async def test_a_rollup_of_any_event_gets_an_index_by_time_and_is_answered_by_it(path: Path) -> None:
+    class Daily(Rollup, table="orders"):
+        day = bucket("day")
+        n = count()
+
+    class OfPlaced(Rollup, events=["placed"], table="orders"):
+        day = bucket("day")
+        n = count()
+
+    await migrate(path, BEFORE)
+    typed = await migrate(path, Catalogue(name="shop", events=[Placed], rollups=[OfPlaced]))
+    catalogue = Catalogue(name="shop", events=[Placed], rollups=[Daily, OfPlaced])
+
+    made = await migrate(path, catalogue)
+    again = await migrate(path, catalogue)
+
+    def explained() -> list[str]:
+        with closing(sqlite3.connect(path)) as connection:
+            columns = Columns.of(default_layout("orders"), read_table(connection, "orders"))
+            statement = select(Question(Daily, start=0, end=10), columns)
+            rows = connection.execute(f"EXPLAIN QUERY PLAN {statement.sql}", statement.parameters)
+            return [row[3] for row in rows]
+
+    steps = await anyio.to_thread.run_sync(explained)
+    assert (typed, again) == ([], [])
+    assert [(each.phase, [statement.sql for statement in each.up]) for each in made] == [
+        (Phase.POST, ['CREATE INDEX IF NOT EXISTS "eventrec_orders_timestamp" ON "orders" (timestamp)'])
+    ]
+    index = "USING INDEX eventrec_orders_timestamp (timestamp>? AND timestamp<?)"
+    assert any(f"SEARCH orders {index}" in step for step in steps), steps
+
+    async with target_of(path) as target:
+        await MigrationRunner(target, catalogue=catalogue).rollback()
+    assert "eventrec_orders_timestamp" not in [row[1] for row in dump(path)]

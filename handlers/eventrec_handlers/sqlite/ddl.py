@@ -13,6 +13,7 @@ from eventrec.analytics import (
     Steps,
     added_columns,
     canonical_json,
+    plan_of,
     tables_of_events,
 )
 from eventrec_handlers._sql import fold_ascii, quoted
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _OWN: Final = "own"
 _EVENTS: Final = "events"
+_INDEX: Final = "index"
 
 
 def declared(catalogue: Declarations) -> list[Declaration]:
@@ -36,7 +38,7 @@ def declared(catalogue: Declarations) -> list[Declaration]:
     Raises:
         MigrationError: A table has a name that is reserved.
     """
-    return [*_own(), *_events(catalogue)]
+    return [*_own(), *_events(catalogue), *_indexes(catalogue)]
 
 
 def _own() -> Iterator[Declaration]:
@@ -52,6 +54,14 @@ def _events(catalogue: Declarations) -> Iterator[Declaration]:
         yield Declaration(f"{_EVENTS} {table}", Phase.PRE, canonical_json({"table": table, "columns": wanted}))
 
 
+def _indexes(catalogue: Declarations) -> Iterator[Declaration]:
+    """For tables of ours with a rollup of any event: its time is looked up without a type, which theirs begins with."""
+    of_any = {plan.table for plan in map(plan_of, catalogue.rollups) if plan.types is None}
+    for table in tables_of_events(catalogue):
+        if table in of_any:
+            yield Declaration(f"{_INDEX} {table}", Phase.POST, canonical_json({"table": table}))
+
+
 def steps(declaration: Declaration, before: str | None) -> Steps:
     """What makes `declaration` true where `before` was declared.
 
@@ -63,8 +73,18 @@ def steps(declaration: Declaration, before: str | None) -> Steps:
     match kind:
         case "own":
             return Steps((Statement(OWN_TABLES[name]),))
+        case "index":
+            index, table = quoted(_time_index(name)), quoted(name)
+            return Steps(
+                (Statement(f"CREATE INDEX IF NOT EXISTS {index} ON {table} (timestamp)"),),
+                (Statement(f"DROP INDEX IF EXISTS {index}"),),
+            )
         case _:
             return _event_table(content, old)
+
+
+def _time_index(table: str) -> str:
+    return f"eventrec_{table}_timestamp"
 
 
 def _event_table(content: Mapping[str, Any], before: Mapping[str, Any] | None) -> Steps:
@@ -94,9 +114,11 @@ def differences(connection: sqlite3.Connection, declaration: Declaration) -> lis
     """How what is there differs from `declaration`, in words; None: it is not there."""
     content = json.loads(declaration.content)
     kind, _, name = declaration.key.partition(" ")
-    found = read_table(connection, name)
+    found = read_table(connection, _time_index(name) if kind == _INDEX else name)
     if found.kind is None:
         return None
+    if kind == _INDEX:
+        return [] if found.kind == "index" else [f"it is a {found.kind}"]
     if found.kind != "table" or found.columns is None:
         return [f"it is a {found.kind}"]
     return [] if kind == _OWN else list(_column_differences(found.columns, content["columns"]))
