@@ -89,6 +89,7 @@ class Layout:
         self._check_columns()
         self._check_key()
         self._check_time()
+        self._check_event()
         self._check_references()
 
     def __repr__(self) -> str:
@@ -210,6 +211,11 @@ class Layout:
             raise self._refused(f"a partition is a day, week or month, got {self.partition!r}")
         if self.primary_key and time.name not in self.primary_key:
             raise self._refused(f"divided by {time.name!r}, its primary key must include that column")
+
+    def _check_event(self) -> None:
+        event = self.column_of(EVENT)
+        if event is not None and event.word == "text" and self.column_of(TYPE) is None:
+            raise self._refused(f"column {event.name!r} is a text: the type needs a column of its own, or it be jsonb")
 
     def _check_references(self) -> None:
         called = [index.name for index in self.indexes]

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from anyio import to_thread
 
-from eventrec import Event, EventHandler
+from eventrec import CONTEXT, GENERATED, ID, PAYLOAD, TIMESTAMP, TYPE, Event, EventHandler, Layout, LayoutColumn
 from eventrec.testing.conformance import Capability, Delivered, HandlerConformance, HandlerHarness, Sample
 from eventrec.testing.proxy import FaultProxy
 from eventrec.testing.servers import PostgresServer
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.handlers
 T = TypeVar("T")
 
 BASE: Final = ("id", "type", "timestamp", "payload", "context")
-OWN: Final = ("eventrec_checkpoints", "eventrec_destination")
+OWN: Final = ("eventrec_checkpoints", "eventrec_destination", "eventrec_layouts", "eventrec_seen")
 
 _numbers = count()
 
@@ -71,10 +71,14 @@ class PostgresHarness(HandlerHarness):
             for table in await self._tables(connection):
                 if table not in OWN:
                     rows = await connection.fetch(f'SELECT * FROM {self.name}."{table}" ORDER BY ctid')
-                    found += [_delivered(table, dict(row)) for row in rows]
+                    found += [_delivered(table, self.row(table, dict(row))) for row in rows]
             return found
 
         return await self.elsewhere(read)
+
+    def row(self, table: str, row: dict[str, Any]) -> dict[str, Any]:
+        """A row of `table` with our names."""
+        return row
 
     async def disconnect(self) -> None:
         self._proxy.cut()
@@ -155,3 +159,45 @@ class TestPostgresHandler(HandlerConformance):
     @pytest.fixture
     def harness(self, postgres_server: PostgresServer) -> HandlerHarness:
         return PostgresHarness(postgres_server)
+
+
+class LaidOutPostgresHarness(PostgresHarness):
+    """The same with a layout: the table of most events has other names, and a number that the server gives."""
+
+    lacks: ClassVar[Mapping[Capability, str]] = {
+        **PostgresHarness.lacks,
+        "columns": "a layout names its columns: an event with another one is refused, not stored without it",
+    }
+    layout: ClassVar[Layout] = Layout(
+        "events",
+        [
+            LayoutColumn("n", GENERATED, "bigint"),
+            LayoutColumn("moment", TIMESTAMP, "timestamptz"),
+            LayoutColumn("key", ID, "uuid"),
+            LayoutColumn("kind of it", TYPE, "varchar", length=200),
+            LayoutColumn("body", PAYLOAD, "jsonb"),
+            LayoutColumn("around", CONTEXT, "json"),
+        ],
+        primary_key=("n",),
+    )
+
+    def handler(self) -> EventHandler:
+        handler = super().handler()
+        handler.use_layouts({"events": self.layout})
+        return handler
+
+    def row(self, table: str, row: dict[str, Any]) -> dict[str, Any]:
+        if table != "events":
+            return row
+        names = {"key": "id", "kind of it": "type", "moment": "timestamp", "body": "payload", "around": "context"}
+        return {names[name]: value for name, value in row.items() if name != "n"}
+
+
+class TestPostgresHandlerWithLayout(HandlerConformance):
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    @pytest.fixture
+    def harness(self, postgres_server: PostgresServer) -> HandlerHarness:
+        return LaidOutPostgresHarness(postgres_server)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eventrec_handlers._sql import KeptLayouts
 from eventrec_handlers.sqlite.arrival import Arrival, decoded
-from eventrec_handlers.sqlite.kept_layouts import KeptLayouts
 from eventrec_handlers.sqlite.reader import _follow, _latest
 
 pytestmark = pytest.mark.handlers

@@ -10,8 +10,9 @@ from eventrec_handlers._sql.plan import TablePlan, refused_growth
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from eventrec import Layout, LayoutColumn
+    from eventrec import Layout, LayoutColumn, LayoutRows
     from eventrec_handlers._sql.plan import SchemaMode
+    from eventrec_handlers._sql.values import Refusals
 
 
 def plan_layout(
@@ -55,3 +56,14 @@ def plan_layout(
         name, why = next(iter(refused.items()))
         return TablePlan(refused_table=f"none of the columns of its layout can be written; {name!r}: {why}")
     return TablePlan(add=tuple((column.name, declared(column)) for column in missing), refused=refused)
+
+
+def refuse_laid_out(
+    rows: LayoutRows, refusals: Refusals, row: int, column: LayoutColumn, *, value: object, declared: str, why: str
+) -> None:
+    """Note the record of a row of `rows` whose `value` the column, which is `declared` so, cannot take."""
+    refusals.add(
+        rows.offsets[row],
+        f"column {column.name!r} of table {rows.layout.table!r} cannot take {column.source}"
+        f" ({type(value).__name__} as {declared}): {why}",
+    )

@@ -10,16 +10,18 @@ refused, never cut off. Works through PgBouncer in transaction mode.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import unquote_plus
 
 from anyio import CancelScope
 
 from eventrec import BatchTooLargeError, DestinationCheckpoints, EventHandler, TransientError
+from eventrec_handlers._sql import SEEN_FOR, KeptLayouts
 from eventrec_handlers.postgres import checkpoints as checkpoint_rows
 from eventrec_handlers.postgres.calls import Calls
 from eventrec_handlers.postgres.connections import Connections
 from eventrec_handlers.postgres.expiry import Expiry
+from eventrec_handlers.postgres.layouts import check_names
 from eventrec_handlers.postgres.options import (
     CONNECT_TIMEOUT,
     DEFAULT_MAX_COLUMNS,
@@ -31,6 +33,7 @@ from eventrec_handlers.postgres.options import (
 )
 from eventrec_handlers.postgres.reader import PostgresReader
 from eventrec_handlers.postgres.rollups import PostgresRollups
+from eventrec_handlers.postgres.seen import Seen
 from eventrec_handlers.postgres.store import Store
 from eventrec_handlers.postgres.target import Target
 
@@ -68,9 +71,14 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
     PostgreSQL schema `namespace`; None: where the server puts what has no schema, mostly `public`.
 
     `ttl`, in seconds, else the recorder's option: events whose timestamp is older are deleted from the tables that this
-    handler writes to, a slice at a time after a batch; that is never a batch's failure. `timeout` is how many seconds
+    handler writes to, a slice at a time after a batch; that is never a batch's failure. A table with a layout has the
+    retention of that instead. `timeout` is how many seconds
     one call may take, `connect_timeout` connecting, `lock_timeout` waiting for a lock of another program. At most
     `pool_size` connections.
+
+    A table with a layout is written as that says, and its layout is kept in `eventrec_layouts`, so that other programs
+    find it. Where it has no column for the id, a record that came with one is stored once: for `seen_for` seconds its
+    id is kept in `eventrec_seen`.
 
     A batch is stored whole or not at all, also when it is cancelled or its connection is cut. Records that do not fit
     are named with their reasons in one PermanentError.
@@ -79,6 +87,9 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
         HandlerURLError: `dsn` is not a URL of PostgreSQL.
         ValueError: An argument is not one of those allowed.
     """
+
+    _divides_tables: ClassVar[bool] = True
+    """Whether a table is made with native partitions, where its layout has some."""
 
     def __init__(
         self,
@@ -92,6 +103,7 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
         timeout: float = TIMEOUT,
         connect_timeout: float = CONNECT_TIMEOUT,
         lock_timeout: float = LOCK_TIMEOUT,
+        seen_for: float = SEEN_FOR,
     ) -> None:
         self._target = Target(dsn)
         self._options = Options(
@@ -103,16 +115,27 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
             timeout=timeout,
             connect_timeout=connect_timeout,
             lock_timeout=lock_timeout,
+            seen_for=seen_for,
         )
-        self._layouts: dict[str, Layout] = {}
         where = str(self._target)
         self._expiry = Expiry(ttl)
-        self._store = Store(where, schema=schema, max_columns=max_columns)
+        self._layouts = KeptLayouts()
+        self._seen = Seen(seen_for)
+        self._store = Store(
+            where,
+            schema=schema,
+            max_columns=max_columns,
+            layouts=self._layouts,
+            seen=self._seen,
+            divides=self._divides_tables,
+        )
         self._calls = Calls(where, timeout=timeout)
         self._writing: tuple[UUID, int, int] | None = None
         """What is being written: log, start and end of a batch."""
         self._timed_out: tuple[UUID, int, int] | None = None
-        self._connections = Connections(self._target, self._options, on_doubt=self._store.forget)
+        self._connections = Connections(
+            self._target, self._options, on_doubt=self._store.forget, on_found=self._store.learn_layouts
+        )
 
     def __repr__(self) -> str:
         return f"<PostgresHandler '{self._target}' {'open' if self._connections.is_open else 'closed'}>"
@@ -126,16 +149,18 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
 
     @property
     def remarks(self) -> Sequence[str]:
-        return self._expiry.remarks
+        return (*self._expiry.remarks, *self._seen.remarks)
 
     def reader(self) -> PostgresReader:
-        return PostgresReader(self._target, self._options)
+        return PostgresReader(self._target, self._options, layouts=self._layouts.declared)
 
     def use_layouts(self, layouts: Mapping[str, Layout]) -> None:
-        self._layouts.update(layouts)
+        for layout in layouts.values():
+            check_names(layout)
+        self._layouts.declare(layouts)
 
     def rollups(self) -> PostgresRollups:
-        return PostgresRollups(self._target, self._options, layouts=self._layouts)
+        return PostgresRollups(self._target, self._options, layouts=self._layouts.declared)
 
     def migrations(self) -> MigrationTarget:
         from eventrec_handlers.postgres.migrations import PostgresMigrations  # noqa: PLC0415 - for those who migrate
@@ -210,8 +235,10 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
                 raise TransientError(f"{self._target}: other programs change the tables all the time")
             self._writing = None
             self._connections.note_stored()
-            if self._expiry.is_due:
-                try:
+            try:
+                if self._expiry.is_due:
                     await self._expiry.sweep(connection, namespace, self._store.written)
-                except Exception as exc:  # noqa: BLE001 - the batch is stored, and there will be another sweep
-                    await self._connections.clear(connection, exc)
+                if self._seen.is_due:
+                    await self._seen.sweep(connection, namespace)
+            except Exception as exc:  # noqa: BLE001 - the batch is stored, and there will be another sweep
+                await self._connections.clear(connection, exc)

@@ -18,14 +18,17 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from eventrec import TransientError
-from eventrec_handlers._sql import TablePlan, plan_table, quoted
+from eventrec_handlers._sql import TablePlan, plan_layout, plan_table, quoted
 from eventrec_handlers.postgres.checkpoints import creating
 from eventrec_handlers.postgres.columns import REQUIRED
 from eventrec_handlers.postgres.errors import brief
+from eventrec_handlers.postgres.layouts import conflict, create_table, declared_as, definition, indexed
+from eventrec_handlers.postgres.time_partitions import default_partition
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from eventrec import Layout
     from eventrec_handlers._sql import SchemaMode, Wanted
     from eventrec_handlers.postgres.checkpoints import Namespace
 
@@ -141,9 +144,19 @@ def unquoted_type(declared: str) -> str:
 
 
 def plan(
-    table: Table, name: str, wanted: Wanted, namespace: Namespace, *, schema: SchemaMode, max_columns: int
+    table: Table,
+    name: str,
+    wanted: Wanted,
+    namespace: Namespace,
+    *,
+    schema: SchemaMode,
+    max_columns: int,
+    layout: Layout | None = None,
 ) -> TablePlan:
-    """What `table`, called `name`, needs before rows with the `wanted` columns fit, and what will never fit."""
+    """What `table`, called `name`, needs before rows with the `wanted` columns fit, and what will never fit.
+
+    `layout` says how it is made; None: as ours are.
+    """
     longest = namespace.longest_name
     if name.startswith(RESERVED):
         return TablePlan(refused_table=f"names that start with {RESERVED} are reserved")
@@ -157,21 +170,39 @@ def plan(
             impossible[column] = f"its name has {size} bytes, and PostgreSQL holds {longest}"
         elif column in _SYSTEM_COLUMNS:
             impossible[column] = "PostgreSQL has a column of this name in every table"
-    found = plan_table(
-        None if table.kind is None else table.columns,
-        [(column, kind) for column, kind in wanted if column not in impossible],
-        required=REQUIRED,
-        schema=schema,
-        max_columns=min(max_columns, MAX_COLUMNS - table.dropped),
-    )
+    there = None if table.kind is None else table.columns
+    most = min(max_columns, MAX_COLUMNS - table.dropped)
+    if layout is not None:
+        found = _laid_out_plan(there, layout, impossible, schema=schema, max_columns=most)
+    else:
+        possible = [(column, kind) for column, kind in wanted if column not in impossible]
+        found = plan_table(there, possible, required=REQUIRED, schema=schema, max_columns=most)
     if impossible and found.refused_table is None:
         return TablePlan(create=found.create, add=found.add, refused={**found.refused, **impossible})
     return found
 
 
-def statements(namespace: Namespace, table: str, needs: TablePlan) -> Iterator[str]:
-    """The statements that do what `needs` asks for."""
+def _laid_out_plan(
+    there: Mapping[str, str] | None,
+    layout: Layout,
+    impossible: Mapping[str, str],
+    *,
+    schema: SchemaMode,
+    max_columns: int,
+) -> TablePlan:
+    for column, why in impossible.items():
+        return TablePlan(refused_table=f"column {column!r} of its layout: {why}")
+    return plan_layout(there, layout, declared=declared_as, conflict=conflict, schema=schema, max_columns=max_columns)
+
+
+def statements(
+    namespace: Namespace, table: str, needs: TablePlan, layout: Layout | None = None, *, divides: bool = True
+) -> Iterator[str]:
+    """The statements that do what `needs` asks for. `divides`: with native partitions, where `layout` has some."""
     name = namespace.named(table)
+    if layout is not None:
+        yield from _layout_statements(namespace, layout, needs, divides=divides)
+        return
     if needs.create is not None:
         columns = ", ".join(
             f"{quoted(column)} {declared}{' NOT NULL' * (column in REQUIRED)}" for column, declared in needs.create
@@ -184,6 +215,21 @@ def statements(namespace: Namespace, table: str, needs: TablePlan) -> Iterator[s
         yield f"ALTER TABLE {name} {added}"
 
 
+def _layout_statements(namespace: Namespace, layout: Layout, needs: TablePlan, *, divides: bool) -> Iterator[str]:
+    name = namespace.named(layout.table)
+    if needs.create is not None:
+        yield create_table(layout, name, divides=divides)
+        if divides and layout.partition is not None:
+            yield default_partition(namespace, layout.table)
+        for index in layout.indexes:
+            yield f"CREATE INDEX IF NOT EXISTS {quoted(index.name)} {indexed(index, name)}"
+    for column, declared in needs.add:
+        default = layout.column(column).default
+        # Rows that are there have no value, unless there is a default.
+        as_declared = f"{quoted(column)} {declared}" if default is None else definition(layout.column(column))
+        yield f"ALTER TABLE {name} ADD COLUMN {as_declared}"
+
+
 async def make(
     connection: asyncpg.Connection,
     namespace: Namespace,
@@ -192,8 +238,12 @@ async def make(
     *,
     schema: SchemaMode,
     max_columns: int,
+    layout: Layout | None = None,
+    divides: bool = True,
 ) -> Table:
     """Make what `table` lacks for rows of every one of `shapes`, as it stands once no other session makes anything.
+
+    `layout` and `divides` are as for `statements`.
 
     Raises:
         TransientError: Other sessions use the table, for as long as a lock is waited for. Nothing was made.
@@ -204,7 +254,15 @@ async def make(
     while True:
         try:
             return await _make(
-                connection, namespace, table, shapes, schema=schema, max_columns=max_columns, moment=moment
+                connection,
+                namespace,
+                table,
+                shapes,
+                schema=schema,
+                max_columns=max_columns,
+                moment=moment,
+                layout=layout,
+                divides=divides,
             )
         except asyncpg.LockNotAvailableError as exc:
             if (left := end - clock()) <= 0:
@@ -248,13 +306,15 @@ async def _make(
     schema: SchemaMode,
     max_columns: int,
     moment: int,
+    layout: Layout | None,
+    divides: bool,
 ) -> Table:
     async with creating(connection, namespace):
         for wanted in shapes:
             found = (await read_tables(connection, namespace, [table]))[table]
-            needs = plan(found, table, wanted, namespace, schema=schema, max_columns=max_columns)
+            needs = plan(found, table, wanted, namespace, schema=schema, max_columns=max_columns, layout=layout)
             if needs.add:
                 await connection.execute(f"SET LOCAL lock_timeout = {min(moment, namespace.lock_timeout)}")
-            for statement in statements(namespace, table, needs):
+            for statement in statements(namespace, table, needs, layout, divides=divides):
                 await connection.execute(statement)
         return (await read_tables(connection, namespace, [table]))[table]

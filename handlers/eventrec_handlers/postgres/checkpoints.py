@@ -2,6 +2,8 @@
 
     eventrec_checkpoints   log_id, subscription, next, retired_at: one row for each log and subscription
     eventrec_destination   id: one row, made once
+    eventrec_layouts       table_name, layout: one row for each table with a layout (`kept_layouts.py`)
+    eventrec_seen          table_name, id, seen_at: ids of records in tables that do not hold them (`seen.py`)
 
 Every statement is of the simple protocol, or runs in a transaction: so a pooler may stand between.
 """
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from eventrec import PauseError
-from eventrec_handlers._sql import quoted
+from eventrec_handlers._sql import LAYOUTS, SEEN, quoted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -44,8 +46,17 @@ _OWN: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "retired_at": ("timestamptz", "timestamp"),
     },
     DESTINATION: {"id": ("uuid", "text", "varchar")},
+    LAYOUTS: {"table_name": ("text", "varchar"), "layout": ("text", "varchar", "json", "jsonb")},
+    SEEN: {"table_name": ("text", "varchar"), "id": ("uuid",), "seen_at": ("timestamptz",)},
 }
 """Our own tables, and what each column may be: the first is what we make it."""
+
+_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    CHECKPOINTS: ("log_id", "subscription"),
+    LAYOUTS: ("table_name",),
+    SEEN: ("table_name", "id"),
+}
+"""Columns of which no two rows may have the same values: without that, they may say different things."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +147,7 @@ async def find_namespace(
 
 
 async def _check_own(connection: asyncpg.Connection, namespace: Namespace) -> None:
-    """Check that our own two tables are what we made, or as good.
+    """Check that those of our own tables that are there are what we made, or as good.
 
     Raises:
         PauseError: One is another program's.
@@ -145,29 +156,27 @@ async def _check_own(connection: asyncpg.Connection, namespace: Namespace) -> No
         found = await connection.fetch(
             "SELECT c.relname::text AS name, c.relkind::text AS kind, a.attname::text AS column,"
             " t.typname::text AS type,"
-            " EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate"
-            " AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 2 AND ARRAY['log_id', 'subscription'] ="
-            " ARRAY(SELECT k.attname::text FROM pg_attribute k WHERE k.attrelid = c.oid"
-            " AND k.attnum = ANY (i.indkey::int2[]) ORDER BY 1)) AS has_key"
+            " ARRAY(SELECT (SELECT string_agg(k.attname::text, ',') FROM pg_attribute k WHERE k.attrelid = c.oid"
+            " AND k.attnum = ANY (i.indkey::int2[])) FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique"
+            " AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL) AS keys"
             " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
             " LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
             " LEFT JOIN pg_type t ON t.oid = a.atttypid"
-            " WHERE n.nspname::text = $1 AND c.relname::text IN ($2, $3)",
+            " WHERE n.nspname::text = $1 AND c.relname::text = ANY ($2::text[])",
             namespace.namespace,
-            CHECKPOINTS,
-            DESTINATION,
+            list(_OWN),
         )
     for name, columns in _OWN.items():
         mine = [row for row in found if row["name"] == name]
         if not mine:
-            continue  # it was dropped just now: who needs it will notice
+            continue  # it is not needed yet, or was dropped just now: who needs it will notice
         types = {row["column"]: row["type"] for row in mine}
         is_table = all(row["kind"] in _TABLE_KINDS for row in mine)
         if not is_table or any(types.get(column) not in allowed for column, allowed in columns.items()):
             raise PauseError(f"{namespace.named(name)} is another program's: rename it, or give another namespace")
-        # Without it, two rows of one log may say different things.
-        if name == CHECKPOINTS and not any(row["has_key"] for row in mine):
-            raise PauseError(f"{namespace.named(name)} has no unique key (log_id, subscription)")
+        key = _KEYS.get(name)
+        if key is not None and not any(set(one.split(",")) == set(key) for one in mine[0]["keys"]):
+            raise PauseError(f"{namespace.named(name)} has no unique key ({', '.join(key)})")
 
 
 OWN_TABLES: Final = {

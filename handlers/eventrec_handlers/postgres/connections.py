@@ -21,7 +21,7 @@ from eventrec_handlers.postgres.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from eventrec_handlers.postgres.checkpoints import Namespace
     from eventrec_handlers.postgres.options import Options
@@ -35,12 +35,23 @@ CLOSING: Final = 2.0
 
 
 class Connections:
-    """Connections to `target`, on one asyncio loop. `on_doubt` is called when tables may be others than before."""
+    """Connections to `target`, on one asyncio loop. `on_doubt` is called when tables may be others than before.
 
-    def __init__(self, target: Target, options: Options, *, on_doubt: Callable[[], None]) -> None:
+    `on_found` is called when it is known where our tables are, again after each doubt.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        options: Options,
+        *,
+        on_doubt: Callable[[], None],
+        on_found: Callable[[asyncpg.Connection, Namespace], Awaitable[None]],
+    ) -> None:
         self._target = target
         self._options = options
         self._on_doubt = on_doubt
+        self._on_found = on_found
         self._pool: asyncpg.Pool | None = None
         self._times_read_only = 0
         self._namespace: Namespace | None = None
@@ -118,6 +129,11 @@ class Connections:
                         lock_timeout=max(1, round(self._options.lock_timeout * 1_000)),
                         may_make=self._options.may_make,
                     )
+                    try:
+                        await self._on_found(connection, self._namespace)
+                    except BaseException:
+                        self._namespace = None
+                        raise
             yield connection, self._namespace
         except BaseException as exc:
             await self.clear(connection, exc)

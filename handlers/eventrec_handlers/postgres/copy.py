@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass, field
 from itertools import chain
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from anyio.lowlevel import checkpoint
 
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Self
 
-    from eventrec import RowInsertRequest
+    from eventrec import Layout, RowInsertRequest
     from eventrec_handlers._sql import TablePlan
     from eventrec_handlers.postgres.columns import Encode
+    from eventrec_handlers.postgres.layouts import LaidOut
 
 SLICE: Final = 200
 """Rows encoded without giving the loop a turn: about 0.3 ms."""
@@ -62,8 +63,27 @@ class Rows:
         return cls(request, tuple((column.name, declared(column)) for column in request.schema))
 
     @property
+    def layout(self) -> None:
+        """Its table has none."""
+        return None
+
+    @property
     def table(self) -> str:
         return self.request.table
+
+    @property
+    def key(self) -> tuple[str, object]:
+        """What tells the shapes of rows apart."""
+        return self.request.table, self.request.schema
+
+    @property
+    def offsets(self) -> Sequence[int]:
+        """For each row the offset of its record."""
+        return self.request.offsets
+
+    def kind_of(self, row: int) -> str:  # noqa: ARG002 - as of rows that are of several types
+        """The type of the event that a row belongs to."""
+        return self.request.type
 
     def refuse(self, plan: TablePlan, refusals: Refusals) -> None:
         """Note the records for which `plan` has no room."""
@@ -155,6 +175,10 @@ class Rows:
                         self.refuse_value(refusals, row, i, value, why)
 
 
+Part: TypeAlias = "Rows | LaidOut"
+"""Rows of one table that have the same columns."""
+
+
 class Copy:
     """What one COPY writes: rows of one table and the same columns, perhaps of several types.
 
@@ -162,33 +186,38 @@ class Copy:
     on to look for others: ask `refusals` before committing.
     """
 
-    def __init__(self, part: Rows, taken: Sequence[int], refusals: Refusals) -> None:
+    def __init__(self, part: Part, taken: Sequence[int], refusals: Refusals) -> None:
         self.table = part.table
         self.columns = tuple(part.wanted[i][0] for i in taken)
         self._refusals = refusals
-        self._parts: list[tuple[Rows, Sequence[int]]] = [(part, taken)]
+        self._parts: list[tuple[Part, Sequence[int]]] = [(part, taken)]
 
-    def join(self, part: Rows, taken: Sequence[int]) -> None:
+    def join(self, part: Part, taken: Sequence[int]) -> None:
         """Let this COPY write `part` too, which has the same table and columns."""
         self._parts.append((part, taken))
 
     def type_at(self, line: int | None) -> str:
         """The type of the row at `line`, counted from 1; where that is not known, of the first row."""
-        part, _ = self._at(line or 1) or (self._parts[0][0], 0)
-        return part.request.type
+        part, row = self._at(line or 1) or (self._parts[0][0], 0)
+        return part.kind_of(row)
 
     def offset(self, line: int) -> int | None:
         """The offset of the record that the row at `line` belongs to, counted from 1; None where there is none."""
         found = self._at(line)
-        return None if found is None else found[0].request.offsets[found[1]]
+        return None if found is None else found[0].offsets[found[1]]
 
-    def _at(self, line: int) -> tuple[Rows, int] | None:
+    def _at(self, line: int) -> tuple[Part, int] | None:
         """The part that the row at `line` is in, and which of its rows it is."""
         for part, _ in self._parts:
-            if 1 <= line <= len(part.request.offsets):
+            if 1 <= line <= len(part.offsets):
                 return part, line - 1
-            line -= len(part.request.offsets)
+            line -= len(part.offsets)
         return None
+
+    @property
+    def layout(self) -> Layout | None:
+        """The layout of its table; None: it has none."""
+        return self._parts[0][0].layout
 
     async def look_through(self) -> None:
         """Note every value that PostgreSQL cannot hold, and write nothing."""
@@ -196,16 +225,14 @@ class Copy:
             pass
 
     def __aiter__(self) -> _Chunks:
-        slices = [
-            (part, start, taken) for part, taken in self._parts for start in range(0, len(part.request.rows), SLICE)
-        ]
+        slices = [(part, start, taken) for part, taken in self._parts for start in range(0, len(part.offsets), SLICE)]
         return _Chunks(slices, self._refusals)
 
 
 class _Chunks:
     """Not a generator: one that is left half-way would be closed by the loop, some time later."""
 
-    def __init__(self, slices: Sequence[tuple[Rows, int, Sequence[int]]], refusals: Refusals) -> None:
+    def __init__(self, slices: Sequence[tuple[Part, int, Sequence[int]]], refusals: Refusals) -> None:
         self._slices = slices
         self._refusals = refusals
         self._next = 0

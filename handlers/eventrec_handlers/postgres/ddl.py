@@ -26,7 +26,8 @@ from eventrec_handlers.postgres.catalog import RESERVED
 from eventrec_handlers.postgres.checkpoints import OWN_TABLES, literal
 from eventrec_handlers.postgres.columns import BASE_DECLARED, REQUIRED
 from eventrec_handlers.postgres.columns import declared as type_of
-from eventrec_handlers.postgres.layout_ddl import UNQUALIFIED, layout_steps, spelled
+from eventrec_handlers.postgres.layout_ddl import UNQUALIFIED, layout_steps
+from eventrec_handlers.postgres.layouts import spelled
 from eventrec_handlers.postgres.rollups.fields import Columns
 from eventrec_handlers.postgres.rollups.tables import (
     PENDING,

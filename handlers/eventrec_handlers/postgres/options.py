@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
 from eventrec import HandlerURLError
+from eventrec_handlers._sql import SEEN_FOR
 from eventrec_handlers.postgres.catalog import MAX_COLUMNS
 from eventrec_handlers.postgres.columns import BASE_DECLARED
 
@@ -39,6 +40,7 @@ class Options:
     timeout: float = TIMEOUT
     connect_timeout: float = CONNECT_TIMEOUT
     lock_timeout: float = LOCK_TIMEOUT
+    seen_for: float = SEEN_FOR
 
     def __post_init__(self) -> None:
         if self.schema not in SCHEMA_MODES:
@@ -47,7 +49,7 @@ class Options:
             raise ValueError(f"max_columns must be {len(BASE_DECLARED)} to {MAX_COLUMNS}, got {self.max_columns}")
         if self.pool_size < 1:
             raise ValueError(f"pool_size must be 1 or more, got {self.pool_size}")
-        for name in ("timeout", "connect_timeout", "lock_timeout", "ttl"):
+        for name in ("timeout", "connect_timeout", "lock_timeout", "seen_for", "ttl"):
             seconds = getattr(self, name)
             if seconds is not None and seconds <= 0:
                 raise ValueError(f"{name} must be more than 0 seconds, got {seconds:g}")
@@ -77,6 +79,7 @@ class Options:
                 timeout=timeout,
                 connect_timeout=url.seconds("connect_timeout", default=CONNECT_TIMEOUT) or timeout,
                 lock_timeout=url.seconds("lock_timeout", default=LOCK_TIMEOUT),
+                seen_for=url.seconds("seen_for", default=SEEN_FOR),
             )
         except ValueError as exc:
             raise HandlerURLError(f"a {url.scheme} URL: {exc}") from None

@@ -5,15 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from eventrec import EVENT, GENERATED, ID, TIMESTAMP, TYPE, LayoutError, StoredEvent
 from eventrec_handlers._sql import quoted
 from eventrec_handlers.postgres.catalog import RESERVED, unquoted_type
+from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.columns import REQUIRED
+from eventrec_handlers.postgres.layouts import spelled
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Collection, Mapping
 
     import asyncpg
 
+    from eventrec import Layout
+    from eventrec_handlers._sql import KeptLayouts
     from eventrec_handlers.postgres.cursor import Arrival, Reached
 
 Query: TypeAlias = "tuple[str, list[Any]]"
@@ -23,11 +29,38 @@ _TEXTS: Final = ("text", "character varying")
 _JSON: Final = ("jsonb", "json", *_TEXTS)
 _PLAIN: Final = (*_TEXTS, "boolean", "smallint", "integer", "bigint", "real", "double precision", "numeric", "bytea")
 
-_EVENT: Final = "t.id IS NOT NULL AND t.type IS NOT NULL AND t.payload IS NOT NULL AND isfinite(t.timestamp)"
-_MICROSECONDS: Final = (
-    "extract(epoch FROM date_trunc('second', t.timestamp))::bigint * 1000000"
-    " + extract(microseconds FROM t.timestamp)::bigint % 1000000"
-)
+
+def _microseconds(time: str) -> str:
+    return (
+        f"extract(epoch FROM date_trunc('second', {time}))::bigint * 1000000"
+        f" + extract(microseconds FROM {time})::bigint % 1000000"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """SQL for what every event has, in a row `t`.
+
+    Attributes:
+        id: The id, as text.
+        order: What events of one time are ordered by; a constant where nothing is.
+        cast: The type of that.
+        type: The type.
+        time: The time.
+        payload: The payload, as text.
+        is_event: Whether the row is an event.
+    """
+
+    id: str = "t.id::text"
+    order: str = "t.id"
+    cast: str = "uuid"
+    type: str = "t.type"
+    time: str = "t.timestamp"
+    payload: str = "t.payload::text"
+    is_event: str = "t.id IS NOT NULL AND t.type IS NOT NULL AND t.payload IS NOT NULL AND isfinite(t.timestamp)"
+
+
+OURS: Final = Base()
 
 _FIRST, _LAST = -211_813_488_000_000_000, 9_223_371_331_199_999_999
 """The microseconds that a timestamptz can be."""
@@ -35,7 +68,7 @@ _FIRST, _LAST = -211_813_488_000_000_000, 9_223_371_331_199_999_999
 
 @dataclass(frozen=True, slots=True)
 class EventTable:
-    """A table that has our base columns.
+    """A table that has our base columns, or those of its layout.
 
     Attributes:
         name: Its name.
@@ -45,6 +78,8 @@ class EventTable:
         is_indexed: Whether there is an index by type, then time.
         may_hold_foreign: Whether a base column may be NULL.
         may_be_read: Whether this user may read it.
+        base: SQL for what every event has.
+        layout: Where what stands; None: as in tables of ours. Then `extra` are all columns.
     """
 
     name: str
@@ -54,19 +89,44 @@ class EventTable:
     is_indexed: bool
     may_hold_foreign: bool
     may_be_read: bool
+    base: Base = OURS
+    layout: Layout | None = None
 
     def columns(self, transaction: str = "0::bigint") -> str:
         """What is selected of a row; `transaction` is SQL for the number of the one that wrote it."""
         extra = "".join(f", {sql} AS e{number}" for number, sql in enumerate(self.extra.values()))
+        base = self.base
         return (
-            f"{transaction} AS x, t.tableoid::bigint AS o, t.ctid::text AS c, t.id::text AS id, t.type::text AS type,"
-            f" {_MICROSECONDS} AS us, t.payload::text AS payload,"
+            f"{transaction} AS x, t.tableoid::bigint AS o, t.ctid::text AS c, {base.id} AS id,"
+            f" {base.type}::text AS type, {_microseconds(base.time)} AS us, {base.payload} AS payload,"
             f" {'t.context::text' if self.has_context else 'NULL::text'} AS context{extra}"
         )
 
+    def event(self, row: Any) -> StoredEvent | str:
+        """The event of a row that was selected so; or why it is not one."""
+        values = {name: row[f"e{number}"] for number, name in enumerate(self.extra)}
+        if self.layout is not None:
+            time = self.layout.column_of(TIMESTAMP)
+            values |= {time.name: row["us"] * 1_000} if time is not None else {}
+            return StoredEvent.of_row(self.layout, values, row=row["id"])
+        return StoredEvent(
+            table=self.name,
+            id=row["id"],
+            type=row["type"],
+            timestamp=row["us"] * 1_000,
+            payload=row["payload"],
+            context=row["context"],
+            columns=values,
+        )
 
-async def event_tables(connection: asyncpg.Connection, namespace: str) -> list[EventTable]:
-    """The tables of events in `namespace`, by name; what has a parent that may be read is read with that."""
+
+async def event_tables(
+    connection: asyncpg.Connection, namespace: str, layouts: KeptLayouts, faults: Counter[str]
+) -> list[EventTable]:
+    """The tables of events in `namespace`, by name; what has a parent that may be read is read with that.
+
+    `faults` gets why a table that has a layout is not among them.
+    """
     rows = await connection.fetch(
         "SELECT c.oid::bigint AS oid, c.relname::text AS name, a.attname::text AS column, a.attnotnull AS is_required,"
         " format_type(a.atttypid, NULL) AS declared,"
@@ -83,7 +143,16 @@ async def event_tables(connection: asyncpg.Connection, namespace: str) -> list[E
     columns: dict[int, list[Any]] = {}
     for row in rows:
         columns.setdefault(row["oid"], []).append(row)
-    tables = {oid: table for oid, mine in columns.items() if (table := _event_table(namespace, mine)) is not None}
+    tables: dict[int, EventTable] = {}
+    for oid, mine in columns.items():
+        try:
+            layout = layouts.of(mine[0]["name"])
+            table = _event_table(namespace, mine) if layout is None else _laid_out_table(namespace, mine, layout)
+        except LayoutError as exc:
+            faults[f"table {mine[0]['name']!r}: {exc}"] += 1
+        else:
+            if table is not None:
+                tables[oid] = table
     parents = {oid: mine[0]["parents"] or () for oid, mine in columns.items()}
 
     def has_parent(oid: int) -> bool:
@@ -122,6 +191,63 @@ def _event_table(namespace: str, rows: list[Any]) -> EventTable | None:
     )
 
 
+_NEEDED: Final = frozenset({"id", "type", "timestamp", "payload", "event"})
+
+
+def _laid_out_table(namespace: str, rows: list[Any], layout: Layout) -> EventTable:
+    """The table of `layout`.
+
+    Raises:
+        LayoutError: Its rows are not events that the layout describes.
+    """
+    declared = {row["column"]: unquoted_type(row["declared"]) for row in rows}
+    time = layout.column_of(TIMESTAMP)
+    if time is None:
+        raise LayoutError("its layout has no column for the time, so its rows are in no order")
+    for column in layout.columns:
+        if not column.source.path and column.source.kind in _NEEDED:
+            found = declared.get(column.name)
+            wanted = "character varying" if column.type == "varchar" else spelled(column)
+            if found != wanted and not (found in _TEXTS and wanted in _TEXTS):
+                raise LayoutError(f"its column {column.name!r} is {found or 'not there'}, and its layout has {column}")
+    required = {column.name for column in layout.columns if not column.source.path and column.source.kind in _NEEDED}
+    return EventTable(
+        name=layout.table,
+        quoted=f"{quoted(namespace)}.{quoted(layout.table)}",
+        extra={
+            column: f"t.{quoted(column)}" + ("" if kind in _PLAIN or kind == "real[]" else "::text")
+            for column, kind in declared.items()
+        },
+        has_context=False,
+        is_indexed=False,
+        may_hold_foreign=not all(row["is_required"] for row in rows if row["column"] in required),
+        may_be_read=rows[0]["may_be_read"],
+        base=_base_of(layout, required),
+        layout=layout,
+    )
+
+
+def _base_of(layout: Layout, required: Collection[str]) -> Base:
+    """SQL for what an event of `layout` has; its payload and context are made of the columns, by the layout."""
+    id_, kind, time, event = (layout.column_of(source) for source in (ID, TYPE, TIMESTAMP, EVENT))
+    generated = layout.column_of(GENERATED)
+    place = "t.tableoid::text || t.ctid::text" if generated is None else f"t.{quoted(generated.name)}::text"
+    at = "" if time is None else f"t.{quoted(time.name)}"
+    is_whole = kind is None and event is not None and event.word != "text"
+    type_ = literal(layout.table) if kind is None else f"t.{quoted(kind.name)}"
+    type_ = f"(t.{quoted(event.name)} ->> 'type')" if is_whole and event is not None else type_
+    present = [f"t.{quoted(name)} IS NOT NULL" for name in sorted(required)]
+    return Base(
+        id=f"({literal(layout.table + ':')} || {place})" if id_ is None else f"t.{quoted(id_.name)}::text",
+        order="''::text" if id_ is None else f"t.{quoted(id_.name)}" + ("" if id_.word == "uuid" else ' COLLATE "C"'),
+        cast="uuid" if id_ is not None and id_.word == "uuid" else "text",
+        type=type_,
+        time=at,
+        payload="''",
+        is_event=" AND ".join([*present, f"isfinite({at})"]),
+    )
+
+
 class _Values(list[Any]):
     """The values of parameters, in the order in which they were named."""
 
@@ -154,22 +280,24 @@ def by_timestamp(
 ) -> Query:
     """At most `limit` events with `start` <= timestamp < `end`, in ns, behind `after`: the oldest, or the newest."""
     values = _Values()
-    wanted = [_EVENT, *_within(values, start, end)]
+    base = table.base
+    wanted = [base.is_event, *_within(base.time, values, start, end)]
     if after is not None:
         moment = values.time(after.microseconds)
         if table.name == after.table:
             wanted.append(
-                f"(t.timestamp, t.id, t.tableoid::bigint, t.ctid) > ({moment}, {values.named(after.id, 'text')}::uuid,"
+                f"({base.time}, {base.order}, t.tableoid::bigint, t.ctid)"
+                f" > ({moment}, {values.named(after.id, 'text')}::{base.cast},"
                 f" {values.named(after.oid, 'bigint')}, {values.named(after.ctid, 'text')}::tid)"
             )
         else:
-            wanted.append(f"t.timestamp {'>=' if table.name > after.table else '>'} {moment}")
-    order = ", ".join(f"{key}{' DESC' * newest}" for key in ("t.timestamp", "t.id", "t.tableoid", "t.ctid"))
+            wanted.append(f"{base.time} {'>=' if table.name > after.table else '>'} {moment}")
+    order = ", ".join(f"{key}{' DESC' * newest}" for key in (base.time, base.order, "t.tableoid", "t.ctid"))
     most = f" ORDER BY {order} LIMIT {limit:d}"
     selected = f"SELECT {table.columns()} FROM {table.quoted} AS t WHERE {' AND '.join(wanted)}"  # noqa: S608 - quoted
     kinds = None if types is None else values.named(list(types), "text[]")
     if not table.is_indexed:
-        return selected + ("" if kinds is None else f" AND t.type = ANY ({kinds})") + most, values
+        return selected + ("" if kinds is None else f" AND {base.type} = ANY ({kinds})") + most, values
     # The index begins with the type, so each type is looked up by itself; and the types are found by leaping from one
     # to the next in that index, not by reading it.
     known = (
@@ -187,13 +315,13 @@ def by_timestamp(
     return sql, values
 
 
-def _within(values: _Values, start: int | None, end: int | None) -> list[str]:
+def _within(time: str, values: _Values, start: int | None, end: int | None) -> list[str]:
     # Times are kept in microseconds, so the first that is not before a nanosecond is that nanosecond rounded up.
     bounds = []
     if start is not None:
-        bounds.append(f"t.timestamp >= {values.time(-(-start // 1_000))}")
+        bounds.append(f"{time} >= {values.time(-(-start // 1_000))}")
     if end is not None:
-        bounds.append(f"t.timestamp < {values.time(-(-end // 1_000))}")
+        bounds.append(f"{time} < {values.time(-(-end // 1_000))}")
     return bounds
 
 
@@ -213,9 +341,9 @@ def _since(low: int, *, end: int) -> str:
 def arrived(table: EventTable, since: Arrival, *, end: int, types: Collection[str] | None, limit: int) -> Query:
     """At most `limit` events of transactions below `end` that `since` has not seen, in the order of those."""
     values = _Values()
-    wanted = [_EVENT, *_unseen(values, since, end=end)]
+    wanted = [table.base.is_event, *_unseen(values, since, end=end)]
     if types is not None:
-        wanted.append(f"t.type = ANY ({values.named(list(types), 'text[]')})")
+        wanted.append(f"{table.base.type} = ANY ({values.named(list(types), 'text[]')})")
     sql = (
         f"SELECT {table.columns(_number(end))} FROM {table.quoted} AS t"  # noqa: S608 - quoted
         f" WHERE {' AND '.join(wanted)} ORDER BY x, o, t.ctid LIMIT {limit:d}"
@@ -254,8 +382,8 @@ def foreign_rows(
 ) -> Query:
     """How many rows are not events: of all, of a time, or of the transactions that `since` has not seen."""
     values = _Values()
-    wanted = _within(values, start, end)
+    wanted = _within(table.base.time, values, start, end)
     if since is not None:
         wanted += _unseen(values, since, end=end_of_transactions)
-    wanted.append(f"({_EVENT}) IS NOT TRUE")
+    wanted.append(f"({table.base.is_event}) IS NOT TRUE")
     return f"SELECT count(*) FROM {table.quoted} AS t WHERE {' AND '.join(wanted)}", values  # noqa: S608 - quoted

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
 from anyio import CancelScope
 
 from eventrec import EventPage, EventReader, PauseError, StoredEvent
+from eventrec_handlers._sql import LAYOUTS, KeptLayouts, quoted
 from eventrec_handlers.postgres.calls import Calls
 from eventrec_handlers.postgres.cursor import START, Arrival, Reached
 from eventrec_handlers.postgres.errors import raise_refused_connection
@@ -23,8 +25,9 @@ from eventrec_handlers.postgres.queries import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
+    from eventrec import Layout
     from eventrec_handlers.postgres.options import Options
     from eventrec_handlers.postgres.target import Target
 
@@ -42,6 +45,8 @@ FOREIGN: Final = "without an id, a type, a timestamp or a payload"
 class PostgresReader(EventReader):
     """Reads the tables of one schema that have our base columns; partitions are read with their parent.
 
+    So it does tables with a layout that has a column for the time: one of `layouts`, or one that the database keeps.
+
     **Arrival.** PostgreSQL knows of stored rows which transaction wrote them, and no more. `latest` therefore gives the
     newest by their own timestamps. `follow` gives the rows of every transaction that ended since, in the order in which
     these began; rows that another program updates are shown again. Where no transaction has begun since it asks for
@@ -52,8 +57,16 @@ class PostgresReader(EventReader):
     the text that PostgreSQL writes for it.
     """
 
-    def __init__(self, target: Target, options: Options, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        target: Target,
+        options: Options,
+        *,
+        layouts: Mapping[str, Layout] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock = clock
+        self._layouts = layouts or {}
         self._target = target
         self._options = options
         self._calls = Calls(str(target), timeout=options.timeout)
@@ -88,7 +101,7 @@ class PostgresReader(EventReader):
             newest = sorted(rows, key=_Row.by_time)[-limit:] if limit else []
             seen = await moment.seen()
             return EventPage(
-                tuple(row.event() for row in newest),
+                _events(newest),
                 Arrival(moment.server, moment.low, seen).to_text(),
                 await moment.foreign() if limit else {},
             )
@@ -114,9 +127,7 @@ class PostgresReader(EventReader):
                 parts.append([_Row(table, row) for row in await moment.connection.fetch(sql, *values)])
             page = list(heapq.merge(*parts, key=_Row.in_range))[:limit]
             foreign = await moment.foreign(start=start, end=end) if cursor is None and limit else {}
-            return EventPage(
-                tuple(row.event() for row in page), page[-1].reached() if page else cursor or START, foreign
-            )
+            return EventPage(_events(page), page[-1].reached() if page else cursor or START, foreign)
 
         return await self._read(read)
 
@@ -137,7 +148,7 @@ class PostgresReader(EventReader):
             if (took := self._clock() - begun) > SLOW and len(page) < limit:
                 self._not_before = self._clock() + PAUSE * took
             after = moment.after(since, page, is_whole=len(page) < limit)
-            return EventPage.of((row.event() for row in page), after.to_text(), await moment.foreign(since=since))
+            return EventPage.of(_events(page), after.to_text(), await moment.foreign(since=since))
 
         return await self._read(read)
 
@@ -150,7 +161,7 @@ class PostgresReader(EventReader):
             connection = await self._connected()
             try:
                 async with connection.transaction(isolation="repeatable_read", readonly=True):
-                    return await read(await _Moment.of(connection, self._options.namespace))
+                    return await read(await _Moment.of(connection, self._options.namespace, self._layouts))
             except BaseException as exc:
                 if not isinstance(exc, (asyncpg.PostgresError, PauseError)) or connection.is_closed():
                     self._connection = None
@@ -181,11 +192,19 @@ class _Moment:
     """One snapshot of the database: its tables of events, and which transactions have ended in it."""
 
     def __init__(
-        self, connection: asyncpg.Connection, tables: list[EventTable], server: str, low: int, end: int
+        self,
+        connection: asyncpg.Connection,
+        tables: list[EventTable],
+        *,
+        faults: Mapping[str, int],
+        server: str,
+        low: int,
+        end: int,
     ) -> None:
         self.connection = connection
         # Where none may be read, the server says so.
         self.tables = [table for table in tables if table.may_be_read] or tables
+        self._faults = faults
         self._unreadable = [table.name for table in tables if not table.may_be_read]
         self.server = server
         self.low = low
@@ -194,7 +213,7 @@ class _Moment:
         """No transaction from it on has."""
 
     @classmethod
-    async def of(cls, connection: asyncpg.Connection, namespace: str | None) -> _Moment:
+    async def of(cls, connection: asyncpg.Connection, namespace: str | None, declared: Mapping[str, Layout]) -> _Moment:
         name, low, end, exists, may_ask = await connection.fetchrow(
             "WITH here AS (SELECT coalesce($1::text, current_schema()::text) AS name, txid_current_snapshot() AS now)"
             " SELECT name, txid_snapshot_xmin(now), txid_snapshot_xmax(now),"
@@ -210,7 +229,10 @@ class _Moment:
             f"SELECT {server} FROM pg_database{', pg_control_system(), pg_control_checkpoint()' * may_ask}"  # noqa: S608 - no input
             " WHERE datname = current_database()"
         )
-        return cls(connection, await event_tables(connection, name), known, low, end)
+        layouts, faults = KeptLayouts(declared), Counter[str]()
+        layouts.learn(await _kept_layouts(connection, name))
+        tables = await event_tables(connection, name, layouts, faults)
+        return cls(connection, tables, faults=faults, server=known, low=low, end=end)
 
     def valid(self, since: Arrival) -> Arrival:
         """`since`, unless it is of another server, or of a time to which this one has gone back: then nothing."""
@@ -246,6 +268,7 @@ class _Moment:
     async def foreign(self, **window: Any) -> dict[str, int]:
         """How many rows of a window are not events, by table; and which tables may not be read."""
         counts = {f"table {name!r} may not be read by this user": 1 for name in self._unreadable}
+        counts |= self._faults
         for table in self.tables:
             if table.may_hold_foreign:
                 sql, values = foreign_rows(table, end_of_transactions=self.end, **window)
@@ -262,30 +285,40 @@ class _Row:
         self._row = row
         self.place: tuple[int, int, str] = (row["x"], row["o"], row["c"])
 
-    def event(self) -> StoredEvent:
-        row = self._row
-        return StoredEvent(
-            table=self._table.name,
-            id=row["id"],
-            type=row["type"],
-            timestamp=row["us"] * 1_000,
-            payload=row["payload"],
-            context=row["context"],
-            columns={name: row[f"e{number}"] for number, name in enumerate(self._table.extra)},
-        )
+    def event(self) -> StoredEvent | str:
+        return self._table.event(self._row)
 
-    def by_time(self) -> tuple[int, str]:
-        return self._row["us"], self._row["id"]
+    @property
+    def _key(self) -> str:
+        """What the server orders events of one time by."""
+        return "" if self._table.base.order == "''::text" else self._row["id"]
+
+    def by_time(self) -> tuple[int, str, int, tuple[int, ...]]:
+        return self._row["us"], self._key, self.place[1], _numbers(self.place[2])
 
     def in_range(self) -> tuple[int, str, str, int, tuple[int, ...]]:
-        return self._row["us"], self._table.name, self._row["id"], self.place[1], _numbers(self.place[2])
+        return self._row["us"], self._table.name, self._key, self.place[1], _numbers(self.place[2])
 
     def in_arrival(self) -> tuple[int, int, tuple[int, ...]]:
         return self.place[0], self.place[1], _numbers(self.place[2])
 
     def reached(self) -> str:
         _, oid, ctid = self.place
-        return Reached(self._row["us"], self._table.name, self._row["id"], oid, ctid).to_text()
+        return Reached(self._row["us"], self._table.name, self._key, oid, ctid).to_text()
+
+
+def _events(rows: Iterable[_Row]) -> tuple[StoredEvent, ...]:
+    """Those of `rows` that are events."""
+    return tuple(event for row in rows if not isinstance(event := row.event(), str))
+
+
+async def _kept_layouts(connection: asyncpg.Connection, namespace: str) -> dict[str, str]:
+    table = f"{quoted(namespace)}.{quoted(LAYOUTS)}"
+    may_read = "SELECT coalesce(has_table_privilege(to_regclass($1), 'SELECT'), false)"
+    if not await connection.fetchval(may_read, table):
+        return {}
+    rows = await connection.fetch(f"SELECT table_name::text, layout::text FROM {table}")  # noqa: S608 - quoted
+    return {row[0]: row[1] for row in rows}
 
 
 def _numbers(ctid: str) -> tuple[int, ...]:

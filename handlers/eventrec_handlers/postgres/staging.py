@@ -79,7 +79,9 @@ class Staging:
             raise PauseError(f"{self._where}: {brief(refusal)}") from refusal
         if has_no_partition(refusal):
             kind = self._copy.type_at(max(self._refused))
-            if await lacks_one_for_now(self._connection, self._namespace, self._copy.table, refusal, kind=kind):
+            if await lacks_one_for_now(
+                self._connection, self._namespace, self._copy.table, refusal, kind=kind, layout=self._copy.layout
+            ):
                 raise PauseError(f"{self._where}: {brief(refusal)}, nor for one of now") from refusal
         named = {
             offset: f"table {self._copy.table!r} refuses it: {why}"

@@ -22,15 +22,19 @@ from eventrec_handlers.postgres.errors import (
     state,
     too_slow,
 )
+from eventrec_handlers.postgres.kept_layouts import keep_layout, read_layouts
+from eventrec_handlers.postgres.layouts import LaidOut
 from eventrec_handlers.postgres.partitions import has_no_partition, lacks_one_for_now
 from eventrec_handlers.postgres.staging import STAGED, Staging
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from eventrec import Batch, ColumnSchema, DeliveryError
-    from eventrec_handlers._sql import SchemaMode, TablePlan
+    from eventrec import Batch, DeliveryError
+    from eventrec_handlers._sql import KeptLayouts, SchemaMode, TablePlan
     from eventrec_handlers.postgres.checkpoints import Namespace
+    from eventrec_handlers.postgres.copy import Part
+    from eventrec_handlers.postgres.seen import Seen
 
 ROUNDS: Final = 5
 """How often a batch starts again because other programs have changed the tables meanwhile."""
@@ -42,15 +46,28 @@ _MAX: Final = 10_000
 class Store:
     """Writes batches, and remembers the tables it writes to. `where` is how errors call the database."""
 
-    def __init__(self, where: str, *, schema: SchemaMode, max_columns: int) -> None:
+    def __init__(
+        self,
+        where: str,
+        *,
+        schema: SchemaMode,
+        max_columns: int,
+        layouts: KeptLayouts,
+        seen: Seen,
+        divides: bool = True,
+    ) -> None:
+        """`divides`: tables are made with native partitions, where their layouts have some."""
         self.written: set[str] = set()
-        """The tables that rows have gone to."""
+        """The tables of ours that rows have gone to."""
+        self._layouts = layouts
+        self._seen = seen
+        self._divides = divides
         self._where = where
         self._schema: SchemaMode = schema
         self._max_columns = max_columns
         self._tables: dict[str, Table] = {}
-        self._plans: dict[tuple[str, Sequence[ColumnSchema]], TablePlan] = {}
-        self._prepared: tuple[Batch, list[Rows]] | None = None
+        self._plans: dict[tuple[str, object], TablePlan] = {}
+        self._prepared: tuple[Batch, list[Part]] | None = None
         self._without_copy: set[str] = set()
         """The tables for which the server refused a COPY."""
 
@@ -59,10 +76,22 @@ class Store:
         self.written = set()
         self._tables = {}
         self._plans = {}
+        self._seen.forget()
+
+    async def learn_layouts(self, connection: asyncpg.Connection, namespace: Namespace) -> None:
+        """Read which layouts the database keeps."""
+        self._learn_layouts(await read_layouts(connection, namespace))
+
+    def _learn_layouts(self, kept: Mapping[str, str]) -> bool:
+        if not self._layouts.learn(kept):
+            return False
+        self._prepared = None
+        self._plans = {}
+        return True
 
     async def prepare(self, batch: Batch) -> None:
         """Encode the rows of `batch` before it is its turn; from any loop."""
-        parts = _parts(batch)
+        parts = self._parts(batch)
         for part in parts:
             await part.encode_ahead()
         self._prepared = (batch, parts)
@@ -80,31 +109,28 @@ class Store:
         if max(len(self._tables), len(self._plans)) >= _MAX:
             self.forget()
             self._without_copy.clear()
-        parts = self._prepared[1] if self._prepared is not None and self._prepared[0] is batch else _parts(batch)
-        self._prepared = None
-        names = {part.table for part in parts}
-        cached = names & self._tables.keys()
+        prepared, self._prepared = self._prepared, None
+        parts = prepared[1] if prepared is not None and prepared[0] is batch else self._parts(batch)
         is_checked = False
+        is_cached = any(part.table in self._tables for part in parts)
         for rounds_left in reversed(range(ROUNDS)):
-            tables = await self._known(connection, namespace, names)
+            tables = await self._known(connection, namespace, {part.table for part in parts})
             plans = [self._plan(namespace, part, tables[part.table]) for part in parts]
             refusals = _refusals(parts, plans, tables)
-            if refusals.reasons and cached:
-                # An operator may have mended a table since it was read.
-                self.forget()
-                cached = set()
+            if refusals.reasons:
+                parts = await self._look_again(connection, namespace, batch, refusals, is_cached=is_cached)
+                is_cached = False
                 continue
-            refusals.raise_if_any(len(batch))
+            await self._prepare_beside(connection, namespace, parts)
             lacking = {part.table for part, needs in zip(parts, plans, strict=True) if not needs.is_ready}
             if lacking:
                 await self._make(connection, namespace, [part for part in parts if part.table in lacking])
                 continue
-            copies = _copies(parts, plans, refusals)
             try:
                 if await self._write(
-                    connection, namespace, batch, copies, tables=tables, refusals=refusals, is_checked=is_checked
+                    connection, namespace, batch, parts, plans, tables=tables, refusals=refusals, is_checked=is_checked
                 ):
-                    self.written |= tables.keys()
+                    self.written |= {part.table for part in parts if part.layout is None}
                     return True
             except RefusedAtEndError:
                 is_checked = True
@@ -116,6 +142,27 @@ class Store:
             await connection.execute("ROLLBACK")
             self.forget()
         return False
+
+    async def _look_again(
+        self,
+        connection: asyncpg.Connection,
+        namespace: Namespace,
+        batch: Batch,
+        refusals: Refusals,
+        *,
+        is_cached: bool,
+    ) -> list[Part]:
+        """The rows of `batch`, to try once more: what they were refused for may be older than what is there now.
+
+        An operator may have mended a table that `is_cached`, or another process declared its layout.
+
+        Raises:
+            PermanentError: It is not.
+        """
+        if not self._learn_layouts(await read_layouts(connection, namespace)) and not is_cached:
+            refusals.raise_if_any(len(batch))
+        self.forget()
+        return self._parts(batch)
 
     def _meaning(self, exc: asyncpg.PostgresError, records: int) -> DeliveryError | None:
         """What `exc` means while rows are written, where it means something else than at other times."""
@@ -139,22 +186,61 @@ class Store:
         self._tables.update(tables)
         self._plans = {key: known for key, known in self._plans.items() if key[0] not in tables}
 
-    def _plan(self, namespace: Namespace, part: Rows, table: Table) -> TablePlan:
-        key = (part.table, part.request.schema)
+    def _plan(self, namespace: Namespace, part: Part, table: Table) -> TablePlan:
+        key = part.key
         found = self._plans.get(key)
         if found is None:
             found = self._plans[key] = plan(
-                table, part.table, part.wanted, namespace, schema=self._schema, max_columns=self._max_columns
+                table,
+                part.table,
+                part.wanted,
+                namespace,
+                schema=self._schema,
+                max_columns=self._max_columns,
+                layout=part.layout,
             )
         return found
 
-    async def _make(self, connection: asyncpg.Connection, namespace: Namespace, parts: Sequence[Rows]) -> None:
+    def _parts(self, batch: Batch) -> list[Part]:
+        """The rows of `batch`, by the layouts of their tables where these have one.
+
+        Raises:
+            PauseError: The layout that is kept of a table cannot be read.
+        """
+        layouts = self._layouts.among(batch.tables) if self._layouts.has_any else {}
+        requests = batch.row_inserts(id_form="bytes", excluding=layouts)
+        parts: list[Part] = [Rows.of(request) for request in requests if request.rows]
+        if layouts:
+            parts += [LaidOut.of(rows) for rows in batch.layout_rows(layouts) if rows.offsets]
+        return parts
+
+    async def _prepare_beside(
+        self, connection: asyncpg.Connection, namespace: Namespace, parts: Sequence[Part]
+    ) -> None:
+        """What is kept beside the rows of layouts: these themselves, and the table of ids."""
+        for part in parts:
+            if isinstance(part, LaidOut):
+                with errors_translated(self._where, makes_tables=True):
+                    if not self._layouts.is_kept(part.layout):
+                        await keep_layout(connection, namespace, part.layout)
+                        self._layouts.note_kept(part.layout)
+                        self._layouts.note_committed()
+                    await self._seen.prepare(connection, namespace, part)
+
+    async def _make(self, connection: asyncpg.Connection, namespace: Namespace, parts: Sequence[Part]) -> None:
         """Make what the tables of `parts` lack. What goes wrong here is never a record's fault."""
         with errors_translated(self._where, makes_tables=True):
             for table in dict.fromkeys(part.table for part in parts):
                 shapes = [part.wanted for part in parts if part.table == table]
                 made = await make(
-                    connection, namespace, table, shapes, schema=self._schema, max_columns=self._max_columns
+                    connection,
+                    namespace,
+                    table,
+                    shapes,
+                    schema=self._schema,
+                    max_columns=self._max_columns,
+                    layout=next(part.layout for part in parts if part.table == table),
+                    divides=self._divides,
                 )
                 self._learn({table: made})
 
@@ -165,7 +251,8 @@ class Store:
         connection: asyncpg.Connection,
         namespace: Namespace,
         batch: Batch,
-        copies: Sequence[Copy],
+        parts: Sequence[Part],
+        plans: Sequence[TablePlan],
         *,
         tables: Mapping[str, Table],
         refusals: Refusals,
@@ -176,6 +263,10 @@ class Store:
             f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = {namespace.commit};"
             f" SET LOCAL lock_timeout = {namespace.lock_timeout}"
         )
+        new = [
+            await self._seen.new(connection, namespace, part) if isinstance(part, LaidOut) else part for part in parts
+        ]
+        copies = _copies(new, plans, refusals)
         for number, copy in enumerate(copies, 1):
             await self._write_rows(
                 connection, namespace, copy, tables[copy.table], refusals=refusals, records=len(batch)
@@ -215,7 +306,7 @@ class Store:
             into = STAGED if by_insert else copy.table
             if has_no_partition(exc):
                 kind = copy.type_at(line_of(exc, into))
-                if await lacks_one_for_now(connection, namespace, copy.table, exc, kind=kind):
+                if await lacks_one_for_now(connection, namespace, copy.table, exc, kind=kind, layout=copy.layout):
                     raise PauseError(f"{self._where}: {brief(exc)}, nor for one of now") from exc
             if is_permanent(exc):
                 raise self._refusal(exc, copy, records, into=into) from exc
@@ -234,11 +325,7 @@ class Store:
         )
 
 
-def _parts(batch: Batch) -> list[Rows]:
-    return [Rows.of(request) for request in batch.row_inserts(id_form="bytes") if request.rows]
-
-
-def _refusals(parts: Sequence[Rows], plans: Sequence[TablePlan], tables: Mapping[str, Table]) -> Refusals:
+def _refusals(parts: Sequence[Part], plans: Sequence[TablePlan], tables: Mapping[str, Table]) -> Refusals:
     """The records for which there is no room, as far as that is known before anything is sent."""
     refusals = Refusals()
     for part, needs in zip(parts, plans, strict=True):
@@ -247,10 +334,12 @@ def _refusals(parts: Sequence[Rows], plans: Sequence[TablePlan], tables: Mapping
     return refusals
 
 
-def _copies(parts: Sequence[Rows], plans: Sequence[TablePlan], refusals: Refusals) -> list[Copy]:
+def _copies(parts: Sequence[Part], plans: Sequence[TablePlan], refusals: Refusals) -> list[Copy]:
     """As few as there are tables and sets of columns: types that differ in nothing else are written together."""
     copies: dict[tuple[str, ...], Copy] = {}
     for part, needs in zip(parts, plans, strict=True):
+        if not part.offsets:
+            continue  # all of them were stored before
         taken = part.taken(needs)
         key = (part.table, *(part.wanted[i][0] for i in taken))
         if key in copies:
@@ -267,6 +356,8 @@ def _guard(namespace: Namespace, copies: Sequence[Copy], tables: Mapping[str, Ta
     the year 2000 as a timestamptz; and it rounds to a precision that has become less. Once a COPY has begun, no other
     session can change its table any more, nor give its name to another one.
     """
+    if not copies:
+        return "true"  # all rows were stored before
     known = {f"({a},{b},{c},{d})" for copy in copies for a, b, c, d in tables[copy.table].identities(copy.columns)}
     named = {f"to_regclass({literal(namespace.named(copy.table))}) = {tables[copy.table].oid}" for copy in copies}
     unchanged = (

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from anyio import CancelScope
 
 from eventrec import Batch, DestinationCheckpoints, EventHandler, HandlerURL, HandlerURLError, PauseError
+from eventrec_handlers._sql import SEEN_FOR, KeptLayouts, fold_ascii
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.sqlite.columns import BASE_DECLARED
 from eventrec_handlers.sqlite.connected import Connected
@@ -27,7 +28,6 @@ from eventrec_handlers.sqlite.file import (
     errors_translated,
     keeps_connection_usable,
 )
-from eventrec_handlers.sqlite.kept_layouts import KeptLayouts
 from eventrec_handlers.sqlite.own_tables import make_own_tables, next_of
 from eventrec_handlers.sqlite.reader import SqliteReader
 from eventrec_handlers.sqlite.store import Store
@@ -49,7 +49,6 @@ T = TypeVar("T")
 SCHEMA_MODES: Final[tuple[SchemaMode, ...]] = ("evolve", "strict")
 DEFAULT_MAX_COLUMNS: Final = 200
 BUSY_TIMEOUT: Final = 5.0
-SEEN_FOR: Final = 7 * 86_400.0
 
 
 def from_url(url: str) -> SqliteHandler:
@@ -118,7 +117,7 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
         self._was_opened = False
         self._is_open = False
         self._file = Connected(self._path, busy_timeout=busy_timeout, now=now, on_change=self._forget_tables)
-        self._layouts = KeptLayouts()
+        self._layouts = KeptLayouts(fold=fold_ascii)
         self._records = Store(
             self._path,
             schema=schema,

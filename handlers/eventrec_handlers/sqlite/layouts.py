@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from eventrec import GENERATED, TIMESTAMP, ColumnType
-from eventrec_handlers._sql import converted, json_text, quoted, text
+from eventrec_handlers._sql import converted, json_text, quoted, refuse_laid_out, text
 from eventrec_handlers.sqlite.columns import STORED, Rows
 from eventrec_handlers.sqlite.file import free_name
 
@@ -200,11 +200,8 @@ class LaidOut(Rows):
         return made
 
     def refuse_value(self, refusals: Refusals, row: int, i: int, value: object, why: str) -> None:
-        column = self.rows.columns[i]
-        refusals.add(
-            self.offsets[row],
-            f"column {column.name!r} of table {self.table!r} cannot take {column.source}"
-            f" ({type(value).__name__} as {self.wanted[i][1]}): {why}",
+        refuse_laid_out(
+            self.rows, refusals, row, self.rows.columns[i], value=value, declared=self.wanted[i][1], why=why
         )
 
     def only(self, kept: Sequence[bool]) -> LaidOut:

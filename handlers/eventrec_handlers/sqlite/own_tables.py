@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from eventrec import PauseError
-from eventrec_handlers._sql import quoted
+from eventrec_handlers._sql import LAYOUTS, SEEN, quoted
 from eventrec_handlers.sqlite.file import read_table
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ RETIRED_KEPT: Final = 30 * 86_400 * 1_000_000_000
 """How long the row of a finished log still answers `resume`, in nanoseconds."""
 
 _CHECKPOINTS: Final = "eventrec_checkpoints"
-LAYOUTS: Final = "eventrec_layouts"
-SEEN: Final = "eventrec_seen"
 
 _OWN_TABLES: Final = {
     _CHECKPOINTS: {"log_id", "subscription", "next", "retired_at"},

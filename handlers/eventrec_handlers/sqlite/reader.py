@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from eventrec import EventPage, EventReader, StoredEvent
+from eventrec_handlers._sql import KeptLayouts, fold_ascii
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.sqlite.arrival import (
     HIGHEST,
@@ -23,7 +24,7 @@ from eventrec_handlers.sqlite.arrival import (
     is_seen,
     seen_up_to,
 )
-from eventrec_handlers.sqlite.kept_layouts import KeptLayouts
+from eventrec_handlers.sqlite.kept_layouts import read_layouts
 from eventrec_handlers.sqlite.snapshot import Snapshots
 from eventrec_handlers.sqlite.tables import EventTable, event_tables, rows
 
@@ -89,8 +90,8 @@ class SqliteReader(EventReader):
 
     async def _read(self, job: Callable[[sqlite3.Connection, KeptLayouts], EventPage]) -> EventPage:
         def read(connection: sqlite3.Connection) -> EventPage:
-            layouts = KeptLayouts(self._layouts)
-            layouts.read(connection)
+            layouts = KeptLayouts(self._layouts, fold=fold_ascii)
+            layouts.learn(read_layouts(connection))
             return job(connection, layouts)
 
         return await self._thread.run(lambda: self._snapshots.read(read))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from eventrec import ID
-from eventrec_handlers.sqlite.own_tables import SEEN, make_seen_table
+from eventrec_handlers._sql import SEEN, new_rows, remembered_ids
+from eventrec_handlers.sqlite.own_tables import make_seen_table
 
 if TYPE_CHECKING:
     import sqlite3
@@ -30,16 +30,13 @@ class Seen:
 
         Ids are kept only of records that brought one with them, and only where the table does not hold it.
         """
-        ids = part.rows.explicit_ids
-        if part.rows.layout.column_of(ID) is not None or not any(ids):
+        first = remembered_ids(part.rows)
+        if not first:
             return part
         make_seen_table(connection)
-        first: dict[bytes, int | None] = {}
-        for id_, offset in zip(ids, part.offsets, strict=True):
-            if id_ is not None and id_ not in first:
-                first[id_] = offset if self._is_new(connection, part.rows.layout.table, id_, now) else None
+        new = {id_ for id_ in first if self._is_new(connection, part.rows.layout.table, id_, now)}
         self._sweep(connection, now)
-        return part.only([id_ is None or first[id_] == offset for id_, offset in zip(ids, part.offsets, strict=True)])
+        return part.only(new_rows(part.rows, first, new))
 
     def _is_new(self, connection: sqlite3.Connection, table: str, id_: bytes, now: int) -> bool:
         insert = f"INSERT OR IGNORE INTO {SEEN} (table_name, id, seen_at) VALUES (?, ?, ?)"  # noqa: S608 - constant

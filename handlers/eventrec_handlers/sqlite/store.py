@@ -18,6 +18,7 @@ from eventrec_handlers.sqlite.file import (
     read_table,
     statements,
 )
+from eventrec_handlers.sqlite.kept_layouts import keep_layout, read_layouts
 from eventrec_handlers.sqlite.layouts import LaidOut, conflict, declared_as, layout_changes
 from eventrec_handlers.sqlite.own_tables import next_of
 from eventrec_handlers.sqlite.seen import Seen
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from eventrec import Batch
-    from eventrec_handlers.sqlite.kept_layouts import KeptLayouts
+    from eventrec_handlers._sql import KeptLayouts
 
 SCHEMA_ROUNDS: Final = 20
 """How often a batch starts again because other programs have changed the tables meanwhile."""
@@ -159,7 +160,7 @@ class Store:
         """
         if self._note_version(connection) != self._layouts_version:
             self._layouts_version = self._tables_version
-            if self._layouts.read(connection):
+            if self._layouts.learn(read_layouts(connection)):
                 raise _LayoutsChangedError
 
     def _note_version(self, connection: sqlite3.Connection) -> int | None:
@@ -174,7 +175,7 @@ class Store:
         """The rows of `part` that were not stored before; its layout is kept beside them."""
         if not isinstance(part, LaidOut):
             return part
-        self._layouts.keep(connection, part.layout)
+        keep_layout(connection, self._layouts, part.layout)
         return self._seen.new(connection, part, self._now())
 
     def _plan(self, connection: sqlite3.Connection, part: Rows) -> TablePlan:

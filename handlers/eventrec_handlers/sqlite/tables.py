@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from eventrec import Layout, LayoutSource
-    from eventrec_handlers.sqlite.kept_layouts import KeptLayouts
+    from eventrec_handlers._sql import KeptLayouts
 
 Found: TypeAlias = "tuple[int, StoredEvent | str]"
 """The number of a row, and its event, or why it is not one."""

@@ -49,11 +49,13 @@ def from_url(url: str) -> TimescaleHandler:
 class TimescaleHandler(PostgresHandler):
     """Stores batches in the TimescaleDB `dsn` (a URL of PostgreSQL); arguments and promises are `PostgresHandler`'s."""
 
+    _divides_tables = False
+
     def __repr__(self) -> str:
         return super().__repr__().replace("PostgresHandler", "TimescaleHandler")
 
     def rollups(self) -> PostgresRollups:
-        return TimescaleRollups(self._target, self._options, layouts=self._layouts)
+        return TimescaleRollups(self._target, self._options, layouts=self._layouts.declared)
 
     def migrations(self) -> MigrationTarget:
         from eventrec_handlers.timescale.migrations import TimescaleMigrations  # noqa: PLC0415 - for those who migrate

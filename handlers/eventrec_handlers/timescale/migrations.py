@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from eventrec.analytics import MigrationError, Statement, Steps
 from eventrec_handlers._sql import quoted
 from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.ddl import PostgresDdl
-from eventrec_handlers.postgres.layout_ddl import create_index, create_table
+from eventrec_handlers.postgres.layout_ddl import create_index
+from eventrec_handlers.postgres.layouts import create_table
 from eventrec_handlers.postgres.migrations import PostgresMigrations
 from eventrec_handlers.timescale.ddl import EXTENSION, continuous_aggregate, hypertable, without_aggregate
 
@@ -75,7 +75,7 @@ class TimescaleMigrations(PostgresMigrations):
 def _table(layout: Layout) -> Iterator[Statement]:
     if layout.partition is not None:
         yield Statement(EXTENSION)
-    yield Statement(create_table(replace(layout, partition=None)))
+    yield Statement(create_table(layout, quoted(layout.table), divides=False))
     for sql in hypertable(layout):
         yield Statement(sql)
     for index in layout.indexes:

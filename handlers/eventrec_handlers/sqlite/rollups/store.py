@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec import default_layout
 from eventrec.analytics import Answer, RollupStore
+from eventrec_handlers._sql import KeptLayouts, fold_ascii
 from eventrec_handlers._thread import WorkThread, check_cancelled
 from eventrec_handlers.sqlite.file import read_table
-from eventrec_handlers.sqlite.kept_layouts import KeptLayouts
+from eventrec_handlers.sqlite.kept_layouts import read_layouts
 from eventrec_handlers.sqlite.rollups.fields import Columns
 from eventrec_handlers.sqlite.rollups.functions import add_functions
 from eventrec_handlers.sqlite.rollups.select import newest, select
@@ -73,8 +74,8 @@ class SqliteRollups(RollupStore):
         table = read_table(connection, plan.table)
         if table.kind is None or table.columns is None:
             return None
-        layouts = KeptLayouts(self._layouts)
-        layouts.read(connection)
+        layouts = KeptLayouts(self._layouts, fold=fold_ascii)
+        layouts.learn(read_layouts(connection))
         layout = layouts.among([plan.table]).get(plan.table)
         columns = Columns.of(default_layout(plan.table) if layout is None else layout, table)
         return columns if columns.are_of_events else None

@@ -1,0 +1,122 @@
+"""Records that came with an id, told apart in tables that have no column for it: `eventrec_seen` keeps their ids.
+
+They are written in the transaction of the rows, in the order of the ids: of two processes that write the same ones, one
+waits for the other.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+import asyncpg
+
+from eventrec_handlers._sql import SEEN, new_rows, remembered_ids
+from eventrec_handlers.postgres.checkpoints import creating
+from eventrec_handlers.postgres.errors import brief
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eventrec_handlers.postgres.checkpoints import Namespace
+    from eventrec_handlers.postgres.layouts import LaidOut
+
+SWEEP_EVERY: Final = 60.0
+"""Seconds between two sweeps, once nothing old is left."""
+
+SWEPT_AT_ONCE: Final = 5_000
+PATIENCE: Final = 1_000
+"""Milliseconds that a sweep may take."""
+
+ACCIDENTS: Final = 3
+"""How often in a row a sweep may fail before it is said."""
+
+
+class Seen:
+    """Keeps ids for `seconds`. `clock` is one that never goes back."""
+
+    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._next_sweep = 0.0
+        self._is_there = False
+        self._is_used = False
+        self._failures: list[str] = []
+
+    def forget(self) -> None:
+        """The table may be gone."""
+        self._is_there = False
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is wrong with the sweeps."""
+        if len(self._failures) < ACCIDENTS:
+            return ()
+        return (f"old ids in {SEEN} are not deleted: {self._failures[-1]}",)
+
+    async def prepare(self, connection: asyncpg.Connection, namespace: Namespace, part: LaidOut) -> None:
+        """Make the table, if `part` needs it and there is none; in no transaction."""
+        if self._is_there or not remembered_ids(part.rows):
+            return
+        table = namespace.named(SEEN)
+        async with creating(connection, namespace):
+            if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", table):
+                await connection.execute(
+                    f"CREATE TABLE {table} (table_name text NOT NULL, id uuid NOT NULL,"
+                    " seen_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (table_name, id))"
+                )
+                await connection.execute(f"CREATE INDEX ON {table} (seen_at)")
+        self._is_there = True
+
+    async def new(self, connection: asyncpg.Connection, namespace: Namespace, part: LaidOut) -> LaidOut:
+        """The rows of `part` whose records were not stored before, and each once; in the transaction that stores them.
+
+        Ids are kept only of records that brought one with them, and only where the table does not hold it.
+        """
+        first = remembered_ids(part.rows)
+        if not first:
+            return part
+        self._is_used = True
+        rows = await connection.fetch(
+            f"INSERT INTO {namespace.named(SEEN)} (table_name, id)"  # noqa: S608 - quoted
+            " SELECT $1, id FROM unnest($2::uuid[]) AS id ORDER BY id ON CONFLICT DO NOTHING RETURNING id",
+            part.table,
+            [UUID(bytes=id_) for id_ in first],
+        )
+        return part.only(new_rows(part.rows, first, {row[0].bytes for row in rows}))
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to sweep."""
+        return self._is_used and self._clock() >= self._next_sweep
+
+    async def sweep(self, connection: asyncpg.Connection, namespace: Namespace) -> int:
+        """Forget some of the ids that are older than they are kept; how many.
+
+        Raises:
+            Exception: It was not possible, this time. Nothing else is affected.
+        """
+        self._next_sweep = self._clock() + SWEEP_EVERY
+        table = namespace.named(SEEN)
+        try:
+            await connection.execute(
+                f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {PATIENCE};"
+                f" SET LOCAL lock_timeout = {PATIENCE // 10}"
+            )
+            # Several processes share the work.
+            status = await connection.execute(
+                f"DELETE FROM {table} WHERE (table_name, id) IN (SELECT table_name, id FROM {table}"  # noqa: S608 - quoted
+                f" WHERE seen_at < now() - interval '{self._seconds:f} seconds' ORDER BY seen_at"
+                f" LIMIT {SWEPT_AT_ONCE} FOR UPDATE SKIP LOCKED)"
+            )
+            await connection.execute("COMMIT")
+        except asyncpg.PostgresError as exc:
+            self._failures.append(brief(exc))
+            del self._failures[:-ACCIDENTS]
+            raise
+        self._failures.clear()
+        swept = int(status.split()[-1])
+        if swept == SWEPT_AT_ONCE:
+            self._next_sweep = 0.0
+        return swept
