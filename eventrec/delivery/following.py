@@ -139,6 +139,8 @@ class Following:
         while True:
             await self.turn.take()
             if not self.allowed.is_set():
+                # Before it was begun, our log had no id yet.
+                self._since = self._own_id()
                 self._latest -= await in_thread(self._known)
             self.allowed.set()
             async with anyio.create_task_group() as tasks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from uuid import UUID
 
 import anyio
 import anyio.to_thread
@@ -17,7 +18,8 @@ from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles, P
 from eventrec.runs.directory import LogDirectory
 from eventrec.runs.follower_locks import FollowerLocks
 from eventrec.runs.followers import FOLLOWING, Followers
-from eventrec.testing.scripted import Numbered, ScriptedHandler
+from eventrec.runs.run import new_run_id
+from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly
 
 Recorder = Callable[..., EventRecorder]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
@@ -116,6 +118,26 @@ async def test_what_began_before_is_not_what_comes(
         # It is not new any more.
         async with follower_from_now(handler):
             await eventually(lambda: handler.delivered == [1, 2, 3, 4])
+
+
+async def test_its_own_log_does_not_make_a_subscription_known(
+    owner: Recorder, eventually: Eventually, tmp_path: Path
+) -> None:
+    handler = ScriptedHandler()
+    async with owner() as writing:
+        await writing.record_durable(Numbered(0), until="written")
+        last = new_run_id().int + 1_000
+        falling = map(UUID, map("{:032x}".format, range(last, 0, -1)))
+        # Made within one millisecond, ids fall as well as rise.
+        options = quickly(follow=True, flush_interval=0.01)
+        delivering = EventRecorder(log=tmp_path / "log", options=options, new_id=lambda: next(falling))
+        delivering.register(handler, start="latest")
+        async with delivering:
+            await eventually(lambda: delivering.status().adopted)
+            await writing.record_durable(Numbered(1), until="written")
+            await eventually(lambda: handler.delivered)
+
+    assert handler.delivered == [1]
 
 
 @pytest.fixture
