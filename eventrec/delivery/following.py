@@ -167,12 +167,14 @@ class Following:
                     self._close_quiet()
                     self._grow_again()
                 except Exception as exc:  # noqa: BLE001 - descriptors ran out, the disk fails: none of it ends delivery
+                    self.turn.note_refused(described(exc))
                     if failures.note_failed():
                         _logger.warning(
                             "live logs not looked after", directory=str(self._directory), error=described(exc)
                         )
                     await anyio.sleep(failures.pause)
                 else:
+                    self.turn.note_refused(None)
                     failures.note_passed()
 
     def _patience(self) -> float:

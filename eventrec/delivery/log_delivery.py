@@ -105,6 +105,8 @@ class LogDelivery:
         self._oldest = first
         """Where the oldest segment begins, as of the last look."""
         self._looked_at = -math.inf
+        self._is_hidden = False
+        """Whether the last look at what others need was refused."""
         self._mirrors = MirrorHold(run)
         self.kept_for_mirrors: list[str] | None = []
         """At its end: the mirrors for which it was not deleted; None: it is not known which."""
@@ -165,7 +167,8 @@ class LogDelivery:
 
     async def needed_from(self) -> list[int]:
         """From which offset on each subscription needs it, those of others too, which are looked at."""
-        await in_thread(self._others.look)
+        with suppress(OSError):  # The bound holds all the same.
+            await in_thread(self._others.look)
         return [*(worker.progress.scanned for worker in self.workers.values()), *self._others.needed.values()]
 
     @property
@@ -361,7 +364,18 @@ class LogDelivery:
         if is_held and monotonic() - self._looked_at < OTHERS_SECONDS:
             return 0
         self._looked_at = monotonic()
-        self._others.look()
+        try:
+            self._others.look()
+        except OSError as exc:
+            if not self._is_hidden:
+                _logger.warning(
+                    "what others need is not known, so nothing is deleted",
+                    log=str(self.run_of.id),
+                    error=described(exc),
+                )
+            self._is_hidden = True
+        else:
+            self._is_hidden = False
         return self._outlived(self._mirrors.lowest(self._others.lowest(lowest)))
 
     def _outlived(self, lowest: int) -> int:

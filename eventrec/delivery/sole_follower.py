@@ -57,6 +57,7 @@ class SoleFollower:
         self._refused: str | None = None
         self._is_forgotten: str | None = None
         """Why they are not remembered."""
+        self._has_remembered = False
         self._has_them = False
 
     def __repr__(self) -> str:
@@ -78,6 +79,11 @@ class SoleFollower:
             return f"not followed: {self._refused}"
         return None if self._is_forgotten is None else f"followed, and not remembered: {self._is_forgotten}"
 
+    def note_refused(self, why: str | None) -> None:
+        """The system refuses what following takes, though the locks are ours; None: it does not any more."""
+        self.refusals += why is not None
+        self._refused = why
+
     async def take(self) -> None:
         """Return once all locks are ours. Waits while another process has one, or the directory gives none."""
         said: object = None
@@ -94,7 +100,7 @@ class SoleFollower:
                     _logger.info(
                         "waiting: another process delivers",
                         subscriptions=taken,
-                        held_by=_who_delivers(self._waits_for),
+                        processes=[self._waits_for[name] or "unknown" for name in taken],
                         directory=str(self._directory),
                     )
                 said = taken
@@ -129,6 +135,8 @@ class SoleFollower:
             self.since = await in_thread(self._remember_all)
         except Exception as exc:  # noqa: BLE001 - likewise
             self.refusals += 1
+            if self._has_remembered:
+                return  # It stands there still, as far as is known.
             if self._is_forgotten is None:
                 _logger.warning(
                     "subscriptions not remembered as followed",
@@ -138,7 +146,7 @@ class SoleFollower:
                 )
             self._is_forgotten = described(exc)
         else:
-            self._is_forgotten = None
+            self._is_forgotten, self._has_remembered = None, True
 
     def _remember_all(self) -> dict[str, UUID]:
         own = self._own_id()
@@ -151,7 +159,7 @@ class SoleFollower:
         while await in_thread(self._locks.are_in_place):
             await self._remember()
             await anyio.sleep(IN_PLACE_SECONDS)
-        self._has_them = False
+        self._has_them = self._has_remembered = False
         _logger.warning("locks of what follows live logs are gone", directory=str(self._directory))
 
     async def release(self) -> None:

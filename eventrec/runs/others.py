@@ -51,10 +51,15 @@ class OtherCheckpoints:
         """Look again. Blocking.
 
         Raises:
-            OSError: They cannot be listed: nothing may go.
+            OSError: They cannot be listed: all that was not forfeited is needed.
         """
-        followers = Followers(self._run.directory).names()
-        saved = CheckpointFiles(self._run.storage).look(said=self._said)
+        try:
+            followers = Followers(self._run.directory).names()
+            saved = CheckpointFiles(self._run.storage).look(said=self._said)
+        except OSError:
+            if not self._is_given_up:
+                self.needed = {**self.needed, UNKNOWN: max(self._first, self._floor)}
+            raise
         self._said = saved.unreadable
         self._take(saved, followers)
 

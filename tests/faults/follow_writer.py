@@ -39,7 +39,8 @@ OPTIONS = EventRecorderOptions(
 class Life(msgspec.Struct):
     """A producer of numbers for `url`'s follower to deliver, or a follower; until SIGTERM.
 
-    A producer counts in the file `counts` what it offered, and what it was told is written.
+    A producer counts in the file `counts` what it offered, and what it was told is written. It delivers to `own`
+    itself, if that is given, as another subscription.
     """
 
     role: Literal["producer", "follower"]
@@ -47,6 +48,7 @@ class Life(msgspec.Struct):
     url: str
     name: str
     counts: str = ""
+    own: str = ""
     backend: Literal["asyncio", "trio"] = "asyncio"
 
 
@@ -66,7 +68,10 @@ class Made(Event):
 
 async def produce(life: Life) -> None:
     counts = memoryview(mmap.mmap(os.open(life.counts, os.O_RDWR), 0)).cast("q")
-    async with EventRecorder(log=life.log, options=OPTIONS) as recorder:
+    made = EventRecorder(log=life.log, options=OPTIONS)
+    if life.own:
+        made.register(jsonl.from_url(life.own), name="own")
+    async with made as recorder:
         number = 0
         while True:
             for _ in range(20):
@@ -116,10 +121,10 @@ def show_stacks(*_: object) -> None:
 
 
 def bury(*_: object) -> None:
-    """Those that were killed, or ended in good order, without a word."""
+    """Those that were killed, or ended in good order or before they could, without a word."""
     with suppress(ChildProcessError):
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
-            if (code := os.waitstatus_to_exitcode(found[1])) not in {0, -signal.SIGKILL}:
+            if (code := os.waitstatus_to_exitcode(found[1])) not in {0, -signal.SIGKILL, -signal.SIGTERM}:
                 sys.stderr.write(f"--- process {found[0]} ended with {code}\n")
 
 

@@ -1,6 +1,6 @@
 """Processes that follow, and those that write, killed at any moment: what was told to be written is stored, once.
 
-200 times each: EVENTREC_TEST_KILLS=200 python -m pytest -s tests/faults/test_follow.py
+200 times each: EVENTREC_TEST_KILLS=200 python -m pytest -s tests/faults/test_follow.py; EVENTREC_TEST_SEED for others.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from eventrec.runs.survey import see_all
 from eventrec.testing.servers import PostgresServer
 
 KILLS = int(os.environ.get("EVENTREC_TEST_KILLS", "20"))
+SEED = int(os.environ.get("EVENTREC_TEST_SEED", "12"))
 STALL_SECONDS = 60.0
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3_600), pytest.mark.xdist_group("kills")]
@@ -34,11 +36,12 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(3_600), pytest.mark.xdist_
 class Stage:
     """Starts lives, and ends them."""
 
-    def __init__(self, process: subprocess.Popen[bytes], directory: Path, url: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], directory: Path, url: str, own: str) -> None:
+        self._own = own
         self._process = process
         self._directory = directory
         self._url = url
-        self._chance = random.Random(12)
+        self._chance = random.Random(SEED)
         self.log = directory / "log"
         self.counts: dict[str, Path] = {}
         self.alive: dict[int, str] = {}
@@ -51,7 +54,7 @@ class Stage:
         if role == "producer":
             self.counts[name] = counts = self._directory / f"{name}.counts"
             counts.write_bytes(bytes(16))
-            life["counts"] = str(counts)
+            life |= {"counts": str(counts), "own": self._own}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(msgspec.json.encode(life) + b"\n")
@@ -66,6 +69,19 @@ class Stage:
         pid = self._chance.choice(list(self.alive))
         os.kill(pid, signal.SIGKILL)
         self.begin(self.alive.pop(pid))
+
+    def kill_followers(self) -> None:
+        """All at once; while none is there, a producer ends in good order, and another one begins."""
+        followers = [pid for pid, role in self.alive.items() if role == "follower"]
+        for pid in followers:
+            os.kill(pid, signal.SIGKILL)
+            del self.alive[pid]
+        ended = self._chance.choice(list(self.alive))
+        os.kill(ended, signal.SIGTERM)
+        self.wait_until(partial(_is_gone, ended))
+        self.begin(self.alive.pop(ended))
+        for _ in followers:
+            self.begin("follower")
 
     def end(self, role: str) -> None:
         """All of that role, in good order."""
@@ -91,6 +107,10 @@ class Stage:
         return {name: struct.unpack("<2q", path.read_bytes()) for name, path in self.counts.items()}
 
 
+def _has_all(directory: Path, name: str) -> bool:
+    return not any(log.pending(name) for log in see_all(directory))
+
+
 def _is_gone(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -99,10 +119,10 @@ def _is_gone(pid: int) -> bool:
     return False
 
 
-def stage(directory: Path, url: str) -> Iterator[Stage]:
+def stage(directory: Path, url: str, own: str = "") -> Iterator[Stage]:
     script = Path(__file__).with_name("follow_writer.py")
     with subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        made = Stage(process, directory, url)
+        made = Stage(process, directory, url, own)
         try:
             yield made
         finally:
@@ -122,8 +142,13 @@ def check(given: Stage, rows: Callable[[], list[tuple[str, int]]]) -> None:
     given.wait_until(lambda: len(list(given.log.glob("0*"))) == 2 and not list(given.log.glob("0*/*.stdb.ofs")))
     given.end("follower")
 
+    check_rows(given, rows())
+    assert list(given.log.glob("0*")) == []
+
+
+def check_rows(given: Stage, rows: list[tuple[str, int]]) -> None:
     stored: dict[str, list[int]] = defaultdict(list)
-    for producer, number in rows():
+    for producer, number in rows:
         stored[producer].append(number)
     total = 0
     for producer, (offered, told) in given.told().items():
@@ -132,7 +157,6 @@ def check(given: Stage, rows: Callable[[], list[tuple[str, int]]]) -> None:
         assert told <= len(numbers) <= offered, producer
         total += len(numbers)
     assert total > 10 * KILLS
-    assert list(given.log.glob("0*")) == []
     sys.stdout.write(f"{KILLS} kills, {len(given.counts)} producers, {total:,} rows\n")
 
 
@@ -146,6 +170,24 @@ def test_sqlite_holds_each_record_once_whoever_is_killed(tmp_path: Path) -> None
 
     for given in stage(tmp_path, f"sqlite:///{database}"):
         check(given, rows)
+
+
+def test_what_producers_deliver_themselves_is_kept_for_followers_that_are_all_dead(tmp_path: Path) -> None:
+    database = tmp_path / "events.db"
+    for given in stage(tmp_path, f"sqlite:///{database}", own=f"jsonl:///{tmp_path}/own"):
+        for role in ("producer", "producer", "follower", "follower"):
+            given.begin(role)
+        # Before that, there is nobody to keep anything for.
+        given.wait_until((given.log / "following" / "sqlite.subscription").exists)
+        for number in range(KILLS):
+            (given.kill_one if number % 2 else given.kill_followers)()
+        given.end("producer")
+        given.wait_until(partial(_has_all, given.log, "sqlite"))
+        given.end("follower")
+
+        with closing(sqlite3.connect(database)) as connection:
+            query = "SELECT json_extract(payload, '$.producer'), json_extract(payload, '$.number') FROM events"
+            check_rows(given, connection.execute(query).fetchall())
 
 
 def test_json_lines_hold_each_record_once_whoever_is_killed(tmp_path: Path) -> None:

@@ -83,6 +83,17 @@ def test_where_they_cannot_be_listed_that_is_raised(run: Run, monkeypatch: pytes
     monkeypatch.setattr(DiskStorage, "folder", refuse)
     with pytest.raises(OSError, match="too many"):
         others.look()
+    assert others.needed == {UNKNOWN: 0}
+
+    assert others.forfeit(7) == {UNKNOWN: 7}
+    with pytest.raises(OSError, match="too many"):
+        others.look()
+    assert others.needed == {UNKNOWN: 7}
+
+    others.give_up()
+    with pytest.raises(OSError, match="too many"):
+        others.look()
+    assert others.needed == {}
 
 
 def test_what_they_forfeit_they_hold_no_more(run: Run) -> None:

@@ -76,7 +76,7 @@ def _show_log(log: SeenLog, terminal: Terminal) -> None:
         dropped = "".join(f", dropped {count:,} {reason}" for reason, count in part["dropped"].items())
         wrong = _wrong(log, name)
         terminal.show(f"  {name}: pending {part['pending']:,}" + (f", {counts}" if counts else "") + dropped + wrong)
-    for name in sorted(log.awaited):
+    for name in sorted(log.awaited.intersection(log.holders())):
         terminal.show(f"  {name}: pending {log.pending(name):,}, nothing of it delivered yet")
     for name in sorted(log.unreadable):
         terminal.show(f"  {name}: this checkpoint cannot be read")

@@ -13,6 +13,7 @@ import pytest
 
 from eventrec import EventRecorder, TransientError
 from eventrec.delivery import sole_follower
+from eventrec.delivery.live_logs import LiveLogs
 from eventrec.runs.followers import FOLLOWING, Followers
 from eventrec.runs.run import new_run_id
 from eventrec.runs.survey import see_all
@@ -83,6 +84,38 @@ async def test_segments_are_kept_for_one_that_never_began(
             return min(int(path.name[:20]) for path in (tmp_path / "log").glob("0*/*.stdb.log"))
 
         await eventually(oldest)
+
+
+async def test_where_it_cannot_be_told_who_follows_nothing_is_deleted_and_all_else_goes_on(
+    owner: Recorder, eventually: Eventually, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_said: IsSaid
+) -> None:
+    own = FencedHandler()
+
+    def refuse(_: Followers) -> dict[str, str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def segments() -> list[int]:
+        return sorted(int(path.name[:20]) for path in (tmp_path / "log").glob("0*/*.stdb.log"))
+
+    async with owner(own, segment_bytes=500, max_log_bytes=100_000, keep_free=0) as writing:
+        with monkeypatch.context() as patch:
+            patch.setattr(Followers, "names", refuse)
+            for number in range(40):
+                await writing.record_durable(Numbered(number), until="written")
+            assert await writing.flush(10)
+            await eventually(lambda: is_said("what others need is not known"))
+            assert segments()[0] == 0
+            assert is_said("checkpoint not saved") == 0
+            # The bound is one all the same.
+            for start in range(40, 6_000, 100):
+                writing.record_many(Numbered(number) for number in range(start, start + 100))
+                assert await writing.flush(10)
+            await eventually(lambda: segments()[0] > 0)
+            assert writing.status().forfeited.keys() == {"?"}
+        kept = segments()[0]
+
+        await eventually(lambda: segments()[0] > kept)
+    assert is_said("what others need is not known") == 1
 
 
 async def test_orphans_are_kept_for_one_that_never_began(
@@ -162,6 +195,32 @@ async def test_a_directory_that_gives_no_locks_is_said_and_followed_once_it_does
         status = delivering.status()
         assert (status.following, status.not_followed) == ("following", None)
         assert status.health.ready
+
+
+async def test_where_descriptors_run_out_that_is_said_while_it_lasts(
+    owner: Recorder, follower: Recorder, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = ScriptedHandler()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with owner() as writing, follower(handler) as delivering:
+        await eventually(lambda: delivering.status().following == "following")
+        with monkeypatch.context() as patch:
+            patch.setattr(LiveLogs, "wait", refuse)
+            patch.setattr(Followers, "remember", refuse)
+            await eventually(lambda: delivering.status().follow_refusals > 1)
+            await eventually(lambda: not delivering.status().health.ready)
+            status = delivering.status()
+            assert (status.following or "").startswith("refused: OSError: [Errno 24]")
+            assert (status.not_followed or "").startswith("not followed: OSError: [Errno 24]")
+
+        writing.record(Numbered(0))
+
+        await eventually(lambda: handler.delivered == [0])
+        await eventually(lambda: delivering.status().health.ready)
+        assert delivering.status().following == "following"
 
 
 async def test_where_the_disk_is_full_it_is_followed_and_remembered_later(
