@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from uuid import UUID
@@ -29,8 +31,11 @@ Runs = Callable[[], list[str]]
 async def test_an_owner_that_delivers_itself_after_all_is_left_to_itself(
     owner: Recorder, follower: Recorder, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # It has written before it could say so.
+    # It has written before it could say so: its disk took no checkpoint when its log was begun.
     own, other, may_begin, begin = ScriptedHandler(), ScriptedHandler(), anyio.Event(), LogSupervisor._begin
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     async def begin_late(supervisor: LogSupervisor) -> bool:
         await may_begin.wait()
@@ -38,6 +43,7 @@ async def test_an_owner_that_delivers_itself_after_all_is_left_to_itself(
 
     async with follower(other) as delivering, anyio.create_task_group() as tasks:
         monkeypatch.setattr(LogSupervisor, "_begin", begin_late)
+        monkeypatch.setattr(CheckpointFiles, "begin", refuse)
         writing = owner(own)
         writing.record(Numbered(0))
         tasks.start_soon(writing.open)
