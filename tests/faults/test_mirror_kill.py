@@ -1,14 +1,20 @@
-"""Source and mirror killed in mid-stream, and what is left of both; and a destination after the source is gone."""
+"""Source and mirror killed in mid-stream, and what is left of both; and a destination after the source is gone.
+
+The long runs, and a line with their figures: python -m pytest -s -m faults tests/faults/test_mirror_kill.py
+`EVENTREC_TEST_KILLS` (50) is how often each end is killed, `EVENTREC_TEST_FAIL_OVERS` (20) how often a source is lost.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -23,6 +29,9 @@ from eventrec.log.segment import HEADER_SIZE, list_segments, segment_name
 from eventrec.runs.directory import LogDirectory
 from eventrec.runs.mirrors import Mirrors
 from eventrec.runs.run import list_runs
+
+KILLS = int(os.environ.get("EVENTREC_TEST_KILLS", "50"))
+FAIL_OVERS = int(os.environ.get("EVENTREC_TEST_FAIL_OVERS", "20"))
 
 WRITER = Path(__file__).with_name("mirror_writer.py")
 COMMAND = [sys.executable, "-m", "eventrec.cli"]
@@ -141,9 +150,21 @@ def machines(path: Path) -> Iterator[Machines]:
             made.kill(what)
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(50, marks=[pytest.mark.faults, pytest.mark.timeout(900)])])
-def test_files_are_alike_however_often_source_and_mirror_are_killed(tmp_path: Path, kills: int) -> None:
-    chance = random.Random(kills)
+@pytest.fixture(scope="module")
+def figures() -> Iterator[Counter[str]]:
+    """What the long runs counted: printed in one line at their end."""
+    found = Counter[str]()
+    yield found
+    if found:
+        said = ", ".join(f"{name} {count:,}" for name, count in found.items())
+        print("\nmirroring:", said)  # noqa: T201 - an operator started the run for it
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(KILLS, marks=[pytest.mark.faults, pytest.mark.timeout(1_800)])])
+def test_files_are_alike_however_often_source_and_mirror_are_killed(
+    tmp_path: Path, kills: int, figures: Counter[str]
+) -> None:
+    chance, began = random.Random(kills), time.monotonic()
     with machines(tmp_path) as pair:
         pair.serve()
         pair.write("rate", pair.here, 10_000)
@@ -162,17 +183,27 @@ def test_files_are_alike_however_often_source_and_mirror_are_killed(tmp_path: Pa
             pair.serve()
             pair.write("rate", pair.here, 10_000)
             eventually(partial(pair.has_more_runs, runs=runs))
+        seconds = time.monotonic() - began
         pair.kill("write")
         eventually(pair.is_mirrored)
         pair.kill("mirror", signal.SIGTERM)
 
-        assert pair.differences() == []
+        differences, records = pair.differences(), sum(pair.end_of(id_) for id_ in list_runs(pair.here))
+        if kills > 1:
+            figures["mirrors killed"] += kills
+            figures["sources killed"] += kills
+            figures["records"] += records
+            figures["records a second"] += int(records / seconds)
+            figures["segments that differ"] += len(differences)
+        assert differences == []
         assert list_runs(pair.there) == list_runs(pair.here)
-        assert sum(pair.end_of(id_) for id_ in list_runs(pair.here)) > 0
+        assert records > 0
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(20, marks=[pytest.mark.faults, pytest.mark.timeout(900)])])
-def test_after_a_fail_over_the_destination_has_what_was_mirrored_once(tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize("count", [1, pytest.param(FAIL_OVERS, marks=[pytest.mark.faults, pytest.mark.timeout(1_800)])])
+def test_after_a_fail_over_the_destination_has_what_was_mirrored_once(
+    tmp_path: Path, count: int, figures: Counter[str]
+) -> None:
     chance = random.Random(count)
     for number in range(count):
         with machines(tmp_path / str(number)) as pair:
@@ -190,6 +221,11 @@ def test_after_a_fail_over_the_destination_has_what_was_mirrored_once(tmp_path: 
 
         with closing(sqlite3.connect(database)) as read:
             numbers = [json.loads(payload)["number"] for (payload,) in read.execute("SELECT payload FROM events")]
+        if count > 1:
+            figures["fail-overs"] += 1
+            figures["acknowledged as mirrored"] += len(acknowledged)
+            figures["of them missing"] += len(set(acknowledged) - set(numbers))
+            figures["delivered twice"] += len(numbers) - len(set(numbers))
         assert drained.returncode == 0, drained.stderr
         assert acknowledged
         assert set(acknowledged) <= set(numbers)
