@@ -205,7 +205,7 @@ async def test_what_little_comes_all_the_time_is_acknowledged_all_the_same(here:
     def prepare() -> tuple[UUID, list[bytes]]:
         run = Run.create(here, new_run_id())
         log = Log.create(run.storage, LogOptions())
-        for _ in range(3_000):
+        for _ in range(1_000):
             log.append_encoded(b"x", 1)
             log.write()
         log.close()
