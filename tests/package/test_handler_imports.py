@@ -10,6 +10,8 @@ import eventrec.analytics
 HANDLERS = Path(__file__).parents[2] / "handlers" / "eventrec_handlers"
 MODULES = sorted(HANDLERS.rglob("*.py"))
 SHARED = {"_http", "_lines", "_rows", "_sql", "_thread"}
+HOOKS = {"timescale": {"eventrec_handlers.postgres", "eventrec_handlers.postgres.hook"}}
+"""What a handler may import of another: one that builds on it."""
 
 
 def imports(path: Path) -> Iterator[tuple[str, str | None]]:
@@ -32,7 +34,7 @@ def is_allowed(handler: str, module: str, name: str | None) -> bool:
         case ["eventrec", "analytics"]:
             return name in eventrec.analytics.__all__
         case ["eventrec_handlers", room, *_]:
-            return room in {handler, *SHARED}
+            return room in {handler, *SHARED} or module in HOOKS.get(handler, ())
         case ["eventrec_handlers"]:
             return name in {handler, *SHARED}
         case _:

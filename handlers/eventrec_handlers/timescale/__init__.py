@@ -15,13 +15,12 @@ from urllib.parse import unquote_plus
 
 from eventrec import HandlerURLError
 from eventrec_handlers.postgres import PostgresHandler
-from eventrec_handlers.postgres.options import NAMES, Options
-from eventrec_handlers.postgres.target import Target
+from eventrec_handlers.postgres.hook import NAMES, Options, Target
 from eventrec_handlers.timescale.rollups import TimescaleRollups
 
 if TYPE_CHECKING:
     from eventrec.analytics import MigrationTarget
-    from eventrec_handlers.postgres.rollups import PostgresRollups
+    from eventrec_handlers.postgres.hook import PostgresRollups
 
 __all__ = ["TimescaleHandler", "TimescaleRollups", "from_url"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventrec_handlers.postgres.rollups.answering import EARLIEST, Answering, Known
+from eventrec_handlers.postgres.hook import EARLIEST, Answering, Known
 from eventrec_handlers.timescale.state import kept_from, read_state
 
 if TYPE_CHECKING:

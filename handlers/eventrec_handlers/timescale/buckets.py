@@ -17,7 +17,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from eventrec.analytics import Bucket
-from eventrec_handlers.postgres.checkpoints import literal
+from eventrec_handlers.postgres.hook import literal
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST, _LAST = date(2000, 1, 1), date(2040, 1, 1)

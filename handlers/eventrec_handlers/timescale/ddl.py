@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from eventrec import TIMESTAMP
 from eventrec_handlers._sql import quoted
-from eventrec_handlers.postgres.checkpoints import literal
-from eventrec_handlers.postgres.rollups.measures import measure_sql
-from eventrec_handlers.postgres.rollups.select import matching
+from eventrec_handlers.postgres.hook import literal, matching, measure_sql
 from eventrec_handlers.timescale.buckets import time_bucket
 
 if TYPE_CHECKING:
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
     from eventrec import Layout, PartitionUnit
     from eventrec.analytics import RollupPlan
-    from eventrec_handlers.postgres.rollups.fields import Columns
+    from eventrec_handlers.postgres.hook import Columns
 
 EXTENSION: Final = "CREATE EXTENSION IF NOT EXISTS timescaledb"
 

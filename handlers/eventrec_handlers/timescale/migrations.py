@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from eventrec.analytics import MigrationError, Statement, Steps
 from eventrec_handlers._sql import quoted
-from eventrec_handlers.postgres.checkpoints import literal
-from eventrec_handlers.postgres.ddl import PostgresDdl
-from eventrec_handlers.postgres.layout_ddl import create_index
-from eventrec_handlers.postgres.layouts import create_table
-from eventrec_handlers.postgres.migrations import PostgresMigrations
+from eventrec_handlers.postgres.hook import PostgresDdl, PostgresMigrations, create_index, create_table, literal
 from eventrec_handlers.timescale.ddl import EXTENSION, continuous_aggregate, hypertable, without_aggregate
 
 if TYPE_CHECKING:
@@ -19,7 +15,7 @@ if TYPE_CHECKING:
 
     from eventrec import Layout
     from eventrec.analytics import Declaration, RollupPlan
-    from eventrec_handlers.postgres.rollups.fields import Columns
+    from eventrec_handlers.postgres.hook import Columns
 
 _VIEW: Final = "it is a view"
 

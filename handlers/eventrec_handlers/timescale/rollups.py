@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec import PauseError
 from eventrec.analytics import Refreshed
-from eventrec_handlers.postgres.checkpoints import creating, literal
-from eventrec_handlers.postgres.errors import errors_translated
-from eventrec_handlers.postgres.rollups import PostgresRollups
-from eventrec_handlers.postgres.rollups.refreshing import moment
+from eventrec_handlers.postgres.hook import PostgresRollups, creating, errors_translated, literal, moment
 from eventrec_handlers.timescale.answering import TimescaleAnswering
 from eventrec_handlers.timescale.ddl import continuous_aggregate
 from eventrec_handlers.timescale.state import kept_from, read_state
@@ -21,9 +18,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from eventrec.analytics import Progress, RollupPlan
-    from eventrec_handlers.postgres.checkpoints import Namespace
-    from eventrec_handlers.postgres.rollups.answering import Answering
-    from eventrec_handlers.postgres.rollups.fields import Columns
+    from eventrec_handlers.postgres.hook import Answering, Columns, Namespace
 
 WINDOW: Final = 64
 """Buckets that one call refreshes: between two calls others have their turn, and a process may be killed."""

@@ -1,0 +1,40 @@
+"""What the handler of a database that is PostgreSQL and more stands on: TimescaleDB's imports nothing else of ours."""
+
+from __future__ import annotations
+
+from eventrec_handlers.postgres.checkpoints import Namespace, creating, literal
+from eventrec_handlers.postgres.ddl import PostgresDdl
+from eventrec_handlers.postgres.errors import errors_translated
+from eventrec_handlers.postgres.layout_ddl import create_index
+from eventrec_handlers.postgres.layouts import create_table
+from eventrec_handlers.postgres.migrations import PostgresMigrations
+from eventrec_handlers.postgres.options import NAMES, Options
+from eventrec_handlers.postgres.rollups import PostgresRollups
+from eventrec_handlers.postgres.rollups.answering import EARLIEST, Answering, Known
+from eventrec_handlers.postgres.rollups.fields import Columns
+from eventrec_handlers.postgres.rollups.measures import measure_sql
+from eventrec_handlers.postgres.rollups.refreshing import moment
+from eventrec_handlers.postgres.rollups.select import matching
+from eventrec_handlers.postgres.target import Target
+
+__all__ = [
+    "EARLIEST",
+    "NAMES",
+    "Answering",
+    "Columns",
+    "Known",
+    "Namespace",
+    "Options",
+    "PostgresDdl",
+    "PostgresMigrations",
+    "PostgresRollups",
+    "Target",
+    "create_index",
+    "create_table",
+    "creating",
+    "errors_translated",
+    "literal",
+    "matching",
+    "measure_sql",
+    "moment",
+]
