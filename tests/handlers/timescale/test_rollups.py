@@ -45,7 +45,7 @@ from eventrec_handlers.postgres.target import Target
 from eventrec_handlers.timescale import TimescaleHandler, TimescaleRollups, from_url
 from eventrec_handlers.timescale.ddl import continuous_aggregate, hypertable
 
-pytestmark = [pytest.mark.handlers, pytest.mark.xdist_group("timescale")]
+pytestmark = [pytest.mark.handlers, pytest.mark.xdist_group("timescale"), pytest.mark.timeout(300)]  # it is fetched
 
 DAY = 86_400_000_000_000
 LAYOUT = Layout(
