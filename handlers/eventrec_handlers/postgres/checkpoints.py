@@ -101,6 +101,21 @@ async def creating(connection: asyncpg.Connection, namespace: Namespace) -> Asyn
     await connection.execute("COMMIT")
 
 
+async def is_made(connection: asyncpg.Connection, namespace: Namespace, table: str) -> bool:
+    """Whether something has the name `table`, as of this statement.
+
+    `to_regclass` answers from before a lock that the transaction has waited for: it asks a cache, and that is not told
+    of what others made meanwhile until a table is read.
+    """
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname::text = $1 AND c.relname::text = $2)",
+        namespace.namespace,
+        table,
+    )
+    return found
+
+
 # -- the namespace --------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eventrec_handlers._sql import LAYOUTS
-from eventrec_handlers.postgres.checkpoints import creating
+from eventrec_handlers.postgres.checkpoints import creating, is_made
 
 if TYPE_CHECKING:
     import asyncpg
@@ -29,7 +29,7 @@ async def keep_layout(connection: asyncpg.Connection, namespace: Namespace, layo
     table = namespace.named(LAYOUTS)
     async with creating(connection, namespace):
         # Looked for before: who may not make tables may still use the one that is there.
-        if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", table):
+        if not await is_made(connection, namespace, LAYOUTS):
             await connection.execute(f"CREATE TABLE {table} (table_name text PRIMARY KEY, layout text NOT NULL)")
         await connection.execute(
             f"INSERT INTO {table} AS known (table_name, layout) VALUES ($1, $2) ON CONFLICT (table_name)"  # noqa: S608 - quoted

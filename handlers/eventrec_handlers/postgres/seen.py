@@ -13,7 +13,7 @@ from uuid import UUID
 import asyncpg
 
 from eventrec_handlers._sql import SEEN, new_rows, remembered_ids
-from eventrec_handlers.postgres.checkpoints import creating
+from eventrec_handlers.postgres.checkpoints import creating, is_made
 from eventrec_handlers.postgres.errors import brief
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Seen:
             return
         table = namespace.named(SEEN)
         async with creating(connection, namespace):
-            if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", table):
+            if not await is_made(connection, namespace, SEEN):
                 await connection.execute(
                     f"CREATE TABLE {table} (table_name text NOT NULL, id uuid NOT NULL,"
                     " seen_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (table_name, id))"

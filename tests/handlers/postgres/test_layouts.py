@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import anyio
+import asyncpg
 import pytest
 
 from eventrec import (
@@ -35,6 +36,8 @@ from eventrec import (
     reader_from_url,
 )
 from eventrec_handlers.postgres import PostgresHandler, seen
+from eventrec_handlers.postgres.checkpoints import find_namespace
+from eventrec_handlers.postgres.kept_layouts import keep_layout, read_layouts
 
 pytestmark = pytest.mark.handlers
 
@@ -541,6 +544,31 @@ async def test_two_processes_that_are_given_the_same_records_at_once_store_them_
             group.start_soon(stored, handler, each)
 
     assert database.rows("SELECT count(*) FROM analytics_events") == [(600,)]
+
+
+async def test_what_another_process_makes_while_this_one_waits_for_its_turn_is_found(
+    database: Database, reference: Layout
+) -> None:
+    connection = await asyncpg.connect(database.url())
+    other = await asyncpg.connect(database.url())
+    try:
+        namespace = await find_namespace(connection, None, lock_timeout=20_000, may_make=False)
+        assert await read_layouts(connection, namespace) == {}  # from here on it knows that there is none
+        await other.execute(f"BEGIN; SELECT pg_advisory_xact_lock({namespace.key})")
+        async with anyio.create_task_group() as group:
+            group.start_soon(keep_layout, connection, namespace, reference)
+            with anyio.fail_after(20):
+                while not await other.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):  # noqa: ASYNC110 - the server says it
+                    await anyio.sleep(0.01)
+            await other.execute(
+                "CREATE TABLE eventrec_layouts (table_name text PRIMARY KEY, layout text NOT NULL); COMMIT"
+            )
+        kept = await read_layouts(connection, namespace)
+    finally:
+        await connection.close()
+        await other.close()
+
+    assert kept == {"analytics_events": reference.to_json()}
 
 
 async def test_ids_go_with_the_transaction_of_their_rows(
