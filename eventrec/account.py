@@ -29,9 +29,11 @@ _LONGEST_DEFECT: Final = 200
 
 _DELIVERY: Final = "eventrec.delivery."
 
-_READINGS: Final = 200
-_BETWEEN_READINGS: Final = 0.0001
-"""Seconds for the loop's thread to finish what it is changing, where another thread has asked in between."""
+_READINGS: Final = (*[0.0001] * 200, *[0.001] * 500)
+"""Pauses, in seconds, for the loop's thread to finish what it is changing, where another thread has asked in between.
+
+Mostly it has after the first; where all processors are busy it may have to wait for one.
+"""
 
 
 class Account:
@@ -103,14 +105,14 @@ def say_left(status: Status) -> None:
 
 def _read(supervisor: Supervisor, status: Callable[[], Parts]) -> Parts:
     """What `status` gives, of one instant, also where delivery is just changing it."""
-    for _ in range(_READINGS):
+    for pause in _READINGS:
         found = status()
         if all(part.is_balanced for part in found.values()):
             break
         if supervisor.is_here():
             # Delivery goes on only when this call has returned: it is a signal handler's, say.
             return {name: _settled(part) for name, part in found.items()} if _is_within_delivery() else found
-        time.sleep(_BETWEEN_READINGS)
+        time.sleep(pause)
     return found
 
 

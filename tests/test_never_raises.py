@@ -215,7 +215,7 @@ def test_a_signal_that_raises_at_any_moment_neither_stalls_nor_unbalances(tmp_pa
     gc.enable()
 
     status = recorder.sync().close(20)
-    assert raised > 100
+    assert raised > 10
     assert status.is_balanced
     assert status.in_intake == 0
     # A call that was interrupted at its very beginning, or at its end, left no count, or a count without an answer.

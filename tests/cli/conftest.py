@@ -238,7 +238,13 @@ def leave() -> Leave:
                 down = ScriptedHandler(always=raising(TransientError("nobody answers")))
                 recorder.register(ScriptedHandler() if name in delivered else down, name=name)
             await recorder.open()
-            recorder.record_many(Numbered(n) for n in range(start, stop))
+            events = [Numbered(n) for n in range(start, stop)]
+            switched = sys.getswitchinterval()
+            sys.setswitchinterval(60)
+            try:
+                recorder.record_many(events)
+            finally:
+                sys.setswitchinterval(switched)
             while True:
                 parts = recorder.status().subscriptions
                 if all(parts[name].scanned == stop - start for name in delivered):

@@ -196,7 +196,9 @@ def test_files_are_alike_however_often_source_and_mirror_are_killed(
             figures["records a second"] += int(records / seconds)
             figures["segments that differ"] += len(differences)
         assert differences == []
-        assert list_runs(pair.there) == list_runs(pair.here)
+        # The last one may have been killed before its first record: then no mirror has to know of it.
+        assert {id_ for id_ in list_runs(pair.here) if pair.end_of(id_)} <= set(list_runs(pair.there))
+        assert set(list_runs(pair.there)) <= set(list_runs(pair.here))
         assert records > 0
 
 
