@@ -342,9 +342,9 @@ class Adoption:
             return
         if delivery.is_gone:
             self.queue.note_gone(id_)
-        elif delivery.kept_for_mirrors != []:
+        elif (mirrors := delivery.needs.kept_for_mirrors) != []:
             self.queue.note_paused(id_, anyio.current_time())
-            names = "mirrors" if delivery.kept_for_mirrors is None else ", ".join(map(repr, delivery.kept_for_mirrors))
+            names = "mirrors" if mirrors is None else ", ".join(map(repr, mirrors))
             self.left[id_] = f"kept for {names}, to be mirrored"
         elif delivery.is_done or delivery.is_refused or is_defect:
             self.queue.note_paused(id_, anyio.current_time())

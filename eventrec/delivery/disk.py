@@ -242,11 +242,10 @@ class DiskQuota:
 
     async def _forfeit(self, own: LogDelivery, excess: int) -> int:
         segments = await in_thread(own.sealed)
-        needed = [*await own.needed_from(), *await in_thread(own.mirrored)]
-        end = forfeited(segments, needed, excess, by_all=self._by_all)
+        end = forfeited(segments, await own.needed_from(), excess, by_all=self._by_all)
         if end is None:
             return 0
-        of_mirrors = await in_thread(own.forfeit_of_mirrors, end)
+        of_mirrors = await in_thread(own.needs.forfeit_of_mirrors, end)
         lost = own.forfeit(end)
         # What our subscriptions lose, their workers count.
         self._count({name: count for name, count in lost.items() if name not in own.workers})

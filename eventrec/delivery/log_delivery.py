@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
 import msgspec
 
-from eventrec.delivery.mirror_hold import MirrorHold
+from eventrec.delivery.needs import OTHERS_SECONDS, Needs
+from eventrec.delivery.saving import Saving
 from eventrec.delivery.sources.log import LogSource
 from eventrec.delivery.worker.worker import Worker
 from eventrec.errors import LogError, TransientError
-from eventrec.log.segment import list_segments
 from eventrec.runs.checkpoint import CheckpointFiles, Saved
-from eventrec.runs.files import file_name
-from eventrec.runs.others import OtherCheckpoints
-from eventrec.runs.retention import Kept, Retain, SealedSegment
+from eventrec.runs.retention import SealedSegment
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
 from eventrec.runtime.starting import when_begun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from uuid import UUID
 
     from eventrec.delivery.delivered_log import DeliveredLog
@@ -36,6 +32,7 @@ if TYPE_CHECKING:
     from eventrec.delivery.subscription import Subscription
     from eventrec.runs.checkpoint import Checkpoint
     from eventrec.runs.requests import OperatorRequest
+    from eventrec.runs.retention import Retain
     from eventrec.runs.run import Run
     from eventrec.status import SubscriptionStatus
 
@@ -46,9 +43,6 @@ _FORFEIT_SECONDS: Final = 5.0
 
 _BETWEEN_SAVES: Final = 0.05
 """Seconds: as much as a handler without checkpoints of its own may have to take again after a crash."""
-
-OTHERS_SECONDS: Final = 2.0
-"""How often it looks how far others are with a log of our own, where something of that could go."""
 
 
 class LogDelivery:
@@ -101,24 +95,13 @@ class LogDelivery:
             )
             for each in subscriptions
         }
-        self._others = OtherCheckpoints(run, self.workers.keys(), saved, first=first)
-        self._oldest = first
-        """Where the oldest segment begins, as of the last look."""
-        self._looked_at = -math.inf
-        self._is_hidden = False
-        """Whether the last look at what others need was refused."""
-        self._mirrors = MirrorHold(run)
-        self.kept_for_mirrors: list[str] | None = []
-        """At its end: the mirrors for which it was not deleted; None: it is not known which."""
+        self.needs = Needs(run, log, self.workers.keys(), saved, first=first, retain=retain)
         # A log of our own was begun, and its directory synced, when the folder was there.
         self._files = CheckpointFiles(run.storage, is_named=opened is None and run.incarnation == 1)
         self._sync = sync
         self._sync_interval = sync_interval
-        self._retain = retain
-        self._saved: dict[str, Checkpoint] = {}
+        self._saved = Saving()
         self._incarnation = run.incarnation
-        self._unsynced: set[str] = set()
-        self._synced_at = -math.inf
         self._saving = anyio.Lock()
         self._ending = anyio.Lock()
         self._is_ended = False
@@ -127,7 +110,6 @@ class LogDelivery:
         self.is_gone = False
         """Whether the log was deleted, or moved to those that are retained."""
         self._is_stamped = False
-        self._is_given_up = False
         self._is_trusted = True
 
     def _source_of(self, first: int, *, is_orphan: bool) -> LogSource:
@@ -146,7 +128,7 @@ class LogDelivery:
     def is_done(self) -> bool:
         """Whether no subscription needs anything of what was appended any more."""
         end = max(self.source.end, self.log.appended)
-        return self._others.lowest(self._settled_below(end)) >= end and (bool(self.workers) or end == 0)
+        return self.needs.lowest(self._settled_below(end)) >= end and (bool(self.workers) or end == 0)
 
     @property
     def waiting(self) -> frozenset[str]:
@@ -163,13 +145,14 @@ class LogDelivery:
     def elsewhere(self) -> dict[str, int]:
         """How many records the subscriptions of others need still, as of the last look at their checkpoints."""
         end = self.source.end
-        return {name: end - scanned for name, scanned in self._others.needed.items() if scanned < end}
+        return {name: end - scanned for name, scanned in self.needs.of_others.items() if scanned < end}
 
     async def needed_from(self) -> list[int]:
-        """From which offset on each subscription needs it, those of others too, which are looked at."""
+        """From which offset on each subscription and each mirror needs it, those of others too, which are looked at."""
         with suppress(OSError):  # The bound holds all the same.
-            await in_thread(self._others.look)
-        return [*(worker.progress.scanned for worker in self.workers.values()), *self._others.needed.values()]
+            await in_thread(self.needs.look)
+        of_ours = [worker.progress.scanned for worker in self.workers.values()]
+        return [*of_ours, *self.needs.of_others.values(), *await in_thread(self.needs.of_mirrors)]
 
     @property
     def is_stuck(self) -> bool:
@@ -190,12 +173,9 @@ class LogDelivery:
 
     def forfeit_all(self) -> dict[str, int]:
         """All that is open is lost, for everybody, to the disk bound: how many records, by subscription."""
-        self._is_given_up = True
         end = self.source.end
         lost = {name: end - worker.progress.scanned for name, worker in self.workers.items()}
-        lost |= self._others.forfeit(end)
-        self._others.give_up()
-        self._mirrors.give_up(end)
+        lost |= self.needs.give_up(end)
         for worker in self.workers.values():
             worker.forfeit(end)
         return {name: count for name, count in lost.items() if count}
@@ -205,20 +185,12 @@ class LogDelivery:
 
         How many records each, at most.
         """
-        lost = self._others.forfeit(end)
+        lost = self.needs.forfeit(end)
         for name, worker in self.workers.items():
             if worker.progress.scanned < end:
                 lost[name] = end - worker.progress.scanned
                 worker.forfeit(end)
         return lost
-
-    def mirrored(self) -> list[int]:
-        """Blocking. Up to where each mirror has it."""
-        return list((self._mirrors.positions() or {}).values())
-
-    def forfeit_of_mirrors(self, end: int) -> dict[str, int]:
-        """Blocking. What mirrors lack below `end` is held no longer: how many records each, at most."""
-        return self._mirrors.forfeit(end)
 
     async def forfeited(self, end: int) -> None:
         """Once no subscription is behind `end` any more, delete what lies below."""
@@ -241,14 +213,14 @@ class LogDelivery:
 
     async def trim(self) -> None:
         """Delete what is delivered, retained or not: the disk is full."""
-        self._retain = Retain()
+        self.needs.retain_nothing()
         await self.save(sync=True, must_delete=True)
 
     @property
     def _is_passed_by_all(self) -> bool:
         """Whether all that is written is settled, here and as far as we know elsewhere."""
         end = self.source.end
-        return self._others.lowest(self._settled_below(end)) >= end
+        return self.needs.lowest(self._settled_below(end)) >= end
 
     def _settled_below(self, end: int) -> int:
         """Up to where all subscriptions of ours are past it; `end` where there is none."""
@@ -303,36 +275,26 @@ class LogDelivery:
                 # The directory was deleted, and the writer made it again.
                 self._incarnation = self.run_of.incarnation
                 self._files = CheckpointFiles(self.run_of.storage)
-                self._saved.clear()
+                self._saved.lose_all()
             now = self._checkpoints()
-            changed = {name: each for name, each in now.items() if each != self._saved.get(name)}
-            if not changed and not (sync and self._unsynced) and not must_delete:
+            due = self._saved.due(now, sync=sync)
+            if not due and not must_delete:
                 return
-            self._unsynced.update(changed)
-            again = {name: now[name] for name in self._unsynced} if sync else changed
             lowest = min((each.progress.scanned for each in now.values()), default=self.source.end)
             try:
-                durable = await in_thread(partial(self._save, again, lowest, sync=sync))
+                durable = await in_thread(partial(self._save, due, lowest, sync=sync))
             except Exception as exc:  # noqa: BLE001 - whatever a disk, or a name, makes of it: it is tried again
                 if not self.is_refused:
                     _logger.warning("checkpoint not saved", log=str(self.run_of.id), error=described(exc))
                 self.is_refused = True
                 return
             self.is_refused = False
-            self._saved.update(changed)
-            if durable:  # pragma: no branch - Python 3.11 hides the way out of an `async with`
-                self._unsynced.clear()
-                self._synced_at = anyio.current_time()
+            self._saved.note(due, synced_at=anyio.current_time() if durable else None)
 
     def note_saved(self, checkpoints: Mapping[str, Checkpoint], *, is_synced: bool) -> None:
         """A log of our own was begun with `checkpoints`. What is saved already is not saved again."""
-        if self._incarnation > 1:
-            return  # They went with the directory.
-        self._saved.update(checkpoints)
-        if not is_synced:
-            self._unsynced.update(checkpoints)
-        elif checkpoints:
-            self._synced_at = anyio.current_time()
+        if checkpoints and self._incarnation == 1:  # Else they went with the directory.
+            self._saved.note(checkpoints, synced_at=anyio.current_time() if is_synced else None)
 
     def _checkpoints(self) -> dict[str, Checkpoint]:
         """Those of our workers now, as they are saved."""
@@ -341,56 +303,25 @@ class LogDelivery:
 
     def _save(self, checkpoints: Mapping[str, Checkpoint], lowest: int, *, sync: bool) -> bool:
         """In a thread. Whether all that was saved so far is durable now; then what no subscription needs goes."""
-        firsts = list_segments(self.run_of.storage)
-        self._oldest = firsts[0] if firsts else self._oldest
-        below = self._passed(firsts, lowest)
-        may_delete = below > firsts[0] if firsts else False
-        sync = sync or (may_delete and self._sync != "interval" and set(checkpoints) >= self._unsynced)
+        below = self.needs.deletable_below(lowest)
+        sync = sync or (below > 0 and self._sync != "interval" and self._saved.covers(checkpoints))
         for checkpoint in checkpoints.values():
             self._files.save(checkpoint, sync=sync)
         if sync:
-            if may_delete:
-                self._others.sync()
+            if below:
+                self.needs.sync()
             self._files.sync_names()
-            if may_delete:
+            if below:
                 self.log.delete_below(below)
         return sync
 
-    def _passed(self, firsts: Sequence[int], lowest: int) -> int:
-        """The offset below which segments may go, where ours are past `lowest`; 0: none. The others are looked at."""
-        if len(firsts) < 2 or firsts[1] > lowest:  # noqa: PLR2004 - the last one is written
-            return 0
-        is_held = self._others.lowest(lowest) < firsts[1]
-        if is_held and monotonic() - self._looked_at < OTHERS_SECONDS:
-            return 0
-        self._looked_at = monotonic()
-        try:
-            self._others.look()
-        except OSError as exc:
-            if not self._is_hidden:
-                _logger.warning(
-                    "what others need is not known, so nothing is deleted",
-                    log=str(self.run_of.id),
-                    error=described(exc),
-                )
-            self._is_hidden = True
-        else:
-            self._is_hidden = False
-        return self._outlived(self._mirrors.lowest(self._others.lowest(lowest)))
-
-    def _outlived(self, lowest: int) -> int:
-        """The offset below which segments go, of those that everybody is past."""
-        done = [each for each in self.log.sealed() if each[1] <= lowest]
-        count = self._retain.outlived([Kept(size, age) for _, _, size, age in done])
-        return done[count - 1][1] if count else 0
-
     async def _keep_checkpoints(self) -> None:
         while True:
-            waits = self._unsynced and self._sync == "interval"
+            waits = self._saved.unsynced and self._sync == "interval"
             with anyio.move_on_after(self._sync_interval if waits else None):
                 await self._moved.wait()
             self._moved = anyio.Event()
-            is_due = anyio.current_time() - self._synced_at >= self._sync_interval
+            is_due = self._saved.is_due(anyio.current_time(), self._sync_interval)
             await self.save(sync=self._sync == "take" or (self._sync == "interval" and is_due))
             await anyio.sleep(_BETWEEN_SAVES)
 
@@ -399,24 +330,15 @@ class LogDelivery:
         while True:
             await anyio.sleep(OTHERS_SECONDS)
             written = self.source.end
-            may_go = self.log.extent.first > self._oldest
-            if (may_go or not self.workers) and await in_thread(self._could_delete):
+            has_sealed = self.needs.has_sealed
+            if (has_sealed or not self.workers) and await in_thread(self._has_deletable):
                 await self.save(sync=True, must_delete=True)
-            elif not may_go and self.workers:
+            elif not has_sealed and self.workers:
                 # Nothing can go before more is written: an idle recorder is not woken for it.
                 await self.source.wait_past(written)
 
-    def _could_delete(self) -> bool:
-        """In a thread. Whether there is something that is needed no more; also has the others looked at."""
-        lowest = self._settled_below(self.source.end)
-        try:
-            firsts = list_segments(self.run_of.storage)
-            if not self.workers:
-                self._others.look()
-            self._oldest = firsts[0] if firsts else self._oldest
-            return self._passed(firsts, lowest) > self._oldest
-        except (OSError, LogError):
-            return False  # It is tried again.
+    def _has_deletable(self) -> bool:
+        return self.needs.has_deletable(self._settled_below(self.source.end))
 
     async def _freeze(self) -> None:
         """Make the checkpoints durable.
@@ -462,9 +384,9 @@ class LogDelivery:
 
         What goes wrong is said where it `is_first`.
         """
-        if self._others.needed and self.is_settled:
+        if self.needs.of_others and self.is_settled:
             with suppress(OSError):  # As they were, then: no later than they are.
-                await in_thread(self._others.look)
+                await in_thread(self.needs.look)
         if not self.is_done or self._is_stamped:
             return
         await self.save(sync=self._sync != "never")
@@ -488,7 +410,7 @@ class LogDelivery:
     def _is_done_elsewhere(self) -> bool:
         """Whether that is so still: there may be others that were not there before."""
         try:
-            self._others.look()
+            self.needs.look()
         except OSError:
             return False
         return self.is_done
@@ -500,14 +422,14 @@ class LogDelivery:
         except (OSError, LogError) as exc:
             _logger.warning("log not synced at its end", log=str(self.run_of.id), error=str(exc))
         try:
-            may_go = self.is_done and (self._is_stamped or self._is_given_up)
+            may_go = self.is_done and (self._is_stamped or self.needs.is_given_up)
             may_go = may_go and not self.is_refused and self._is_trusted
             if may_go and self.log.appended:
                 may_go = self._is_done_elsewhere()
-            if not may_go or not self._is_mirrored():
+            if not may_go or not self.needs.is_mirrored(self._scanned()):
                 self.run_of.release()
             else:
-                if self._retain and self.log.appended and not self._is_given_up:
+                if self.needs.is_retained and self.log.appended:
                     self.run_of.retain()
                 else:
                     self.run_of.retire()
@@ -516,11 +438,5 @@ class LogDelivery:
             if is_first:
                 _logger.warning("log not deleted", log=str(self.run_of.id), error=str(exc))
 
-    def _is_mirrored(self) -> bool:
-        """Whether no mirror lacks anything of what is done; else `kept_for_mirrors` says which one does."""
-        if self._is_given_up:
-            return True
-        scanned = self._others.needed | {name: worker.progress.scanned for name, worker in self.workers.items()}
-        saved = {file_name(name): each for name, each in scanned.items()}
-        self.kept_for_mirrors = self._mirrors.lacking(self.log.written, saved)
-        return self.kept_for_mirrors == []
+    def _scanned(self) -> dict[str, int]:
+        return {name: worker.progress.scanned for name, worker in self.workers.items()}

@@ -28,7 +28,8 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def _often(looking_often: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventrec.delivery.log_delivery.OTHERS_SECONDS", 0.1)
+    for module in ("log_delivery", "needs"):
+        monkeypatch.setattr(f"eventrec.delivery.{module}.OTHERS_SECONDS", 0.1)
     monkeypatch.setattr("eventrec.delivery.live_logs.LOCKS_SECONDS", 0.1)
     monkeypatch.setattr("eventrec.delivery.sole_follower.LOCK_SECONDS", 0.1)
     monkeypatch.setattr("eventrec.delivery.sole_follower.IN_PLACE_SECONDS", 0.1)
