@@ -190,6 +190,8 @@ def _loop_is_never_blocked(request: pytest.FixtureRequest) -> Iterator[None]:
         for function in detector.functions.values():
             # A recorder that is made on the loop may look up what is installed: like an import, once, at its start.
             function.can_block_in("eventrec/registry.py", {"_entry_points", "_loaded", "_has_extra"})
+            # A fork waits for a thread that takes an event: a moment, and a second at most.
+            function.can_block_in("eventrec/runtime/process.py", "before")
             # The driver looks for ~/.pgpass and ~/.postgresql whenever it connects, and offers no way to do so before.
             function.can_block_in("asyncpg/connect_utils.py", {"_parse_connect_dsn_and_args"})
         # Where log lines go is the application's choice; pytest's own is a file.

@@ -511,7 +511,8 @@ async def test_a_forked_child_writes_a_log_of_its_own_which_the_parent_delivers(
         if child == 0:
             taken = recorder.record(Numbered(1))
             deadline = time.monotonic() + 30
-            while recorder.status().appended < 1 and time.monotonic() < deadline:
+            # What is appended is not yet written, and ends with a process that ends so.
+            while 1 not in stored(tmp_path) and time.monotonic() < deadline:
                 time.sleep(0.01)  # noqa: ASYNC251 - the loop is the parent's
             status = recorder.status()
             os._exit(0 if taken and status.is_balanced and status.offered == status.appended == 1 else 1)
