@@ -1,18 +1,12 @@
 """From events to answers: what an application declares about its events, and what follows from it."""
 
 from eventrec.analytics.answer import Answer, AnswerColumn, AnswerRow, Question
-from eventrec.analytics.brute_force import UUID_FORM, brute_force, interpolated
+from eventrec.analytics.brute_force import brute_force, interpolated
 from eventrec.analytics.buckets import Bucket, bucket, zone_of
 from eventrec.analytics.catalogue import Catalogue, CataloguedEvent
-from eventrec.analytics.conditions import (
-    And,
-    Comparison,
-    Condition,
+from eventrec.analytics.conditions import And, Comparison, Condition, IsNull, Membership, Not, Or
+from eventrec.analytics.expressions import (
     Expression,
-    IsNull,
-    Membership,
-    Not,
-    Or,
     Reference,
     column,
     context,
@@ -23,7 +17,7 @@ from eventrec.analytics.conditions import (
     is_type,
     payload,
 )
-from eventrec.analytics.fields import MAX_FLOAT, Field, Kind, Source, Value
+from eventrec.analytics.fields import MAX_FLOAT, UUID_FORM, Field, Kind, Source, Value
 from eventrec.analytics.loading import load_catalogue
 from eventrec.analytics.measures import (
     ADDITIVE,

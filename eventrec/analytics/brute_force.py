@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import defaultdict
 from operator import eq, ge, gt, le, lt, ne
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -15,7 +14,7 @@ from uuid import UUID
 
 from eventrec.analytics.answer import Answer, Question
 from eventrec.analytics.conditions import And, Comparison, IsNull, Membership, Not, Or
-from eventrec.analytics.fields import MAX_FLOAT, MAX_INTEGER, MIN_INTEGER
+from eventrec.analytics.fields import MAX_FLOAT, MAX_INTEGER, MIN_INTEGER, UUID_FORM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from eventrec.analytics.fields import Field, Value
     from eventrec.analytics.measures import Function, Measure
     from eventrec.reading import StoredEvent
-
-UUID_FORM: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 
 MAX_EXACT: Final = 2**53
 """Below it a number that is written with a fraction, or an exponent, is a whole one exactly."""

@@ -15,6 +15,7 @@ whose type has changed is never an error, and never converted in silence.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -37,6 +38,9 @@ NUMERIC: Final[frozenset[Kind]] = frozenset({"integer", "float"})
 
 ORDERED: Final[frozenset[Kind]] = frozenset({"text", "integer", "float", "timestamp"})
 """Kinds of which one value is less than another in every database."""
+
+UUID_FORM: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+"""What a text is that counts as a UUID."""
 
 KEYS: Final[frozenset[Kind]] = frozenset({"text", "integer", "boolean", "uuid"})
 """Kinds that are equal or not, without rounding: what can be grouped by, and counted when distinct."""

@@ -22,7 +22,7 @@ from uuid import UUID
 import msgspec
 from pydantic import BaseModel
 
-from eventrec.analytics.conditions import OWN, check_reference
+from eventrec.analytics.expressions import OWN, check_reference
 from eventrec.analytics.fields import KINDS, Field, place
 from eventrec.errors import CatalogueError
 from eventrec.events.event import DEFAULT_TABLE, EventModel, EventStruct, model_plan, struct_plan, type_name
@@ -35,7 +35,7 @@ from eventrec.records.schema import check_name
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from eventrec.analytics.conditions import Reference
+    from eventrec.analytics.expressions import Reference
     from eventrec.analytics.fields import Kind
     from eventrec.records.schema import ColumnSchema
 

@@ -18,14 +18,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
-from eventrec.analytics.conditions import referred, resolved_condition
+from eventrec.analytics.expressions import referred, resolved_condition
 from eventrec.analytics.fields import KEYS, KINDS, NUMERIC, ORDERED
 from eventrec.errors import CatalogueError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from eventrec.analytics.conditions import Condition, Expression, Reference, Resolver
+    from eventrec.analytics.conditions import Condition
+    from eventrec.analytics.expressions import Expression, Reference, Resolver
     from eventrec.analytics.fields import Field, Kind
 
 Function: TypeAlias = Literal["count", "distinct", "sum", "min", "max", "avg", "percentile", "first", "last"]

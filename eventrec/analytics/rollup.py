@@ -23,7 +23,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from eventrec.analytics.buckets import BucketDeclaration
-from eventrec.analytics.conditions import referred, resolved_condition
+from eventrec.analytics.expressions import referred, resolved_condition
 from eventrec.analytics.fields import KEYS, KINDS, is_plain_text
 from eventrec.analytics.lookup import EventFields, table_of, type_of
 from eventrec.analytics.measures import MeasureDeclaration
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from eventrec.analytics.buckets import Bucket
-    from eventrec.analytics.conditions import Expression, Reference, Resolver
+    from eventrec.analytics.expressions import Expression, Reference, Resolver
     from eventrec.analytics.measures import Measure
 
 MAX_NAME_BYTES: Final = 63

@@ -256,7 +256,7 @@ def _random_condition(random: Random, depth: int = 2) -> Condition:
             return Membership(Field("type", (), "text"), random.choice((TYPES[:1], TYPES[1:4])))
         case "in":
             field = _random_field(random, ("text", "integer", "uuid"))
-            return Membership(field, (_constant(random, field.kind), _constant(random, field.kind)))
+            return Membership(field, tuple(_constant(random, field.kind) for _ in range(random.randrange(3))))
     field = _random_field(random, ("text", "integer", "float", "boolean", "uuid", "timestamp"))
     operators = _COMPARISONS if field.kind in {"text", "integer", "float", "timestamp"} else ("==", "!=")
     return Comparison(field, random.choice(operators), _constant(random, field.kind))  # type: ignore[arg-type]

@@ -140,6 +140,9 @@ def test_the_time_says_where_buckets_begin_and_not_which_events_are_in_them() ->
         {"cursor": "[1]"},
         {"cursor": "[0,[1]]"},
         {"cursor": '[0,["a",1,2]]'},
+        {"cursor": '[0,["a",true]]'},
+        {"cursor": '[0,["a",9223372036854775808]]'},
+        {"cursor": "[0,[1,1]]"},
         {"cursor": "\ud800"},
     ],
 )

@@ -205,6 +205,20 @@ async def test_a_sum_of_whole_numbers_is_exact_beyond_64_bits(handler: SqliteHan
     assert (n, total) == (4, 3 * (2**63 - 1) - 5)
 
 
+async def test_what_is_absent_is_not_known_to_be_none_of_no_values(handler: SqliteHandler, batch: Batches) -> None:
+    class Chosen(Rollup, events=["request"]):
+        hour = bucket("1 hour")
+        none = count(where=payload("n", kind="integer").is_in([]))
+        not_none = count(where=~payload("n", kind="integer").is_in([]))
+
+    await handler.handle(batch(request(0, n=1), request(1, n="x"), request(2)))
+
+    async with handler.rollups() as rollups:
+        answer = await rollups.answer(Question(Chosen))
+
+    assert [row[1:] for row in answer.rows] == [(0, 1)]
+
+
 async def test_columns_that_come_later_and_names_in_any_case_are_found(
     handler: SqliteHandler, path: Path, batch: Batches
 ) -> None:

@@ -21,9 +21,9 @@ from eventrec import TransientError
 from eventrec_handlers._sql import TablePlan, plan_layout, plan_table, quoted
 from eventrec_handlers.postgres.checkpoints import creating
 from eventrec_handlers.postgres.columns import REQUIRED
+from eventrec_handlers.postgres.divided import default_partition
 from eventrec_handlers.postgres.errors import brief
 from eventrec_handlers.postgres.layouts import conflict, create_table, declared_as, definition, indexed
-from eventrec_handlers.postgres.time_partitions import default_partition
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -10,10 +10,11 @@ from eventrec_handlers.postgres.layouts import create_table
 from eventrec_handlers.postgres.migrations import PostgresMigrations
 from eventrec_handlers.postgres.options import NAMES, Options
 from eventrec_handlers.postgres.rollups import PostgresRollups
-from eventrec_handlers.postgres.rollups.answering import EARLIEST, Answering, Known
+from eventrec_handlers.postgres.rollups.answering import Answering
 from eventrec_handlers.postgres.rollups.fields import Columns
+from eventrec_handlers.postgres.rollups.known import Known
 from eventrec_handlers.postgres.rollups.measures import measure_sql
-from eventrec_handlers.postgres.rollups.refreshing import moment
+from eventrec_handlers.postgres.rollups.moments import EARLIEST, moment
 from eventrec_handlers.postgres.rollups.select import matching
 from eventrec_handlers.postgres.target import Target
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from eventrec.analytics import Statement, Steps, layout_changes
 from eventrec_handlers._sql import quoted
 from eventrec_handlers.postgres.checkpoints import Namespace
+from eventrec_handlers.postgres.divided import default_partition
 from eventrec_handlers.postgres.layouts import create_table, declared_as, default_of, definition, indexed
-from eventrec_handlers.postgres.time_partitions import default_partition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from eventrec import StoredEvent, TransientError
 from eventrec.analytics import (
     Answer,
+    Bucket,
     Question,
     Refresh,
     Rollup,
@@ -38,6 +40,7 @@ from eventrec.analytics import (
     sum_of,
 )
 from eventrec_handlers.postgres import PostgresHandler, PostgresRollups
+from eventrec_handlers.postgres.rollups import answering, moments, pages
 
 pytestmark = pytest.mark.handlers
 
@@ -74,6 +77,17 @@ class PerHour(Rollup, name="per_hour", table="events"):
     kind = group(event_type)
     happened = count()
     least = min_of(payload("amount", kind="integer"))
+    refresh = Refresh(window="3 days", lag=0)
+
+
+class Keyed(Rollup, name="keyed", table="events", events=["ordered", "returned"]):
+    happened = count()
+    customer = group(payload("customer", kind="uuid"))
+    amount = group(payload("amount", kind="integer"))
+    shop = group(column("shop", kind="text"))
+    paid = group(column("paid", kind="boolean"))
+    month = bucket("month", zone="Europe/Berlin")
+    amounts = sum_of(payload("amount", kind="integer"))
     refresh = Refresh(window="3 days", lag=0)
 
 
@@ -222,6 +236,86 @@ async def test_an_answer_is_that_of_brute_force_before_and_after_each_refresh(
     for plan in PLANS:
         same(await rollups.answer(Question(plan)), known.expected(plan))
     assert (await rollups.refresh(PLANS, now=nanoseconds(NOW))).buckets == 0
+
+
+async def paged(rollups: PostgresRollups, plan: RollupPlan, size: int, **asked: Any) -> list[Any]:
+    """The rows of all pages of an answer."""
+    rows: list[Any] = []
+    cursor: str | None = None
+    while True:
+        page = await rollups.answer(Question(plan, limit=size, cursor=cursor, **asked))
+        assert len(page.rows) <= size
+        rows += page.rows
+        cursor = page.cursor
+        if cursor is None:
+            return rows
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_pages_are_the_whole_answer_whatever_waits(
+    known: Events, rollups: PostgresRollups, monkeypatch: pytest.MonkeyPatch, *, newest_first: bool
+) -> None:
+    monkeypatch.setattr(pages, "FETCHED", 7)
+    known.insert(events(5, 60, days=3))
+    await rollups.refresh([PerHour.rollup_plan, Keyed.rollup_plan], now=nanoseconds(NOW))
+    known.insert(events(6, 20, days=3))
+
+    for plan in (Orders.rollup_plan, PerHour.rollup_plan, Keyed.rollup_plan):
+        for groups in (None, (), tuple(each.name for each in plan.groups[:1])):
+            asked: dict[str, Any] = {"newest_first": newest_first, "groups": groups}
+            whole = known.expected(plan, **asked)
+            same(await rollups.answer(Question(plan, **asked)), whole)
+            for size in (1, 9):
+                rows = tuple(await paged(rollups, plan, size, **asked))
+                same(replace(whole, rows=rows), whole)
+
+
+async def test_a_page_computes_no_bucket_behind_it(
+    known: Events, rollups: PostgresRollups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known.insert(events(7, 400))
+    computed: list[int] = []
+    plan = PerHour.rollup_plan
+
+    def noted(bucket: Bucket, starts: Iterable[int]) -> Iterable[moments.Run]:
+        computed.extend(starts)
+        return moments.runs(bucket, starts)
+
+    monkeypatch.setattr(answering, "runs", noted)
+
+    before = await rollups.answer(Question(plan, limit=5))
+    few = len(computed)
+    computed.clear()
+    await rollups.refresh([plan], now=nanoseconds(NOW))
+    known.insert(events(8, 10, days=1))
+    after = await rollups.answer(Question(plan, limit=5))
+
+    assert 0 < few <= 2 * answering.FEW
+    assert computed == []
+    assert before.rows == after.rows == known.expected(plan, limit=5).rows
+
+
+@pytest.mark.parametrize(
+    "cursor", ['[0,["a\\u0000b"]]', "[0,[1]]", "[0,[]]", "[0.5,[null]]", "[1e300,[null]]", "[true,[null]]", "x", ""]
+)
+async def test_a_cursor_that_no_answer_has_given_is_refused_in_words(
+    known: Events, rollups: PostgresRollups, cursor: str
+) -> None:
+    known.insert(events(9, 3))
+
+    with pytest.raises(ValueError, match="cursor"):
+        await rollups.answer(Question(PerHour, cursor=cursor))
+
+
+@pytest.mark.parametrize("at", [-(2**70), 2**70, 1, -1])
+async def test_a_cursor_of_no_bucket_begins_where_one_would_stand(
+    known: Events, rollups: PostgresRollups, at: int
+) -> None:
+    known.insert(events(9, 30))
+
+    for newest_first in (False, True):
+        question = Question(PerHour, cursor=f"[{at},[null]]", newest_first=newest_first)
+        assert (await rollups.answer(question)).rows == brute_force(question, known.stored).rows
 
 
 class Killed:

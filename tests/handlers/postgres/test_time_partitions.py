@@ -8,13 +8,8 @@ from typing import Any
 import pytest
 
 from eventrec_handlers.postgres.checkpoints import Namespace
-from eventrec_handlers.postgres.time_partitions import (
-    Maintained,
-    TimePartitions,
-    default_partition,
-    partition_name,
-    read_divided,
-)
+from eventrec_handlers.postgres.divided import default_partition, partition_name, read_divided
+from eventrec_handlers.postgres.time_partitions import Maintained, TimePartitions
 
 pytestmark = pytest.mark.handlers
 

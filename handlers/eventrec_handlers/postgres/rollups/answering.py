@@ -6,85 +6,38 @@ begin before the floor of their table are answered from the rollup's table alone
 
 from __future__ import annotations
 
-from datetime import datetime
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+import dataclasses
+from typing import TYPE_CHECKING, Final
 
 from eventrec.analytics import ADDITIVE, Answer
 from eventrec_handlers._sql import quoted
-from eventrec_handlers.postgres.rollups.refreshing import (
-    marked_buckets,
+from eventrec_handlers.postgres.rollups.known import Known
+from eventrec_handlers.postgres.rollups.moments import (
+    EARLIEST,
+    FIRST_MOMENT,
+    LAST_MOMENT,
+    LATEST,
+    LONGEST_RUN,
     moment,
     nanoseconds,
     quoted_bucket,
     runs,
 )
+from eventrec_handlers.postgres.rollups.pages import Page, Pages
 from eventrec_handlers.postgres.rollups.select import compute, matching, reaggregated
-from eventrec_handlers.postgres.rollups.tables import DIRTY, FIRST, FLOORS, LAST, PENDING, ROLLUPS
+from eventrec_handlers.postgres.rollups.tables import DIRTY, FLOORS, PENDING, ROLLUPS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import Self
+    from datetime import datetime
 
     import asyncpg
 
-    from eventrec.analytics import Kind, Question, RollupPlan
+    from eventrec.analytics import AnswerRow, Question, RollupPlan
     from eventrec_handlers.postgres.checkpoints import Namespace
     from eventrec_handlers.postgres.rollups.fields import Columns
 
-_FIRST: Final = datetime.fromisoformat(FIRST)
-_LAST: Final = datetime.fromisoformat(LAST)
-EARLIEST, LATEST = nanoseconds(_FIRST), nanoseconds(_LAST)
-"""Moments outside of these are in no bucket."""
-
-LARGEST: Final = 2_048
-"""Buckets that are computed by one statement."""
-
-
-class Known:
-    """What the snapshot knows of a rollup: which of its buckets cannot be taken from its table.
-
-    Attributes:
-        floor: Buckets that begin before it are never computed from the events: some of these may be gone.
-        is_made: Whether the rollup has a table, or a view.
-        waiting: Buckets whose events have changed.
-        ranges: Of moments: buckets that have one have to be computed, too.
-        complete_to: What happened from there on is not in the answer; None: all is.
-        late_rows: Events that are in no bucket, because they came too late.
-    """
-
-    def __init__(self, plan: RollupPlan, floor: int, *, is_made: bool) -> None:
-        self._plan = plan
-        self.floor = floor
-        self.is_made = is_made
-        self.waiting: set[int] = set()
-        self.ranges: list[tuple[int, int]] = []
-        self.complete_to: int | None = None
-        self.late_rows = 0
-
-    @classmethod
-    def nothing(cls, plan: RollupPlan) -> Self:
-        """There is no table, or that of another declaration: all is computed from the events that are left."""
-        known = cls(plan, EARLIEST, is_made=False)
-        known.ranges.append((EARLIEST, LATEST))
-        return known
-
-    def note_marks(self, marks: Iterable[datetime]) -> None:
-        """Rows have arrived for the quarters of an hour that begin then."""
-        for since in marks:
-            self.waiting.update(marked_buckets(self._plan.bucket, nanoseconds(since)))
-
-    def from_events(self, start: int, end: int, events: tuple[int, int] | None) -> set[int]:
-        """Those of the buckets in [`start`, `end`) to compute; `events`: the first and the last moment."""
-        bucket, first = self._plan.bucket, max(start, self.floor)
-        found = {at for at in self.waiting if first <= at < end}
-        for low, high in self.ranges:
-            if events is None:
-                break
-            since = max(first, bucket.floor(max(low, events[0])))
-            until = min(end, high, events[1] + 1)
-            found.update(bucket.starts(since, until) if since < until else ())
-        return found
+FEW: Final = 16
+"""Buckets that are computed first for a page; then twice as many, until it is full."""
 
 
 class Answering:
@@ -109,16 +62,17 @@ class Answering:
         )
         try:
             known = await self.known(connection)
-            start = EARLIEST if question.start is None else max(question.start, EARLIEST)
-            end = LATEST if question.end is None else min(question.end, LATEST)
-            rows = await self._rows(connection, question, known, start, end) if start < end else []
+            page = dataclasses.replace(question, limit=None, cursor=None) if question.empty_buckets else question
+            start, end = _range(page)
+            rows = await self._rows(connection, page, known, start, end) if start < end else []
             newest = await self._newest(connection)
             pending = await self._pending(connection, known, newest)
         finally:
             await connection.execute("ROLLBACK")
         if newest is not None and known.complete_to is not None:
             newest = min(newest, known.complete_to - 1)
-        return Answer.of(question, rows, complete_to=newest, pending=pending, remarks=_remarks(known))
+        made = Answer.of if question.empty_buckets else Answer.of_sorted
+        return made(question, rows, complete_to=newest, pending=pending, remarks=_remarks(known))
 
     async def known(self, connection: asyncpg.Connection) -> Known:
         """What the snapshot knows of the rollup."""
@@ -129,7 +83,7 @@ class Answering:
             f"SELECT kept_from FROM {named(FLOORS)} WHERE table_name = $1",  # noqa: S608 - quoted
             plan.table,
         )
-        low = nanoseconds(_FIRST if floor is None else max(floor, _FIRST))
+        low = nanoseconds(FIRST_MOMENT if floor is None else max(floor, FIRST_MOMENT))
         rows = await connection.fetch(
             f"SELECT fingerprint, todo_from, todo_to, late_rows FROM {named(ROLLUPS)} WHERE name = $1",  # noqa: S608 - quoted
             plan.name,
@@ -159,33 +113,60 @@ class Answering:
         known: Known,
         start: int,
         end: int,
-    ) -> list[tuple[Any, ...]]:
-        plan = self._plan
-        is_whole = set(question.group_names) == {group.name for group in plan.groups}
-        is_exact = is_whole or all(measure.function in ADDITIVE for measure in plan.measures)
+    ) -> list[AnswerRow]:
+        """The rows of buckets in [`start`, `end`), in order; of a page these and one more."""
+        is_exact = self._is_whole(question) or all(measure.function in ADDITIVE for measure in self._plan.measures)
         if is_exact:
             events = await self.extent(connection) if known.ranges else None
             computed = known.from_events(start, end, events)
         else:
             await self._refuse_gone(connection, known, start, end)
             computed = self._all_buckets(known, start, end, await self.extent(connection))
-        found: list[Any] = []
+        pages = Pages(question)
+        found = Page([], [])
         if known.is_made and is_exact:
-            bucket = quoted_bucket(plan)
-            where = f"{bucket} >= $1 AND {bucket} < $2 AND {bucket} <> ALL ($3::timestamptz[])"
-            columns = ", ".join(quoted(name) for name in plan.column_names)
-            statement = (
-                f"SELECT {columns} FROM {self._own} WHERE {where}"  # noqa: S608 - quoted
-                if is_whole
-                else reaggregated(plan, self._own, question.group_names, where)
-            )
-            parameters = (_ceiling(start), _ceiling(end), [moment(at) for at in sorted(computed)])
-            found += await connection.fetch(statement, *parameters)
-        if computed:
-            statement = compute(plan, self._columns, self._events, groups=question.group_names)
-            for run in runs(plan.bucket, computed, longest=LARGEST):
-                found += await connection.fetch(statement, *run.parameters)
-        return _converted(found, [column.kind for column in question.columns])
+            found = await self._counted(connection, pages, computed, start, end)
+        if found.rows and pages.is_full(found):
+            # Buckets behind the page are not asked for.
+            last, is_descending = found.buckets[-1], question.newest_first
+            computed = {at for at in computed if (at > last if is_descending else at < last)}
+        return pages.merged(found, await self._computed(connection, pages, computed))
+
+    def _is_whole(self, question: Question) -> bool:
+        return set(question.group_names) == {group.name for group in self._plan.groups}
+
+    async def _counted(
+        self, connection: asyncpg.Connection, pages: Pages, computed: set[int], start: int, end: int
+    ) -> Page:
+        """Rows of the rollup's table, without the buckets `computed`."""
+        plan, bucket, question = self._plan, quoted_bucket(self._plan), pages.question
+        where = f"{bucket} >= $1 AND {bucket} < $2 AND {bucket} <> ALL ($3::timestamptz[])"
+        columns = ", ".join(quoted(name) for name in plan.column_names)
+        statement = (
+            f"SELECT {columns} FROM {self._own} WHERE {where}"  # noqa: S608 - quoted
+            if self._is_whole(question)
+            else reaggregated(plan, self._own, question.group_names, where)
+        )
+        excluded = [moment(at) for at in sorted(computed)]
+        return await pages.read(connection, statement, _ceiling(start), _ceiling(end), excluded)
+
+    async def _computed(self, connection: asyncpg.Connection, pages: Pages, buckets: set[int]) -> Page:
+        """Rows of `buckets` as the events are now, in order: all, or enough for the page."""
+        found = Page([], [])
+        if not buckets:
+            return found
+        statement = compute(self._plan, self._columns, self._events, groups=pages.question.group_names)
+        is_descending = pages.question.newest_first
+        wanted, size = sorted(buckets, reverse=is_descending), LONGEST_RUN if pages.limit is None else FEW
+        while wanted and not pages.is_full(found):
+            some = runs(self._plan.bucket, wanted[:size])
+            for run in sorted(some, key=lambda run: run.end, reverse=is_descending):
+                page = await pages.read(connection, statement, *run.parameters)
+                found.rows.extend(page.rows)
+                found.buckets.extend(page.buckets)
+            del wanted[:size]
+            size = min(LONGEST_RUN, 2 * size)
+        return found
 
     def _all_buckets(self, known: Known, start: int, end: int, events: tuple[int, int] | None) -> set[int]:
         """The buckets of all events that are stored in [`start`, `end`)."""
@@ -214,8 +195,8 @@ class Answering:
         time = quoted(self._columns.time)
         row = await connection.fetchrow(
             f"SELECT min({time}), max({time}) FROM {self._events} WHERE {time} >= $1 AND {time} < $2",  # noqa: S608 - quoted
-            _FIRST,
-            _LAST,
+            FIRST_MOMENT,
+            LAST_MOMENT,
         )
         first, last = row
         return None if first is None else (nanoseconds(first), nanoseconds(last))
@@ -225,14 +206,14 @@ class Answering:
         time = quoted(self._columns.time)
         newest = f"SELECT {time} FROM {self._events} WHERE {time} < $1"  # noqa: S608 - quoted
         if self._plan.types is None:
-            found = await connection.fetchval(f"{newest} ORDER BY {time} DESC LIMIT 1", _LAST)
+            found = await connection.fetchval(f"{newest} ORDER BY {time} DESC LIMIT 1", LAST_MOMENT)
         else:
             # Each type is looked up by itself: the index begins with it.
             kind = quoted(self._columns.type)
             found = await connection.fetchval(
                 f"SELECT max(newest) FROM unnest($2::text[]) AS wanted (kind) CROSS JOIN LATERAL"  # noqa: S608 - quoted
                 f" ({newest} AND {kind} = wanted.kind ORDER BY {time} DESC LIMIT 1) AS found (newest)",
-                _LAST,
+                LAST_MOMENT,
                 list(self._plan.types),
             )
         return None if found is None else nanoseconds(found)
@@ -246,7 +227,7 @@ class Answering:
         count: int = await connection.fetchval(
             f"SELECT count(*) FROM {self._events} WHERE {where}",  # noqa: S608 - quoted
             moment(known.complete_to),
-            _LAST,
+            LAST_MOMENT,
         )
         return count
 
@@ -257,20 +238,13 @@ def _remarks(known: Known) -> list[str]:
     return [f"{known.late_rows} rows arrived for buckets whose events are no longer stored, and are not counted in"]
 
 
-def _converted(rows: Sequence[Any], kinds: Sequence[Kind]) -> list[tuple[Any, ...]]:
-    """Rows as the driver gives them, as an answer has them: column by column, since most need nothing."""
-    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-    for place, (kind, column) in enumerate(zip(kinds, columns, strict=False)):
-        if (convert := _CONVERTED.get(kind)) is not None:
-            columns[place] = [None if value is None else convert(value) for value in column]
-    return list(zip(*columns, strict=True))
-
-
-_CONVERTED: Final[Mapping[Kind, Callable[[Any], Any]]] = {
-    "timestamp": lru_cache(maxsize=4_096)(nanoseconds),
-    "integer": int,  # a sum is a Decimal
-    "uuid": str,
-}
+def _range(question: Question) -> tuple[int, int]:
+    """From when on buckets can be in the answer, and until when."""
+    start = EARLIEST if question.start is None else max(question.start, EARLIEST)
+    end = LATEST if question.end is None else min(question.end, LATEST)
+    if (after := question.after()) is None:
+        return start, end
+    return (start, min(end, after[0] + 1)) if question.newest_first else (max(start, after[0]), end)
 
 
 def _ceiling(at: int) -> datetime:

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from eventrec.analytics import Function, Kind, Measure
-    from eventrec_handlers.postgres.rollups.conditions import Value
+    from eventrec_handlers._sql.rollups import FieldSql
 
 
-def measure_sql(measure: Measure, value: Value, *, time: str) -> str:
+def measure_sql(measure: Measure, value: FieldSql, *, time: str) -> str:
     """`measure` as an expression over rows, of the type `measure_type`. `time` is the column of the timestamp."""
     found = "" if measure.field is None else value(measure.field)
     kind = "integer" if measure.field is None else measure.field.kind

@@ -21,93 +21,42 @@ events (`retention.py`). Rows that arrive for such buckets are counted.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
-from eventrec import CatalogueError, PauseError
-from eventrec.analytics import Bucket
+from eventrec import PauseError
 from eventrec_handlers._sql import quoted
+from eventrec_handlers.postgres.rollups.moments import (
+    EPOCH,
+    FIRST_MOMENT,
+    LAST_MOMENT,
+    LONGEST_RUN,
+    bucket_of_row,
+    marked_buckets,
+    moment,
+    nanoseconds,
+    quoted_bucket,
+    runs,
+)
 from eventrec_handlers.postgres.rollups.select import compute, written_columns
-from eventrec_handlers.postgres.rollups.tables import DIRTY, FIRST, FLOORS, LAST, PENDING, ROLLUPS
+from eventrec_handlers.postgres.rollups.tables import DIRTY, FLOORS, PENDING, ROLLUPS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
+    from datetime import datetime
 
     import asyncpg
 
-    from eventrec.analytics import RollupPlan
+    from eventrec.analytics import Bucket, RollupPlan
     from eventrec_handlers.postgres.checkpoints import Namespace
     from eventrec_handlers.postgres.rollups.fields import Columns
+    from eventrec_handlers.postgres.rollups.moments import Run
 
-QUARTER: Final = 900_000_000_000
-"""What a mark is about, in nanoseconds: the zones of the world are a multiple of it away from UTC."""
 SET: Final = 24
 """Buckets that are taken at once, to begin with; more or fewer as they take less or more than `SET_SECONDS`."""
 
-MAX_SET: Final = 2_048
+MAX_SET: Final = LONGEST_RUN
 SET_SECONDS: Final = 2.0
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST: Final = datetime.fromisoformat(FIRST)
-_LAST: Final = datetime.fromisoformat(LAST)
-
-
-def moment(nanoseconds: int) -> datetime:
-    """The start of a bucket as the driver takes it: those are whole seconds."""
-    return _EPOCH + timedelta(microseconds=nanoseconds // 1_000)
-
-
-def nanoseconds(at: datetime) -> int:
-    """The opposite of `moment`."""
-    return (at - _EPOCH) // timedelta(microseconds=1) * 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Buckets that follow one another: their starts, and the end of the last."""
-
-    starts: tuple[int, ...]
-    end: int
-
-    @property
-    def parameters(self) -> tuple[list[datetime], datetime]:
-        """What `select.compute` wants as $1 and $2."""
-        return [moment(start) for start in self.starts], moment(self.end)
-
-
-def runs(bucket: Bucket, starts: Iterable[int], *, longest: int = MAX_SET) -> Iterator[Run]:
-    """`starts`, put together to runs of at most `longest`."""
-    found: list[int] = []
-    end = 0
-    for start in sorted(set(starts)):
-        if found and (start != end or len(found) >= longest):
-            yield Run(tuple(found), end)
-            found = []
-        found.append(start)
-        end = bucket.after(start)
-    if found:
-        yield Run(tuple(found), end)
-
-
-def marked_buckets(bucket: Bucket, since: int) -> Iterator[int]:
-    """The buckets that a mark is about: those of the quarter of an hour from `since` on."""
-    start = bucket.floor(since)
-    while start < since + QUARTER:
-        yield start
-        start = bucket.after(start)
-
-
-def bucket_of_row(unit: str, every: int, zone: str) -> Bucket:
-    """The bucket that a row of `eventrec_rollups` is about.
-
-    Raises:
-        PauseError: Its zone is not known on this machine.
-    """
-    try:
-        return Bucket(unit, every, zone)  # type: ignore[arg-type] # it refuses what is not a unit
-    except CatalogueError as exc:
-        raise PauseError(f"a rollup that is declared in the database: {exc}") from exc
 
 
 async def distribute(connection: asyncpg.Connection, namespace: Namespace, table: str) -> int:
@@ -176,8 +125,8 @@ class Refreshing:
             " AND NOT (bucket >= $3 AND bucket < $4) ORDER BY bucket LIMIT $5",
             plan.name,
             moment(before),
-            todo_from or _EPOCH,
-            todo_to or _EPOCH,
+            todo_from or EPOCH,
+            todo_to or EPOCH,
             4 * limit,
         )
         starts = [nanoseconds(row[0]) for row in candidates]
@@ -287,7 +236,7 @@ class Refreshing:
             " WHERE table_name = $1 FOR SHARE",
             self._plan.table,
         )
-        return found if found is not None else _FIRST
+        return found if found is not None else FIRST_MOMENT
 
     async def _lock(self, connection: asyncpg.Connection, starts: Sequence[int], limit: int) -> list[int]:
         """Those of `starts` that no other process has, at most `limit`."""
@@ -336,13 +285,13 @@ class Refreshing:
         Asked for the first time, these are the buckets of all events that are stored: later ones are marked.
         """
         bucket, time = self._plan.bucket, quoted(self._time)
-        is_first = todo_to is not None and todo_to >= _LAST
+        is_first = todo_to is not None and todo_to >= LAST_MOMENT
         if is_first or todo_from is None or todo_to is None:
             first, last = await connection.fetchrow(
                 f"SELECT min({time}), max({time}) FROM {self._namespace.named(self._plan.table)}"  # noqa: S608 - quoted
                 f" WHERE {time} >= $1 AND {time} < $2",
-                max(floor, _FIRST),
-                _LAST,
+                max(floor, FIRST_MOMENT),
+                LAST_MOMENT,
             )
             if first is None:
                 return None
@@ -356,11 +305,6 @@ class Refreshing:
 async def begin(connection: asyncpg.Connection, namespace: Namespace) -> None:
     """Begin a transaction each of whose statements sees what was committed before it."""
     await connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {namespace.lock_timeout}")
-
-
-def quoted_bucket(plan: RollupPlan) -> str:
-    """The column of the bucket, in SQL."""
-    return quoted(plan.bucket_name)
 
 
 def _first(bucket: Bucket, start: int, end: int, limit: int) -> list[int]:

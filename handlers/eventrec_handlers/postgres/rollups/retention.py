@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec_handlers._sql import quoted
 from eventrec_handlers.postgres.checkpoints import literal
-from eventrec_handlers.postgres.rollups.refreshing import bucket_of_row, moment, nanoseconds
-from eventrec_handlers.postgres.rollups.tables import DIRTY, FIRST, FLOORS, PENDING, ROLLUPS
+from eventrec_handlers.postgres.rollups.moments import FIRST_MOMENT, bucket_of_row, moment, nanoseconds
+from eventrec_handlers.postgres.rollups.tables import DIRTY, FLOORS, PENDING, ROLLUPS
 
 if TYPE_CHECKING:
     import asyncpg
 
     from eventrec_handlers.postgres.checkpoints import Namespace
-
-_FIRST: Final = datetime.fromisoformat(FIRST)
 
 SLICE: Final = 20_000
 """Rows deleted in one transaction."""
@@ -66,7 +64,7 @@ async def first_needed(
         f" (SELECT min(since) FROM {named(DIRTY)} WHERE table_name = $1 AND since >= floor.at) AS marked"
         f" FROM {named(ROLLUPS)}, floor WHERE table_name = $1 ORDER BY name",
         table,
-        _FIRST,
+        FIRST_MOMENT,
     )
     needed: list[tuple[datetime, str]] = []
     for name, unit, every, zone, todo_from, pending, marked in rows:
@@ -93,7 +91,7 @@ async def floor_for_ttl(connection: asyncpg.Connection, namespace: Namespace, ta
     needed = await first_needed(connection, namespace, table, now=present)
     if needed is None:
         return None
-    end = max(min(present - timedelta(seconds=ttl), needed[0]), _FIRST)
+    end = max(min(present - timedelta(seconds=ttl), needed[0]), FIRST_MOMENT)
     await set_floor(connection, namespace, table, end)
     return f"{literal(end.isoformat())}::timestamptz"
 
@@ -105,7 +103,7 @@ async def delete_old(
     await connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {namespace.lock_timeout}")
     needed = await first_needed(connection, namespace, table, now=now)
     end = before if needed is None else min(before, needed[0])
-    if end > _FIRST:
+    if end > FIRST_MOMENT:
         await set_floor(connection, namespace, table, end)
     name = namespace.named(table)
     slice_ = f"SELECT ctid FROM {name} WHERE {quoted(column)} < $1 LIMIT {SLICE}"  # noqa: S608 - quoted

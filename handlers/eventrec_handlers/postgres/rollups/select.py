@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from eventrec.analytics import fields_of
 from eventrec_handlers._sql import quoted
+from eventrec_handlers._sql.rollups import field_aliases
 from eventrec_handlers.postgres.rollups.conditions import condition_sql
 from eventrec_handlers.postgres.rollups.measures import measure_sql
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
-    from eventrec.analytics import Field, RollupPlan
+    from eventrec.analytics import RollupPlan
     from eventrec_handlers.postgres.rollups.fields import Columns
 
 BUCKET: Final = "er_bucket"
@@ -33,7 +33,7 @@ def compute(plan: RollupPlan, columns: Columns, table: str, *, groups: Collectio
         CatalogueError: The table does not store a field.
     """
     asked = [group for group in plan.groups if groups is None or group.name in groups]
-    fields = _numbered(plan)
+    fields = field_aliases(plan, groups)
     time = quoted(columns.time)
     inner = ", ".join(
         (
@@ -66,12 +66,14 @@ def written_columns(plan: RollupPlan) -> str:
 def reaggregated(plan: RollupPlan, table: str, groups: Collection[str], where: str) -> str:
     """Rows of the rollup's own `table`, added up over the groups that are not in `groups`."""
     kept = {plan.bucket_name, *(group.name for group in plan.groups if group.name in groups)}
+    counts = {measure.name for measure in plan.measures if measure.is_count}
     folded = {measure.name: _FOLDED[measure.function] for measure in plan.measures}
     parts = []
     for name in plan.column_names:
         if name in folded:
             collation = ' COLLATE "C"' if plan.kind_of(name) == "text" else ""
-            parts.append(f"{folded[name]}({quoted(name)}{collation}) AS {quoted(name)}")
+            whole = "::bigint" if folded[name] == "sum" and name in counts else ""
+            parts.append(f"{folded[name]}({quoted(name)}{collation}){whole} AS {quoted(name)}")
         elif name in kept:
             parts.append(quoted(name))
     by = ", ".join(quoted(name) for name in plan.column_names if name in kept)
@@ -79,19 +81,3 @@ def reaggregated(plan: RollupPlan, table: str, groups: Collection[str], where: s
 
 
 _FOLDED: Final = {"count": "sum", "sum": "sum", "min": "min", "max": "max"}
-
-
-def _numbered(plan: RollupPlan) -> dict[Field, str]:
-    """The fields that groups and measures read, and what each is called inside the statement."""
-    wanted: Sequence[Field] = list(dict.fromkeys(_fields(plan)))
-    return {field: f"er_{number}" for number, field in enumerate(wanted)}
-
-
-def _fields(plan: RollupPlan) -> list[Field]:
-    found = [group.field for group in plan.groups]
-    for measure in plan.measures:
-        if measure.field is not None:
-            found.append(measure.field)
-        if measure.where is not None:
-            found += fields_of(measure.where)
-    return found

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from eventrec.analytics import Function, Kind, Measure
-    from eventrec_handlers.sqlite.rollups.conditions import Value
+    from eventrec_handlers._sql.rollups import FieldSql
 
 Read: TypeAlias = Callable[[Sequence[Any]], Any]
 
@@ -34,7 +34,7 @@ class Compiled:
     read: Read
 
 
-def measure_sql(measure: Measure, value: Value, *, time: str) -> Compiled:
+def measure_sql(measure: Measure, value: FieldSql, *, time: str) -> Compiled:
     """`measure` over rows; `time` is their timestamp."""
     found = "" if measure.field is None else value(measure.field)
     where = "" if measure.where is None else f" FILTER (WHERE {condition_sql(measure.where, value)})"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from eventrec.analytics import fields_of
 from eventrec_handlers._sql import quoted
+from eventrec_handlers._sql.rollups import field_aliases
 from eventrec_handlers.sqlite.rollups.conditions import condition_sql, constant_sql
 from eventrec_handlers.sqlite.rollups.functions import BUCKET
 from eventrec_handlers.sqlite.rollups.measures import measure_sql, read_as
@@ -18,7 +18,7 @@ from eventrec_handlers.sqlite.rollups.measures import measure_sql, read_as
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from eventrec.analytics import Bucket, Field, Question, RollupPlan, Value
+    from eventrec.analytics import Bucket, Question, RollupPlan, Value
     from eventrec_handlers.sqlite.rollups.fields import Columns
     from eventrec_handlers.sqlite.rollups.measures import Read
 
@@ -53,7 +53,7 @@ def select(question: Question, columns: Columns) -> Statement:
         ValueError: The table does not store a field.
     """
     plan = question.plan
-    aliases = {field: f"er_{number}" for number, field in enumerate(_fields(question))}
+    aliases = field_aliases(plan, question.group_names)
     time = quoted(columns.time)
     inner = ", ".join(
         (
@@ -128,15 +128,3 @@ def _matching(plan: RollupPlan, columns: Columns) -> Iterator[str]:
     yield from columns.is_event()
     if plan.where is not None:
         yield condition_sql(plan.where, columns.value)
-
-
-def _fields(question: Question) -> list[Field]:
-    """The fields that groups and measures read, each once."""
-    plan = question.plan
-    found = [group.field for group in plan.groups if group.name in question.group_names]
-    for measure in plan.measures:
-        if measure.field is not None:
-            found.append(measure.field)
-        if measure.where is not None:
-            found += fields_of(measure.where)
-    return list(dict.fromkeys(found))

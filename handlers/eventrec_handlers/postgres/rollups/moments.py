@@ -1,0 +1,93 @@
+"""Buckets as PostgreSQL is told of them: their starts, put together to runs, and what marks say of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from eventrec import CatalogueError, PauseError
+from eventrec.analytics import Bucket
+from eventrec_handlers._sql import quoted
+from eventrec_handlers.postgres.rollups.tables import FIRST, LAST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from eventrec.analytics import RollupPlan
+
+QUARTER: Final = 900_000_000_000
+"""What a mark is about, in nanoseconds: the zones of the world are a multiple of it away from UTC."""
+
+LONGEST_RUN: Final = 2_048
+"""Buckets that are computed by one statement, at most."""
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST_MOMENT: Final = datetime.fromisoformat(FIRST)
+LAST_MOMENT: Final = datetime.fromisoformat(LAST)
+
+
+def quoted_bucket(plan: RollupPlan) -> str:
+    """The column of the bucket, in SQL."""
+    return quoted(plan.bucket_name)
+
+
+def moment(nanoseconds: int) -> datetime:
+    """The start of a bucket as the driver takes it: those are whole seconds."""
+    return EPOCH + timedelta(microseconds=nanoseconds // 1_000)
+
+
+def nanoseconds(at: datetime) -> int:
+    """The opposite of `moment`."""
+    return (at - EPOCH) // timedelta(microseconds=1) * 1_000
+
+
+EARLIEST, LATEST = nanoseconds(FIRST_MOMENT), nanoseconds(LAST_MOMENT)
+"""Moments outside of these are in no bucket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Buckets that follow one another: their starts, and the end of the last."""
+
+    starts: tuple[int, ...]
+    end: int
+
+    @property
+    def parameters(self) -> tuple[list[datetime], datetime]:
+        """What `select.compute` wants as $1 and $2."""
+        return [moment(start) for start in self.starts], moment(self.end)
+
+
+def runs(bucket: Bucket, starts: Iterable[int], *, longest: int = LONGEST_RUN) -> Iterator[Run]:
+    """`starts`, put together to runs of at most `longest`."""
+    found: list[int] = []
+    end = 0
+    for start in sorted(set(starts)):
+        if found and (start != end or len(found) >= longest):
+            yield Run(tuple(found), end)
+            found = []
+        found.append(start)
+        end = bucket.after(start)
+    if found:
+        yield Run(tuple(found), end)
+
+
+def marked_buckets(bucket: Bucket, since: int) -> Iterator[int]:
+    """The buckets that a mark is about: those of the quarter of an hour from `since` on."""
+    start = bucket.floor(since)
+    while start < since + QUARTER:
+        yield start
+        start = bucket.after(start)
+
+
+def bucket_of_row(unit: str, every: int, zone: str) -> Bucket:
+    """The bucket that a row of `eventrec_rollups` is about.
+
+    Raises:
+        PauseError: Its zone is not known on this machine.
+    """
+    try:
+        return Bucket(unit, every, zone)  # type: ignore[arg-type] # it refuses what is not a unit
+    except CatalogueError as exc:
+        raise PauseError(f"a rollup that is declared in the database: {exc}") from exc
