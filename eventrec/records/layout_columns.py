@@ -9,12 +9,13 @@
     integer         32 bits                                                  likewise
     bigint          64 bits                                                  likewise
     real            a float of 32 bits                                       numbers
-    double          a float of 64 bits                                       numbers
-    timestamptz     a moment                                                 RFC 3339 with a zone
+    double          a float of 64 bits                                       numbers; a whole one that a float equals
+    timestamptz     a moment                                                 RFC 3339 with a zone, to the nanosecond
     json, jsonb     JSON: as it was written, or as a database takes it apart   anything
     a ColumnType    what a column of an event holds                          as the type that it corresponds to
 
-Each handler documents what it declares them as.
+A payload that cannot be read as JSON does not fit where a column takes a part of it. Each handler documents what it
+declares them as.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import compress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from eventrec.errors import RowWidthError
 from eventrec.records.context import merged_context
@@ -15,7 +15,7 @@ from eventrec.records.extra_rows import decode_rows
 from eventrec.records.layout_columns import EVENT, GENERATED, TYPE, LayoutColumn, from_field
 from eventrec.records.layout_values import fit_field, fit_json, fit_text
 from eventrec.records.rows import group_events_by_type
-from eventrec.records.whole_event import WholeEvent, members_of
+from eventrec.records.whole_event import WholeEvent, read_members
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -128,8 +128,8 @@ class _Part:
         """For each row, its values of the event's extra columns."""
         self._numbers: list[int] = []
         """For each row, its number among those of its record."""
-        self._members: list[dict[str, msgspec.Raw] | None] | None = None
-        self._context_members: list[dict[str, msgspec.Raw] | None] | None = None
+        self._members: list[_Members] | None = None
+        self._context_members: list[_Members] | None = None
         self._contexts: list[bytes | None] | None = None
         self._spread()
 
@@ -251,7 +251,17 @@ class _Part:
     def _picked(self, column: LayoutColumn) -> list[Any]:
         path = column.source.path
         members = self._payload_members() if column.source.kind == "payload" else self._members_of_contexts()
-        by_record = [None if those is None else _walk(those, path) for those in members]
+        by_record: list[msgspec.Raw | None] = []
+        unread: dict[int, str] = {}
+        for at, those in enumerate(members):
+            try:
+                by_record.append(None if those is None else _walk(those, path))
+            except ValueError as exc:
+                by_record.append(None)
+                unread[at] = str(exc)
+        for row, at in enumerate(self._at if unread else ()):
+            if at in unread:
+                self._refuse(row, column, unread[at])
         return self._fitted(column, [by_record[at] for at in self._at], fit_json(column))
 
     def _fitted(self, column: LayoutColumn, values: Sequence[Any], fit: Callable[[Any], Any]) -> list[Any]:
@@ -266,14 +276,15 @@ class _Part:
 
     # -- what several columns need
 
-    def _payload_members(self) -> Sequence[dict[str, msgspec.Raw] | None]:
+    def _payload_members(self) -> Sequence[_Members]:
         if self._members is None:
-            self._members = [members_of(entry[PAYLOAD_FIELD]) for entry in self._entries]
+            self._members = [_members_or_error(entry[PAYLOAD_FIELD]) for entry in self._entries]
         return self._members
 
-    def _members_of_contexts(self) -> Sequence[dict[str, msgspec.Raw] | None]:
+    def _members_of_contexts(self) -> Sequence[_Members]:
         if self._context_members is None:
-            self._context_members = [None if text is None else members_of(text) for text in self._merged_contexts()]
+            contexts = self._merged_contexts()
+            self._context_members = [None if text is None else _members_or_error(text) for text in contexts]
         return self._context_members
 
     def _merged_contexts(self) -> Sequence[bytes | None]:
@@ -304,10 +315,23 @@ class _Part:
 _ONE_ROW: Final[tuple[tuple[Any, ...], ...]] = ((),)
 
 
-def _walk(members: dict[str, msgspec.Raw], path: Sequence[str]) -> msgspec.Raw | None:
-    """What stands at `path`; None: nothing does."""
+_Members: TypeAlias = "dict[str, msgspec.Raw] | ValueError | None"
+"""The members of an object; None: it is not an object; an error: it cannot be read."""
+
+
+def _members_or_error(text: bytes) -> _Members:
+    try:
+        return read_members(text)
+    except ValueError as exc:
+        return exc
+
+
+def _walk(members: dict[str, msgspec.Raw] | ValueError, path: Sequence[str]) -> msgspec.Raw | None:
+    """What stands at `path`; None: nothing does. Raises ValueError where it cannot be read."""
+    if isinstance(members, ValueError):
+        raise members
     found = members.get(path[0])
     for part in path[1:]:
-        inner = None if found is None else members_of(found)
+        inner = None if found is None else read_members(found)
         found = None if inner is None else inner.get(part)
     return found

@@ -13,6 +13,7 @@ a ColumnType      as `eventrec.records.normalizers` says
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from uuid import UUID
@@ -36,6 +37,9 @@ Fit: TypeAlias = "Callable[[Any], Any]"
 _JSON: Final = frozenset({"json", "jsonb"})
 _JSON_TYPES: Final = frozenset({ColumnType.JSON, ColumnType.LIST, ColumnType.STRUCT})
 _NULL: Final = b"null"
+
+_MAX_EXACT: Final = 2**53
+"""Below it a number that is written with a fraction, or an exponent, is a whole one exactly."""
 
 
 def fit_json(column: LayoutColumn) -> Fit:
@@ -155,7 +159,7 @@ def _boolean(value: object) -> bool:
 
 def _integer(beyond: int) -> Fit:
     def fit(value: object) -> int:
-        if isinstance(value, float) and value.is_integer():
+        if isinstance(value, float) and value.is_integer() and abs(value) < _MAX_EXACT:
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
             raise _unfit("it is not a whole number")
@@ -172,15 +176,23 @@ def _float(largest: float) -> Fit:
             raise _unfit("it is not a number")
         if not -largest <= value <= largest:
             raise _unfit("it is too large")
-        return float(value)
+        kept = float(value)
+        if kept != value:
+            raise _unfit("no float equals it")
+        return kept
 
     return fit
+
+
+_FINER: Final = re.compile(r"[^T ]+[T ][\d:]+[.,]\d{6}(\d{1,3})", re.ASCII)
+"""The nanoseconds of a moment."""
 
 
 def _moment(value: object) -> int:
     if not isinstance(value, str):
         raise _unfit("it is not a moment as RFC 3339 writes it")
     try:
-        return nanoseconds(datetime.fromisoformat(value))
+        finer = _FINER.match(value)  # which `fromisoformat` reads over
+        return nanoseconds(datetime.fromisoformat(value)) + (0 if finer is None else int(f"{finer[1]:0<3}"))
     except (ValueError, OverflowError, EncodeError) as exc:
         raise ValueError("it is not a moment as RFC 3339 writes it, with a zone") from exc

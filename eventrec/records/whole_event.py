@@ -20,11 +20,25 @@ _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _text: Final = msgspec.json.Decoder(str).decode
 
 
-def members_of(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw] | None:
-    """The members of a JSON object, as the bytes they are; None where it is not an object, or cannot be read."""
+def read_members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw] | None:
+    """The members of a JSON object, as the bytes they are; None where it is not an object.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
     try:
         return _members(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except msgspec.ValidationError:
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise ValueError(f"it cannot be read as JSON: {exc}") from exc
+
+
+def members_of(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw] | None:
+    """The members of a JSON object; None where it is not an object, or cannot be read."""
+    try:
+        return read_members(text)
+    except ValueError:
         return None
 
 

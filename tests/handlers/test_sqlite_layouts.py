@@ -229,7 +229,13 @@ async def test_whole_event_holds_the_extra_columns_too(path: Path, laid_out: Any
         (from_payload("a"), "bigint", b'{"a":5.0}', 5),
         (from_payload("a"), "double", b'{"a":1}', 1.0),
         (from_payload("a"), "timestamptz", b'{"a":"1970-01-01T00:00:01.5+00:00"}', 1_500_000_000),
+        (from_payload("a"), "timestamptz", b'{"a":"1970-01-01T01:00:01.123456789+01:00"}', 1_123_456_789),
+        (from_payload("a"), "timestamptz", b'{"a":"1969-12-31 23:59:59,1234567Z"}', -876_543_300),
+        (from_payload("a"), "bigint", b'{"a":9007199254740993}', 2**53 + 1),
+        (from_payload("a"), "bigint", b'{"a":9007199254740991.0}', 2**53 - 1),
+        (from_payload("a"), "double", b'{"a":9007199254740994}', 2.0**53 + 2),
         (from_payload("a"), "jsonb", b'{"a":{"b":[1]}}', '{"b":[1]}'),
+        (from_payload("a"), "text", b'["no object"]', None),
         (from_payload("a"), "jsonb", b'{"a":null}', None),
         (from_payload("a"), ColumnType.STRING, b'{"a":"x"}', "x"),
         (from_context("host"), "text", b"{}", "here"),
@@ -259,11 +265,19 @@ async def test_value_is_taken_from_where_the_layout_says(
         (from_payload("a"), "bigint", {}, b'{"a":true}', "not a whole number"),
         (from_payload("a"), "bigint", {}, b'{"a":9223372036854775808}', "not from"),
         (from_payload("a"), "smallint", {}, b'{"a":32768}', "not from"),
+        (from_payload("a"), "bigint", {}, b'{"a":9007199254740993.0}', "not a whole number"),
+        (from_payload("a"), "double", {}, b'{"a":9007199254740993}', "no float equals it"),
         (from_payload("a"), "double", {}, b'{"a":"1"}', "not a number"),
         (from_payload("a"), "double", {}, b'{"a":1' + b"0" * 400 + b"}", "too large"),
         (from_payload("a"), "boolean", {}, b'{"a":1}', "neither true nor false"),
         (from_payload("a"), "timestamptz", {}, b'{"a":"1970-01-01T00:00:01"}', "with a zone"),
         (from_payload("a"), "timestamptz", {}, b'{"a":5}', "RFC 3339"),
+        (from_payload("a"), "timestamptz", {}, b'{"a":"0001-01-01T00:00:00Z"}', "1677 to 2262"),
+        (from_payload("a"), "timestamptz", {}, b'{"a":"9999-12-31T00:00:00Z"}', "1677 to 2262"),
+        (from_payload("a"), "jsonb", {}, b'{"a":' + b"[" * 3_000 + b"]" * 3_000 + b"}", "cannot be read"),
+        (from_payload("a"), "text", {}, b'{"b":"\\ud800"}', "cannot be read"),
+        (from_payload("a"), "text", {}, b'{"a":"x"', "cannot be read"),
+        (from_payload("a", "b"), "text", {}, b'{"a":{"\xff":1}}', "cannot be read"),
         (from_payload("a"), "text", {"nullable": False}, b"{}", "takes no NULL"),
         (TYPE, "varchar", {"length": 4}, b"{}", "5 characters, and the column holds 4"),
         (EVENT, "jsonb", {}, b"[1]", "not a JSON object"),
@@ -331,6 +345,24 @@ async def test_value_that_no_column_would_hold_is_refused_not_lost(laid_out: Any
             batch(
                 ReceivedEvent("k", b"{}", timestamp=1, table="t", columns=columns, rows=[(None,)]),
                 ReceivedEvent("k", b"{}", timestamp=1, table="t", columns=columns, rows=[(1,)]),
+            ),
+        )
+
+    assert list(caught.value.records) == [1]
+
+
+async def test_moment_of_an_event_that_64_bits_do_not_hold_is_refused_alone(laid_out: Any, batch: Batches) -> None:
+    handler = await laid_out(table_of(from_field("n"), "timestamptz"))
+    columns = [ColumnSchema("n", ColumnType.TIMESTAMP_SECOND)]
+
+    with pytest.raises(PermanentError, match="1677 to 2262") as caught:
+        await stored(
+            handler,
+            batch(
+                *(
+                    ReceivedEvent("k", b"{}", timestamp=1, table="t", columns=columns, rows=[(second,)])
+                    for second in (1, 2**62)
+                )
             ),
         )
 

@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     from eventrec import Layout, LayoutColumn, LayoutRows, LayoutType
     from eventrec_handlers._sql import Convert, Refusals, TablePlan
 
+
+def _in_64_bits(moment: int) -> int:
+    if -(2**63) <= moment < 2**63:
+        return moment
+    raise ValueError("a moment is from the year 1677 to 2262, in nanoseconds of 64 bits")
+
+
 _WORDS: Final[Mapping[LayoutType, tuple[str, Convert | None]]] = {
     "uuid": ("TEXT UUID", lambda value: str(UUID(bytes=value))),
     "text": ("TEXT", text),
@@ -44,7 +51,7 @@ _WORDS: Final[Mapping[LayoutType, tuple[str, Convert | None]]] = {
     "bigint": ("INTEGER", None),
     "real": ("REAL", None),
     "double": ("REAL", None),
-    "timestamptz": ("INTEGER TIMESTAMP_NS", None),
+    "timestamptz": ("INTEGER TIMESTAMP_NS", _in_64_bits),
     "json": ("TEXT JSON", json_text),
     "jsonb": ("TEXT JSON", json_text),
 }
@@ -62,7 +69,9 @@ def declared_as(column: LayoutColumn) -> str:
 
 def converter(column: LayoutColumn) -> Convert | None:
     """How a kept value becomes one that SQLite takes; None: it does as it is."""
-    return STORED[column.type][1] if isinstance(column.type, ColumnType) else _WORDS[column.type][1]
+    if isinstance(column.type, ColumnType):
+        return STORED[column.type][1]
+    return None if column.source == TIMESTAMP else _WORDS[column.type][1]  # the time of a record has 64 bits
 
 
 # -- making the table -------------------------------------------------------------------------------------------------
