@@ -160,4 +160,8 @@ def _checked_types(types: object) -> frozenset[str] | None:
     for kind in wanted:
         if not isinstance(kind, str):
             raise SubscriptionError(f"types is a collection of event types, which are texts, got {kind!r} in it")
+        try:
+            check_name("an event type", kind)  # another one would filter every event, and its log be deleted
+        except InvalidEventError as exc:
+            raise SubscriptionError(f"types: {exc}") from exc
     return frozenset(wanted)

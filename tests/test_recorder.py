@@ -31,6 +31,7 @@ from eventrec import (
     EventRecorder,
     EventRecorderOptions,
     HandlerURLError,
+    LogError,
     RecorderStateError,
     Settled,
     SubscriptionError,
@@ -667,6 +668,18 @@ def test_a_wrong_option_value_is_named() -> None:
 def test_types_given_as_plain_text_are_refused() -> None:
     with pytest.raises(SubscriptionError, match=r"\['page_view'\]"):
         EventRecorder().register(ScriptedHandler(), types="page_view")
+
+
+@pytest.mark.parametrize("kind", ["", "a\0", "\ud800", "x" * 256])
+def test_types_that_no_event_can_have_are_refused(kind: str) -> None:
+    with pytest.raises(SubscriptionError, match="an event type"):
+        EventRecorder().register(ScriptedHandler(), types=[kind])
+
+
+@pytest.mark.parametrize("log", ["", "a\0b"])
+def test_log_without_a_path_is_refused_and_is_not_the_working_directory(log: str) -> None:
+    with pytest.raises(LogError, match="not the path"):
+        EventRecorder(log=log)
 
 
 async def test_registering_late_is_refused() -> None:

@@ -54,10 +54,15 @@ class LogDirectory:
 
     The directory is opened when it is needed first, and again where it was deleted meanwhile: then under its path. One
     that is renamed, or that a link led to, stays the same directory. For any thread.
+
+    Raises:
+        LogError: The path is empty, which says no directory, or holds NUL.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, within: LogDirectory | None = None) -> None:
         self.path = Path(path).absolute()
+        if not os.fspath(path) or "\0" in str(self.path):
+            raise LogError(f"{os.fspath(path)!r} is not the path of a log directory")
         self._within = within
         self._storage: DiskStorage | None = None
         self._ours: dict[str, int] = {}

@@ -100,6 +100,7 @@ def test_what_is_left_is_told_as_json(start: Any, tmp_path: Path) -> None:
         (["--to", "sqlite:///e.db", "--name", "a", "--name", "b"], 2, "2 for 1 --to"),
         (["--to", "sqlite:///e.db", "--to", "sqlite:///f.db"], 2, "two destinations would have one name"),
         (["--to", "sqlite:///e.db", "--name", ""], 2, "--name"),
+        (["--to", "sqlite:///e.db", "--type", ""], 2, "--type: types: an event type must be"),
         (["--to", "nope:///x"], 3, "no handler for the scheme 'nope'"),
         (["--to", "memory:"], 3, "memory"),
         (["--to", "sqlite:///e.db", "--config", "none.toml"], 4, "none.toml"),

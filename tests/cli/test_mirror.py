@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -126,3 +127,22 @@ def test_what_cannot_be_done_is_one_line_and_an_exit_code(
     assert found[0] == code
     assert words in found[2]
     assert found[2].count("\n") == 1
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as tried:
+            tried.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_it_says_where_it_serves_as_a_mirror_is_to_be_told(start: Any, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+
+    served = start("log", "serve", "here", "--listen", "[::1]:0")
+    port_of(served)
+
+    assert any("serving on [::1]:" in line for line in served.errors)

@@ -154,6 +154,18 @@ def test_what_the_destination_refuses_is_named_by_its_line_and_kept(eventrec: Ru
     assert len((tmp_path / "out").read_text(encoding="utf-8").splitlines()) == 2_498
 
 
+def test_file_that_is_read_is_not_written_with_dead_letters(eventrec: Run, tmp_path: Path) -> None:
+    given = tmp_path / "in.jsonl"
+    given.write_text('{"n":1}\n')
+    (tmp_path / "link").symlink_to(given)
+
+    done = eventrec("record", "in.jsonl", "--to", f"staged:///{tmp_path}/out?poison=n", "--dead", "link")
+
+    assert done.returncode == 2
+    assert done.stderr == "eventrec: --dead: link is read: name another file\n"
+    assert given.read_text() == '{"n":1}\n'
+
+
 def test_too_many_refusals_end_it_with_a_line_to_go_on_from(eventrec: Run, tmp_path: Path) -> None:
     done = eventrec("record", "-", "--to", f"staged:///{tmp_path}/out?poison=n", stdin='{"n":1}\n' * 10_000)
 

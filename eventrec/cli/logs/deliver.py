@@ -86,7 +86,7 @@ def deliver(
                 rows = None if "batch_rows" in options.model_fields_set else _rows(url)
                 recorder.register(url, name=subscription, types=type_, batch_rows=rows)
         except SubscriptionError as exc:
-            raise CommandError(f"--name: {exc}", ExitCode.USAGE) from exc
+            raise CommandError(f"--name or --type: {exc}", ExitCode.USAGE) from exc
         anyio.run(_follow, recorder, directory, list(subscriptions), terminal)
         return _report(directory, list(subscriptions), terminal, json=json)
 

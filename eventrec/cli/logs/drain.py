@@ -111,7 +111,7 @@ def drain(
                 recorder = EventRecorder(log=directory, options=options, on_drop=draining.note_lost, environment={})
                 recorder.register(to, name=chosen, types=type_)
             except SubscriptionError as exc:
-                raise CommandError(f"--name: {exc}", ExitCode.USAGE) from exc
+                raise CommandError(f"--name or --type: {exc}", ExitCode.USAGE) from exc
             if orphans:
                 anyio.run(draining.run, recorder, timeout)
             return draining.report(json=json)

@@ -89,7 +89,8 @@ def serve(
                 tasks.start_soon(progress.keep_fresh)
                 tasks.start_soon(interruption.watch, tasks.cancel_scope)
                 await server.serve(
-                    address, on_listening=lambda port: terminal.say(f"eventrec: serving on {address.host}:{port}")
+                    address,
+                    on_listening=lambda port: terminal.say(f"eventrec: serving on {Address(address.host, port)}"),
                 )
 
     with terminal.showing_logging():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
-from pathlib import Path  # noqa: TC003 - cyclopts reads annotations
+import os
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Annotated
 
 import anyio
@@ -94,6 +95,8 @@ def record(
         raise CommandError(
             "--max-event-bytes is at least 1, --dead a file and --log a directory, not -", ExitCode.USAGE
         )
+    if dead is not None and _is_among(dead, files):
+        raise CommandError(f"--dead: {dead} is read: name another file", ExitCode.USAGE)
     if timeout is not None and not timeout >= 0:
         raise CommandError("--timeout is not negative", ExitCode.USAGE)
     refuse_memory(to)
@@ -125,3 +128,12 @@ def record(
 
     with terminal.showing_logging(without=SAID_BY_RECORD):
         return anyio.run(run)
+
+
+def _is_among(path: Path, files: list[str]) -> bool:
+    """Whether `path` is one of the `files`, by whatever name: what is written there would be read."""
+    for file in files:
+        with suppress(OSError, ValueError):  # neither is there, or none can be: who reads or writes it says so
+            if os.path.samestat(path.stat(), os.fstat(0) if file == STDIN else Path(file).stat()):
+                return True
+    return False
