@@ -1,6 +1,7 @@
 // One TimescaleDB (PGlite, in WebAssembly) behind TCP: node timescale_server.mjs MODULES [DIRECTORY]
 //
-// The engine has one session, so connections take turns: one that is inside a transaction keeps its turn until the end.
+// The engine has one session, so connections take turns: one keeps its turn until the engine is ready for a query again,
+// outside of a transaction. It is not while it is told who connects, nor between a statement's Parse and its Bind.
 // Messages reach the engine in whole runs, up to one that asks for an answer. Prints "READY port" when it listens.
 import net from 'node:net'
 import { pathToFileURL } from 'node:url'
@@ -102,18 +103,17 @@ const server = net.createServer(socket => {
   const ask = async (bytes, isLast) => {
     if (isGone) return
     await takeTurn(id)
+    let state = null
     try {
       const answer = await engine.execProtocolRaw(new Uint8Array(bytes), { throwOnError: false })
-      const state = transactionState(answer)
+      state = transactionState(answer)
       if (state) isOpen = state !== 'I'
       if (!socket.destroyed) socket.write(Buffer.from(answer))
     } catch (error) {
       console.error('the engine failed:', error.message)
-      isOpen = false
-      socket.destroy()
-    } finally {
-      if (isLast && !isOpen && owner === id) endTurn()
+      socket.destroy() // which ends its turn
     }
+    if (isLast && state === 'I' && owner === id) endTurn()
   }
   const later = work => {
     chain = chain.then(work)

@@ -49,6 +49,9 @@ NULL: Final = b"\xff\xff\xff\xff"
 EPOCH_US: Final = 946_684_800_000_000
 """2000-01-01, from where PostgreSQL counts, in microseconds since 1970."""
 
+EPOCH_DAYS: Final = 10_957
+"""The same in days."""
+
 BASE_DECLARED: Final = {
     "id": "uuid",
     "type": "text",
@@ -106,7 +109,6 @@ def jsonb_field(value: bytes) -> bytes:
 
 _MIN_TIMESTAMP, _END_TIMESTAMP = -211_813_488_000_000_000, 9_223_371_331_200_000_000
 _MIN_DATE, _END_DATE = -2_451_545, 2_145_031_949
-_EPOCH_DAYS: Final = 10_957
 
 
 def _timestamp(to_microseconds: Callable[[int], int]) -> Encode:
@@ -120,7 +122,7 @@ def _timestamp(to_microseconds: Callable[[int], int]) -> Encode:
 
 
 def _date(value: int) -> bytes:
-    since = value - _EPOCH_DAYS
+    since = value - EPOCH_DAYS
     if not _MIN_DATE <= since < _END_DATE:
         raise ValueError(f"day {value} lies outside of 4713 BC to 5874897")
     return _integer(since)

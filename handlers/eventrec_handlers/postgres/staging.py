@@ -1,7 +1,8 @@
-"""Rows of a COPY by INSERT, where the server takes no COPY: into a table under row-level security.
+"""Rows of a COPY by INSERT, where the server takes no COPY: into a table under row-level security, or into any.
 
-They are copied to a temporary table first, so that each value is written as in any other COPY; that takes the right to
-make temporary tables. One row that is refused does not say which, so the rows are tried in halves, under savepoints.
+They are brought to a temporary table first, which takes the right to make one: by COPY, so that each value is written
+as in any other COPY; by INSERT of their texts, where the server takes no COPY at all. One row that is refused does not
+say which, so the rows are tried in halves, under savepoints.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import asyncpg
 from eventrec import PauseError, PermanentError
 from eventrec_handlers._sql import quoted
 from eventrec_handlers.postgres.errors import DENIED, brief, is_permanent, state
+from eventrec_handlers.postgres.field_texts import field_texts
 from eventrec_handlers.postgres.partitions import has_no_partition, lacks_one_for_now
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from eventrec_handlers.postgres.catalog import Table
     from eventrec_handlers.postgres.checkpoints import Namespace
     from eventrec_handlers.postgres.copy import Copy
@@ -46,20 +50,36 @@ class Staging:
         )
         self._refused: dict[int, str] = {}
 
-    async def copy(self) -> None:
-        """Bring the rows to the server.
+    async def copy(self, *, by_texts: bool = False) -> None:
+        """Bring the rows to the server. `by_texts`: without a COPY, which is slower.
 
         Raises:
-            asyncpg.PostgresError: A value is refused, or there may be no temporary table.
+            asyncpg.PostgresError: A value is refused, there may be no temporary table, or no COPY.
         """
         await self._connection.execute(f"DROP TABLE IF EXISTS pg_temp.{STAGED}")
-        declared = "".join(f", {quoted(name)} {self._table.columns[name]}" for name in self._copy.columns)
+        types = [self._table.columns[name] for name in self._copy.columns]
+        declared = "".join(f", {quoted(name)} {type_}" for name, type_ in zip(self._copy.columns, types, strict=True))
         await self._connection.execute(
             f"CREATE TEMP TABLE {STAGED} ({self._number} bigint GENERATED ALWAYS AS IDENTITY{declared}) ON COMMIT DROP"
         )
+        if by_texts:
+            await self._bring_texts(types)
+            return
         await self._connection.copy_to_table(
             STAGED, source=self._copy, columns=self._copy.columns, schema_name="pg_temp", format="binary"
         )
+
+    async def _bring_texts(self, types: Sequence[str]) -> None:
+        columns = ", ".join(map(quoted, self._copy.columns))
+        texts = ", ".join(f"c{i}::{type_}" for i, type_ in enumerate(types))
+        names = ", ".join(f"c{i}" for i in range(len(types)))
+        given = ", ".join(f"${i}::text[]" for i in range(1, len(types) + 1))
+        insert = (
+            f"INSERT INTO pg_temp.{STAGED} ({columns}) SELECT {texts}"  # noqa: S608 - quoted, and types as the server spells them
+            f" FROM unnest({given}) WITH ORDINALITY AS given ({names}, number) ORDER BY number"
+        )
+        async for data in self._copy:
+            await self._connection.execute(insert, *field_texts(data, types))
 
     async def insert(self, records: int) -> None:
         """Write them. `records` is how many the batch has.

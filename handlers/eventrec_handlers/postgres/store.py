@@ -70,6 +70,8 @@ class Store:
         self._prepared: tuple[Batch, list[Part]] | None = None
         self._without_copy: set[str] = set()
         """The tables for which the server refused a COPY."""
+        self._takes_copy = True
+        """Whether it takes one into a temporary table of ours at least; else it takes none."""
 
     def forget(self) -> None:
         """The tables may have changed: read them again."""
@@ -289,11 +291,11 @@ class Store:
         records: int,
     ) -> None:
         """The rows of one table; where values are refused before they are sent, `refusals` says which."""
-        by_insert = table.has_row_security or copy.table in self._without_copy
+        by_insert = table.has_row_security or copy.table in self._without_copy or not self._takes_copy
         staging = Staging(connection, namespace, copy, table, where=self._where)
         try:
             if by_insert:
-                await staging.copy()
+                await staging.copy(by_texts=not self._takes_copy)
             else:
                 await connection.copy_to_table(
                     copy.table, source=copy, columns=copy.columns, schema_name=namespace.namespace, format="binary"
@@ -302,6 +304,8 @@ class Store:
             if refusals.reasons:
                 return
             if state(exc) == UNSUPPORTED:
+                if by_insert:
+                    self._takes_copy = False
                 self._without_copy.add(copy.table)
             into = STAGED if by_insert else copy.table
             if has_no_partition(exc):
