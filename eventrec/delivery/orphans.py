@@ -202,6 +202,7 @@ class OrphanQueue:
         self._to_ask.discard(id_)
         self._parked.pop(id_, None)
         self._left.discard(id_)
+        self._adopted.discard(id_)
 
     # -- what became of one
 
@@ -230,7 +231,6 @@ class OrphanQueue:
     def note_gone(self, id_: UUID) -> None:
         """It is not there any more, or never was a log of ours."""
         self._take(id_)
-        self._adopted.discard(id_)
         self._paused.pop(id_, None)
         self._found.discard(id_)
 
@@ -245,20 +245,17 @@ class OrphanQueue:
     def note_left(self, id_: UUID) -> None:
         """What it lacks is not ours to deliver."""
         self._take(id_)
-        self._adopted.discard(id_)
         self._paused.pop(id_, None)
         self._left.add(id_)
 
     def note_parked(self, id_: UUID, waiting: frozenset[str]) -> None:
         """It waits for destinations that are down: those of the subscriptions `waiting`."""
         self._take(id_)
-        self._adopted.discard(id_)
         self._parked[id_] = waiting
 
     def note_paused(self, id_: UUID, now: float, *, is_unreadable: bool = False) -> bool:
         """Something was refused: it is tried again after a pause that grows. Whether this is the first time."""
         self._take(id_)
-        self._adopted.discard(id_)
         if is_unreadable:
             self.unreadable.add(id_)
         before = self._paused.get(id_)
@@ -269,7 +266,6 @@ class OrphanQueue:
     def distrust(self, id_: UUID) -> None:
         """It grew though its lock was ours: it is never touched again."""
         self._take(id_)
-        self._adopted.discard(id_)
         self._paused.pop(id_, None)
         self.untrusted.add(id_)
 

@@ -234,6 +234,20 @@ def test_those_for_groups_are_left_to_them_and_one_that_needs_a_closer_look_is_n
     assert next_of(queue) == [2, 3]
 
 
+def test_one_of_a_group_that_another_process_held_is_next_once_it_is_free() -> None:
+    queue = found(1, 2)
+    for id_ in queue.next_group(2, own=OWN):
+        queue.note_adopted(id_)
+    queue.note_held(*ids(1))
+
+    queue.note_free(ids(1))
+
+    assert next_of(queue) == [1]
+    queue.look([*ids(1, 2), OWN])
+    assert next_of(queue) == [1]
+    assert repr(queue) == "<OrphanQueue fresh=1 adopted=1 held=0>"
+
+
 def test_a_queue_says_how_many_it_knows_in_each_state() -> None:
     ids = [UUID(int=n) for n in range(3)]
     queue = OrphanQueue()

@@ -26,6 +26,9 @@ from eventrec_handlers import jsonl, postgres, sqlite
 
 HANDLERS = {"sqlite": sqlite.from_url, "jsonl": jsonl.from_url, "postgresql": postgres.from_url}
 
+recorders: list[EventRecorder] = []
+"""Those of this process that follow."""
+
 OPTIONS = EventRecorderOptions(
     batch_rows=50,
     flush_interval=0.005,
@@ -89,6 +92,7 @@ async def follow(life: Life) -> None:
     scheme = life.url.partition(":")[0]
     recorder = EventRecorder(log=life.log, options=OPTIONS.model_copy(update={"follow": True}))
     recorder.register(HANDLERS[scheme](life.url), name=scheme)
+    recorders.append(recorder)
     async with recorder:
         await anyio.sleep_forever()
 
@@ -109,15 +113,26 @@ def show_stacks(*_: object) -> None:
     faulthandler.dump_traceback(all_threads=True)
     with suppress(RuntimeError):
         for task in asyncio.all_tasks():
-            task.print_stack()
+            show_awaited(task.get_name(), task.get_coro())
     with suppress(RuntimeError):
         nurseries = list(trio.lowlevel.current_root_task().child_nurseries)  # type: ignore[union-attr]
         while nurseries:
             for each in nurseries.pop().child_tasks:
-                sys.stderr.write(f"{each.name}: {each.coro!r}\n")
-                traceback.print_list(traceback.extract_stack(getattr(each.coro, "cr_frame", None)))
+                show_awaited(each.name, each.coro)
                 nurseries += each.child_nurseries
+    for recorder in recorders:
+        sys.stderr.write(f"{recorder.status()!r}\n")
     sys.stderr.flush()
+
+
+def show_awaited(name: str, awaited: Any) -> None:
+    """Where a task is: from its coroutine down to what it waits for."""
+    sys.stderr.write(f"{name}:\n")
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is not None:
+            sys.stderr.write(f"  {frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}\n")
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
 
 
 def bury(*_: object) -> None:

@@ -175,10 +175,12 @@ def test_sqlite_holds_each_record_once_whoever_is_killed(tmp_path: Path) -> None
 def test_what_producers_deliver_themselves_is_kept_for_followers_that_are_all_dead(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     for given in stage(tmp_path, f"sqlite:///{database}", own=f"jsonl:///{tmp_path}/own"):
-        for role in ("producer", "producer", "follower", "follower"):
-            given.begin(role)
-        # Before that, there is nobody to keep anything for.
+        for _ in range(2):
+            given.begin("follower")
+        # Before that, no subscription is known for which anything would be kept.
         given.wait_until((given.log / "following" / "sqlite.subscription").exists)
+        for _ in range(2):
+            given.begin("producer")
         for number in range(KILLS):
             (given.kill_one if number % 2 else given.kill_followers)()
         given.end("producer")

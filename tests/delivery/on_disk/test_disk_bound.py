@@ -88,7 +88,8 @@ async def test_where_all_are_behind_new_events_are_refused_until_there_is_room(t
 
         async def fill() -> None:
             nonlocal taken
-            while not recorder.status().refused:
+            # The intake of a busy machine may be full before the directory is.
+            while not (recorder.status().failure and recorder.status().refused):
                 taken += recorder.record_many(Long(n) for n in range(taken, taken + 50))
                 await anyio.sleep(0.05)
 
