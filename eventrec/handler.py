@@ -73,6 +73,16 @@ class EventHandler(ABC):
             LayoutError: The destination cannot have such a table.
         """
 
+    def assume_layouts(self, layouts: Mapping[str, Layout]) -> None:
+        """Told how other programs declare tables of which records wait in the log: table to layout. Optional.
+
+        They count for tables that neither this program nor the destination knows a layout of. From any thread, at any
+        time, before the first such record. The default does nothing.
+
+        Raises:
+            LayoutError: The destination cannot have such a table. It is logged.
+        """
+
     @property
     def remarks(self) -> Sequence[str]:
         """What an operator should know while batches are delivered, a sentence each: what cannot be cleaned up, say.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from eventrec.delivery.memory_supervisor import MemorySupervisor
 from eventrec.delivery.supervisor import GRACE
 from eventrec.events.clocks import unfailing_clock
+from eventrec.events.layouts import RecordedLayouts
 from eventrec.intake.consumer import Counts
 from eventrec.intake.queue import Intake
 from eventrec.intake.writer import Writer
@@ -20,7 +21,7 @@ from eventrec.runtime.logging import get_logger
 from eventrec.runtime.process import register_exit, unregister_exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from uuid import UUID
 
     from eventrec.delivery.log_supervisor import LogSupervisor
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from eventrec.intake.drops import Drops
     from eventrec.intake.refusals import Refusals
     from eventrec.options import EventRecorderOptions
+    from eventrec.records.layout import Layout
     from eventrec.runs.directory import LogDirectory
     from eventrec.runtime.backend import Backend
 
@@ -49,10 +51,13 @@ class Setup:
     options: EventRecorderOptions
     log_directory: LogDirectory | None
     static_context: bytes | None
+    layouts: Mapping[str, Layout]
     clock: Callable[[], int]
     new_id: Callable[[], UUID]
     refusals: Refusals
     drops: Drops
+    classes: Collection[type] = ()
+    """What was recorded so far."""
 
 
 class Life:
@@ -87,6 +92,7 @@ class Life:
                 new_id=setup.new_id,
                 now=unfailing_clock(setup.clock),
                 static_context=setup.static_context,
+                layouts=RecordedLayouts(setup.layouts, setup.classes),
                 on_take=setup.refusals.say,
             )
         else:

@@ -227,7 +227,7 @@ class EventRecorderOptions(BaseModel):
             if name not in cls.model_fields:
                 raise OptionsError(f"unknown option {name!r} in {path}; known are {', '.join(known)}")
         for name in os.environ:
-            if name in {DISABLED, FORCE} or _OF_KUBERNETES.fullmatch(name) or _is_of_docker(name):
+            if name in {DISABLED, FORCE, CATALOGUE} or _OF_KUBERNETES.fullmatch(name) or _is_of_docker(name):
                 continue
             option = name.lower().removeprefix(_PREFIX.lower())
             if option != name.lower() and option.partition("__")[0] not in cls.model_fields:
@@ -374,6 +374,10 @@ DISABLED: Final = f"{_PREFIX}DISABLED"
 FORCE: Final = f"{_PREFIX}FORCE"
 """No options: `eventrec.consent.variables` reads them."""
 
+CATALOGUE: Final = f"{_PREFIX}CATALOGUE"
+_OF_PROJECTS: Final = frozenset({"catalogue", "migrations"})
+"""Nor are these, in `[tool.eventrec]` of a project: commands read them."""
+
 _OF_KUBERNETES: Final = re.compile(
     r"EVENTREC_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
@@ -429,7 +433,7 @@ def _read_toml(path: Path) -> Mapping[str, Any]:
     table = tool.get("eventrec", {} if is_project else tool) if isinstance(tool, dict) else None
     if not isinstance(table, dict):
         raise OptionsError(f"options file {path}: eventrec is a table of options, got {type(table).__name__}")
-    return table
+    return {name: value for name, value in table.items() if not (is_project and name in _OF_PROJECTS)}
 
 
 def _first_errors(exc: ValidationError) -> str:

@@ -114,6 +114,7 @@ class EventRecorder(Taking):
                 static_context=encoded_fields(
                     service=self._options.service, host=self._options.host, environment=self._options.environment
                 ),
+                layouts=self._subscriptions.layouts,
                 clock=clock,
                 new_id=new_id,
                 refusals=Refusals(_logger, time.monotonic),

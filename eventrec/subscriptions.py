@@ -16,7 +16,7 @@ from eventrec.records.schema import check_name
 from eventrec.registry import default_name, handler_from_url
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from eventrec.delivery.stopping import FailureStop
     from eventrec.records.layout import Layout
@@ -53,6 +53,11 @@ class Subscriptions:
 
     def __iter__(self) -> Iterator[Subscription]:
         return iter(self._by_name.values())
+
+    @property
+    def layouts(self) -> Mapping[str, Layout]:
+        """What the recorder was given, by table."""
+        return self._layouts
 
     @property
     def names(self) -> list[str]:

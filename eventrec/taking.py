@@ -48,7 +48,6 @@ class Taking(ABC):
     """The half of `EventRecorder` that takes events. Each life of the recorder is made with `setup`."""
 
     def __init__(self, setup: Setup) -> None:
-        self._setup = setup
         self._refusals = setup.refusals
         self._process = ProcessIdentity()
         self._context = ContextFields()
@@ -58,6 +57,7 @@ class Taking(ABC):
             now=checked_clock(setup.clock),
             privacy=Privacy.of(setup.options),
         )
+        self._setup = setup = replace(setup, classes=self._encoder.plans.keys())
         self._plans, self._is_here = self._encoder.plans, self._process.is_here
         self._switched_off: SwitchedOff | None = None
         self._refuse: Callable[[], bool] | None = None

@@ -533,3 +533,15 @@ def test_rules_that_are_none_are_refused(option: str, value: object) -> None:
 
     with pytest.raises(ValidationError, match=option):
         EventRecorderOptions(**given)
+
+
+def test_what_names_a_catalogue_is_not_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTREC_CATALOGUE", "shop:catalogue")
+    path = write(
+        tmp_path / "pyproject.toml",
+        "[tool.eventrec]\ncatalogue = 'shop:catalogue'\nmigrations = 'sql'\nbatch_rows = 50",
+    )
+
+    assert EventRecorderOptions.load(path).batch_rows == 50
+    with pytest.raises(OptionsError, match="unknown option 'catalogue'"):
+        EventRecorderOptions.load(write(tmp_path / "options.toml", "catalogue = 'shop:catalogue'"))

@@ -3,7 +3,8 @@
 from eventrec.analytics.answer import Answer, AnswerColumn, AnswerRow, Question
 from eventrec.analytics.brute_force import brute_force, interpolated
 from eventrec.analytics.buckets import Bucket, bucket, zone_of
-from eventrec.analytics.catalogue import Catalogue, CataloguedEvent
+from eventrec.analytics.catalogue import Catalogue
+from eventrec.analytics.catalogued_event import CataloguedEvent
 from eventrec.analytics.conditions import And, Comparison, Condition, IsNull, Membership, Not, Or
 from eventrec.analytics.expressions import (
     Expression,

@@ -10,52 +10,36 @@ gives a record back as an instance of its class. Whatever contradicts itself is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from eventrec.analytics.rollup import plan_of
-from eventrec.analytics.versions import FIRST_VERSION, Upgrade, VersionReader, named, version_of
-from eventrec.errors import CatalogueError, DecodeError, InvalidEventError, LayoutError
-from eventrec.events.event import EventModel, EventStruct, model_plan, struct_plan
-from eventrec.records.layout import Layout
-from eventrec.records.schema import check_name
+from eventrec.analytics.catalogue_checks import (
+    by_type,
+    check_aliases,
+    check_layouts,
+    check_links,
+    check_retired,
+    check_rollups,
+    check_word,
+    checked_upgrades,
+    with_class_layouts,
+)
+from eventrec.analytics.catalogued_event import CataloguedEvent, catalogued
+from eventrec.analytics.stored_events import decode_stored, holds_payload
+from eventrec.analytics.versions import FIRST_VERSION, Upgrade, VersionReader
+from eventrec.errors import CatalogueError, DecodeError
+from eventrec.records.entry import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from eventrec.analytics.rollup import Rollup
     from eventrec.analytics.rollup_plan import RollupPlan
-    from eventrec.events.plans import ClassPlan
-    from eventrec.records.entry import Record
-    from eventrec.records.schema import ColumnSchema
+    from eventrec.events.event import EventModel, EventStruct
+    from eventrec.reading import StoredEvent
+    from eventrec.records.layout import Layout
 
 VERSION_FIELD: Final = "schema_version"
-
-
-@dataclass(frozen=True, slots=True)
-class CataloguedEvent:
-    """One event class of a catalogue.
-
-    Attributes:
-        cls: The class.
-        type: The type of its events.
-        version: Its version: several classes of one type have different ones.
-        table: Where its rows go.
-        columns: Its extra columns.
-        column_fields: The fields that these columns come from, in the same order.
-        timestamp_field: The field that says when it happened, or None.
-    """
-
-    cls: type[EventModel | EventStruct]
-    type: str
-    version: int
-    table: str
-    columns: tuple[ColumnSchema, ...]
-    column_fields: tuple[str, ...]
-    timestamp_field: str | None
-
-    def __str__(self) -> str:
-        return f"{self.type} version {self.version}"
 
 
 class Catalogue:
@@ -64,7 +48,8 @@ class Catalogue:
     Attributes:
         name: What the application calls it.
         events: One for each class that was given, in that order.
-        layouts: How records become rows of tables that are not the default ones.
+        layouts: How records become rows of tables that are not the default ones: those that were given, and those of
+            the event classes for other tables.
         rollups: Aggregates that are kept up to date.
         aliases: Other names under which events of a type were recorded, each with that type.
         retired: Types whose old versions cannot be decoded any more, each with the newest of these.
@@ -88,25 +73,26 @@ class Catalogue:
         description: str | None = None,
     ) -> None:
         """Raises CatalogueError where what is declared contradicts itself; it names both sides."""
-        _check_name("catalogue", name)
-        _check_name("version_field", version_field)
+        check_word("catalogue", name)
+        check_word("version_field", version_field)
         self.name = name
         self.version_field = version_field
         self.release = release
         self.description = description
-        self.events: tuple[CataloguedEvent, ...] = tuple(_catalogued(cls, version_field) for cls in events)
-        self.layouts: tuple[Layout, ...] = tuple(layouts)
+        self.events: tuple[CataloguedEvent, ...] = tuple(catalogued(cls, version_field) for cls in events)
+        self.layouts: tuple[Layout, ...] = with_class_layouts(tuple(layouts), self.events)
         self.rollups: tuple[type[Rollup] | RollupPlan, ...] = tuple(rollups)
         self.aliases: Mapping[str, str] = dict(aliases or {})
         self.retired: Mapping[str, int] = dict(retired or {})
-        self._by_type = _by_type(self.events)
-        self._upgrades = _checked_upgrades(self._by_type, tuple(upgrades))
+        self._by_type = by_type(self.events)
+        self._upgrades = checked_upgrades(self._by_type, tuple(upgrades))
         self._read_version = VersionReader(version_field)
-        _check_retired(self._by_type, self.retired)
-        _check_links(self._by_type, self._upgrades, self.retired)
-        _check_aliases(self._by_type, self.aliases)
-        _check_layouts(self.layouts, self.events)
-        _check_rollups(self.rollups, self.layouts, self.events)
+        check_retired(self._by_type, self.retired)
+        check_links(self._by_type, self._upgrades, self.retired)
+        check_aliases(self._by_type, self.aliases)
+        check_layouts(self.layouts, self.events)
+        self._layouts_by_table = {layout.table.lower(): layout for layout in self.layouts}
+        check_rollups(self.rollups, self.layouts, self.events)
 
     def __repr__(self) -> str:
         return (
@@ -140,21 +126,28 @@ class Catalogue:
         versions = self.versions(type)
         return versions[max(versions)]
 
-    def version_of(self, record: Record) -> int:
-        """The version that `record` was recorded as.
+    def version_of(self, record: Record | StoredEvent) -> int:
+        """The version that `record` was recorded as: one of a batch, or an event that a reader gives back.
 
         Raises:
-            DecodeError: Its type is not in the catalogue, or its payload carries no version that can be read.
+            DecodeError: Its type is not in the catalogue, or its payload carries no version that can be read; or the
+                table that it was read from has a layout of this catalogue that stores no versions.
         """
         versions = self._by_type.get(self.aliases.get(record.type, record.type))
         if versions is None:
-            raise DecodeError(f"record {record.offset}: catalogue {self.name!r} has no event of type {record.type!r}")
-        return self._read_version(record.payload, is_versioned=[*versions] != [FIRST_VERSION])
+            raise DecodeError(f"{_called(record)}: catalogue {self.name!r} has no event of type {record.type!r}")
+        is_versioned = [*versions] != [FIRST_VERSION]
+        layout = self._layout_of(record)
+        if is_versioned and layout is not None and not holds_payload(layout, self.version_field):
+            raise DecodeError(f"{_called(record)}: the layout of its table stores no {self.version_field!r}")
+        payload = record.payload if isinstance(record, Record) else record.payload.encode(errors="surrogatepass")
+        return self._read_version(payload, is_versioned=is_versioned)
 
-    def decode(self, record: Record, *, upgrade: bool = True) -> EventModel | EventStruct:
+    def decode(self, record: Record | StoredEvent, *, upgrade: bool = True) -> EventModel | EventStruct:
         """`record` as an instance of the newest class of its type; without `upgrade`, of the class that recorded it.
 
-        What a serializer or a marker masked stays masked.
+        `record` is one of a batch, or an event that a reader gives back, be it of a table with a layout: then as exact
+        as the destination keeps it. What a serializer or a marker masked stays masked.
 
         Raises:
             DecodeError: Its type or its version is not in the catalogue, it does not fit its class, or an upgrade
@@ -165,173 +158,26 @@ class Catalogue:
         found = versions.get(version)
         if found is None:
             raise DecodeError(
-                f"record {record.offset} is version {version} of {record.type!r}: "
+                f"{_called(record)} is version {version} of {record.type!r}: "
                 f"catalogue {self.name!r} knows {', '.join(map(str, versions))}"
             )
-        event: EventModel | EventStruct = (
-            record if record.type == found.type else replace(record, type=found.type)
-        ).decode(found.cls)
+        event: EventModel | EventStruct
+        if isinstance(record, Record):
+            event = (record if record.type == found.type else replace(record, type=found.type)).decode(found.cls)
+        else:
+            event = decode_stored(record, found, self._layout_of(record))
         step = self._upgrades.get(found.cls) if upgrade else None
         while step is not None:
             event = step.apply(event)
             step = self._upgrades.get(step.after)
         return event
 
-
-# -- what is checked where it is declared -----------------------------------------------------------------------------
-
-
-def _check_name(what: str, name: object) -> None:
-    if not isinstance(name, str):
-        raise CatalogueError(f"a {what} is a text, not {name!r}")
-    try:
-        check_name(what, name)
-    except InvalidEventError as exc:
-        raise CatalogueError(str(exc)) from exc
+    def _layout_of(self, record: Record | StoredEvent) -> Layout | None:
+        """That of the table that an event was read from."""
+        return None if isinstance(record, Record) else self._layouts_by_table.get(record.table.lower())
 
 
-def _catalogued(cls: type[EventModel | EventStruct], version_field: str) -> CataloguedEvent:
-    given: object = cls
-    if (
-        not isinstance(given, type)
-        or not issubclass(given, (EventModel, EventStruct))
-        or given in (EventModel, EventStruct)
-    ):
-        raise CatalogueError(f"{named(given)} is not an EventModel or EventStruct class of an application")
-    try:
-        plan = _plan_of(cls)
-    except TypeError as exc:
-        raise CatalogueError(f"{named(cls)}: {exc}") from exc
-    return CataloguedEvent(
-        cls=cls,
-        type=plan.type,
-        version=version_of(cls, plan, version_field),
-        table=plan.table,
-        columns=plan.fields.columns,
-        column_fields=plan.fields.column_fields,
-        timestamp_field=plan.fields.timestamp_field,
-    )
-
-
-def _plan_of(cls: type[EventModel | EventStruct]) -> ClassPlan:
-    if issubclass(cls, EventStruct):
-        return struct_plan(cls)
-    if cls.__pydantic_generic_metadata__["parameters"]:
-        raise TypeError("has type parameters: give it with its arguments")
-    if not cls.__pydantic_complete__ and not cls.model_rebuild(raise_errors=False):
-        raise TypeError("names what does not exist yet")
-    return model_plan(cls)
-
-
-def _by_type(events: tuple[CataloguedEvent, ...]) -> dict[str, dict[int, CataloguedEvent]]:
-    found: dict[str, dict[int, CataloguedEvent]] = {}
-    for event in events:
-        other = found.setdefault(event.type, {}).setdefault(event.version, event)
-        if other is not event:
-            raise CatalogueError(
-                f"{named(other.cls)} is given twice"
-                if other.cls is event.cls
-                else f"{named(other.cls)} and {named(event.cls)} are both {event}"
-            )
-    return {kind: dict(sorted(versions.items())) for kind, versions in found.items()}
-
-
-def _checked_upgrades(
-    by_type: Mapping[str, Mapping[int, CataloguedEvent]], upgrades: tuple[Upgrade[Any, Any], ...]
-) -> dict[type, Upgrade[Any, Any]]:
-    known = {event.cls: event for versions in by_type.values() for event in versions.values()}
-    found: dict[type, Upgrade[Any, Any]] = {}
-    for upgrade in upgrades:
-        given: object = upgrade
-        if not isinstance(given, Upgrade) or not callable(given.convert):
-            raise CatalogueError(f"{given!r} is not an Upgrade with something to call")
-        names = f"the upgrade from {named(upgrade.before)} to {named(upgrade.after)}"
-        for cls in (upgrade.before, upgrade.after):
-            if cls not in known:
-                raise CatalogueError(f"{names}: {named(cls)} is not among the events")
-        before, after = known[upgrade.before], known[upgrade.after]
-        if before.type != after.type:
-            raise CatalogueError(f"{names} leads from type {before.type!r} to {after.type!r}")
-        if after.version <= before.version:
-            raise CatalogueError(
-                f"{names} leads from version {before.version} back to version {after.version}: upgrades in a circle"
-            )
-        other = found.setdefault(upgrade.before, upgrade)
-        if other is not upgrade:
-            raise CatalogueError(f"{names}: another leads from there to {named(other.after)}")
-    return found
-
-
-def _check_links(
-    by_type: Mapping[str, Mapping[int, CataloguedEvent]],
-    upgrades: Mapping[type, Upgrade[Any, Any]],
-    retired: Mapping[str, int],
-) -> None:
-    for kind, versions in by_type.items():
-        newest = max(versions)
-        for version, event in versions.items():
-            if version != newest and event.cls not in upgrades:
-                raise CatalogueError(
-                    f"{named(event.cls)} is {event}, and no upgrade leads from it to {named(versions[newest].cls)}, "
-                    f"version {newest}"
-                )
-        missing = set(range(retired.get(kind, 0) + 1, newest)) - set(versions)
-        if missing:
-            said = ", ".join(map(str, sorted(missing)))
-            raise CatalogueError(
-                f"{named(versions[newest].cls)} is {versions[newest]}, and no class is of version {said}: "
-                f"give the class and an upgrade, or say retired={{{kind!r}: {max(missing)}}}"
-            )
-
-
-def _check_retired(by_type: Mapping[str, Mapping[int, CataloguedEvent]], retired: Mapping[str, int]) -> None:
-    for kind, last in retired.items():
-        if kind not in by_type:
-            raise CatalogueError(f"retired: no event is of type {kind!r}")
-        number: object = last
-        if not isinstance(number, int) or isinstance(number, bool) or number < FIRST_VERSION:
-            raise CatalogueError(f"retired: {number!r} is not a version of {kind!r}")
-        for version, event in by_type[kind].items():
-            if version <= last:
-                raise CatalogueError(f"retired: {kind!r} up to version {last}, and {named(event.cls)} is {event}")
-
-
-def _check_aliases(by_type: Mapping[str, Mapping[int, CataloguedEvent]], aliases: Mapping[str, str]) -> None:
-    for alias, kind in aliases.items():
-        _check_name("alias", alias)
-        if kind not in by_type:
-            raise CatalogueError(f"alias {alias!r}: no event is of type {kind!r}")
-        if alias in by_type:
-            classes = " and ".join(named(event.cls) for event in (*by_type[alias].values(), *by_type[kind].values()))
-            raise CatalogueError(f"alias {alias!r} of {kind!r} is a type itself: {classes}")
-
-
-def _check_layouts(layouts: Iterable[Layout], events: Iterable[CataloguedEvent]) -> None:
-    known: dict[str, Layout] = {}
-    for layout in layouts:
-        given: object = layout
-        if not isinstance(given, Layout):
-            raise CatalogueError(f"{given!r} is not a Layout")
-        other = known.setdefault(layout.table.lower(), layout)
-        if other is not layout:
-            raise CatalogueError(f"one table has two layouts: {other!r} and {layout!r}")
-    for event in events:
-        found = known.get(event.table.lower())
-        if found is not None:
-            try:
-                found.check_type(event.type)
-            except LayoutError as exc:
-                raise CatalogueError(f"{named(event.cls)}: {exc}") from exc
-
-
-def _check_rollups(
-    rollups: Iterable[type[Rollup] | RollupPlan], layouts: Iterable[Layout], events: Iterable[CataloguedEvent]
-) -> None:
-    """Refuse a rollup whose table is another's, also where a database takes both names for one."""
-    taken = {event.table.lower(): f"the table of {named(event.cls)}" for event in events}
-    taken |= {layout.table.lower(): repr(layout) for layout in layouts}
-    for rollup in rollups:
-        name = plan_of(rollup).name.lower()
-        if name in taken:
-            raise CatalogueError(f"rollup {named(rollup)} has the name {name!r}, and so has {taken[name]}")
-        taken[name] = f"rollup {named(rollup)}"
+def _called(record: Record | StoredEvent) -> str:
+    if isinstance(record, Record):
+        return f"record {record.offset}"
+    return f"event {record.id} of table {record.table!r}"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import core_schema
 
-    from eventrec.analytics.catalogue import CataloguedEvent
+    from eventrec.analytics.catalogued_event import CataloguedEvent
     from eventrec.records.mark_rules import Rule
     from eventrec.records.marks import Mark
     from eventrec.records.schema import ColumnSchema

@@ -11,8 +11,9 @@ from typing import Final
 
 from eventrec.analytics.catalogue import Catalogue
 from eventrec.errors import CatalogueError
+from eventrec.options import CATALOGUE
 
-VARIABLE: Final = "EVENTREC_CATALOGUE"
+VARIABLE: Final = CATALOGUE
 _PROJECT: Final = "pyproject.toml"
 
 
@@ -35,16 +36,25 @@ def load_catalogue(spec: str | None = None) -> Catalogue:
     said, where = found_name
     module_name, colon, path = said.partition(":")
     if not (module_name and colon and path):
-        raise CatalogueError(f"{where}: {said!r} is not of the form module:object")
+        raise CatalogueError(
+            f"{where}: {said!r} is not of the form module:object, for example {module_name or 'shop'}:catalogue"
+        )
     found = _imported(module_name, where)
     for name in path.split("."):
         try:
             found = getattr(found, name)
         except AttributeError:
-            raise CatalogueError(f"{where}: {module_name} has no {path!r}") from None
+            raise CatalogueError(f"{where}: {module_name} has no {path!r}{_instead(module_name)}") from None
     if not isinstance(found, Catalogue):
         raise CatalogueError(f"{where}: {said} is not a Catalogue: its class is {type(found).__name__}")
     return found
+
+
+def _instead(module_name: str) -> str:
+    """The catalogues that a module has after all."""
+    module = sys.modules.get(module_name)
+    names = sorted(name for name, value in list(vars(module).items()) if isinstance(value, Catalogue)) if module else []
+    return f"; it has {', '.join(f'{module_name}:{name}' for name in names)}" if names else ""
 
 
 def is_catalogue_named(spec: str | None = None) -> bool:

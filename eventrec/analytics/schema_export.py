@@ -25,7 +25,8 @@ from eventrec.records.column_types import ColumnType
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from eventrec.analytics.catalogue import Catalogue, CataloguedEvent
+    from eventrec.analytics.catalogue import Catalogue
+    from eventrec.analytics.catalogued_event import CataloguedEvent
 
 Format: TypeAlias = Literal["json-schema", "asyncapi", "cloudevents"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from eventrec.delivery.letters.log import LetterLog
     from eventrec.delivery.log_delivery import LogDelivery
+    from eventrec.delivery.log_layouts import LogLayouts
     from eventrec.delivery.small_orphans import SmallOrphans
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.requests import OperatorRequest
@@ -69,6 +70,7 @@ class Adoption:
         deliver: Callable[[Run, OpenedOrphan], LogDelivery],
         small: SmallOrphans,
         letters: LetterLog,
+        layouts: LogLayouts,
         is_failing: Callable[[str], bool],
         locking: AbstractContextManager[object],
         own_id: Callable[[], UUID],
@@ -100,6 +102,7 @@ class Adoption:
         self._changes = Changes()
         self._deliver = deliver
         self._letters = letters
+        self._layouts = layouts
         self._is_failing = is_failing
         self._own_id = own_id
         self._latest = latest
@@ -190,6 +193,7 @@ class Adoption:
         sweep_requests(self._directory)
         self._letters.learn()
         ids = self._directory.ids()
+        self._layouts.learn()
         return ids, set(ids)
 
     def _next(self, limit: int, *, only_single: bool = False) -> list[UUID]:

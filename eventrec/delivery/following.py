@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from eventrec.delivery.followed_delivery import FollowedDelivery
     from eventrec.delivery.letters.log import LetterLog
     from eventrec.delivery.live_logs import Seen
+    from eventrec.delivery.log_layouts import LogLayouts
     from eventrec.delivery.opened_orphan import OpenedOrphan
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.requests import OperatorRequest
@@ -85,6 +86,7 @@ class Following:
         deliver: Callable[[FollowedRun, OpenedOrphan, Collection[str]], FollowedDelivery],
         adoption: Adoption,
         letters: LetterLog,
+        layouts: LogLayouts,
         guard: AbstractContextManager[object],
         own_id: Callable[[], UUID],
         latest: Collection[str],
@@ -99,6 +101,7 @@ class Following:
         self._deliver = deliver
         self._adoption = adoption
         self._letters = letters
+        self._layouts = layouts
         self._guard = guard
         self._own_id = own_id
         self._since = own_id()
@@ -316,6 +319,7 @@ class Following:
             return None, []
         try:
             self._letters.learn()
+            self._layouts.learn()
             opened, holders = open_followed(run, self._names, new=self._new_in(id_))
             requests = [] if opened is None else load_requests(self._directory, since=0.0)
         except BaseException:

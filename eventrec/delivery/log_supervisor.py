@@ -17,6 +17,7 @@ from eventrec.delivery.letters.dead_letters import DeadLetterFile
 from eventrec.delivery.letters.kept import forfeit_settled
 from eventrec.delivery.letters.log import LetterLog
 from eventrec.delivery.log_delivery import LogDelivery
+from eventrec.delivery.log_layouts import LogLayouts
 from eventrec.delivery.shared_handler import SharedHandler
 from eventrec.delivery.small_orphans import SmallOrphans
 from eventrec.delivery.supervisor import Supervisor, flush_workers
@@ -90,12 +91,14 @@ class LogSupervisor(Supervisor):
         self._own: LogDelivery | None = None
         self._retain = Retain(resolved.retain_seconds, resolved.retain_bytes)
         self._small = SmallOrphans(self._subscriptions, self._handlers, self._letters, retain=self._retain)
+        layouts = LogLayouts(writer.directory, self._subscriptions)
         latest = [each.name for each in self._subscriptions if each.start == "latest"]
         self._adoption = Adoption(
             writer.directory,
             deliver=self._deliver_orphan,
             small=self._small,
             letters=self._letters,
+            layouts=layouts,
             is_failing=self._is_failing,
             locking=writer.fork_guard,
             own_id=writer.run_id,
@@ -110,6 +113,7 @@ class LogSupervisor(Supervisor):
                 deliver=self._deliver_live,
                 adoption=self._adoption,
                 letters=self._letters,
+                layouts=layouts,
                 guard=writer.fork_guard,
                 own_id=writer.run_id,
                 latest=latest,

@@ -83,6 +83,9 @@ class _StoppingHandler(EventHandler, DestinationCheckpoints):
     def use_layouts(self, layouts: Mapping[str, Layout]) -> None:
         self._handler.use_layouts(layouts)
 
+    def assume_layouts(self, layouts: Mapping[str, Layout]) -> None:
+        self._handler.assume_layouts(layouts)
+
     async def open(self) -> None:
         with self._sending():
             await self._handler.open()

@@ -79,9 +79,9 @@ def decode_struct(cls: type[S], plan: ClassPlan, record: Record) -> S:
 def _marked_values(cls: type[BaseModel | msgspec.Struct], plan: ClassPlan, record: Record) -> Mapping[str, object]:
     """What left the payload, by field: the columns, and the timestamp."""
     if record.type != plan.type:
-        raise DecodeError(f"record {record.offset} is of type {record.type!r}: {cls.__name__} is {plan.type!r}")
+        raise DecodeError(f"{_called(record)} is of type {record.type!r}: {cls.__name__} is {plan.type!r}")
     if len(record.rows) != 1:
-        raise DecodeError(f"record {record.offset} has {len(record.rows)} rows: {cls.__name__} makes one")
+        raise DecodeError(f"{_called(record)} has {len(record.rows)} rows: {cls.__name__} makes one")
     types = annotated_types(cls)
     stored = dict(zip((column.name for column in record.columns), record.rows[0], strict=True))
     given: dict[str, object] = {}
@@ -144,4 +144,9 @@ def _computed(cls: type[BaseModel]) -> set[str]:
 
 
 def _refusal(cls: type, record: Record, exc: Exception) -> DecodeError:
-    return DecodeError(f"record {record.offset} of type {record.type!r} does not fit {cls.__name__}: {exc}")
+    return DecodeError(f"{_called(record)} of type {record.type!r} does not fit {cls.__name__}: {exc}")
+
+
+def _called(record: Record) -> str:
+    """One that a destination gave back has no offset."""
+    return f"record {record.offset}" if record.offset >= 0 else f"event {record.id}"

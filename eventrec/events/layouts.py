@@ -1,4 +1,4 @@
-"""The layouts that event classes have: declared once, on the class."""
+"""The layouts that event classes have, declared once, on the class; and those of what a recorder takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from eventrec.events.event import EventModel, EventStruct
 from eventrec.records.layout import Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
 
 def layout_of(given: Layout | type) -> Layout:
@@ -21,7 +21,7 @@ def layout_of(given: Layout | type) -> Layout:
     said: object = given  # Not every application has a type checker.
     if isinstance(said, Layout):
         return said
-    found = _of_class(said) if isinstance(said, type) else None
+    found = class_layout(said) if isinstance(said, type) else None
     if found is None:
         raise LayoutError(f"a layout is a Layout, or an event class that has one, got {given!r:.60}")
     return found
@@ -36,11 +36,37 @@ def class_layouts() -> Iterator[Layout]:
         if cls not in seen:
             seen.add(cls)
             rest += cls.__subclasses__()
-            if (layout := _of_class(cls)) is not None:
+            if (layout := class_layout(cls)) is not None:
                 yield layout
 
 
-def _of_class(cls: type) -> Layout | None:
+class RecordedLayouts:
+    """The layouts of what one life of a recorder takes: those `given`, and those of the `classes` recorded so far."""
+
+    def __init__(self, given: Mapping[str, Layout], classes: Collection[type]) -> None:
+        self._by_table = dict(given)
+        self._classes = classes
+        self._looked_at = 0
+
+    def all(self) -> list[Layout]:
+        """All of them."""
+        self.new()
+        return list(self._by_table.values())
+
+    def new(self) -> list[Layout]:
+        """Those of classes that were recorded for the first time since this, or `all`, was called."""
+        if len(self._classes) == self._looked_at:
+            return []
+        self._looked_at = len(self._classes)
+        ours = [cls for cls in list(self._classes) if issubclass(cls, (EventModel, EventStruct))]
+        found = [layout for cls in ours if (layout := class_layout(cls)) is not None]
+        new = {layout.table: layout for layout in found if layout.table not in self._by_table}
+        self._by_table |= new
+        return list(new.values())
+
+
+def class_layout(cls: type) -> Layout | None:
+    """The layout of an event class, or None."""
     if issubclass(cls, EventModel):
         return cls.__eventrec_layout__
     layout = getattr(cls, "layout", None)

@@ -26,6 +26,7 @@ from eventrec.log.head import SPARED
 from eventrec.log.log import LogOptions
 from eventrec.records.content import encode_take
 from eventrec.records.entry import SIZE
+from eventrec.runs.layouts import keep_layouts
 from eventrec.runs.mounts import check_is_local
 from eventrec.runs.own_log import OwnLog
 from eventrec.runtime.logging import described, get_logger
@@ -33,14 +34,16 @@ from eventrec.runtime.native import Signal, allocate_lock, start_new_thread
 from eventrec.runtime.process import register_exit, register_exit_of_child, unregister_exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from contextlib import AbstractContextManager
     from uuid import UUID
 
     from eventrec.events.encoder import Reason
+    from eventrec.events.layouts import RecordedLayouts
     from eventrec.intake.queue import Intake
     from eventrec.log.log import Log
     from eventrec.options import ResolvedOptions
+    from eventrec.records.layout import Layout
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.run import Run
 
@@ -73,6 +76,7 @@ class Writer:
         new_id: Callable[[], UUID],
         now: Callable[[], int],
         static_context: bytes | None,
+        layouts: RecordedLayouts,
         on_take: Callable[[], object],
     ) -> None:
         self.directory = directory
@@ -92,6 +96,7 @@ class Writer:
         self._intake = intake
         self._new_id = new_id
         self._now = now
+        self._layouts = layouts
         self._options = LogOptions(segment_bytes=options.segment_bytes)
         self._own = self._new_log(self._begin)
         self._on_take = on_take
@@ -321,6 +326,7 @@ class Writer:
             try:
                 if self.run is None:
                     check_is_local(self.directory)
+                    self._keep_layouts(self._layouts.all())
                 _, log = self._own.make()
             except (OSError, LogError) as exc:
                 self._refused(exc if isinstance(exc, LogError) else LogWriteError(f"make a log: {exc}"))
@@ -328,6 +334,14 @@ class Writer:
             self._syncer.start(log)
             self._changed()
         return True
+
+    def _keep_layouts(self, layouts: Collection[Layout]) -> None:
+        """Have `layouts` beside the log: what delivers it may be a process that declares none."""
+        try:
+            keep_layouts(self.directory, layouts)
+        except OSError as exc:
+            # The records are safe without; only a process that knows no layout would not find one.
+            _logger.warning("layouts not kept beside the log", directory=str(self.directory), error=described(exc))
 
     def _move(self) -> bool:
         """Take, append and write everything, a few takes at a time; False: the disk refused, and what is left stays."""
@@ -344,6 +358,8 @@ class Writer:
             for _ in range(_TAKES_PER_WRITE):
                 if not self._take():
                     break
+                if new := self._layouts.new():
+                    self._keep_layouts(new)
                 self._append_hand()
             else:
                 offered = []
@@ -384,6 +400,7 @@ class Writer:
         self._look_at = now + _LOOK_SECONDS
         try:
             if self._own.look():
+                self._keep_layouts(self._layouts.all())
                 self._changed()
         except (OSError, LogLockedError) as exc:
             raise LogWriteError(f"make the log again: {exc}") from exc

@@ -6,6 +6,7 @@
     <log>/done/<id>/    delivered, and retained for a while; not adopted there
     <log>/dead/<id>/    dead letters that the run of that id set aside
     <log>/requests/     what operators ask: see requests.py
+    <log>/layouts/      how tables are made, as applications declare it: see layouts.py
     <log>/mirrors/      what each mirror on another machine has: see mirrors.py
 
 A directory is a run of ours where its name has a strict id, and its `lock` begins with our mark and that id. Where the

@@ -16,6 +16,7 @@ from eventrec.runs.checkpoint import CheckpointFiles
 from eventrec.runs.directory import DEAD, DONE, LOCK, LogDirectory, id_in, id_of
 from eventrec.runs.files import file_name
 from eventrec.runs.followers import FOLLOWING, Followers
+from eventrec.runs.layouts import LAYOUTS
 from eventrec.runs.mirrors import MIRRORS, Mirrors
 from eventrec.runs.others import UNKNOWN
 from eventrec.runs.requests import REQUESTS
@@ -197,7 +198,7 @@ def knows(directory: str | os.PathLike[str], subscription: str, *, before: UUID)
 def list_foreign(directory: str | os.PathLike[str]) -> list[str]:
     """The names in a log directory that are not ours, as far as this user may tell."""
     log = LogDirectory.of(directory)
-    ours = {*log.members(), DONE, DEAD, REQUESTS, FOLLOWING, MIRRORS, QUOTA, _OLD_QUOTA}
+    ours = {*log.members(), DONE, DEAD, REQUESTS, FOLLOWING, LAYOUTS, MIRRORS, QUOTA, _OLD_QUOTA}
     return sorted(name for name in log.names() if name not in ours and not _may_be_ours(log, name))
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import anyio
 
-from eventrec import EventHandler, EventRecorder, EventRecorderOptions, Status, handler_from_url
+from eventrec import EventHandler, EventRecorder, EventRecorderOptions, ReceivedEvent, Status, handler_from_url
 from layout import ANALYTICS_EVENTS
 
 if TYPE_CHECKING:
@@ -32,11 +32,17 @@ MAX_WAITING: Final = 100_000
 """Events that wait for the database at most; what is beyond is refused, and counted in `status()`."""
 
 
-@dataclass(frozen=True, slots=True)
+CLOSE_SECONDS: Final = 5.0
+"""How long `close` waits for a worker that has not begun yet."""
+
+
+@dataclass(slots=True)
 class WorkerConfig:
     """What a client hands to its worker."""
 
     recorder: EventRecorder
+    has_worker: bool = False
+    begun: anyio.Event = field(default_factory=anyio.Event)
     ended: anyio.Event = field(default_factory=anyio.Event)
 
 
@@ -71,7 +77,7 @@ class AnalyticsClient:
         """A client that takes nothing and sends nothing: for tests, and where nobody wants to be counted."""
         return cls(WorkerConfig(EventRecorder(options=EventRecorderOptions(enabled=False))))
 
-    def track(self, event: PlatformEvent) -> bool:
+    def track(self, event: PlatformEvent | ReceivedEvent) -> bool:
         """Whether `event` was taken; if not, `status()` counts it with the reason."""
         return self._config.recorder.record(event)
 
@@ -84,8 +90,11 @@ class AnalyticsClient:
         return self._config.recorder.status()
 
     async def close(self, timeout: float | None = None) -> Status:  # noqa: ASYNC109 - as the recorder has it
-        """Store what waits, for at most `timeout` seconds, and end the worker."""
+        """Store what waits, for at most `timeout` seconds, and end the worker; one that is about to begin too."""
         try:
+            if self._config.has_worker:
+                with anyio.move_on_after(CLOSE_SECONDS if timeout is None else timeout):
+                    await self._config.begun.wait()
             return await self._config.recorder.close(timeout)
         finally:
             self._config.ended.set()
@@ -98,9 +107,11 @@ class AnalyticsWorker:
         handler = handler_from_url(destination) if isinstance(destination, str) else destination
         handler.use_layouts({ANALYTICS_EVENTS.table: ANALYTICS_EVENTS})
         config.recorder.register(handler, name="analytics")
+        config.has_worker = True
         self._config = config
 
     async def run(self) -> None:
         """Store events until the client is closed, or this task is cancelled: then what waits is stored first."""
         async with self._config.recorder:
+            self._config.begun.set()
             await self._config.ended.wait()

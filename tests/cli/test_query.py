@@ -126,6 +126,56 @@ def test_a_part_of_the_rows_says_that_there_are_more(eventrec: Run, shop: Path) 
     assert told["rows"][0]["hour"] == "2024-10-27T05:00:00+01:00"
 
 
+def leave_waiting(shop: Path) -> None:
+    """A log of which the database has two orders; three wait in it, with a visit, and one more in a log of its own."""
+    orders = [
+        ReceivedEvent("order_placed", b'{"amount":1}', timestamp=at(f"2024-10-2{day}T12:00Z"), table="orders")
+        for day in (7, 8, 5, 9)
+    ]
+    visit = ReceivedEvent("visited", b"{}", timestamp=at("2024-10-01T12:00Z"), table="orders")
+    elsewhere = ReceivedEvent("order_placed", b"{}", timestamp=at("2024-10-01T12:00Z"), table="others")
+    with EventRecorder(f"sqlite:///{shop / 'shop.db'}", log=shop / "log", environment={}).sync() as recorder:
+        recorder.record_many(orders[:2])
+        assert recorder.flush(timeout=60)
+    for waiting in ([*orders[1:], visit, elsewhere], orders[:1]):
+        with EventRecorder(log=shop / "log", environment={}).sync() as recorder:
+            recorder.record_many(waiting)
+
+
+def test_an_answer_says_what_waits_in_a_log(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(shop)
+    monkeypatch.syspath_prepend(shop)
+    leave_waiting(shop)
+
+    assert cli.main(["query", "orders_per_hour", *ARGUMENTS, "--log", "log"]) == 0
+    shown, said = capsys.readouterr()
+    asked = ["query", "orders_per_hour", *ARGUMENTS, "--log", "log", "--name", "sqlite", "--json"]
+    assert cli.main([*asked, "--from", "2024-10-28", "--to-time", "2024-10-29"]) == 0
+    told = json.loads(capsys.readouterr().out)
+
+    assert shown.splitlines()[-1] == "6 rows; complete to 2024-10-25T11:59:59.999999Z, 4 pending"
+    assert said == "eventrec: 4 events wait in log for 'sqlite', the oldest of 2024-10-25T12:00:00Z\n"
+    assert told["pending"] == 1
+    assert told["remarks"] == ["1 event waits in log for 'sqlite', the oldest of 2024-10-28T12:00:00Z"]
+
+
+def test_an_answer_about_nothing_says_where_it_looked(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(shop)
+    monkeypatch.syspath_prepend(shop)
+    (shop / "empty.db").touch()
+
+    assert cli.main(["query", "orders_per_hour", "--to", "sqlite:///empty.db", *ARGUMENTS[2:]]) == 0
+
+    shown, said = capsys.readouterr()
+    assert shown.splitlines()[0] == "orders_per_hour"
+    assert shown.splitlines()[-1] == "0 rows; no event of it is stored"
+    assert "table 'orders' of this destination has no event of type order_placed" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -137,6 +187,10 @@ def test_a_part_of_the_rows_says_that_there_are_more(eventrec: Run, shop: Path) 
         (["days", *ARGUMENTS, "--chart"], 2, "no measure that is a number"),
         (["orders_per_hour", *ARGUMENTS, "--chart", "--measure", "note"], 2, "no measure 'note' that is a number"),
         (["orders_per_hour", "--to", "sqlite:///none/x.db", *ARGUMENTS[2:]], 3, "there is no directory"),
+        (["orders_per_hour", "--to", "sqlite:///none.db", *ARGUMENTS[2:]], 3, "none.db: unable to open database file"),
+        (["days", *ARGUMENTS[:2], "--catalogue", "shop_events"], 4, "for example shop_events:catalogue"),
+        (["days", *ARGUMENTS[:2], "--catalogue", "shop_events:x"], 4, "no 'x'; it has shop_events:catalogue"),
+        (["days", *ARGUMENTS, "--log", "none"], 4, "none is not a directory"),
         (["orders_per_hour", "--to", "memory:", *ARGUMENTS[2:]], 3, "answers no rollups"),
         (["orders_per_hour", "--to", "sqlite:///shop.db", "--catalogue", "nope:x"], 4, "no module 'nope'"),
         (["orders_per_hour", "--to", "sqlite:///shop.db"], 4, "no catalogue is named"),

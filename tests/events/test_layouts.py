@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
+import anyio.to_thread
 import pytest
 
 from eventrec import (
@@ -24,8 +25,10 @@ from eventrec import (
     Layout,
     LayoutColumn,
     LayoutError,
+    ReceivedEvent,
     from_payload,
 )
+from eventrec.runs.layouts import kept_layouts
 
 VISITS = Layout(
     "test_layouts_visits",
@@ -170,3 +173,14 @@ def test_program_without_a_loop_writes_by_the_layout_of_its_class(tmp_path: Path
         ("entered", "a", '{"type":"entered","shop":"a"}'),
         ("left", "b", '{"type":"left","shop":"b"}'),
     ]
+
+
+async def test_log_keeps_the_layout_of_a_class_once_it_is_recorded(tmp_path: Path) -> None:
+    directory = tmp_path / "log"
+    async with EventRecorder(log=directory, environment={}) as recorder:
+        await recorder.record_durable(ReceivedEvent("a", b"{}"), until="written")
+        assert not (directory / "layouts").exists()
+
+        await recorder.record_durable(Entered(shop="a"), until="written")
+
+        assert await anyio.to_thread.run_sync(kept_layouts, directory) == ({VISITS.table: VISITS}, {})

@@ -225,6 +225,35 @@ async def test_worker_stores_a_hundred_at_once_and_the_rest_when_it_is_closed(ex
 
 
 @pytest.mark.anyio
+async def test_client_that_closes_before_its_worker_began_loses_nothing(example: Any) -> None:
+    client, config = example.client.AnalyticsClient.new()
+    handler = Collecting()
+    worker = example.client.AnalyticsWorker(config, handler)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(worker.run)
+            client.track(created(example))
+            status = await client.close(30)
+
+    assert handler.sizes == [1]
+    assert_conserved(status)
+
+
+@pytest.mark.anyio
+async def test_client_whose_worker_never_runs_closes_all_the_same(example: Any) -> None:
+    client, config = example.client.AnalyticsClient.new()
+    example.client.AnalyticsWorker(config, Collecting())
+    client.track(created(example))
+
+    with anyio.fail_after(60):
+        status = await client.close(0)
+
+    assert status.offered == 1
+    assert_conserved(status)
+
+
+@pytest.mark.anyio
 async def test_worker_that_is_cancelled_stores_what_waits(example: Any) -> None:
     client, config = example.client.AnalyticsClient.new()
     handler = Collecting()

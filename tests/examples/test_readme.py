@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import sqlite3
 import subprocess
@@ -59,25 +60,29 @@ asyncio.run(main())
     assert json.loads(payload) == {"password": "[redacted]", "user_agent": "x" * 40}
 
 
-def test_the_rollup_it_declares_is_answered_by_the_command_that_it_shows(tmp_path: Path) -> None:
-    *_, rollup = fenced("python")
-    (tmp_path / "api.py").write_text(rollup, encoding="utf-8")
-    record = """
-from eventrec import EventRecorder
-from api import ApiRequest
+def test_what_it_shows_from_events_to_answers_does_so_in_an_empty_folder(tmp_path: Path) -> None:
+    *_, module = fenced("python")
+    commands = next(block for block in fenced("sh") if "eventrec query" in block)
+    (tmp_path / "api.py").write_text(module, encoding="utf-8")
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    asked: list[str] = []
 
-with EventRecorder("sqlite:///events.db").sync() as recorder:
-    for n in range(100):
-        recorder.record(ApiRequest(endpoint="/", status_code=500 if n % 10 == 0 else 200, duration_ms=n))
-"""
-    text = README.read_text(encoding="utf-8")
-    command = re.findall(r"`eventrec (query api_latency_hourly [^`]*) --chart`", text)[0].split()
-
-    for arguments in (["-c", record], ["-m", "eventrec.cli", *command, "--json"]):
+    for line in commands.splitlines():
+        word, *arguments = line.split()
+        match word:
+            case "export":
+                name, value = arguments[0].split("=")
+                environment[name] = value
+                continue
+            case "eventrec":
+                arguments = ["-m", "eventrec.cli", *arguments]
         done = subprocess.run(
-            [sys.executable, "-W", "error", *arguments], cwd=tmp_path, check=False, capture_output=True, text=True
+            [sys.executable, *arguments], cwd=tmp_path, env=environment, check=False, capture_output=True, text=True
         )
-        assert done.returncode == 0, done.stderr
+        assert (done.returncode, done.stderr) == (0, ""), line
+        asked.append(done.stdout)
 
-    rows = json.loads(done.stdout)["rows"]
-    assert [sum(row[name] for row in rows) for name in ("requests", "errors")] == [100, 10]
+    rows = [line.split() for line in asked[-1].splitlines() if line.startswith("20")]
+    assert {row[2] for row in rows} == {"/0", "/1", "/2"}
+    assert [sum(int(row[place]) for row in rows) for place in (3, 4)] == [1_000, 100]
+    assert asked[0].startswith("applied 0001 ")

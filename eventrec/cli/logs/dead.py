@@ -12,6 +12,7 @@ import anyio
 import msgspec
 from cyclopts import App, Parameter
 
+from eventrec.cli.declared import CatalogueName, declared_layouts
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.directory import refuse_memory, see_all
 from eventrec.cli.logs.letters import (
@@ -33,8 +34,10 @@ from eventrec.delivery.replay import Replayed, replay
 from eventrec.errors import LogLockedError
 from eventrec.options import EventRecorderOptions, seconds
 from eventrec.records.entry import SHAPE
+from eventrec.records.layout import layouts_by_table
 from eventrec.registry import default_name, handler_from_url, resolve_url
 from eventrec.runs.directory import DEAD
+from eventrec.runs.layouts import kept_layouts
 from eventrec.runs.requests import OperatorRequest, save_request
 from eventrec.runs.run import new_run_id
 
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eventrec.delivery.letters.kept import KeptLetter
+    from eventrec.handler import EventHandler
+    from eventrec.records.layout import Layout
 
 dead = App(name="dead", help="Look at, replay or give up the records that destinations refused for good.")
 
@@ -126,7 +131,15 @@ def show(directory: Directory, offset: int, /, *, log: UUID | None = None, name:
 
 
 @dead.command(name="replay")
-def replay_(directory: Directory, /, *, to: str, name: str | None = None, timeout: float | None = None) -> int:
+def replay_(
+    directory: Directory,
+    /,
+    *,
+    to: str,
+    name: str | None = None,
+    timeout: float | None = None,
+    catalogue: CatalogueName = None,
+) -> int:
     """Deliver dead letters after all, each with its own time and id. What is refused again is a dead letter again.
 
     For example:
@@ -140,6 +153,9 @@ def replay_(directory: Directory, /, *, to: str, name: str | None = None, timeou
         to: The destination's URL; env:NAME takes it from the environment.
         name: The subscription whose letters these are. Default: the only one that has any.
         timeout: Seconds after which it gives up; the exit code is then 1.
+        catalogue: module:object, a catalogue whose layouts say how tables are made. Default: EVENTREC_CATALOGUE, else
+            `catalogue` in [tool.eventrec] of pyproject.toml. Where none is named, what the destination, then the log
+            directory, knows of layouts.
     """
     terminal = Terminal()
     if timeout is not None and not timeout >= 0:
@@ -150,7 +166,11 @@ def replay_(directory: Directory, /, *, to: str, name: str | None = None, timeou
         terminal.show("no dead letter waits")
         return say_unreadable(directory, terminal)
     with terminal.showing_logging():
-        replayed, interrupted_by = anyio.run(_replay, directory / DEAD, to, chosen, timeout, terminal)
+        handler = handler_from_url(resolve_url(to))
+        refuse_memory(to)
+        handler.use_layouts(layouts_by_table(declared_layouts(catalogue)))
+        handler.assume_layouts(_layouts_beside(directory))
+        replayed, interrupted_by = anyio.run(_replay, directory / DEAD, handler, chosen, timeout, terminal)
     sweep_settled(directory)
     is_whole = say_unreadable(directory, terminal) is ExitCode.OK
     left = count_by_subscription(waiting_letters(directory)).get(chosen, 0)
@@ -164,12 +184,10 @@ def replay_(directory: Directory, /, *, to: str, name: str | None = None, timeou
 
 
 async def _replay(
-    directory: Path, to: str, name: str, seconds: float | None, terminal: Terminal
+    directory: Path, handler: EventHandler, name: str, seconds: float | None, terminal: Terminal
 ) -> tuple[Replayed, signal.Signals | None]:
     """What became of the letters, and the signal that ended it before its time."""
     options = EventRecorderOptions()
-    handler = handler_from_url(resolve_url(to))
-    refuse_memory(to)
     letters = LetterLog(directory, new_run_id, max_bytes=options.max_dead_bytes)
     latest = Replayed()
     interruption = Interruption(terminal, "what is not delivered stays")
@@ -201,6 +219,21 @@ async def _replay(
     if limit.cancelled_caught:
         latest.is_done = False
     return latest, interruption.number
+
+
+def _layouts_beside(directory: Path) -> dict[str, Layout]:
+    """What the log directory knows of layouts.
+
+    Raises:
+        CommandError: One cannot be read.
+    """
+    try:
+        found, unreadable = kept_layouts(directory)
+    except OSError as exc:
+        raise CommandError(f"{directory}: {exc.strerror}", ExitCode.FILE) from exc
+    for table, why in unreadable.items():
+        raise CommandError(f"the layout of table {table!r} in {directory} cannot be read: {why}", ExitCode.FILE)
+    return found
 
 
 def _chosen(letters: Sequence[KeptLetter], given: str | None, to: str) -> str:

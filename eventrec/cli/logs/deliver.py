@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import anyio
 from cyclopts import Parameter
 
+from eventrec.cli.declared import CatalogueName, declared_layouts
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.directory import followers_in, names_in, refuse_memory, see_all
 from eventrec.cli.logs.log_directory import check_not_part_of_one
@@ -44,6 +45,7 @@ def deliver(
     type_: Annotated[list[str] | None, Parameter(name="--type", negative="")] = None,
     config: Path | None = None,
     dead: Path | None = None,
+    catalogue: CatalogueName = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Deliver what other processes write into a log directory, while they write it, until Ctrl-C or SIGTERM.
@@ -74,14 +76,18 @@ def deliver(
         type_: Deliver events of this type only, to every destination; give it once for each type.
         config: A TOML file with options of a recorder.
         dead: A file of JSON lines for a copy of what a destination refuses; the log directory keeps it in any case.
+        catalogue: module:object, a catalogue whose layouts say how tables are made. Default: EVENTREC_CATALOGUE, else
+            `catalogue` in [tool.eventrec] of pyproject.toml. Where none is named, what the destination, then the log
+            directory, knows of layouts.
         json: Print what is left as JSON for a machine instead.
     """
     terminal = Terminal()
     with terminal.showing_logging(without=_SAID_APART, shows_holds=True):
         subscriptions = _chosen(directory, to, name)
         options = _options(config, dead)
+        layouts = declared_layouts(catalogue)
         try:
-            recorder = EventRecorder(log=directory, options=options, environment={})
+            recorder = EventRecorder(log=directory, options=options, layouts=layouts, environment={})
             for subscription, url in subscriptions.items():
                 rows = None if "batch_rows" in options.model_fields_set else _rows(url)
                 recorder.register(url, name=subscription, types=type_, batch_rows=rows)

@@ -19,6 +19,7 @@ import anyio
 import anyio.to_thread
 from cyclopts import Parameter
 
+from eventrec.cli.declared import CatalogueName, declared_layouts
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.directory import names_in, see_all
 from eventrec.cli.logs.left_out import LeftOut
@@ -65,6 +66,7 @@ def drain(
     discard_others: Annotated[bool, Parameter(negative="")] = False,
     dead: Path | None = None,
     timeout: float | None = None,
+    catalogue: CatalogueName = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Deliver what a log directory still holds: every log in it that no process holds.
@@ -87,12 +89,16 @@ def drain(
         discard_others: Give those up.
         dead: A file of JSON lines for a copy of what the destination refuses; the log directory keeps it in any case.
         timeout: Seconds after which it gives up; the exit code is then 1.
+        catalogue: module:object, a catalogue whose layouts say how tables are made. Default: EVENTREC_CATALOGUE, else
+            `catalogue` in [tool.eventrec] of pyproject.toml. Where none is named, what the destination, then the log
+            directory, knows of layouts.
         json: Print JSON for a machine instead.
     """
     terminal = Terminal()
     if timeout is not None and not timeout >= 0:
         raise CommandError("--timeout is not negative", ExitCode.USAGE)
     with terminal.showing_logging(without=_SAID_BY_DRAIN):
+        layouts = declared_layouts(catalogue)
         logs = see_all(directory)
         for log in logs:
             if log.state != "orphan":
@@ -108,7 +114,13 @@ def drain(
             try:
                 # The bounds on the disk are the application's: here they would delete what is to be delivered.
                 options = EventRecorderOptions(dead_letters=letters, max_log_bytes=sys.maxsize, keep_free=0)
-                recorder = EventRecorder(log=directory, options=options, on_drop=draining.note_lost, environment={})
+                recorder = EventRecorder(
+                    log=directory,
+                    options=options,
+                    layouts=layouts,
+                    on_drop=draining.note_lost,
+                    environment={},
+                )
                 recorder.register(to, name=chosen, types=type_)
             except SubscriptionError as exc:
                 raise CommandError(f"--name or --type: {exc}", ExitCode.USAGE) from exc

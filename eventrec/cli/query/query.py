@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path  # noqa: TC003 - cyclopts reads annotations
 from typing import TYPE_CHECKING, Annotated
 
 import anyio
@@ -12,6 +14,7 @@ from eventrec.analytics import Question, plan_of, zone_of
 from eventrec.analytics.loading import load_catalogue
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.query.showing import answer_json, show_chart, show_table
+from eventrec.cli.query.undelivered import undelivered, with_waiting
 from eventrec.cli.root import Json  # noqa: TC001 - cyclopts reads annotations
 from eventrec.cli.terminal import Terminal
 from eventrec.errors import HandlerURLError
@@ -35,6 +38,8 @@ def query(
     group: Annotated[str | None, Parameter(negative="")] = None,
     limit: Annotated[int | None, Parameter(negative="")] = None,
     newest_first: Annotated[bool, Parameter(negative="")] = False,
+    log: Annotated[Path | None, Parameter(name="--log", negative="")] = None,
+    subscription: Annotated[str | None, Parameter(name="--name", negative="")] = None,
     empty: Annotated[bool, Parameter(negative="")] = False,
     chart: Annotated[bool, Parameter(negative="")] = False,
     measure: Annotated[str | None, Parameter(negative="")] = None,
@@ -60,6 +65,9 @@ def query(
         group: By which of its groups, parted by commas; the others are added up. "" for none. Default: by all.
         limit: At most so many rows.
         newest_first: From the latest bucket to the earliest.
+        log: A log directory: also say how many of its events wait for the destination, and are not in the answer.
+        subscription: The subscription that they wait for. Default: the one in the logs that a handler of this URL has
+            by itself.
         empty: Also buckets without events.
         chart: Draw a bar for each row instead.
         measure: What the bars show. Default: the first measure that is a number.
@@ -70,7 +78,14 @@ def query(
         known = load_catalogue(catalogue)
         plan = _plan(known, name)
         question = _question(plan, start, end, group, limit=limit, newest_first=newest_first, empty=empty)
-        answer = anyio.run(_ask, _store(to, known), question)
+        store = _store(to, known)
+        # Before the answer: what is delivered in between is told twice, and nothing is left out.
+        waiting = None if log is None else undelivered(log, to, subscription, question)
+        answer = anyio.run(_ask, store, question)
+        if answer.complete_to is None and not answer.rows:
+            answer = replace(answer, remarks=(*answer.remarks, _why_empty(plan)))
+        if waiting is not None and log is not None:
+            answer = with_waiting(answer, waiting, log)
     if json:
         terminal.show_json(answer_json(answer, plan.bucket))
     elif chart:
@@ -78,6 +93,15 @@ def query(
     else:
         show_table(answer, plan.bucket, terminal)
     return ExitCode.OK
+
+
+def _why_empty(plan: RollupPlan) -> str:
+    """What may be wrong where nothing is stored, for who asks for the first time."""
+    kinds = "any type" if plan.types is None else f"type {' or '.join(plan.types)}"
+    return (
+        f"table {plan.table!r} of this destination has no event of {kinds}: see whether --to is where they are"
+        " recorded, and whether their class names that table"
+    )
 
 
 async def _ask(store: RollupStore, question: Question) -> Answer:

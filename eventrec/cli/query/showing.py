@@ -31,14 +31,14 @@ _MAX_64: Final = 2**63
 
 def show_table(answer: Answer, bucket: Bucket, terminal: Terminal) -> None:
     """A row for each row, and below how far the answer goes."""
-    table = _table(answer)
+    table = _table()
     for column in answer.columns:
         table.add_column(_plain(column.name), justify=_justified(column), overflow="fold")
     for row in answer.rows:
         table.add_row(
             *(_plain(_said(value, column, bucket)) for value, column in zip(row, answer.columns, strict=True))
         )
-    _print(table, terminal)
+    _print(answer.rollup, table, terminal)
     _show_end(answer, terminal)
 
 
@@ -55,7 +55,7 @@ def show_chart(answer: Answer, bucket: Bucket, terminal: Terminal, *, measure: s
     keys = [each for each in answer.columns if each.role != "measure"]
     values = [float(row[place] or 0) for row in answer.rows]
     largest = max([*map(abs, values), 0.0]) or 1.0
-    table = _table(answer)
+    table = _table()
     for column in keys:
         table.add_column(_plain(column.name), justify=_justified(column), overflow="fold")
     table.add_column(_plain(shown.name), justify="right")
@@ -64,7 +64,7 @@ def show_chart(answer: Answer, bucket: Bucket, terminal: Terminal, *, measure: s
         said = dict(zip(answer.columns, row, strict=True))
         bar = Bar(largest, 0, abs(value), width=BAR_WIDTH, color="cyan" if value >= 0 else "red")
         table.add_row(*(_plain(_said(said[column], column, bucket)) for column in (*keys, shown)), bar)
-    _print(table, terminal)
+    _print(answer.rollup, table, terminal)
     _show_end(answer, terminal)
 
 
@@ -153,13 +153,10 @@ def _show_end(answer: Answer, terminal: Terminal) -> None:
         terminal.say(f"eventrec: {remark}", style="yellow")
 
 
-def _table(answer: Answer) -> Table:
+def _table() -> Table:
     from rich.table import Table  # noqa: PLC0415 - likewise
 
     return Table(
-        title=safe(answer.rollup),
-        title_justify="left",
-        title_style="bold",
         box=None,
         pad_edge=False,
         padding=(0, 2, 0, 0),
@@ -170,8 +167,10 @@ def _justified(column: AnswerColumn) -> Literal["left", "right"]:
     return "right" if column.kind in _NUMBERS else "left"
 
 
-def _print(table: Table, terminal: Terminal) -> None:
+def _print(title: str, table: Table, terminal: Terminal) -> None:
     console = terminal.out
+    # Not as the table's own: that is broken where the table is narrower.
+    terminal.show(title, style="bold")
     if console.is_terminal:
         console.print(table)
         return

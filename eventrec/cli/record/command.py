@@ -10,6 +10,7 @@ from typing import Annotated
 import anyio
 from cyclopts import Parameter
 
+from eventrec.cli.declared import CatalogueName, declared_layouts
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.directory import refuse_memory
 from eventrec.cli.record.formats import Format, sources_of
@@ -43,6 +44,7 @@ def record(
     dead: Path | None = None,
     max_event_bytes: int = 1 << 20,
     timeout: float | None = None,
+    catalogue: CatalogueName = None,
     json: Json = False,
 ) -> int:
     """Record lines of JSON, each an event, into a destination.
@@ -85,6 +87,8 @@ def record(
         dead: A file of JSON lines to keep what the destination refuses.
         max_event_bytes: Larger events are reported like malformed lines.
         timeout: Seconds after which it gives up; the exit code is then 3, or 1 where only lines are left unread.
+        catalogue: module:object, a catalogue whose layouts say how tables are made. Default: EVENTREC_CATALOGUE, else
+            `catalogue` in [tool.eventrec] of pyproject.toml. Where none is named, what the destination knows.
         json: Print JSON for a machine instead.
     """
     try:
@@ -110,6 +114,7 @@ def record(
     )
     sources = sources_of(files, stdin=STDIN, format_=format_, reading=reading, distinct_id=distinct_id, removes=remove)
     terminal = Terminal()
+    layouts = declared_layouts(catalogue)
 
     async def run() -> int:
         async with AsyncExitStack() as stack:
@@ -120,6 +125,7 @@ def record(
                 terminal=terminal,
                 log=log,
                 timeout=timeout,
+                layouts=layouts,
             )
             start.end()
             outcome = await recording.run()

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from eventrec.cli.record.sources import Source
     from eventrec.cli.terminal import Terminal
     from eventrec.handler import EventHandler
+    from eventrec.records.layout import Layout
     from eventrec.runs.survey import SeenLog
 
 LAST_SECONDS: Final = 1.0
@@ -70,6 +71,7 @@ class Recording:
         terminal: Terminal,
         log: Path | None = None,
         timeout: float | None = None,
+        layouts: Sequence[Layout] = (),
     ) -> None:
         self._log = log
         self._timeout = timeout
@@ -78,6 +80,7 @@ class Recording:
         self._recorder = EventRecorder(
             to,
             log=log,
+            layouts=layouts,
             environment={},  # EVENTREC_DISABLED is about applications: this one was asked to record.
             options=EventRecorderOptions(
                 queue_events=8 * HALF_ROWS if log is None else None,

@@ -1,4 +1,7 @@
-"""Which layout a table has: as this process declares it, else as its destination keeps it in `eventrec_layouts`."""
+"""Which layout a table has: as this process declares it, else as its destination keeps it in `eventrec_layouts`.
+
+Where neither knows one, as another process declared it whose records wait in the log.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ class KeptLayouts:
     def __init__(self, declared: Mapping[str, Layout] | None = None, *, fold: Callable[[str], str] = str) -> None:
         self._fold = fold
         self._declared: dict[str, Layout] = {}
+        self._assumed: dict[str, Layout] = {}
         self._kept: dict[str, str] = {}
         self._read: dict[str, Layout | LayoutError] = {}
         self._pending: dict[str, Layout] = {}
@@ -28,6 +32,10 @@ class KeptLayouts:
         """What this process declares, beside what it has declared before. From any thread."""
         self._declared = {**self._declared, **{self._fold(table): layout for table, layout in layouts.items()}}
 
+    def assume(self, layouts: Mapping[str, Layout]) -> None:
+        """What another process declares: it counts where nothing else is known of a table. From any thread."""
+        self._assumed = {**self._assumed, **{self._fold(table): layout for table, layout in layouts.items()}}
+
     @property
     def declared(self) -> Mapping[str, Layout]:
         """What was declared, by the folded names of tables."""
@@ -36,7 +44,7 @@ class KeptLayouts:
     @property
     def has_any(self) -> bool:
         """Whether any table has one."""
-        return bool(self._declared or self._read)
+        return bool(self._declared or self._read or self._assumed)
 
     def of(self, table: str) -> Layout | None:
         """The layout of `table`; None: it has none.
@@ -45,7 +53,7 @@ class KeptLayouts:
             LayoutError: The one that is kept cannot be read.
         """
         name = self._fold(table)
-        found = self._declared.get(name) or self._read.get(name)
+        found = self._declared.get(name) or self._read.get(name) or self._assumed.get(name)
         if isinstance(found, LayoutError):
             raise found
         return found

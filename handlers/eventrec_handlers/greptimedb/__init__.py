@@ -44,7 +44,7 @@ from eventrec_handlers.greptimedb.target import Target
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from eventrec import Batch
+    from eventrec import Batch, Layout
     from eventrec_handlers.greptimedb.columns import JsonForm
 
 __all__ = ["EventHandlerOptions", "GreptimeDBHandler", "UnknownStatusError", "from_url"]
@@ -119,6 +119,10 @@ class GreptimeDBHandler(EventHandler):
         self._rows = RowEncoder(id_is_tag=not self._options.append_mode, json=json)
         self._front_ends = FrontEnds(target.addresses, self._calls, where=self._where)
         self._prepared: tuple[Batch, Sequence[Insert]] | None = None
+        self._laid_out: frozenset[str] = frozenset()
+        """Tables that have a layout, which is not used here."""
+        self._made_otherwise: frozenset[str] = frozenset()
+        """Those of them that were written."""
 
     def __repr__(self) -> str:
         return f"<GreptimeDBHandler '{self._target}' {'open' if self._front_ends.is_open else 'closed'}>"
@@ -126,6 +130,19 @@ class GreptimeDBHandler(EventHandler):
     def inherit_ttl(self, seconds: float) -> None:
         self._options = self._options.with_ttl(seconds)
         self._metadata = hints_header(self._options.to_hints())
+
+    def use_layouts(self, layouts: Mapping[str, Layout]) -> None:
+        """Remember them: tables are made from the records' columns here, and `remarks` tells for which."""
+        self._laid_out |= layouts.keys()
+
+    assume_layouts = use_layouts
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        if not self._made_otherwise:
+            return ()
+        tables = ", ".join(map(repr, sorted(self._made_otherwise)))
+        return (f"layouts are not used by GreptimeDB's handler: it makes {tables} of the records' own columns",)
 
     async def open(self) -> None:
         """Get ready. Front ends are connected to by the first batch.
@@ -141,6 +158,8 @@ class GreptimeDBHandler(EventHandler):
     async def handle(self, batch: Batch) -> None:
         prepared, self._prepared = self._prepared, None
         inserts = prepared[1] if prepared is not None and prepared[0] is batch else await self._rows.inserts(batch)
+        if self._laid_out:
+            self._made_otherwise |= self._laid_out.intersection(batch.tables)
         failures: dict[int, Exception] = {}
         waiting: dict[str, list[int]] = {}
         for number, insert in enumerate(inserts):

@@ -159,6 +159,11 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
             check_names(layout)
         self._layouts.declare(layouts)
 
+    def assume_layouts(self, layouts: Mapping[str, Layout]) -> None:
+        for layout in layouts.values():
+            check_names(layout)
+        self._layouts.assume(layouts)
+
     def rollups(self) -> PostgresRollups:
         return PostgresRollups(self._target, self._options, layouts=self._layouts.declared)
 

@@ -138,6 +138,9 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
     def use_layouts(self, layouts: Mapping[str, Layout]) -> None:
         self._layouts.declare(layouts)
 
+    def assume_layouts(self, layouts: Mapping[str, Layout]) -> None:
+        self._layouts.assume(layouts)
+
     def reader(self) -> SqliteReader:
         return SqliteReader(self._path, busy_timeout=self._busy_timeout, layouts=self._layouts.declared)
 

@@ -123,8 +123,10 @@ def meaning(exc: sqlite3.Error, path: Path) -> Exception:
     code, said = _code(exc), f"{path}: {exc}"
     if code == sqlite3.SQLITE_CANTOPEN and not path.parent.is_dir():
         return PauseError(f"{path}: there is no directory {path.parent}")
-    if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR} and path.is_dir():
-        return PauseError(f"{path}: unable to open database file: it is a directory")
+    is_missing = code == sqlite3.SQLITE_CANTOPEN and not path.exists()
+    if is_missing or (code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR} and path.is_dir()):
+        why = "there is no such file" if is_missing else "it is a directory"
+        return PauseError(f"{path}: unable to open database file: {why}")
     if code in _TRANSIENT or _is_about_schema(exc):
         return TransientError(said)
     if _is_about_functions(exc) or code in _PAUSE:

@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from eventrec import (
+    TYPE,
     Batch,
     BatchTooLargeError,
     ColumnSchema,
@@ -20,6 +21,8 @@ from eventrec import (
     Event,
     EventRecorder,
     EventRecorderOptions,
+    Layout,
+    LayoutColumn,
     PartialError,
     PauseError,
     PermanentError,
@@ -383,3 +386,17 @@ async def test_error_names_the_place_and_no_password(server: Any, opened: Any, b
         await handler.handle(batch(event()))
 
     assert str(raised.value) == f"greptimedb://127.0.0.1:{server.port}/greptime_private: UNAUTHENTICATED: who are you?"
+
+
+async def test_a_layout_is_not_used_and_that_is_remarked(
+    server: Any, opened: Any, batch: Batches, event: Events
+) -> None:
+    handler = await opened(server)
+    handler.use_layouts({name: Layout(name, [LayoutColumn("kind", TYPE, "text")]) for name in ("visits", "never")})
+    await handler.handle(batch(event(into="others")))
+    assert handler.remarks == ()
+
+    await handler.handle(batch(event(into="visits")))
+
+    (remark,) = handler.remarks
+    assert "it makes 'visits' of the records' own columns" in remark
