@@ -35,16 +35,18 @@ def load_catalogue(spec: str | None = None) -> Catalogue:
         )
     said, where = found_name
     module_name, colon, path = said.partition(":")
-    if not (module_name and colon and path):
-        raise CatalogueError(
-            f"{where}: {said!r} is not of the form module:object, for example {module_name or 'shop'}:catalogue"
-        )
+    if not (module_name and colon and path) or module_name.startswith("."):
+        example = f"{module_name.lstrip('.') or 'shop'}:catalogue"
+        raise CatalogueError(f"{where}: {said!r} is not of the form module:object, for example {example}")
     found = _imported(module_name, where)
     for name in path.split("."):
         try:
             found = getattr(found, name)
         except AttributeError:
             raise CatalogueError(f"{where}: {module_name} has no {path!r}{_instead(module_name)}") from None
+        except Exception as exc:
+            what = f"{type(exc).__name__}: {_one_line(exc)}"
+            raise CatalogueError(f"{where}: {path!r} of {module_name} cannot be read: {what}") from exc
     if not isinstance(found, Catalogue):
         raise CatalogueError(f"{where}: {said} is not a Catalogue: its class is {type(found).__name__}")
     return found

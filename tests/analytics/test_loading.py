@@ -72,7 +72,7 @@ def test_variable_goes_before_the_project(monkeypatch: pytest.MonkeyPatch) -> No
         ("ours_one.deeper:catalogue", "there is no module|import of"),
         ("ours_one:missing", "ours_one has no 'missing'"),
         ("ours_one:Sold", "ours_one:Sold is not a Catalogue: its class is ModelMetaclass"),
-        (".relative:catalogue", "the import of '.relative' failed"),
+        (".relative:catalogue", "is not of the form module:object, for example relative:catalogue"),
         ("\x00:catalogue", "."),
     ],
 )
@@ -129,3 +129,14 @@ def test_project_in_no_encoding_or_as_a_directory_is_said(application: Path) -> 
 def test_without_any_it_says_how_to_name_one() -> None:
     with pytest.raises(CatalogueError, match="no catalogue is named"):
         load_catalogue()
+
+
+def test_a_module_that_refuses_to_tell_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "refusing_shop.py").write_text(
+        "def __getattr__(name): raise ValueError('no ' + name)", encoding="utf-8"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(CatalogueError, match="'catalogue' of refusing_shop cannot be read: ValueError: no catalogue"):
+        load_catalogue("refusing_shop:catalogue")

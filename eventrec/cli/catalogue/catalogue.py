@@ -113,4 +113,8 @@ def _document(said: str | None) -> dict[str, Any]:
         raise CommandError(f"{said}: not JSON: {exc}", ExitCode.FILE) from exc
     if not isinstance(document, dict):
         raise CommandError(f"{said}: not a catalogue: {type(document).__name__}", ExitCode.FILE)
+    try:
+        compare(document, document)  # which says what is wrong with it
+    except CatalogueError as exc:
+        raise CommandError(f"{said}: {exc}", ExitCode.FILE) from exc
     return document
