@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter
 
+from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.runs.layouts import kept_layouts
+
 if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
     from eventrec.records.layout import Layout
 
 CatalogueName: TypeAlias = Annotated[str | None, Parameter(name="--catalogue", negative="")]
@@ -21,3 +27,22 @@ def declared_layouts(catalogue: str | None) -> tuple[Layout, ...]:
     from eventrec.analytics.loading import is_catalogue_named, load_catalogue  # noqa: PLC0415 - most name none
 
     return load_catalogue(catalogue).layouts if is_catalogue_named(catalogue) else ()
+
+
+def layouts_beside(directory: Path, declared: Collection[Layout]) -> dict[str, Layout]:
+    """What the log directory knows of layouts, by table.
+
+    Raises:
+        CommandError: It cannot be read, or one of a table that is not `declared` cannot: records must not get another
+            shape because of that.
+    """
+    try:
+        found, unreadable = kept_layouts(directory)
+    except PermissionError:
+        return {}  # Another user's, as are the logs of which it tells.
+    except OSError as exc:
+        raise CommandError(f"{directory}: {exc.strerror}", ExitCode.FILE) from exc
+    for table in sorted(unreadable.keys() - {layout.table for layout in declared}):
+        what = f"the layout of table {table!r} in {directory} cannot be read: {unreadable[table]}"
+        raise CommandError(f"{what}; a catalogue that declares it (--catalogue) counts more", ExitCode.FILE)
+    return found

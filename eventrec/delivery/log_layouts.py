@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import errno
+from typing import TYPE_CHECKING, Final
 
-from eventrec.runs.layouts import kept_layouts
+from eventrec.runs.layouts import LAYOUTS, kept_layouts
 from eventrec.runtime.logging import described, get_logger
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from eventrec.delivery.subscription import Subscription
     from eventrec.records.layout import Layout
     from eventrec.runs.directory import LogDirectory
+
+_NOT_FOR_US: Final = (errno.EACCES, errno.EPERM, errno.ELOOP)
 
 _logger = get_logger("eventrec.delivery")
 
@@ -29,12 +32,18 @@ class LogLayouts:
     def learn(self) -> None:
         """Tell the handlers what is new. In a thread, after the logs were found: what they need was there before them.
 
-        What cannot be read is logged once.
+        What cannot be read is logged once. So is a folder that is another user's: so are the logs of which it tells.
 
         Raises:
             OSError: The directory cannot be read now.
         """
-        found, unreadable = kept_layouts(self._directory)
+        try:
+            found, unreadable = kept_layouts(self._directory)
+        except OSError as exc:
+            if exc.errno not in _NOT_FOR_US:
+                raise
+            self._say("layouts cannot be read: tables are made as if they had none", LAYOUTS, error=described(exc))
+            return
         new = {table: layout for table, layout in found.items() if self._told.get(table) != layout}
         if new:
             for each in self._subscriptions:
@@ -50,8 +59,8 @@ class LogLayouts:
             except Exception as exc:  # noqa: BLE001 - one handler of several, and one table of several
                 self._say("layout not used", table, subscription=subscription.name, error=described(exc))
 
-    def _say(self, what: str, table: str, **more: str) -> None:
-        said = (table, *more.values())
+    def _say(self, what: str, name: str, **more: str) -> None:
+        said = (name, *more.values())
         if said not in self._said:
             self._said.add(said)
-            _logger.warning(what, table=table, directory=str(self._directory), **more)
+            _logger.warning(what, layout=name, directory=str(self._directory), **more)

@@ -28,16 +28,23 @@ def layout_of(given: Layout | type) -> Layout:
 
 
 def class_layouts() -> Iterator[Layout]:
-    """The layouts of all event classes that exist now, each once for every class that has it."""
+    """The layouts of all event classes that exist now, each once for every class that has it.
+
+    Of a table, and classes of one name in one module, only the newest counts: a module that is loaded again, or a cell
+    of a notebook that is run again, has made it again.
+    """
+    known: dict[object, Layout] = {}
     rest: list[type] = [EventModel, EventStruct]
-    seen: set[type] = set()
-    while rest:
-        cls = rest.pop()
-        if cls not in seen:
-            seen.add(cls)
-            rest += cls.__subclasses__()
-            if (layout := class_layout(cls)) is not None:
-                yield layout
+    seen: set[type] = set(rest)
+    for cls in rest:  # which grows: those of one parent in the order in which they were made
+        if (layout := class_layout(cls)) is not None:
+            is_local = "<locals>" in cls.__qualname__  # One function makes several.
+            known[cls if is_local else (cls.__module__, cls.__qualname__, layout.table)] = layout
+        below: list[type] = cls.__subclasses__()
+        new = [each for each in below if each not in seen]
+        seen.update(new)
+        rest += new
+    yield from known.values()
 
 
 class RecordedLayouts:

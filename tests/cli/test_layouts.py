@@ -175,16 +175,22 @@ def test_replay_makes_the_table_by_the_layout(here: Path, knows: str, monkeypatc
     assert rows(here / "events.db") == [("left", "d", '{"type":"left","shop":"d"}')]
 
 
-def test_replay_refuses_where_a_layout_cannot_be_read(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", [["dead", "replay"], ["drain"], ["deliver"]], ids=" ".join)
+def test_a_layout_that_cannot_be_read_is_refused(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    monkeypatch.delenv("EVENTREC_CATALOGUE")
     recorder = EventRecorder(log=here / "log", layouts=[LAYOUT], options=quickly(), environment={})
     recorder.register(FencedHandler(always=raising(PermanentError("no"))), name="sqlite")
     with recorder.sync() as recording:
         recording.record(ReceivedEvent("left", b"{}", timestamp=1_000, table="visits"))
         assert recording.flush(timeout=60)
-    (here / "log" / "layouts" / "visits.json").write_bytes(b"{}")
+    (here / "log" / "layouts" / "visits.json").write_bytes(b'{"version":2}')
 
-    assert cli.main(["dead", "replay", "log", "--to", "sqlite:///events.db"]) == 4
+    assert cli.main([*command, "log", "--to", "sqlite:///events.db"]) == 4
+
     assert "the layout of table 'visits' in log cannot be read" in capsys.readouterr().err
+    assert not (here / "events.db").exists()
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,23 @@ async def test_two_classes_that_disagree_about_a_table_are_an_error_when_the_rec
         gc.collect()
 
 
+async def test_a_module_that_is_loaded_again_may_have_changed_a_layout() -> None:
+    module: dict[str, Any] = {"__name__": "test_layouts_reloaded", "EventModel": EventModel}
+    handler = Telling()
+    old, new = other_layout("test_layouts_reloaded"), Layout("test_layouts_reloaded", VISITS.columns)
+    before: list[Any] = []
+    for layout in (old, new):
+        exec("class Visit(EventModel, layout=layout): pass", module | {"layout": layout}, module)  # noqa: S102
+        before.append(module["Visit"])  # what another module still has
+
+    try:
+        async with EventRecorder(handler, environment={}):
+            assert handler.told["test_layouts_reloaded"] == new
+    finally:
+        for cls in before:
+            cls.__eventrec_layout__ = None
+
+
 def test_program_without_a_loop_writes_by_the_layout_of_its_class(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
 

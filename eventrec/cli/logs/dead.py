@@ -12,7 +12,7 @@ import anyio
 import msgspec
 from cyclopts import App, Parameter
 
-from eventrec.cli.declared import CatalogueName, declared_layouts
+from eventrec.cli.declared import CatalogueName, declared_layouts, layouts_beside
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.directory import refuse_memory, see_all
 from eventrec.cli.logs.letters import (
@@ -37,7 +37,6 @@ from eventrec.records.entry import SHAPE
 from eventrec.records.layout import layouts_by_table
 from eventrec.registry import default_name, handler_from_url, resolve_url
 from eventrec.runs.directory import DEAD
-from eventrec.runs.layouts import kept_layouts
 from eventrec.runs.requests import OperatorRequest, save_request
 from eventrec.runs.run import new_run_id
 
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 
     from eventrec.delivery.letters.kept import KeptLetter
     from eventrec.handler import EventHandler
-    from eventrec.records.layout import Layout
 
 dead = App(name="dead", help="Look at, replay or give up the records that destinations refused for good.")
 
@@ -168,8 +166,9 @@ def replay_(
     with terminal.showing_logging():
         handler = handler_from_url(resolve_url(to))
         refuse_memory(to)
-        handler.use_layouts(layouts_by_table(declared_layouts(catalogue)))
-        handler.assume_layouts(_layouts_beside(directory))
+        declared = declared_layouts(catalogue)
+        handler.use_layouts(layouts_by_table(declared))
+        handler.assume_layouts(layouts_beside(directory, declared))
         replayed, interrupted_by = anyio.run(_replay, directory / DEAD, handler, chosen, timeout, terminal)
     sweep_settled(directory)
     is_whole = say_unreadable(directory, terminal) is ExitCode.OK
@@ -219,21 +218,6 @@ async def _replay(
     if limit.cancelled_caught:
         latest.is_done = False
     return latest, interruption.number
-
-
-def _layouts_beside(directory: Path) -> dict[str, Layout]:
-    """What the log directory knows of layouts.
-
-    Raises:
-        CommandError: One cannot be read.
-    """
-    try:
-        found, unreadable = kept_layouts(directory)
-    except OSError as exc:
-        raise CommandError(f"{directory}: {exc.strerror}", ExitCode.FILE) from exc
-    for table, why in unreadable.items():
-        raise CommandError(f"the layout of table {table!r} in {directory} cannot be read: {why}", ExitCode.FILE)
-    return found
 
 
 def _chosen(letters: Sequence[KeptLetter], given: str | None, to: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import anyio
 from cyclopts import Parameter
 
-from eventrec.cli.declared import CatalogueName, declared_layouts
+from eventrec.cli.declared import CatalogueName, declared_layouts, layouts_beside
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.directory import followers_in, names_in, refuse_memory, see_all
 from eventrec.cli.logs.log_directory import check_not_part_of_one
@@ -86,6 +86,7 @@ def deliver(
         subscriptions = _chosen(directory, to, name)
         options = _options(config, dead)
         layouts = declared_layouts(catalogue)
+        layouts_beside(directory, layouts)  # which refuses what cannot be read
         try:
             recorder = EventRecorder(log=directory, options=options, layouts=layouts, environment={})
             for subscription, url in subscriptions.items():

@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 from cyclopts import Parameter
 
-from eventrec.cli.declared import CatalogueName, declared_layouts
+from eventrec.cli.declared import CatalogueName, declared_layouts, layouts_beside
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.directory import names_in, see_all
 from eventrec.cli.logs.left_out import LeftOut
@@ -100,6 +100,7 @@ def drain(
     with terminal.showing_logging(without=_SAID_BY_DRAIN):
         layouts = declared_layouts(catalogue)
         logs = see_all(directory)
+        layouts_beside(directory, layouts)  # which refuses what cannot be read
         for log in logs:
             if log.state != "orphan":
                 terminal.say(f"eventrec: {log.id}: {_WHY_SKIPPED[log.state]}, skipped", style="yellow")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import closing
@@ -12,6 +14,7 @@ import anyio.to_thread
 import pytest
 
 from eventrec import EVENT, TIMESTAMP, TYPE, EventRecorder, Layout, LayoutColumn, LayoutError, ReceivedEvent
+from eventrec.delivery import log_layouts
 from eventrec.runs.layouts import LAYOUTS, kept_layouts
 from eventrec.testing.scripted import FencedHandler, quickly
 from eventrec.testing.servers import PostgresServer
@@ -181,7 +184,7 @@ async def test_what_is_wrong_with_one_layout_is_said_and_keeps_nothing_up(
     said = [record.getMessage() for record in caplog.records if "layout" in record.getMessage()]
     assert handler.told == [{"visits": layout()}]
     assert len(said) == 2
-    assert "table=unknown" in said[0]
+    assert "layout=unknown" in said[0]
     assert "cannot be read" in said[1]
 
 
@@ -195,3 +198,35 @@ async def test_layouts_that_cannot_be_kept_do_not_keep_records_from_the_log(
         assert await recorder.record_durable(entered(1), until="written")
 
     assert "layouts not kept beside the log" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["a file", "a link", "not to be opened"])
+async def test_layouts_that_are_not_for_this_user_keep_nothing_up(
+    tmp_path: Path,
+    eventually: Callable[..., Awaitable[None]],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    await leave_log(tmp_path / "log", 1)
+    folder = tmp_path / "log" / LAYOUTS
+    shutil.move(folder, tmp_path / "elsewhere")
+    match what:
+        case "a file":
+            folder.write_text("of an operator", encoding="utf-8")
+        case "a link":
+            folder.symlink_to(tmp_path / "elsewhere")
+        case _:
+            monkeypatch.setattr(log_layouts, "kept_layouts", refusing_to_open)
+    handler = Assuming()
+
+    async with EventRecorder(handler, log=tmp_path / "log", options=quickly(), environment={}):
+        await eventually(lambda: handler.delivered)
+
+    assert handler.told == []
+    assert ("layouts cannot be read" in caplog.text) is (what == "not to be opened")
+
+
+def refusing_to_open(directory: object) -> None:
+    """As another user's directory does; root may open any."""
+    raise PermissionError(errno.EACCES, "Permission denied")
