@@ -25,9 +25,11 @@ from hypothesis import HealthCheck, settings
 
 import eventrec
 import eventrec_handlers
+from eventrec.testing.clickhouse import clickhouse_engine
 from eventrec.testing.servers import PostgresServer, postgres_server
+from eventrec.testing.timescale import timescale_server
 
-__all__ = ["postgres_server"]
+__all__ = ["clickhouse_engine", "postgres_server", "timescale_server"]
 
 _numbers = count()
 

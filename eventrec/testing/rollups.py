@@ -1,15 +1,14 @@
 """Random rollups, and events for them: what a database answers must equal what brute force computes.
 
-A test draws a `RollupCase` from a `random.Random`, which may be one of hypothesis' (`strategies.randoms`), stores its
-events, asks its questions, and hands each answer to `assert_same_answer` beside `case.expected(question)`.
+A test draws a `RollupCase` from a `random.Random`, stores its events, asks its questions, and hands each answer to
+`assert_same_answer` beside `case.expected(question)`.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -28,24 +27,17 @@ from eventrec.analytics import (
     RollupPlan,
     brute_force,
 )
-from eventrec.events.event import ReceivedEvent
 from eventrec.reading import StoredEvent
-from eventrec.records.column_types import ColumnType
-from eventrec.records.schema import ColumnSchema
+from eventrec.records.layout_columns import EVENT
+from eventrec.testing.rollup_events import COLUMNS, DEEP, NAMES, TEXTS, TYPES, UUIDS, is_so, random_event, random_layout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
 
     from eventrec.analytics import Answer, Condition, Kind, Source
-
-TYPES: Final = ("api_request", "task_created", "Task", "ünïcode", "it's")
-COLUMNS: Final = (
-    ColumnSchema("shop", ColumnType.STRING),
-    ColumnSchema("amount", ColumnType.INT64),
-    ColumnSchema("price", ColumnType.FLOAT64),
-    ColumnSchema("paid", ColumnType.BOOLEAN),
-)
+    from eventrec.events.event import ReceivedEvent
+    from eventrec.records.layout import Layout
 
 ZONES: Final = (
     *("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "Asia/Kathmandu"),
@@ -68,11 +60,10 @@ MOMENTS: Final = tuple(
     )
 )
 
-_UUIDS: Final = ("0B8E2F6E-3C1F-4A57-9D3B-0123456789AB", "0b8e2f6e-3c1f-4a57-9d3b-0123456789ab", str(UUID(int=7)))
-_TEXTS: Final = ("", "a", "A", "b", "ä", "5", "true", "null", "it's", 'say "so"', "a\\b", "\u0001", "😀", *_UUIDS)
-_NUMBERS: Final = (0, 1, 2, 3, -7, 200, 404, 500, 5.0, 2.5, -0.25, 1e3, 2**53 + 1, 2**63 - 1, 2**63, 10**30)
-_VALUES: Final[tuple[Any, ...]] = (None, True, False, *_NUMBERS, *_TEXTS, [], [1], {}, {"n": 1})
-_NAMES: Final = ("n", "text", "with space", "ä", 'q"q', "a.b", "user", "$", "back\\slash")
+_COLUMN_NAMES: Final = (
+    *("Größe", "select", "user", "MixedCase", "er_bucket", "er_time", "er_0", "timestamp", "payload", "id", "count"),
+    *('q"q', "it's", "%", "{0}", "a.b", "`", "back\\slash"),
+)
 _COMPARISONS: Final = ("==", "!=", "<", "<=", ">", ">=")
 
 
@@ -84,24 +75,30 @@ class RollupCase:
         plan: The rollup.
         events: What is to be stored, with ids; their timestamps are whole microseconds.
         questions: What is to be asked.
+        layout: How the table is to be made; None: as ours are.
     """
 
     plan: RollupPlan
     events: tuple[ReceivedEvent, ...]
     questions: tuple[Question, ...]
+    layout: Layout | None = None
 
     def expected(self, question: Question) -> Answer:
         """What brute force computes."""
         return brute_force(question, map(stored_event, self.events))
 
 
-def random_case(random: Random, *, table: str = "events", max_events: int = 40) -> RollupCase:
-    """A rollup of the events in `table`, events, and questions."""
+def random_case(random: Random, *, table: str = "events", max_events: int = 40, laid_out: bool = False) -> RollupCase:
+    """A rollup of the events in `table`, events, and questions. `laid_out`: the table may be made by a layout."""
     moment = random.choice(MOMENTS)
     plan = _random_plan(random, table)
+    layout = random_layout(random, table) if laid_out and is_so(random, 0.5) else None
+    is_whole = layout is not None and layout.column_of(EVENT) is not None
     days = 0.1 if plan.bucket.unit == "minute" else 2.0 if plan.bucket.unit == "hour" else 40.0
-    events = tuple(_random_event(random, table, moment, days) for _ in range(random.randint(0, max_events)))
-    return RollupCase(plan, events, tuple(_random_questions(random, plan, moment, days)))
+    events = tuple(
+        random_event(random, table, moment, days, has_members=is_whole) for _ in range(random.randint(0, max_events))
+    )
+    return RollupCase(plan, events, tuple(_random_questions(random, plan, moment, days)), layout)
 
 
 def stored_event(event: ReceivedEvent) -> StoredEvent:
@@ -141,45 +138,6 @@ def _is_same(value: object, other: object) -> bool:
     return type(value) is type(other) and value == other
 
 
-# -- events -----------------------------------------------------------------------------------------------------------
-
-
-def _random_event(random: Random, table: str, around: datetime, days: float) -> ReceivedEvent:
-    spread = int(days * 86_400)
-    # Many at one moment, many at whole hours.
-    seconds = random.choice((0, -1, 1, random.randint(-spread, spread), random.randint(-spread, spread) // 3600 * 3600))
-    at = around + timedelta(seconds=seconds, microseconds=random.choice((0, 0, 1, 999_999)))
-    members = {name: _random_value(random) for name in _NAMES if _is_so(random, 0.6)}
-    if _is_so(random, 0.5):
-        members["deep"] = random.choice(({"n": _random_value(random)}, {"ä": {"n": 1}}, None, 5))
-    payload: Any = members if _is_so(random, 0.95) else random.choice((None, 5, "text", [1]))
-    context = {name: _random_value(random) for name in ("service", "ä") if _is_so(random, 0.7)}
-    row = (
-        random.choice((None, "a", "A", "ä", str(UUID(int=7)))),
-        random.choice((None, 0, 1, -5, 2**63 - 1)),
-        random.choice((None, 0.5, 2.0, -3.25)),
-        random.choice((None, True, False)),
-    )
-    return ReceivedEvent(
-        type=random.choice(TYPES),
-        payload=json.dumps(payload, ensure_ascii=_is_so(random, 0.5)).encode(),
-        timestamp=(at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1_000,
-        table=table,
-        id=random.getrandbits(128).to_bytes(16, "big"),
-        context=json.dumps(context).encode() if context else None,
-        columns=COLUMNS,
-        rows=(row,),
-    )
-
-
-def _is_so(random: Random, probability: float) -> bool:
-    return random.random() < probability
-
-
-def _random_value(random: Random) -> Any:
-    return random.choice(_VALUES) if _is_so(random, 0.5) else random.choice((1, 2, 250, "a", "b", None))
-
-
 # -- rollups ----------------------------------------------------------------------------------------------------------
 
 
@@ -189,17 +147,21 @@ def _random_plan(random: Random, table: str) -> RollupPlan:
         for number in range(random.randint(0, 2))
     )
     measures = tuple(_random_measure(random, f"measure_{number}") for number in range(random.randint(1, 5)))
-    names = ["bucket", *(group.name for group in groups), *(measure.name for measure in measures)]
+    own = random.sample(_COLUMN_NAMES, 8) if is_so(random, 0.5) else [f"column_{number}" for number in range(8)]
+    groups = tuple(replace(each, name=own.pop()) for each in groups)
+    measures = tuple(replace(each, name=own.pop()) for each in measures)
+    bucket_name = own.pop()
+    names = [bucket_name, *(group.name for group in groups), *(measure.name for measure in measures)]
     random.shuffle(names)
     unit, every = random.choice(
         (("minute", 1), ("minute", 15), ("hour", 1), ("hour", 2), ("hour", 6), ("day", 1), ("week", 1), ("month", 1))
     )
     return RollupPlan(
-        name=f"{table}_rollup",
+        name=f"{table} 'roll\"up",
         table=table,
         types=random.choice((None, TYPES[:1], TYPES[:3], ("it's",), ("never",))),
-        where=_random_condition(random) if _is_so(random, 0.3) else None,
-        bucket_name="bucket",
+        where=_random_condition(random) if is_so(random, 0.3) else None,
+        bucket_name=bucket_name,
         bucket=Bucket(unit, every, random.choice(ZONES)),  # type: ignore[arg-type] # mypy joins the literals
         groups=groups,
         measures=measures,
@@ -208,10 +170,10 @@ def _random_plan(random: Random, table: str) -> RollupPlan:
 
 
 def _random_measure(random: Random, name: str) -> Measure:
-    where = _random_condition(random) if _is_so(random, 0.4) else None
+    where = _random_condition(random) if is_so(random, 0.4) else None
     match random.choice(("count", "count", "distinct", "sum", "min", "max", "avg", "percentile", "first", "last")):
         case "count":
-            field = None if _is_so(random, 0.5) else _random_field(random, ("text", "integer", "json", "uuid"))
+            field = None if is_so(random, 0.5) else _random_field(random, ("text", "integer", "json", "uuid"))
             return Measure(name, "count", field, where)
         case "distinct":
             return Measure(name, "distinct", _random_field(random, ("text", "integer", "boolean", "uuid")), where)
@@ -232,9 +194,9 @@ def _random_field(random: Random, kinds: Sequence[Kind]) -> Field:
     if kind == "timestamp":
         return Field("timestamp", (), kind)
     places: list[tuple[Source, tuple[str, ...]]] = [
-        *(("payload", (name,)) for name in _NAMES),
-        *(("payload", path) for path in (("deep", "n"), ("deep", "ä", "n"), ("n", "n"))),
-        *(("context", (name,)) for name in ("service", "ä")),
+        *(("payload", (name,)) for name in NAMES),
+        *(("payload", path) for path in (("deep", "n"), ("deep", "ä", "n"), ("n", "n"), DEEP, ("n", "0"))),
+        *(("context", (name,)) for name in ("service", "ä", 'q"q')),
         *(("column", (column.name,)) for column in COLUMNS),
         ("column", ("not_there",)),
     ]
@@ -265,15 +227,15 @@ def _random_condition(random: Random, depth: int = 2) -> Condition:
 def _constant(random: Random, kind: Kind) -> Any:
     match kind:
         case "text":
-            return random.choice(_TEXTS)
+            return random.choice(TEXTS)
         case "integer":
             return random.choice((0, 1, 250, -(2**63), 2**63 - 1))
         case "float":
-            return random.choice((0.0, 2.5, -1e300))
+            return random.choice((0.0, -0.0, 2.5, -1e300, 5e-324))
         case "boolean":
             return random.choice((True, False))
         case "uuid":
-            return _UUIDS[1]
+            return UUIDS[1]
         case _:
             return int(random.choice(MOMENTS).timestamp()) * 1_000_000_000 + random.choice((0, 1_000, 1_500))
 
@@ -285,10 +247,10 @@ def _random_questions(random: Random, plan: RollupPlan, around: datetime, days: 
     middle = int(around.timestamp()) * 1_000_000_000
     spread = int(days * 86_400) * 1_000_000_000
     start, end = sorted((middle + random.randint(-spread, spread), middle + random.randint(-spread, spread)))
-    groups = tuple(group.name for group in plan.groups if _is_so(random, 0.5))
+    groups = tuple(group.name for group in plan.groups if is_so(random, 0.5))
     return [
         Question(plan),
-        Question(plan, start=start, end=end, empty_buckets=_is_so(random, 0.5)),
+        Question(plan, start=start, end=end, empty_buckets=is_so(random, 0.5)),
         Question(plan, start=random.choice((None, start)), newest_first=True, limit=random.randint(0, 5)),
         Question(plan, groups=groups, empty_buckets=plan.bucket.unit != "minute"),
     ]

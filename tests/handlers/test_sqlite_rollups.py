@@ -166,8 +166,8 @@ async def test_what_other_programs_have_stored_is_no_error(handler: SqliteHandle
         insert = "INSERT INTO events (id, type, timestamp, payload) VALUES (?, ?, ?, ?)"
         for row in (
             ("1", "request", 0, "not JSON"),
-            ("2", "request", 0, '{"path": "\\ud800", "ms": 1e999}'),
-            ("3", "request", 0, '{"path": "\\u0000", "ms": -9223372036854775808}'),
+            ("2", "request", 0, '{"path": "\\ud800", "ms": 1e999, "ä": 1e999}'),
+            ("3", "request", 0, '{"path": "\\u0000", "ms": -9223372036854775808, "ä": "\\ud800"}'),
             ("4", "request", 0, "[" * 2_000),
             # And what is not an event.
             ("5", "request", "yesterday", "{}"),
@@ -184,13 +184,14 @@ async def test_what_other_programs_have_stored_is_no_error(handler: SqliteHandle
         high = max_of(payload("path", kind="text"))
         odd = first(payload("a", kind="text"))
         odder = count(payload("ä", kind="text"))
+        beyond = count(payload("ä", kind="float"))
         total = sum_of(payload("ms", kind="integer"))
 
     async with handler.rollups() as rollups:
-        ((_, n, low, high, odd, odder, total),) = (await rollups.answer(Question(Odd))).rows
+        ((_, n, low, high, odd, odder, beyond, total),) = (await rollups.answer(Question(Odd))).rows
         pages = [(await rollups.answer(Question(Hourly, newest_first=True, limit=n))).rows for n in (0, 1, 9)]
 
-    assert (n, odder, total) == (6, 0, 1 - 2**63)
+    assert (n, odder, beyond, total) == (6, 1, 0, 1 - 2**63)
     assert low in {"", "\0"}  # older versions of SQLite end a text there
     assert (high, odd) == ("\ufffd\ufffd\ufffd", "\ufffd")
     assert list(map(len, pages)) == [0, 1, 4]

@@ -76,8 +76,10 @@ def continuous_aggregate(
     by = ", ".join((f"{quoted(plan.bucket_name)} DESC", *(quoted(group.name) for group in plan.groups)))
     yield f"CREATE INDEX IF NOT EXISTS {quoted(index_name(plan))} ON {view} ({by})"
     refresh, of = plan.refresh, f"{literal(view)}::regclass"
+    # TimescaleDB refuses a policy whose window has not room for two buckets.
+    window = max(refresh.window, refresh.lag + 2 * plan.bucket.step / 1_000_000_000)
     yield (
-        f"SELECT add_continuous_aggregate_policy({of}, start_offset => {_interval(refresh.window)},"
+        f"SELECT add_continuous_aggregate_policy({of}, start_offset => {_interval(window)},"
         f" end_offset => {_interval(refresh.lag)}, schedule_interval => {_interval(refresh.every)},"
         " if_not_exists => true)"
     )

@@ -7,10 +7,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import anyio
 import pytest
 
 from eventrec import (
@@ -37,7 +37,8 @@ from eventrec.analytics import (
     brute_force,
     plan_of,
 )
-from eventrec_handlers.clickhouse.rollups import Columns, create_table, extent, fill, newest, select, views
+from eventrec.testing.clickhouse import ClickHouseEngine
+from eventrec_handlers.clickhouse.rollups import Columns, answer, create_table, fill, select, views
 
 pytestmark = pytest.mark.handlers
 
@@ -59,14 +60,11 @@ def moment(said: str) -> int:
 
 def asked(query: Query, question: Question, layout: Layout) -> Answer:
     """The answer that the engine gives."""
-    columns = Columns(layout)
-    ((first, last),) = query(extent(question, columns))
-    ((latest,),) = query(newest(question.plan, columns))
-    rows = []
-    if first is not None:
-        statement = select(question, columns, (int(first), int(last)))
-        rows = [statement.row(row) for row in query(statement.sql)]
-    return Answer.of(question, rows, complete_to=None if latest is None else int(latest), pending=0)
+
+    async def run(sql: str) -> list[list[Any]]:
+        return query(sql)
+
+    return anyio.run(answer, question, Columns(layout), run)
 
 
 def assert_same(found: Answer, expected: Answer) -> None:
@@ -79,22 +77,6 @@ def assert_same(found: Answer, expected: Answer) -> None:
 def _rounded(value: object) -> object:
     """Floats but for their last digits."""
     return float(f"{value:.10e}") if isinstance(value, float) and math.isfinite(value) else value
-
-
-def insert(query: Query, layout: Layout, rows: Sequence[dict[str, Any]], tmp_path: Path) -> None:
-    """One block of rows, each with its moment in nanoseconds as `ns`."""
-    file = tmp_path / "rows.json"
-    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    names = [name for name in rows[0] if name != "ns"]
-    types = dict(
-        query(f"SELECT name, type FROM system.columns WHERE table = '{layout.table}' AND database = currentDatabase()")
-    )
-    shape = ", ".join(f"`{name}` {types[name]}" for name in names).replace("'", "\\'")
-    columns = ", ".join(f"`{name}`" for name in names)
-    query(
-        f"INSERT INTO `{layout.table}` ({columns}, timestamp) SELECT {columns}, fromUnixTimestamp64Nano(ns, 'UTC')"
-        f" FROM file('{file}', JSONEachRow, '{shape}, ns Int64')"
-    )
 
 
 # -- any value, anywhere
@@ -113,9 +95,9 @@ def stored(number: int, at: int, payload: Any, *row: Any, kind: str = "sold", co
     )
 
 
-def keep(query: Query, events: Iterable[StoredEvent], tmp_path: Path) -> list[StoredEvent]:
+def keep(engine: ClickHouseEngine, events: Iterable[StoredEvent]) -> list[StoredEvent]:
     """Store events in a table of the default layout."""
-    query(create_table(OF_TABLE))
+    engine.query(create_table(OF_TABLE))
     given = list(events)
     rows = [
         {
@@ -124,11 +106,11 @@ def keep(query: Query, events: Iterable[StoredEvent], tmp_path: Path) -> list[St
             "payload": event.payload,
             "context": event.context,
             **event.columns,
-            "ns": event.timestamp,
+            "timestamp": event.timestamp,
         }
         for event in given
     ]
-    insert(query, OF_TABLE, rows, tmp_path)
+    engine.insert(OF_TABLE.table, rows)
     return given
 
 
@@ -177,13 +159,13 @@ def plan(*measures: Measure, **said: Any) -> RollupPlan:
 
 
 @pytest.mark.parametrize("kind", ["text", "integer", "float", "boolean", "uuid", "json"])
-def test_value_counts_only_where_it_is_of_its_kind(query: Query, tmp_path: Path, kind: Any) -> None:
+def test_value_counts_only_where_it_is_of_its_kind(query: Query, engine: ClickHouseEngine, kind: Any) -> None:
     """Each value in an hour of its own, at every odd name, and beside others in the hour behind all of them."""
     hour = 3_600 * SECOND
     events = [stored(number, number * hour, dict.fromkeys(NAMES, value)) for number, value in enumerate(VALUES)]
     events += [stored(900 + number, 900 * hour, {"n": value}) for number, value in enumerate(VALUES)]
     events += [stored(1_000 + number, 901 * hour, text) for number, text in enumerate(("[1]", "5", "null", "{", ""))]
-    kept = keep(query, events, tmp_path)
+    kept = keep(engine, events)
 
     for name in NAMES:
         question = Question(plan(*every_measure(Field("payload", (name,), kind))))
@@ -197,7 +179,9 @@ def test_value_counts_only_where_it_is_of_its_kind(query: Query, tmp_path: Path,
         *(("price", "float"), ("price", "integer"), ("paid", "boolean"), ("not_there", "text")),
     ],
 )
-def test_column_counts_only_where_it_is_of_its_kind(query: Query, tmp_path: Path, column: str, kind: Any) -> None:
+def test_column_counts_only_where_it_is_of_its_kind(
+    query: Query, engine: ClickHouseEngine, column: str, kind: Any
+) -> None:
     rows = [
         (None, None, None, None),
         ("a", 1, 0.5, True),
@@ -205,15 +189,15 @@ def test_column_counts_only_where_it_is_of_its_kind(query: Query, tmp_path: Path
         ("ä", -5, 1e301, None),
         ("", 2**53 + 1, -2.0, True),
     ]
-    kept = keep(query, [stored(number, number * SECOND, {}, *row) for number, row in enumerate(rows)], tmp_path)
+    kept = keep(engine, [stored(number, number * SECOND, {}, *row) for number, row in enumerate(rows)])
 
     question = Question(plan(*every_measure(Field("column", (column,), kind))))
 
     assert_same(asked(query, question, OF_TABLE), brute_force(question, kept))
 
 
-def test_conditions_know_true_false_and_unknown(query: Query, tmp_path: Path) -> None:
-    kept = keep(query, [stored(number, 0, {"n": value}) for number, value in enumerate(VALUES)], tmp_path)
+def test_conditions_know_true_false_and_unknown(query: Query, engine: ClickHouseEngine) -> None:
+    kept = keep(engine, [stored(number, 0, {"n": value}) for number, value in enumerate(VALUES)])
     text, whole, decimal = (Field("payload", ("n",), kind) for kind in ("text", "integer", "float"))
     said: list[Condition] = [
         *(Comparison(text, operator, "a") for operator in ("==", "!=", "<", "<=", ">", ">=")),
@@ -237,7 +221,9 @@ def test_conditions_know_true_false_and_unknown(query: Query, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("unit", "every"), [("minute", 15), ("hour", 1), ("hour", 6), ("day", 1), ("week", 1), ("month", 1)]
 )
-def test_buckets_are_those_of_the_zone(query: Query, tmp_path: Path, zone: str, unit: Any, every: int) -> None:
+def test_buckets_are_those_of_the_zone(
+    query: Query, engine: ClickHouseEngine, zone: str, unit: Any, every: int
+) -> None:
     """Around both changes of the clock of a year, each quarter of an hour."""
     days = ("2024-03-31", "2024-10-27", "2024-04-07", "2024-10-06", "2024-11-03", "2024-03-10", "1969-12-31")
     quarter = 15 * 60 * SECOND
@@ -246,7 +232,7 @@ def test_buckets_are_those_of_the_zone(query: Query, tmp_path: Path, zone: str, 
         for number, day in enumerate(days)
         for step in range(-20, 4 * 26)
     ]
-    kept = keep(query, events, tmp_path)
+    kept = keep(engine, events)
     told = plan(Measure("events", "count"), bucket=Bucket(unit, every, zone))
 
     for question in (
@@ -257,9 +243,9 @@ def test_buckets_are_those_of_the_zone(query: Query, tmp_path: Path, zone: str, 
         assert_same(asked(query, question, OF_TABLE), brute_force(question, kept))
 
 
-def test_events_are_told_apart_by_groups_that_may_be_absent(query: Query, tmp_path: Path) -> None:
+def test_events_are_told_apart_by_groups_that_may_be_absent(query: Query, engine: ClickHouseEngine) -> None:
     payloads = [{"a": a, "b": b} for a in ("x", None, 5) for b in (1, None, True)]
-    kept = keep(query, [stored(number, number, payload) for number, payload in enumerate(payloads)], tmp_path)
+    kept = keep(engine, [stored(number, number, payload) for number, payload in enumerate(payloads)])
     groups = (Group("a", Field("payload", ("a",), "text")), Group("b", Field("payload", ("b",), "integer")))
     told = plan(Measure("events", "count"), groups=groups)
 
@@ -305,7 +291,7 @@ def platform_rows(events: Sequence[ReceivedEvent]) -> list[dict[str, Any]]:
                 "service": said.get("service") or "unknown",
                 "user_id": said.get("user_id"),
                 "data": json.dumps({"type": event.type, **said}),
-                "ns": event.timestamp,
+                "timestamp": event.timestamp,
             }
         )
     return rows
@@ -320,7 +306,7 @@ def as_stored(events: Sequence[ReceivedEvent]) -> list[StoredEvent]:
 
 @pytest.mark.parametrize("number", range(9))
 def test_each_rollup_of_the_platform_is_right(
-    query: Query, tmp_path: Path, platform_analytics: Any, number: int
+    query: Query, engine: ClickHouseEngine, platform_analytics: Any, number: int
 ) -> None:
     """Answered from the events; and by a view with its name and columns, made when some were there already."""
     layout = replace(platform_analytics.layout.ANALYTICS_EVENTS, retention=None)  # they are past
@@ -330,12 +316,12 @@ def test_each_rollup_of_the_platform_is_right(
     query(create_table(layout))
     rows = platform_rows(events)
 
-    insert(query, layout, rows[:700], tmp_path)
+    engine.insert(layout.table, rows[:700])
     for statement in views(rollup, columns):
         query(statement)
     query(fill(rollup, columns))
-    insert(query, layout, rows[700:1_500], tmp_path)
-    insert(query, layout, rows[1_500:], tmp_path)
+    engine.insert(layout.table, rows[700:1_500])
+    engine.insert(layout.table, rows[1_500:])
 
     question = Question(rollup)
     expected = brute_force(question, as_stored(events))
@@ -349,13 +335,11 @@ def test_each_rollup_of_the_platform_is_right(
 
 
 @pytest.mark.parametrize("unit", ["hour", "day", "week", "month"])
-def test_view_has_the_buckets_of_a_zone(query: Query, tmp_path: Path, unit: Any) -> None:
+def test_view_has_the_buckets_of_a_zone(query: Query, engine: ClickHouseEngine, unit: Any) -> None:
     told = plan(Measure("events", "count"), bucket=Bucket(unit, 1, "Europe/Berlin"))
     columns = Columns(OF_TABLE)
     hours = range(0, 24 * 365, 7)
-    kept = keep(
-        query, [stored(hour, moment("2024-01-01T00:30:00Z") + hour * 3_600 * SECOND, {}) for hour in hours], tmp_path
-    )
+    kept = keep(engine, [stored(hour, moment("2024-01-01T00:30:00Z") + hour * 3_600 * SECOND, {}) for hour in hours])
     for statement in views(told, columns):
         query(statement)
     query(fill(told, columns))

@@ -12,9 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from eventrec.testing.timescale import TimescaleServer, timescale_server
-
-__all__ = ["timescale_server"]
+from eventrec.testing.timescale import TimescaleServer
 
 _numbers = count()
 

@@ -54,6 +54,12 @@ class Daily(Rollup, name="visits_daily", table="visits"):
     refresh = Refresh(window="3 days", lag="1 hour", every="1 hour")
 
 
+class Weekly(Rollup, name="visits_weekly", table="visits"):
+    week = bucket("week")
+    visits = count()
+    refresh = Refresh(window="3 days", lag="1 hour", every="1 hour")
+
+
 class OftenDaily(Daily, name="visits_daily", table="visits"):
     refresh = Refresh(window="3 days", lag="1 hour", every="30m")
 
@@ -105,6 +111,16 @@ async def test_another_schedule_replaces_the_policy(schema: Any) -> None:
     assert await migrate(schema, catalogue(rollup=OftenDaily)) == 1
 
     assert schedules(schema)["policy_refresh_continuous_aggregate"] == "00:30:00"
+
+
+async def test_a_policy_looks_back_two_buckets_at_least(schema: Any) -> None:
+    await migrate(schema, catalogue(rollup=Weekly))
+
+    assert schema.rows(
+        "SELECT config ->> 'start_offset' FROM timescaledb_information.jobs"
+        " WHERE proc_name = 'policy_refresh_continuous_aggregate' AND hypertable_schema = $1",
+        schema.name,
+    ) == [("337:00:00",)]
 
 
 async def test_what_would_lose_what_was_counted_is_refused(schema: Any) -> None:

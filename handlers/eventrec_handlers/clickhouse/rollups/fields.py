@@ -10,7 +10,8 @@
     anything                     json: only whether it is there can be asked
 
 Moments are nanoseconds since the epoch, as integers. No value raises an error, whatever another program has stored:
-what does not fit is NULL.
+what does not fit is NULL. So is all that a document holds in which a number is too large for a float (1e999), since
+ClickHouse reads none of it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+import math
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from eventrec.analytics import interpolated
 from eventrec_handlers.sqlite.rollups.fields import MEMBER
@@ -28,14 +29,30 @@ def add_functions(connection: sqlite3.Connection, bucket: Bucket) -> None:
 
 
 def _member(document: bytes | None, path: str) -> str | None:
-    """What stands at `path`, as JSON; None: nothing, or `document` is not JSON."""
+    """What stands at `path`, as JSON; None: nothing, or `document` is not JSON.
+
+    Of a list or an object it is an empty one: only that it is there is ever asked. A number that no float can hold
+    stays one.
+    """
     try:
-        found = json.loads((document or b"null").decode(errors="replace"))
+        found = json.loads((document or b"null").decode(errors="replace"), parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
     for name in json.loads(path):
         found = found.get(name) if isinstance(found, dict) else None
-    return None if found is None else json.dumps(found, ensure_ascii=False)
+    match found:
+        case None:
+            return None
+        case dict() | list():
+            return "[]"
+        case float() if math.isinf(found):
+            return "1e999" if found > 0 else "-1e999"
+        case _:
+            return json.dumps(found)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
 
 
 class _Percentile:
