@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from eventrec import Batch, EventHandler, ReceivedEvent, handler_from_url
-from eventrec.analytics import Question, Rollup, RollupStore, brute_force
+from eventrec.analytics import Bucket, Field, Group, Measure, Question, Rollup, RollupPlan, RollupStore, brute_force
 from eventrec.events.encoder import Encoder
 from eventrec.testing.rollups import RollupCase, assert_same_answer, random_case, stored_event
 from eventrec.testing.servers import PostgresServer
@@ -107,6 +108,39 @@ def test_random_rollups_equal_brute_force(url: str) -> None:
         anyio.run(check, seed)
 
     run()
+
+
+async def test_rows_are_sorted_by_groups_as_they_are_declared_wherever_their_columns_stand(url: str) -> None:
+    groups = tuple(Group(name, Field("payload", (name,), "integer")) for name in ("major", "minor"))
+    plan = RollupPlan(
+        name="sorted",
+        table="sorted_events",
+        types=None,
+        where=None,
+        bucket_name="day",
+        bucket=Bucket("day"),
+        groups=groups,
+        measures=(Measure("number", "count"),),
+        column_names=("minor", "number", "day", "major"),
+    )
+    payloads = ({"major": 1, "minor": 2}, {"major": 2, "minor": 1}, {"minor": 3}, {"major": 3})
+    events = [
+        ReceivedEvent(
+            "t", json.dumps(payload).encode(), timestamp=number * 1_000, table=plan.table, id=bytes([number] * 16)
+        )
+        for number, payload in enumerate(payloads)
+    ]
+    case = RollupCase(plan, tuple(events), (Question(plan), Question(plan, limit=1)))
+    handler = handler_from_url(url)
+    await handler.open()
+    try:
+        await store(handler, events)
+        rollups = handler.rollups()
+        assert rollups is not None
+        async with rollups:
+            await compare(rollups, case)
+    finally:
+        await handler.close()
 
 
 @pytest.mark.timeout(3_600)

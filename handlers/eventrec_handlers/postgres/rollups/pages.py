@@ -116,12 +116,13 @@ class Pages:
         return nanoseconds if column.kind == "timestamp" else None
 
     def _groups(self) -> Iterator[AnswerColumn]:
-        return (column for column in self._columns if column.role == "group")
+        """The columns of the groups, in the order in which they are compared."""
+        named = {column.name: column for column in self._columns}
+        return (named[name] for name in self.question.group_names)
 
     def _key(self, row: AnswerRow) -> tuple[int, tuple[Any, ...]]:
-        groups = tuple(value for column, value in zip(self._columns, row, strict=True) if column.role == "group")
-        (bucket,) = (value for column, value in zip(self._columns, row, strict=True) if column.role == "bucket")
-        return int(bucket or 0), groups
+        said = {column.name: value for column, value in zip(self._columns, row, strict=True)}
+        return int(said[self.question.plan.bucket_name] or 0), tuple(said[name] for name in self.question.group_names)
 
     def _behind(self, after: tuple[int, tuple[Any, ...]] | None, given: int) -> tuple[str, list[object]]:
         """The condition for rows after that bucket and these groups, and its parameters, `given` other ones first."""
