@@ -1,4 +1,4 @@
-"""A made-up year of the platform means the same on three databases, and what brute force computes.
+"""A made-up year of the platform means the same on four databases, and what brute force computes.
 
 Its events come skewed, some late, some twice with one id, from users in three zones that change their clocks.
 
@@ -15,7 +15,7 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, redirect_stdout
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import anyio
+import asyncpg
 import pytest
 
 from eventrec import Batch, Layout, ReceivedEvent, StoredEvent, handler_from_url, migration_target_from_url
@@ -62,13 +63,14 @@ from eventrec.events.encoder import Encoder
 from eventrec.testing.clickhouse import ClickHouseEngine
 from eventrec.testing.rollups import assert_same_answer, stored_event
 from eventrec.testing.servers import PostgresServer
+from eventrec.testing.timescale import TimescaleServer
 from eventrec_handlers.clickhouse.rollups import Columns, answer, create_table
 
 NUMBER: Final = int(os.environ.get("EVENTREC_TEST_YEAR", "1500"))
 
 pytestmark = [
     pytest.mark.handlers,
-    pytest.mark.xdist_group("year"),  # one worker makes it, once
+    pytest.mark.xdist_group("timescale"),  # one worker makes the year, and starts the server, once
     pytest.mark.timeout(300 + NUMBER // 100),
 ]
 
@@ -299,6 +301,22 @@ def year_file(year: Year, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def timescale_url(timescale_server: TimescaleServer) -> Iterator[str]:
+    """The URL of a schema of one's own."""
+
+    async def execute(sql: str) -> None:
+        connection = await asyncpg.connect(timescale_server.url(scheme="postgresql"), statement_cache_size=0)
+        try:
+            await connection.execute(sql)
+        finally:
+            await connection.close()
+
+    anyio.run(execute, "CREATE SCHEMA year")
+    yield f"{timescale_server.url()}&namespace=year"
+    anyio.run(execute, "DROP SCHEMA year CASCADE")
+
+
 # -- the year
 
 
@@ -344,6 +362,15 @@ def test_a_year_on_postgresql_equals_brute_force(
     url = postgres_server.url(postgres_database)
     anyio.run(check_refreshed, url, year, figures)
     check_queries(url, year, monkeypatch)
+    figures.show()
+
+
+def test_a_year_on_timescaledb_equals_brute_force(
+    year: Year, timescale_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = Figures("TimescaleDB", year)
+    anyio.run(check_refreshed, timescale_url, year, figures)
+    check_queries(timescale_url, year, monkeypatch)
     figures.show()
 
 

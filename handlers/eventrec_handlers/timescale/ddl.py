@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
-from eventrec import TIMESTAMP
+from eventrec import TIMESTAMP, CatalogueError
 from eventrec_handlers._sql import quoted
 from eventrec_handlers.postgres.hook import literal, matching, measure_sql
 from eventrec_handlers.timescale.buckets import time_bucket
@@ -63,6 +63,9 @@ def continuous_aggregate(
     """What makes the continuous aggregate of `plan`, empty, its index and its policies; nothing where it has none.
 
     `is_real_time`: what has not been refreshed yet is computed when it is asked for.
+
+    Raises:
+        CatalogueError: The table does not store a field, or keeps its events for too short a time.
     """
     select = aggregate(plan, columns, named=named)
     if select is None:
@@ -75,16 +78,37 @@ def continuous_aggregate(
     )
     by = ", ".join((f"{quoted(plan.bucket_name)} DESC", *(quoted(group.name) for group in plan.groups)))
     yield f"CREATE INDEX IF NOT EXISTS {quoted(index_name(plan))} ON {view} ({by})"
-    refresh, of = plan.refresh, f"{literal(view)}::regclass"
-    # TimescaleDB refuses a policy whose window has not room for two buckets.
-    window = max(refresh.window, refresh.lag + 2 * plan.bucket.step / 1_000_000_000)
+    of = f"{literal(view)}::regclass"
     yield (
-        f"SELECT add_continuous_aggregate_policy({of}, start_offset => {_interval(window)},"
-        f" end_offset => {_interval(refresh.lag)}, schedule_interval => {_interval(refresh.every)},"
+        f"SELECT add_continuous_aggregate_policy({of}, start_offset => {_interval(_window(plan, columns))},"
+        f" end_offset => {_interval(plan.refresh.lag)}, schedule_interval => {_interval(plan.refresh.every)},"
         " if_not_exists => true)"
     )
     if plan.retention is not None:
         yield f"SELECT add_retention_policy({of}, {_interval(plan.retention)}, if_not_exists => true)"
+
+
+def _window(plan: RollupPlan, columns: Columns) -> float:
+    """How far back the policy looks, in seconds.
+
+    At least two buckets, or TimescaleDB refuses it; and never to where events may have been removed: what is refreshed
+    without its events vanishes.
+
+    Raises:
+        CatalogueError: That cannot be had both.
+    """
+    least, kept = plan.refresh.lag + 2 * plan.bucket.step / 1_000_000_000, columns.layout.retention_seconds
+    if kept is None:
+        return max(plan.refresh.window, least)
+    if least > kept:
+        raise CatalogueError(
+            f"rollup {plan.name!r}: table {plan.table!r} keeps its events for {kept / _DAY:g} days, and to count all of"
+            f" a bucket TimescaleDB needs them for {least / _DAY:.3g}: two buckets and the lag"
+        )
+    return min(max(plan.refresh.window, least), kept)
+
+
+_DAY: Final = 86_400
 
 
 def aggregate(plan: RollupPlan, columns: Columns, *, named: Callable[[str], str] = quoted) -> str | None:

@@ -67,6 +67,11 @@ class TimescaleRollups(PostgresRollups):
             async def call(
                 connection: asyncpg.Connection, namespace: Namespace, low: int = low, high: int = high
             ) -> None:
+                floor = await kept_from(connection, namespace.namespace, plan.table)
+                low = _first_whole(plan, low, floor)  # time has passed, and events may have been removed
+                if low >= high:
+                    return
+                low, high = _wide_enough(plan, low, high, floor)
                 view = literal(namespace.named(plan.name))
                 start, end = (literal(moment(at).isoformat()) for at in (low, high))
                 await connection.execute(
@@ -107,12 +112,26 @@ class TimescaleRollups(PostgresRollups):
             events = await answering.extent(connection)
         if state is None or events is None:
             return []
-        first = events[0] if floor is None else max(events[0], floor)
-        low = plan.bucket.floor(first)
-        if floor is not None and low < floor:
-            low = plan.bucket.after(low)
+        low = _first_whole(plan, plan.bucket.floor(events[0]), floor)
         ranges = [*state.invalid, (state.watermark, before)]
         return list(_merged(plan, ranges, low, min(before, plan.bucket.after(plan.bucket.floor(events[1])))))
+
+
+def _first_whole(plan: RollupPlan, start: int, floor: int | None) -> int:
+    """The start of the first bucket from the one at `start` on that retention has left whole."""
+    if floor is None or start >= floor:
+        return start
+    start = plan.bucket.floor(floor)
+    return start if start == floor else plan.bucket.after(start)
+
+
+def _wide_enough(plan: RollupPlan, low: int, high: int, floor: int | None) -> tuple[int, int]:
+    """The window itself, or one of two buckets: of one alone that begins off the hour, TimescaleDB refreshes none."""
+    bucket = plan.bucket
+    if bucket.is_fixed or bucket.after(low) < high:
+        return low, high
+    before = bucket.floor(low - 1)
+    return (before, high) if floor is None or before >= floor else (low, bucket.after(high))
 
 
 def _merged(plan: RollupPlan, ranges: Sequence[tuple[int, int]], low: int, high: int) -> Iterator[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -14,6 +15,7 @@ from eventrec import (
     GENERATED,
     TIMESTAMP,
     TYPE,
+    CatalogueError,
     Layout,
     LayoutColumn,
     LayoutCompression,
@@ -207,6 +209,56 @@ async def test_rows_that_retention_has_removed_stay_in_the_rollup_whatever_is_re
     await rollups.backfill(PerDay.rollup_plan)
 
     assert (await rollups.answer(Question(PerDay))).rows == before.rows
+
+
+class Kolkata(Rollup, name="kolkata", table="analytics_events"):
+    hour = bucket("1 hour", zone="Asia/Kolkata")
+    events = count()
+
+
+async def test_a_single_bucket_that_begins_off_the_hour_is_refreshed(
+    known: Events, rollups: TimescaleRollups, schema: Any
+) -> None:
+    known.insert(events(12, 1, days=3, since=2.9))
+
+    done = await rollups.refresh([Kolkata.rollup_plan])
+
+    assert done.buckets == 1
+    assert schema.rows("SELECT count(*), sum(events)::int FROM kolkata") == [(1, 1)]
+    same(await rollups.answer(Question(Kolkata)), known.expected(Kolkata))
+
+
+class LookingFar(Rollup, name="looking_far", table="analytics_events"):
+    day = bucket("day")
+    users = distinct(payload("user", kind="integer"))
+    refresh = Refresh(window="200 days", lag="1 hour", every="1 hour")
+
+
+async def test_a_policy_never_looks_to_where_events_were_removed(
+    known: Events, rollups: TimescaleRollups, schema: Any
+) -> None:
+    known.insert(events(9, 10, days=97, since=93))
+    known.insert(events(10, 20, days=2))
+    schema.execute(*continuous_aggregate(LookingFar.rollup_plan, Columns.of(LAYOUT)))
+    schema.execute("CALL refresh_continuous_aggregate('looking_far', NULL, NULL)")
+    before = await rollups.answer(Question(LookingFar))
+
+    assert schema.run_jobs("policy_retention") == 1
+    known.insert(events(11, 3, days=96, since=94))  # late, for days that are gone
+    assert schema.run_jobs("policy_refresh_continuous_aggregate") == 1
+
+    assert (await rollups.answer(Question(LookingFar))).rows == before.rows
+
+
+def test_a_rollup_whose_buckets_outlast_their_events_is_refused() -> None:
+    class Months(Rollup, name="months", table="analytics_events"):
+        month = bucket("month")
+        events = count()
+
+    columns = Columns.of(replace(LAYOUT, retention="40d"))
+
+    with pytest.raises(CatalogueError, match=r"'months': .* keeps its events for 40 days, .* needs them for 62"):
+        list(continuous_aggregate(Months.rollup_plan, columns))
 
 
 async def test_a_view_without_real_time_says_how_far_it_is_complete(
