@@ -70,6 +70,7 @@ def continuous_aggregate(
     select = aggregate(plan, columns, named=named)
     if select is None:
         return
+    window = _window(plan, columns)
     view = named(plan.name)
     yield (
         f"CREATE MATERIALIZED VIEW IF NOT EXISTS {view}"
@@ -80,7 +81,7 @@ def continuous_aggregate(
     yield f"CREATE INDEX IF NOT EXISTS {quoted(index_name(plan))} ON {view} ({by})"
     of = f"{literal(view)}::regclass"
     yield (
-        f"SELECT add_continuous_aggregate_policy({of}, start_offset => {_interval(_window(plan, columns))},"
+        f"SELECT add_continuous_aggregate_policy({of}, start_offset => {_interval(window)},"
         f" end_offset => {_interval(plan.refresh.lag)}, schedule_interval => {_interval(plan.refresh.every)},"
         " if_not_exists => true)"
     )

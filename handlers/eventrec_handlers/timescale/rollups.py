@@ -88,11 +88,12 @@ class TimescaleRollups(PostgresRollups):
         self, connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan, columns: Columns
     ) -> bool:
         """Make the continuous aggregate, if it is not there; False: it cannot have one."""
-        statements = list(continuous_aggregate(plan, columns, named=namespace.named))
         async with connection.transaction(isolation="read_committed"):
-            is_there = await read_state(connection, namespace.namespace, plan.name) is not None
-        if is_there or not statements:
-            return is_there
+            if await read_state(connection, namespace.namespace, plan.name) is not None:
+                return True
+        statements = list(continuous_aggregate(plan, columns, named=namespace.named))
+        if not statements:
+            return False
         if not self._options.may_make:
             raise PauseError(f"rollup {plan.name!r} has no continuous aggregate there: migrate first")
         with errors_translated(str(self._target), makes_tables=True):
