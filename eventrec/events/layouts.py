@@ -74,7 +74,6 @@ class RecordedLayouts:
 
 def class_layout(cls: type) -> Layout | None:
     """The layout of an event class, or None."""
-    if issubclass(cls, EventModel):
-        return cls.__eventrec_layout__
-    layout = getattr(cls, "layout", None)
+    # A class that was refused for what it called a layout is there until it is collected.
+    layout: object = cls.__eventrec_layout__ if issubclass(cls, EventModel) else getattr(cls, "layout", None)
     return layout if isinstance(layout, Layout) else None

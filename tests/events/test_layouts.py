@@ -28,6 +28,7 @@ from eventrec import (
     ReceivedEvent,
     from_payload,
 )
+from eventrec.events.layouts import class_layouts
 from eventrec.runs.layouts import kept_layouts
 
 VISITS = Layout(
@@ -201,3 +202,15 @@ async def test_log_keeps_the_layout_of_a_class_once_it_is_recorded(tmp_path: Pat
         await recorder.record_durable(Entered(shop="a"), until="written")
 
         assert await anyio.to_thread.run_sync(kept_layouts, directory) == ({VISITS.table: VISITS}, {})
+
+
+def test_class_that_was_refused_has_no_layout_while_it_is_not_collected() -> None:
+    wrong: Any = "not a layout"
+
+    with pytest.raises(TypeError, match="a layout is a Layout") as refused:
+
+        class Wrong(EventModel, layout=wrong):
+            pass
+
+    assert refused.value.__traceback__ is not None  # which holds the class
+    assert all(isinstance(layout, Layout) for layout in class_layouts())
