@@ -6,7 +6,8 @@
 
 Elsewhere `time_bucket` differs: it makes one hour of the two that a clock shows when it is put back, and of several
 hours, or where a day begins twice, it takes the other beginning. Such rollups have no continuous aggregate: they are
-answered from the events.
+answered from the events. The two are compared from the year 2000 on: of events before it, a zone whose clock was then
+off by other minutes may have other buckets.
 """
 
 from __future__ import annotations
