@@ -193,7 +193,7 @@ class Answer:
 
         Of those after its limit, one is enough: it tells that there are more.
         """
-        kept = tuple(rows[: question.limit])
+        kept = tuple(rows if question.limit is None else rows[: question.limit])
         cursor = None
         if len(kept) < len(rows):
             cursor = _cursor(question, kept[-1]) if kept else question.cursor

@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus
 
 from anyio import CancelScope
 
-from eventrec import BatchTooLargeError, DestinationCheckpoints, EventHandler, TransientError
+from eventrec import BatchTooLargeError, DestinationCheckpoints, EventHandler, HandlerURLError, TransientError
 from eventrec_handlers._sql import SEEN_FOR, KeptLayouts
 from eventrec_handlers.postgres import checkpoints as checkpoint_rows
 from eventrec_handlers.postgres.calls import Calls
@@ -32,7 +32,9 @@ from eventrec_handlers.postgres.options import (
     Options,
 )
 from eventrec_handlers.postgres.reader import PostgresReader
+from eventrec_handlers.postgres.refresher import Refresher
 from eventrec_handlers.postgres.rollups import PostgresRollups
+from eventrec_handlers.postgres.rollups.overdue import OverdueRollups
 from eventrec_handlers.postgres.seen import Seen
 from eventrec_handlers.postgres.store import Store
 from eventrec_handlers.postgres.target import Target
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from eventrec import Batch, Layout
-    from eventrec.analytics import MigrationTarget
+    from eventrec.analytics import Catalogue, MigrationTarget
     from eventrec_handlers._sql import SchemaMode
 
 __all__ = ["PostgresHandler", "PostgresReader", "PostgresRollups", "from_url"]
@@ -80,16 +82,25 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
     find it. Where it has no column for the id, a record that came with one is stored once: for `seen_for` seconds its
     id is kept in `eventrec_seen`.
 
+    `refresh`: while it is open, the handler brings the rollups of `catalogue` up to date, each as often as its
+    `Refresh(every=…)` says, makes the partitions of the days to come, and removes what is beyond its retention, as
+    `eventrec refresh` does. `catalogue` is one, or `module:object`; None: EVENTREC_CATALOGUE, else `[tool.eventrec]` of
+    pyproject.toml. Batches do not wait for that; it has a connection more. Processes share it. Where nothing refreshes
+    rollups for which events wait, the `remarks` say so.
+
     A batch is stored whole or not at all, also when it is cancelled or its connection is cut. Records that do not fit
     are named with their reasons in one PermanentError.
 
     Raises:
-        HandlerURLError: `dsn` is not a URL of PostgreSQL.
+        HandlerURLError: `dsn` is not a URL of PostgreSQL, or `refresh` is not to be had there.
         ValueError: An argument is not one of those allowed.
     """
 
     _divides_tables: ClassVar[bool] = True
     """Whether a table is made with native partitions, where its layout has some."""
+
+    _refreshes: ClassVar[bool] = True
+    """Whether rollups are refreshed by us."""
 
     def __init__(
         self,
@@ -104,6 +115,8 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
         connect_timeout: float = CONNECT_TIMEOUT,
         lock_timeout: float = LOCK_TIMEOUT,
         seen_for: float = SEEN_FOR,
+        refresh: bool = False,
+        catalogue: Catalogue | str | None = None,
     ) -> None:
         self._target = Target(dsn)
         self._options = Options(
@@ -116,11 +129,17 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
             connect_timeout=connect_timeout,
             lock_timeout=lock_timeout,
             seen_for=seen_for,
+            refresh=refresh,
+            catalogue=catalogue if isinstance(catalogue, str) else None,
         )
+        if refresh and not self._refreshes:
+            raise HandlerURLError("refresh=true: TimescaleDB refreshes its continuous aggregates itself, by policies")
         where = str(self._target)
         self._expiry = Expiry(ttl)
         self._layouts = KeptLayouts()
         self._seen = Seen(seen_for)
+        self._overdue = OverdueRollups()
+        self._refresher = Refresher(catalogue, self._rollups_of) if refresh else None
         self._store = Store(
             where,
             schema=schema,
@@ -149,7 +168,8 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
 
     @property
     def remarks(self) -> Sequence[str]:
-        return (*self._expiry.remarks, *self._seen.remarks)
+        refresher = () if self._refresher is None else self._refresher.remarks
+        return (*self._expiry.remarks, *self._seen.remarks, *refresher, *self._overdue.remarks)
 
     def reader(self) -> PostgresReader:
         return PostgresReader(self._target, self._options, layouts=self._layouts.declared)
@@ -167,6 +187,11 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
     def rollups(self) -> PostgresRollups:
         return PostgresRollups(self._target, self._options, layouts=self._layouts.declared)
 
+    def _rollups_of(self, catalogue: Catalogue) -> PostgresRollups:
+        """What refreshes the rollups of `catalogue`."""
+        layouts = {layout.table: layout for layout in catalogue.layouts}
+        return PostgresRollups(self._target, self._options, layouts={**layouts, **self._layouts.declared})
+
     def migrations(self) -> MigrationTarget:
         from eventrec_handlers.postgres.migrations import PostgresMigrations  # noqa: PLC0415 - for those who migrate
 
@@ -182,6 +207,8 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
         self._calls.start()
         try:
             await self._calls.run(self._connections.open)
+            if self._refresher is not None:
+                await self._calls.run(self._refresher.start)
         except BaseException:
             await self.close()
             raise
@@ -207,6 +234,8 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
 
     async def close(self) -> None:
         with CancelScope(shield=True):
+            if self._refresher is not None and self._refresher.is_started:
+                await self._calls.run(self._refresher.stop)
             if self._connections.is_open:
                 await self._calls.run(self._connections.close)
             await self._calls.stop()
@@ -245,5 +274,7 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
                     await self._expiry.sweep(connection, namespace, self._store.written)
                 if self._seen.is_due:
                     await self._seen.sweep(connection, namespace)
+                if self._overdue.is_due:
+                    await self._overdue.look(connection, namespace)
             except Exception as exc:  # noqa: BLE001 - the batch is stored, and there will be another sweep
                 await self._connections.clear(connection, exc)

@@ -21,7 +21,7 @@ from eventrec import TransientError
 from eventrec_handlers._sql import TablePlan, plan_layout, plan_table, quoted
 from eventrec_handlers.postgres.checkpoints import creating
 from eventrec_handlers.postgres.columns import REQUIRED
-from eventrec_handlers.postgres.divided import default_partition
+from eventrec_handlers.postgres.divided import default_partition, partitions_ahead
 from eventrec_handlers.postgres.errors import brief
 from eventrec_handlers.postgres.layouts import conflict, create_table, declared_as, definition, indexed
 
@@ -221,6 +221,7 @@ def _layout_statements(namespace: Namespace, layout: Layout, needs: TablePlan, *
         yield create_table(layout, name, divides=divides)
         if divides and layout.partition is not None:
             yield default_partition(namespace, layout.table)
+            yield partitions_ahead(namespace, layout.table, layout.partition)
         for index in layout.indexes:
             yield f"CREATE INDEX IF NOT EXISTS {quoted(index.name)} {indexed(index, name)}"
     for column, declared in needs.add:

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from eventrec_handlers._sql import quoted
+from eventrec_handlers.postgres.checkpoints import literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from eventrec import PartitionUnit
     from eventrec_handlers.postgres.checkpoints import Namespace
+
+AHEAD: Final = 7
+"""Partitions after the present one that are made."""
 
 _DEFAULT: Final = "DEFAULT"
 
@@ -108,6 +112,37 @@ def default_partition(namespace: Namespace, table: str) -> str:
     """The statement that makes the DEFAULT partition of `table`, if there is none under its name."""
     name = _fitting(table, "_default", namespace.longest_name)
     return f"CREATE TABLE IF NOT EXISTS {namespace.named(name)} PARTITION OF {namespace.named(table)} DEFAULT"
+
+
+def partitions_ahead(namespace: Namespace, table: str, unit: PartitionUnit, *, ahead: int = AHEAD) -> str:
+    """The statement that makes the partition of the present, and `ahead` more, where the server's clock says that is.
+
+    It may be repeated. A partition that cannot be made is left to maintenance: another one has some of its time, or the
+    DEFAULT one has rows of it.
+    """
+    parent = namespace.named(table)
+    schema = parent.removesuffix(quoted(table))
+    stem = partition_name(table, datetime(2000, 1, 1, tzinfo=UTC), longest=namespace.longest_name)[: -len("20000101")]
+    body = f"""
+DECLARE since timestamp; until timestamp;
+BEGIN
+    FOR n IN 0..{ahead} LOOP
+        since := date_trunc('{unit}', now() AT TIME ZONE 'UTC') + n * interval '1 {unit}';
+        until := since + interval '1 {unit}';
+        BEGIN
+            EXECUTE 'CREATE TABLE IF NOT EXISTS ' || {literal(schema)}
+                || quote_ident({literal(stem)} || to_char(since, 'YYYYMMDD')) || ' PARTITION OF ' || {literal(parent)}
+                || to_char(since, '" FOR VALUES FROM (''"YYYY-MM-DD" 00:00+00'')"')
+                || to_char(until, '" TO (''"YYYY-MM-DD" 00:00+00'')"');
+        EXCEPTION WHEN check_violation OR invalid_object_definition OR duplicate_table THEN NULL;
+        END;
+    END LOOP;
+END
+"""
+    tag = "$do$"
+    while tag in body:
+        tag = f"$o{tag[1:]}"
+    return f"DO {tag}{body}{tag}"
 
 
 async def read_divided(connection: asyncpg.Connection, namespace: Namespace, table: str) -> Divided | None:

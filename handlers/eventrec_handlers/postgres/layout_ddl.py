@@ -1,7 +1,7 @@
 """Tables with a layout in PostgreSQL: the statements that make them and what changes in them.
 
-Names stand without a schema: see `ddl.py`. A table with partitions begins with the one for what has no other; those of
-days, weeks and months are made by `time_partitions.py` as time goes by.
+Names stand without a schema: see `ddl.py`. A table with partitions begins with the one for what has no other, and
+those of the next days, weeks or months; more are made by `time_partitions.py` as time goes by.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from eventrec.analytics import Statement, Steps, layout_changes
 from eventrec_handlers._sql import quoted
 from eventrec_handlers.postgres.checkpoints import Namespace
-from eventrec_handlers.postgres.divided import default_partition
+from eventrec_handlers.postgres.divided import default_partition, partitions_ahead
 from eventrec_handlers.postgres.layouts import create_table, declared_as, default_of, definition, indexed
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def _made(layout: Layout) -> Iterator[Statement]:
     yield Statement(create_table(layout, quoted(layout.table)))
     if layout.partition is not None:
         yield Statement(default_partition(UNQUALIFIED, layout.table))
+        yield Statement(partitions_ahead(UNQUALIFIED, layout.table, layout.partition))
     for index in layout.indexes:
         yield create_index(layout, index)
 

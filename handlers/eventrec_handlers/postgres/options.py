@@ -41,6 +41,8 @@ class Options:
     connect_timeout: float = CONNECT_TIMEOUT
     lock_timeout: float = LOCK_TIMEOUT
     seen_for: float = SEEN_FOR
+    refresh: bool = False
+    catalogue: str | None = None
 
     def __post_init__(self) -> None:
         if self.schema not in SCHEMA_MODES:
@@ -80,6 +82,8 @@ class Options:
                 connect_timeout=url.seconds("connect_timeout", default=CONNECT_TIMEOUT) or timeout,
                 lock_timeout=url.seconds("lock_timeout", default=LOCK_TIMEOUT),
                 seen_for=url.seconds("seen_for", default=SEEN_FOR),
+                refresh=url.boolean("refresh", default=False),
+                catalogue=url.text("catalogue"),
             )
         except ValueError as exc:
             raise HandlerURLError(f"a {url.scheme} URL: {exc}") from None

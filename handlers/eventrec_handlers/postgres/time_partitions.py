@@ -9,14 +9,14 @@ the DEFAULT partition. From there maintenance moves a day at a time into a parti
 old to be kept, or further ahead than partitions are made; what is too old is deleted, and counted.
 
 Writers go on meanwhile. A partition is made apart and attached, which waits for no writer of the table; moving a day
-out of DEFAULT keeps off those alone that write there; dropping one needs the whole table for a moment. Every lock is
+out of DEFAULT keeps off those alone that write there, so the present day is moved while it has few rows, or once it is
+over; dropping one needs the whole table for a moment. Every lock is
 waited for a moment only (`LOCK_MOMENT`): what was not done is done by the next maintenance. One process does it at a
 time. Tables that are divided in another way, hypertables among them, are left alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
@@ -25,8 +25,9 @@ import asyncpg
 
 from eventrec_handlers._sql import quoted
 from eventrec_handlers.postgres.checkpoints import literal
-from eventrec_handlers.postgres.divided import Divided, Partition, end_of, partition_name, read_divided, start_of
+from eventrec_handlers.postgres.divided import AHEAD, Divided, Partition, end_of, partition_name, read_divided, start_of
 from eventrec_handlers.postgres.errors import brief, state
+from eventrec_handlers.postgres.maintained import Maintained, Maintenance
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
     from eventrec import PartitionUnit
     from eventrec_handlers.postgres.checkpoints import Namespace
 
-AHEAD: Final = 7
-"""Partitions after the present one that are made."""
-
 LOCK_MOMENT: Final = 200
 """Milliseconds that a lock is waited for, at most: others wait behind us meanwhile."""
+
+MAX_MOVED: Final = 100_000
+"""Rows of a partition to be that are moved while the DEFAULT one is written to: writers wait for that."""
 
 MAX_MADE: Final = 400
 """Partitions made by one maintenance, at most: the rest of a large DEFAULT partition is moved by the next."""
@@ -47,25 +48,6 @@ _FIRST_DAY: Final = datetime(1900, 1, 1, tzinfo=UTC)
 """Rows of earlier days stay where they are."""
 
 _MAY_PASS: Final = ("40", "42P07", "53", "55P03", "57")
-
-
-@dataclass(frozen=True, slots=True)
-class Maintained:
-    """What one maintenance has done.
-
-    Attributes:
-        made: The partitions that were made.
-        moved: Rows that went from the DEFAULT partition into one of their own.
-        dropped: The partitions that were dropped.
-        too_late: Rows that arrived for a day that was not kept any more, and were deleted.
-        left: Why something was not done this time: table or partition to reason.
-    """
-
-    made: tuple[str, ...] = ()
-    moved: int = 0
-    dropped: tuple[str, ...] = ()
-    too_late: int = 0
-    left: tuple[str, ...] = ()
 
 
 class TimePartitions:
@@ -108,7 +90,7 @@ class TimePartitions:
         divided = await read_divided(connection, self._namespace, self._table)
         if divided is None:
             return Maintained()
-        report = _Report()
+        report = Maintenance()
         try:
             await self._make(connection, divided, report, now=now)
             await self._drop(connection, report, now=now, may_drop=may_drop)
@@ -118,7 +100,9 @@ class TimePartitions:
 
     # -- making and moving
 
-    async def _make(self, connection: asyncpg.Connection, divided: Divided, report: _Report, *, now: datetime) -> None:
+    async def _make(
+        self, connection: asyncpg.Connection, divided: Divided, report: Maintenance, *, now: datetime
+    ) -> None:
         present = last = start_of(self._unit, now)
         starts = {present}
         for _ in range(self._ahead):
@@ -130,8 +114,18 @@ class TimePartitions:
             )
         # What is written to now comes first.
         lacking = (start for start in starts if not divided.covers(start, end_of(self._unit, start)))
+        has_writers = False
         for start in sorted(lacking, key=lambda start: abs(start - present))[:MAX_MADE]:
             try:
+                if default is not None and (has_writers or start == present):
+                    number = await self._count_strayed(connection, default, divided.column, start)
+                    if number > MAX_MOVED:
+                        has_writers = True
+                        report.left.append(
+                            f"the partition of {start:%Y-%m-%d} is not made before the present {self._unit} is over:"
+                            f" {default.name!r} has over {MAX_MOVED:,} rows of it, and is written to"
+                        )
+                        continue
                 await self._make_one(connection, divided, start, report)
             except asyncpg.PostgresError as exc:
                 await self._leave(connection, exc, report, f"the partition of {start:%Y-%m-%d} was not made")
@@ -155,8 +149,21 @@ class TimePartitions:
             )
         return {row[0] for row in rows}
 
+    async def _count_strayed(
+        self, connection: asyncpg.Connection, default: Partition, column: str, start: datetime
+    ) -> int:
+        """How many rows `default` has of the day, week or month from `start` on; `MAX_MOVED` and one: more."""
+        async with connection.transaction(isolation="read_committed"):
+            found: int = await connection.fetchval(
+                f"SELECT count(*) FROM (SELECT FROM {default.quoted} WHERE {quoted(column)} >= $1"  # noqa: S608 - quoted
+                f" AND {quoted(column)} < $2 LIMIT {MAX_MOVED + 1}) AS strayed",
+                start,
+                end_of(self._unit, start),
+            )
+        return found
+
     async def _make_one(
-        self, connection: asyncpg.Connection, divided: Divided, start: datetime, report: _Report
+        self, connection: asyncpg.Connection, divided: Divided, start: datetime, report: Maintenance
     ) -> None:
         name = partition_name(self._table, start, longest=self._namespace.longest_name)
         part, parent = self._namespace.named(name), self._namespace.named(self._table)
@@ -195,7 +202,7 @@ class TimePartitions:
     async def _drop(
         self,
         connection: asyncpg.Connection,
-        report: _Report,
+        report: Maintenance,
         *,
         now: datetime,
         may_drop: Callable[[datetime], Awaitable[str | None]] | None,
@@ -228,7 +235,7 @@ class TimePartitions:
         divided: Divided,
         default: Partition,
         kept_from: datetime,
-        report: _Report,
+        report: Maintenance,
         *,
         may_drop: Callable[[datetime], Awaitable[str | None]] | None,
     ) -> None:
@@ -260,7 +267,7 @@ class TimePartitions:
             raise _BusyError
 
     async def _leave(
-        self, connection: asyncpg.Connection, exc: asyncpg.PostgresError, report: _Report, what: str
+        self, connection: asyncpg.Connection, exc: asyncpg.PostgresError, report: Maintenance, what: str
     ) -> None:
         """Note that something was not done, where it may be later.
 
@@ -281,20 +288,6 @@ class TimePartitions:
 
 class _BusyError(Exception):
     """Another process maintains the table."""
-
-
-class _Report:
-    """`Maintained`, while it grows."""
-
-    def __init__(self) -> None:
-        self.made: list[str] = []
-        self.moved = 0
-        self.dropped: list[str] = []
-        self.too_late = 0
-        self.left: list[str] = []
-
-    def done(self) -> Maintained:
-        return Maintained(tuple(self.made), self.moved, tuple(self.dropped), self.too_late, tuple(self.left))
 
 
 def _literal(moment: datetime) -> str:

@@ -49,6 +49,7 @@ class TimescaleHandler(PostgresHandler):
     """Stores batches in the TimescaleDB `dsn` (a URL of PostgreSQL); arguments and promises are `PostgresHandler`'s."""
 
     _divides_tables = False
+    _refreshes = False
 
     def __repr__(self) -> str:
         return super().__repr__().replace("PostgresHandler", "TimescaleHandler")

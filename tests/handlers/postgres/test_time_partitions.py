@@ -7,9 +7,17 @@ from typing import Any
 
 import pytest
 
+from eventrec_handlers.postgres import time_partitions
 from eventrec_handlers.postgres.checkpoints import Namespace
-from eventrec_handlers.postgres.divided import default_partition, partition_name, read_divided
-from eventrec_handlers.postgres.time_partitions import Maintained, TimePartitions
+from eventrec_handlers.postgres.divided import (
+    default_partition,
+    end_of,
+    partition_name,
+    partitions_ahead,
+    read_divided,
+)
+from eventrec_handlers.postgres.maintained import Maintained
+from eventrec_handlers.postgres.time_partitions import TimePartitions
 
 pytestmark = pytest.mark.handlers
 
@@ -120,6 +128,82 @@ def test_what_may_not_go_yet_stays_with_all_that_is_younger(divided: Any) -> Non
     assert done.left == ("partition 'events_p20260302': a rollup lacks it",)
     assert [end.day for end in asked] == [2, 3]
     assert counts(divided) == {"events_p20260302": 1, "events_p20260303": 1}
+
+
+def test_a_day_of_many_rows_is_not_moved_while_writers_are_in_the_default_partition(
+    divided: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_partitions, "MAX_MOVED", 2)
+    insert(divided, *(f"2026-03-{day} 0{hour}:00+00" for day in ("09", "10") for hour in range(3)))
+    insert(divided, "2026-03-08 00:00+00")
+
+    first = maintain(divided, ahead=1)
+    next_day = maintain(divided, NOW + timedelta(days=1), ahead=1)
+
+    assert sorted(first.made) == ["events_p20260308", "events_p20260311"]
+    assert [reason.partition(" is not made")[0] for reason in first.left] == [
+        "the partition of 2026-03-10",
+        "the partition of 2026-03-09",
+    ]
+    assert (next_day.moved, next_day.left) == (6, ())
+    assert counts(divided) == {"events_p20260308": 1, "events_p20260309": 3, "events_p20260310": 3}
+
+
+# -- made with the table
+
+
+@pytest.mark.parametrize(("unit", "days"), [("day", 8), ("week", 50), ("month", 210)])
+def test_a_table_is_made_with_the_partitions_of_the_time_to_come(divided: Any, unit: Any, days: int) -> None:
+    divided.execute(partitions_ahead(HERE, "events", unit), partitions_ahead(HERE, "events", unit))
+    made = partitions(divided)
+    divided.execute(
+        "INSERT INTO events (timestamp, said)"
+        f" SELECT now() + n * interval '1 day', 'x' FROM generate_series(0, {days - 1}) AS n"
+    )
+
+    assert len(made) == 9
+    assert "events_default" not in counts(divided)
+    # Those that maintenance makes are the same.
+    assert set(maintain(divided, datetime.now(UTC), unit=unit).made) <= {"events_p" + after(made, unit)}
+
+
+def after(made: list[str], unit: Any) -> str:
+    """The partition after the last, for a test at midnight."""
+    last = datetime.strptime(max(made[1:]).removeprefix("events_p"), "%Y%m%d").replace(tzinfo=UTC)
+    return f"{end_of(unit, last):%Y%m%d}"
+
+
+def test_a_partition_that_cannot_be_made_with_the_table_is_left_to_maintenance(divided: Any) -> None:
+    divided.execute("INSERT INTO events (timestamp, said) VALUES (now() + interval '2 days', 'x')")
+
+    divided.execute(partitions_ahead(HERE, "events", "day"))
+    made = len(partitions(divided))
+    done = maintain(divided, datetime.now(UTC))
+
+    assert made == 8  # one of them is the DEFAULT one
+    assert done.moved == 1
+    assert "events_default" not in counts(divided)
+
+
+def test_a_table_is_made_with_partitions_whatever_its_name_and_the_settings_of_a_session(database: Any) -> None:
+    name = 'o\'$do$ \\ "%s" ä' + "x" * 40
+    connection = database.session()
+    database.run(
+        connection.execute("SET TimeZone = 'Asia/Kolkata'; SET DateStyle = 'SQL, DMY'; CREATE SCHEMA \"a %I\"")
+    )
+    here = Namespace("a %I", 63, 5_000)
+    database.run(connection.execute(f"CREATE TABLE {here.named(name)} (at timestamptz) PARTITION BY RANGE (at)"))
+
+    database.run(connection.execute(partitions_ahead(here, name, "day")))
+
+    names = database.run(connection.fetch("SELECT relname FROM pg_class WHERE relispartition"))
+    divided = database.run(read_divided(connection, here, name))
+    database.run(connection.close())
+    assert len(names) == 8
+    assert {part.name for part in divided.partitions} == {
+        partition_name(name, part.start, longest=63) for part in divided.partitions
+    }
+    assert all(part.start.hour == 0 for part in divided.partitions)
 
 
 def test_a_table_that_is_read_all_day_is_not_waited_for(divided: Any) -> None:

@@ -7,6 +7,7 @@ begin before the floor of their table are answered from the rollup's table alone
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING, Final
 
 from eventrec.analytics import ADDITIVE, Answer
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from eventrec.analytics import AnswerRow, Question, RollupPlan
     from eventrec_handlers.postgres.checkpoints import Namespace
     from eventrec_handlers.postgres.rollups.fields import Columns
+
+RECENTLY: Final = 2 * 86_400 * 1_000_000_000
+"""Nanoseconds before the present: where the newest event is looked for first."""
 
 FEW: Final = 16
 """Buckets that are computed first for a page; then twice as many, until it is full."""
@@ -203,16 +207,23 @@ class Answering:
 
     async def _newest(self, connection: asyncpg.Connection) -> int | None:
         """The moment of the newest event of the rollup's types."""
-        time = quoted(self._columns.time)
-        newest = f"SELECT {time} FROM {self._events} WHERE {time} < $1"  # noqa: S608 - quoted
+        recently = moment(time.time_ns() - RECENTLY)
+        # It is mostly a recent one: then no old partition is planned for.
+        found = await self._newest_from(connection, recently)
+        return await self._newest_from(connection, FIRST_MOMENT) if found is None else found
+
+    async def _newest_from(self, connection: asyncpg.Connection, first: datetime) -> int | None:
+        column = quoted(self._columns.time)
+        newest = f"SELECT {column} FROM {self._events} WHERE {column} >= $1 AND {column} < $2"  # noqa: S608 - quoted
         if self._plan.types is None:
-            found = await connection.fetchval(f"{newest} ORDER BY {time} DESC LIMIT 1", LAST_MOMENT)
+            found = await connection.fetchval(f"{newest} ORDER BY {column} DESC LIMIT 1", first, LAST_MOMENT)
         else:
             # Each type is looked up by itself: the index begins with it.
             kind = quoted(self._columns.type)
             found = await connection.fetchval(
-                f"SELECT max(newest) FROM unnest($2::text[]) AS wanted (kind) CROSS JOIN LATERAL"  # noqa: S608 - quoted
-                f" ({newest} AND {kind} = wanted.kind ORDER BY {time} DESC LIMIT 1) AS found (newest)",
+                f"SELECT max(newest) FROM unnest($3::text[]) AS wanted (kind) CROSS JOIN LATERAL"  # noqa: S608 - quoted
+                f" ({newest} AND {kind} = wanted.kind ORDER BY {column} DESC LIMIT 1) AS found (newest)",
+                first,
                 LAST_MOMENT,
                 list(self._plan.types),
             )

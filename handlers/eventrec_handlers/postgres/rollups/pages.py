@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from eventrec.analytics import AnswerColumn, AnswerRow, Question
 
-FETCHED: Final = 100_000
+FETCHED: Final = 500_000
 """Rows that one statement gives: its arrays must not become too large for the server."""
 
 _SECOND: Final = 1_000_000_000
@@ -167,5 +167,5 @@ def _given(column: AnswerColumn) -> str:
     """A column as the driver is given it: what it makes cheaply a value of."""
     name = quoted(column.name)
     if column.role == "bucket":
-        return f"extract(epoch FROM {name})::bigint"
+        return f"date_part('epoch', {name})::bigint"
     return f"{name}::text" if column.kind == "uuid" else name

@@ -21,15 +21,17 @@ from eventrec_handlers.postgres.errors import errors_translated, raise_refused_c
 from eventrec_handlers.postgres.rollups.answering import Answering
 from eventrec_handlers.postgres.rollups.fields import Columns
 from eventrec_handlers.postgres.rollups.refreshing import MAX_SET, SET, SET_SECONDS, Refreshing, distribute
+from eventrec_handlers.postgres.rollups.registry import is_registered, is_there, note_refreshed, rollups_of_others
 from eventrec_handlers.postgres.rollups.retention import delete_old, raise_floor
-from eventrec_handlers.postgres.rollups.tables import ROLLUPS, own_tables, rollup_tables
-from eventrec_handlers.postgres.time_partitions import Maintained, TimePartitions
+from eventrec_handlers.postgres.rollups.tables import own_tables, rollup_tables
+from eventrec_handlers.postgres.time_partitions import TimePartitions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from eventrec import Layout
     from eventrec.analytics import Progress, Question, RollupPlan
+    from eventrec_handlers.postgres.maintained import Maintained
     from eventrec_handlers.postgres.options import Options
     from eventrec_handlers.postgres.target import Target
 
@@ -98,6 +100,20 @@ class PostgresRollups(RollupStore):
             remarks += await self._run(partial(self._maintain, layout, at, is_dropping=True))
         return done + Refreshed(remarks=tuple(remarks))
 
+    async def claim_due(self, plans: Sequence[RollupPlan]) -> list[RollupPlan]:
+        """Those of `plans` that no process has refreshed within their time: from now on others leave them to this one.
+
+        Also those that are new, or not filled yet.
+        """
+
+        async def claim(connection: asyncpg.Connection, namespace: Namespace) -> list[RollupPlan]:
+            if not await is_there(connection, namespace):
+                return list(plans)
+            others = await rollups_of_others(connection, namespace, plans)
+            return [plan for plan in plans if plan.name not in others]
+
+        return await self._run(claim)
+
     async def backfill(self, plan: RollupPlan, *, progress: Progress | None = None) -> Refreshed:
         return await self._fill(plan, progress)
 
@@ -109,7 +125,8 @@ class PostgresRollups(RollupStore):
             done += await self._fill(plan, None)
 
         async def distributed(connection: asyncpg.Connection, namespace: Namespace) -> None:
-            if await _is_there(connection, namespace):
+            if await is_there(connection, namespace):
+                await note_refreshed(connection, namespace, plans)
                 await distribute(connection, namespace, table)
 
         await self._run(distributed)
@@ -161,7 +178,7 @@ class PostgresRollups(RollupStore):
         columns = await self._columns(connection, namespace, plan)
         if columns is None:
             return None
-        if not await _is_registered(connection, namespace, plan):
+        if not await is_registered(connection, namespace, plan):
             if not self._options.may_make:
                 raise PauseError(f"rollup {plan.name!r} has no table there: migrate first")
             with errors_translated(str(self._target), makes_tables=True):
@@ -268,22 +285,6 @@ class PostgresRollups(RollupStore):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
-
-
-async def _is_there(connection: asyncpg.Connection, namespace: Namespace) -> bool:
-    """Whether anything was ever rolled up here."""
-    found: bool = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", namespace.named(ROLLUPS))
-    return found
-
-
-async def _is_registered(connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> bool:
-    if not await _is_there(connection, namespace):
-        return False
-    found: bool = await connection.fetchval(
-        f"SELECT EXISTS (SELECT FROM {namespace.named(ROLLUPS)} WHERE name = $1)",  # noqa: S608 - quoted
-        plan.name,
-    )
-    return found
 
 
 def _adapted(size: int, took: float) -> int:

@@ -3,7 +3,8 @@
     the rollup's own     its name, and exactly its columns
     eventrec_dirty       table, since, rows: marks of what arrived; one for each quarter of an hour of each statement
     eventrec_pending     rollup, bucket, rows: what follows from these marks, for each rollup
-    eventrec_rollups     what was declared, how far it is filled, and how many rows came too late
+    eventrec_rollups     what was declared, how far it is filled, how many rows came too late, and when and how
+                         often it is refreshed
     eventrec_floors      table, kept_from: what is older may have been removed, so it is never computed again
 
 A mark is made in the transaction that stores the rows, by a trigger for each statement, so that any writer makes it.
@@ -62,7 +63,8 @@ def own_tables(namespace: Namespace) -> Iterator[str]:
     yield (
         f"CREATE TABLE IF NOT EXISTS {named(ROLLUPS)} (name text PRIMARY KEY, table_name text NOT NULL,"
         " fingerprint text NOT NULL, unit text NOT NULL, every integer NOT NULL, zone text NOT NULL,"
-        " todo_from timestamptz, todo_to timestamptz, late_rows bigint NOT NULL DEFAULT 0)"
+        " todo_from timestamptz, todo_to timestamptz, late_rows bigint NOT NULL DEFAULT 0,"
+        " refreshed_at timestamptz NOT NULL DEFAULT now(), refresh_every double precision NOT NULL DEFAULT 3600)"
     )
     yield (
         f"CREATE TABLE IF NOT EXISTS {named(FLOORS)}"
