@@ -105,7 +105,8 @@ class Backoff(BaseModel):
     jitter: Literal["full", "none"] = "full"
     """`full`: a pause is drawn between zero and its length. `none`: it is as long as it is."""
     attempts: int | None = Field(default=None, ge=1)
-    """How often a batch is tried before it is dropped and counted. None: until it passes."""
+    """How often a batch is tried before it is dropped and counted. None: until it passes. After the last time, where an
+    error does not say what it means, records are tried alone: one that fails while others pass is a dead letter."""
 
 
 @described

@@ -138,6 +138,34 @@ async def test_function_of_another_program_holds_delivery(
     assert rows(path, "SELECT count(*) FROM events") == [(2,)]
 
 
+@pytest.mark.parametrize(
+    ("trigger", "gone"),
+    [
+        ("INSERT INTO theirs VALUES (1)", "DROP TABLE theirs"),
+        ("INSERT INTO theirs (a) VALUES (1)", "ALTER TABLE theirs RENAME TO away"),
+        ("INSERT INTO theirs (a) VALUES (1)", "DROP TABLE theirs; CREATE TABLE theirs (b)"),
+    ],
+)
+async def test_trigger_whose_table_is_gone_holds_delivery_and_nothing_is_lost(
+    *, handler: SqliteHandler, path: Path, event: Events, batch: Batches, trigger: str, gone: str
+) -> None:
+    execute(
+        path,
+        f"CREATE TABLE events ({BASE})",
+        "CREATE TABLE theirs (a)",
+        f"CREATE TRIGGER n AFTER INSERT ON events BEGIN {trigger}; END",
+        "PRAGMA legacy_alter_table = ON",
+        *gone.split("; "),
+    )
+
+    with pytest.raises(PauseError, match="a trigger needs what is not there"):
+        await handler.handle(batch(event(0), event(1)))
+    execute(path, "DROP TRIGGER n")
+    await handler.handle(batch(event(0), event(1)))
+
+    assert rows(path, "SELECT count(*) FROM events") == [(2,)]
+
+
 async def test_view_that_cannot_be_read_does_not_stop_a_new_column(
     handler: SqliteHandler, path: Path, event: Events, batch: Batches
 ) -> None:

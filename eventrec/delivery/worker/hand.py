@@ -18,6 +18,8 @@ class Hand:
         """Whether single records are tried, to find the one at fault."""
         self.has_passed = False
         """Whether something went through since: the destination works."""
+        self.last_end: int | None = None
+        """Up to where the attempts were used up before single records were tried; None: they were not."""
         self._pieces: list[Piece] = []
         """The next one last."""
 
@@ -69,6 +71,10 @@ class Hand:
         if not self.next.is_tried and len(self.next) > rows:
             self.split_next(self.next.offsets[rows])
 
+    def probe_up_to(self, end: int) -> None:
+        """Try single records of what ends at `end` at the latest: before its attempts have been in vain for all."""
+        self.is_probing, self.last_end = True, end
+
     def set_aside(self) -> Piece:
         """Take the next piece out, though it is not settled."""
         return self._pieces.pop()
@@ -76,11 +82,13 @@ class Hand:
     def settled(self) -> None:
         """All of the next piece is settled."""
         self._pieces.pop()
-        if not self._pieces:
+        if not self._pieces or (self.last_end is not None and self.next.end > self.last_end):
             self.is_probing = self.has_passed = False
+            self.last_end = None
 
     def take_all(self) -> list[Piece]:
         """Let go of everything: the pieces in the order of their offsets."""
         pieces = self._pieces[::-1]
         self._pieces.clear()
+        self.last_end = None
         return pieces

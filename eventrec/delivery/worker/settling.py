@@ -72,6 +72,10 @@ class Settling:
         """What failed without a batch, and so says nothing about its records."""
         self._pauses = Pauses(limit=settings.retry.max)
         self._has_moved = False
+        self._fails_unknown = False
+        """The attempt that was made last failed with an error of the handler that is not one of its words."""
+        self._has_probed_in_vain = False
+        """Since something arrived, every record of a batch was tried alone, and failed."""
 
     def go_on(self) -> None:
         """An operator acted: hold no more, and try again at once."""
@@ -86,7 +90,9 @@ class Settling:
                 with attempt:
                     await self._attempt(piece)
         except TryAgainError:
-            if self._hand.is_next(piece):
+            if self._may_be_about_one_record(piece):
+                self._hand.probe_up_to(piece.end)
+            elif self._hand.is_next(piece):
                 self._give_up(piece)
         except HoldError as exc:
             await self._hold(exc.hold)
@@ -94,7 +100,16 @@ class Settling:
         if (pulled := self._quarantine.verdict(self._ledger.progress.scanned)) is not None:
             await self._hold(pulled)
 
+    def _may_be_about_one_record(self, piece: Piece) -> bool:
+        """Whether the last attempt failed with an error that does not say what it means, and halves can be tried."""
+        has_halves = self._hand.is_next(piece) and len(piece) > 1
+        is_fixed = self._destination.knows_tokens and piece.is_doubtful
+        return (
+            self._fails_unknown and has_halves and not (is_fixed or self._hand.is_probing or self._has_probed_in_vain)
+        )
+
     async def _attempt(self, piece: Piece) -> None:
+        self._fails_unknown = False
         if not self._hand.is_next(piece):
             return
         if not piece.entries:
@@ -178,6 +193,7 @@ class Settling:
     async def _failed(self, piece: Piece, exc: Exception) -> None:
         """Remember how a batch of `piece` failed; where it does not say what it means, begin with a fresh handler."""
         if not is_named(piece, exc):
+            self._fails_unknown = True
             piece.fails(error_text(exc))
             await self._restart(exc, self._unknown_errors)
         elif isinstance(exc, TransientError) and not isinstance(exc, FencedError):
@@ -226,7 +242,7 @@ class Settling:
         self._has_moved = True
 
     async def _delivered(self, piece: Piece) -> None:
-        self._has_moved = False
+        self._has_moved = self._has_probed_in_vain = False
         self._pauses.start_over()
         self._hand.has_passed = self._hand.is_probing
         self._unknown_errors.forget()
@@ -276,6 +292,11 @@ class Settling:
         self._hand.set_aside()
         if is_outage or not self._hand:
             self._hand.put_first(self._quarantine.take_back())
+            if self._hand.last_end is not None:  # an outage, and the attempts are used up
+                self._has_probed_in_vain = True
+                while self._hand and self._hand.next.end <= self._hand.last_end:
+                    self._give_up(self._hand.next)
+                return
             raise HoldError(Hold(f"every record fails: {reason.removeprefix(UNMAPPED)}", is_paused=False))
 
     def _give_up(self, piece: Piece) -> None:

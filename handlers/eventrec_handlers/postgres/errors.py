@@ -7,6 +7,7 @@
     57014, 25P04 while rows are written         too slow for the server's time limit: a smaller batch may pass
     42P01, 42703, 42704, 42804, 42809, 42P10,
     428C9, 0A000, 22P03, 08P01                  another program changed the tables: look again, then transient
+    42, in a function that a row calls          look again, then pause: a trigger needs what is not there
     0A000, 42809, 42P16, 54 while tables are made   pause: a table of this kind cannot be changed so
     P0001 while tables are made                 pause: an event trigger forbids it
     anything else while tables are made         transient, unless it means pause: never a record's fault
@@ -70,6 +71,14 @@ def too_slow(exc: BaseException) -> BaseException | None:
     The end of a transaction's time is that of its connection too: then it is the cause of `exc`.
     """
     return next((one for one in (exc, exc.__cause__) if one is not None and state(one) in _TOO_SLOW), None)
+
+
+def is_about_functions(exc: BaseException) -> bool:
+    """Whether a function that the server calls for each row asks for what is not there, or cannot be understood.
+
+    That has a place in the function: what is wrong with our own statement has none.
+    """
+    return state(exc).startswith("42") and bool(getattr(exc, "context", None))
 
 
 def is_permanent(exc: BaseException) -> bool:

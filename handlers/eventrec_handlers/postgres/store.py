@@ -16,6 +16,7 @@ from eventrec_handlers.postgres.errors import (
     UNSUPPORTED,
     brief,
     errors_translated,
+    is_about_functions,
     is_permanent,
     is_stale,
     line_of,
@@ -170,7 +171,8 @@ class Store:
         """What `exc` means while rows are written, where it means something else than at other times."""
         if records > 1 and (slow := too_slow(exc)) is not None:
             return BatchTooLargeError(f"{self._where}: {records} records: {brief(slow)}")
-        return PauseError(f"{self._where}: {brief(exc)}") if state(exc) == UNSUPPORTED else None
+        holds = state(exc) == UNSUPPORTED or is_about_functions(exc)
+        return PauseError(f"{self._where}: {brief(exc)}") if holds else None
 
     # -- tables
 

@@ -127,7 +127,7 @@ def meaning(exc: sqlite3.Error, path: Path) -> Exception:
     if is_missing or (code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR} and path.is_dir()):
         why = "there is no such file" if is_missing else "it is a directory"
         return PauseError(f"{path}: unable to open database file: {why}")
-    if code in _TRANSIENT or _is_about_schema(exc):
+    if code in _TRANSIENT or is_about_schema(exc):
         return TransientError(said)
     if _is_about_functions(exc) or code in _PAUSE:
         return PauseError(said)
@@ -153,7 +153,7 @@ def keeps_connection_usable(exc: sqlite3.Error) -> bool:
     return _code(exc) in _HARMLESS
 
 
-def _is_about_schema(exc: sqlite3.Error) -> bool:
+def is_about_schema(exc: sqlite3.Error) -> bool:
     """Whether a table or column is gone: ours of the checkpoints, or one that a trigger needs."""
     phrases = ("no such table", "no such column", "has no column named")
     return _code(exc) == sqlite3.SQLITE_ERROR and any(phrase in str(exc) for phrase in phrases)
@@ -161,7 +161,7 @@ def _is_about_schema(exc: sqlite3.Error) -> bool:
 
 def is_about_rows(exc: sqlite3.Error) -> bool:
     """Whether rows may be at fault: a constraint, a trigger, or what the table computes of them."""
-    if _is_about_schema(exc) or _is_about_functions(exc):
+    if is_about_schema(exc) or _is_about_functions(exc):
         return False
     return _code(exc) == sqlite3.SQLITE_ERROR or _code(exc) in _PERMANENT
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from eventrec import FencedError, PauseError, TransientError
@@ -12,6 +13,7 @@ from eventrec_handlers.sqlite.file import (
     RESERVED,
     Table,
     is_about_rows,
+    is_about_schema,
     is_about_statement,
     is_permanent,
     is_reserved,
@@ -24,7 +26,7 @@ from eventrec_handlers.sqlite.own_tables import next_of
 from eventrec_handlers.sqlite.seen import Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -107,7 +109,9 @@ class Store:
             if all(plan.is_ready for _, plan in plans):
                 try:
                     for part, plan in plans:
-                        self._new(connection, part).insert(connection, plan)
+                        new = self._new(connection, part)
+                        with self._holding_for_triggers():
+                            new.insert(connection, plan)
                 except sqlite3.Error as exc:
                     if is_about_rows(exc):
                         raise _RowsRefusedError(exc) from exc
@@ -125,6 +129,16 @@ class Store:
                 ):
                     self._change_table(connection, part.table, statement)
         return False
+
+    @contextmanager
+    def _holding_for_triggers(self) -> Iterator[None]:
+        """Raise PauseError where rows need a table or column that is not there: those of the batch are."""
+        try:
+            yield
+        except sqlite3.Error as exc:
+            if not is_about_schema(exc):
+                raise
+            raise PauseError(f"{self._path}: a trigger needs what is not there: {exc}") from exc
 
     def _change_table(self, connection: sqlite3.Connection, table: str, statement: str) -> None:
         try:
@@ -222,7 +236,8 @@ class Store:
                 for row, offset in enumerate(part.offsets):
                     connection.execute("SAVEPOINT one_row")
                     try:
-                        part.insert_row(connection, plan, row)
+                        with self._holding_for_triggers():
+                            part.insert_row(connection, plan, row)
                     except sqlite3.Error as exc:
                         if not is_about_rows(exc):
                             raise

@@ -460,6 +460,61 @@ async def test_the_brake_hears_what_arrived_of_a_batch_that_was_taken_in_part() 
     assert_conserved(recorder.status(), offered=3_000)
 
 
+@pytest.mark.parametrize("bad", [{5}, {0}, {0, 1, 2, 9}, {1, 3, 5, 7}])
+async def test_without_more_attempts_a_record_whose_error_says_nothing_costs_no_neighbour(bad: set[int]) -> None:
+    def refuse(batch: Batch) -> None:
+        if bad & set(numbers(batch)):
+            raise ValueError("who knows")
+
+    handler = ScriptedHandler(always=refuse)
+
+    async with EventRecorder(handler, options=quickly(retry=Backoff(attempts=2), batch_rows=10)) as recorder:
+        recorder.record_many(Numbered(n) for n in range(25))
+        await recorder.flush(timeout=600)
+        part = recorder.status().subscriptions["ScriptedHandler"]
+
+    assert sorted(handler.delivered) == sorted(set(range(25)) - bad)
+    assert (part.dead, part.dropped) == (len(bad), {})
+    assert_conserved(recorder.status(), offered=25)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 10, 40])
+async def test_without_more_attempts_an_outage_whose_error_says_nothing_is_dropped_and_counted(rows: int) -> None:
+    handler = ScriptedHandler(always=raising(ValueError("who knows")))
+
+    async with EventRecorder(handler, options=quickly(retry=Backoff(attempts=2), batch_rows=rows)) as recorder:
+        recorder.record_many(Numbered(n) for n in range(120))
+        await recorder.flush(timeout=600)
+        part = recorder.status().subscriptions["ScriptedHandler"]
+        calls = len(handler.times)
+        handler.always = lambda _: None
+        recorder.record_many(Numbered(n) for n in range(120, 125))
+        await recorder.flush(timeout=600)
+
+    assert (part.dead, part.dropped) == (0, {"exhausted": 120})
+    assert calls <= 2 * 120 + 2 * rows  # batches are small after a failure, and the first one is halved to its records
+    assert handler.delivered == list(range(120, 125))
+    assert_conserved(recorder.status(), offered=125)
+
+
+async def test_without_more_attempts_a_record_that_has_no_word_waits_where_an_operator_wants_it_to() -> None:
+    def refuse(batch: Batch) -> None:
+        if 3 in numbers(batch):
+            raise ValueError("who knows")
+
+    handler = ScriptedHandler(always=refuse)
+    options = quickly(retry=Backoff(attempts=2), batch_rows=10, on_unmapped="hold")
+
+    async with EventRecorder(handler, options=options) as recorder:
+        recorder.record_many(Numbered(n) for n in range(10))
+        await recorder.flush(timeout=60)
+        part = recorder.status().subscriptions["ScriptedHandler"]
+
+    assert handler.delivered == [0, 1, 2]
+    assert part.state.startswith("holding: unmapped")
+    assert (part.dead, part.dropped, part.pending) == (0, {}, 7)
+
+
 async def test_without_more_attempts_the_batch_is_dropped_and_counted() -> None:
     handler = ScriptedHandler(acts=[raising(TransientError("down"))] * 4)
     drops: list[tuple[str, int]] = []

@@ -15,11 +15,14 @@ import anyio
 import pytest
 
 from eventrec import (
+    Backoff,
     Batch,
     BatchTooLargeError,
     ColumnSchema,
     ColumnType,
     Event,
+    EventRecorder,
+    EventRecorderOptions,
     PauseError,
     PermanentError,
     TransientError,
@@ -666,3 +669,40 @@ async def test_missing_partition_holds_under_row_level_security_too(
         await handler.close()
     finally:
         database.execute(f"DROP OWNED BY {name}", f"DROP ROLE {name}")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "INSERT INTO nowhere VALUES (1); RETURN NEW;",
+        "PERFORM nofunction(); RETURN NEW;",
+        "NEW.nocolumn := 1; RETURN NEW;",
+        "PERFORM 1 FROM events e JOIN events f ON true WHERE id IS NULL; RETURN NEW;",
+    ],
+)
+async def test_trigger_that_needs_what_is_not_there_holds_delivery_and_nothing_is_lost(
+    handler: PostgresHandler, database: Any, event: Events, batch: Batches, body: str
+) -> None:
+    database.execute(EVENTS, function(body), TRIGGER)
+
+    with pytest.raises(PauseError, match=r"\(42"):
+        await handler.handle(batch(event(0), event(1)))
+    database.execute("DROP TRIGGER t ON events")
+    await handler.handle(batch(event(0), event(1)))
+
+    assert stored(database) == ["0", "1"]
+
+
+async def test_record_that_a_trigger_refuses_in_words_costs_no_neighbour(database: Any, event: Events) -> None:
+    database.execute(
+        EVENTS, function("IF NEW.type = 'x' THEN RAISE EXCEPTION 'not this one'; END IF; RETURN NEW;"), TRIGGER
+    )
+    options = EventRecorderOptions(flush_interval=0.01, retry=Backoff(first=0.01, attempts=2))
+
+    async with EventRecorder(database.url(), options=options) as recorder:
+        recorder.record_many([event(0), event(1, kind="x"), event(2)])
+        await recorder.flush(timeout=20)
+        (part,) = recorder.status().subscriptions.values()
+
+    assert sorted(stored(database)) == ["0", "2"]
+    assert (part.dead, part.dropped) == (1, {})
