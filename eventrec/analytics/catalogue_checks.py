@@ -94,7 +94,7 @@ def check_links(
 
 
 def check_retired(by_type: Mapping[str, Mapping[int, CataloguedEvent]], retired: Mapping[str, int]) -> None:
-    """Raise CatalogueError where a retired version has a class, or a type is none."""
+    """Raise CatalogueError where a retired version has a class, or no event is of its type."""
     for kind, last in retired.items():
         if kind not in by_type:
             raise CatalogueError(f"retired: no event is of type {kind!r}")
@@ -107,7 +107,7 @@ def check_retired(by_type: Mapping[str, Mapping[int, CataloguedEvent]], retired:
 
 
 def check_aliases(by_type: Mapping[str, Mapping[int, CataloguedEvent]], aliases: Mapping[str, str]) -> None:
-    """Raise CatalogueError where an alias stands for no type, or is one."""
+    """Raise CatalogueError where an alias stands for a type that does not exist, or is a type itself."""
     for alias, kind in aliases.items():
         check_word("alias", alias)
         if kind not in by_type:

@@ -12,6 +12,7 @@ import pytest
 from pydantic import ConfigDict, Field
 
 from eventrec import (
+    TIMESTAMP,
     TYPE,
     CatalogueError,
     Column,
@@ -385,3 +386,28 @@ def test_application_with_a_field_of_that_name_chooses_another(recorded: Recorde
 
     kept = Kept(schema_version="1.2.3")
     assert catalogue.decode(recorded(kept)) == kept
+
+
+def laid_out(table: str, kind: str) -> Layout:
+    return Layout(table, [LayoutColumn("at", TIMESTAMP, "timestamptz"), LayoutColumn(kind, TYPE, "text")])
+
+
+def test_layouts_of_classes_are_among_those_of_the_catalogue() -> None:
+    given, own = laid_out("test_catalogue_given", "sort"), laid_out("test_catalogue_own", "kind")
+
+    class One(EventModel, layout=laid_out("test_catalogue_given", "kind")):
+        pass
+
+    class Two(EventModel, layout=own):
+        pass
+
+    class Three(EventModel, layout=laid_out("test_catalogue_own", "sort")):
+        pass
+
+    try:
+        assert Catalogue(name="shop", events=[One, Two], layouts=[given]).layouts == (given, own)
+        with pytest.raises(CatalogueError, match=r"Two and .*Three have two layouts for one table"):
+            Catalogue(name="shop", events=[Two, Three])
+        assert Catalogue(name="shop", events=[Two, Three], layouts=[own]).layouts == (own,)
+    finally:
+        One.__eventrec_layout__ = Two.__eventrec_layout__ = Three.__eventrec_layout__ = None

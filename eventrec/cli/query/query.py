@@ -96,7 +96,7 @@ def query(
 
 
 def _why_empty(plan: RollupPlan) -> str:
-    """What may be wrong where nothing is stored, for who asks for the first time."""
+    """What an operator who asks for the first time may have got wrong, where nothing is stored."""
     kinds = "any type" if plan.types is None else f"type {' or '.join(plan.types)}"
     return (
         f"table {plan.table!r} of this destination has no event of {kinds}: see whether --to is where they are"
