@@ -207,7 +207,7 @@ def _loop_is_never_blocked(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def platform_analytics() -> Any:
     """The modules of the example `platform_analytics`, by their names, as its scripts import them."""
-    names = ("events", "layout", "rollups", "catalogue", "client", "generate")
+    names = ("events", "layout", "rollups", "catalogue", "client", "generate", "queries")
     before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     folder = str(Path(__file__).parents[1] / "examples" / "platform_analytics")
     sys.path.insert(0, folder)

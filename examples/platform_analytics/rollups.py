@@ -1,4 +1,4 @@
-"""What the platform's dashboard asks: seven rollups with the names and columns it has always read, and two more."""
+"""What the platform's dashboard asks: seven rollups with the names and columns it has always read, and five more."""
 
 from __future__ import annotations
 
@@ -142,6 +142,34 @@ class MonthlyActiveUsers(Rollup, name="analytics_monthly_active_users", table=TA
     refresh = Refresh(window="62 days", lag="1 hour", every="1 hour")
 
 
+# -- who and what was ever seen, month by month: the totals of all time, which the events, kept for 90 days, cannot tell
+
+MONTHLY: Final = Refresh(window="62 days", lag="1 hour", every="1 hour")
+COCOON: Final = payload("cocoon_id", kind="uuid")
+INTEGRATION: Final = payload("integration_id", kind="uuid")
+
+
+class KnownUsers(Rollup, name="analytics_known_users", table=TABLE, where=USER.is_not_null()):
+    month = bucket("1 month")
+    user_id = group(USER)
+    total_events = count()
+    refresh = MONTHLY
+
+
+class KnownCocoons(Rollup, name="analytics_known_cocoons", table=TABLE, where=COCOON.is_not_null()):
+    month = bucket("1 month")
+    cocoon_id = group(COCOON)
+    total_events = count()
+    refresh = MONTHLY
+
+
+class KnownIntegrations(Rollup, name="analytics_known_integrations", table=TABLE, where=INTEGRATION.is_not_null()):
+    month = bucket("1 month")
+    integration_id = group(INTEGRATION)
+    total_events = count()
+    refresh = MONTHLY
+
+
 ROLLUPS: Final[tuple[type[Rollup], ...]] = (
     DailyActiveUsers,
     TaskStatsDaily,
@@ -152,4 +180,7 @@ ROLLUPS: Final[tuple[type[Rollup], ...]] = (
     ErrorsHourly,
     WeeklyActiveUsers,
     MonthlyActiveUsers,
+    KnownUsers,
+    KnownCocoons,
+    KnownIntegrations,
 )

@@ -78,6 +78,9 @@ COLUMNS = {
     "analytics_errors_hourly": "hour service error_type error_count affected_users sample_error_message",
     "analytics_weekly_active_users": "week active_users total_events",
     "analytics_monthly_active_users": "month active_users total_events",
+    "analytics_known_users": "month user_id total_events",
+    "analytics_known_cocoons": "month cocoon_id total_events",
+    "analytics_known_integrations": "month integration_id total_events",
 }
 
 

@@ -5,6 +5,7 @@
     28, 3D000, 3F000, 42501, TLS not accepted   pause: an operator must act
     22, 23, 54 while rows are written           permanent: a record's fault
     57014, 25P04 while rows are written         too slow for the server's time limit: a smaller batch may pass
+    53400 while rows are written                too much for a limit of the server: likewise; one record alone: pause
     42P01, 42703, 42704, 42804, 42809, 42P10,
     428C9, 0A000, 22P03, 08P01                  another program changed the tables: look again, then transient
     42, in a function that a row calls          look again, then pause: a trigger needs what is not there
@@ -49,6 +50,7 @@ _NOT_UNDERSTOOD: Final = ("22", "42")
 _TOO_SLOW: Final = frozenset({"57014", "25P04"})
 
 UNSUPPORTED: Final = "0A000"
+LIMITED: Final = "53400"
 DENIED: Final = "42501"
 
 

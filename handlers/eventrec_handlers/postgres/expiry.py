@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from eventrec_handlers.postgres.checkpoints import literal
+from eventrec_handlers.postgres.chunks import chunks_of
 from eventrec_handlers.postgres.errors import brief, state
 from eventrec_handlers.postgres.rollups.retention import floor_for_ttl
 
@@ -56,7 +57,7 @@ class _Trouble:
 class Expiry:
     """Decides when to look, and deletes a slice. `ttl` is in seconds; None: nothing ever gets old.
 
-    What a rollup has not counted yet is kept until it has.
+    What a rollup has not counted yet is kept until it has. Of a hypertable whole chunks are dropped, one for a slice.
 
     A table whose old rows cannot be deleted is said in one line of the logging, and in another one once they can; in
     between it is among the `remarks`. It is tried again after pauses that grow.
@@ -112,9 +113,7 @@ class Expiry:
                 f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {PATIENCE};"
                 f" SET LOCAL lock_timeout = {PATIENCE // 10}"
             )
-            end = await floor_for_ttl(connection, namespace, table, ttl)
-            counts = await connection.fetchrow(_delete(namespace, table, ttl, size, end=end))
-            found, deleted, hides = map(int, counts)
+            deleted, kept, may_pass = await _remove(connection, namespace, table, ttl, size)
             await connection.execute("COMMIT")
         except asyncpg.PostgresError as exc:
             if state(exc) == "57014":
@@ -122,12 +121,8 @@ class Expiry:
             self._failed(table, brief(exc), may_pass=state(exc).startswith(_MAY_PASS))
             raise
         else:
-            if found and not deleted:
-                # Another sweep may have been quicker; else a trigger or a policy keeps them.
-                self._failed(table, "the server deletes none of them: see its triggers and policies", may_pass=True)
-            elif hides:
-                # Rows were just written there; but all of them may be gone already.
-                self._failed(table, "its policies let none of its rows be seen", may_pass=True)
+            if kept is not None:
+                self._failed(table, kept, may_pass=may_pass)
             else:
                 self._went_well(table)
                 self._slice = min(SLICE, size * 2)
@@ -156,6 +151,25 @@ class Expiry:
         trouble = self._troubles.pop(table, None)
         if trouble is not None and trouble.said is not None:
             _logger.info("expired rows are deleted again table=%r", table, extra={"eventrec": {"table": table}})
+
+
+async def _remove(
+    connection: asyncpg.Connection, namespace: Namespace, table: str, ttl: float, size: int
+) -> tuple[int, str | None, bool]:
+    """Delete at most `size` old rows, or drop a chunk, inside a transaction.
+
+    How many that was, a chunk counted as `size`; why others are left, in words; and whether that may pass by itself.
+    """
+    chunks = await chunks_of(connection, namespace, table, ttl)
+    if chunks is not None:
+        return size * await chunks.drop_first(connection, namespace, table), chunks.why_kept, False
+    end = await floor_for_ttl(connection, namespace, table, ttl)
+    found, deleted, hides = map(int, await connection.fetchrow(_delete(namespace, table, ttl, size, end=end)))
+    if found and not deleted:
+        # Another sweep may have been quicker; else a trigger or a policy keeps them.
+        return 0, "the server deletes none of them: see its triggers and policies", True
+    # Rows were just written there; but all of them may be gone already.
+    return deleted, "its policies let none of its rows be seen" if hides else None, True
 
 
 def _delete(namespace: Namespace, table: str, ttl: float, limit: int, *, end: str | None) -> str:

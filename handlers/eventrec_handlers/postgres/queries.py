@@ -66,6 +66,9 @@ _FIRST, _LAST = -211_813_488_000_000_000, 9_223_371_331_199_999_999
 """The microseconds that a timestamptz can be."""
 
 
+PLACE: Final = "t.ctid"
+
+
 @dataclass(frozen=True, slots=True)
 class EventTable:
     """A table that has our base columns, or those of its layout.
@@ -80,6 +83,7 @@ class EventTable:
         may_be_read: Whether this user may read it.
         base: SQL for what every event has.
         layout: Where what stands; None: as in tables of ours. Then `extra` are all columns.
+        place: SQL for the place of a row in its table or partition, a tid: no two of one time, and id, have the same.
     """
 
     name: str
@@ -91,13 +95,17 @@ class EventTable:
     may_be_read: bool
     base: Base = OURS
     layout: Layout | None = None
+    place: str = PLACE
 
-    def columns(self, transaction: str = "0::bigint") -> str:
-        """What is selected of a row; `transaction` is SQL for the number of the one that wrote it."""
+    def columns(self, transaction: str = "0::bigint", *, place: str | None = None) -> str:
+        """What is selected of a row; `transaction` is SQL for the number of the one that wrote it.
+
+        `place` is another than that of the table.
+        """
         extra = "".join(f", {sql} AS e{number}" for number, sql in enumerate(self.extra.values()))
         base = self.base
         return (
-            f"{transaction} AS x, t.tableoid::bigint AS o, t.ctid::text AS c, {base.id} AS id,"
+            f"{transaction} AS x, t.tableoid::bigint AS o, ({place or self.place})::text AS c, {base.id} AS id,"
             f" {base.type}::text AS type, {_microseconds(base.time)} AS us, {base.payload} AS payload,"
             f" {'t.context::text' if self.has_context else 'NULL::text'} AS context{extra}"
         )
@@ -121,11 +129,16 @@ class EventTable:
 
 
 async def event_tables(
-    connection: asyncpg.Connection, namespace: str, layouts: KeptLayouts, faults: Counter[str]
+    connection: asyncpg.Connection,
+    namespace: str,
+    layouts: KeptLayouts,
+    faults: Counter[str],
+    *,
+    hypertables: Collection[str] = (),
 ) -> list[EventTable]:
     """The tables of events in `namespace`, by name; what has a parent that may be read is read with that.
 
-    `faults` gets why a table that has a layout is not among them.
+    `faults` gets why a table that has a layout is not among them. Rows of `hypertables` may be compressed.
     """
     rows = await connection.fetch(
         "SELECT c.oid::bigint AS oid, c.relname::text AS name, a.attname::text AS column, a.attnotnull AS is_required,"
@@ -147,7 +160,11 @@ async def event_tables(
     for oid, mine in columns.items():
         try:
             layout = layouts.of(mine[0]["name"])
-            table = _event_table(namespace, mine) if layout is None else _laid_out_table(namespace, mine, layout)
+            is_chunked = mine[0]["name"] in hypertables
+            if layout is None:
+                table = _event_table(namespace, mine, is_chunked=is_chunked)
+            else:
+                table = _laid_out_table(namespace, mine, layout, is_chunked=is_chunked)
         except LayoutError as exc:
             faults[f"table {mine[0]['name']!r}: {exc}"] += 1
         else:
@@ -163,7 +180,7 @@ async def event_tables(
     return [table for oid, table in tables.items() if not has_parent(oid)]
 
 
-def _event_table(namespace: str, rows: list[Any]) -> EventTable | None:
+def _event_table(namespace: str, rows: list[Any], *, is_chunked: bool) -> EventTable | None:
     name = rows[0]["name"]
     declared = {row["column"]: unquoted_type(row["declared"]) for row in rows}
     if (
@@ -188,13 +205,23 @@ def _event_table(namespace: str, rows: list[Any]) -> EventTable | None:
         is_indexed=rows[0]["is_indexed"],
         may_hold_foreign=not all(row["is_required"] for row in rows if row["column"] in REQUIRED),
         may_be_read=rows[0]["may_be_read"],
+        place=_NO_PLACE if is_chunked else PLACE,
     )
+
+
+_NO_PLACE: Final = "'(0,1)'::tid"
+"""Of a row that may be compressed: it has none of its own. Its id tells it from others."""
+
+
+def _numbered_place(number: str) -> str:
+    """A tid made of `number`, SQL for a bigint: 32 bits and 15 bits of it."""
+    return f"('(' || (({number} >> 15) & 4294967295) || ',' || (({number} & 32767) + 1) || ')')::tid"
 
 
 _NEEDED: Final = frozenset({"id", "type", "timestamp", "payload", "event"})
 
 
-def _laid_out_table(namespace: str, rows: list[Any], layout: Layout) -> EventTable:
+def _laid_out_table(namespace: str, rows: list[Any], layout: Layout, *, is_chunked: bool) -> EventTable:
     """The table of `layout`.
 
     Raises:
@@ -211,6 +238,7 @@ def _laid_out_table(namespace: str, rows: list[Any], layout: Layout) -> EventTab
             if found != wanted and not (found in _TEXTS and wanted in _TEXTS):
                 raise LayoutError(f"its column {column.name!r} is {found or 'not there'}, and its layout has {column}")
     required = {column.name for column in layout.columns if not column.source.path and column.source.kind in _NEEDED}
+    place = _compressible_place(layout) if is_chunked else PLACE
     return EventTable(
         name=layout.table,
         quoted=f"{quoted(namespace)}.{quoted(layout.table)}",
@@ -222,16 +250,25 @@ def _laid_out_table(namespace: str, rows: list[Any], layout: Layout) -> EventTab
         is_indexed=False,
         may_hold_foreign=not all(row["is_required"] for row in rows if row["column"] in required),
         may_be_read=rows[0]["may_be_read"],
-        base=_base_of(layout, required),
+        base=_base_of(layout, required, place),
         layout=layout,
+        place=place,
     )
 
 
-def _base_of(layout: Layout, required: Collection[str]) -> Base:
+def _compressible_place(layout: Layout) -> str:
+    """What stands for the place of a row that may be compressed, and so has none."""
+    if layout.column_of(ID) is not None:
+        return _NO_PLACE
+    generated = layout.column_of(GENERATED)
+    return _numbered_place("hashtextextended(t::text, 0)" if generated is None else f"t.{quoted(generated.name)}")
+
+
+def _base_of(layout: Layout, required: Collection[str], own_place: str) -> Base:
     """SQL for what an event of `layout` has; its payload and context are made of the columns, by the layout."""
     id_, kind, time, event = (layout.column_of(source) for source in (ID, TYPE, TIMESTAMP, EVENT))
     generated = layout.column_of(GENERATED)
-    place = "t.tableoid::text || t.ctid::text" if generated is None else f"t.{quoted(generated.name)}::text"
+    place = f"t.tableoid::text || ({own_place})::text" if generated is None else f"t.{quoted(generated.name)}::text"
     at = "" if time is None else f"t.{quoted(time.name)}"
     is_whole = kind is None and event is not None and event.word != "text"
     type_ = literal(layout.table) if kind is None else f"t.{quoted(kind.name)}"
@@ -286,13 +323,13 @@ def by_timestamp(
         moment = values.time(after.microseconds)
         if table.name == after.table:
             wanted.append(
-                f"({base.time}, {base.order}, t.tableoid::bigint, t.ctid)"
+                f"({base.time}, {base.order}, t.tableoid::bigint, {table.place})"
                 f" > ({moment}, {values.named(after.id, 'text')}::{base.cast},"
                 f" {values.named(after.oid, 'bigint')}, {values.named(after.ctid, 'text')}::tid)"
             )
         else:
             wanted.append(f"{base.time} {'>=' if table.name > after.table else '>'} {moment}")
-    order = ", ".join(f"{key}{' DESC' * newest}" for key in (base.time, base.order, "t.tableoid", "t.ctid"))
+    order = ", ".join(f"{key}{' DESC' * newest}" for key in (base.time, base.order, "t.tableoid", table.place))
     most = f" ORDER BY {order} LIMIT {limit:d}"
     selected = f"SELECT {table.columns()} FROM {table.quoted} AS t WHERE {' AND '.join(wanted)}"  # noqa: S608 - quoted
     kinds = None if types is None else values.named(list(types), "text[]")
@@ -325,7 +362,9 @@ def _within(time: str, values: _Values, start: int | None, end: int | None) -> l
     return bounds
 
 
-# -- by transaction
+# -- by transaction: of hypertables, what is not compressed, in a transaction that has executed `UNCOMPRESSED`
+
+UNCOMPRESSED: Final = "SET LOCAL timescaledb.enable_transparent_decompression = off"
 
 
 def _number(end: int) -> str:
@@ -345,7 +384,7 @@ def arrived(table: EventTable, since: Arrival, *, end: int, types: Collection[st
     if types is not None:
         wanted.append(f"{table.base.type} = ANY ({values.named(list(types), 'text[]')})")
     sql = (
-        f"SELECT {table.columns(_number(end))} FROM {table.quoted} AS t"  # noqa: S608 - quoted
+        f"SELECT {table.columns(_number(end), place=PLACE)} FROM {table.quoted} AS t"  # noqa: S608 - quoted
         f" WHERE {' AND '.join(wanted)} ORDER BY x, o, t.ctid LIMIT {limit:d}"
     )
     return sql, values

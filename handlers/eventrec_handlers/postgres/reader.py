@@ -16,6 +16,8 @@ from eventrec_handlers.postgres.calls import Calls
 from eventrec_handlers.postgres.cursor import START, Arrival, Reached
 from eventrec_handlers.postgres.errors import raise_refused_connection
 from eventrec_handlers.postgres.queries import (
+    PLACE,
+    UNCOMPRESSED,
     EventTable,
     arrived,
     by_timestamp,
@@ -99,12 +101,10 @@ class PostgresReader(EventReader):
                 sql, values = by_timestamp(table, types=types, limit=limit, newest=True)
                 rows += [_Row(table, row) for row in await moment.connection.fetch(sql, *values)]
             newest = sorted(rows, key=_Row.by_time)[-limit:] if limit else []
+            foreign = await moment.foreign() if limit else {}
+            await moment.leave_out_compressed()
             seen = await moment.seen()
-            return EventPage(
-                _events(newest),
-                Arrival(moment.server, moment.low, seen).to_text(),
-                await moment.foreign() if limit else {},
-            )
+            return EventPage(_events(newest), Arrival(moment.server, moment.low, seen).to_text(), foreign)
 
         return await self._read(read)
 
@@ -139,6 +139,7 @@ class PostgresReader(EventReader):
             since = moment.valid(given)
             if not limit or (since.after is None and moment.is_as_at(since)) or self._clock() < self._not_before:
                 return EventPage((), since.to_text())
+            await moment.leave_out_compressed()
             parts = []
             begun = self._clock()
             for table in moment.tables:
@@ -200,8 +201,10 @@ class _Moment:
         server: str,
         low: int,
         end: int,
+        has_chunks: bool,
     ) -> None:
         self.connection = connection
+        self._has_chunks = has_chunks
         # Where none may be read, the server says so.
         self.tables = [table for table in tables if table.may_be_read] or tables
         self._faults = faults
@@ -214,12 +217,13 @@ class _Moment:
 
     @classmethod
     async def of(cls, connection: asyncpg.Connection, namespace: str | None, declared: Mapping[str, Layout]) -> _Moment:
-        name, low, end, exists, may_ask = await connection.fetchrow(
+        name, low, end, exists, may_ask, has_chunks = await connection.fetchrow(
             "WITH here AS (SELECT coalesce($1::text, current_schema()::text) AS name, txid_current_snapshot() AS now)"
             " SELECT name, txid_snapshot_xmin(now), txid_snapshot_xmax(now),"
             " EXISTS (SELECT FROM pg_namespace WHERE nspname::text = name),"
             " coalesce(has_function_privilege(to_regprocedure('pg_control_system()'), 'EXECUTE')"
-            " AND has_function_privilege(to_regprocedure('pg_control_checkpoint()'), 'EXECUTE'), false) FROM here",
+            " AND has_function_privilege(to_regprocedure('pg_control_checkpoint()'), 'EXECUTE'), false),"
+            " to_regclass('timescaledb_information.hypertables') IS NOT NULL FROM here",
             namespace,
         )
         if not exists:
@@ -231,8 +235,15 @@ class _Moment:
         )
         layouts, faults = KeptLayouts(declared), Counter[str]()
         layouts.learn(await _kept_layouts(connection, name))
-        tables = await event_tables(connection, name, layouts, faults)
-        return cls(connection, tables, faults=faults, server=known, low=low, end=end)
+        hypertables = await _hypertables(connection, name) if has_chunks else frozenset[str]()
+        tables = await event_tables(connection, name, layouts, faults, hypertables=hypertables)
+        has_chunks = any(table.place != PLACE for table in tables)
+        return cls(connection, tables, faults=faults, server=known, low=low, end=end, has_chunks=has_chunks)
+
+    async def leave_out_compressed(self) -> None:
+        """From here on only what is not compressed is read: the rest does not tell which transaction wrote it."""
+        if self._has_chunks:
+            await self.connection.execute(UNCOMPRESSED)
 
     def valid(self, since: Arrival) -> Arrival:
         """`since`, unless it is of another server, or of a time to which this one has gone back: then nothing."""
@@ -319,6 +330,14 @@ async def _kept_layouts(connection: asyncpg.Connection, namespace: str) -> dict[
         return {}
     rows = await connection.fetch(f"SELECT table_name::text, layout::text FROM {table}")  # noqa: S608 - quoted
     return {row[0]: row[1] for row in rows}
+
+
+async def _hypertables(connection: asyncpg.Connection, namespace: str) -> frozenset[str]:
+    rows = await connection.fetch(
+        "SELECT hypertable_name::text FROM timescaledb_information.hypertables WHERE hypertable_schema::text = $1",
+        namespace,
+    )
+    return frozenset(row[0] for row in rows)
 
 
 def _numbers(ctid: str) -> tuple[int, ...]:

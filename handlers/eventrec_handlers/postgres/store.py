@@ -13,6 +13,7 @@ from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.copy import Copy, Rows
 from eventrec_handlers.postgres.ending import RefusedAtEndError, end
 from eventrec_handlers.postgres.errors import (
+    LIMITED,
     UNSUPPORTED,
     brief,
     errors_translated,
@@ -171,6 +172,10 @@ class Store:
         """What `exc` means while rows are written, where it means something else than at other times."""
         if records > 1 and (slow := too_slow(exc)) is not None:
             return BatchTooLargeError(f"{self._where}: {records} records: {brief(slow)}")
+        if state(exc) == LIMITED:
+            # Of rows decompressed for one statement, say: fewer records may need fewer.
+            kind = BatchTooLargeError if records > 1 else PauseError
+            return kind(f"{self._where}: {brief(exc)}")
         holds = state(exc) == UNSUPPORTED or is_about_functions(exc)
         return PauseError(f"{self._where}: {brief(exc)}") if holds else None
 
@@ -318,7 +323,14 @@ class Store:
                 raise self._refusal(exc, copy, records, into=into) from exc
             raise
         if by_insert and not refusals.reasons:
+            await self._insert(staging, copy.table, records)
+
+    async def _insert(self, staging: Staging, table: str, records: int) -> None:
+        try:
             await staging.insert(records)
+        except asyncpg.FeatureNotSupportedError:
+            self._without_copy.discard(table)  # it was not the COPY that was not supported
+            raise
 
     def _refusal(self, exc: asyncpg.PostgresError, copy: Copy, records: int, *, into: str) -> PermanentError:
         line = line_of(exc, into)

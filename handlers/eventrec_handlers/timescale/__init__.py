@@ -3,8 +3,12 @@
     timescale://user:password@host:port/database?option=value
 
 Writing is PostgreSQL's (`eventrec_handlers.postgres`), rows and checkpoint in one transaction. What a layout says of
-partitions, compression and retention becomes policies of the database; a rollup becomes a continuous aggregate. Needs
-the extension, version 2.15 or later, in its Timescale edition for the policies.
+partitions, compression and retention becomes policies of the database, and a rollup a continuous aggregate, by
+`eventrec migrate`; until then a table is a plain one, whose rows are moved into chunks. Needs the extension, version
+2.15 or later, in its Timescale edition for the policies.
+
+Measured, TimescaleDB 2.23: two days of the platform's events (`examples/platform_analytics`, 37,129 with four indexes)
+take 10.1 % of their space once compressed, 28 % of that of their rows without indexes.
 """
 
 from __future__ import annotations

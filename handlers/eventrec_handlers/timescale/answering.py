@@ -22,8 +22,8 @@ class TimescaleAnswering(Answering):
     """Answers questions about a rollup from its continuous aggregate, where it has one."""
 
     async def known(self, connection: asyncpg.Connection) -> Known:
-        found = await read_state(connection, self._namespace.namespace, self._plan.name)
-        if found is None:
+        found = await read_state(connection, self._namespace.namespace, self._plan)
+        if found is None or found.differs is not None:
             return Known.nothing(self._plan)
         floor = await kept_from(connection, self._namespace.namespace, self._plan.table)
         known = Known(self._plan, EARLIEST if floor is None else floor, is_made=True)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 EXTENSION: Final = "CREATE EXTENSION IF NOT EXISTS timescaledb"
 
-_CHUNKS: Final[Mapping[PartitionUnit, str]] = {"day": "1 day", "week": "7 days", "month": "1 month"}
+CHUNKS: Final[Mapping[PartitionUnit, str]] = {"day": "1 day", "week": "7 days", "month": "1 month"}
+"""How long a chunk is."""
 
 
 def hypertable(layout: Layout, *, named: Callable[[str], str] = quoted) -> Iterator[str]:
@@ -36,7 +37,7 @@ def hypertable(layout: Layout, *, named: Callable[[str], str] = quoted) -> Itera
     table = literal(named(layout.table))
     yield (
         f"SELECT create_hypertable({table}::regclass, {literal(time.name)}::name,"
-        f" chunk_time_interval => INTERVAL '{_CHUNKS[layout.partition]}', if_not_exists => true, migrate_data => true,"
+        f" chunk_time_interval => INTERVAL '{CHUNKS[layout.partition]}', if_not_exists => true, migrate_data => true,"
         " create_default_indexes => false)"
     )
     compression = layout.compression

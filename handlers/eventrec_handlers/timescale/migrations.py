@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from eventrec import Layout
 from eventrec.analytics import MigrationError, Statement, Steps
 from eventrec_handlers._sql import quoted
 from eventrec_handlers.postgres.hook import PostgresDdl, PostgresMigrations, create_index, create_table, literal
 from eventrec_handlers.timescale.ddl import EXTENSION, continuous_aggregate, hypertable, without_aggregate
+from eventrec_handlers.timescale.extension import find_extension
+from eventrec_handlers.timescale.standing import table_differences, view_differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from eventrec import Layout
     from eventrec.analytics import Declaration, RollupPlan
     from eventrec_handlers.postgres.hook import Columns
 
@@ -36,7 +38,9 @@ class TimescaleDdl(PostgresDdl):
         return super().layout_steps(layout, before)
 
     def rollup_steps(self, plan: RollupPlan, columns: Columns, before: Mapping[str, Any] | None) -> Steps:
-        made = tuple(map(Statement, continuous_aggregate(plan, columns)))
+        # A table that is not divided into chunks has none: its rollups are answered from its events.
+        is_chunked = columns.layout.partition is not None
+        made = tuple(map(Statement, continuous_aggregate(plan, columns))) if is_chunked else ()
         if before is None or not made:
             return Steps(made, (Statement(without_aggregate(plan)),) if made else ())
         if before["fingerprint"] != plan.fingerprint:
@@ -61,11 +65,38 @@ class TimescaleMigrations(PostgresMigrations):
         return super().__repr__().replace("PostgresMigrations", "TimescaleMigrations")
 
     async def found(self, declarations: Sequence[Declaration]) -> Mapping[str, Sequence[str]]:
-        found = await super().found(declarations)
-        return {
-            key: [] if key.startswith("rollup ") and list(differs) == [_VIEW] else differs
-            for key, differs in found.items()
-        }
+        found = dict(await super().found(declarations))
+
+        async def compare() -> None:
+            connection, namespace = self._open()
+            async with connection.transaction(isolation="read_committed", readonly=True):
+                extension = await find_extension(connection)
+                if extension is None or extension.why_not is not None:
+                    return  # an old one is refused with the first statement
+                for each in declarations:
+                    differs = found.get(each.key)
+                    if differs is None:
+                        continue
+                    if each.key.startswith("table "):
+                        layout = Layout.from_json(each.content)
+                        found[each.key] = [*differs, *await table_differences(connection, namespace.namespace, layout)]
+                    elif each.key.startswith("rollup ") and list(differs) == [_VIEW]:
+                        name, content = each.key.partition(" ")[2], json.loads(each.content)
+                        found[each.key] = await view_differences(
+                            connection, namespace.namespace, name, content["table"], content["columns"]
+                        )
+
+        await self._run(compare)
+        return found
+
+    async def _execute(self, statement: Statement | None) -> None:
+        connection, _ = self._open()
+        extension = await find_extension(connection)
+        if extension is not None and statement is not None:
+            if extension.why_not is not None:
+                raise MigrationError(extension.why_not)
+            await extension.reach(connection)
+        await super()._execute(statement)
 
 
 def _table(layout: Layout) -> Iterator[Statement]:

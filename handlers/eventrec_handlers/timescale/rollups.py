@@ -10,7 +10,8 @@ from eventrec.analytics import Refreshed
 from eventrec_handlers.postgres.hook import PostgresRollups, creating, errors_translated, literal, moment
 from eventrec_handlers.timescale.answering import TimescaleAnswering
 from eventrec_handlers.timescale.ddl import continuous_aggregate
-from eventrec_handlers.timescale.state import kept_from, read_state
+from eventrec_handlers.timescale.extension import needed_extension
+from eventrec_handlers.timescale.state import is_hypertable, kept_from, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +29,8 @@ class TimescaleRollups(PostgresRollups):
     """Rollups as continuous aggregates. `refresh` does what their policies do, and what these leave out: older events.
 
     A window of which retention may have removed events is never refreshed: its rows would vanish. A rollup whose
-    buckets `time_bucket` does not have, has no continuous aggregate, and is answered from the events.
+    buckets `time_bucket` does not have, or whose table is not a hypertable, has no continuous aggregate: it is
+    answered from the events.
     """
 
     def __repr__(self) -> str:
@@ -67,16 +69,17 @@ class TimescaleRollups(PostgresRollups):
             async def call(
                 connection: asyncpg.Connection, namespace: Namespace, low: int = low, high: int = high
             ) -> None:
-                floor = await kept_from(connection, namespace.namespace, plan.table)
+                async with connection.transaction(isolation="read_committed"):
+                    extension = await needed_extension(connection, str(self._target))
+                    floor = await kept_from(connection, namespace.namespace, plan.table)
                 low = _first_whole(plan, low, floor)  # time has passed, and events may have been removed
                 if low >= high:
                     return
                 low, high = _wide_enough(plan, low, high, floor)
+                refresh = extension.function("refresh_continuous_aggregate")
                 view = literal(namespace.named(plan.name))
                 start, end = (literal(moment(at).isoformat()) for at in (low, high))
-                await connection.execute(
-                    f"CALL refresh_continuous_aggregate({view}::regclass, {start}::timestamptz, {end}::timestamptz)"
-                )
+                await connection.execute(f"CALL {refresh}({view}::regclass, {start}::timestamptz, {end}::timestamptz)")
 
             await self._run(call)
             done += _count(plan, low, high)
@@ -87,17 +90,30 @@ class TimescaleRollups(PostgresRollups):
     async def _make_view(
         self, connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan, columns: Columns
     ) -> bool:
-        """Make the continuous aggregate, if it is not there; False: it cannot have one."""
+        """Make the continuous aggregate, if it is not there; False: it cannot have one.
+
+        Raises:
+            PauseError: An operator has to make it, or the extension; or another one has its name.
+        """
         async with connection.transaction(isolation="read_committed"):
-            if await read_state(connection, namespace.namespace, plan.name) is not None:
-                return True
+            extension = await needed_extension(connection, str(self._target))
+            state = await read_state(connection, namespace.namespace, plan)
+            is_chunked = await is_hypertable(connection, namespace.namespace, plan.table)
+        if state is not None and state.differs is not None:
+            raise PauseError(f"rollup {plan.name!r}: the continuous aggregate of this name is another: {state.differs}")
+        if state is not None or not is_chunked:
+            return state is not None
         statements = list(continuous_aggregate(plan, columns, named=namespace.named))
         if not statements:
             return False
         if not self._options.may_make:
-            raise PauseError(f"rollup {plan.name!r} has no continuous aggregate there: migrate first")
+            raise PauseError(
+                f"rollup {plan.name!r} has no continuous aggregate there: migrate first; if it was dropped, refresh"
+                " once with schema=evolve"
+            )
         with errors_translated(str(self._target), makes_tables=True):
             async with creating(connection, namespace):
+                await extension.reach(connection)
                 for statement in statements:
                     await connection.execute(statement)
         return True
@@ -108,7 +124,7 @@ class TimescaleRollups(PostgresRollups):
         """The windows to refresh, of whole buckets: where there are events that were not counted."""
         answering = TimescaleAnswering(namespace, plan, columns)
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            state = await read_state(connection, namespace.namespace, plan.name)
+            state = await read_state(connection, namespace.namespace, plan)
             floor = await kept_from(connection, namespace.namespace, plan.table)
             events = await answering.extent(connection)
         if state is None or events is None:

@@ -35,6 +35,15 @@ class Schema:
         found: list[tuple[Any, ...]] = self._run(fetch)
         return found
 
+    def records(self, sql: str, *values: object) -> list[dict[str, Any]]:
+        """The same rows by the names of their columns."""
+
+        async def fetch(connection: asyncpg.Connection) -> list[dict[str, Any]]:
+            return [dict(row) for row in await connection.fetch(sql, *values)]
+
+        found: list[dict[str, Any]] = self._run(fetch)
+        return found
+
     def execute(self, *statements: str) -> None:
         async def run(connection: asyncpg.Connection) -> None:
             for statement in statements:
