@@ -43,6 +43,7 @@ from eventrec.analytics.migration_tables import added_columns, tables_of_events
 from eventrec.analytics.migration_target import (
     Declaration,
     Declarations,
+    EarlierMigrations,
     MigrationRecord,
     MigrationTarget,
     Steps,
@@ -70,6 +71,7 @@ __all__ = [
     "Condition",
     "Declaration",
     "Declarations",
+    "EarlierMigrations",
     "Expression",
     "Field",
     "Function",

@@ -42,7 +42,7 @@ def migrations_of(
                 with_text(
                     Migration(
                         version=version + len(made),
-                        name=_name(phase, changed, is_first=version == 1),
+                        name=_name(phase, changed, is_first=all(each.phase is not phase for each in after)),
                         phase=phase,
                         up=up,
                         down=_down(steps),

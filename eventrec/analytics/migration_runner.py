@@ -84,6 +84,9 @@ class MigrationRunner:
         status = self._status(records)
         known = set(declared_by(record.migration for record in records))
         remarks = list(status.remarks)
+        earlier = None if records else await self._target.earlier()
+        if earlier is not None and earlier.remark is not None:
+            remarks.append(earlier.remark)
         for each in status.pending:
             if not each.is_recorded:
                 remarks += [said async for _, said in self._standing(each.migration, known)]
@@ -102,10 +105,12 @@ class MigrationRunner:
             self._refuse_out_of_order(status, phase)
             wanted = [each for each in status.pending if phase is None or each.migration.phase is phase]
             known = set(declared_by(record.migration for record in records))
+            earlier = await self._earlier() if wanted and not records else ()
             if wanted:
                 await self._target.prepare()
             for each in wanted:
-                await self._apply(each, known)
+                await self._apply(each, known, earlier=earlier)
+                earlier = ()
                 known |= dict(each.migration.declares).keys()
                 applied.append(each.migration)
                 self._on_applied(each.migration)
@@ -196,11 +201,19 @@ class MigrationRunner:
 
     # -- doing it -----------------------------------------------------------------------------------------------------
 
-    async def _apply(self, pending: Pending, known: AbstractSet[str]) -> None:
-        """`known` are the keys of what earlier migrations have declared."""
+    async def _earlier(self) -> tuple[str, ...]:
+        """What other programs have migrated before our first migration: keys; it is told."""
+        found = await self._target.earlier()
+        if found is not None and found.remark is not None:
+            self._tell(found.remark)
+        return () if found is None else found.keys
+
+    async def _apply(self, pending: Pending, known: AbstractSet[str], *, earlier: Sequence[str] = ()) -> None:
+        """`known` are the keys of what migrations before it have declared, `earlier` those of other programs."""
         migration = pending.migration
         if not pending.is_recorded:
-            await self._target.begin(migration, [] if pending.done else await self._adopted(migration, known))
+            adopted = [] if pending.done else [*earlier, *await self._adopted(migration, known)]
+            await self._target.begin(migration, adopted)
         for number in range(pending.done, len(migration.up)):
             try:
                 await self._target.apply(migration, number)

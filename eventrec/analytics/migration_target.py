@@ -97,6 +97,36 @@ class MigrationRecord:
         return parsed(self.text)
 
 
+@dataclass(frozen=True, slots=True)
+class EarlierMigrations:
+    """What another program has noted of its own migrations in the table `_migrations`.
+
+    Attributes:
+        applied: The number and name of each, by number; None: the table is of a kind that is not known.
+    """
+
+    applied: tuple[tuple[int, str], ...] | None
+
+    TABLE: ClassVar[str] = "_migrations"
+    COLUMNS: ClassVar[frozenset[str]] = frozenset({"version", "name", "applied_at"})
+    """What a table of the known kind consists of."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What stands among the adopted of our first migration."""
+        return tuple(f"{self.TABLE} {version} {name}" for version, name in self.applied or ())
+
+    @property
+    def remark(self) -> str | None:
+        """A sentence for the operator; None: there is nothing to say."""
+        if self.applied is None:
+            return f"the table {self.TABLE} is another program's, of a kind that is not known: it is left alone"
+        if not self.applied:
+            return None
+        listed = ", ".join(f"{version} {name!r}" for version, name in self.applied)
+        return f"{self.TABLE} says that {listed:.400} ran here: what these made is adopted as it is, and not run again"
+
+
 class MigrationTarget(ABC):
     """One database: what is to be made there, and making it. It belongs to one task; `async with` opens and closes it.
 
@@ -159,6 +189,10 @@ class MigrationTarget(ABC):
     @abstractmethod
     async def found(self, declarations: Sequence[Declaration]) -> Mapping[str, Sequence[str]]:
         """Those of `declarations` that are there already: key to how each differs from what is declared, in words."""
+
+    async def earlier(self) -> EarlierMigrations | None:
+        """What another program has noted of its migrations here; None: nothing. Changes nothing."""
+        return None
 
     @abstractmethod
     async def prepare(self) -> None:

@@ -122,7 +122,10 @@ def test_database_is_that_of_the_environment(
     monkeypatch.setenv("DATABASE_URL", "sqlite:///first.db")
     assert main("migrate")[0] == 0
 
-    assert {path.name for path in tmp_path.glob("*.db")} == {"first.db", "second.db"}
+    monkeypatch.setenv("DATABASE_URL", "SQLite+aiosqlite:///third.db")
+    assert main("migrate")[0] == 0
+
+    assert {path.name for path in tmp_path.glob("*.db")} == {"first.db", "second.db", "third.db"}
 
 
 def test_secret_of_a_url_is_never_shown(main: Main, shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +135,9 @@ def test_secret_of_a_url_is_never_shown(main: Main, shop: str, monkeypatch: pyte
         "user:hunter2@host/shop",
         "hunter2",
         "postgresql://user:hun:ter2@127.0.0.1:hunter2/shop",
+        "postgresql+asyncpg://user:hunter2@127.0.0.1:hunter2/shop",
+        "postgresql+psycopg://user:hun:ter2@127.0.0.1:1/shop?connect_timeout=1",
+        "postgresql+asyncpg:hunter2",
     ):
         monkeypatch.setenv("DATABASE_URL", url)
         for command in ("all", "status", "dry-run", "rollback", "files"):

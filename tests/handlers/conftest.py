@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 import anyio
@@ -133,6 +136,122 @@ async def handler(path: Path) -> AsyncIterator[SqliteHandler]:
     await handler.resume(LOG, "tested", 0)
     yield handler
     await handler.close()
+
+
+SCHEMA = """
+SELECT 'column', c.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod) || a.attnotnull
+ || coalesce(pg_get_expr(d.adbin, d.adrelid), '') FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+ LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+ WHERE c.relnamespace = to_regnamespace('{0}') AND a.attnum > 0
+UNION ALL SELECT 'relation', relname, relkind::text || coalesce(reloptions::text, '')
+ || coalesce(pg_get_partkeydef(oid), '') || coalesce(pg_get_expr(relpartbound, oid), '')
+ FROM pg_class WHERE relnamespace = to_regnamespace('{0}')
+UNION ALL SELECT 'index', c.relname, pg_get_indexdef(c.oid) || i.indisvalid FROM pg_index i
+ JOIN pg_class c ON c.oid = i.indexrelid WHERE c.relnamespace = to_regnamespace('{0}')
+UNION ALL SELECT 'constraint', conname, pg_get_constraintdef(oid) FROM pg_constraint
+ WHERE connamespace = to_regnamespace('{0}')
+UNION ALL SELECT 'trigger', tgname, pg_get_triggerdef(t.oid) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+ WHERE c.relnamespace = to_regnamespace('{0}')
+UNION ALL SELECT 'function', proname, prosrc FROM pg_proc WHERE pronamespace = to_regnamespace('{0}')
+UNION ALL SELECT 'comment', c.relname, obj_description(c.oid, 'pg_class') FROM pg_class c
+ WHERE c.relnamespace = to_regnamespace('{0}') AND obj_description(c.oid, 'pg_class') IS NOT NULL
+UNION ALL SELECT 'view', viewname, definition FROM pg_views WHERE schemaname = '{0}'
+ORDER BY 1, 2, 3
+"""
+
+
+@pytest.fixture(scope="session")
+def dump_of_schema() -> str:
+    """The SQL that tells what stands in a schema `{0}` of PostgreSQL: kind, name, text."""
+    return SCHEMA
+
+
+PLATFORM = Path(__file__).parents[2] / "examples" / "platform_analytics"
+
+
+class Migrate(Protocol):
+    """Runs `eventrec migrate` with the catalogue of the platform: exit code, stdout, stderr. Secrets are not shown."""
+
+    def __call__(self, *arguments: str, **variables: str) -> tuple[int, str, str]: ...
+
+
+@pytest.fixture
+def migrate_platform(tmp_path: Path) -> Migrate:
+    """The command in a process of its own, in an empty directory."""
+
+    def run(*arguments: str, **variables: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "eventrec.cli", "migrate", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**_platform_environment(), "EVENTREC_CATALOGUE": "catalogue:catalogue", "COLUMNS": "200", **variables},
+            timeout=50,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+@pytest.fixture
+def commands_of_migrate(migrate_platform: Migrate) -> Callable[[str, Callable[[], object]], None]:
+    """Goes through the commands, on the empty database `url`; `dump` is what stands in it."""
+
+    def go(url: str, dump: Callable[[], object]) -> None:
+        empty = dump()
+        named = ("  0001 pre tables\n", "  0002 post rollups\n")
+        code, out, said = migrate_platform("dry-run", DATABASE_URL=url)
+        assert (code, said) == (0, "")
+        assert "-- migration 0001 pre tables\n" in out
+        assert "analytics_daily_active_users" in out
+        pending = (0, f"Applied: 0\nPending: 2\n{named[0]}{named[1]}", "")
+        assert migrate_platform("status", PLATFORM_DATABASE_URL=url) == pending
+        code, out, said = migrate_platform("everything", DATABASE_URL=url)
+        assert (code, out, said[:30]) == (1, "", "usage: eventrec migrate [all |")
+        assert dump() == empty
+
+        assert migrate_platform("all", "--to", url) == (0, "applied 0001 pre tables\napplied 0002 post rollups\n", "")
+        made = dump()
+        assert made != empty
+        assert migrate_platform("all", "--to", url) == (0, "nothing to do\n", "")
+        assert migrate_platform("dry-run", "--to", url) == (0, "-- nothing to do\n", "")
+        assert migrate_platform("status", "--to", url) == (0, f"Applied: 2\n{named[0]}{named[1]}Pending: 0\n", "")
+        assert dump() == made
+
+    return go
+
+
+@pytest.fixture
+def killed_migrations() -> Callable[..., list[str]]:
+    """Migrates places that `url` names where it has a `{}`, and is killed at every `every`th point: their names.
+
+    The first of them was migrated in peace, the others are to be like it.
+    """
+
+    def run(url: str, every: int) -> list[str]:
+        writer = Path(__file__).with_name("migration_writer.py")
+        command = [sys.executable, "-W", "error", str(writer), url, str(every)]
+        done = subprocess.run(
+            [*command, "catalogue:catalogue"],
+            capture_output=True,
+            text=True,
+            env=_platform_environment(),
+            timeout=1_500,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        points, *killed_at = done.stdout.split()
+        assert int(points) > 30
+        return ["whole", *killed_at]
+
+    return run
+
+
+def _platform_environment() -> dict[str, str]:
+    dropped = ("DATABASE_URL", "PLATFORM_DATABASE_URL", "EVENTREC_CATALOGUE")
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, [str(PLATFORM), kept.get("PYTHONPATH")]))}
 
 
 class Posted(NamedTuple):

@@ -1,7 +1,7 @@
 """A process that migrates and is killed: once at each point, each time in a place of its own, then to the end.
 
-`migration_writer.py URL EVERY` with a `{}` in the URL, which becomes `whole`, 1, 1 + EVERY, … and prints these numbers.
-It forks: what it imports is loaded once.
+`migration_writer.py URL EVERY [MODULE:OBJECT]` with a `{}` in the URL, which becomes `whole`, 1, 1 + EVERY, … and
+prints these numbers. It forks: what it imports is loaded once. Without the name of a catalogue it is the one below.
 """
 
 import os
@@ -24,6 +24,7 @@ from eventrec import (
     migration_target_from_url,
 )
 from eventrec.analytics import Catalogue, MigrationRunner, MigrationTarget, Rollup, bucket, count, max_of
+from eventrec.analytics.loading import load_catalogue
 
 
 class OrderPlaced(EventModel, table="orders"):
@@ -98,7 +99,7 @@ class Killer:
         setattr(target, name, called if is_static else awaited)
 
 
-async def migrate(url: str, kill_at: int | None) -> int:
+async def migrate(url: str, kill_at: int | None, catalogue: Catalogue) -> int:
     killer = Killer(kill_at)
     target = migration_target_from_url(url)
     for name in ("prepare", "begin", "apply", "_execute", "_drop_invalid_index"):
@@ -106,16 +107,16 @@ async def migrate(url: str, kill_at: int | None) -> int:
             continue
         killer.beside(target, name)
     async with target:
-        await MigrationRunner(target, catalogue=CATALOGUE).run()
+        await MigrationRunner(target, catalogue=catalogue).run()
     return killer.passed
 
 
-def in_child(url: str, kill_at: int | None) -> tuple[bool, int]:
+def in_child(url: str, kill_at: int | None, catalogue: Catalogue) -> tuple[bool, int]:
     """Whether it was killed, and how many points it passed."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writing, str(anyio.run(migrate, url, kill_at)).encode())
+        os.write(writing, str(anyio.run(migrate, url, kill_at, catalogue)).encode())
         os._exit(0)
     os.close(writing)
     passed = os.read(reading, 20)
@@ -125,17 +126,17 @@ def in_child(url: str, kill_at: int | None) -> tuple[bool, int]:
     return status == signal.SIGKILL, int(passed or b"0")
 
 
-def main(url: str, every: int) -> None:
-    is_killed, points = in_child(url.format("whole"), None)
+def main(url: str, every: int, catalogue: Catalogue) -> None:
+    is_killed, points = in_child(url.format("whole"), None, catalogue)
     assert not is_killed
     killed_at = range(1, points + 1, every)
     for at in killed_at:
-        is_killed, _ = in_child(url.format(at), at)
+        is_killed, _ = in_child(url.format(at), at, catalogue)
         assert is_killed, at
-        is_killed, _ = in_child(url.format(at), None)
+        is_killed, _ = in_child(url.format(at), None, catalogue)
         assert not is_killed, at
     sys.stdout.write(" ".join(map(str, [points, *killed_at])))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), load_catalogue(sys.argv[3]) if sys.argv[3:] else CATALOGUE)

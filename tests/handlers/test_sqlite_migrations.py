@@ -362,7 +362,7 @@ async def test_a_rollup_of_any_event_gets_an_index_by_time_and_is_answered_by_it
     steps = await anyio.to_thread.run_sync(explained)
     assert (typed, again) == ([], [])
     assert [(each.phase, [statement.sql for statement in each.up]) for each in made] == [
-        (Phase.POST, ['CREATE INDEX IF NOT EXISTS "eventrec_orders_timestamp" ON "orders" (timestamp)'])
+        (Phase.POST, ['CREATE INDEX IF NOT EXISTS "eventrec_orders_timestamp" ON "orders" ("timestamp")'])
     ]
     index = "USING INDEX eventrec_orders_timestamp (timestamp>? AND timestamp<?)"
     assert any(f"SEARCH orders {index}" in step for step in steps), steps

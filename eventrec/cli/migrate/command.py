@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path  # cyclopts reads annotations
 from typing import TYPE_CHECKING, Final
@@ -38,6 +39,8 @@ USAGE: Final = (
 )
 _PHASES: Final = {"all": None, "pre": Phase.PRE, "post": Phase.POST}
 _PROJECT: Final = "pyproject.toml"
+_DRIVER: Final = re.compile(r"(postgres|postgresql|timescale|sqlite)\+\w+(?=://)", re.IGNORECASE)
+"""How a URL begins that also says a driver, as SQLAlchemy's do: `postgresql+asyncpg://`."""
 
 
 def migrate(
@@ -129,7 +132,9 @@ class _Work:
         url = self._to or next((f"env:{name}" for name in VARIABLES if os.environ.get(name)), None)
         if url is None:
             raise CommandError(f"no database is named: give --to URL, or set {' or '.join(VARIABLES)}", ExitCode.USAGE)
-        return migration_target_from_url(url)
+        held = os.environ.get(url.removeprefix("env:"), "") if url.startswith("env:") else url
+        # Else a variable is resolved where its content is not shown.
+        return migration_target_from_url(_DRIVER.sub(r"\1", held, count=1) if _DRIVER.match(held) else url)
 
     def _runner(self, target: MigrationTarget, *, needs_any: bool) -> MigrationRunner:
         directory = self._directory or _directory_of_project()

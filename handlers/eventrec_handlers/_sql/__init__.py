@@ -3,6 +3,7 @@
 from eventrec_handlers._sql.kept_layouts import LAYOUTS, KeptLayouts
 from eventrec_handlers._sql.layouts import plan_layout, refuse_laid_out
 from eventrec_handlers._sql.names import fold_ascii, quoted
+from eventrec_handlers._sql.own_tables import needed_for_layouts, version_of
 from eventrec_handlers._sql.plan import SchemaMode, TablePlan, Wanted, plan_table
 from eventrec_handlers._sql.seen import SEEN, SEEN_FOR, new_rows, remembered_ids
 from eventrec_handlers._sql.values import Convert, Refusals, converted, json_text, text
@@ -20,6 +21,7 @@ __all__ = [
     "converted",
     "fold_ascii",
     "json_text",
+    "needed_for_layouts",
     "new_rows",
     "plan_layout",
     "plan_table",
@@ -27,4 +29,5 @@ __all__ = [
     "refuse_laid_out",
     "remembered_ids",
     "text",
+    "version_of",
 ]

@@ -156,7 +156,8 @@ async def find_namespace(
         async with creating(connection, namespace):
             if not exists:
                 await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(name)}")
-            await _make_own(connection, namespace)
+            for own_name in ALWAYS:
+                await make_own(connection, namespace, own_name)
     await _check_own(connection, namespace)
     return namespace
 
@@ -194,19 +195,33 @@ async def _check_own(connection: asyncpg.Connection, namespace: Namespace) -> No
             raise PauseError(f"{namespace.named(name)} has no unique key ({', '.join(key)})")
 
 
-OWN_TABLES: Final = {
+OWN_TABLES: Final[Mapping[str, tuple[str, ...]]] = {
     # Room in each page: a row that moves all the time stays in its page, and its index is left alone.
     CHECKPOINTS: (
-        "CREATE TABLE IF NOT EXISTS {} (log_id uuid NOT NULL, subscription text NOT NULL,"
-        " next bigint NOT NULL, retired_at timestamptz, PRIMARY KEY (log_id, subscription)) WITH (fillfactor = 50)"
+        (
+            "CREATE TABLE IF NOT EXISTS {} (log_id uuid NOT NULL, subscription text NOT NULL,"
+            " next bigint NOT NULL, retired_at timestamptz, PRIMARY KEY (log_id, subscription)) WITH (fillfactor = 50)"
+        ),
     ),
-    DESTINATION: "CREATE TABLE IF NOT EXISTS {} (id uuid NOT NULL)",
+    DESTINATION: ("CREATE TABLE IF NOT EXISTS {} (id uuid NOT NULL)",),
+    LAYOUTS: ("CREATE TABLE IF NOT EXISTS {} (table_name text PRIMARY KEY, layout text NOT NULL)",),
+    SEEN: (
+        (
+            "CREATE TABLE IF NOT EXISTS {} (table_name text NOT NULL, id uuid NOT NULL,"
+            " seen_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (table_name, id))"
+        ),
+        f"CREATE INDEX IF NOT EXISTS {SEEN}_seen_at_idx ON {{}} (seen_at)",
+    ),
 }
-"""What each is made with, by the handler or by a migration; `{}` stands for its name."""
+"""What makes each, by the handler or by a migration; `{}` stands for its name. See `rollups/tables.py` for the rest."""
+
+ALWAYS: Final = (CHECKPOINTS, DESTINATION)
+"""Those that every destination has; the others are made when they are needed."""
 
 
-async def _make_own(connection: asyncpg.Connection, namespace: Namespace) -> None:
-    for name, sql in OWN_TABLES.items():
+async def make_own(connection: asyncpg.Connection, namespace: Namespace, name: str) -> None:
+    """Make `name` of our own tables, where it is missing; in the transaction of `creating`."""
+    for sql in OWN_TABLES[name]:
         await connection.execute(sql.format(namespace.named(name)))
 
 

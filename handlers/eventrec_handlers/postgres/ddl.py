@@ -21,9 +21,9 @@ from eventrec.analytics import (
     plan_of,
     tables_of_events,
 )
-from eventrec_handlers._sql import quoted
+from eventrec_handlers._sql import LAYOUTS, needed_for_layouts, quoted, version_of
 from eventrec_handlers.postgres.catalog import RESERVED
-from eventrec_handlers.postgres.checkpoints import OWN_TABLES, literal
+from eventrec_handlers.postgres.checkpoints import ALWAYS, OWN_TABLES, literal
 from eventrec_handlers.postgres.columns import BASE_DECLARED, REQUIRED
 from eventrec_handlers.postgres.columns import declared as type_of
 from eventrec_handlers.postgres.layout_ddl import UNQUALIFIED, layout_steps
@@ -35,6 +35,7 @@ from eventrec_handlers.postgres.rollups.tables import (
     index_by_time,
     own_tables,
     rollup_tables,
+    schedule,
     without_rollup,
 )
 from eventrec_handlers.postgres.rollups.tables import index_name as index_of_rollup
@@ -61,7 +62,7 @@ class PostgresDdl:
         """
         layouts = {layout.table: layout for layout in catalogue.layouts}
         events = tables_of_events(catalogue)
-        found = [self._own(name) for name in OWN_TABLES]
+        found = [self._own(name) for name in (*ALWAYS, *needed_for_layouts(list(layouts.values())))]
         found += [_events(table, columns) for table, columns in events.items()]
         found += [_laid_out(layout) for layout in layouts.values()]
         tables = {**{table: default_layout(table, columns) for table, columns in events.items()}, **layouts}
@@ -87,7 +88,8 @@ class PostgresDdl:
                 return Steps(self.own_statements(name), ())
             case "table":
                 layout: Layout = declaration.source
-                return self.layout_steps(layout, None if before is None else Layout.from_json(before))
+                made = self.layout_steps(layout, None if before is None else Layout.from_json(before))
+                return Steps((*made.up, _keep(layout)), made.down)
             case "rollup":
                 plan, columns = declaration.source
                 if old is not None and old["fingerprint"] != content["fingerprint"]:
@@ -100,7 +102,7 @@ class PostgresDdl:
         """What makes `name` of our own tables, those of rollups under one name."""
         if name == ROLLUPS:
             return tuple(map(Statement, own_tables(UNQUALIFIED)))
-        return (Statement(OWN_TABLES[name].format(name)),)
+        return tuple(Statement(sql.format(name)) for sql in OWN_TABLES[name])
 
     def layout_steps(self, layout: Layout, before: Layout | None) -> Steps:
         """The table of a layout."""
@@ -109,16 +111,18 @@ class PostgresDdl:
     def rollup_steps(self, plan: RollupPlan, columns: Columns, before: Mapping[str, Any] | None) -> Steps:
         """The table of a rollup; the one of an older version is kept under another name, for its rows."""
         if before is not None and before["fingerprint"] == plan.fingerprint:
-            return Steps(())  # when it is refreshed is not the database's business
+            refresh = plan.refresh
+            said = schedule(plan.name, (refresh.window, refresh.lag, refresh.every), plan.retention, UNQUALIFIED)
+            other = schedule(plan.name, before["refresh"], before["retention"], UNQUALIFIED)
+            return Steps(*((Statement(said),), (Statement(other),)) if said != other else ((), ()))
         made = tuple(_rollup_statements(plan, columns))
         if before is not None:
             return Steps((*_set_aside(plan, before), *made))
         return Steps(made, tuple(map(Statement, without_rollup(plan, UNQUALIFIED))))
 
-    @staticmethod
-    def _own(name: str) -> Declaration:
+    def _own(self, name: str) -> Declaration:
         phase = Phase.PRE if name in OWN_TABLES else Phase.POST
-        return Declaration(f"own {name}", phase, canonical_json({"version": 1}))
+        return Declaration(f"own {name}", phase, version_of(each.sql for each in self.own_statements(name)))
 
 
 def _events(table: str, columns: Sequence[ColumnSchema]) -> Declaration:
@@ -134,6 +138,15 @@ def _laid_out(layout: Layout) -> Declaration:
     return Declaration(f"table {layout.table}", Phase.PRE, content, layout)
 
 
+def _keep(layout: Layout) -> Statement:
+    """What lets programs that do not declare `layout` find it, as handlers do: its retention too."""
+    return Statement(
+        f"INSERT INTO {LAYOUTS} (table_name, layout)"  # noqa: S608 - a constant
+        f" VALUES ({literal(layout.table)}, {literal(layout.to_json())})"
+        " ON CONFLICT (table_name) DO UPDATE SET layout = excluded.layout"
+    )
+
+
 def _rollup(plan: RollupPlan, tables: Mapping[str, Layout]) -> Declaration:
     layout = tables.get(plan.table)
     if layout is None:
@@ -145,6 +158,7 @@ def _rollup(plan: RollupPlan, tables: Mapping[str, Layout]) -> Declaration:
         "columns": list(plan.column_names),
         "refresh": [plan.refresh.window, plan.refresh.lag, plan.refresh.every],
         "retention": plan.retention,
+        "kept": layout.retention_seconds,
     }
     return Declaration(f"rollup {plan.name}", Phase.POST, canonical_json(content), (plan, Columns.of(layout)))
 

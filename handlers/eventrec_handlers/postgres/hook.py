@@ -5,7 +5,7 @@ from __future__ import annotations
 from eventrec_handlers.postgres.checkpoints import Namespace, creating, literal
 from eventrec_handlers.postgres.ddl import PostgresDdl
 from eventrec_handlers.postgres.errors import errors_translated
-from eventrec_handlers.postgres.layout_ddl import create_index
+from eventrec_handlers.postgres.layout_ddl import create_index, in_block
 from eventrec_handlers.postgres.layouts import create_table
 from eventrec_handlers.postgres.migrations import PostgresMigrations
 from eventrec_handlers.postgres.options import NAMES, Options
@@ -34,6 +34,7 @@ __all__ = [
     "create_table",
     "creating",
     "errors_translated",
+    "in_block",
     "literal",
     "matching",
     "measure_sql",

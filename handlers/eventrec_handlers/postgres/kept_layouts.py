@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eventrec_handlers._sql import LAYOUTS
-from eventrec_handlers.postgres.checkpoints import creating, is_made
+from eventrec_handlers.postgres.checkpoints import creating, is_made, make_own
 
 if TYPE_CHECKING:
     import asyncpg
@@ -30,7 +30,7 @@ async def keep_layout(connection: asyncpg.Connection, namespace: Namespace, layo
     async with creating(connection, namespace):
         # Looked for before: who may not make tables may still use the one that is there.
         if not await is_made(connection, namespace, LAYOUTS):
-            await connection.execute(f"CREATE TABLE {table} (table_name text PRIMARY KEY, layout text NOT NULL)")
+            await make_own(connection, namespace, LAYOUTS)
         await connection.execute(
             f"INSERT INTO {table} AS known (table_name, layout) VALUES ($1, $2) ON CONFLICT (table_name)"  # noqa: S608 - quoted
             " DO UPDATE SET layout = excluded.layout WHERE known.layout <> excluded.layout",

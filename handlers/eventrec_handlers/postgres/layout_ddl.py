@@ -6,11 +6,12 @@ those of the next days, weeks or months; more are made by `time_partitions.py` a
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from eventrec.analytics import Statement, Steps, layout_changes
 from eventrec_handlers._sql import quoted
-from eventrec_handlers.postgres.checkpoints import Namespace
+from eventrec_handlers.postgres.checkpoints import Namespace, literal
 from eventrec_handlers.postgres.divided import default_partition, partitions_ahead
 from eventrec_handlers.postgres.layouts import create_table, declared_as, default_of, definition, indexed
 
@@ -44,10 +45,21 @@ def layout_steps(layout: Layout, before: Layout | None) -> Steps:
 def _made(layout: Layout) -> Iterator[Statement]:
     yield Statement(create_table(layout, quoted(layout.table)))
     if layout.partition is not None:
-        yield Statement(default_partition(UNQUALIFIED, layout.table))
-        yield Statement(partitions_ahead(UNQUALIFIED, layout.table, layout.partition))
+        # A table that is adopted may not be divided.
+        is_divided = f"SELECT relkind = 'p' FROM pg_class WHERE oid = {literal(quoted(layout.table))}::regclass"  # noqa: S608 - quoted
+        for made in (
+            default_partition(UNQUALIFIED, layout.table),
+            partitions_ahead(UNQUALIFIED, layout.table, layout.partition),
+        ):
+            yield Statement(in_block(f"IF ({is_divided}) THEN {made}; END IF;"))
     for index in layout.indexes:
         yield create_index(layout, index)
+
+
+def in_block(body: str) -> str:
+    """`body` as a block of PL/pgSQL, between marks that it does not hold."""
+    mark = next(mark for number in count() if (mark := f"$do{number or ''}$") not in body)
+    return f"DO {mark}BEGIN {body} END{mark}"
 
 
 def _changed(layout: Layout, before: Layout) -> Iterator[Statement]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import re
 from contextlib import asynccontextmanager, suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
@@ -30,11 +29,12 @@ from eventrec_handlers.postgres.catalog import read_tables
 from eventrec_handlers.postgres.checkpoints import Namespace
 from eventrec_handlers.postgres.ddl import PostgresDdl, differences
 from eventrec_handlers.postgres.errors import brief, consume_errors, raise_refused_connection, without_frames
+from eventrec_handlers.postgres.migration_checks import drop_invalid_index, read_earlier, refuse_hypertables
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 
-    from eventrec.analytics import Declaration, Declarations, Migration, Statement, Steps
+    from eventrec.analytics import Declaration, Declarations, EarlierMigrations, Migration, Statement, Steps
     from eventrec_handlers.postgres.options import Options
     from eventrec_handlers.postgres.target import Target
 
@@ -58,10 +58,6 @@ _RECORDS_TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS {} (version bigint PRIMARY KEY, name text NOT NULL, phase text NOT NULL,"
     " checksum text NOT NULL, text text NOT NULL, done integer NOT NULL, undone integer NOT NULL DEFAULT 0,"
     " adopted text NOT NULL, started_at timestamptz NOT NULL DEFAULT now(), applied_at timestamptz)"
-)
-_INDEX: Final = re.compile(
-    r"CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?(?:\"((?:[^\"]|\"\")+)\"|(\w+))\s",
-    re.IGNORECASE,
 )
 
 
@@ -128,9 +124,16 @@ class PostgresMigrations(MigrationTarget):
             connection, namespace = self._open()
             names = {each.key: each.key.partition(" ")[2] for each in declarations}
             async with connection.transaction(isolation="read_committed", readonly=True):
+                await self._check_tables(connection, namespace, list(names.values()))
                 tables = await read_tables(connection, namespace, list(names.values()))
             found = {each.key: differences(tables[names[each.key]], each) for each in declarations}
             return {key: differs for key, differs in found.items() if differs is not None}
+
+        return await self._run(find)
+
+    async def earlier(self) -> EarlierMigrations | None:
+        async def find() -> EarlierMigrations | None:
+            return await read_earlier(*self._open())
 
         return await self._run(find)
 
@@ -224,10 +227,13 @@ class PostgresMigrations(MigrationTarget):
         lock_timeout = max(1, round(self._options.lock_timeout * 1_000))
         self._namespace = Namespace(name, longest, lock_timeout)
         path = await connection.fetchval("SELECT current_setting('search_path')")
-        # What is made takes as long as it takes; nothing waits for a lock without a bound.
+        schemas = [quoted(name), path or "pg_catalog", *map(quoted, await self._more_schemas(connection))]
+        # What is made takes as long as it takes; nothing waits for a lock without a bound. A machine that is gone
+        # leaves the lock of its session within two minutes.
         await connection.execute(
             f"SET statement_timeout = 0; SET lock_timeout = {CONCURRENT_LOCK_TIMEOUT};"
-            f" SET search_path = {quoted(name)}, {path or 'pg_catalog'}"
+            f" SET search_path = {', '.join(schemas)};"
+            " SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 5"
         )
 
     async def _disconnect(self) -> None:
@@ -311,20 +317,15 @@ class PostgresMigrations(MigrationTarget):
             raise
 
     async def _drop_invalid_index(self, statement: Statement) -> None:
-        """Drop what a `CREATE INDEX CONCURRENTLY` that was killed leaves behind: an index that is not used."""
-        connection, namespace = self._open()
-        found = _INDEX.match(statement.sql)
-        if found is None:
-            return
-        name = found[1].replace('""', '"') if found[1] else found[2].lower()
-        is_left = await connection.fetchval(
-            "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n"
-            " ON n.oid = c.relnamespace WHERE n.nspname::text = $1 AND c.relname::text = $2 AND NOT i.indisvalid)",
-            namespace.namespace,
-            name,
-        )
-        if is_left:
-            await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {namespace.named(name)}")
+        await drop_invalid_index(*self._open(), statement.sql)
+
+    async def _more_schemas(self, connection: asyncpg.Connection) -> Sequence[str]:  # noqa: ARG002 - for others
+        """Schemas that the statements need, behind those of the search path."""
+        return ()
+
+    async def _check_tables(self, connection: asyncpg.Connection, namespace: Namespace, tables: Sequence[str]) -> None:
+        """Raise MigrationError where one of `tables` is for another kind of target."""
+        await refuse_hypertables(connection, namespace, tables)
 
 
 def _key(namespace: Namespace) -> int:

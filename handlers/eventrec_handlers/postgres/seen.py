@@ -13,7 +13,7 @@ from uuid import UUID
 import asyncpg
 
 from eventrec_handlers._sql import SEEN, new_rows, remembered_ids
-from eventrec_handlers.postgres.checkpoints import creating, is_made
+from eventrec_handlers.postgres.checkpoints import creating, is_made, make_own
 from eventrec_handlers.postgres.errors import brief
 
 if TYPE_CHECKING:
@@ -59,14 +59,9 @@ class Seen:
         """Make the table, if `part` needs it and there is none; in no transaction."""
         if self._is_there or not remembered_ids(part.rows):
             return
-        table = namespace.named(SEEN)
         async with creating(connection, namespace):
             if not await is_made(connection, namespace, SEEN):
-                await connection.execute(
-                    f"CREATE TABLE {table} (table_name text NOT NULL, id uuid NOT NULL,"
-                    " seen_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (table_name, id))"
-                )
-                await connection.execute(f"CREATE INDEX ON {table} (seen_at)")
+                await make_own(connection, namespace, SEEN)
         self._is_there = True
 
     async def new(self, connection: asyncpg.Connection, namespace: Namespace, part: LaidOut) -> LaidOut:

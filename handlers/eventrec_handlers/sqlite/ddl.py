@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from eventrec import GENERATED, TIMESTAMP, TYPE, Layout, default_layout
 from eventrec.analytics import (
     Declaration,
     MigrationError,
@@ -13,22 +14,26 @@ from eventrec.analytics import (
     Steps,
     added_columns,
     canonical_json,
+    layout_changes,
     plan_of,
     tables_of_events,
 )
-from eventrec_handlers._sql import fold_ascii, quoted
+from eventrec_handlers._sql import LAYOUTS, fold_ascii, needed_for_layouts, quoted, version_of
 from eventrec_handlers.sqlite.columns import BASE_DECLARED, REQUIRED, STORED
 from eventrec_handlers.sqlite.file import is_reserved, read_table
-from eventrec_handlers.sqlite.own_tables import OWN_TABLES
+from eventrec_handlers.sqlite.layouts import add_column, conflict, create_index, declared_as, layout_statements, literal
+from eventrec_handlers.sqlite.own_tables import ALWAYS, OWN_TABLES
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Mapping, Sequence
 
+    from eventrec import ColumnSchema
     from eventrec.analytics import Declarations
 
 _OWN: Final = "own"
 _EVENTS: Final = "events"
+_TABLE: Final = "table"
 _INDEX: Final = "index"
 
 
@@ -36,30 +41,70 @@ def declared(catalogue: Declarations) -> list[Declaration]:
     """Everything that `catalogue` declares.
 
     Raises:
-        MigrationError: A table has a name that is reserved.
+        MigrationError: A table has a name that is reserved, or that only the case of A to Z tells from another's.
     """
-    return [*_own(), *_events(catalogue), *_indexes(catalogue)]
+    layouts = {layout.table: layout for layout in catalogue.layouts}
+    events = tables_of_events(catalogue)
+    _check_names([*events, *layouts])
+    found = [_own(name) for name in (*ALWAYS, *needed_for_layouts(list(layouts.values())))]
+    found += [_events(table, columns) for table, columns in events.items()]
+    found += [_laid_out(layout) for layout in layouts.values()]
+    tables = {**{table: default_layout(table, columns) for table, columns in events.items()}, **layouts}
+    return [*found, *_indexes(catalogue, tables)]
 
 
-def _own() -> Iterator[Declaration]:
-    for name in OWN_TABLES:
-        yield Declaration(f"{_OWN} {name}", Phase.PRE, canonical_json({"version": 1}))
-
-
-def _events(catalogue: Declarations) -> Iterator[Declaration]:
-    for table, columns in tables_of_events(catalogue).items():
+def _check_names(tables: Sequence[str]) -> None:
+    known: dict[str, str] = {}
+    for table in tables:
         if is_reserved(table):
             raise MigrationError(f"table {table!r}: names that start with sqlite_ or eventrec_ are reserved")
-        wanted = [*BASE_DECLARED.items(), *((column.name, STORED[column.type][0]) for column in columns)]
-        yield Declaration(f"{_EVENTS} {table}", Phase.PRE, canonical_json({"table": table, "columns": wanted}))
+        if (other := known.setdefault(fold_ascii(table), table)) != table:
+            raise MigrationError(
+                f"tables {other!r} and {table!r} are one for SQLite: only the case of their names differs"
+            )
 
 
-def _indexes(catalogue: Declarations) -> Iterator[Declaration]:
-    """For tables of ours with a rollup of any event: its time is looked up without a type, which theirs begins with."""
-    of_any = {plan.table for plan in map(plan_of, catalogue.rollups) if plan.types is None}
-    for table in tables_of_events(catalogue):
-        if table in of_any:
-            yield Declaration(f"{_INDEX} {table}", Phase.POST, canonical_json({"table": table}))
+def _own(name: str) -> Declaration:
+    return Declaration(f"{_OWN} {name}", Phase.PRE, version_of(OWN_TABLES[name]))
+
+
+def _events(table: str, columns: Sequence[ColumnSchema]) -> Declaration:
+    wanted = [*BASE_DECLARED.items(), *((column.name, STORED[column.type][0]) for column in columns)]
+    return Declaration(f"{_EVENTS} {table}", Phase.PRE, canonical_json({"table": table, "columns": wanted}))
+
+
+def _laid_out(layout: Layout) -> Declaration:
+    return Declaration(f"{_TABLE} {layout.table}", Phase.PRE, canonical_json(json.loads(layout.to_json())))
+
+
+def _indexes(catalogue: Declarations, tables: Mapping[str, Layout]) -> Iterator[Declaration]:
+    """By which rollups are answered: tables of ours have one by type and time already, a layout may have others."""
+    wanted: dict[str, set[tuple[str, ...]]] = {}
+    for plan in map(plan_of, catalogue.rollups):
+        layout = tables.get(plan.table)
+        time, kind = (None, None) if layout is None else (layout.column_of(TIMESTAMP), layout.column_of(TYPE))
+        if layout is None or time is None:
+            continue
+        if plan.types is None:
+            names: tuple[str, ...] = (time.name,)
+        elif plan.table in {each.table for each in catalogue.layouts} and kind is not None:
+            names = (kind.name, time.name)
+        else:
+            continue
+        if not _has_index(layout, names):
+            wanted.setdefault(plan.table, set()).add(names)
+    for table, indexes in wanted.items():
+        content = {"table": table, "columns": sorted(map(list, indexes))}
+        yield Declaration(f"{_INDEX} {table}", Phase.POST, canonical_json(content))
+
+
+def _has_index(layout: Layout, names: tuple[str, ...]) -> bool:
+    """Whether an index that the layout declares, and SQLite makes, begins with these columns."""
+    made = [index.columns for index in layout.indexes if index.kind == "ordered" and not index.where_not_null]
+    generated = layout.column_of(GENERATED)
+    if generated is None or generated.name not in layout.primary_key:
+        made.append(layout.primary_key)
+    return any(tuple(columns[: len(names)]) == names for columns in made)
 
 
 def steps(declaration: Declaration, before: str | None) -> Steps:
@@ -72,19 +117,61 @@ def steps(declaration: Declaration, before: str | None) -> Steps:
     kind, _, name = declaration.key.partition(" ")
     match kind:
         case "own":
-            return Steps((Statement(OWN_TABLES[name]),))
+            # A rollback leaves them: they may hold what others need.
+            return Steps(tuple(map(Statement, OWN_TABLES[name])), ())
         case "index":
-            index, table = quoted(_time_index(name)), quoted(name)
-            return Steps(
-                (Statement(f"CREATE INDEX IF NOT EXISTS {index} ON {table} (timestamp)"),),
-                (Statement(f"DROP INDEX IF EXISTS {index}"),),
-            )
+            return _index_steps(content)
+        case "table":
+            layout = Layout.from_json(declaration.content)
+            changes = layout_statements(layout) if before is None else _changed(layout, Layout.from_json(before))
+            return Steps(tuple(map(Statement, (*changes, *_kept(layout)))))
         case _:
             return _event_table(content, old)
 
 
-def _time_index(table: str) -> str:
-    return f"eventrec_{table}_timestamp"
+def _index_steps(content: Mapping[str, Any]) -> Steps:
+    table = content["table"]
+    names = {_index_name(table, columns): columns for columns in content["columns"]}
+    return Steps(
+        tuple(
+            Statement(
+                f"CREATE INDEX IF NOT EXISTS {quoted(name)} ON {quoted(table)} ({', '.join(map(quoted, columns))})"
+            )
+            for name, columns in names.items()
+        ),
+        tuple(Statement(f"DROP INDEX IF EXISTS {quoted(name)}") for name in names),
+    )
+
+
+def _index_name(table: str, columns: Sequence[str]) -> str:
+    return f"eventrec_{'_'.join((table, *columns))}"
+
+
+def _changed(layout: Layout, before: Layout) -> Iterator[str]:
+    """What changes in the table. What a column holds, and its default, are not changed: SQLite keeps any text."""
+    changes = layout_changes(before, layout)
+    if changes.relaxed:
+        raise MigrationError(
+            f"table {layout.table!r}: the column {changes.relaxed[0]!r} needs no value any more, and SQLite cannot take"
+            " NOT NULL from a column: declare another table, and move the rows there"
+        )
+    for column in changes.added:
+        if column.source == GENERATED or (column.source == TIMESTAMP and column.default is not None):
+            raise MigrationError(
+                f"table {layout.table!r}: SQLite cannot add the column {column.name!r}, which it fills by itself"
+            )
+        yield add_column(layout, column.name)
+    added = {index.name for index in changes.indexes}
+    for number, index in enumerate(layout.indexes):
+        if index.name in added and (made := create_index(layout, number, index.name)) is not None:
+            yield made
+
+
+def _kept(layout: Layout) -> Iterator[str]:
+    """What lets programs that do not declare `layout` find it, as the handler does."""
+    folded, name, text = map(literal, (fold_ascii(layout.table), layout.table, layout.to_json()))
+    yield f"DELETE FROM {LAYOUTS} WHERE lower(table_name) = {folded}"  # noqa: S608 - a constant
+    yield f"INSERT INTO {LAYOUTS} (table_name, layout) VALUES ({name}, {text})"  # noqa: S608 - a constant
 
 
 def _event_table(content: Mapping[str, Any], before: Mapping[str, Any] | None) -> Steps:
@@ -112,16 +199,48 @@ def _add(name: str, column: str, declared: str) -> Statement:
 
 def differences(connection: sqlite3.Connection, declaration: Declaration) -> list[str] | None:
     """How what is there differs from `declaration`, in words; None: it is not there."""
-    content = json.loads(declaration.content)
     kind, _, name = declaration.key.partition(" ")
-    found = read_table(connection, _time_index(name) if kind == _INDEX else name)
-    if found.kind is None:
-        return None
+    content = json.loads(declaration.content)
     if kind == _INDEX:
-        return [] if found.kind == "index" else [f"it is a {found.kind}"]
-    if found.kind != "table" or found.columns is None:
-        return [f"it is a {found.kind}"]
-    return [] if kind == _OWN else list(_column_differences(found.columns, content["columns"]))
+        names = [_index_name(name, columns) for columns in content["columns"]]
+        kinds = {each: read_table(connection, each).kind for each in names}
+        differs = [f"{each!r} is a {found}" for each, found in kinds.items() if found not in {None, _INDEX}]
+        return differs if any(kinds.values()) else None
+    table = read_table(connection, name)
+    if table.kind is not None and (table.kind != _TABLE or table.columns is None):
+        return [f"it is a {table.kind}"]
+    if table.columns is None:
+        return None
+    match kind:
+        case "table":
+            layout = Layout.from_json(declaration.content)
+            return [*_layout_differences(table.columns, layout), *_index_differences(connection, layout)]
+        case "events":
+            return list(_column_differences(table.columns, content["columns"]))
+        case _:
+            return []
+
+
+def _layout_differences(there: Mapping[str, str], layout: Layout) -> Iterator[str]:
+    """Types are another program's business, as long as they hold what is written."""
+    known = {fold_ascii(name): (name, declared) for name, declared in there.items()}
+    for column in layout.columns:
+        found = known.pop(fold_ascii(column.name), None)
+        if found is None:
+            yield f"it has no column {column.name!r}"
+        elif column.source != GENERATED and conflict(column, found[1]) is not None:
+            yield f"its column {found[0]!r} is {found[1] or 'without a type'}, not {declared_as(column)}"
+    for name, _ in known.values():
+        yield f"it has a column {name!r} that is not declared"
+
+
+def _index_differences(connection: sqlite3.Connection, layout: Layout) -> Iterator[str]:
+    for index in layout.indexes:
+        found = connection.execute(
+            "SELECT tbl_name FROM sqlite_master WHERE type = 'index' AND name = ? COLLATE NOCASE", (index.name,)
+        ).fetchone()
+        if found is not None and fold_ascii(found[0]) != fold_ascii(layout.table):
+            yield f"its index {index.name!r} is one of table {found[0]!r}"
 
 
 def _column_differences(there: Mapping[str, str], wanted: Sequence[tuple[str, str]]) -> Iterator[str]:

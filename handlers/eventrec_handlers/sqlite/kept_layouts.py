@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from eventrec_handlers._sql import LAYOUTS, fold_ascii
 from eventrec_handlers.sqlite.file import read_table
-from eventrec_handlers.sqlite.own_tables import make_layouts_table
+from eventrec_handlers.sqlite.own_tables import make_own_table
 
 if TYPE_CHECKING:
     import sqlite3
@@ -26,7 +26,7 @@ def read_layouts(connection: sqlite3.Connection) -> dict[str, str]:
 def keep_layout(connection: sqlite3.Connection, layouts: KeptLayouts, layout: Layout) -> None:
     """Keep `layout` in the file, if another one or none is; in a transaction."""
     if not layouts.is_kept(layout):
-        make_layouts_table(connection)
+        make_own_table(connection, LAYOUTS)
         name = fold_ascii(layout.table)
         connection.execute(f"DELETE FROM {LAYOUTS} WHERE lower(table_name) = ?", (name,))  # noqa: S608 - constant
         connection.execute(

@@ -78,23 +78,25 @@ def converter(column: LayoutColumn) -> Convert | None:
 
 
 def create_table(layout: Layout) -> str:
-    """The statement that makes the table."""
+    """The statement that makes the table, where there is none."""
     parts = [_definition(column) for column in layout.columns]
     generated = layout.column_of(GENERATED)
     if layout.primary_key and (generated is None or generated.name not in layout.primary_key):
         key = ", ".join(map(quoted, layout.primary_key))
         parts.append(f"{'PRIMARY KEY' if generated is None else 'UNIQUE'} ({key})")
-    return f"CREATE TABLE {quoted(layout.table)} ({', '.join(parts)})"
+    return f"CREATE TABLE IF NOT EXISTS {quoted(layout.table)} ({', '.join(parts)})"
 
 
 def create_index(layout: Layout, number: int, name: str) -> str | None:
-    """The statement that makes an index of the layout as `name`; None where SQLite has none of this kind."""
+    """The statement that makes an index of the layout as `name`, if it is missing; None: SQLite has no such kind."""
     index = layout.indexes[number]
     if index.kind != "ordered":
         return None
     columns = ", ".join(f"{quoted(column)}{' DESC' * (column in index.descending)}" for column in index.columns)
     where = " AND ".join(f"{quoted(column)} IS NOT NULL" for column in index.where_not_null)
-    return f"CREATE INDEX {quoted(name)} ON {quoted(layout.table)} ({columns}){where and f' WHERE {where}'}"
+    return (
+        f"CREATE INDEX IF NOT EXISTS {quoted(name)} ON {quoted(layout.table)} ({columns}){where and f' WHERE {where}'}"
+    )
 
 
 def add_column(layout: Layout, name: str) -> str:
@@ -138,9 +140,12 @@ def _literal(column: LayoutColumn) -> str:
         return _NOW
     if isinstance(value, bool):
         return str(int(value))
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    return repr(value)
+    return literal(value) if isinstance(value, str) else repr(value)
+
+
+def literal(text: str) -> str:
+    """`text` as a literal of SQLite."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 # -- what a table that is there can hold ------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import anyio
 
 from eventrec import PauseError
-from eventrec.analytics import MigrationError, MigrationRecord, MigrationTarget
+from eventrec.analytics import EarlierMigrations, MigrationError, MigrationRecord, MigrationTarget
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.sqlite import ddl
 from eventrec_handlers.sqlite.file import check_kind, connect, errors_translated, read_table, retry_while_locked
@@ -111,6 +111,9 @@ class SqliteMigrations(MigrationTarget):
             return {key: differs for key, differs in found.items() if differs is not None}
 
         return await self._run(lambda: self._look(find, {}))
+
+    async def earlier(self) -> EarlierMigrations | None:
+        return await self._run(lambda: self._look(_earlier, None))
 
     async def prepare(self) -> None:
         def make() -> None:
@@ -260,6 +263,18 @@ def _records(connection: sqlite3.Connection) -> list[MigrationRecord]:
     select = f"SELECT {', '.join(_COLUMNS)}, applied_at FROM {RECORDS} ORDER BY version"  # noqa: S608 - constants
     rows = connection.execute(select).fetchall()
     return [MigrationRecord.of(dict(zip(_COLUMNS, row, strict=False)), is_applied=row[-1] is not None) for row in rows]
+
+
+def _earlier(connection: sqlite3.Connection) -> EarlierMigrations | None:
+    table = read_table(connection, EarlierMigrations.TABLE)
+    if table.kind is None:
+        return None
+    if table.kind != "table" or (table.columns or {}).keys() != EarlierMigrations.COLUMNS:
+        return EarlierMigrations(None)
+    select = f"SELECT version, name FROM {EarlierMigrations.TABLE} ORDER BY version"  # noqa: S608 - a constant
+    rows = connection.execute(select).fetchall()
+    is_known = all(isinstance(version, int) and isinstance(name, str) for version, name in rows)
+    return EarlierMigrations(tuple(rows) if is_known else None)
 
 
 def _unlock(descriptor: int, path: Path) -> None:

@@ -17,30 +17,50 @@ from eventrec_handlers.sqlite.file import read_table
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Mapping
     from uuid import UUID
 
 RETIRED_KEPT: Final = 30 * 86_400 * 1_000_000_000
 """How long the row of a finished log still answers `resume`, in nanoseconds."""
 
 _CHECKPOINTS: Final = "eventrec_checkpoints"
+_DESTINATION: Final = "eventrec_destination"
 
-_OWN_TABLES: Final = {
+_COLUMNS: Final = {
     _CHECKPOINTS: {"log_id", "subscription", "next", "retired_at"},
-    "eventrec_destination": {"id"},
+    _DESTINATION: {"id"},
     LAYOUTS: {"table_name", "layout"},
     SEEN: {"table_name", "id", "seen_at"},
 }
 _KEYS: Final = {_CHECKPOINTS: ("log_id", "subscription"), SEEN: ("table_name", "id")}
 """Columns of which no two rows may have the same values: without that, they may say different things."""
 
-OWN_TABLES: Final = {
+OWN_TABLES: Final[Mapping[str, tuple[str, ...]]] = {
     _CHECKPOINTS: (
-        "CREATE TABLE IF NOT EXISTS eventrec_checkpoints (log_id TEXT NOT NULL, subscription TEXT NOT NULL,"
-        " next INTEGER NOT NULL, retired_at INTEGER, PRIMARY KEY (log_id, subscription)) WITHOUT ROWID"
+        (
+            "CREATE TABLE IF NOT EXISTS eventrec_checkpoints (log_id TEXT NOT NULL, subscription TEXT NOT NULL,"
+            " next INTEGER NOT NULL, retired_at INTEGER, PRIMARY KEY (log_id, subscription)) WITHOUT ROWID"
+        ),
     ),
-    "eventrec_destination": "CREATE TABLE IF NOT EXISTS eventrec_destination (id TEXT NOT NULL)",
+    _DESTINATION: ("CREATE TABLE IF NOT EXISTS eventrec_destination (id TEXT NOT NULL)",),
+    LAYOUTS: (
+        (
+            f"CREATE TABLE IF NOT EXISTS {LAYOUTS} (table_name TEXT NOT NULL PRIMARY KEY, layout TEXT NOT NULL)"
+            " WITHOUT ROWID"
+        ),
+    ),
+    SEEN: (
+        (
+            f"CREATE TABLE IF NOT EXISTS {SEEN} (table_name TEXT NOT NULL, id TEXT NOT NULL, seen_at INTEGER NOT NULL,"
+            " PRIMARY KEY (table_name, id)) WITHOUT ROWID"
+        ),
+        f"CREATE INDEX IF NOT EXISTS {SEEN}_seen_at ON {SEEN} (seen_at)",
+    ),
 }
-"""What each is made with: by the handler, or by a migration."""
+"""What makes each: by the handler, or by a migration."""
+
+ALWAYS: Final = (_CHECKPOINTS, _DESTINATION)
+"""Those that every destination has; the others are made when they are needed."""
 
 
 def make_own_tables(connection: sqlite3.Connection, now: int) -> None:
@@ -51,14 +71,14 @@ def make_own_tables(connection: sqlite3.Connection, now: int) -> None:
     Raises:
         PauseError: Something else has the name of one of them.
     """
-    for name, columns in _OWN_TABLES.items():
+    for name, columns in _COLUMNS.items():
         table = read_table(connection, name)
         if table.kind is not None and (table.kind != "table" or not columns <= set(table.columns or ())):
             raise PauseError(f"{name} is a {table.kind} of another program: rename it, or give another file")
         if name in _KEYS and table.kind is not None and not _has_key(connection, name, _KEYS[name]):
             raise PauseError(f"{name} has no unique key ({', '.join(_KEYS[name])}): rename it, or give another file")
-    for sql in OWN_TABLES.values():
-        connection.execute(sql)
+    for name in ALWAYS:
+        make_own_table(connection, name)
     connection.execute(
         "INSERT INTO eventrec_destination (id) SELECT ?"
         " WHERE NOT EXISTS (SELECT 1 FROM eventrec_destination WHERE typeof(id) = 'text')",
@@ -67,21 +87,10 @@ def make_own_tables(connection: sqlite3.Connection, now: int) -> None:
     connection.execute("DELETE FROM eventrec_checkpoints WHERE retired_at < ?", (now - RETIRED_KEPT,))
 
 
-def make_layouts_table(connection: sqlite3.Connection) -> None:
-    """Make `eventrec_layouts`, if it is missing; in a transaction."""
-    connection.execute(
-        f"CREATE TABLE IF NOT EXISTS {LAYOUTS} (table_name TEXT NOT NULL PRIMARY KEY, layout TEXT NOT NULL)"
-        " WITHOUT ROWID"
-    )
-
-
-def make_seen_table(connection: sqlite3.Connection) -> None:
-    """Make `eventrec_seen`, if it is missing; in a transaction."""
-    connection.execute(
-        f"CREATE TABLE IF NOT EXISTS {SEEN} (table_name TEXT NOT NULL, id TEXT NOT NULL, seen_at INTEGER NOT NULL,"
-        " PRIMARY KEY (table_name, id)) WITHOUT ROWID"
-    )
-    connection.execute(f"CREATE INDEX IF NOT EXISTS {SEEN}_seen_at ON {SEEN} (seen_at)")
+def make_own_table(connection: sqlite3.Connection, name: str) -> None:
+    """Make `name` of our own tables, if it is missing; in a transaction."""
+    for sql in OWN_TABLES[name]:
+        connection.execute(sql)
 
 
 def _has_key(connection: sqlite3.Connection, table: str, columns: tuple[str, ...]) -> bool:

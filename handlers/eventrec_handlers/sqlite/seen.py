@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from eventrec_handlers._sql import SEEN, new_rows, remembered_ids
-from eventrec_handlers.sqlite.own_tables import make_seen_table
+from eventrec_handlers.sqlite.own_tables import make_own_table
 
 if TYPE_CHECKING:
     import sqlite3
@@ -33,7 +33,7 @@ class Seen:
         first = remembered_ids(part.rows)
         if not first:
             return part
-        make_seen_table(connection)
+        make_own_table(connection, SEEN)
         new = {id_ for id_ in first if self._is_new(connection, part.rows.layout.table, id_, now)}
         self._sweep(connection, now)
         return part.only(new_rows(part.rows, first, new))

@@ -5,7 +5,7 @@ Each statement is given with whether it may be in a transaction. All of them may
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
 from eventrec import TIMESTAMP, CatalogueError
 from eventrec_handlers._sql import quoted
@@ -15,9 +15,12 @@ from eventrec_handlers.timescale.buckets import time_bucket
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from eventrec import Layout, PartitionUnit
+    from eventrec import Layout, LayoutCompression, PartitionUnit
     from eventrec.analytics import RollupPlan
     from eventrec_handlers.postgres.hook import Columns
+
+PolicyKind: TypeAlias = Literal["compression", "retention", "continuous_aggregate"]
+"""What `remove_…_policy` is about."""
 
 EXTENSION: Final = "CREATE EXTENSION IF NOT EXISTS timescaledb"
 
@@ -40,22 +43,47 @@ def hypertable(layout: Layout, *, named: Callable[[str], str] = quoted) -> Itera
         f" chunk_time_interval => INTERVAL '{CHUNKS[layout.partition]}', if_not_exists => true, migrate_data => true,"
         " create_default_indexes => false)"
     )
-    compression = layout.compression
-    if compression is not None:
-        ordered = [f"{quoted(name)}{' DESC' * (name in compression.descending)}" for name in compression.order_by]
-        options = {
-            "timescaledb.compress_segmentby": ", ".join(map(quoted, compression.segment_by)),
-            "timescaledb.compress_orderby": ", ".join(ordered),
-        }
-        said = "".join(f", {name} = {literal(value)}" for name, value in options.items() if value)
-        yield f"ALTER TABLE {named(layout.table)} SET (timescaledb.compress{said})"
-        after = _interval(cast("float", compression.after))  # kept in seconds
-        yield f"SELECT add_compression_policy({table}::regclass, {after}, if_not_exists => true)"
+    if layout.compression is not None:
+        yield compressed(layout, layout.compression, named=named)
+        yield compression_policy(layout, layout.compression, named=named)
     if layout.retention_seconds is not None:
-        yield (
-            f"SELECT add_retention_policy({table}::regclass, {_interval(layout.retention_seconds)},"
-            " if_not_exists => true)"
-        )
+        yield retention_policy(layout.table, layout.retention_seconds, named=named)
+
+
+def compressed(layout: Layout, compression: LayoutCompression, *, named: Callable[[str], str] = quoted) -> str:
+    """What tells the table of `layout` how its rows are compressed; chunks that are compressed stay as they are.
+
+    Both options are always said: what is left out would stay as it was, or be chosen by the database.
+    """
+    time = layout.column_of(TIMESTAMP)
+    ordered = [f"{quoted(name)}{' DESC' * (name in compression.descending)}" for name in compression.order_by]
+    if not ordered and time is not None:
+        ordered = [f"{quoted(time.name)} DESC"]
+    segmented, ordering = literal(", ".join(map(quoted, compression.segment_by))), literal(", ".join(ordered))
+    return (
+        f"ALTER TABLE {named(layout.table)} SET (timescaledb.compress, timescaledb.compress_segmentby = {segmented},"
+        f" timescaledb.compress_orderby = {ordering})"
+    )
+
+
+def compression_policy(layout: Layout, compression: LayoutCompression, *, named: Callable[[str], str] = quoted) -> str:
+    """What has old rows compressed, if nothing has yet."""
+    after = _interval(cast("float", compression.after))  # kept in seconds
+    return f"SELECT add_compression_policy({_class(layout.table, named)}, {after}, if_not_exists => true)"
+
+
+def retention_policy(table: str, seconds: float, *, named: Callable[[str], str] = quoted) -> str:
+    """What has the rows of a table or view that are older than `seconds` removed, if nothing has yet."""
+    return f"SELECT add_retention_policy({_class(table, named)}, {_interval(seconds)}, if_not_exists => true)"
+
+
+def without_policy(kind: PolicyKind, table: str, *, named: Callable[[str], str] = quoted) -> str:
+    """What removes a policy of a table or view, if it has one."""
+    return f"SELECT remove_{kind}_policy({_class(table, named)}, if_exists => true)"
+
+
+def _class(table: str, named: Callable[[str], str]) -> str:
+    return f"{literal(named(table))}::regclass"
 
 
 def continuous_aggregate(
@@ -71,7 +99,7 @@ def continuous_aggregate(
     select = aggregate(plan, columns, named=named)
     if select is None:
         return
-    window = _window(plan, columns)
+    refreshed = refresh_policy(plan, columns, named=named)
     view = named(plan.name)
     yield (
         f"CREATE MATERIALIZED VIEW IF NOT EXISTS {view}"
@@ -80,14 +108,22 @@ def continuous_aggregate(
     )
     by = ", ".join((f"{quoted(plan.bucket_name)} DESC", *(quoted(group.name) for group in plan.groups)))
     yield f"CREATE INDEX IF NOT EXISTS {quoted(index_name(plan))} ON {view} ({by})"
-    of = f"{literal(view)}::regclass"
-    yield (
-        f"SELECT add_continuous_aggregate_policy({of}, start_offset => {_interval(window)},"
-        f" end_offset => {_interval(plan.refresh.lag)}, schedule_interval => {_interval(plan.refresh.every)},"
-        " if_not_exists => true)"
-    )
+    yield refreshed
     if plan.retention is not None:
-        yield f"SELECT add_retention_policy({of}, {_interval(plan.retention)}, if_not_exists => true)"
+        yield retention_policy(plan.name, plan.retention, named=named)
+
+
+def refresh_policy(plan: RollupPlan, columns: Columns, *, named: Callable[[str], str] = quoted) -> str:
+    """What has the continuous aggregate of `plan` refreshed, if nothing has yet.
+
+    Raises:
+        CatalogueError: The table keeps its events for too short a time.
+    """
+    return (
+        f"SELECT add_continuous_aggregate_policy({_class(plan.name, named)},"
+        f" start_offset => {_interval(_window(plan, columns))}, end_offset => {_interval(plan.refresh.lag)},"
+        f" schedule_interval => {_interval(plan.refresh.every)}, if_not_exists => true)"
+    )
 
 
 def _window(plan: RollupPlan, columns: Columns) -> float:

@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from eventrec import Layout
+from eventrec import CatalogueError, Layout
 from eventrec.analytics import MigrationError, Statement, Steps
 from eventrec_handlers._sql import quoted
-from eventrec_handlers.postgres.hook import PostgresDdl, PostgresMigrations, create_index, create_table, literal
-from eventrec_handlers.timescale.ddl import EXTENSION, continuous_aggregate, hypertable, without_aggregate
+from eventrec_handlers.postgres.hook import (
+    Columns,
+    PostgresDdl,
+    PostgresMigrations,
+    create_index,
+    create_table,
+    in_block,
+    literal,
+)
+from eventrec_handlers.timescale.ddl import (
+    EXTENSION,
+    compressed,
+    compression_policy,
+    continuous_aggregate,
+    hypertable,
+    refresh_policy,
+    retention_policy,
+    without_aggregate,
+    without_policy,
+)
 from eventrec_handlers.timescale.extension import find_extension
 from eventrec_handlers.timescale.standing import table_differences, view_differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    import asyncpg
+
     from eventrec.analytics import Declaration, RollupPlan
-    from eventrec_handlers.postgres.hook import Columns
+    from eventrec_handlers.postgres.hook import Namespace
 
 _VIEW: Final = "it is a view"
 
@@ -30,17 +51,15 @@ class TimescaleDdl(PostgresDdl):
     def layout_steps(self, layout: Layout, before: Layout | None) -> Steps:
         if before is None:
             return Steps(tuple(_table(layout)))
-        if _policies(before) != _policies(layout):
-            raise MigrationError(
-                f"table {layout.table!r}: its partitions, retention or compression are policies of the database by now:"
-                " alter these there, and declare what they say"
-            )
-        return super().layout_steps(layout, before)
+        return Steps((*super().layout_steps(layout, before).up, *map(Statement, _other_policies(layout, before))))
 
     def rollup_steps(self, plan: RollupPlan, columns: Columns, before: Mapping[str, Any] | None) -> Steps:
         # A table that is not divided into chunks has none: its rollups are answered from its events.
         is_chunked = columns.layout.partition is not None
-        made = tuple(map(Statement, continuous_aggregate(plan, columns))) if is_chunked else ()
+        try:
+            made = tuple(map(Statement, continuous_aggregate(plan, columns))) if is_chunked else ()
+        except CatalogueError as exc:
+            raise MigrationError(str(exc)) from exc
         if before is None or not made:
             return Steps(made, (Statement(without_aggregate(plan)),) if made else ())
         if before["fingerprint"] != plan.fingerprint:
@@ -48,11 +67,16 @@ class TimescaleDdl(PostgresDdl):
                 f"rollup {plan.name!r} tells something else than before: a continuous aggregate cannot be altered, and"
                 " without it what it has counted is gone; declare the new one under another name"
             )
-        view = f"{literal(quoted(plan.name))}::regclass"
-        removed = [f"SELECT remove_continuous_aggregate_policy({view}, if_exists => true)"]
-        if before["retention"] != plan.retention:
-            removed.append(f"SELECT remove_retention_policy({view}, if_exists => true)")
-        return Steps((*map(Statement, removed), *made))
+        window, lag, every = before["refresh"]
+        old = replace(
+            plan,
+            refresh=replace(plan.refresh, window=window, lag=lag, every=every),
+            retention=before["retention"],
+        )
+        kept = Columns.of(replace(columns.layout, retention=before["kept"]))
+        return Steps(
+            tuple(_other_schedule((old, kept), (plan, columns))), tuple(_other_schedule((plan, columns), (old, kept)))
+        )
 
 
 class TimescaleMigrations(PostgresMigrations):
@@ -63,6 +87,9 @@ class TimescaleMigrations(PostgresMigrations):
 
     def __repr__(self) -> str:
         return super().__repr__().replace("PostgresMigrations", "TimescaleMigrations")
+
+    async def _check_tables(self, connection: asyncpg.Connection, namespace: Namespace, tables: Sequence[str]) -> None:
+        """Hypertables are what is wanted."""
 
     async def found(self, declarations: Sequence[Declaration]) -> Mapping[str, Sequence[str]]:
         found = dict(await super().found(declarations))
@@ -104,11 +131,44 @@ def _table(layout: Layout) -> Iterator[Statement]:
         yield Statement(EXTENSION)
     yield Statement(create_table(layout, quoted(layout.table), divides=False))
     for sql in hypertable(layout):
-        yield Statement(sql)
+        is_compressing = layout.compression is not None and sql == compressed(layout, layout.compression)
+        yield Statement(_unless_compressed(layout.table, sql) if is_compressing else sql)
     for index in layout.indexes:
         yield create_index(layout, index)
 
 
-def _policies(layout: Layout) -> object:
-    declared = json.loads(layout.to_json())
-    return [declared.get(name) for name in ("partition", "retention", "compression")]
+def _unless_compressed(table: str, sql: str) -> str:
+    """`sql`, for a table that is compressed in no way yet: one that is adopted stays as it is."""
+    return in_block(
+        "IF NOT EXISTS (SELECT FROM timescaledb_information.hypertables WHERE hypertable_schema = current_schema()"
+        f" AND hypertable_name = {literal(table)} AND compression_enabled) THEN {sql}; END IF;"
+    )
+
+
+def _other_schedule(before: tuple[RollupPlan, Columns], after: tuple[RollupPlan, Columns]) -> Iterator[Statement]:
+    """What makes the policies of a continuous aggregate those of `after`: each that differs is replaced."""
+    plan, columns = after
+    if refresh_policy(*before) != (policy := refresh_policy(plan, columns)):
+        yield Statement(without_policy("continuous_aggregate", plan.name))
+        yield Statement(policy)
+    if before[0].retention != plan.retention:
+        yield Statement(without_policy("retention", plan.name))
+        if plan.retention is not None:
+            yield Statement(retention_policy(plan.name, plan.retention))
+
+
+def _other_policies(layout: Layout, before: Layout) -> Iterator[str]:
+    """What makes the policies those of `layout`: each that differs is replaced. What is compressed stays so."""
+    if layout.partition is None:
+        return
+    compression, other = layout.compression, before.compression
+    if compression is not None and (other is None or replace(compression, after=other.after) != other):
+        yield compressed(layout, compression)
+    if (None if compression is None else compression.after) != (None if other is None else other.after):
+        yield without_policy("compression", layout.table)
+        if compression is not None:
+            yield compression_policy(layout, compression)
+    if layout.retention_seconds != before.retention_seconds:
+        yield without_policy("retention", layout.table)
+        if layout.retention_seconds is not None:
+            yield retention_policy(layout.table, layout.retention_seconds)

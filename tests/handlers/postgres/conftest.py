@@ -39,6 +39,12 @@ class Database:
     name: str
     server: PostgresServer
     loop: asyncio.AbstractEventLoop
+    dump_of_schema: str = ""
+
+    def dump(self, schema: str = "public") -> list[str]:
+        """What stands in a schema, without the name of that."""
+        rows = self.rows(self.dump_of_schema.format(schema))
+        return ["|".join(row).replace(f"{schema}.", "") for row in rows]
 
     def url(self, user: str = "postgres", **options: object) -> str:
         return self.server.url(self.name, user=user) + "".join(f"&{name}={value}" for name, value in options.items())
@@ -102,10 +108,12 @@ class Database:
 
 
 @pytest.fixture
-def database(postgres_server: PostgresServer, other_loop: asyncio.AbstractEventLoop) -> Iterator[Database]:
+def database(
+    postgres_server: PostgresServer, other_loop: asyncio.AbstractEventLoop, dump_of_schema: str
+) -> Iterator[Database]:
     """A database for this test alone. At the end nothing may still be connected."""
     home = Database("postgres", postgres_server, other_loop)
-    database = Database(f"test_{next(_numbers)}", postgres_server, other_loop)
+    database = Database(f"test_{next(_numbers)}", postgres_server, other_loop, dump_of_schema)
     home.execute(f"CREATE DATABASE {database.name}")
     yield database
     left = home.rows("SELECT 1 FROM pg_database WHERE datname = $1", database.name) and database.connections_left()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,8 @@ from eventrec import (
     Layout,
     LayoutColumn,
     LayoutIndex,
+    PauseError,
+    TransientError,
     from_payload,
 )
 from eventrec import migration_target_from_url as target_from_url
@@ -30,6 +33,7 @@ from eventrec.analytics import (
     MigrationError,
     MigrationRunner,
     Phase,
+    Refresh,
     RollbackNotSupported,
     Rollup,
     Statement,
@@ -95,34 +99,30 @@ async def migrate(url: str, catalogue: Catalogue | None = None, **options: Any) 
         return await MigrationRunner(target, catalogue=catalogue, **options).run(options.pop("phase", None))
 
 
+THEIRS = "CREATE TABLE _migrations (version bigint PRIMARY KEY, name text, applied_at timestamptz)"
+ADOPTED = "what these made is adopted as it is, and not run again"
+FOREIGN = "the table _migrations is another program's, of a kind that is not known: it is left alone"
+
+
 def by_hand(*up: str | Statement, down: tuple[str, ...] | None = None) -> Migration:
     statements = tuple(each if isinstance(each, Statement) else Statement(each) for each in up)
     undoing = None if down is None else tuple(map(Statement, down))
     return with_text(Migration(1, "by_hand", Phase.PRE, statements, undoing, "postgresql"))
 
 
-DUMP = """
-SELECT 'column', c.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod) || a.attnotnull
- || coalesce(pg_get_expr(d.adbin, d.adrelid), '') FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
- LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
- WHERE c.relnamespace = to_regnamespace('{0}') AND a.attnum > 0
-UNION ALL SELECT 'relation', relname, relkind::text || coalesce(reloptions::text, '')
- || coalesce(pg_get_partkeydef(oid), '') || coalesce(pg_get_expr(relpartbound, oid), '')
- FROM pg_class WHERE relnamespace = to_regnamespace('{0}')
-UNION ALL SELECT 'index', c.relname, pg_get_indexdef(c.oid) || i.indisvalid FROM pg_index i
- JOIN pg_class c ON c.oid = i.indexrelid WHERE c.relnamespace = to_regnamespace('{0}')
-UNION ALL SELECT 'constraint', conname, pg_get_constraintdef(oid) FROM pg_constraint
- WHERE connamespace = to_regnamespace('{0}')
-UNION ALL SELECT 'trigger', tgname, pg_get_triggerdef(t.oid) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
- WHERE c.relnamespace = to_regnamespace('{0}')
-UNION ALL SELECT 'function', proname, prosrc FROM pg_proc WHERE pronamespace = to_regnamespace('{0}')
-ORDER BY 1, 2, 3
-"""
-"""What stands in a schema of the database, without the name of that."""
+def kept(layout: Layout) -> str:
+    """What keeps `layout` at the database, for processes that do not declare it."""
+    text = layout.to_json()
+    assert "'" not in text
+    return (
+        f"INSERT INTO eventrec_layouts (table_name, layout) VALUES (E'{layout.table}', E'{text}')"
+        " ON CONFLICT (table_name) DO UPDATE SET layout = excluded.layout"
+    )
 
 
 def dump(database: Any, schema: str = "public") -> list[str]:
-    return ["|".join(row).replace(f"{schema}.", "") for row in database.rows(DUMP.format(schema))]
+    found: list[str] = database.dump(schema)
+    return found
 
 
 async def test_second_run_finds_nothing_to_do(database: Any) -> None:
@@ -228,6 +228,7 @@ async def test_layout_that_changes_changes_its_table(database: Any) -> None:
         ('ALTER TABLE "visits" ADD COLUMN IF NOT EXISTS "user_id" text', True),
         ('ALTER TABLE "visits" ALTER COLUMN "event_type" TYPE character varying(200)', True),
         ('CREATE INDEX CONCURRENTLY IF NOT EXISTS "visits_data" ON "visits" USING gin ("data")', False),
+        (kept(after), True),
     ]
     with pytest.raises(MigrationError, match="'event_type' was event_type varchar"):
         await migrate(database.url(), Catalogue(name="s", layouts=[layout(more, length=100)]))
@@ -239,7 +240,6 @@ async def test_table_made_by_other_sql_is_adopted_and_its_differences_named(data
         " NOT NULL, data TEXT NOT NULL, PRIMARY KEY (timestamp, id))",
         "CREATE INDEX visits_type ON visits (event_type)",
         "INSERT INTO visits (event_type, data) VALUES ('a', '{}')",
-        "CREATE TABLE _migrations (version bigint)",
     )
     told: list[str] = []
 
@@ -356,6 +356,161 @@ def test_killed_at_any_point_and_run_again_gives_the_same_schema(database: Any, 
     assert points > 60
     assert len(whole) > 60
     assert [at for at in killed_at if dump(database, f"s{at}") != whole] == []
+
+
+async def test_policies_alone_are_a_migration(database: Any) -> None:
+    class Often(OrdersHourly, name="orders_hourly", events=[Placed]):
+        refresh = Refresh(window="3 days", lag="1 hour", every="10m")
+        retention = "30d"
+
+    first = Catalogue(name="s", events=[Placed], layouts=[layout(partition="day")], rollups=[OrdersHourly])
+    other = layout(partition="day", retention="7d")
+    second = Catalogue(name="s", events=[Placed], layouts=[other], rollups=[Often])
+    await migrate(database.url(), first)
+    comment = "SELECT obj_description('orders_hourly'::regclass)"
+    before = database.rows(comment)
+
+    pre, post = await migrate(database.url(), second)
+    again = await migrate(database.url(), second)
+
+    assert again == []
+    assert [each.sql for each in pre.up] == [kept(other)]
+    assert database.rows("SELECT layout FROM eventrec_layouts") == [(other.to_json(),)]
+    assert database.rows(comment) == [
+        ("eventrec rollup: refresh window 259200 s, lag 3600 s, every 600 s; kept 2592000 s",)
+    ]
+    assert post.text == with_text(post).text
+    async with target_from_url(database.url()) as target:
+        await MigrationRunner(target).rollback()
+    assert database.rows(comment) == before
+
+
+async def test_handler_and_migration_make_the_same_tables(
+    database: Any, batch: Any, reference: Layout, received: Any, opened: Any
+) -> None:
+    class Daily(Rollup, name="per_day", table="analytics_events"):
+        day = bucket("day")
+        n = count()
+
+    divided = replace(reference, partition="day", retention="90d")
+    handlers = await opened(database.url(), namespace="by_handler")
+    handlers.use_layouts({divided.table: divided})
+    await handlers.handle(batch(received("a", at=0, id_=1)))
+    rollups = handlers.rollups()
+    async with rollups:
+        await rollups.refresh([Daily.rollup_plan])
+
+    await migrate(database.url(namespace="by_migration"), Catalogue(name="s", layouts=[divided], rollups=[Daily]))
+
+    def made(schema: str) -> set[str]:
+        """Without the partitions that are made as time goes by; their constraints are called as those of the table."""
+        lines = dump(database, schema)
+        return {line for line in lines if not any(part in line for part in ("eventrec_migrations", "_p19", "_p20"))}
+
+    assert made("by_migration") == made("by_handler")
+    assert len(made("by_handler")) > 60
+    kept_ = "SELECT table_name, layout FROM {}.eventrec_layouts"
+    assert database.rows(kept_.format("by_migration")) == database.rows(kept_.format("by_handler"))
+
+
+async def test_table_that_is_adopted_need_not_be_divided(database: Any) -> None:
+    database.execute(
+        "CREATE TABLE visits (id bigserial, timestamp timestamptz NOT NULL DEFAULT now(), event_type varchar(100)"
+        " NOT NULL, data jsonb NOT NULL, PRIMARY KEY (timestamp, id))"
+    )
+
+    await migrate(database.url(), Catalogue(name="s", layouts=[layout(partition="day")]))
+
+    assert "visits_default" not in database.tables()
+    assert database.rows("SELECT relkind::text FROM pg_class WHERE relname = 'visits'") == [("r",)]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (
+            f"{THEIRS}; INSERT INTO _migrations VALUES (1, 'first'), (2, 'sec''ond')",
+            f"_migrations says that 1 'first', 2 \"sec'ond\" ran here: {ADOPTED}",
+        ),
+        (THEIRS, None),
+        ("CREATE TABLE _migrations (filename text PRIMARY KEY, applied_at timestamptz)", FOREIGN),
+        ("CREATE TABLE _migrations (version text, name text, applied_at timestamptz)", FOREIGN),
+        ("CREATE VIEW _migrations AS SELECT 1 AS version, 'a'::text AS name, now() AS applied_at", FOREIGN),
+    ],
+)
+async def test_records_of_other_programs_are_read_and_left_alone(database: Any, table: str, said: str | None) -> None:
+    database.execute(table)
+    theirs = database.rows("SELECT count(*), count(DISTINCT _migrations::text) FROM _migrations")
+    told: list[str] = []
+    expected = [] if said is None else [said]
+    async with target_from_url(database.url()) as target:
+        assert list((await MigrationRunner(target, catalogue=BEFORE).status()).remarks) == expected
+
+    await migrate(database.url(), BEFORE, tell=told.append)
+    await migrate(database.url(), AFTER, tell=told.append)
+
+    assert told == expected
+    assert database.rows("SELECT count(*), count(DISTINCT _migrations::text) FROM _migrations") == theirs
+
+
+async def test_hostile_names_are_names(database: Any) -> None:
+    table = """o'd"d $do$; DROP TABLE x\\ä%"""
+    columns = [
+        LayoutColumn(f"{each.name}{table}", each.source, each.type, length=each.length) for each in layout().columns
+    ]
+    hostile = Layout(
+        table,
+        columns,
+        primary_key=(columns[1].name, columns[0].name),
+        indexes=[LayoutIndex(f"i{table}", (columns[2].name,))],
+        partition="day",
+    )
+
+    class Hostile(Rollup, name=f"r{table}"[:40], table=table):
+        day = bucket("day")
+        n = count()
+
+    catalogue = Catalogue(name="s", layouts=[hostile], rollups=[Hostile])
+
+    first = await migrate(database.url(), catalogue)
+
+    assert await migrate(database.url(), catalogue) == []
+    assert [with_text(each) for each in first] == first
+    assert {table, f"{table}_default"} < database.tables()
+    broken = replace(hostile, table="a\n-- statement\nDROP TABLE x")
+    async with target_from_url(database.url()) as target:
+        with pytest.raises(MigrationError, match="looks like one that stands between statements"):
+            migrations_of(Catalogue(name="s", layouts=[broken]), target)
+
+
+async def test_session_that_is_ended_leaves_no_lock_and_is_said_in_one_line(database: Any) -> None:
+    hung = by_hand("SELECT pg_sleep(50)")
+    failed: list[Exception] = []
+    done: list[int] = []
+    ready = anyio.Event()
+
+    async def first() -> None:
+        with pytest.raises((MigrationError, PauseError, TransientError)) as raised:
+            await migrate(database.url(application_name="first"), files=[hung])
+        failed.append(raised.value)
+
+    async def second() -> None:
+        files = [by_hand("SELECT 1")]
+        done.append(len(await migrate(database.url(), files=files, tell=lambda _: ready.set())))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(first)
+        with anyio.fail_after(20):
+            sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(50)' AND state = 'active'"
+            while database.rows(sleeping) != [(1,)]:  # noqa: ASYNC110 - the server changes it
+                await anyio.sleep(0.02)
+            tasks.start_soon(second)
+            await ready.wait()
+        database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'first'")
+
+    assert done == [1]
+    assert "terminating connection" in str(failed[0])
+    assert "\n" not in str(failed[0])
 
 
 async def test_records_are_what_was_applied(database: Any) -> None:

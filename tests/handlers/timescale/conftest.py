@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,24 @@ import pytest
 from eventrec.testing.timescale import TimescaleServer
 
 _numbers = count()
+_NUMBERED = re.compile(r"(?<=_hypertable_)\d+|(?<=cagg_watermark\()\d+|(?<=invalidation_trigger\(')\d+")
+"""What the extension counts up for each table that it makes."""
+
+_DUMP = """
+UNION ALL SELECT 'hypertable', hypertable_name, compression_enabled || ' ' || num_dimensions
+ FROM timescaledb_information.hypertables WHERE hypertable_schema = '{0}'
+UNION ALL SELECT 'compression', hypertable::text, segmentby || ' by ' || orderby
+ FROM timescaledb_information.hypertable_compression_settings s JOIN pg_class c ON c.oid = s.hypertable
+ WHERE c.relnamespace = to_regnamespace('{0}')
+UNION ALL SELECT 'chunks', hypertable_name, time_interval::text
+ FROM timescaledb_information.dimensions WHERE hypertable_schema = '{0}'
+UNION ALL SELECT 'aggregate', view_name, materialized_only || ' ' || view_definition
+ FROM timescaledb_information.continuous_aggregates WHERE view_schema = '{0}'
+UNION ALL SELECT 'policy', coalesce(hypertable_name, '') || ' ' || proc_name,
+ schedule_interval || ' ' || (config - 'hypertable_id' - 'mat_hypertable_id')
+ FROM timescaledb_information.jobs WHERE hypertable_schema = '{0}'
+ORDER BY 1, 2, 3
+"""
 
 
 @dataclass
@@ -24,9 +43,16 @@ class Schema:
     name: str
     server: TimescaleServer
     loop: asyncio.AbstractEventLoop
+    dump_of_schema: str = ""
 
-    def url(self) -> str:
-        return f"{self.server.url()}&namespace={self.name}"
+    def url(self, name: str | None = None) -> str:
+        return f"{self.server.url()}&namespace={name or self.name}"
+
+    def dump(self, name: str | None = None) -> list[str]:
+        """What stands in the schema, without the name of that: tables, hypertables, aggregates, policies."""
+        name = name or self.name
+        rows = self.rows(f"{self.dump_of_schema.format(name).replace('ORDER BY 1, 2, 3', '')}{_DUMP.format(name)}")
+        return [_NUMBERED.sub("N", "|".join(map(str, row))).replace(f"{name}.", "") for row in rows]
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         async def fetch(connection: asyncpg.Connection) -> list[tuple[Any, ...]]:
@@ -96,10 +122,12 @@ def other_loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @pytest.fixture
-def schema(timescale_server: TimescaleServer, other_loop: asyncio.AbstractEventLoop) -> Iterator[Schema]:
+def schema(
+    timescale_server: TimescaleServer, other_loop: asyncio.AbstractEventLoop, dump_of_schema: str
+) -> Iterator[Schema]:
     """A schema for this test alone."""
     home = Schema("public", timescale_server, other_loop)
-    schema = Schema(f"test_{next(_numbers)}", timescale_server, other_loop)
+    schema = Schema(f"test_{next(_numbers)}", timescale_server, other_loop, dump_of_schema)
     home.execute(f"CREATE SCHEMA {schema.name}")
     yield schema
     home.execute(f"DROP SCHEMA {schema.name} CASCADE")

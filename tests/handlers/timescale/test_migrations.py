@@ -102,7 +102,8 @@ async def test_a_database_is_migrated_once_and_its_rollups_answer(schema: Any) -
     indexes = {
         name for (name,) in schema.rows("SELECT indexname::text FROM pg_indexes WHERE schemaname = $1", schema.name)
     }
-    assert indexes == {"visits_pkey", "idx_visits_type", "eventrec_checkpoints_pkey", "eventrec_migrations_pkey"}
+    own = {"eventrec_checkpoints_pkey", "eventrec_layouts_pkey", "eventrec_seen_pkey", "eventrec_seen_seen_at_idx"}
+    assert indexes == {"visits_pkey", "idx_visits_type", "eventrec_migrations_pkey", *own}
 
 
 async def test_another_schedule_replaces_the_policy(schema: Any) -> None:
@@ -128,5 +129,44 @@ async def test_what_would_lose_what_was_counted_is_refused(schema: Any) -> None:
 
     with pytest.raises(MigrationError, match="'visits_daily' tells something else than before"):
         await migrate(schema, catalogue(rollup=OtherDaily))
-    with pytest.raises(MigrationError, match="'visits': its partitions, retention or compression are policies"):
-        await migrate(schema, catalogue(replace(VISITS, retention="30d")))
+    with pytest.raises(MigrationError, match="'visits': its partition has changed"):
+        await migrate(schema, catalogue(replace(VISITS, partition="week")))
+
+
+def policies(schema: Any) -> list[str]:
+    lines: list[str] = schema.dump()
+    return [line.partition("|")[2] for line in lines if line.startswith("policy|")]
+
+
+async def test_other_policies_alone_are_a_migration_and_replace_the_old_ones(schema: Any) -> None:
+    class Kept(Daily, name="visits_daily", table="visits"):
+        refresh = Refresh(window="5 days", lag="2 hours", every="30m")
+        retention = "2 years"
+
+    refreshed = "visits_daily policy_refresh_continuous_aggregate"
+    before = VISITS.compression
+    assert before is not None
+    other = replace(VISITS, retention="30d", compression=replace(before, after="3d", segment_by=()))
+    await migrate(schema, catalogue())
+    whole = schema.dump()
+
+    assert await migrate(schema, catalogue(other, Kept)) == 2
+    assert await migrate(schema, catalogue(other, Kept)) == 0
+
+    assert policies(schema) == [
+        'visits policy_compression|12:00:00 {"compress_after": "3 days"}',
+        'visits policy_retention|1 day {"drop_after": "30 days"}',
+        f'{refreshed}|00:30:00 {{"end_offset": "02:00:00", "start_offset": "5 days"}}',
+        'visits_daily policy_retention|1 day {"drop_after": "730 days"}',
+    ]
+    assert 'compression|visits| by "timestamp" DESC' in schema.dump()
+    async with migration_target_from_url(schema.url()) as target:
+        assert [each.version for each in await MigrationRunner(target).rollback()] == [4]
+    # What undoes it is noted with it, and what is declared again is made again.
+    assert policies(schema)[2:] == [f'{refreshed}|01:00:00 {{"end_offset": "01:00:00", "start_offset": "3 days"}}']
+    assert await migrate(schema, catalogue()) == 1
+    assert [line for line in schema.dump() if "|visits|" not in line] == [
+        line for line in whole if "|visits|" not in line
+    ]
+    assert await migrate(schema, catalogue(replace(VISITS, retention=None, compression=None))) == 1
+    assert [line.partition("|")[0] for line in policies(schema)] == [refreshed]

@@ -22,7 +22,7 @@ from eventrec_handlers.postgres.rollups.fields import TYPES
 from eventrec_handlers.postgres.rollups.measures import measure_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from eventrec.analytics import RollupPlan
     from eventrec_handlers.postgres.checkpoints import Namespace
@@ -92,6 +92,8 @@ def rollup_tables(plan: RollupPlan, columns: Columns, namespace: Namespace) -> I
     yield f"CREATE TABLE IF NOT EXISTS {named(plan.name)} ({declared})"
     by = ", ".join((f"{quoted(plan.bucket_name)} DESC", *(quoted(group.name) for group in plan.groups)))
     yield f"CREATE INDEX IF NOT EXISTS {quoted(index_name(plan, namespace))} ON {named(plan.name)} ({by})"
+    refresh = plan.refresh
+    yield schedule(plan.name, (refresh.window, refresh.lag, refresh.every), plan.retention, namespace)
     if plan.types is None and not _is_found_by_time(columns):
         yield index_by_time(plan, columns, namespace)
     yield (
@@ -113,6 +115,21 @@ def rollup_tables(plan: RollupPlan, columns: Columns, namespace: Namespace) -> I
         f"INSERT INTO {named(ROLLUPS)} (name, table_name, fingerprint, unit, every, zone, todo_from, todo_to)"  # noqa: S608 - quoted
         f" VALUES ({values}, '{FIRST}', '{LAST}') ON CONFLICT DO NOTHING"
     )
+
+
+def schedule(name: str, refresh: Sequence[float], retention: float | None, namespace: Namespace) -> str:
+    """The statement that says at the table of a rollup what is declared of it beside its rows. Times are in seconds.
+
+    Only an operator reads it: a process that refreshes has the declaration. `refresh` is window, lag and every.
+    """
+    window, lag, every = (_plain(seconds) for seconds in refresh)
+    kept = "for ever" if retention is None else f"{_plain(retention)} s"
+    said = f"eventrec rollup: refresh window {window} s, lag {lag} s, every {every} s; kept {kept}"
+    return f"COMMENT ON TABLE {namespace.named(name)} IS {literal(said)}"
+
+
+def _plain(seconds: float) -> str:
+    return f"{seconds:.6f}".rstrip("0").rstrip(".")
 
 
 def index_by_time(plan: RollupPlan, columns: Columns, namespace: Namespace) -> str:

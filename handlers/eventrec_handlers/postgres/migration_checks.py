@@ -1,0 +1,72 @@
+"""What a migration looks at first: records of another program, tables of another kind, indexes that are broken."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+
+from eventrec.analytics import EarlierMigrations, MigrationError
+from eventrec_handlers.postgres.catalog import read_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventrec_handlers.postgres.checkpoints import Namespace
+
+_WHOLE: Final = ("bigint", "integer", "smallint")
+_INDEX: Final = re.compile(
+    r"CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?(?:\"((?:[^\"]|\"\")+)\"|(\w+))\s",
+    re.IGNORECASE,
+)
+
+
+async def read_earlier(connection: asyncpg.Connection, namespace: Namespace) -> EarlierMigrations | None:
+    """What another program has noted of its migrations; None: nothing."""
+    name = EarlierMigrations.TABLE
+    async with connection.transaction(isolation="read_committed", readonly=True):
+        there = (await read_tables(connection, namespace, [name]))[name]
+    if there.kind is None:
+        return None
+    is_known = there.kind == "table" and there.columns.keys() == EarlierMigrations.COLUMNS
+    if not is_known or there.columns["version"] not in _WHOLE or there.columns["name"] != "text":
+        return EarlierMigrations(None)
+    try:
+        rows = await connection.fetch(f"SELECT version, name FROM {namespace.named(name)} ORDER BY version")  # noqa: S608 - quoted
+    except asyncpg.InsufficientPrivilegeError:
+        return EarlierMigrations(None)
+    return EarlierMigrations(tuple((row[0], row[1]) for row in rows))
+
+
+async def refuse_hypertables(connection: asyncpg.Connection, namespace: Namespace, tables: Sequence[str]) -> None:
+    """Raise MigrationError where one of `tables` is TimescaleDB's: PostgreSQL's statements do not fit it."""
+    if await connection.fetchval("SELECT to_regclass('timescaledb_information.hypertables') IS NULL"):
+        return
+    found = await connection.fetchval(
+        "SELECT min(hypertable_name::text) FROM timescaledb_information.hypertables"
+        " WHERE hypertable_schema::text = $1 AND hypertable_name::text = ANY ($2::text[])",
+        namespace.namespace,
+        tables,
+    )
+    if found is not None:
+        raise MigrationError(f"table {found!r} is a hypertable of TimescaleDB: give the URL as timescale://")
+
+
+async def drop_invalid_index(connection: asyncpg.Connection, namespace: Namespace, sql: str) -> None:
+    """Drop what a `CREATE INDEX CONCURRENTLY` that was killed leaves behind: an index that is not used.
+
+    `sql` is the statement that makes it again; of any other statement nothing is dropped.
+    """
+    found = _INDEX.match(sql)
+    if found is None:
+        return
+    name = found[1].replace('""', '"') if found[1] else found[2].lower()
+    is_left = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n"
+        " ON n.oid = c.relnamespace WHERE n.nspname::text = $1 AND c.relname::text = $2 AND NOT i.indisvalid)",
+        namespace.namespace,
+        name,
+    )
+    if is_left:
+        await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {namespace.named(name)}")
