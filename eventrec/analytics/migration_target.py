@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from eventrec.analytics.migration_text import parsed
+from eventrec.errors import MigrationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -84,17 +85,31 @@ class MigrationRecord:
 
     @classmethod
     def of(cls, row: Mapping[str, Any], *, is_applied: bool) -> Self:
-        """A record as a table holds it: `adopted` is a JSON array."""
-        return cls(**{**row, "adopted": tuple(json.loads(row["adopted"]))}, is_applied=is_applied)
-
-    @property
-    def migration(self) -> Migration:
-        """The migration as it began.
+        """A record as a table holds it: `adopted` is a JSON array.
 
         Raises:
             MigrationError: Another program has stored something else there.
         """
+        version = row["version"]
+        try:
+            adopted = json.loads(row["adopted"])
+            migration = parsed(row["text"])
+        except (ValueError, TypeError, RecursionError, MigrationError) as exc:
+            raise MigrationError(f"what is noted of migration {version!r:.20} cannot be read: {exc}") from exc
+        counts = (row["done"], len(migration.up)), (row["undone"], len(migration.down or ()))
+        is_counted = all(isinstance(done, int) and 0 <= done <= most for done, most in counts)
+        if not is_counted or migration.version != version or not _are_texts(adopted):
+            raise MigrationError(f"what is noted of migration {version!r:.20} is not what eventrec notes")
+        return cls(**{**row, "adopted": tuple(adopted)}, is_applied=is_applied)
+
+    @property
+    def migration(self) -> Migration:
+        """The migration as it began."""
         return parsed(self.text)
+
+
+def _are_texts(found: object) -> bool:
+    return isinstance(found, list) and all(isinstance(each, str) for each in found)
 
 
 @dataclass(frozen=True, slots=True)

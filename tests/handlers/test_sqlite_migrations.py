@@ -336,6 +336,32 @@ async def test_place_that_cannot_be_is_said_in_one_line(tmp_path: Path) -> None:
         await migrate(tmp_path / "text.db", BEFORE)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    ["text = 'x'", "adopted = '{'", "adopted = '[1]'", "done = 9", "undone = -1", "version = 7", "text = x'00'"],
+)
+async def test_notes_that_another_program_changed_are_refused_in_one_line(path: Path, changed: str) -> None:
+    await migrate(path, files=[by_hand("CREATE TABLE one (a)")])
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"UPDATE eventrec_migrations SET {changed}")
+
+    with pytest.raises(MigrationError, match=r"what is noted of migration [17] ") as raised:
+        await migrate(path, BEFORE)
+
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "theirs", ["TABLE eventrec_migrations (version, text)", "VIEW eventrec_migrations AS SELECT 1"]
+)
+async def test_name_of_our_records_that_is_taken_is_said(path: Path, theirs: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"CREATE {theirs}")
+
+    with pytest.raises(PauseError, match="of another program: rename it"):
+        await migrate(path, BEFORE)
+
+
 async def test_a_rollup_of_any_event_gets_an_index_by_time_and_is_answered_by_it(path: Path) -> None:
     class Daily(Rollup, table="orders"):
         day = bucket("day")

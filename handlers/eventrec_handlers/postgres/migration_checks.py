@@ -22,6 +22,25 @@ _INDEX: Final = re.compile(
 )
 
 
+_REMARKS: Final = re.compile(r"(?:\s+|--[^\n]*\n|/\*.*?\*/)*", re.DOTALL)
+_CLIENTS: Final = re.compile(r"COPY\b.*\b(?:FROM\s+STDIN|TO\s+STDOUT)\b", re.IGNORECASE | re.DOTALL)
+_UNNAMED: Final = re.compile(r"CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+ON\b", re.IGNORECASE)
+
+
+def refuse_statement(sql: str) -> None:
+    """Refuse what a migration cannot run, or not once more after it was killed.
+
+    Raises:
+        MigrationError: Why.
+    """
+    start = _REMARKS.match(sql)
+    begins = sql[start.end() :] if start is not None else sql
+    if _CLIENTS.match(begins):
+        raise MigrationError("COPY from or to a client is not for a migration: use INSERT, or a file of the server")
+    if _UNNAMED.match(begins):
+        raise MigrationError("an index that is made CONCURRENTLY needs a name: a second run would make another one")
+
+
 async def read_earlier(connection: asyncpg.Connection, namespace: Namespace) -> EarlierMigrations | None:
     """What another program has noted of its migrations; None: nothing."""
     name = EarlierMigrations.TABLE
@@ -58,7 +77,8 @@ async def drop_invalid_index(connection: asyncpg.Connection, namespace: Namespac
 
     `sql` is the statement that makes it again; of any other statement nothing is dropped.
     """
-    found = _INDEX.match(sql)
+    start = _REMARKS.match(sql)
+    found = _INDEX.match(sql, 0 if start is None else start.end())
     if found is None:
         return
     name = found[1].replace('""', '"') if found[1] else found[2].lower()

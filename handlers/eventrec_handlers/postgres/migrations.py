@@ -29,7 +29,12 @@ from eventrec_handlers.postgres.catalog import read_tables
 from eventrec_handlers.postgres.checkpoints import Namespace
 from eventrec_handlers.postgres.ddl import PostgresDdl, differences
 from eventrec_handlers.postgres.errors import brief, consume_errors, raise_refused_connection, without_frames
-from eventrec_handlers.postgres.migration_checks import drop_invalid_index, read_earlier, refuse_hypertables
+from eventrec_handlers.postgres.migration_checks import (
+    drop_invalid_index,
+    read_earlier,
+    refuse_hypertables,
+    refuse_statement,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -73,6 +78,7 @@ class PostgresMigrations(MigrationTarget):
         self._calls = Calls(str(target), timeout=math.inf)
         self._connection: asyncpg.Connection | None = None
         self._namespace: Namespace | None = None
+        self._path = ""
 
     def __repr__(self) -> str:
         return f"<PostgresMigrations '{self._target}'>"
@@ -228,11 +234,12 @@ class PostgresMigrations(MigrationTarget):
         self._namespace = Namespace(name, longest, lock_timeout)
         path = await connection.fetchval("SELECT current_setting('search_path')")
         schemas = [quoted(name), path or "pg_catalog", *map(quoted, await self._more_schemas(connection))]
+        self._path = ", ".join(schemas)
         # What is made takes as long as it takes; nothing waits for a lock without a bound. A machine that is gone
         # leaves the lock of its session within two minutes.
         await connection.execute(
             f"SET statement_timeout = 0; SET lock_timeout = {CONCURRENT_LOCK_TIMEOUT};"
-            f" SET search_path = {', '.join(schemas)};"
+            f" SET search_path = {self._path};"
             " SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 5"
         )
 
@@ -271,7 +278,10 @@ class PostgresMigrations(MigrationTarget):
 
     async def _step(self, migration: Migration, statement: Statement | None, note: str) -> None:
         connection, _ = self._open()
+        if statement is not None:
+            refuse_statement(statement.sql)
         if statement is not None and not statement.in_transaction:
+            await connection.execute(f"SET search_path = {self._path}")  # a statement before may have set another one
             await self._drop_invalid_index(statement)
             await connection.execute(statement.sql)
             statement = None
@@ -305,7 +315,7 @@ class PostgresMigrations(MigrationTarget):
         connection, namespace = self._open()
         await connection.execute(
             f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {min(moment, namespace.lock_timeout)};"
-            f" SELECT pg_advisory_xact_lock({namespace.key})"
+            f" SET LOCAL search_path = {self._path}; SELECT pg_advisory_xact_lock({namespace.key})"
         )
         try:
             yield

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from eventrec.analytics import Declaration, Declarations, Migration, Statement, Steps
+    from eventrec_handlers.sqlite.file import Table
 
 T = TypeVar("T")
 
@@ -119,9 +120,7 @@ class SqliteMigrations(MigrationTarget):
         def make() -> None:
             connection = self._connected()
             with _transaction(connection, self._busy_timeout):
-                table = read_table(connection, RECORDS)
-                if table.kind is not None and not {"version", "text", "done"} <= set(table.columns or ()):
-                    raise PauseError(f"{RECORDS} is a {table.kind} of another program: rename it, or give another file")
+                _check_records(read_table(connection, RECORDS))
                 connection.execute(_RECORDS_TABLE)
 
         await self._run(make)
@@ -256,10 +255,17 @@ def _transaction(connection: sqlite3.Connection, seconds: float) -> Iterator[Non
         raise
 
 
+def _check_records(table: Table) -> None:
+    """Raise PauseError where something else has the name of our table of records."""
+    if table.kind is not None and (table.kind != "table" or not {*_COLUMNS, "applied_at"} <= set(table.columns or ())):
+        raise PauseError(f"{RECORDS} is a {table.kind} of another program: rename it, or give another file")
+
+
 def _records(connection: sqlite3.Connection) -> list[MigrationRecord]:
-    columns = read_table(connection, RECORDS).columns
-    if columns is None:
+    table = read_table(connection, RECORDS)
+    if table.kind is None:
         return []
+    _check_records(table)
     select = f"SELECT {', '.join(_COLUMNS)}, applied_at FROM {RECORDS} ORDER BY version"  # noqa: S608 - constants
     rows = connection.execute(select).fetchall()
     return [MigrationRecord.of(dict(zip(_COLUMNS, row, strict=False)), is_applied=row[-1] is not None) for row in rows]

@@ -483,6 +483,48 @@ async def test_hostile_names_are_names(database: Any) -> None:
             migrations_of(Catalogue(name="s", layouts=[broken]), target)
 
 
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("COPY t FROM STDIN", "not for a migration"),
+        ("/* a */ -- b\n copy (SELECT 1) to\nstdout", "not for a migration"),
+        ("CREATE INDEX CONCURRENTLY ON t (a)", "needs a name"),
+    ],
+)
+async def test_statement_that_cannot_be_run_or_not_again_is_refused(database: Any, sql: str, said: str) -> None:
+    database.execute("CREATE TABLE t (a int)")
+
+    with pytest.raises(MigrationError, match=f"statement 1 of 1 failed.*{said}"):
+        await migrate(database.url(), files=[by_hand(Statement(sql, in_transaction=False))])
+
+
+async def test_search_path_that_a_statement_sets_is_that_of_no_other(database: Any) -> None:
+    outside = Statement("CREATE INDEX CONCURRENTLY i ON one (a)", in_transaction=False)
+    other = "SET search_path = public"
+
+    await migrate(database.url(namespace="a"), files=[by_hand(other, "CREATE TABLE one (a int)", other, outside)])
+
+    assert database.rows("SELECT indexname::text FROM pg_indexes WHERE schemaname = 'a' AND tablename = 'one'") == [
+        ("i",)
+    ]
+    assert database.tables() == set()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    ["text = 'x'", "adopted = '{'", "adopted = '[1]'", "done = 99", "done = -1", "undone = 9", "version = 7"],
+)
+async def test_notes_that_another_program_changed_are_refused_in_one_line(database: Any, changed: str) -> None:
+    files = [by_hand("CREATE TABLE one (a int)")]
+    await migrate(database.url(), files=files)
+    database.execute(f"UPDATE eventrec_migrations SET {changed}")
+
+    for given in ({"files": files}, {"catalogue": BEFORE}):
+        with pytest.raises(MigrationError, match=r"what is noted of migration [17] ") as raised:
+            await migrate(database.url(), **given)
+        assert "\n" not in str(raised.value)
+
+
 async def test_session_that_is_ended_leaves_no_lock_and_is_said_in_one_line(database: Any) -> None:
     hung = by_hand("SELECT pg_sleep(50)")
     failed: list[Exception] = []
