@@ -252,6 +252,9 @@ async def test_rollups_have_the_indexes_that_their_layout_lacks(path: Path) -> N
         ("eventrec_visits_kind_at", 'CREATE INDEX "eventrec_visits_kind_at" ON "visits" ("kind", "at")'),
     ]
     assert str(more) == "0003 post index_visits"
+    async with target_of(path) as target:
+        assert [each.version for each in await MigrationRunner(target).rollback()] == [3]
+    assert [name for name, _ in execute(path, indexes)] == ["eventrec_visits_kind_at"]
     has_both = [LayoutIndex("a", ("kind", "at")), LayoutIndex("b", ("at", "kind"))]
     assert (
         len(await migrate(path.with_name("second.db"), replace(VISITS, indexes=has_both), rollups=(OfOne, OfAny))) == 1

@@ -120,7 +120,7 @@ def steps(declaration: Declaration, before: str | None) -> Steps:
             # A rollback leaves them: they may hold what others need.
             return Steps(tuple(map(Statement, OWN_TABLES[name])), ())
         case "index":
-            return _index_steps(content)
+            return _index_steps(content, [] if old is None else old["columns"])
         case "table":
             layout = Layout.from_json(declaration.content)
             changes = layout_statements(layout) if before is None else _changed(layout, Layout.from_json(before))
@@ -129,9 +129,9 @@ def steps(declaration: Declaration, before: str | None) -> Steps:
             return _event_table(content, old)
 
 
-def _index_steps(content: Mapping[str, Any]) -> Steps:
+def _index_steps(content: Mapping[str, Any], before: Sequence[Sequence[str]]) -> Steps:
     table = content["table"]
-    names = {_index_name(table, columns): columns for columns in content["columns"]}
+    names = {_index_name(table, columns): columns for columns in content["columns"] if columns not in before}
     return Steps(
         tuple(
             Statement(
