@@ -170,3 +170,14 @@ async def test_other_policies_alone_are_a_migration_and_replace_the_old_ones(sch
     ]
     assert await migrate(schema, catalogue(replace(VISITS, retention=None, compression=None))) == 1
     assert [line.partition("|")[0] for line in policies(schema)] == [refreshed]
+
+
+async def test_shorter_retention_shortens_what_is_refreshed(schema: Any) -> None:
+    await migrate(schema, catalogue())
+
+    assert await migrate(schema, catalogue(replace(VISITS, retention="60h"))) == 2
+
+    (policy,) = [line for line in policies(schema) if "refresh" in line]
+    assert policy.endswith('|01:00:00 {"end_offset": "01:00:00", "start_offset": "60:00:00"}')
+    with pytest.raises(MigrationError, match="keeps its events for 1 days"):
+        await migrate(schema, catalogue(replace(VISITS, retention="1d")))
