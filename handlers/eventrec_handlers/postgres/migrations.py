@@ -233,8 +233,7 @@ class PostgresMigrations(MigrationTarget):
         lock_timeout = max(1, round(self._options.lock_timeout * 1_000))
         self._namespace = Namespace(name, longest, lock_timeout)
         path = await connection.fetchval("SELECT current_setting('search_path')")
-        schemas = [quoted(name), path or "pg_catalog", *map(quoted, await self._more_schemas(connection))]
-        self._path = ", ".join(schemas)
+        self._path = f"{quoted(name)}, {path or 'pg_catalog'}"
         # What is made takes as long as it takes; nothing waits for a lock without a bound. A machine that is gone
         # leaves the lock of its session within two minutes.
         await connection.execute(
@@ -328,10 +327,6 @@ class PostgresMigrations(MigrationTarget):
 
     async def _drop_invalid_index(self, statement: Statement) -> None:
         await drop_invalid_index(*self._open(), statement.sql)
-
-    async def _more_schemas(self, connection: asyncpg.Connection) -> Sequence[str]:  # noqa: ARG002 - for others
-        """Schemas that the statements need, behind those of the search path."""
-        return ()
 
     async def _check_tables(self, connection: asyncpg.Connection, namespace: Namespace, tables: Sequence[str]) -> None:
         """Raise MigrationError where one of `tables` is for another kind of target."""

@@ -44,12 +44,14 @@ INSERT INTO analytics_events (timestamp, event_type, data, user_id)
 """What the platform's own migrations make, as far as it is told apart here; an operator has changed the retention."""
 
 
-def test_commands_on_an_empty_schema(schema: Any, commands_of_migrate: Callable[..., None]) -> None:
+def test_commands_on_an_empty_schema(
+    schema: Any, commands_of_migrate: Callable[..., None], platform_analytics: Any
+) -> None:
     commands_of_migrate(schema.url(), schema.dump)
 
     policies = [line.split("|")[1].split() for line in schema.dump() if line.startswith("policy|")]
     kinds = [kind for _, kind in policies]
-    assert kinds.count("policy_refresh_continuous_aggregate") == 9
+    assert kinds.count("policy_refresh_continuous_aggregate") == len(platform_analytics.rollups.ROLLUPS)
     assert [name for name, kind in policies if kind != "policy_refresh_continuous_aggregate"] == [
         "analytics_events"
     ] * 2
@@ -66,7 +68,7 @@ async def test_each_policy_does_its_work(schema: Any, platform_analytics: Any) -
 
     assert schema.run_jobs("policy_retention") == 1
     assert schema.run_jobs("policy_compression") == 1
-    assert schema.run_jobs("policy_refresh_continuous_aggregate") == 9
+    assert schema.run_jobs("policy_refresh_continuous_aggregate") == len(platform_analytics.rollups.ROLLUPS)
 
     assert schema.rows("SELECT count(*) FROM analytics_events") == [(2,)]
     assert schema.rows(
@@ -109,10 +111,12 @@ async def test_what_the_platform_made_itself_is_adopted(schema: Any, platform_an
             await runner.rollback()
 
     assert told == list(remarks)
+    retention = "its policy_retention has drop_after = 1.5552e+07 seconds, not 7.776e+06"
     history = "1 'create_analytics_events', 2 'create_aggregates'"
     assert told == [
         f"_migrations says that {history} ran here: what these made is adopted as it is, and not run again",
         "table analytics_events is there already: it is adopted as it is",
+        f"table analytics_events differs from what is declared: {retention}",
         "rollup analytics_daily_active_users is there already: it is adopted as it is",
     ]
     assert record.adopted == (
