@@ -6,6 +6,7 @@ Rows are sorted by bucket, then by groups, in the order of the declaration: None
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import islice, product
@@ -47,7 +48,8 @@ class Question:
         newest_first: From the latest bucket to the earliest.
 
     Raises:
-        ValueError: A group is not one of the rollup's, the limit is negative, or the cursor was not given by an answer.
+        ValueError: A group is not one of the rollup's, the limit is negative or beyond 64 bits, or the cursor
+            was not given by an answer.
         CatalogueError: `rollup` is not one.
     """
 
@@ -67,6 +69,8 @@ class Question:
                 raise ValueError(f"{name!r} is not a group of {self.plan.name!r}: {', '.join(known) or 'it has none'}")
         if self.limit is not None and self.limit < 0:
             raise ValueError(f"limit must not be negative, got {self.limit}")
+        if self.limit is not None and self.limit > sys.maxsize:
+            raise ValueError(f"limit must not exceed {sys.maxsize}, got {self.limit:.3g}")
         if self.cursor is not None:
             self.after()
 

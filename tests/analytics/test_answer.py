@@ -136,6 +136,7 @@ def test_the_time_says_where_buckets_begin_and_not_which_events_are_in_them() ->
     [
         {"groups": ("nope",)},
         {"limit": -1},
+        {"limit": 2**63},
         {"cursor": "nonsense"},
         {"cursor": "[1]"},
         {"cursor": "[0,[1]]"},

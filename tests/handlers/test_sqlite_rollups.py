@@ -34,6 +34,7 @@ from eventrec.analytics import (
     Field,
     Measure,
     Question,
+    Refreshed,
     Rollup,
     RollupPlan,
     bucket,
@@ -46,6 +47,7 @@ from eventrec.analytics import (
     max_of,
     payload,
     percentile,
+    plan_of,
     sum_of,
 )
 from eventrec_handlers.sqlite import SqliteHandler
@@ -277,6 +279,19 @@ async def test_a_file_that_is_not_a_database_is_an_error_of_its_own(tmp_path: Pa
 
     with pytest.raises((PauseError, TransientError), match=r"text\.db"):
         await SqliteRollups(path, busy_timeout=1).answer(Question(Hourly))
+
+
+async def test_there_is_nothing_to_refresh_and_a_file_that_cannot_be_read_is_said(
+    handler: SqliteHandler, tmp_path: Path
+) -> None:
+    async with handler.rollups() as rollups:
+        refreshed = await rollups.refresh([plan_of(Hourly)])
+    (tmp_path / "text.db").write_bytes(b"no database" * 1_000)
+    for name in ("nowhere.db", "text.db", "."):
+        with pytest.raises((PauseError, TransientError)):
+            await SqliteRollups(tmp_path / name, busy_timeout=1).refresh([plan_of(Hourly)])
+
+    assert refreshed == Refreshed()
 
 
 async def test_a_table_with_a_layout_is_answered_by_it_also_where_only_the_file_knows_it(

@@ -6,7 +6,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Final
 
 from eventrec import default_layout
-from eventrec.analytics import Answer, RollupStore
+from eventrec.analytics import Answer, Refreshed, RollupStore
 from eventrec_handlers._sql import KeptLayouts, fold_ascii
 from eventrec_handlers._thread import WorkThread, check_cancelled
 from eventrec_handlers.sqlite.file import read_table
@@ -17,7 +17,7 @@ from eventrec_handlers.sqlite.rollups.select import newest, select
 from eventrec_handlers.sqlite.snapshot import Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from eventrec import Layout
@@ -31,8 +31,7 @@ class SqliteRollups(RollupStore):
     """Answers from the events themselves, in one snapshot: nothing has to be refreshed, and each answer is complete.
 
     A table that is not there has no events yet. Rows that another program has written, and that are not events, do not
-    count. `layouts` are those of tables that were made in another way than ours, beside
-    those that the file keeps.
+    count. `layouts` are those of tables that were made in another way than ours, beside those that the file keeps.
     """
 
     def __init__(self, path: Path, *, busy_timeout: float, layouts: Mapping[str, Layout] | None = None) -> None:
@@ -58,6 +57,11 @@ class SqliteRollups(RollupStore):
 
         return await self._thread.run(lambda: self._snapshots.read(read))
 
+    async def refresh(self, plans: Sequence[RollupPlan], *, now: int | None = None) -> Refreshed:
+        """There is nothing to do; but that the file cannot be read is said."""
+        await self._thread.run(lambda: self._snapshots.read(_look_into))
+        return await super().refresh(plans, now=now)
+
     def _answer(self, connection: sqlite3.Connection, question: Question) -> Answer:
         plan = question.plan
         columns = self._columns(connection, plan)
@@ -79,6 +83,10 @@ class SqliteRollups(RollupStore):
         layout = layouts.among([plan.table]).get(plan.table)
         columns = Columns.of(default_layout(plan.table) if layout is None else layout, table)
         return columns if columns.are_of_events else None
+
+
+def _look_into(connection: sqlite3.Connection) -> None:
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def _look_up() -> int:
