@@ -155,11 +155,15 @@ def check_layouts(layouts: Iterable[Layout], events: Iterable[CataloguedEvent]) 
 def check_rollups(
     rollups: Iterable[type[Rollup] | RollupPlan], layouts: Iterable[Layout], events: Iterable[CataloguedEvent]
 ) -> None:
-    """Refuse a rollup whose table is another's, also where a database takes both names for one."""
+    """Refuse a rollup whose table, or index, is another's, also where a database takes both names for one."""
     taken = {event.table.lower(): f"the table of {named(event.cls)}" for event in events}
-    taken |= {layout.table.lower(): repr(layout) for layout in layouts}
+    for layout in layouts:
+        taken[layout.table.lower()] = repr(layout)
+        taken |= {index.name.lower(): f"an index of {layout!r}" for index in layout.indexes}
     for rollup in rollups:
-        name = plan_of(rollup).name.lower()
-        if name in taken:
-            raise CatalogueError(f"rollup {named(rollup)} has the name {name!r}, and so has {taken[name]}")
-        taken[name] = f"rollup {named(rollup)}"
+        plan = plan_of(rollup)
+        own = [plan.name.lower(), *([] if plan.index is None else [plan.index.lower()])]
+        for name in own:
+            if name in taken:
+                raise CatalogueError(f"rollup {named(rollup)} has the name {name!r}, and so has {taken[name]}")
+            taken[name] = f"rollup {named(rollup)}"

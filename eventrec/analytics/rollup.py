@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -53,8 +54,9 @@ class Rollup:
     """What is told of the events of each bucket of time, declared once for all databases. See the module.
 
     `name` defaults to the class name in snake_case. `events` are classes or names of types; None: any, and then each
-    field says its kind. `table` defaults to the one of the classes. `where` is a condition for all measures. A class
-    that inherits has the columns of those above it, first.
+    field says its kind. `table` defaults to the one of the classes. `where` is a condition for all measures. `index`
+    is what the index of its own table is called, where databases have one. A class that inherits has the columns of
+    those above it, first.
 
     Attributes:
         rollup_plan: What the class declares. A class without a bucket declares nothing yet, and has none.
@@ -73,6 +75,7 @@ class Rollup:
         events: Sequence[type | str] | None = None,
         where: Expression | None = None,
         version: int = 1,
+        index: str | None = None,
     ) -> None:
         super().__init_subclass__()
         said = type_name(cls.__name__) if name is None else name
@@ -80,7 +83,8 @@ class Rollup:
         if not any(isinstance(value, BucketDeclaration) for value in declared.values()) and not events:
             return
         try:
-            cls.rollup_plan = _compiled(declared, said, table=table, events=events, where=where, version=version)
+            plan = _compiled(declared, said, table=table, events=events, where=where, version=version)
+            cls.rollup_plan = plan if index is None else replace(plan, index=_checked_index(index))
         except CatalogueError as exc:
             raise CatalogueError(f"rollup {said!r}: {exc}") from exc
 
@@ -266,6 +270,11 @@ def _check_rollup(name: object, version: object) -> None:
         raise CatalogueError(f"names that start with {', '.join(RESERVED)} are reserved")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise CatalogueError(f"a version is a whole number from 1 on, got {version!r}")
+
+
+def _checked_index(name: str) -> str:
+    _check_name(name)
+    return name
 
 
 def _check_columns(columns: Sequence[str]) -> None:

@@ -53,6 +53,7 @@ class RollupPlan:
         refresh: When it is brought up to date, where it is kept in a table.
         retention: After how many seconds its own rows may go; None: never.
         version: Of the declaration, as its author counts.
+        index: What the index of its own table is called; None: as the database's dialect has it.
     """
 
     name: str
@@ -67,10 +68,11 @@ class RollupPlan:
     refresh: RefreshPlan = RefreshPlan()
     retention: float | None = None
     version: int = 1
+    index: str | None = None
 
     @property
     def fingerprint(self) -> str:
-        """A text that differs where what the rollup tells differs; refreshing and retention do not count."""
+        """A text that differs where what the rollup tells differs: refreshing, retention and the index do not count."""
         said = dataclasses.replace(self, refresh=RefreshPlan(), retention=None)
         return hashlib.sha256(msgspec.json.encode(_tagged(said), order="sorted")).hexdigest()[:32]
 
@@ -134,7 +136,7 @@ class Group:
 def _tagged(value: object) -> object:
     """A plan in JSON values, each dataclass under its name: two kinds of condition may have the same attributes."""
     if dataclasses.is_dataclass(value):
-        names = (field.name for field in dataclasses.fields(value))
+        names = (field.name for field in dataclasses.fields(value) if field.name != "index")
         return [type(value).__name__, {name: _tagged(getattr(value, name)) for name in names}]
     if isinstance(value, tuple):
         return [_tagged(part) for part in value]

@@ -48,14 +48,16 @@ HOURLY: Final = Refresh(window="3 days", lag="1 hour", every="1 hour")
 USER: Final = payload("user_id", kind="uuid")
 
 
-class DailyActiveUsers(Rollup, name="analytics_daily_active_users", table=TABLE, where=USER.is_not_null()):
+class DailyActiveUsers(
+    Rollup, name="analytics_daily_active_users", index="idx_dau_day", table=TABLE, where=USER.is_not_null()
+):
     day = bucket("1 day")
     active_users = distinct(USER)
     total_events = count()
     refresh = HOURLY
 
 
-class TaskStatsDaily(Rollup, name="analytics_task_stats_daily", events=TASKS):
+class TaskStatsDaily(Rollup, name="analytics_task_stats_daily", index="idx_task_stats_day", events=TASKS):
     day = bucket("1 day")
     created = count(where=is_type(TaskCreated))
     started = count(where=is_type(TaskStarted))
@@ -67,7 +69,7 @@ class TaskStatsDaily(Rollup, name="analytics_task_stats_daily", events=TASKS):
     refresh = HOURLY
 
 
-class ApiLatencyHourly(Rollup, name="analytics_api_latency_hourly", events=[ApiRequest]):
+class ApiLatencyHourly(Rollup, name="analytics_api_latency_hourly", index="idx_api_latency_hour", events=[ApiRequest]):
     hour = bucket("1 hour")
     service = group("service")
     endpoint = group("endpoint")
@@ -82,7 +84,9 @@ class ApiLatencyHourly(Rollup, name="analytics_api_latency_hourly", events=[ApiR
     refresh = HOURLY
 
 
-class IntegrationHealthDaily(Rollup, name="analytics_integration_health_daily", events=INTEGRATIONS):
+class IntegrationHealthDaily(
+    Rollup, name="analytics_integration_health_daily", index="idx_integration_health_day", events=INTEGRATIONS
+):
     day = bucket("1 day")
     provider = group("provider")
     connections = count(where=is_type(IntegrationConnected))
@@ -93,7 +97,7 @@ class IntegrationHealthDaily(Rollup, name="analytics_integration_health_daily", 
     refresh = HOURLY
 
 
-class AuthEventsDaily(Rollup, name="analytics_auth_events_daily", events=AUTH):
+class AuthEventsDaily(Rollup, name="analytics_auth_events_daily", index="idx_auth_events_day", events=AUTH):
     day = bucket("1 day")
     login_attempts = count(where=is_type(AuthLoginAttempt))
     successful_logins = count(where=is_type(AuthLoginAttempt) & f("success").is_true())
@@ -104,7 +108,9 @@ class AuthEventsDaily(Rollup, name="analytics_auth_events_daily", events=AUTH):
     refresh = HOURLY
 
 
-class CocoonActivityDaily(Rollup, name="analytics_cocoon_activity_daily", events=COCOONS):
+class CocoonActivityDaily(
+    Rollup, name="analytics_cocoon_activity_daily", index="idx_cocoon_activity_day", events=COCOONS
+):
     day = bucket("1 day")
     registrations = count(where=is_type(CocoonRegistered))
     connections = count(where=is_type(CocoonConnected))
@@ -115,7 +121,7 @@ class CocoonActivityDaily(Rollup, name="analytics_cocoon_activity_daily", events
     refresh = HOURLY
 
 
-class ErrorsHourly(Rollup, name="analytics_errors_hourly", events=[ApplicationError]):
+class ErrorsHourly(Rollup, name="analytics_errors_hourly", index="idx_errors_hour", events=[ApplicationError]):
     hour = bucket("1 hour")
     service = group("service")
     error_type = group("error_type")

@@ -277,6 +277,10 @@ ACROSS = Upgrade(OrderPlacedV1, Other, lambda _: Other())
             r"OrderPlacedV1: .* holds 5 characters, and the type 'order_placed' has 12",
         ),
         ({"rollups": [Daily, AlsoDaily]}, r"rollup .*AlsoDaily has the name 'daily', and so has rollup .*\.Daily"),
+        (
+            {"rollups": [Daily, replace(Daily.rollup_plan, name="weekly", index="Daily")]},
+            r"rollup .*weekly.* has the name 'daily', and so has rollup .*\.Daily",
+        ),
         ({"rollups": [Orders], "layouts": [LONG]}, r"rollup .*Orders has the name 'orders', and so has <Layout"),
         ({"rollups": [Orders], "events": ORDERS[:1]}, r"and so has the table of .*OrderPlacedV1"),
         ({"rollups": [Rollup]}, "Rollup'> is not a rollup"),

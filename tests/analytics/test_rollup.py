@@ -201,6 +201,26 @@ def test_a_class_inherits_columns_and_may_replace_them() -> None:
     assert ByDay.rollup_plan.bucket.unit == "day"
 
 
+def test_an_index_is_called_as_it_is_said_and_tells_nothing_else() -> None:
+    class Named(Rollup, name="per_day", table="events", index="idx_day"):
+        day = bucket("1 day")
+        events = count()
+
+    class Plain(Rollup, name="per_day", table="events"):
+        day = bucket("1 day")
+        events = count()
+
+    assert Named.rollup_plan.index == "idx_day"
+    assert Plain.rollup_plan.index is None
+    assert Named.rollup_plan.fingerprint == Plain.rollup_plan.fingerprint
+    for index in ("", "a\0b", "ä" * 32):
+        with pytest.raises(CatalogueError, match="a name is a text of 1 to 63 bytes"):
+
+            class Odd(Rollup, name="per_day", table="events", index=index):
+                day = bucket("1 day")
+                events = count()
+
+
 def test_equal_declarations_have_equal_plans_and_what_differs_has_another_fingerprint() -> None:
     def declared(**changed: Any) -> type[Rollup]:
         body = {"hour": bucket("hour"), "n": count(where=f("status_code") >= 500), "m": sum_of("duration_ms")}

@@ -31,6 +31,16 @@ EVENTS_INDEXES = {
     "idx_analytics_events_data_gin": "gin (data)",
 }
 
+ROLLUP_INDEXES = {
+    "idx_dau_day": "analytics_daily_active_users",
+    "idx_task_stats_day": "analytics_task_stats_daily",
+    "idx_api_latency_hour": "analytics_api_latency_hourly",
+    "idx_integration_health_day": "analytics_integration_health_daily",
+    "idx_auth_events_day": "analytics_auth_events_daily",
+    "idx_cocoon_activity_day": "analytics_cocoon_activity_daily",
+    "idx_errors_hour": "analytics_errors_hourly",
+}
+
 ROLLUPS = {
     "analytics_daily_active_users": "day active_users total_events",
     "analytics_task_stats_daily": "day created started completed failed cancelled avg_duration_ms p95_duration_ms",
@@ -117,6 +127,9 @@ def test_postgres_has_the_tables_that_the_platform_always_had(
         (found,) = asked(f"SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute"
                          f" WHERE attrelid = '{name}'::regclass AND attnum > 0")  # fmt: skip
         assert found == expected
+    for name, table in ROLLUP_INDEXES.items():
+        (found,) = asked(f"SELECT pg_get_indexdef('{name}'::regclass)")
+        assert f" ON public.{table} USING btree (" in found
     users = asked(f"SELECT sum(active_users), sum(total_events) FROM ({DAILY_USERS}) AS days")
     raw = asked(
         "SELECT sum(users), sum(events) FROM (SELECT count(DISTINCT user_id) AS users, count(*) AS events"

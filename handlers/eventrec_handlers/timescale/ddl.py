@@ -176,6 +176,8 @@ def without_aggregate(plan: RollupPlan, *, named: Callable[[str], str] = quoted)
 
 def index_name(plan: RollupPlan) -> str:
     """What the index of the rollup is called: cut where it would be too long."""
+    if plan.index is not None:
+        return plan.index
     return f"{plan.name}_by_bucket".encode()[:63].decode(errors="ignore")
 
 

@@ -160,6 +160,8 @@ def _is_found_by_time(columns: Columns) -> bool:
 
 def index_name(plan: RollupPlan, namespace: Namespace) -> str:
     """What the index of the rollup's own table is called."""
+    if plan.index is not None:
+        return plan.index
     return _fitting(plan.name, "_by_bucket", namespace.longest_name)
 
 
