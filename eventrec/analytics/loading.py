@@ -60,8 +60,16 @@ def _instead(module_name: str) -> str:
 
 
 def is_catalogue_named(spec: str | None = None) -> bool:
-    """Whether `load_catalogue` would look for one. Raises as that does where pyproject.toml cannot be read."""
-    return _said(spec) is not None
+    """Whether `load_catalogue` would look for one. Raises as that does where pyproject.toml cannot be read.
+
+    But one that this user may not read names none: it may be any directory that a command is called in.
+    """
+    try:
+        return _said(spec) is not None
+    except CatalogueError as exc:
+        if isinstance(exc.__cause__, PermissionError):
+            return False
+        raise
 
 
 def _said(spec: str | None) -> tuple[str, str] | None:

@@ -10,6 +10,7 @@ import pytest
 
 from eventrec import CatalogueError
 from eventrec.analytics import Catalogue, load_catalogue
+from eventrec.analytics.loading import is_catalogue_named
 
 MODULE = """
 from eventrec import EventModel
@@ -123,6 +124,21 @@ def test_project_in_no_encoding_or_as_a_directory_is_said(application: Path) -> 
     (application / "pyproject.toml").unlink()
     (application / "pyproject.toml").mkdir()
     with pytest.raises(CatalogueError, match="cannot be read"):
+        load_catalogue()
+
+
+def test_project_that_this_user_may_not_read_names_none(application: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    (application / "pyproject.toml").write_text("[tool.eventrec]\ncatalogue = 'shop:catalogue'\n")
+    assert is_catalogue_named()
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+
+    assert not is_catalogue_named()
+    assert is_catalogue_named("shop:catalogue")
+    with pytest.raises(CatalogueError, match=r"pyproject\.toml cannot be read"):
         load_catalogue()
 
 
