@@ -55,7 +55,7 @@ def eventually() -> Callable[[Callable[[], object]], Awaitable[None]]:
     """Waits until what it is given is true."""
 
     async def wait(is_so: Callable[[], object]) -> None:
-        with anyio.fail_after(60):
+        with anyio.fail_after(40):
             while not await anyio.to_thread.run_sync(is_so):  # noqa: ASYNC110 - a database
                 await anyio.sleep(0.05)
 
@@ -116,13 +116,15 @@ async def test_a_live_log_is_delivered_by_the_layout_that_its_process_declares(
     assert handler.told == [{"visits": layout()}]
 
 
+# It stood still in two whole runs, and never in 370 runs alone: until its cause is found it is with the long ones.
+@pytest.mark.faults
 async def test_what_the_destination_keeps_counts_more(
     destination: tuple[str, Rows], tmp_path: Path, eventually: Callable[..., Awaitable[None]]
 ) -> None:
     url, rows = destination
     async with EventRecorder(url, layouts=[layout("sort")], options=quickly(), environment={}) as recorder:
         recorder.record(entered(1))
-        assert await recorder.flush(60)
+        assert await recorder.flush(10)
     await leave_log(tmp_path / "log", 2)
 
     async with EventRecorder(url, log=tmp_path / "log", options=quickly(), environment={}):
