@@ -14,7 +14,7 @@ from eventrec.errors import CatalogueError
 from eventrec.options import CATALOGUE
 
 VARIABLE: Final = CATALOGUE
-_PROJECT: Final = "pyproject.toml"
+PROJECT: Final = "pyproject.toml"
 
 
 def load_catalogue(spec: str | None = None) -> Catalogue:
@@ -31,7 +31,7 @@ def load_catalogue(spec: str | None = None) -> Catalogue:
     if found_name is None:
         raise CatalogueError(
             f"no catalogue is named: give module:object, or set {VARIABLE}, "
-            f"or catalogue in [tool.eventrec] of {_PROJECT}"
+            f"or catalogue in [tool.eventrec] of {PROJECT}"
         )
     said, where = found_name
     module_name, colon, path = said.partition(":")
@@ -79,19 +79,29 @@ def _said(spec: str | None) -> tuple[str, str] | None:
     variable = os.environ.get(VARIABLE)
     if variable:
         return variable, VARIABLE
-    project = Path(_PROJECT)
-    said: object = None
-    try:
-        said = tomllib.loads(project.read_text(encoding="utf-8")).get("tool", {}).get("eventrec", {}).get("catalogue")
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, AttributeError, RecursionError) as exc:
-        raise CatalogueError(f"{_PROJECT} cannot be read: {_one_line(exc)}") from exc
+    said = project_setting("catalogue")
     if said is None:
         return None
     if not isinstance(said, str):
-        raise CatalogueError(f"{_PROJECT}: catalogue in [tool.eventrec] is a text, module:object")
-    return said, _PROJECT
+        raise CatalogueError(f"{PROJECT}: catalogue in [tool.eventrec] is a text, module:object")
+    return said, PROJECT
+
+
+def project_setting(name: str) -> object:
+    """What `name` is in `[tool.eventrec]` of the `pyproject.toml` of the current directory; None: nothing.
+
+    Raises:
+        CatalogueError: The file cannot be read.
+    """
+    try:
+        said: object = (
+            tomllib.loads(Path(PROJECT).read_text(encoding="utf-8")).get("tool", {}).get("eventrec", {}).get(name)
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, AttributeError, RecursionError) as exc:
+        raise CatalogueError(f"{PROJECT} cannot be read: {_one_line(exc)}") from exc
+    return said
 
 
 def _imported(name: str, where: str) -> object:

@@ -28,7 +28,7 @@ from eventrec.errors import CatalogueError
 from eventrec.events.event import DEFAULT_TABLE, EventModel, EventStruct, model_plan, struct_plan, type_name
 from eventrec.events.fields import FieldPlan, struct_fields_plan
 from eventrec.records.annotations import alternatives, unwrapped
-from eventrec.records.column_types import ColumnType
+from eventrec.records.column_types import TEXTUAL, WHOLE_NUMBERS, ColumnType
 from eventrec.records.marks import Hashed, Redacted, Truncated
 from eventrec.records.schema import check_name
 
@@ -41,12 +41,10 @@ if TYPE_CHECKING:
 
 _OF_COLUMNS: Final[Mapping[ColumnType, Kind]] = {
     ColumnType.BOOLEAN: "boolean",
-    **dict.fromkeys((ColumnType.INT8, ColumnType.INT16, ColumnType.INT32, ColumnType.INT64), "integer"),
-    **dict.fromkeys((ColumnType.UINT8, ColumnType.UINT16, ColumnType.UINT32, ColumnType.UINT64), "integer"),
+    **dict.fromkeys(WHOLE_NUMBERS, "integer"),
     ColumnType.FLOAT32: "float",
     ColumnType.FLOAT64: "float",
-    ColumnType.STRING: "text",
-    ColumnType.DICTIONARY: "text",
+    **dict.fromkeys(TEXTUAL, "text"),
 }
 
 _OF_TYPES: Final[tuple[tuple[type | tuple[type, ...], Kind], ...]] = (

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -83,8 +82,9 @@ class Rollup:
         if not any(isinstance(value, BucketDeclaration) for value in declared.values()) and not events:
             return
         try:
-            plan = _compiled(declared, said, table=table, events=events, where=where, version=version)
-            cls.rollup_plan = plan if index is None else replace(plan, index=_checked_index(index))
+            cls.rollup_plan = _compiled(
+                declared, said, table=table, events=events, where=where, version=version, index=index
+            )
         except CatalogueError as exc:
             raise CatalogueError(f"rollup {said!r}: {exc}") from exc
 
@@ -177,8 +177,11 @@ def _compiled(
     events: Sequence[type | str] | None,
     where: Expression | None,
     version: int,
+    index: str | None,
 ) -> RollupPlan:
     _check_rollup(name, version)
+    if index is not None:
+        _check_name(index)
     if isinstance(events, (str, type)):
         raise CatalogueError(f"events= is a list, got {events!r}")
     given = tuple(events or ())
@@ -211,6 +214,7 @@ def _compiled(
         refresh=parts.refresh,
         retention=parts.retention,
         version=version,
+        index=index,
     )
 
 
@@ -270,11 +274,6 @@ def _check_rollup(name: object, version: object) -> None:
         raise CatalogueError(f"names that start with {', '.join(RESERVED)} are reserved")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise CatalogueError(f"a version is a whole number from 1 on, got {version!r}")
-
-
-def _checked_index(name: str) -> str:
-    _check_name(name)
-    return name
 
 
 def _check_columns(columns: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -133,10 +133,14 @@ class Group:
     field: Field
 
 
+_UNTOLD: Final = "index"
+"""Left out of the text: what an index is called changes nothing that a rollup tells."""
+
+
 def _tagged(value: object) -> object:
     """A plan in JSON values, each dataclass under its name: two kinds of condition may have the same attributes."""
     if dataclasses.is_dataclass(value):
-        names = (field.name for field in dataclasses.fields(value) if field.name != "index")
+        names = (field.name for field in dataclasses.fields(value) if field.name != _UNTOLD)
         return [type(value).__name__, {name: _tagged(getattr(value, name)) for name in names}]
     if isinstance(value, tuple):
         return [_tagged(part) for part in value]

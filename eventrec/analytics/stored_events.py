@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from eventrec.errors import DecodeError, EncodeError
-from eventrec.records.column_types import ColumnType
+from eventrec.records.column_types import MOMENTS, WHOLE_NUMBERS, ColumnType
 from eventrec.records.entry import Record
 from eventrec.records.layout_columns import from_field, from_payload
 from eventrec.records.normalizers import NORMALIZERS
@@ -125,7 +125,7 @@ def _value_of(
     held = None if layout is None else layout.column_of(from_field(column.name))
     if held is not None and held.name in stored.columns:
         value = stored.columns[held.name]
-        unit = _UNITS.get(column.type)
+        unit = MOMENTS.get(column.type)
         is_in_nanoseconds = held.word == "timestamptz" and isinstance(value, int)
         members.pop(column.name, None)
         return value // unit if unit is not None and is_in_nanoseconds else value
@@ -154,26 +154,6 @@ def _json(text: str) -> object:
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return text
 
-
-_WHOLE: Final = (
-    ColumnType.INT8,
-    ColumnType.INT16,
-    ColumnType.INT32,
-    ColumnType.INT64,
-    ColumnType.UINT8,
-    ColumnType.UINT16,
-    ColumnType.UINT32,
-    ColumnType.UINT64,
-)
-
-_UNITS: Final = {
-    ColumnType.DATETIME: 1_000,
-    ColumnType.TIMESTAMP_SECOND: 1_000_000_000,
-    ColumnType.TIMESTAMP_MILLISECOND: 1_000_000,
-    ColumnType.TIMESTAMP_MICROSECOND: 1_000,
-    ColumnType.TIMESTAMP_NANOSECOND: 1,
-}
-"""Nanoseconds of the unit of each."""
 
 _INTERVAL: Final = re.compile(
     r"(?:(?P<years>[+-]?\d+) years? ?)?(?:(?P<months>[+-]?\d+) mons? ?)?(?:(?P<days>[+-]?\d+) days? ?)?"
@@ -205,8 +185,8 @@ def _milliseconds(text: str) -> int:
 
 
 _OF_TEXT: Final[Mapping[ColumnType, Callable[[str], object]]] = {
-    **dict.fromkeys(_WHOLE, int),
-    **dict.fromkeys(_UNITS, datetime.fromisoformat),
+    **dict.fromkeys(WHOLE_NUMBERS, int),
+    **dict.fromkeys(MOMENTS, datetime.fromisoformat),
     ColumnType.DATE: date.fromisoformat,
     ColumnType.TIME_SECOND: time.fromisoformat,
     ColumnType.TIME_MILLISECOND: time.fromisoformat,

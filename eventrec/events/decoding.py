@@ -15,7 +15,7 @@ from pydantic_core import to_json
 
 from eventrec.errors import DecodeError
 from eventrec.events.fields import annotated_types
-from eventrec.records.column_types import ColumnType
+from eventrec.records.column_types import MOMENTS, ColumnType
 from eventrec.runtime.decoding import decoder_of
 
 if TYPE_CHECKING:
@@ -120,11 +120,7 @@ def _span(kept: list[int]) -> object:
 
 _RESTORED: Final[Mapping[ColumnType, Callable[[Any], object]]] = {
     ColumnType.DATE: lambda kept: date(1970, 1, 1) + timedelta(days=kept),
-    ColumnType.DATETIME: _moment(1_000),
-    ColumnType.TIMESTAMP_SECOND: _moment(1_000_000_000),
-    ColumnType.TIMESTAMP_MILLISECOND: _moment(1_000_000),
-    ColumnType.TIMESTAMP_MICROSECOND: _moment(1_000),
-    ColumnType.TIMESTAMP_NANOSECOND: _moment(1),
+    **{kind: _moment(unit) for kind, unit in MOMENTS.items()},
     ColumnType.TIME_SECOND: _time(1_000_000_000),
     ColumnType.TIME_MILLISECOND: _time(1_000_000),
     ColumnType.TIME_MICROSECOND: _time(1_000),

@@ -6,7 +6,10 @@ The protocol is the package greptime.v1, where they are called ColumnDataType an
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class ColumnType(enum.IntEnum):
@@ -59,3 +62,26 @@ MAX_PRECISION: Final = 38
 
 TEXTUAL: Final = frozenset({ColumnType.STRING, ColumnType.DICTIONARY})
 """Types whose columns hold any text."""
+
+WHOLE_NUMBERS: Final = frozenset(
+    {
+        ColumnType.INT8,
+        ColumnType.INT16,
+        ColumnType.INT32,
+        ColumnType.INT64,
+        ColumnType.UINT8,
+        ColumnType.UINT16,
+        ColumnType.UINT32,
+        ColumnType.UINT64,
+    }
+)
+"""Types whose columns hold whole numbers."""
+
+MOMENTS: Final[Mapping[ColumnType, int]] = {
+    ColumnType.DATETIME: 1_000,
+    ColumnType.TIMESTAMP_SECOND: 1_000_000_000,
+    ColumnType.TIMESTAMP_MILLISECOND: 1_000_000,
+    ColumnType.TIMESTAMP_MICROSECOND: 1_000,
+    ColumnType.TIMESTAMP_NANOSECOND: 1,
+}
+"""Types whose columns hold moments, and how many nanoseconds the unit of each has."""

@@ -21,12 +21,12 @@ from uuid import UUID
 import msgspec
 
 from eventrec.errors import EncodeError
-from eventrec.records.column_types import TEXTUAL, ColumnType
+from eventrec.records.column_types import MOMENTS, TEXTUAL, WHOLE_NUMBERS, ColumnType
 from eventrec.records.layout_columns import LARGEST, RANGES
 from eventrec.records.times import nanoseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from eventrec.records.layout_columns import LayoutColumn
     from eventrec.records.schema import ColumnSchema
@@ -68,7 +68,7 @@ def fit_field(column: LayoutColumn, given: ColumnSchema) -> Fit | None:
     if column.type == given.type:
         return None
     word = column.word
-    nanosecond = _NANOSECONDS.get(given.type)
+    nanosecond = MOMENTS.get(given.type)
     if nanosecond is not None and word == "timestamptz":
         return lambda value: value * nanosecond
     if word is not None and given.type in _JSON_TYPES:
@@ -85,27 +85,7 @@ def fit_text(column: LayoutColumn) -> Fit:
 
 _decode: Final = msgspec.json.Decoder().decode
 
-_NANOSECONDS: Final[Mapping[ColumnType, int]] = {
-    ColumnType.DATETIME: 1_000,
-    ColumnType.TIMESTAMP_SECOND: 1_000_000_000,
-    ColumnType.TIMESTAMP_MILLISECOND: 1_000_000,
-    ColumnType.TIMESTAMP_MICROSECOND: 1_000,
-    ColumnType.TIMESTAMP_NANOSECOND: 1,
-}
-
-_PLAIN: Final = TEXTUAL | {
-    ColumnType.BOOLEAN,
-    ColumnType.INT8,
-    ColumnType.INT16,
-    ColumnType.INT32,
-    ColumnType.INT64,
-    ColumnType.UINT8,
-    ColumnType.UINT16,
-    ColumnType.UINT32,
-    ColumnType.UINT64,
-    ColumnType.FLOAT32,
-    ColumnType.FLOAT64,
-}
+_PLAIN: Final = TEXTUAL | WHOLE_NUMBERS | {ColumnType.BOOLEAN, ColumnType.FLOAT32, ColumnType.FLOAT64}
 """Types whose kept values are those that JSON has."""
 
 

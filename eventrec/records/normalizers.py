@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from uuid import UUID
 
 from eventrec.errors import EncodeError
-from eventrec.records.column_types import MAX_PRECISION, ColumnType
+from eventrec.records.column_types import MAX_PRECISION, MOMENTS, ColumnType
 from eventrec.records.json import encode_json
 from eventrec.records.marked_values import MarkedValueError
 from eventrec.records.times import days_and_nanoseconds, nanoseconds
@@ -297,11 +297,7 @@ NORMALIZERS: Final[dict[ColumnType, Callable[[_Column], Normalizer]]] = {
     ColumnType.BINARY: _binary,
     ColumnType.STRING: _string,
     ColumnType.DATE: _in_unit(date, *_I32, lambda day: date.toordinal(day) - _EPOCH_DAY, excluding=datetime),
-    ColumnType.DATETIME: _moment(1_000),
-    ColumnType.TIMESTAMP_SECOND: _moment(1_000_000_000),
-    ColumnType.TIMESTAMP_MILLISECOND: _moment(1_000_000),
-    ColumnType.TIMESTAMP_MICROSECOND: _moment(1_000),
-    ColumnType.TIMESTAMP_NANOSECOND: _moment(1),
+    **{kind: _moment(unit) for kind, unit in MOMENTS.items()},
     ColumnType.TIME_SECOND: _time(1_000_000_000),
     ColumnType.TIME_MILLISECOND: _time(1_000_000),
     ColumnType.TIME_MICROSECOND: _time(1_000),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from pathlib import Path  # cyclopts reads annotations
 from typing import TYPE_CHECKING, Final
 
@@ -19,11 +18,11 @@ from eventrec.analytics import (
     read_migrations,
     write_migrations,
 )
-from eventrec.analytics.loading import is_catalogue_named, load_catalogue
+from eventrec.analytics.loading import PROJECT, is_catalogue_named, load_catalogue, project_setting
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.root import Json  # noqa: TC001 - cyclopts reads annotations
 from eventrec.cli.terminal import Terminal, counted
-from eventrec.errors import DeliveryError, MigrationError, RollbackNotSupportedError
+from eventrec.errors import CatalogueError, DeliveryError, MigrationError, RollbackNotSupportedError
 from eventrec.registry import migration_target_from_url
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ USAGE: Final = (
     " [--to URL] [--catalogue MODULE:OBJECT] [--files DIR]"
 )
 _PHASES: Final = {"all": None, "pre": Phase.PRE, "post": Phase.POST}
-_PROJECT: Final = "pyproject.toml"
 _DRIVER: Final = re.compile(r"(postgres|postgresql|timescale|sqlite)\+\w+(?=://)", re.IGNORECASE)
 """How a URL begins that also says a driver, as SQLAlchemy's do: `postgresql+asyncpg://`."""
 
@@ -240,14 +238,11 @@ def _version(argument: str | None) -> int | None:
 def _directory_of_project() -> Path | None:
     """The directory that `migrations` in `[tool.eventrec]` of pyproject.toml names, or None."""
     try:
-        said = tomllib.loads(Path(_PROJECT).read_text(encoding="utf-8")).get("tool", {}).get("eventrec", {})
-        found = said.get("migrations")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, AttributeError, RecursionError) as exc:
-        raise CommandError(f"{_PROJECT} cannot be read: {' '.join(str(exc).split())}", ExitCode.FILE) from exc
+        found = project_setting("migrations")
+    except CatalogueError as exc:
+        raise CommandError(str(exc), ExitCode.FILE) from exc
     if found is None:
         return None
     if not isinstance(found, str) or "\0" in found:
-        raise CommandError(f"{_PROJECT}: migrations in [tool.eventrec] is a text, a directory", ExitCode.FILE)
+        raise CommandError(f"{PROJECT}: migrations in [tool.eventrec] is a text, a directory", ExitCode.FILE)
     return Path(found)
