@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -141,13 +142,16 @@ def test_drain_takes_the_layouts_of_a_catalogue(eventrec: Any, tmp_path: Path) -
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working directory of this process, with the module of an application whose classes have a layout."""
     (tmp_path / "shop_of_visits.py").write_text(APPLICATION, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("EVENTREC_CATALOGUE", "shop_of_visits:catalogue")
-    return tmp_path
+    yield tmp_path
+    module = sys.modules.pop("shop_of_visits", None)
+    if module is not None:  # Its class may live on: what it declares would count in every test that follows.
+        module.Entered.__eventrec_layout__ = None
 
 
 def test_record_makes_the_table_by_the_layout_of_the_catalogue(here: Path) -> None:

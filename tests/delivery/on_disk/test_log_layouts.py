@@ -24,11 +24,7 @@ pytestmark = pytest.mark.usefixtures("looking_often")
 Rows = Callable[[str], list[str]]
 
 
-TABLE = "visits_of_logs"
-"""Of no event class that another test may have left: what a process declares would count more."""
-
-
-def layout(kind: str = "kind", table: str = TABLE) -> Layout:
+def layout(kind: str = "kind", table: str = "visits") -> Layout:
     return Layout(
         table,
         [
@@ -40,7 +36,7 @@ def layout(kind: str = "kind", table: str = TABLE) -> Layout:
 
 
 def entered(number: int) -> ReceivedEvent:
-    return ReceivedEvent("entered", b'{"number":%d}' % number, timestamp=1_000 * number, table=TABLE)
+    return ReceivedEvent("entered", b'{"number":%d}' % number, timestamp=1_000 * number, table="visits")
 
 
 def writing(directory: Path, *, layouts: list[Layout] | None = None) -> EventRecorder:
@@ -68,15 +64,15 @@ def eventually() -> Callable[[Callable[[], object]], Awaitable[None]]:
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.handlers)])
 def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Rows]]:
-    """An empty database by its URL, and the values of a column of that table, sorted; none without a table."""
+    """An empty database by its URL, and the values of a column of the table `visits`, sorted; none without a table."""
     if request.param == "sqlite":
         file = tmp_path / "events.db"
 
         def read(column: str) -> list[str]:
             with closing(sqlite3.connect(file)) as connection:
-                if not connection.execute(f"SELECT 1 FROM sqlite_master WHERE name = '{TABLE}'").fetchall():
+                if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'visits'").fetchall():
                     return []
-                found = connection.execute(f"SELECT {column} FROM {TABLE}").fetchall()
+                found = connection.execute(f"SELECT {column} FROM visits").fetchall()
             return sorted(str(value) for (value,) in found)
 
         yield f"sqlite:///{file}", read
@@ -85,9 +81,9 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tupl
     name = request.getfixturevalue("postgres_database")
 
     def ask(column: str) -> list[str]:
-        if server.execute(f"SELECT to_regclass('{TABLE}')", database=name) == "":
+        if server.execute("SELECT to_regclass('visits')", database=name) == "":
             return []
-        said = server.execute(f"SELECT {column} FROM {TABLE}", database=name)
+        said = server.execute(f"SELECT {column} FROM visits", database=name)
         return sorted(said.splitlines())
 
     yield server.url(name), ask
@@ -117,7 +113,7 @@ async def test_a_live_log_is_delivered_by_the_layout_that_its_process_declares(
         recorder.record(entered(1))
         await eventually(lambda: handler.delivered)
 
-    assert handler.told == [{TABLE: layout()}]
+    assert handler.told == [{"visits": layout()}]
 
 
 async def test_what_the_destination_keeps_counts_more(
@@ -146,8 +142,8 @@ async def test_what_a_process_declares_counts_most(tmp_path: Path, eventually: C
         await eventually(lambda: len(list((tmp_path / "log").glob("0*"))) == 1)
 
     with closing(sqlite3.connect(file)) as connection:
-        assert connection.execute(f"SELECT sort FROM {TABLE}").fetchall() == [("entered",)]
-    assert (await anyio.to_thread.run_sync(kept_layouts, tmp_path / "log"))[0] == {TABLE: layout("sort")}
+        assert connection.execute("SELECT sort FROM visits").fetchall() == [("entered",)]
+    assert (await anyio.to_thread.run_sync(kept_layouts, tmp_path / "log"))[0] == {"visits": layout("sort")}
 
 
 class Assuming(FencedHandler):
@@ -171,7 +167,7 @@ async def test_a_recorder_that_was_never_opened_keeps_them_too(tmp_path: Path) -
     recorder.record(entered(1))
     await recorder.close()
 
-    assert await anyio.to_thread.run_sync(kept_layouts, tmp_path / "log") == ({TABLE: layout()}, {})
+    assert await anyio.to_thread.run_sync(kept_layouts, tmp_path / "log") == ({"visits": layout()}, {})
 
 
 async def test_what_is_wrong_with_one_layout_is_said_and_keeps_nothing_up(
@@ -186,7 +182,7 @@ async def test_what_is_wrong_with_one_layout_is_said_and_keeps_nothing_up(
         await eventually(lambda: handler.delivered)
 
     said = [record.getMessage() for record in caplog.records if "layout" in record.getMessage()]
-    assert handler.told == [{TABLE: layout()}]
+    assert handler.told == [{"visits": layout()}]
     assert len(said) == 2
     assert "layout=unknown" in said[0]
     assert "cannot be read" in said[1]
