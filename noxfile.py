@@ -69,7 +69,9 @@ def environment(session: nox.Session, name: str, *install: str, python: str = sy
         session.run(
             str(commands / command),
             *arguments,
-            env={"PATH": path, "VIRTUAL_ENV": str(home)},
+            # Compiled modules are kept, whatever the shell says: every worker and every process that a test starts
+            # would compile all of eventrec, and pytest rewrite all tests, again each time.
+            env={"PATH": path, "VIRTUAL_ENV": str(home), "PYTHONDONTWRITEBYTECODE": ""},
             external=True,
             success_codes=success_codes,
         )
@@ -104,7 +106,7 @@ def interpreter(version: str) -> str | None:
 
 def workshop(session: nox.Session) -> Run:
     """The environment that nearly every session shares: eventrec as it stands in the tree, and all the tools."""
-    return environment(session, "dev", "--editable", ".[dev]")
+    return environment(session, "dev", "--editable", ".[dev,contract]")
 
 
 @timed
@@ -142,7 +144,7 @@ def tests_on(version: str) -> None:
         python = interpreter(version)
         if python is None:
             session.skip(f"Python {version} is not here")
-        run = environment(session, f"dev-{version}", "--editable", ".[dev]", python=python)
+        run = environment(session, f"dev-{version}", "--editable", ".[dev,contract]", python=python)
         run("pytest", *IN_PARALLEL, *NEITHER_SERVER_NOR_KILL, *session.posargs)
 
     run.__name__ = f"tests-{version}"
@@ -216,9 +218,11 @@ def lowest(session: nox.Session) -> None:
     """The tests against the lower bounds in pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    bounded = "\n".join(project["dependencies"] + extras["cli"] + extras["testing"])
+    bounded = "\n".join(project["dependencies"] + extras["cli"] + extras["server"] + extras["testing"])
     constraints = ENVIRONMENTS / "lowest.txt"
     ENVIRONMENTS.mkdir(exist_ok=True)
     constraints.write_text(re.sub(r"(\[.*\])?>=", "==", bounded), encoding="utf-8")
     run = environment(session, "lowest", "--editable", ".[dev]", "--constraint", str(constraints))
-    run("pytest", *IN_PARALLEL, "--ignore=tests/package", "-m", "not handlers and not faults", *session.posargs)
+    # What the packaging says is not of versions; and schemathesis takes later ones than ours.
+    left_out = ["--ignore=tests/package", "--ignore=tests/server/test_openapi.py"]
+    run("pytest", *IN_PARALLEL, *left_out, "-m", "not handlers and not faults", *session.posargs)

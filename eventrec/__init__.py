@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from eventrec.delivery.subscription import NewDestination
     from eventrec.errors import (
+        BatchRefusedError,
         BatchTooLargeError,
         CatalogueError,
         ConsentError,
@@ -98,6 +99,7 @@ __all__ = [
     "AsyncRecorder",
     "Backoff",
     "Batch",
+    "BatchRefusedError",
     "BatchTooLargeError",
     "CatalogueError",
     "Column",
@@ -197,6 +199,7 @@ _HOMES: Final = {
     "AsyncRecorder": "eventrec.sync",
     "Backoff": "eventrec.options",
     "Batch": "eventrec.records.batch",
+    "BatchRefusedError": "eventrec.errors",
     "BatchTooLargeError": "eventrec.errors",
     "CatalogueError": "eventrec.errors",
     "Column": "eventrec.events.fields",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from eventrec.intake.switched_off import SwitchedOff
     from eventrec.intake.writer import Writer
     from eventrec.life import Life
-    from eventrec.status import SubscriptionStatus
+    from eventrec.status import RelayPart, SubscriptionStatus
 
 Parts: TypeAlias = "dict[str, SubscriptionStatus]"
 
@@ -83,6 +83,8 @@ class Account:
             following=None if following is None else following[0],
             not_followed=None if following is None else following[1],
             follow_refusals=0 if following is None else following[2],
+            relay=_read_relay(supervisor) if supervisor is not None else [],
+            phases=supervisor.phases() if supervisor is not None else {},
             left=supervisor.left() if supervisor is not None else {},
             mirrors=supervisor.mirror_lags() if supervisor is not None else {},
             failure=_failure(writer, supervisor),
@@ -118,6 +120,16 @@ def _read(supervisor: Supervisor, status: Callable[[], Parts]) -> Parts:
 
 def _read_adopted(supervisor: Supervisor) -> dict[str, Parts]:
     return {id_: _read(supervisor, status) for id_, status in supervisor.adopted().items()}
+
+
+def _read_relay(supervisor: Supervisor) -> list[RelayPart]:
+    """Likewise what a relay delivers."""
+    for pause in _READINGS:
+        found = supervisor.relay()
+        if all(part.account is None or part.account.is_balanced for part in found) or supervisor.is_here():
+            break
+        time.sleep(pause)
+    return found
 
 
 def _is_within_delivery() -> bool:

@@ -97,6 +97,20 @@ RollbackNotSupported = RollbackNotSupportedError
 """The name that the facts about the original give it."""
 
 
+class BatchRefusedError(EventrecError):
+    """Events were to be recorded all or none, and some were refused: none is recorded.
+
+    Attributes:
+        errors: Why, by the index of the event.
+        never_fits: Whether they are more together than the intake ever holds: later they are refused again.
+    """
+
+    def __init__(self, message: str, *, errors: Mapping[int, EventrecError], never_fits: bool = False) -> None:
+        super().__init__(message)
+        self.errors = dict(errors)
+        self.never_fits = never_fits
+
+
 class RecorderStateError(EventrecError):
     """The recorder is new, open, closed or forked, and for what was asked it has to be in another state.
 
@@ -168,6 +182,10 @@ class UnreadableFileError(LogError):
 
 class ContentError(LogError):
     """A valid commit does not hold what this version can read: another version's, or another program's, content."""
+
+
+class LeaseLostError(EventrecError):
+    """Another process serves the subscription by now: nothing of what was asked for is done, or will be."""
 
 
 class NotDurableError(LogError):

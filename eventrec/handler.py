@@ -40,6 +40,10 @@ class EventHandler(ABC):
     Where it refused one of a request that comes through later, what the batch is split into would be there twice.
     """
 
+    takes_unique_ids: ClassVar[bool] = False
+    """True: with `unique_ids=true` in its URL, records that came with an id are stored once. A server of ours asks for
+    that, since a client that had no answer sends again."""
+
     @property
     def checkpoints(self) -> DestinationCheckpoints | None:
         """Where the destination keeps how far it is, written in the transaction of the rows; None: it does not."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from eventrec.delivery.memory_supervisor import MemorySupervisor
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from eventrec.intake.refusals import Refusals
     from eventrec.options import EventRecorderOptions
     from eventrec.records.layout import Layout
+    from eventrec.relay.plan import RelayPlan
     from eventrec.runs.directory import LogDirectory
     from eventrec.runtime.backend import Backend
 
@@ -58,6 +60,8 @@ class Setup:
     drops: Drops
     classes: Collection[type] = ()
     """What was recorded so far."""
+    relay: RelayPlan | None = None
+    """The bus that is delivered beside the log."""
 
 
 class Life:
@@ -115,7 +119,8 @@ class Life:
         setup = self._setup
         self.intake.reopen()
         if self.writer is not None:
-            self.supervisor = _log_supervisor()(
+            kind = _log_supervisor() if setup.relay is None else _relay_supervisor(setup.relay)
+            self.supervisor = kind(
                 self.intake, self.writer, backend, setup.options, subscriptions=subscriptions, drops=setup.drops
             )
         else:
@@ -195,3 +200,9 @@ def _log_supervisor() -> type[LogSupervisor]:
     from eventrec.delivery.log_supervisor import LogSupervisor  # noqa: PLC0415 - a tenth of what a recorder loads
 
     return LogSupervisor
+
+
+def _relay_supervisor(plan: RelayPlan) -> Callable[..., LogSupervisor]:
+    from eventrec.relay.supervisor import RelaySupervisor  # noqa: PLC0415 - few recorders are relays
+
+    return partial(RelaySupervisor, plan)

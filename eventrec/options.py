@@ -227,11 +227,9 @@ class EventRecorderOptions(BaseModel):
         for name in given:
             if name not in cls.model_fields:
                 raise OptionsError(f"unknown option {name!r} in {path}; known are {', '.join(known)}")
-        for name in os.environ:
-            if name in {DISABLED, FORCE, CATALOGUE} or _OF_KUBERNETES.fullmatch(name) or _is_of_docker(name):
-                continue
+        for name in variables(_PREFIX):
             option = name.lower().removeprefix(_PREFIX.lower())
-            if option != name.lower() and option.partition("__")[0] not in cls.model_fields:
+            if not name.startswith(OF_SERVER) and option.partition("__")[0] not in cls.model_fields:
                 named = ", ".join(f"{_PREFIX}{option.upper()}" for option in known)
                 raise OptionsError(f"unknown option {name} in the environment; known are {named}")
         where = "in the environment" if path is None else f"in {path} or the environment"
@@ -239,7 +237,7 @@ class EventRecorderOptions(BaseModel):
             merged = _environment()(**given)
             return cls(**merged.model_dump(exclude_unset=True))
         except ValidationError as exc:
-            raise OptionsError(f"options {where}: {_first_errors(exc)}") from exc
+            raise OptionsError(f"options {where}: {first_errors(exc)}") from exc
 
     @classmethod
     def reference(cls) -> EventRecorderOptions:
@@ -379,6 +377,12 @@ CATALOGUE: Final = f"{_PREFIX}CATALOGUE"
 _OF_PROJECTS: Final = frozenset({"catalogue", "migrations"})
 """Nor are these, in `[tool.eventrec]` of a project: commands read them."""
 
+SERVER: Final = "server"
+"""Nor is this table, in any file: the server reads it."""
+
+OF_SERVER: Final = f"{_PREFIX}SERVER_"
+"""Nor are variables that begin so."""
+
 _OF_KUBERNETES: Final = re.compile(
     r"EVENTREC_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
@@ -391,6 +395,16 @@ def _is_of_docker(name: str) -> bool:
     """Whether a link of Docker to a container called eventrec made it; its name is one like "/shop/eventrec"."""
     found = _OF_DOCKER.fullmatch(name)
     return found is not None and os.environ.get(f"{found[1]}NAME", "").startswith("/")
+
+
+def variables(prefix: str) -> list[str]:
+    """The variables of the environment that set options: those that begin with `prefix`, unless they are for others."""
+    named = [name for name in os.environ if name.upper().startswith(prefix)]
+    return [
+        name
+        for name in named
+        if not (name in {DISABLED, FORCE, CATALOGUE} or _OF_KUBERNETES.fullmatch(name) or _is_of_docker(name))
+    ]
 
 
 @cache
@@ -423,19 +437,29 @@ def _environment() -> type[EventRecorderOptions]:
 
 
 def _read_toml(path: Path) -> Mapping[str, Any]:
-    import tomllib  # noqa: PLC0415 - likewise, where nothing is loaded
-
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as exc:  # also of what is TOML, but no number or nesting of Python's
-        raise OptionsError(f"options file {path}: {exc}") from exc
-    is_project = path.name == "pyproject.toml"
+    document, is_project = read_document(path), path.name == "pyproject.toml"
     tool = document.get("tool", {}) if is_project else document
     table = tool.get("eventrec", {} if is_project else tool) if isinstance(tool, dict) else None
     if not isinstance(table, dict):
         raise OptionsError(f"options file {path}: eventrec is a table of options, got {type(table).__name__}")
-    return {name: value for name, value in table.items() if not (is_project and name in _OF_PROJECTS)}
+    left_out = _OF_PROJECTS | {SERVER} if is_project else {SERVER}
+    return {name: value for name, value in table.items() if name not in left_out}
 
 
-def _first_errors(exc: ValidationError) -> str:
+def read_document(path: Path) -> dict[str, Any]:
+    """A file of options.
+
+    Raises:
+        OptionsError: It cannot be read.
+    """
+    import tomllib  # noqa: PLC0415 - likewise, where nothing is loaded
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as exc:  # also of what is TOML, but no number or nesting of Python's
+        raise OptionsError(f"options file {path}: {exc}") from exc
+
+
+def first_errors(exc: ValidationError) -> str:
+    """What is wrong with options, and with which, in one line."""
     return "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()[:5])

@@ -81,7 +81,8 @@ class EventReader(ABC):
     """Reads one destination back, beside its writers: it changes nothing, and never makes a writer wait.
 
     It belongs to one task, which opens it, and closes it; `async with` does both. The handler that gave it need not be
-    open. A destination that was never written to has no events; one that is not there at all raises.
+    open. A destination that was never written to has no events; one that is not there at all raises, unless
+    `is_awaited`.
 
     **Arrival.** `latest` and `follow` go by the order in which rows arrived, as far as the destination knows it: each
     reader documents how far that is. Chained by its cursors, `follow` misses no event that arrives and stays, whatever
@@ -96,7 +97,13 @@ class EventReader(ABC):
         DeliveryError: The destination cannot be read: a TransientError where it may be later, a PauseError where an
             operator has to act first.
         ValueError: `limit` is negative, or the cursor is not one that a reader of this kind has given.
+
+    Attributes:
+        is_awaited: Set by a caller that knows of a writer: one that is not there yet, and that the writer makes with
+            its first batch, has no events. Else it may be a name that was mistyped.
     """
+
+    is_awaited: bool = False
 
     async def __aenter__(self) -> Self:
         await self.open()

@@ -35,16 +35,20 @@ from eventrec.sync import SyncRecorder
 from eventrec.taking import Taking
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from types import TracebackType
     from uuid import UUID
 
+    from eventrec.bus.bus import Bus
+    from eventrec.bus.stage import Stage
     from eventrec.delivery.subscription import NewDestination
     from eventrec.delivery.supervisor import Supervisor
     from eventrec.events.encoder import Reason
     from eventrec.handler import EventHandler
     from eventrec.options import Backoff, Duration
     from eventrec.records.layout import Layout
+    from eventrec.relay.options import RelayOptions
+    from eventrec.relay.plan import RelayPlan
     from eventrec.status import Settled, Status
 
 _logger = get_logger("eventrec.recorder")
@@ -70,13 +74,19 @@ class EventRecorder(Taking):
     that have one. Those of other event classes count too, if a class is there before `open`; of two for one table the
     one given here.
 
+    With `bus`, or its URL, it is a relay: what applications have put there goes through `stages`, in their order, to
+    the same handlers, once. Any number of relays may serve one bus: what one of them serves the others wait for. It
+    needs a `log` of its own, for dead letters and for what operators ask; what is recorded here goes to the handlers
+    directly. `relay` says how much it does at once, and how long it waits.
+
     `on_drop(reason, count)` is called on the loop when records are lost after they were taken. `clock` gives the time
     in nanoseconds since the epoch, `new_id` the id of the log, `environment` the variables it obeys.
 
     Raises:
         HandlerURLError: A URL names an unknown scheme or option, or its driver is not installed.
         LayoutError: One of `layouts` is not one, two are for one table, or a handler cannot have such a table.
-        OptionsError: `options` is something else.
+        OptionsError: `options` is something else; there is a `bus` and no `log`, or `stages` and no `bus`; or a stage
+            is unknown.
         SubscriptionError: Two handlers have the same name.
     """
 
@@ -86,6 +96,9 @@ class EventRecorder(Taking):
         log: str | os.PathLike[str] | None = None,
         options: EventRecorderOptions | None = None,
         layouts: Iterable[Layout | type] = (),
+        bus: Bus | str | None = None,
+        stages: Iterable[Stage | str] = (),
+        relay: RelayOptions | None = None,
         on_drop: Callable[[str, int], object] | None = None,
         clock: Callable[[], int] = time.time_ns,
         new_id: Callable[[], UUID] = new_run_id,
@@ -119,6 +132,7 @@ class EventRecorder(Taking):
                 new_id=new_id,
                 refusals=Refusals(_logger, time.monotonic),
                 drops=Drops(on_drop),
+                relay=_relay_plan(bus, list(stages), relay, has_log=log is not None),
             )
         )
         self._account = Account(self._life)
@@ -397,3 +411,23 @@ class EventRecorder(Taking):
         if inherited.supervisor is not None:
             never_finalize((inherited, list(self._subscriptions)))
         self._account = Account(self._life)
+
+
+def _relay_plan(
+    bus: Bus | str | None, stages: Sequence[Stage | str], options: RelayOptions | None, *, has_log: bool
+) -> RelayPlan | None:
+    """What makes a relay of a recorder; None: it is none."""
+    if bus is None:
+        if stages or options is not None:
+            raise OptionsError('stages, and the options of a relay, need a bus: bus="redis://…"')
+        return None
+    if not has_log:
+        raise OptionsError('a relay needs a directory of its own for dead letters: log="var/relay"')
+    from eventrec.relaying import plan_of  # noqa: PLC0415 - few recorders are relays
+
+    return plan_of(bus, stages, options)
+
+
+def subscriptions_of(recorder: EventRecorder) -> Subscriptions:
+    """What was registered with `recorder`, for rooms of ours that stand above it."""
+    return recorder._subscriptions  # noqa: SLF001 - no application is given it

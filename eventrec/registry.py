@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from eventrec.reading import EventReader
 
 GROUP: Final = "eventrec.handlers"
+BUSES: Final = "eventrec.buses"
 
 OUR_SCHEMES: Final = {
+    "clickhouse": "eventrec_handlers.clickhouse:from_url [clickhouse]",
+    "clickhouses": "eventrec_handlers.clickhouse:from_url [clickhouse]",
     "greptimedb": "eventrec_handlers.greptimedb:from_url [greptimedb]",
     "http": "eventrec_handlers.http:from_url [http]",
     "https": "eventrec_handlers.http:from_url [http]",
@@ -38,6 +41,9 @@ OUR_SCHEMES: Final = {
     "postgres": "eventrec_handlers.postgres:from_url [postgres]",
     "postgresql": "eventrec_handlers.postgres:from_url [postgres]",
     "posthog": "eventrec_handlers.posthog:from_url [posthog]",
+    "redis": "eventrec_handlers.redis:from_url [redis]",
+    "redis+unix": "eventrec_handlers.redis:from_url [redis]",
+    "rediss": "eventrec_handlers.redis:from_url [redis]",
     "sqlite": "eventrec_handlers.sqlite:from_url",
     "timescale": "eventrec_handlers.timescale:from_url [timescale]",
 }
@@ -68,7 +74,7 @@ def handler_from_url(url: str) -> EventHandler:
     if scheme not in known:
         raise HandlerURLError(f"no handler for the scheme {scheme!r}; known are {_listed(known)}")
     _refuse_conflict(scheme, points)
-    make = _loaded(known[scheme])
+    make = load_point(known[scheme])
     handler = make(url) if callable(make) else None
     if not isinstance(handler, EventHandler):
         raise HandlerURLError(f"the entry point {known[scheme].value!r} of the scheme {scheme!r} made no EventHandler")
@@ -141,7 +147,7 @@ def resolve_url(url: str) -> str:
     held = os.environ.get(name)
     if not held:
         raise HandlerURLError(f"the environment variable {name!r} that env:{name} names is {_unset(held)}")
-    known = _by_scheme(_entry_points())
+    known = {*_by_scheme(_entry_points()), *(point.name.lower() for point in entry_points(group=BUSES))}
     if held.partition(":")[0].lower() not in known or ":" not in held:
         raise HandlerURLError(
             f"what the environment variable {name!r} holds does not start with a known scheme: {_listed(known)}"
@@ -328,7 +334,12 @@ def known_schemes() -> list[str]:
     return sorted({*_by_scheme(_entry_points()), _ENV})
 
 
-def _loaded(point: EntryPoint) -> object:
+def load_point(point: EntryPoint) -> object:
+    """What an entry point names.
+
+    Raises:
+        HandlerURLError: It, or its driver, is not installed.
+    """
     try:
         loaded: object = point.load()
     except ImportError as exc:

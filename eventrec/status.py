@@ -73,6 +73,44 @@ class SubscriptionStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class PhaseTime:
+    """How often a phase of a relay came, and how many seconds it took in all."""
+
+    times: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RelayPart:
+    """What a relay does for one subscription, or stage, on one shard of its bus.
+
+    `state` is serving; `waiting: …`, for another relay that does; `retrying: …`; or `holding: …`, for an operator.
+
+    Attributes:
+        pending: Records of the bus that it has not settled, as of the last look.
+        log: The log of the bus that is delivered now.
+        account: What became of the records of that log, whichever relays delivered them.
+        processed: Of a stage, the records that it has read in this process.
+        counts: Of a stage, what became of them in its own words.
+        remark: What an operator should know beside.
+    """
+
+    shard: str
+    name: str
+    kind: str
+    state: str
+    healthy: bool
+    held: bool = False
+    last_error: str | None = None
+    pending: int = 0
+    log: str | None = None
+    account: SubscriptionStatus | None = None
+    processed: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """What `flush` answers where nothing is pending any more, but not all of it was delivered. It counts as true.
 
@@ -151,12 +189,17 @@ class Status:
     """What an operator has to mend there, if there is something."""
     follow_refusals: int = 0
     """How often the system refused to remember, or to lock, what is followed."""
+    relay: list[RelayPart] = field(default_factory=list)
+    """What it delivers of a bus; `subscriptions` counts what of that was done in this process."""
+    phases: dict[str, PhaseTime] = field(default_factory=dict)
+    """How long that took, by phase: fetch, process, commit, insert, expire."""
 
     @property
     def is_balanced(self) -> bool:
         """Whether the account adds up, here and in every subscription."""
         taken = self.appended + sum(self.refused.values()) + self.in_intake
         parts = [*self.subscriptions.values(), *(part for log in self.adopted.values() for part in log.values())]
+        parts += [part.account for part in self.relay if part.account is not None]
         return self.offered == taken and all(part.is_balanced for part in parts)
 
     @property
@@ -177,15 +220,20 @@ class Status:
         reasons += [f"{part.name}, of an earlier run: {part.state}" for part in earlier if part.held]
         is_refused = self.following is not None and self.following.startswith("refused")
         reasons += [f"live logs: {self.not_followed}"] if is_refused else []
+        reasons += [f"{part.name} on {part.shard}: {part.state}" for part in self.relay if part.held]
         ready = not reasons
         if self.not_followed is not None and not is_refused:
             reasons.append(f"live logs: {self.not_followed}")
         reasons += ["the recorder is disabled"] if self.state == "disabled" else []
         reasons += [_outage(part.name, part) for part in parts if not part.healthy and not part.held]
         reasons += [
+            f"{part.name} on {part.shard}: {part.state}" for part in self.relay if not part.healthy and not part.held
+        ]
+        reasons += [
             _outage(f"{part.name}, of an earlier run", part) for part in earlier if not part.healthy and not part.held
         ]
         reasons += [f"{part.name}: {remark}" for part in parts for remark in part.remarks]
+        reasons += [f"{part.name} on {part.shard}: {part.remark}" for part in self.relay if part.remark]
         if _is_recent(self.since_overflow):
             reasons.append(f"no room: {self.refused.get('overflow', 0):,} events refused so far")
         dead: Counter[str] = Counter()

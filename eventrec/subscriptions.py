@@ -13,7 +13,7 @@ from eventrec.handler import EventHandler
 from eventrec.options import EventRecorderOptions, duration_seconds
 from eventrec.records.layout import layouts_by_table
 from eventrec.records.schema import check_name
-from eventrec.registry import default_name, handler_from_url
+from eventrec.registry import default_name, handler_from_url, resolve_url, scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -55,6 +55,11 @@ class Subscriptions:
         return iter(self._by_name.values())
 
     @property
+    def options(self) -> EventRecorderOptions:
+        """The recorder's."""
+        return self._options
+
+    @property
     def layouts(self) -> Mapping[str, Layout]:
         """What the recorder was given, by table."""
         return self._layouts
@@ -63,6 +68,10 @@ class Subscriptions:
     def names(self) -> list[str]:
         """The name of each."""
         return list(self._by_name)
+
+    def has_url(self, url: str) -> bool:
+        """Whether one was registered by `url`, as it is written."""
+        return url in self._urls.values()
 
     def register(
         self,
@@ -109,16 +118,38 @@ class Subscriptions:
         if isinstance(handler_or_url, str):
             self._urls[name] = handler_or_url
 
+    def another(self, name: str) -> Subscription:
+        """The subscription with a handler of its own, made from the URL that it was registered by.
+
+        Raises:
+            SubscriptionError: There is none of this name, or it was not registered by URL.
+            HandlerURLError: As `handler_from_url`.
+        """
+        if name not in self._by_name:
+            raise SubscriptionError(f"no subscription {name!r}; there are {sorted(self._by_name)}")
+        url = self._urls.get(name)
+        if url is None or scheme_of(resolve_url(url)) == "memory":
+            why = "was not registered by its URL" if url is None else "keeps what it is given in memory"
+            raise SubscriptionError(f"the handler {name!r} {why}: another one cannot deliver for it")
+        handler = self._prepared(handler_from_url(url))
+        declared = self._declared_layouts()
+        if declared:
+            handler.use_layouts(declared)
+        return replace(self._by_name[name], handler=handler)
+
     def use_declared_layouts(self) -> None:
         """Tell the handlers of the layouts that event classes have, beside those that the recorder was given.
 
         Raises:
             LayoutError: Two classes have different ones for one table; or a handler cannot have such a table.
         """
-        declared = layouts_by_table(layout for layout in class_layouts() if layout.table not in self._layouts)
+        declared = self._declared_layouts()
         if declared:
             for each in self:
                 each.handler.use_layouts(declared)
+
+    def _declared_layouts(self) -> dict[str, Layout]:
+        return layouts_by_table(layout for layout in class_layouts() if layout.table not in self._layouts)
 
     def remake(self, *, must: bool) -> None:
         """Handlers made again from their URLs, for another life. The others stay; or with `must` may not.

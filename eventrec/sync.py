@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from eventrec.delivery.subscription import NewDestination
+    from eventrec.errors import EventrecError
     from eventrec.events.event import Event, Eventable
     from eventrec.handler import EventHandler
     from eventrec.intake.durable import Position
@@ -75,6 +76,9 @@ class AsyncRecorder(Protocol):
     def record_many(self, events: Iterable[Event | Eventable]) -> int:
         """Record each of `events`; how many were taken."""
 
+    def record_each(self, events: Iterable[Event | Eventable], *, atomic: bool = False) -> list[bool | EventrecError]:
+        """Record each of `events`; what became of each."""
+
     async def record_durable(
         self,
         event: Event | Eventable,
@@ -83,6 +87,16 @@ class AsyncRecorder(Protocol):
         timeout: Duration | None = None,
     ) -> Position | None:
         """Record `event`, and return where it stands once it is in the log."""
+
+    async def record_all_durable(
+        self,
+        events: Iterable[Event | Eventable],
+        *,
+        atomic: bool = False,
+        until: Literal["written", "synced", "mirrored"] = "synced",
+        timeout: Duration | None = None,
+    ) -> list[Position | EventrecError | None]:
+        """Record each of `events`, and return where each stands once all are in the log."""
 
     def context(self, **fields: object) -> AbstractContextManager[None]:
         """Add `fields` to every event recorded inside the block."""
@@ -210,6 +224,10 @@ class SyncRecorder:
         """See `EventRecorder.record_many`."""
         return self._recorder.record_many(events)
 
+    def record_each(self, events: Iterable[Event | Eventable], *, atomic: bool = False) -> list[bool | EventrecError]:
+        """See `EventRecorder.record_each`."""
+        return self._recorder.record_each(events, atomic=atomic)
+
     def record_durable(
         self,
         event: Event | Eventable,
@@ -222,6 +240,22 @@ class SyncRecorder:
             self._recorder.record(event)
             return None
         recording = partial(self._recorder.record_durable, event, until=until, timeout=timeout)
+        return self._open_loop().portal.call(recording)
+
+    def record_all_durable(
+        self,
+        events: Iterable[Event | Eventable],
+        *,
+        atomic: bool = False,
+        until: Literal["written", "synced", "mirrored"] = "synced",
+        timeout: Duration | None = None,
+    ) -> list[Position | EventrecError | None]:
+        """See `EventRecorder.record_all_durable`; blocks."""
+        given = list(events)  # Here: the loop must not wait for it.
+        if self._open_inert is not None:
+            self._recorder.record_many(given)
+            return [None] * len(given)
+        recording = partial(self._recorder.record_all_durable, given, atomic=atomic, until=until, timeout=timeout)
         return self._open_loop().portal.call(recording)
 
     def context(self, **fields: object) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""What an application calls while it runs: `record`, from anywhere, and its two siblings.
+"""What an application calls while it runs: `record`, from anywhere, and its siblings that tell more, or wait.
 
 `record` filters, stamps and encodes (`events/`), and gives the result to the intake (`intake/`) of the recorder's life.
 """
@@ -12,13 +12,15 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NoReturn, cast
 
-from eventrec.errors import InvalidEventError, NotDurableError, UnruledError
+from eventrec.errors import EventrecError, InvalidEventError, NotDurableError, UnruledError
 from eventrec.events.clocks import checked_clock
 from eventrec.events.encoder import Encoder
 from eventrec.events.privacy_plans import Privacy
-from eventrec.intake.durable import Position, take_durably, wait_durably
+from eventrec.intake.durable import Position, take, wait_durably, wait_for_all
 from eventrec.intake.refusals import UNSAID, Refusals
+from eventrec.intake.several import take_all, take_in_slices
 from eventrec.intake.switched_off import SwitchedOff
+from eventrec.intake.tickets import Ticket
 from eventrec.life import Life
 from eventrec.options import duration_seconds
 from eventrec.records.context import ContextFields
@@ -127,6 +129,25 @@ class Taking(ABC):
         """Record each of `events`; how many were taken. What the iterable itself raises comes out."""
         return sum(map(self.record, events))
 
+    def record_each(self, events: Iterable[Event | Eventable], *, atomic: bool = False) -> list[bool | EventrecError]:
+        """Record each of `events`, and say what became of it: True where it is taken, else why it was refused.
+
+        False where it was filtered, declined, sampled out, or over the rate of its type; and where the recorder is
+        switched off. Never waits; what the iterable itself raises comes out before anything is recorded.
+
+        `atomic`: all are taken, one behind the other, or none is. Those that are not wanted count as neither. The end
+        of the process may still come when a part of them is written.
+
+        Raises:
+            BatchRefusedError: With `atomic`: some were refused, and none is recorded.
+        """
+        given = list(events)
+        self._note_fork()
+        if self._refuse is not None:
+            return [self._refuse() for _ in given]
+        outcomes = take_all(given, atomic=atomic, encoder=self._encoder, intake=self._life.intake)
+        return [each if isinstance(each, EventrecError) else each is not None for each in outcomes]
+
     async def record_durable(
         self,
         event: Event | Eventable,
@@ -160,9 +181,10 @@ class Taking(ABC):
         if life.writer is None:
             raise NotDurableError("the recorder has no log: give it a directory with log=")
         supervisor = cast("LogSupervisor", self._open_supervisor())  # since there is a writer
-        ticket = take_durably(event, encoder=self._encoder, intake=life.intake, offer=self._offer, writer=life.writer)
+        ticket = take(event, encoder=self._encoder, intake=life.intake, writer=life.writer)
         if ticket is None:
             return None
+        life.writer.wake()
         return await supervisor.call(
             partial(
                 wait_durably,
@@ -173,6 +195,62 @@ class Taking(ABC):
                 timeout=None if timeout is None else duration_seconds(timeout),
             )
         )
+
+    async def record_all_durable(
+        self,
+        events: Iterable[Event | Eventable],
+        *,
+        atomic: bool = False,
+        until: Literal["written", "synced", "mirrored"] = "synced",
+        timeout: Duration | None = None,
+    ) -> list[Position | EventrecError | None]:
+        """Record each of `events`, and wait once for all that were taken; for each what `record_durable` tells of it.
+
+        Its position; None where it is not wanted; or the error for which it was refused, or lost after it was taken,
+        while the others are recorded. Until all are taken, other tasks run in between. What the iterable itself raises
+        comes out before anything is recorded.
+
+        `atomic`: all are taken, one behind the other, or none is; see `record_each`.
+
+        Raises:
+            BatchRefusedError: With `atomic`: some were refused, and none is recorded.
+            NotDurableError: The recorder has no log.
+            RecorderStateError: It is not open.
+            LogError: The disk refuses: nothing was taken where it did so before, and else all that could be.
+                `LogClosedError` where the recorder is closed meanwhile.
+            DurableTimeoutError: It took longer than `timeout`; what was taken stays taken.
+        """
+        given = list(events)
+        self._note_fork()
+        if self._refuse is not None:
+            for _ in given:
+                self._refuse()
+            return [None] * len(given)
+        life = self._life
+        if life.writer is None:
+            raise NotDurableError("the recorder has no log: give it a directory with log=")
+        supervisor = cast("LogSupervisor", self._open_supervisor())  # since there is a writer
+        if life.writer.failure is not None:
+            life.writer.wake()
+            raise life.writer.failure
+        outcomes = await take_in_slices(
+            given, atomic=atomic, encoder=self._encoder, intake=life.intake, writer=life.writer
+        )
+        life.writer.wake()
+        tickets = [each for each in outcomes if isinstance(each, Ticket)]
+        found = iter(
+            await supervisor.call(
+                partial(
+                    wait_for_all,
+                    tickets,
+                    supervisor,
+                    until=until,
+                    mirrors=self._setup.options.mirrors,
+                    timeout=None if timeout is None else duration_seconds(timeout),
+                )
+            )
+        )
+        return [next(found) if isinstance(each, Ticket) else each for each in outcomes]
 
     def context(self, **fields: object) -> AbstractContextManager[None]:
         """Add `fields` to every event recorded inside the block, in this task or thread.
@@ -188,6 +266,21 @@ class Taking(ABC):
         What was taken before is delivered as it would be. There is no way back: make another recorder.
         """
         self._switch_off("disabled")
+
+    @property
+    def has_log(self) -> bool:
+        """Whether what is recorded is written into a log."""
+        return self._setup.log_directory is not None
+
+    @property
+    def intake_bounds(self) -> tuple[int | None, int]:
+        """How many events, and how many bytes of them, wait before the log at most; None: no bound on their number."""
+        return self._setup.options.queue_events, self._setup.options.queue_bytes
+
+    @property
+    def max_event_bytes(self) -> int:
+        """What an event may have, as the option of this name says."""
+        return self._setup.options.max_event_bytes
 
     @property
     def is_switched_off(self) -> bool:

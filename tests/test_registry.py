@@ -106,7 +106,7 @@ def test_handler_of_another_package_is_found() -> None:
 
 @pytest.mark.usefixtures("package")
 def test_unknown_scheme_lists_the_known_ones() -> None:
-    with pytest.raises(HandlerURLError, match=r"scheme 'myssql'; known are acme, data, .*memory, .*sqlite"):
+    with pytest.raises(HandlerURLError, match=r"scheme 'myssql'; known are acme, .*data, .*memory, .*sqlite"):
         handler_from_url(f"myssql://user:{SECRET}@host/db")
 
 

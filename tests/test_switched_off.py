@@ -35,6 +35,8 @@ async def test_each_verb_works_and_does_nothing(tmp_path: Path) -> None:
         assert recorder.record(Numbered(1)) is False
         assert recorder.record_many(Numbered(n) for n in range(3)) == 0
         assert await recorder.record_durable(Numbered(2)) is None
+        assert await recorder.record_all_durable([Numbered(2)]) == [None]
+        assert recorder.record_each([Numbered(2)]) == [False]
         with recorder.context(user_id=1):
             recorder.record(Numbered(3))
         assert await recorder.flush(timeout=0) is True
@@ -43,7 +45,7 @@ async def test_each_verb_works_and_does_nothing(tmp_path: Path) -> None:
         with pytest.raises(RecorderStateError, match="open already"):
             await recorder.open()
 
-    assert (status.state, status.offered, status.refused) == ("disabled", 6, {"disabled": 6})
+    assert (status.state, status.offered, status.refused) == ("disabled", 8, {"disabled": 8})
     assert status.is_balanced
     assert (status.health.live, status.health.ready) == (True, True)
     assert status.health.reasons == ("the recorder is disabled",)
@@ -70,11 +72,12 @@ def test_blocking_verbs_start_no_thread(tmp_path: Path) -> None:
     with EventRecorder(ScriptedHandler(), log=tmp_path / "log", options=OFF).sync() as recorder:
         assert recorder.record(Numbered(1)) is False
         assert recorder.record_durable(Numbered(2)) is None
+        assert recorder.record_all_durable([Numbered(2)]) == [None]
         assert recorder.flush() is True
         recorder.resume("ScriptedHandler")
         assert threading.active_count() <= before
 
-    assert recorder.close().refused == {"disabled": 2}
+    assert recorder.close().refused == {"disabled": 3}
     assert list(tmp_path.iterdir()) == []
 
 

@@ -132,9 +132,10 @@ class Calling(EventHandler):
             self.raised = exc
 
 
-@pytest.mark.parametrize("verb", ["open", "flush", "close", "record_durable", "resume"])
+@pytest.mark.parametrize("verb", ["open", "flush", "close", "record_durable", "record_all_durable", "resume"])
 def test_a_blocking_verb_on_the_recorders_own_loop_is_refused_at_once(verb: str) -> None:
-    arguments = {"record_durable": (Numbered(1),), "resume": ("Calling",)}.get(verb, ())
+    durable = {"record_durable": (Numbered(1),), "record_all_durable": ([Numbered(1)],)}
+    arguments = (durable | {"resume": ("Calling",)}).get(verb, ())
     handler = Calling(lambda recorder: getattr(recorder, verb)(*arguments))
     with EventRecorder(handler, options=quickly()).sync() as handler.recorder:
         handler.recorder.record(Numbered(0))

@@ -9,12 +9,12 @@ from __future__ import annotations
 import sys
 from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import islice, product
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from eventrec.analytics.empty_buckets import Shown, with_empty_buckets
 from eventrec.analytics.fields import MAX_INTEGER, MIN_INTEGER, UUID_FORM
 from eventrec.analytics.rollup import plan_of
 
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 AnswerRow: TypeAlias = "tuple[Value, ...]"
 """One value for each column of the answer."""
-
-MAX_EMPTY: Final = 1_000_000
-"""How many rows an answer with empty buckets may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +169,15 @@ class Answer:
     ) -> Answer:
         """The answer to `question` out of all `rows` from its start to its end, in any order.
 
+        Asked for no groups, those after its cursor are enough, and of these one more than its limit.
+
         Raises:
             ValueError: With empty buckets it has too many rows.
         """
-        given: Iterable[AnswerRow] = (tuple(row) for row in rows)
-        found = _filled(question, list(given)) if question.empty_buckets else list(given)
+        found: list[AnswerRow] = [tuple(row) for row in rows]
+        if question.empty_buckets:
+            found = with_empty_buckets(question.plan.bucket, found, _shown(question), rank=_ranked)
+            return cls.of_sorted(question, found, complete_to=complete_to, pending=pending, remarks=remarks)
         _sort(question, found)
         after = question.after()
         if after is not None:
@@ -216,9 +217,25 @@ def _places(question: Question) -> tuple[int, tuple[int, ...]]:
     return names.index(question.plan.bucket_name), tuple(names.index(name) for name in question.group_names)
 
 
+def _shown(question: Question) -> Shown:
+    counts = {measure.name for measure in question.plan.measures if measure.is_count}
+    return Shown(
+        question.start,
+        question.end,
+        question.after(),
+        question.limit,
+        question.newest_first,
+        *_places(question),
+        [0 if column.name in counts else None for column in question.columns],
+    )
+
+
 def _place(question: Question, bucket: int, groups: Sequence[Value]) -> tuple[Any, ...]:
-    ranked = tuple((value is not None, value) for value in groups)
-    return (-bucket if question.newest_first else bucket, *ranked)
+    return (-bucket if question.newest_first else bucket, *_ranked(groups))
+
+
+def _ranked(groups: Sequence[Value]) -> tuple[Any, ...]:
+    return tuple((value is not None, value) for value in groups)
 
 
 def _sort(question: Question, rows: list[AnswerRow]) -> None:
@@ -244,30 +261,3 @@ def _key(question: Question) -> Any:
 def _cursor(question: Question, row: Sequence[Any]) -> str:
     bucket, groups = _places(question)
     return msgspec.json.encode((row[bucket], [row[group] for group in groups])).decode()
-
-
-def _filled(question: Question, rows: list[AnswerRow]) -> list[AnswerRow]:
-    """`rows`, and one for each bucket and combination of groups that has none."""
-    plan, (bucket, groups) = question.plan, _places(question)
-    known = [row[bucket] for row in rows]
-    start = min(known, default=None) if question.start is None else question.start  # type: ignore[type-var]
-    end = max(known, default=None) if question.end is None else question.end - 1  # type: ignore[type-var]
-    if start is None or end is None:
-        return rows
-    keys = dict.fromkeys(tuple(row[group] for group in groups) for row in rows) or ({(): None} if not groups else {})
-    there = {(row[bucket], tuple(row[group] for group in groups)) for row in rows}
-    counts = {measure.name for measure in plan.measures if measure.is_count}
-    starts = islice(plan.bucket.starts(int(start), int(end) + 1), MAX_EMPTY + 1) if keys else ()
-    filled = list(rows)
-    for moment, key in product(starts, keys):
-        if (moment, key) not in there:
-            empty: list[Value] = [0 if column.name in counts else None for column in question.columns]
-            empty[bucket] = moment
-            for place, value in zip(groups, key, strict=True):
-                empty[place] = value
-            filled.append(tuple(empty))
-        if len(filled) > MAX_EMPTY:
-            raise ValueError(
-                f"with empty buckets the answer has over {MAX_EMPTY} rows: ask for less time, or no groups"
-            )
-    return filled

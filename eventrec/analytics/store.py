@@ -54,7 +54,12 @@ class RollupStore(ABC):
     Every method raises:
         DeliveryError: The destination cannot be read: a TransientError where it may be later, a PauseError where an
             operator has to act first.
+
+    Attributes:
+        is_awaited: As `EventReader.is_awaited`: what a writer has yet to make has no events.
     """
+
+    is_awaited: bool = False
 
     async def __aenter__(self) -> Self:
         await self.open()

@@ -58,6 +58,30 @@ FOLLOW_REFUSALS: Final = Measure(
 LEFT: Final = Measure("left_logs", "gauge", "logs", "Logs of earlier runs that wait for an operator.")
 MIRROR_LAG: Final = Measure("mirror_lag", "gauge", "records", "Records that a mirror has not got yet.", ("mirror",))
 LOG_OK: Final = Measure("log_writable", "gauge", "1", "1 while the log can be written, 0 while the disk refuses.")
+RELAY_PENDING: Final = Measure(
+    "relay_pending", "gauge", "records", "Records of the bus that a part of the relay has to settle.", ("shard", "part")
+)
+RELAY_SERVING: Final = Measure(
+    "relay_serving",
+    "gauge",
+    "1",
+    "1 while this relay serves it, 0 in trouble or while another one does.",
+    ("shard", "part"),
+)
+STAGE_PROCESSED: Final = Measure(
+    "stage_processed", "counter", "records", "Records that a stage has read.", ("shard", "part")
+)
+STAGE_RECORDS: Final = Measure(
+    "stage_outcomes",
+    "counter",
+    "records",
+    "What became of them, in the stage's own words.",
+    ("shard", "part", "outcome"),
+)
+PHASE_RUNS: Final = Measure(
+    "relay_phase_runs", "counter", "runs", "How often a phase of the relay came: fetch, process, ….", ("phase",)
+)
+PHASE_TIME: Final = Measure("relay_phase_time", "counter", "s", "How long they took in all.", ("phase",))
 
 MEASURES: Final = (
     OFFERED,
@@ -80,6 +104,12 @@ MEASURES: Final = (
     LEFT,
     MIRROR_LAG,
     LOG_OK,
+    RELAY_PENDING,
+    RELAY_SERVING,
+    STAGE_PROCESSED,
+    STAGE_RECORDS,
+    PHASE_RUNS,
+    PHASE_TIME,
 )
 
 
@@ -114,3 +144,18 @@ def measured(status: Status) -> Iterator[tuple[Measure, Mapping[str, str], float
             yield OLDEST_PENDING, of, part.oldest_pending
         yield UNANSWERED, of, part.unanswered or 0.0
         yield ADOPTED, of, sum(log[name].pending for log in status.adopted.values() if name in log)
+    yield from _of_relay(status)
+
+
+def _of_relay(status: Status) -> Iterator[tuple[Measure, Mapping[str, str], float]]:
+    for each in status.relay:
+        part = {"shard": each.shard, "part": each.name}
+        yield RELAY_PENDING, part, each.pending
+        yield RELAY_SERVING, part, int(each.state == "serving")
+        if each.kind == "stage":
+            yield STAGE_PROCESSED, part, each.processed
+            for outcome, count in each.counts.items():
+                yield STAGE_RECORDS, {**part, "outcome": outcome}, count
+    for phase, time in status.phases.items():
+        yield PHASE_RUNS, {"phase": phase}, time.times
+        yield PHASE_TIME, {"phase": phase}, time.seconds

@@ -2,18 +2,21 @@
 
     demo record tail new-handler            events, and where they go
     drain deliver status resume dead log    a log directory, and what waits in it
+    relay bus                               a bus that many processes write, and what is taken from it
+    serve token                             events over HTTP, and who may send and read them
     migrate refresh query                   a database, and what a catalogue declares
     doctor                                  whether all of it can work here
     catalogue                               what an application declares about its events
     analytics                               what a user says about being recorded
 
     exit code  it means
-    0          all of it was done; of `deliver` and `refresh --every`, whose end is a signal: it ended in good order
+    0          all of it was done; of `deliver`, `relay`, `serve` and `refresh --every`, whose end is a signal: it ended
+               in good order
     1          done, but lines were malformed, records were refused, a log has faults or is not delivered,
                the doctor found a problem, the demo's counts differ, or a change of a catalogue breaks something
     2          usage: unknown command or option, or a value that is not allowed
     3          the destination: its URL is wrong, it cannot be opened, or it will not take what is left
-    4          a file or log named on the command line cannot be read or written
+    4          a file, log or address named on the command line cannot be read, written or listened on
     5          a log that is to be changed is held by a process; the others are done
     6          it needs a package that is not installed; the error names the extra
     130        interrupted by Ctrl-C

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from eventrec.cli.analytics.analytics import analytics
 from eventrec.cli.catalogue.catalogue import catalogue
 from eventrec.cli.demo.demo import Demo
+from eventrec.cli.demo.serving import check_server
 from eventrec.cli.doctor.doctor import doctor
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs import log as logs
@@ -27,7 +28,11 @@ from eventrec.cli.new_handler import new_handler
 from eventrec.cli.query.query import query
 from eventrec.cli.record.command import record
 from eventrec.cli.refresh.refresh import refresh
+from eventrec.cli.relay.bus import bus
+from eventrec.cli.relay.relay import relay
 from eventrec.cli.root import Json, root
+from eventrec.cli.serve.serve import serve as serve_http
+from eventrec.cli.serve.token import token
 from eventrec.cli.tail import tail as tail_events
 from eventrec.cli.terminal import Terminal
 
@@ -40,6 +45,7 @@ def demo(
     directory: Annotated[Path, Parameter(name="--dir")] = Path("eventrec-demo"),
     events: int = 20_000,
     seconds: float = 5.0,
+    serve: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> int:
     """Watch the events of a small shop being recorded, batched and stored in SQLite, with a SIGKILL halfway.
@@ -51,20 +57,24 @@ def demo(
     For example:
 
     ```sh
-    eventrec demo --events 50000
+    eventrec demo --events 50000 --serve
     ```
 
     Args:
         directory: Where the database goes: each run makes a new directory inside this one.
         events: How many events the shop makes.
         seconds: How long it takes to make them.
+        serve: Then show all of it in a browser, on this machine, and go on with the shop until Ctrl-C.
         json: Print JSON for a machine instead.
     """
     if events < 0 or not 0 <= seconds <= 3_600:  # noqa: PLR2004 - an hour is long enough for a demo
         raise CommandError("--events is not negative, and --seconds is 0 to 3600", ExitCode.USAGE)
+    if serve:
+        check_server()
     terminal = Terminal()
+    made = Demo(directory, events=events, seconds=seconds, terminal=terminal, is_served=serve)
     with terminal.showing_logging():
-        return anyio.run(Demo(directory, events=events, seconds=seconds, terminal=terminal).run_and_tell, json)
+        return anyio.run(made.run_and_tell, json)
 
 
 @app.command
@@ -100,6 +110,8 @@ app.command(record)
 app.command(new_handler)
 app.command(drain)
 app.command(deliver)
+app.command(relay)
+app.command(bus)
 logs.log.command(forget)
 logs.log.command(compress)
 logs.log.command(serve)
@@ -107,6 +119,8 @@ logs.log.command(mirror)
 logs.log.command(forget_mirror)
 app.command(logs.log)
 app.command(status)
+app.command(serve_http)
+app.command(token)
 app.command(refresh)
 app.command(query)
 app.command(resume)

@@ -6,10 +6,13 @@ import errno
 import io
 import os
 import sys
-from contextlib import suppress
-from typing import Final, NoReturn
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import TYPE_CHECKING, Final, NoReturn, TextIO
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _STDIN: Final = 0
 _STDOUT: Final = 1
@@ -49,6 +52,30 @@ def abandon_output() -> None:
             stream.flush()
         except (OSError, ValueError):
             _lead_to_null(number)
+
+
+@contextmanager
+def printing_to_stderr() -> Iterator[None]:
+    """What is printed meanwhile goes to stderr, by this process or those that it starts: stdout is for results."""
+    stdout = sys.stdout
+    _flush(stdout)
+    kept: int | None = None
+    with suppress(OSError):
+        kept = os.dup(_STDOUT)
+        os.dup2(_STDERR, _STDOUT)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _flush(stdout)  # which a module may have found elsewhere than in sys
+        if kept is not None:
+            os.dup2(kept, _STDOUT)
+            os.close(kept)
+
+
+def _flush(stream: TextIO) -> None:
+    with suppress(OSError, ValueError):
+        stream.flush()
 
 
 def _lead_to_null(number: int) -> None:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _NOT_PRINTABLE_ASCII: Final = re.compile(r"[^ -~]")
 _UTF_8: Final = "utf-8"
 _AS_TERMINAL: Final = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"})
-_check_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def safe(text: str) -> str:
@@ -49,16 +48,6 @@ def safe_json(encoded: bytes, *, encoding: str = _UTF_8) -> str:
         return "".join(f"\\u{utf16[at : at + 2].hex()}" for at in range(0, len(utf16), 2))
 
     return _NOT_PRINTABLE_ASCII.sub(escape, encoded.decode(errors="replace"))
-
-
-def json_or_text(encoded: bytes) -> msgspec.Raw | str:
-    """`encoded` as the JSON that it is; as a text where it is none: a received payload is stored as it came."""
-    try:
-        encoded.decode()
-        _check_json(encoded)
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-        return encoded.decode(errors="backslashreplace")
-    return msgspec.Raw(encoded)
 
 
 def _encoded(document: Mapping[str, Any]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
-from eventrec.runs.layouts import LAYOUTS, kept_layouts
+from eventrec.runs.layouts import LAYOUTS, LayoutFolder
 from eventrec.runtime.logging import described, get_logger
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class LogLayouts:
 
     def __init__(self, directory: LogDirectory, subscriptions: Iterable[Subscription]) -> None:
         self._directory = directory
+        self._folder = LayoutFolder(directory)
         self._subscriptions = list(subscriptions)
         self._told: dict[str, Layout] = {}
         self._said: set[tuple[str, ...]] = set()
@@ -38,12 +39,15 @@ class LogLayouts:
             OSError: The directory cannot be read now.
         """
         try:
-            found, unreadable = kept_layouts(self._directory)
+            changed = self._folder.changed()
         except OSError as exc:
             if exc.errno not in _NOT_FOR_US:
                 raise
             self._say("layouts cannot be read: tables are made as if they had none", LAYOUTS, error=described(exc))
             return
+        if changed is None:
+            return
+        found, unreadable = changed
         new = {table: layout for table, layout in found.items() if self._told.get(table) != layout}
         if new:
             for each in self._subscriptions:

@@ -243,6 +243,8 @@ class LogSupervisor(Supervisor):
                 if self._following is not None:
                     delivering["live logs"] = self._following.run
                 if not self._closing.is_set():
+                    delivering |= self._delivered_beside()
+                if not self._closing.is_set():
                     beside["disk bound"] = self._quota.run
                 if self._subscriptions and not self._closing.is_set():
                     beside |= {"retained logs": self._take_up_done, "answers": self._note_silence}
@@ -258,6 +260,10 @@ class LogSupervisor(Supervisor):
                 await self.flush_what_is_written()
                 await self._settle_others()
             tasks.cancel_scope.cancel()
+
+    def _delivered_beside(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """What else is delivered: nothing, but by a relay."""
+        return {}
 
     async def _adopt(self) -> None:
         if self._following is not None:
@@ -458,8 +464,12 @@ class LogSupervisor(Supervisor):
             if request.asked < since or request in self._requests_seen:
                 continue
             self._requests_seen.add(request)
-            applied = [delivery.apply(request) for delivery in self._deliveries()]
-            if any(applied):
+            if self._apply(request):
                 _logger.info(
                     "request applied", subscription=request.subscription, start=request.start, skip=request.skip
                 )
+
+    def _apply(self, request: OperatorRequest) -> bool:
+        """Whether it concerned something here."""
+        applied = [delivery.apply(request) for delivery in self._deliveries()]
+        return any(applied)

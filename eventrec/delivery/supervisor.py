@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from eventrec.intake.drops import Drops
     from eventrec.intake.queue import Intake
     from eventrec.runtime.backend import Backend
-    from eventrec.status import SubscriptionStatus
+    from eventrec.status import PhaseTime, RelayPart, SubscriptionStatus
 
 _logger = get_logger("eventrec.delivery")
 
@@ -291,6 +291,14 @@ class Supervisor(ABC):
         None: they are not.
         """
         return None
+
+    def relay(self) -> list[RelayPart]:
+        """What is delivered of a bus, part by part."""
+        return []
+
+    def phases(self) -> dict[str, PhaseTime]:
+        """How long that took."""
+        return {}
 
     def mirror_lags(self) -> dict[str, int]:
         """Records of the log that is written which each mirror lacks, by its name, as of the last look."""

@@ -62,6 +62,7 @@ Reason: TypeAlias = Literal[
     "not_written",
     "disabled",
     "stopped",
+    "incomplete",
 ]
 """Why an event was not taken.
 
@@ -71,6 +72,7 @@ open and has no log. `no_writer`: the system gives no thread to write the log, o
 `interrupted`: an exception that is not the event's came in between, and went on to the caller: KeyboardInterrupt, or
 what a signal handler of the application raised. `not_written`: it was taken, and the disk kept it out of the log to the
 end. `disabled`: the recorder is switched off. `stopped`: a send failed, and the option `on_failure` is "stop".
+`incomplete`: it was to be taken with others or not at all, and one of these was refused.
 """
 
 _NO_RULES: Final[Mapping[str, Rule]] = {}

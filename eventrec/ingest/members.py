@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import json
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
 
 decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 """The members of a JSON object; raises msgspec.DecodeError. Of equal names the last one counts."""
+
+NULL: Final = msgspec.Raw(b"null")
+"""What a member is that is not there. A field of a Struct cannot be `Raw | None`: msgspec would decode None alone."""
 
 _text: Final = msgspec.json.Decoder(str).decode
 encode_members: Final[Callable[[Mapping[str, msgspec.Raw]], bytes]] = msgspec.json.Encoder().encode
@@ -46,3 +50,29 @@ def is_null(raw: msgspec.Raw | None) -> bool:
 def object_without(members: Mapping[str, msgspec.Raw], taken: Collection[str]) -> bytes:
     """A JSON object of `members` but those that are `taken`; their values keep their bytes."""
     return encode_members({name: raw for name, raw in members.items() if name not in taken})
+
+
+def repeats_names(text: bytes, members: Mapping[str, msgspec.Raw]) -> bool:
+    """Whether a name stands several times in the JSON object `text`, of which `members` were decoded.
+
+    Only its own names, not those of objects inside it.
+    """
+    count = len(members)
+    if not any(blanks in text for blanks in _BEFORE_COLON):
+        # Each name has one of these behind it, and so have those of the objects inside.
+        inside = sum(bytes(raw).count(b'":') for raw in members.values() if bytes(raw)[:1] in {b"{", b"["})
+        if text.count(b'":') - inside == count:
+            return False
+    if encode_members(members) == text:
+        return False
+    try:
+        written: Any = _count_names(text.decode())
+    except (ValueError, RecursionError):
+        return True
+    return bool(written != count)
+
+
+_BEFORE_COLON: Final = (b'" :', b'"  ', b'" \t', b'" \n', b'" \r', b'"\t', b'"\n', b'"\r')
+"""One of these stands in a text where a name has blanks behind it."""
+_count_names: Final = json.JSONDecoder(object_pairs_hook=len, parse_int=len, parse_float=len).decode
+"""How many names an object has, whatever is in it."""

@@ -5,11 +5,12 @@
     tail --json       `id`          columns: name to value
     log cat           log, offset   log, offset; columns, rows; id where the event brought one
     dead list --json  log, offset   those, log_id for log, and what became of the record
+    GET /events       `id`          columns: name to value; the timestamp is RFC 3339
 
-A line is one of ours if it has type, table, a timestamp of integer nanoseconds, a payload, and a UUID as id or log and
-offset, and nothing that is not in this table. Type, table, time, payload, context and the id of the first row come back
-exactly. Columns come back with the types that the line names (`"n INT64"`), else with those that follow from their
-values in JSON; a null is left out, since its type is unknown.
+A line is one of ours if it has type, table, a timestamp, a payload, and a UUID as id or log and offset, and nothing
+that is not in this table. A timestamp is integer nanoseconds, or with `id` a time with its zone. Type, table, time,
+payload, context and the id of the first row come back exactly. Columns come back with the types that the line names
+(`"n INT64"`), else with those that follow from their values in JSON; a null is left out, since its type is unknown.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ import msgspec
 from eventrec.errors import EventrecError, InvalidEventError
 from eventrec.events.event import ONE_ROW, ReceivedEvent
 from eventrec.ingest.members import integer_of, is_null, text_of
-from eventrec.records.column_types import ColumnType
+from eventrec.ingest.names import is_name
+from eventrec.ingest.timestamps import nanoseconds
+from eventrec.records.column_types import ColumnType, SemanticType
 from eventrec.records.ids import Ids
-from eventrec.records.schema import ColumnSchema, check_columns, check_name
+from eventrec.records.schema import ColumnSchema, check_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,6 +42,7 @@ _OF_LETTERS: Final = frozenset({"run", "number", "subscription", "handler", "rea
 _KNOWN: Final = _NEEDED | _OTHERS | _OF_LETTERS
 
 _ID: Final = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+_ZONED: Final = re.compile(r"[-0-9]{10}T[:0-9]{8}(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 _MAX_OFFSET: Final = 2**48
 
 
@@ -50,14 +54,11 @@ def own_event(members: Mapping[str, msgspec.Raw]) -> ReceivedEvent | None:
     """
     if not (members.keys() >= _NEEDED and members.keys() <= _KNOWN):
         return None
-    kind, table, timestamp = text_of(members["type"]), text_of(members["table"]), integer_of(members["timestamp"])
+    kind, table, timestamp = text_of(members["type"]), text_of(members["table"]), _timestamp(members)
     id_ = _id(members)
     if kind is None or table is None or timestamp is None or id_ is None:
         return None
-    try:
-        check_name("a type", kind)
-        check_name("a table", table)
-    except InvalidEventError:
+    if not (is_name(kind) and is_name(table)):
         return None
     columns, rows = _columns(members)
     context = members.get("context")
@@ -71,6 +72,18 @@ def own_event(members: Mapping[str, msgspec.Raw]) -> ReceivedEvent | None:
         columns=columns,
         rows=rows,
     )
+
+
+def _timestamp(members: Mapping[str, msgspec.Raw]) -> int | None:
+    written = text_of(members["timestamp"])
+    if written is None:
+        return integer_of(members["timestamp"])
+    if "id" not in members or _ZONED.fullmatch(written) is None:
+        return None
+    try:
+        return nanoseconds(written, "iso")
+    except ValueError:
+        return None
 
 
 def _id(members: Mapping[str, msgspec.Raw]) -> bytes | None:
@@ -114,6 +127,60 @@ def _typed(said: list[str], rows: msgspec.Raw) -> tuple[Sequence[ColumnSchema], 
         columns.append(ColumnSchema(name, ColumnType[kind]))
     check_columns(columns)
     return columns, [_row(columns, row) for row in msgspec.json.decode(rows, type=list[list[msgspec.Raw]])]
+
+
+class _Said(msgspec.Struct, gc=False):
+    """What is said of a column, beside its name."""
+
+    type: str
+    semantic: str = "FIELD"
+    precision: int | None = None
+    scale: int | None = None
+    dimensions: int | None = None
+
+
+def columns_with_types(said: bytes, values: Mapping[str, msgspec.Raw]) -> tuple[Sequence[ColumnSchema], Row]:
+    """Columns by what `said`, a JSON object, says of each name, and the values of one row by their names.
+
+    Raises:
+        InvalidEventError: They are not columns, or not those of the values.
+    """
+    try:
+        columns = [_column(name, each) for name, each in _columns_said(said).items()]
+        check_columns(columns)
+        if {column.name for column in columns} != values.keys():
+            raise InvalidEventError("its columns and their types have different names")
+        return columns, _row(columns, [values[column.name] for column in columns])
+    except (msgspec.DecodeError, RecursionError) as exc:
+        raise InvalidEventError(f"its columns cannot be read: {exc}") from exc
+
+
+_columns_said: Final = msgspec.json.Decoder(dict[str, _Said]).decode
+
+
+def _column(name: str, said: _Said) -> ColumnSchema:
+    if said.type not in ColumnType.__members__ or said.semantic not in SemanticType.__members__:
+        raise InvalidEventError(f"column {name!r:.60} is of no type that there is")
+    return ColumnSchema(
+        name,
+        ColumnType[said.type],
+        SemanticType[said.semantic],
+        precision=said.precision,
+        scale=said.scale,
+        dimensions=said.dimensions,
+    )
+
+
+def columns_without_types(values: Mapping[str, msgspec.Raw]) -> tuple[Sequence[ColumnSchema], Sequence[Row]]:
+    """The same where only the values are known; null is left out.
+
+    Raises:
+        InvalidEventError: As above.
+    """
+    try:
+        return _untyped({name: msgspec.json.decode(raw) for name, raw in values.items()})
+    except (msgspec.DecodeError, RecursionError) as exc:
+        raise InvalidEventError(f"its columns cannot be read: {exc}") from exc
 
 
 def _row(columns: Sequence[ColumnSchema], row: Sequence[msgspec.Raw]) -> Row:

@@ -23,7 +23,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 from uuid import UUID, uuid5
 
 import msgspec
@@ -31,6 +31,7 @@ import msgspec
 from eventrec.errors import InvalidEventError
 from eventrec.events.event import DEFAULT_TABLE, ReceivedEvent, ReceivedJson
 from eventrec.ingest.members import decode_members, encode_members, is_null, is_number, object_without, text_of
+from eventrec.ingest.names import uuid_in
 from eventrec.ingest.own_lines import own_event
 from eventrec.ingest.timestamps import Unit, nanoseconds
 from eventrec.records.entry import OVERHEAD_BYTES, entry_size
@@ -46,11 +47,22 @@ DEFAULT_TYPE: Final = "event"
 _MAX_KNOWN_BYTES: Final = 300
 """What is longer is looked at each time: it is hardly a type, and must not fill the memory."""
 _CLOUD_EVENT: Final = ("specversion", "type", "source", "id")
-_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 
 class LineError(ValueError):
-    """A line cannot become an event: says why, without the line's number."""
+    """A line cannot become an event: says why, without the line's number.
+
+    Attributes:
+        without_values: The same, and nothing of the line's values in it: for who is not to see them.
+    """
+
+    def __init__(self, message: str, *, without_values: str | None = None) -> None:
+        super().__init__(message)
+        self.without_values = message if without_values is None else without_values
+
+
+Received: TypeAlias = "ReceivedEvent | ReceivedJson | LineError"
+"""An event that was made elsewhere, or why there is none."""
 
 
 class EventTooLargeError(LineError):
@@ -94,7 +106,7 @@ def received_event(line: bytes, reading: Reading) -> ReceivedEvent:
     return event
 
 
-def received_events(lines: Sequence[bytes], reading: Reading) -> list[ReceivedEvent | ReceivedJson | LineError]:
+def received_events(lines: Sequence[bytes], reading: Reading) -> list[Received]:
     """What `received_event` gives of each of `lines`, or raises: in a quarter of the time where they are plain."""
     if reading.names_fields:
         return [_event_or_why_not(line, reading) for line in lines]
@@ -106,14 +118,14 @@ def received_events(lines: Sequence[bytes], reading: Reading) -> list[ReceivedEv
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return [_event_or_why_not(line, reading) for line in lines]
     table, longest = reading.table or DEFAULT_TABLE, reading.max_event_bytes - OVERHEAD_BYTES
-    events: list[ReceivedEvent | ReceivedJson | LineError] = []
+    events: list[Received] = []
     for line, members in zip(lines, decoded, strict=True):
         # With others of its kind, the first makes it a line of ours, the second a CloudEvent.
         if "payload" in members or "specversion" in members:
             events.append(_event_or_why_not(line, reading))
             continue
         raw = members.get("type")
-        kind = None if raw is None else _kind_of(bytes(raw))
+        kind = None if raw is None else kind_of(bytes(raw))
         if kind is None:
             kind, payload = DEFAULT_TYPE, line.strip()
         else:
@@ -133,7 +145,7 @@ def _event_or_why_not(line: bytes, reading: Reading) -> ReceivedEvent | LineErro
         return exc
 
 
-def _kind_of(raw: bytes) -> str | None:
+def kind_of(raw: bytes) -> str | None:
     """The type that a member called `type` says, which is JSON; None where it says none."""
     return _known_kind(raw) if len(raw) <= _MAX_KNOWN_BYTES else _known_kind.__wrapped__(raw)
 
@@ -148,7 +160,7 @@ def _own(members: Mapping[str, msgspec.Raw], reading: Reading) -> ReceivedEvent 
     try:
         event = own_event(members)
     except InvalidEventError as exc:
-        raise LineError(str(exc)) from exc
+        raise LineError(str(exc), without_values="its columns cannot be read") from exc
     return event if event is None or reading.table is None else replace(event, table=reading.table)
 
 
@@ -193,7 +205,7 @@ def _why_not_json(line: bytes, refused: msgspec.DecodeError) -> str:
 def _type(members: Mapping[str, msgspec.Raw], reading: Reading, taken: list[str]) -> str:
     if reading.type_field is None:
         raw = members.get("type")
-        kind = None if raw is None else _kind_of(bytes(raw))
+        kind = None if raw is None else kind_of(bytes(raw))
         if kind is None:
             return DEFAULT_TYPE
         taken.append("type")
@@ -202,7 +214,7 @@ def _type(members: Mapping[str, msgspec.Raw], reading: Reading, taken: list[str]
     if kind is None:
         raise LineError(f"the field {reading.type_field!r} must be a text to be the type")
     if reason := _why_no_type(kind):
-        raise LineError(reason)
+        raise LineError(reason, without_values=f"the field {reading.type_field!r} cannot be a type")
     taken.append(reading.type_field)
     return kind
 
@@ -233,7 +245,7 @@ def _timestamp(
     try:
         when = nanoseconds(bytes(raw).decode() if text is None else text, unit)
     except ValueError as exc:
-        raise LineError(f"the field {name!r}: {exc}") from exc
+        raise LineError(f"the field {name!r}: {exc}", without_values=f"the field {name!r} is not a time") from exc
     taken.append(name)
     return when
 
@@ -246,18 +258,32 @@ def _id(
         if not is_cloud_event:
             return None
         name = "id"
-    raw = _named(members, name)
+    value = id_text(_named(members, name), name)
+    if (found := uuid_in(value)) is not None:
+        taken.append(name)
+        return found
+    if reading.id_field is None:
+        value = f"{text_of(members['source'])} {value}"
+    return id_of(value, kind, reading.table or DEFAULT_TABLE)
+
+
+def id_text(raw: msgspec.Raw, name: str) -> str:
+    """The id that the field `name` holds, as text.
+
+    Raises:
+        LineError: It is neither a text nor a whole number.
+    """
     value = text_of(raw)
     if value is None and is_number(raw) and re.fullmatch(rb"-?\d+", bytes(raw)):
         value = bytes(raw).decode()
     if not value:
         raise LineError(f"the field {name!r} must be a text or a whole number to be an id")
-    if _UUID.fullmatch(value):
-        taken.append(name)
-        return UUID(value).bytes
-    if reading.id_field is None:
-        value = f"{text_of(members['source'])} {value}"
-    return uuid5(NAMESPACE, f"{reading.table or DEFAULT_TABLE}\0{kind}\0{value}").bytes
+    return value
+
+
+def id_of(value: str, kind: str, table: str) -> bytes:
+    """The id of an event that brings `value` as its id: itself where it is a UUID, else a stable one."""
+    return uuid_in(value) or uuid5(NAMESPACE, f"{table}\0{kind}\0{value}").bytes
 
 
 def _named(members: Mapping[str, msgspec.Raw], name: str) -> msgspec.Raw:

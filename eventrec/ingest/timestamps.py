@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def nanoseconds(value: str, unit: Unit = "auto") -> int:
     Raises:
         ValueError: It is not a time in this unit, or is outside what 64 bits hold (1677 to 2262).
     """
+    if value[-1:] == "Z" and unit in {"auto", "iso"} and (when := _of_utc(value)) is not None:
+        return when
     text = value.strip()
     is_number = len(text) <= _MAX_DIGITS and _NUMBER.fullmatch(text) is not None
     match unit:
@@ -59,6 +62,27 @@ def nanoseconds(value: str, unit: Unit = "auto") -> int:
     if not _I64_MIN <= when <= _I64_MAX:
         raise ValueError(f"{_shown(text)} is outside the years 1677 to 2262")
     return when
+
+
+def _of_utc(text: str) -> int | None:
+    """The time that `text` writes as most programs do, ending in Z: the same as the long way; None: take that one."""
+    fraction = text[20:-1]
+    if not (text[19:20] == "." and fraction.isdigit() and fraction.isascii() and len(fraction) <= _NS_DIGITS["s"]):
+        return None
+    second = _second(text[:19])
+    if second is None:
+        return None
+    return second + int(fraction.ljust(_NS_DIGITS["s"], "0"))
+
+
+@lru_cache(maxsize=1_024)
+def _second(text: str) -> int | None:
+    """The nanoseconds of a whole second, "2026-01-31T10:00:00"; None where it is none, or near the ends of time."""
+    try:
+        when = _of_iso(f"{text}Z")
+    except ValueError:
+        return None
+    return when if _I64_MIN + 10**9 < when < _I64_MAX - 2 * 10**9 else None
 
 
 def _of_number(text: str, unit: str | None) -> int:

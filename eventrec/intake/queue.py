@@ -3,7 +3,8 @@
 `record()` runs in any thread, in signal handlers and finalisers, so nothing here may wait. Each thread counts in a cell
 of its own, which only it writes; the consumer counts in totals that only it writes; a sum of the two is exact while no
 `record()` is in progress. A thread reserves bytes for some events at once, so that it adds up all cells only now and
-then: the byte bound may be passed by at most 64 KiB per thread, the event bound by one event per thread.
+then: the byte bound may be passed by at most 64 KiB per thread, the event bound by one event per thread, or by one
+batch that is taken whole.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from operator import call
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Literal
 
-from eventrec.records.entry import SIZE
+from eventrec.records.entry import SIZE, KeptEntry
 from eventrec.runtime.native import get_ident
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from eventrec.events.encoder import Reason
     from eventrec.records.entry import Entry
@@ -158,25 +159,73 @@ class Intake:
         cell.bytes_dropped += entry[SIZE]
         return cell.refuse(reason)
 
+    def offer_all(self, cell: Cell, entries: Sequence[Entry]) -> Reason | None:
+        """Take all of `entries` and return None, or none of them, and return why; nothing is counted.
+
+        They follow each other in the queue, whatever other threads record. Where newer events push out older ones,
+        these are not pushed out: they are `KeptEntry`s then, see `keeps`.
+
+        Raises:
+            BaseException: A signal handler's; `cell.is_taken` says whether they are taken.
+        """
+        size = sum(entry[SIZE] for entry in entries)
+        reason = self._make_room(cell, size, len(entries)) if entries else self._closed
+        if reason is None and self._armed:
+            # The consumer comes first: where there is none to be had, nothing need be taken back.
+            self._armed = False
+            reason = self._wake()
+            self._armed = self._armed or reason is not None
+        if reason is not None:
+            return reason
+        cell.allowance -= size
+        is_taken = False
+        try:
+            self._queue.extend(entries)  # In one step of the interpreter.
+            is_taken = True
+            self.nudge()
+        except (RecursionError, MemoryError):
+            if not is_taken:
+                cell.allowance += size
+                raise
+            self._armed = True
+        except BaseException:
+            self._armed = cell.is_taken = True
+            raise
+        return None
+
+    def is_too_large(self, entry: Entry) -> bool:
+        """Whether `entry` is larger than an event may be."""
+        return entry[SIZE] > self._max_event_bytes
+
+    def never_fits(self, entries: Sequence[Entry]) -> bool:
+        """Whether `entries` together are more than there is room for when nothing waits."""
+        return len(entries) > self._event_bound or sum(entry[SIZE] for entry in entries) > self._max_bytes
+
+    def keeps(self, entry: Entry) -> Entry:
+        """`entry` as one of several that are taken together: newer ones do not push it out."""
+        return KeptEntry(entry) if self._drop_old else entry
+
     def nudge(self) -> None:
         """Wake the consumer though nothing arrived: there is something to say."""
         if self._armed:
             self._armed = False
             self._wake()
 
-    def _make_room(self, cell: Cell, size: int) -> Reason | None:
-        """Room for `size` bytes, by dropping the oldest where that is the policy; or why there is none."""
+    def _make_room(self, cell: Cell, size: int, count: int = 1) -> Reason | None:
+        """Room for `count` events of `size` bytes, by dropping the oldest where that is the policy; or why not."""
         if self._closed is not None:
             return self._closed
-        if size > self._max_event_bytes:
+        if count == 1 and size > self._max_event_bytes:
             return "too_large"
-        while not self._has_room(cell, size):
+        if count > self._max_events or size > self._max_bytes:
+            return "overflow"  # However many are dropped.
+        while not self._has_room(cell, size, count):
             if not (self._drop_old and self._drop_oldest(cell)):
                 return "overflow"
         return None
 
-    def _has_room(self, cell: Cell, size: int) -> bool:
-        if len(self._queue) + self.held_events >= self._max_events:
+    def _has_room(self, cell: Cell, size: int, count: int) -> bool:
+        if len(self._queue) + self.held_events + count > self._max_events:
             return False
         if cell.allowance >= size:
             return True
@@ -189,9 +238,15 @@ class Intake:
         return True
 
     def _drop_oldest(self, cell: Cell) -> bool:
+        queue = self._queue
         try:
-            dropped = self._queue.popleft()
+            if queue[0].__class__ is KeptEntry:
+                return False
+            dropped = queue.popleft()
         except IndexError:
+            return False
+        if dropped.__class__ is KeptEntry:  # The consumer came in between, and this one was the next.
+            queue.appendleft(dropped)
             return False
         cell.bytes_dropped += dropped[SIZE]
         cell.refuse("overflow")

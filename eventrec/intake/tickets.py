@@ -33,13 +33,15 @@ class Tickets:
     def __init__(self) -> None:
         self._waiting: dict[int, Ticket] = {}
 
-    def expect(self, ticket: Ticket) -> None:
-        """Tell `ticket` its offset once its record is appended. Call it before the record is offered."""
-        self._waiting[id(ticket.entry)] = ticket
+    def expect(self, *tickets: Ticket) -> None:
+        """Tell each of `tickets` its offset once its record is appended. Call it before the record is offered."""
+        for ticket in tickets:
+            self._waiting[id(ticket.entry)] = ticket
 
-    def dismiss(self, ticket: Ticket) -> None:
-        """Its record was not taken after all."""
-        self._waiting.pop(id(ticket.entry), None)
+    def dismiss(self, *tickets: Ticket) -> None:
+        """Their records were not taken after all."""
+        for ticket in tickets:
+            self._waiting.pop(id(ticket.entry), None)
 
     def offered(self) -> list[Ticket]:
         """Those whose records the intake has, or has given away."""

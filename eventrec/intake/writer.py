@@ -492,4 +492,4 @@ class Writer:
 
 
 def _say_gone(run: Run, log: Log) -> None:
-    _logger.error("log directory gone", log=str(run.path), lost_below=log.synced)
+    _logger.error("log directory gone", log=str(run.path), lost_below=log.kept_from)

@@ -10,9 +10,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from eventrec.log.commit import MAX_OFFSET
+from eventrec.log.holes import pieces
 from eventrec.log.index import ENTRY_SIZE, INDEX_INTERVAL, Entry, IndexPlan, encode_entries
-from eventrec.log.repair import cut_index
-from eventrec.log.segment import index_name, load_index, segment_name
+from eventrec.log.repair import cut_index, rebuild_index
+from eventrec.log.segment import index_name, load_index, replace_file, segment_name
 from eventrec.log.storage import File, Storage, write_all, write_some
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Head:
         self._file = storage.open(segment_name(first), "write")
         self._identity = storage.size(segment_name(first)).identity
         self._storage = storage
+        self._index_interval = index_interval
         self._plan = IndexPlan(index_interval)
         self._due: deque[Entry] = deque()
         self._indexed = MAX_OFFSET
@@ -54,7 +56,7 @@ class Head:
                 worth nothing.
             OSError: The disk refused.
         """
-        self._check_name()
+        self.check_name()
         content = commits[0] if len(commits) == 1 else b"".join(commits)
         position, end = self.position, self.position + len(content)
         try:
@@ -95,14 +97,14 @@ class Head:
     def sync_commits(self) -> None:
         """As `sync`, and the index is not touched: another thread may write meanwhile."""
         self._file.sync()
-        self._check_name()
+        self.check_name()
 
     def spill_index(self) -> None:
         """Write what the index lacks, if that is much."""
         if len(self._due) >= _ENTRIES_PER_WRITE:
             self._write_index()
 
-    def _check_name(self) -> None:
+    def check_name(self) -> None:
         """Raise FileNotFoundError where another program has deleted or replaced the file: readers find it by name."""
         name = segment_name(self.first)
         try:
@@ -113,6 +115,25 @@ class Head:
             return
         if found.identity != self._identity:
             raise FileNotFoundError(errno.ENOENT, "another file has its name", name)
+
+    def copy_to(self, storage: Storage, size: int) -> None:
+        """Have the first `size` bytes of the segment in `storage` under its name, unless something has that there.
+
+        The file is read by its descriptor, so that it need not have a name any more. On return the copy is synced.
+
+        Raises:
+            OSError: The disk refused.
+        """
+        name = segment_name(self.first)
+        if name in storage.list():
+            return
+
+        def copy(file: File) -> None:
+            for position, piece in pieces(self._file, 0, size):
+                write_all(file, piece, position)
+
+        replace_file(storage, name, copy)
+        rebuild_index(storage, self.first, self._index_interval)
 
     def restore(self, commits: Sequence[bytes], position: int) -> None:
         """Have the page cache hold `commits` again, if that can be done: after a failed sync it may drop them."""

@@ -116,6 +116,13 @@ class LogReader:
             self._expected = max(self._expected, self._walk.offset)
             self._walk = None
 
+    @property
+    def segment(self) -> int | None:
+        """The first offset of the segment that it read last; None: it has not found one yet."""
+        if self._walk is not None:
+            return self._walk.segment.first
+        return None if self._place is None else self._place[0]
+
     def read(self, *, max_bytes: int = 1 << 20) -> list[Commit]:
         """The next commits, in order: at least one unless there is none now, then no more once they hold `max_bytes`.
 

@@ -122,6 +122,11 @@ class LogWriter:
         return self._synced
 
     @property
+    def kept_from(self) -> int:
+        """Every record from here on is written again where another program deletes the files of the log."""
+        return self._head.first
+
+    @property
     def unsynced_bytes(self) -> int:
         """Bytes taken and not synced, all of them in memory."""
         return self._appended_bytes - self._synced_bytes
@@ -210,6 +215,27 @@ class LogWriter:
             self._mend()
             return self._synced
 
+    def restore_deleted(self) -> int:
+        """Where another program deleted the segment that is written, have what it held under its name again.
+
+        On return all that was written is synced. Returns `synced`: what is written below, and cannot be found, is lost.
+
+        Raises:
+            LogFullError, LogWriteError: The disk refused, or the directory is gone too: see `move_to`. It is to be
+                found again later.
+            LogClosedError: The log is closed.
+        """
+        with self._writing:
+            self._check_open()
+            try:
+                if self._failure is None:
+                    self._head.check_name()
+            except FileNotFoundError as exc:
+                self._failure = exc
+                _logger.warning("segment gone", segment=segment_name(self._head.first), lost_below=self.kept_from)
+            self._mend()
+            return self.sync()
+
     def close(self) -> None:
         """Write and sync what is taken, and close. Idempotent; closed even where it raises.
 
@@ -279,7 +305,7 @@ class LogWriter:
         except FileNotFoundError as exc:
             # As after a failed sync: what is kept, and what follows, goes to a new segment.
             self._failure = exc
-            _logger.warning("segment gone", segment=segment_name(self._head.first), lost_below=self._synced)
+            _logger.warning("segment gone", segment=segment_name(self._head.first), lost_below=self.kept_from)
         except OSError as exc:
             raise refused(f"write {segment_name(self._head.first)} at byte {self._head.position}", exc) from exc
         finally:
@@ -346,6 +372,8 @@ class LogWriter:
 
     def _move_kept(self) -> None:
         """The answer to a failed sync. On return all that was written is synced, in a new segment."""
+        if isinstance(self._failure, FileNotFoundError):
+            self._copy_synced(self._storage)
         commits = [commit for commit, _ in self._kept]
         # Should the new segment fail, these are still all that a kill leaves of what was written.
         self._head.restore(commits, self._synced_position)
@@ -362,6 +390,20 @@ class LogWriter:
         self.failed_syncs += 1
         _logger.warning("sync recovered", segment=segment_name(head.first), commits=len(commits))
 
+    def _copy_synced(self, storage: Storage) -> None:
+        """The segment that is written was deleted: have what of it is synced in `storage`, as a segment by itself."""
+        if self._synced == self._head.first:
+            return
+        with translated("write again what was deleted"):
+            try:
+                self._head.copy_to(storage, self._synced_position)
+            except OSError as exc:
+                if exc.errno not in _FULL:
+                    raise
+                # What is not synced comes first: it is what no disk ever had.
+                name = segment_name(self._head.first)
+                _logger.warning("segment not written again", segment=name, lost_below=self._synced, error=str(exc))
+
     def _note_kept(self, head: Head) -> None:
         """Have the index of a segment that begins with what is kept know of it."""
         offsets = itertools.accumulate((n for _, n in self._kept), initial=self._synced)
@@ -374,15 +416,16 @@ class LogWriter:
         return self._storage is storage
 
     def move_to(self, storage: Storage) -> None:
-        """Go on in `storage`, an empty directory, because the one before is gone; what was synced there is lost.
+        """Go on in `storage`, an empty directory, because the one before is gone; what is below `kept_from` is lost.
 
-        On return all that was written and not synced is synced here. Offsets go on; readers made before find nothing.
+        On return all else that was written is synced here. Offsets go on; readers made before find nothing.
 
         Raises:
             LogWriteError: The disk refused. The log is where it was; call again to try again.
         """
         with self._writing, self._syncing:
             self._check_open()
+            self._copy_synced(storage)
             commits = [commit for commit, _ in self._kept]
             with translated("write again what a directory that is gone had"):
                 create_segment(storage, self._synced, commits, is_ours=True)

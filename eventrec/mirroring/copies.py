@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from eventrec.errors import EventrecError
 from eventrec.mirroring.copy import Copy
 from eventrec.mirroring.frames import Kind, ProtocolError
+from eventrec.mirroring.layouts import ReceivedLayouts
 from eventrec.mirroring.messages import (
     CLAIMS_IN_A_FRAME,
     NAMES_IN_A_FRAME,
@@ -113,6 +114,7 @@ class Copies:
     def __init__(self, directory: LogDirectory, *, sweep_letters: Callable[[], object]) -> None:
         self.counts = Counts()
         self._parts = {False: directory, True: directory / DEAD}
+        self._layouts = ReceivedLayouts(directory)
         self._sweep_letters = sweep_letters
         self._copies: dict[tuple[UUID, bool], Copy] = {}
         self._streams: dict[int, Copy] = {}
@@ -182,6 +184,7 @@ class Copies:
                 for frame in together:
                     self._apply(frame, answers)
         if not frames:
+            self._layouts.retry()
             self._sync_indexes(answers)
         return answers + self._offer_again()
 
@@ -243,6 +246,8 @@ class Copies:
             case Kind.CHECKPOINT:
                 checkpoint = decode(frame, Checkpoint)
                 self._with(checkpoint.stream, answers, lambda copy: self._save(copy, checkpoint))
+            case Kind.LAYOUT:
+                self._layouts.take(frame)
             case Kind.TRIMMED:
                 trimmed = decode(frame, Trimmed)
                 self._with(trimmed.stream, answers, lambda copy: copy.trim(trimmed.first))

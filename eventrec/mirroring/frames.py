@@ -38,6 +38,7 @@ class Kind(IntEnum):
     HEARTBEAT = 11
     ACK = 12
     STOP = 13
+    LAYOUT = 14
 
 
 FROM_MIRROR: Final[Mapping[Kind, int]] = {
@@ -55,6 +56,7 @@ FROM_SOURCE: Final[Mapping[Kind, int]] = {
     Kind.BEGIN: 1 << 20,
     Kind.DATA: 1 << 20,
     Kind.CHECKPOINT: 16 << 20,
+    Kind.LAYOUT: 2 << 20,
     Kind.TRIMMED: _CONTROL,
     Kind.RETIRED: _CONTROL,
     Kind.DIVERGED: _CONTROL,

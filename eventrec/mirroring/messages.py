@@ -53,6 +53,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """A mirror's first frame. `instance` is the process's own, `place` says which directory it has.
 
+    `takes_layouts`: the source says how tables are laid out; a mirror of a version without that is told nothing of it.
     `more`: further RUNS follow before it is answered.
     """
 
@@ -62,6 +63,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     instance: UUID
     place: _Text = ""
     bandwidth: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    takes_layouts: bool = False
     runs: list[Claim] = []
     more: bool = False
 
@@ -113,6 +115,13 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @decodable
+class KeptLayout(msgspec.Struct, frozen=True, kw_only=True):
+    """The layout of a table, as its file stands in the log directory, with its checksum."""
+
+    content: bytes
+
+
+@decodable
 class Trimmed(msgspec.Struct, frozen=True, kw_only=True):
     """The log begins at `first` by now."""
 
@@ -156,6 +165,7 @@ _KINDS: Final[dict[type[msgspec.Struct], Kind]] = {
     Refused: Kind.REFUSED,
     Begin: Kind.BEGIN,
     Checkpoint: Kind.CHECKPOINT,
+    KeptLayout: Kind.LAYOUT,
     Trimmed: Kind.TRIMMED,
     Retired: Kind.RETIRED,
     Ack: Kind.ACK,

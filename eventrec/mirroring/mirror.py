@@ -206,6 +206,7 @@ class Mirror:
             instance=self._instance,
             place=await in_thread(place_of, self._directory),
             bandwidth=self._bandwidth,
+            takes_layouts=True,
             runs=parts[0],
             more=len(parts) > 1,
         )

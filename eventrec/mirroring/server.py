@@ -220,6 +220,7 @@ class MirrorServer:
                     name,
                     hello.runs,
                     bandwidth=hello.bandwidth,
+                    takes_layouts=hello.takes_layouts,
                     window=self._window,
                 )
                 await session.run()

@@ -1,5 +1,6 @@
 """What one mirror is sent while it is connected: all logs of the directory, in turns, and what becomes of them.
 
+layouts   of tables: before the records that were written after them
 look      which logs are there, and which of them have something new
 turn      a piece of one log's stream, and the checkpoints that it covers; then the next log's
 letters   before a checkpoint: the dead letters that it says were set aside, and so need not be delivered
@@ -20,6 +21,7 @@ import anyio
 from eventrec.delivery.letters.kept import sweep_letters
 from eventrec.errors import DivergedError, LogError, MirrorError, TrimmedError
 from eventrec.mirroring.frames import Kind, ProtocolError
+from eventrec.mirroring.layouts import OfferedLayouts
 from eventrec.mirroring.messages import (
     Ack,
     Begin,
@@ -93,9 +95,10 @@ _logger = get_logger("eventrec.mirroring")
 
 @dataclass(slots=True)
 class _Said:
-    """A turn, and its frames: of data, of checkpoints by their names, and of what may come in any order."""
+    """A turn, and its frames: of layouts, of data, of checkpoints by their names, and of what may come in any order."""
 
     turn: Turn
+    layouts: list[bytes] = field(default_factory=list)
     data: list[bytes | memoryview] = field(default_factory=list)
     checkpoints: dict[str, bytes] = field(default_factory=dict)
     others: list[bytes] = field(default_factory=list)
@@ -116,6 +119,7 @@ class Session:
         claims: Iterable[Claim],
         *,
         bandwidth: int | None = None,
+        takes_layouts: bool = False,
         window: int = WINDOW_BYTES,
     ) -> None:
         self._connection = connection
@@ -125,6 +129,7 @@ class Session:
         self._bandwidth = bandwidth
         self._window = Window(window)
         self._schedule = Schedule(directory)
+        self._layouts = OfferedLayouts(directory) if takes_layouts else None
         self._streams: dict[int, ServedRun] = {}
         self._carried: dict[int, dict[str, int]] = {}
         """The checkpoints that the mirror acknowledged, of each stream."""
@@ -170,6 +175,8 @@ class Session:
     async def _round(self) -> None:
         """Send what there is, in turns, till there is nothing new; then rest."""
         before, turns = self._bytes, Turns(_IN_TURNS)
+        if self._layouts is not None and self._layouts.is_due:
+            await self._say(*await in_thread(self._layouts.frames))
         turns.offer(await in_thread(self._schedule.due))
         looked_at = monotonic()
         while (key := turns.take(has_begun=self._has_begun)) is not None:
@@ -226,6 +233,7 @@ class Session:
             return not self._schedule.is_stopped(key)
         said = await in_thread(self._read, run, stream, has_checkpoints)
         turn = said.turn
+        await self._say(*said.layouts)
         if run.stream != stream:
             return not self._schedule.is_stopped(key)  # The mirror stopped it meanwhile, or has it begin again.
         if turn.is_gone:
@@ -242,14 +250,15 @@ class Session:
                 self._carried.get(stream, {}).pop(name, None)
         if said.checkpoints:
             await self._say_checkpoints(run, key, said.checkpoints)
-        if said.others:
-            await self._say(*said.others)
+        await self._say(*said.others)
         return bool(turn.parts)
 
     def _read(self, run: ServedRun, stream: int, has_checkpoints: bool) -> _Said:  # noqa: FBT001 - called by name of a thread
         """In a thread. What comes next of a log, and the frames that say it."""
         turn = run.turn(self._piece_bytes, has_checkpoints=has_checkpoints)
         said = _Said(turn)
+        if turn.parts and self._layouts is not None:
+            said.layouts = self._layouts.frames()
         # Where each frame is followed by a pause, another's may come between two: then they are whole.
         for part in turn.parts:
             for at in range(0, len(part), _DATA_BYTES):
@@ -337,7 +346,8 @@ class Session:
 
     async def _say(self, *frames: bytes | memoryview) -> None:
         """Have `frames` sent, after those before them; what comes next is read meanwhile."""
-        await self._outgoing.send(frames)
+        if frames:
+            await self._outgoing.send(frames)
 
     async def _pass_on(self) -> None:
         async for frames in self._leaving:

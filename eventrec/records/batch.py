@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eventrec.records.context import merged_context
 from eventrec.records.entry import SHAPE, Record
@@ -61,6 +61,16 @@ class Batch:
     def token(self) -> str:
         """`log-id:subscription:start-end:generation`."""
         return f"{self.log_id}:{self.subscription}:{self.start}-{self.end}:{self.generation}"
+
+    @property
+    def entries(self) -> Sequence[tuple[Any, ...]]:
+        """The records as they wait, one for each of `offsets`, each an `eventrec.bus.Entry`: to pass them on."""
+        return self._entries
+
+    @property
+    def static_context(self) -> bytes | None:
+        """What is true of all of them, a JSON object: `Record.context` is that and the context of the call."""
+        return self._static_context
 
     @property
     def records(self) -> list[Record]:

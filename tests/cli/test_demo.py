@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -9,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+import httpcore2
 import pytest
 
 from eventrec import cli
@@ -155,3 +157,34 @@ def test_a_directory_whose_name_is_not_unicode_is_no_obstacle(eventrec: Run) -> 
 
     assert (shown.returncode, shown.stderr.splitlines()[1:]) == (0, [])
     assert "eventrec tail sqlite:///%FF/run-1/shop.db\n" in shown.stdout
+
+
+def test_served_it_shows_the_shop_and_goes_on_until_it_is_interrupted(start: Callable[..., Any]) -> None:
+    running = start("demo", "--events", "400", "--seconds", "0.2", "--serve")
+    running.wait_for_error("http://127.0.0.1:")
+    address = re.findall(r"http://127\.0\.0\.1:\d+/", "".join(running.errors))[0]
+    page = httpcore2.request("GET", address).content
+    rollup = json.loads(httpcore2.request("GET", f"{address}rollups/payments_by_method").content)
+    stored = 0
+    while stored <= 400:
+        stored = len(json.loads(httpcore2.request("GET", f"{address}events?order=newest&limit=1000").content)["events"])
+
+    running.interrupt()
+    code, out = running.end()
+
+    assert b"<title>eventrec</title>" in page
+    assert rollup["rows"]
+    assert code == 0
+    assert "are equal; the account balances" in out
+    assert "Traceback" not in "".join(running.errors)
+
+
+def test_served_without_the_extra_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("eventrec.cli.demo.serving.find_spec", lambda _: None)
+
+    code = cli.main(["demo", "--serve"])
+
+    assert code == 2
+    assert "pip install 'eventrec[server]'" in capsys.readouterr().err

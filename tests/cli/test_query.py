@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import pytest
 
 from eventrec import EventRecorder, ReceivedEvent, cli
+from eventrec.cli.query.showing import number_text
 
 SHOP = """
 from eventrec import EventModel
@@ -34,7 +35,19 @@ class Days(Rollup, name="days", events=[OrderPlaced]):
     day = bucket("day")
     note = first("currency")
 
-catalogue = Catalogue(name="shop", events=[OrderPlaced], rollups=[Orders, Days])
+class Measured(EventModel, table="sizes"):
+    size: float
+
+class Sizes(Rollup, name="largest_sizes", events=[Measured]):
+    day = bucket("day")
+    largest = max_of("size")
+
+class PerMinute(Rollup, name="per_minute", events=[OrderPlaced]):
+    minute = bucket("1 minute")
+    gift = group("is_gift")
+    orders = count()
+
+catalogue = Catalogue(name="shop", events=[OrderPlaced, Measured], rollups=[Orders, Days, Sizes, PerMinute])
 """
 ARGUMENTS = ("--to", "sqlite:///shop.db", "--catalogue", "shop_events:catalogue")
 
@@ -114,6 +127,55 @@ def test_a_chart_draws_a_bar_for_each_row(eventrec: Run, shop: Path) -> None:
     assert done.stdout.count("█" * 30) == 4
     assert len(done.stdout.splitlines()) == 2 + 3 * 5 + 2
     assert total.stdout.count("█" * 29) == 2  # one is a little shorter
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (1e300, "1e+300"),
+        (-1.7976931348623157e308, "-1.79769313486232e+308"),
+        (12_345_678.9, "12,345,678.90"),
+        (1e23, "99,999,999,999,999,991,611,392.00"),
+        (float("inf"), "inf"),
+        (10**400, "1.00000000000000e+400"),
+        (2**63, "9,223,372,036,854,775,808"),
+    ],
+)
+def test_a_number_is_shown_in_few_characters(value: float, shown: str) -> None:
+    assert number_text(value) == shown
+
+
+def test_large_numbers_leave_the_table_readable_and_json_exact(eventrec: Run, shop: Path) -> None:
+    with EventRecorder(f"sqlite:///{shop / 'shop.db'}", environment={}).sync() as recorder:
+        recorder.record(
+            ReceivedEvent("measured", b'{"size": 9.5e299}', timestamp=at("2024-10-27T01:00Z"), table="sizes")
+        )
+        assert recorder.flush(timeout=30)
+
+    table = eventrec("query", "largest_sizes", *ARGUMENTS)
+    chart = eventrec("query", "largest_sizes", *ARGUMENTS, "--chart")
+    told = asked(eventrec, "largest_sizes")
+
+    for done in (table, chart):
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "9.5e+299" in done.stdout
+        assert max(map(len, done.stdout.splitlines())) < 100
+    assert told["rows"][0]["largest"] == 9.5e299
+
+
+def test_empty_buckets_of_fifty_years_are_shown_by_the_page_or_refused_in_one_line(eventrec: Run, shop: Path) -> None:
+    years = ("--from", "1990-01-01", "--to-time", "2040-01-01", "--group", "", "--empty")
+
+    page = asked(eventrec, "per_minute", *years, "--limit", "3")
+    newest = asked(eventrec, "per_minute", *years, "--limit", "2", "--newest-first")
+    whole = eventrec("query", "per_minute", *years, *ARGUMENTS)
+
+    assert [row["minute"] for row in page["rows"]] == [f"1990-01-01T00:0{minute}:00Z" for minute in range(3)]
+    assert [row["minute"] for row in newest["rows"]] == ["2039-12-31T23:59:00Z", "2039-12-31T23:58:00Z"]
+    assert page["has_more"]
+    assert (whole.returncode, whole.stdout) == (2, "")
+    assert "over 1000000 rows: ask for less time" in whole.stderr
+    assert len(whole.stderr.splitlines()) == 1
 
 
 def test_a_part_of_the_rows_says_that_there_are_more(eventrec: Run, shop: Path) -> None:

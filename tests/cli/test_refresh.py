@@ -135,3 +135,29 @@ def test_what_is_wrong_is_one_line(eventrec: Run, arguments: list[str], code: in
     assert done.returncode == code
     assert done.stderr.count("\n") == 1
     assert said in done.stderr
+
+
+@pytest.mark.usefixtures("shop")
+def test_rollups_of_a_sqlite_file_are_kept_in_tables_once_they_are_refreshed(eventrec: Run, tmp_path: Path) -> None:
+    lines = "".join(
+        f'{{"type": "order_placed", "amount": {n}, "time": {1_700_000_000 + n * 3_600}}}\n' for n in range(5)
+    )
+    (tmp_path / "orders.jsonl").write_text(lines, encoding="utf-8")
+    url, named = f"sqlite:///{tmp_path / 'shop.db'}", ("--catalogue", "shop:catalogue")
+    fields = ("--type-field", "type", "--timestamp-field", "time")
+    recorded = eventrec("record", "orders.jsonl", "--to", url, "--table", "orders", *fields)
+    asked = eventrec("query", "orders_per_hour", "--to", url, *named, "--json")
+
+    first = eventrec("refresh", "--to", url, *named)
+    second = eventrec("refresh", "--to", url, *named, "--json")
+    again = eventrec("query", "orders_per_hour", "--to", url, *named, "--json")
+    migrated = eventrec("migrate", "--to", f"{url}?refresh=true", *named)
+    status = eventrec("migrate", "status", "--to", f"{url}?refresh=true", *named)
+
+    assert (recorded.returncode, first.returncode, first.stderr) == (0, 0, "")
+    assert first.stdout == "1 rollup: 5 buckets computed\n"
+    assert json.loads(second.stdout)["buckets"] == 0
+    assert (again.stdout, again.returncode) == (asked.stdout, 0)
+    assert "rollup orders_per_hour is there already: it is adopted as it is" in migrated.stderr
+    assert (migrated.returncode, status.returncode) == (0, 0)
+    assert "Pending: 0" in status.stdout

@@ -112,7 +112,8 @@ class _LosingAnswers(SqliteHandler):
     """The disk fails right after the commit, when the harness says so."""
 
     def __init__(self, harness: SqliteHarness) -> None:
-        super().__init__(harness.path, busy_timeout=0.05)
+        # Short, for an outage is a lock; but four that come first at once wait for one another, and for the disk.
+        super().__init__(harness.path, busy_timeout=0.5)
         self.harness = harness
 
     def _store(self, batch: Batch) -> None:

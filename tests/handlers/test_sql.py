@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventrec import ColumnSchema, ColumnType, PermanentError
-from eventrec_handlers._sql import Refusals, TablePlan, converted, fold_ascii, json_text, plan_table, quoted, text
+from eventrec_handlers._sql import (
+    Refusals,
+    TablePlan,
+    converted,
+    fitting,
+    fold_ascii,
+    json_text,
+    plan_table,
+    quoted,
+    text,
+)
 
 pytestmark = pytest.mark.handlers
 
@@ -41,6 +51,16 @@ def test_quoted_name_is_taken_literally(name: str) -> None:
 
 def test_fold_changes_ascii_letters_alone() -> None:
     assert fold_ascii("ÄöÜ İ ẞ UserId") == "ÄöÜ İ ẞ userid"
+
+
+def test_a_name_that_is_too_long_is_cut_and_told_apart() -> None:
+    longest = [fitting("ä" * 40 + last, "_by_bucket", 63) for last in "ab"]
+
+    assert fitting("orders", "_by_bucket", 63) == "orders_by_bucket"
+    assert len(set(longest)) == 2
+    assert all(
+        len(name.encode()) <= 63 and name.startswith("ä" * 20) and name.endswith("_by_bucket") for name in longest
+    )
 
 
 def test_missing_table_is_created_with_every_column() -> None:

@@ -527,7 +527,7 @@ async def test_url_names_a_relative_or_an_absolute_file(tmp_path: Path, monkeypa
         ("sqlite:", "sqlite:///relative.db"),
         ("sqlite:///", "sqlite:///relative.db"),
         ("sqlite:///:memory:", "MemoryHandler"),
-        ("sqlite:///x.db?mode=ro", "unknown option 'mode'.*busy_timeout, max_columns, schema"),
+        ("sqlite:///x.db?mode=ro", "unknown option 'mode'.*busy_timeout, catalogue, max_columns, refresh, schema"),
         ("sqlite:///x.db?schema=loose", "'schema' of a sqlite URL must be one of evolve, strict"),
         ("sqlite:///x.db?max_columns=4", "max_columns must be 5 to 2000, got 4"),
         ("sqlite:///x.db?max_columns=many", "'max_columns' of a sqlite URL must be a whole number"),

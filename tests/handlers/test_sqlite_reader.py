@@ -7,22 +7,33 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from eventrec import Batch, ColumnSchema, ColumnType, Event, EventRecorder, PauseError, ReceivedEvent, StoredEvent
+from eventrec.analytics import Question, Rollup, bucket, count
+from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.sqlite import SqliteHandler
+from eventrec_handlers.sqlite.migrations import SqliteMigrations
 from eventrec_handlers.sqlite.snapshot import Snapshots
 
 pytestmark = pytest.mark.handlers
 
 Events = Callable[..., Event]
 Batches = Callable[..., Batch]
+
+
+class PerDay(Rollup, name="per_day"):
+    day = bucket("day")
+    n = count()
 
 
 def payloads(events: Sequence[StoredEvent]) -> list[str]:
@@ -265,6 +276,7 @@ def test_operator_who_may_only_read_sees_the_events_too(is_open: bool) -> None: 
 
 AS_ANOTHER_USER = """
 import asyncio, os, pathlib, sys, tempfile
+from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.sqlite import SqliteHandler
 
 async def events(path):
@@ -293,6 +305,43 @@ async def test_reading_a_file_that_is_closed_leaves_its_directory_as_it_was(tmp_
     assert payloads(page.events) == ["1"]
     assert list(before) == ["x.db"]
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("reads", ["events", "a rollup", "migrations"])
+async def test_reading_in_a_process_that_writes_leaves_it_its_locks(path: Path, reads: str) -> None:
+    """One that closes a descriptor of its own ends them: a process that comes and goes then deletes the WAL."""
+
+    def others() -> int:
+        """How many events another process sees, which opens the file and closes it again."""
+        code = (
+            "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1])\n"
+            "print(connection.execute('SELECT count(*) FROM events').fetchone()[0])\n"
+            "connection.close()"
+        )
+        return int(subprocess.run([sys.executable, "-c", code, path], check=True, capture_output=True).stdout)
+
+    def stored(number: int) -> None:
+        own.execute("INSERT INTO events VALUES (?, 'happened', 0, '{}', NULL)", (str(number),))
+
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as own:
+        own.execute("PRAGMA journal_mode = WAL")
+        own.execute(
+            "CREATE TABLE events (id TEXT PRIMARY KEY, type TEXT, timestamp INTEGER, payload TEXT, context TEXT)"
+        )
+        stored(0)
+        async with SqliteHandler(path).rollups() as rollups, SqliteMigrations(path, busy_timeout=1) as migrations:
+            match reads:
+                case "events":
+                    await SqliteHandler(path).reader().latest(limit=1)
+                case "a rollup":
+                    await rollups.answer(Question(PerDay))
+                case _:
+                    await migrations.records()
+        before = await anyio.to_thread.run_sync(others)
+        stored(1)
+        after = await anyio.to_thread.run_sync(others)
+
+    assert (before, after) == (1, 2)
 
 
 async def test_a_writer_that_comes_while_a_closed_file_is_read_is_noticed(
@@ -517,3 +566,27 @@ async def test_cursor_of_another_kind_is_refused(path: Path, change: Callable[..
     for wrong in (cursor, of_latest):
         with pytest.raises(ValueError, match="not a cursor of a SqliteReader"):
             await reader.range(limit=1, cursor=wrong)
+
+
+async def test_what_is_read_for_a_caller_that_is_gone_is_interrupted(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    sqlite3.connect(path).close()
+    snapshots, thread, begun = Snapshots(path, busy_timeout=1), WorkThread("tested"), threading.Event()
+
+    def endless(connection: sqlite3.Connection) -> None:
+        begun.set()
+        connection.execute("WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n")
+
+    with anyio.fail_after(30), anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(thread.run, lambda: snapshots.read(endless))
+            await anyio.to_thread.run_sync(begun.wait)
+            scope.cancel()
+
+    assert await thread.run(lambda: snapshots.read(_one)) == 1
+    thread.end()
+
+
+def _one(connection: sqlite3.Connection) -> int:
+    (number,) = connection.execute("SELECT 1").fetchone()
+    return int(number)

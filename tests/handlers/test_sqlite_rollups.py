@@ -162,6 +162,42 @@ async def test_a_table_that_is_not_there_has_no_events_and_a_file_that_is_not_th
     assert answer.complete_to is None
 
 
+class HourlyCount(Rollup, events=["request"]):
+    hour = bucket("hour")
+    n = count()
+
+
+class DailyCount(Rollup, events=["request"]):
+    day = bucket("day", zone="America/Havana")
+    n = count()
+
+
+class MonthlyCount(Rollup, events=["request"]):
+    month = bucket("month", zone="Asia/Kathmandu")
+    n = count()
+
+
+@pytest.mark.parametrize("rollup", [HourlyCount, DailyCount, MonthlyCount])
+async def test_moments_whose_bucket_the_file_cannot_hold_keep_no_answer_back(
+    handler: SqliteHandler, batch: Batches, rollup: type[Rollup]
+) -> None:
+    moments = (-(2**63), -(2**63) + 1, 0, 2**63 - 1)
+    await handler.handle(batch(*(ReceivedEvent("request", b"{}", timestamp=at) for at in moments)))
+    async with handler.rollups() as rollups:
+        asked = [
+            Question(rollup),
+            Question(rollup, start=-(2**70), end=2**70),
+            Question(rollup, start=-(2**63), end=2**63, newest_first=True, limit=9),
+            Question(rollup, start=-(2**63), limit=2, empty_buckets=True, newest_first=True),
+        ]
+        found = [(await rollups.answer(question)).rows for question in asked]
+        await rollups.refresh([plan_of(rollup)])
+        again = [(await rollups.answer(question)).rows for question in asked]
+
+    assert [sum(row[1] for row in rows) for rows in found] == [2, 2, 2, 1]  # type: ignore[misc] # counts are numbers
+    assert again == found
+
+
 async def test_what_other_programs_have_stored_is_no_error(handler: SqliteHandler, path: Path, batch: Batches) -> None:
     await handler.handle(batch(request(0, path="/", ms=1)))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:

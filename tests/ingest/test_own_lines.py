@@ -50,6 +50,16 @@ def test_type_table_time_payload_and_id_are_those_of_the_line(given: dict[str, A
     assert event == ReceivedEvent(BASE["type"], PAYLOAD.encode(), BASE["timestamp"], BASE["table"], id_)
 
 
+@pytest.mark.parametrize("zone", ["Z", "+00:00"])
+def test_time_is_taken_as_a_server_tells_it(zone: str) -> None:
+    given = line(id=str(ID), **BASE | {"timestamp": f"2026-01-31T10:00:00.123456789{zone}"})
+
+    event = received_event(given, Reading())
+
+    when = 1_769_853_600_123_456_789
+    assert event == ReceivedEvent(BASE["type"], PAYLOAD.encode(), when, BASE["table"], ID.bytes)
+
+
 def test_context_comes_back() -> None:
     event = received_event(line(id=str(ID), **BASE, context={"user": 1}), Reading())
 
@@ -118,6 +128,11 @@ def test_columns_with_a_type_come_back_exactly() -> None:
         {"id": None},
         {"timestamp": 1.5},
         {"timestamp": "2026-01-31"},
+        {"timestamp": "2026-01-31T10:00:00"},
+        {"timestamp": "2026-01-31 10:00:00Z"},
+        {"timestamp": "2026-02-30T10:00:00Z"},
+        {"timestamp": "9999-01-31T10:00:00Z"},
+        {"id": None, "log": str(LOG), "offset": 7, "timestamp": "2026-01-31T10:00:00Z"},
         {"timestamp": 2**63},
         {"type": ""},
         {"table": 5},

@@ -6,6 +6,7 @@ import pytest
 
 import eventrec
 import eventrec.analytics
+import eventrec.bus
 
 HANDLERS = Path(__file__).parents[2] / "handlers" / "eventrec_handlers"
 MODULES = sorted(HANDLERS.rglob("*.py"))
@@ -33,6 +34,8 @@ def is_allowed(handler: str, module: str, name: str | None) -> bool:
             return name is None or name in eventrec.__all__
         case ["eventrec", "analytics"]:
             return name in eventrec.analytics.__all__
+        case ["eventrec", "bus"]:
+            return name in eventrec.bus.__all__
         case ["eventrec_handlers", room, *_]:
             return room in {handler, *SHARED} or module in HOOKS.get(handler, ())
         case ["eventrec_handlers"]:

@@ -13,6 +13,8 @@ import pytest
 
 import eventrec
 import eventrec.analytics
+import eventrec.bus
+import eventrec.relay
 import eventrec.testing
 from eventrec import Backoff, EventRecorder, EventRecorderOptions, SyncRecorder
 
@@ -20,7 +22,7 @@ PUBLIC = (eventrec, eventrec.testing)
 FOR_OURSELVES = {"Batch.__init__", "EventRecorderOptions.resolve"}
 """Called by us alone: an application is given batches, and gives options."""
 
-NAMES = {name for module in (*PUBLIC, eventrec.analytics) for name in module.__all__}
+NAMES = {name for module in (*PUBLIC, eventrec.analytics, eventrec.bus, eventrec.relay) for name in module.__all__}
 
 
 def verbs(cls: type) -> dict[str, list[tuple[str, object, object, object]]]:

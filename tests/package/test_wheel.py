@@ -9,6 +9,10 @@ from eventrec.registry import OUR_SCHEMES
 # The first test that asks for it waits until the wheel is built and installed.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
+STATIC = Path(__file__).parents[2] / "eventrec" / "server" / "dashboard" / "static"
+
+SCRIPTS = Path(__file__).parents[2] / "handlers" / "eventrec_handlers" / "redis" / "scripts"
+
 # Imported by nothing in the core, in whichever way: named by extras or the standard library, loaded by a handler.
 DRIVERS = ["sqlite3", "asyncpg", "clickhouse_connect", "grpc", "redis", "nats", "aiokafka", "httpcore2", "httpx"]
 
@@ -33,6 +37,28 @@ def test_wheel_marks_both_packages_as_typed(wheel: Path) -> None:
         names = archive.namelist()
 
     assert {"eventrec/py.typed", "eventrec_handlers/py.typed"} <= set(names)
+
+
+def test_wheel_holds_the_page_as_it_stands_in_the_tree(wheel: Path) -> None:
+    files = {path.name: path.read_bytes() for path in STATIC.iterdir()}
+
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {
+            name.split("/")[-1]: archive.read(name)
+            for name in archive.namelist()
+            if name.startswith("eventrec/server/dashboard/static/")
+        }
+
+    assert packed == files
+
+
+def test_wheel_holds_the_scripts_that_redis_runs(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if name.endswith(".lua")}
+
+    assert packed == {
+        f"eventrec_handlers/redis/scripts/{path.relative_to(SCRIPTS).as_posix()}" for path in SCRIPTS.rglob("*.lua")
+    }
 
 
 def test_importing_eventrec_loads_no_driver_and_no_handler(bare_python: Path) -> None:

@@ -74,7 +74,7 @@ def test_where_its_directory_is_gone_another_one_is_made_and_told_once(
     assert is_locked(tmp_path, run.id)
     log.append([b"another"])
     own.let_go()
-    assert [commit.offset for commit in LogReader(DiskStorage(run.path)).commits()] == [1]
+    assert [commit.offset for commit in LogReader(DiskStorage(run.path)).commits()] == [0, 1]
 
 
 def test_while_something_else_has_its_place_each_look_fails_and_it_is_told_once(own: OwnLog, gone: list[UUID]) -> None:
@@ -188,3 +188,24 @@ def test_abandoned_it_touches_nothing(tmp_path: Path, own: OwnLog) -> None:
 
     assert (own.run, own.log) == (None, None)
     assert sorted(path.name for path in run.path.iterdir()) == before
+
+
+def test_a_lock_that_was_deleted_from_its_directory_is_made_again_so_that_the_log_stays_ours(
+    tmp_path: Path, own: OwnLog, gone: list[UUID]
+) -> None:
+    run, log = own.make()
+    (run.path / "lock").unlink()
+    (run.path / "checkpoints").rmdir()
+    assert list_runs(tmp_path) == []
+
+    assert own.look() is False
+    assert list_runs(tmp_path) == [run.id]
+    assert is_locked(tmp_path, run.id)
+    assert (run.path / "checkpoints").is_dir()
+    assert (run.incarnation, gone) == (2, [])
+    log.append([b"record"])
+    own.let_go()
+    adopted = Run.adopt(tmp_path, run.id)
+    assert adopted is not None
+    adopted.retire()
+    assert list(tmp_path.iterdir()) == []

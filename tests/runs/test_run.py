@@ -20,13 +20,15 @@ from eventrec.runs.leftovers import sweep
 from eventrec.runs.run import CHECKPOINTS, LOCK, Run, adopt_orphans, delete_done, is_locked, list_runs, new_run_id
 
 
-def test_ids_sort_by_age_and_are_version_7() -> None:
-    first = new_run_id()
-    time.sleep(0.002)
-    second = new_run_id()
+def test_ids_sort_by_age_and_are_version_7(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_after_another = [new_run_id() for _ in range(1_000)]
+    moments = iter(range(1_700_000_000_000_000_000, 1_700_000_000_003_000_000, 245))
+    monkeypatch.setattr(time, "time_ns", lambda: next(moments))
+    within_three_milliseconds = [new_run_id() for _ in range(3_000_000 // 245)]
 
-    assert first < second
-    assert (first.version, first.variant) == (7, "specified in RFC 4122")
+    assert one_after_another == sorted(set(one_after_another))
+    assert within_three_milliseconds == sorted(set(within_three_milliseconds))
+    assert {(id_.version, id_.variant) for id_ in one_after_another} == {(7, "specified in RFC 4122")}
 
 
 def test_a_run_is_born_locked_under_its_id(tmp_path: Path) -> None:

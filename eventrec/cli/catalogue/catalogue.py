@@ -11,9 +11,10 @@ import msgspec
 from cyclopts import App, Parameter
 
 from eventrec.analytics.compatibility import compare
-from eventrec.analytics.loading import load_catalogue
 from eventrec.analytics.schema_export import Format, encoded, export
+from eventrec.cli.declared import load_declared
 from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.cli.output_file import write_output
 from eventrec.cli.root import STDIN, Json
 from eventrec.cli.terminal import Terminal, counted, safe_json
 from eventrec.errors import CatalogueError
@@ -54,7 +55,7 @@ def export_catalogue(
         for line in text.splitlines():
             terminal.show(safe_json(line, encoding=getattr(sys.stdout, "encoding", None) or "utf-8"))
     else:
-        output.write_bytes(text)
+        write_output(output, text)
 
 
 @catalogue.command
@@ -96,7 +97,7 @@ def check(
 
 def _load(spec: str | None) -> Catalogue:
     try:
-        return load_catalogue(spec)
+        return load_declared(spec)
     except CatalogueError as exc:
         # With its cause: a package that is missing has an exit code of its own.
         raise CommandError(str(exc), ExitCode.USAGE) from exc.__cause__

@@ -6,6 +6,7 @@
     read     the counts per type, by plain SQL, from the file
     ask      a rollup of the payments, answered from the events
     report   both counts, the recorder's account, and the rollup
+    serve    where it is asked for: a page about all that, while the shop goes on
 
 The shop's own count is made apart from the stream (`shop.count_by_type`): it holds whatever became of the stream.
 """
@@ -27,6 +28,7 @@ from anyio.streams.text import TextReceiveStream
 from eventrec.analytics import Question
 from eventrec.cli.demo.report import Result, tell
 from eventrec.cli.demo.rollups import PaymentsByMethod
+from eventrec.cli.demo.serving import serve
 from eventrec.cli.demo.shop import TABLES, count_by_type
 from eventrec.cli.demo.stream import DATABASE, LOG, Watched, record_part, recorder_in
 from eventrec.cli.exit_codes import CommandError, ExitCode
@@ -47,12 +49,18 @@ FLUSH_SECONDS: Final = 30
 
 
 class Demo:
-    """Records the first `events` events of the shop, over `seconds`, into a new directory inside of `directory`."""
+    """Records the first `events` events of the shop, over `seconds`, into a new directory inside of `directory`.
 
-    def __init__(self, directory: Path, *, events: int, seconds: float, terminal: Terminal) -> None:
+    With `is_served` a page shows them afterwards, until the command is interrupted.
+    """
+
+    def __init__(
+        self, directory: Path, *, events: int, seconds: float, terminal: Terminal, is_served: bool = False
+    ) -> None:
         self._directory = directory
         self._events = events
         self._seconds = seconds
+        self._is_served = is_served
         self._terminal = terminal
         self._first = (0, 0, 0)
         """What the first process said last: written, stored, batches."""
@@ -86,6 +94,8 @@ class Demo:
             self._terminal.show_json(result.to_dict())
         else:
             tell(result, self._terminal)
+        if self._is_served:
+            await serve(directory, self._events, self._terminal)
         return ExitCode.OK if result.is_complete else ExitCode.INCOMPLETE
 
     async def _stream_and_kill(self, directory: Path, half: int) -> None:

@@ -1,10 +1,10 @@
-"""What the demo asks of its database at the end: a rollup of the shop's payments, and its catalogue for `query`."""
+"""What the demo asks of its database: rollups of the shop, and their catalogue for `query` and for the dashboard."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from eventrec.analytics import Catalogue, Rollup, avg, bucket, count, f, group, is_type, percentile, sum_of
+from eventrec.analytics import Catalogue, Rollup, avg, bucket, count, distinct, f, group, is_type, percentile, sum_of
 from eventrec.cli.demo.shop import (
     ItemAddedToCart,
     OrderPlaced,
@@ -29,6 +29,24 @@ class PaymentsByMethod(Rollup, name="payments_by_method", events=[PaymentSucceed
     p95_cents = percentile("amount_cents", 0.95, where=is_type(PaymentSucceeded))
 
 
+class PagesByMinute(Rollup, name="pages_by_minute", events=[PageView]):
+    """What visitors of the shop look at."""
+
+    minute = bucket("1 minute")
+    path = group("path")
+    views = count()
+    visitors = distinct("visitor")
+
+
+class OrdersByMinute(Rollup, name="orders_by_minute", events=[OrderPlaced]):
+    """What the shop sells."""
+
+    minute = bucket("1 minute")
+    orders = count()
+    revenue_cents = sum_of("total_cents")
+    median_cents = percentile("total_cents", 0.5)
+
+
 catalogue: Final = Catalogue(
     name="demo",
     events=[
@@ -40,5 +58,5 @@ catalogue: Final = Catalogue(
         PaymentFailed,
         SupportRequested,
     ],
-    rollups=[PaymentsByMethod],
+    rollups=[PaymentsByMethod, PagesByMinute, OrdersByMinute],
 )

@@ -11,13 +11,13 @@ from eventrec.cli.doctor.python import has_zstd
 from eventrec.cli.exit_codes import CommandError
 from eventrec.cli.logs.directory import see_all
 from eventrec.cli.logs.letters import count_by_subscription, unreadable_letters, waiting_letters
-from eventrec.cli.logs.status import total
 from eventrec.cli.terminal import counted
 from eventrec.errors import LogError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import index_name, list_segments, segment_name
 from eventrec.log.verify import verify
 from eventrec.runs.run import list_runs
+from eventrec.runs.summary import total
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 from uuid import UUID  # noqa: TC003 - cyclopts reads annotations
 
 import anyio
-import msgspec
 from cyclopts import App, Parameter
 
 from eventrec.cli.declared import CatalogueName, declared_layouts, layouts_beside
@@ -24,12 +23,12 @@ from eventrec.cli.logs.letters import (
     unreadable_letters,
     waiting_letters,
 )
-from eventrec.cli.terminal import Terminal, counted, json_or_text
+from eventrec.cli.terminal import Terminal, counted
 from eventrec.cli.termination import Interruption
 from eventrec.cli.waiting import WaitingNotice, end_of_wait
-from eventrec.delivery.letters.dead_letters import letter_document
 from eventrec.delivery.letters.kept import purge
 from eventrec.delivery.letters.log import LetterLog
+from eventrec.delivery.letters.shown import shown_letter
 from eventrec.delivery.replay import Replayed, replay
 from eventrec.errors import LogLockedError
 from eventrec.options import EventRecorderOptions, seconds
@@ -56,12 +55,6 @@ _SHOWN_OFFSETS: Final = 10
 _SHOWN_LOGS: Final = 3
 
 
-def _plain(kept: KeptLetter) -> dict[str, Any]:
-    document = letter_document(kept.letter)
-    texts = {name: json_or_text(bytes(value)) for name, value in document.items() if isinstance(value, msgspec.Raw)}
-    return {"run": str(kept.run), "number": kept.number, **document, **texts}
-
-
 @dead.command(name="list")
 def list_(directory: Directory, /, *, name: str | None = None, json: Json = False) -> int:
     """Count the dead letters that wait, by subscription, type and reason, with the offsets that `dead show` asks for.
@@ -81,7 +74,7 @@ def list_(directory: Directory, /, *, name: str | None = None, json: Json = Fals
     letters = waiting_letters(directory, name)
     if json:
         for kept in letters:
-            terminal.show_json(_plain(kept))
+            terminal.show_json(shown_letter(kept))
         return say_unreadable(directory, terminal)
     offsets: dict[tuple[str, str, str], list[int]] = {}
     for kept in letters:
@@ -124,7 +117,7 @@ def show(directory: Directory, offset: int, /, *, log: UUID | None = None, name:
     if not found:
         raise CommandError(f"no dead letter about record {offset}", ExitCode.FILE)
     for kept in found:
-        terminal.show_json(_plain(kept))
+        terminal.show_json(shown_letter(kept))
     return ExitCode.OK
 
 

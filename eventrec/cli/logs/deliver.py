@@ -19,13 +19,13 @@ from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.directory import followers_in, names_in, refuse_memory, see_all
 from eventrec.cli.logs.log_directory import check_not_part_of_one
 from eventrec.cli.logs.orphans import chosen_name
-from eventrec.cli.logs.status import total
 from eventrec.cli.terminal import Terminal, counted
 from eventrec.cli.termination import Interruption
 from eventrec.errors import LogError, SubscriptionError
 from eventrec.options import EventRecorderOptions
 from eventrec.recorder import EventRecorder
 from eventrec.registry import handler_from_url
+from eventrec.runs.summary import total
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +83,7 @@ def deliver(
     """
     terminal = Terminal()
     with terminal.showing_logging(without=_SAID_APART, shows_holds=True):
-        subscriptions = _chosen(directory, to, name)
+        subscriptions = chosen_subscriptions(directory, to, name)
         options = _options(config, dead)
         layouts = declared_layouts(catalogue)
         layouts_beside(directory, layouts)  # which refuses what cannot be read
@@ -95,10 +95,10 @@ def deliver(
         except SubscriptionError as exc:
             raise CommandError(f"--name or --type: {exc}", ExitCode.USAGE) from exc
         anyio.run(_follow, recorder, directory, list(subscriptions), terminal)
-        return _report(directory, list(subscriptions), terminal, json=json)
+        return report_left(directory, list(subscriptions), terminal, json=json)
 
 
-def _chosen(directory: Path, urls: Sequence[str], names: Sequence[str] | None) -> dict[str, str]:
+def chosen_subscriptions(directory: Path, urls: Sequence[str], names: Sequence[str] | None) -> dict[str, str]:
     """The URLs by the name of their subscriptions.
 
     Raises:
@@ -153,7 +153,7 @@ async def _follow(recorder: EventRecorder, directory: Path, names: Sequence[str]
         raise CommandError(str(exc), ExitCode.FILE) from exc
 
 
-def _report(directory: Path, names: Sequence[str], terminal: Terminal, *, json: bool) -> int:
+def report_left(directory: Path, names: Sequence[str], terminal: Terminal, *, json: bool) -> int:
     """Print what is left for `names`; the exit code."""
     logs = see_all(directory)
     pending = {name: total(logs)["pending"].get(name, 0) for name in names}

@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.directory import described, disk_storage, logs_in
-from eventrec.cli.terminal import Terminal, counted, json_or_text
+from eventrec.cli.terminal import Terminal, counted
 from eventrec.errors import ContentError, LogError
 from eventrec.log.reader import LogReader
 from eventrec.log.segment import list_segments
@@ -18,6 +18,7 @@ from eventrec.log.verify import verify as faults_of
 from eventrec.records.content import ContentDecoder
 from eventrec.records.context import merged_context
 from eventrec.records.extra_rows import rows_document
+from eventrec.records.json import json_or_text
 from eventrec.runs.directory import LOCK, LogDirectory, id_in
 
 if TYPE_CHECKING:

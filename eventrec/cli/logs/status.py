@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path  # noqa: TC003 - cyclopts reads annotations
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import msgspec
 from cyclopts import Parameter
 
 from eventrec.cli.exit_codes import ExitCode
 from eventrec.cli.logs.directory import followers_in, see_all
 from eventrec.cli.logs.letters import count_by_subscription, unreadable_letters, waiting_letters
 from eventrec.cli.terminal import Terminal, counted
+from eventrec.runs.summary import accounts, follower_summary, log_summary, total
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,8 +45,8 @@ def status(directory: Path, /, *, json: Json = False) -> int:
         logs, letters = see_all(directory), count_by_subscription(waiting_letters(directory))
         unreadable, followers = unreadable_letters(directory), followers_in(directory)
     if json:
-        told = {"logs": [_plain(log) for log in logs], "total": total(logs), "dead_letters": letters}
-        told["followed"] = {name: _follower(each, logs) for name, each in sorted(followers.items())}
+        told = {"logs": [log_summary(log) for log in logs], "total": total(logs), "dead_letters": letters}
+        told["followed"] = {name: follower_summary(each, logs) for name, each in sorted(followers.items())}
         terminal.show_json(told | {"unreadable_dead_letters": unreadable})
         return ExitCode.OK
     for log in logs:
@@ -55,7 +54,7 @@ def status(directory: Path, /, *, json: Json = False) -> int:
     if logs or not (letters or unreadable or followers):
         _show_total(logs, terminal)
     for _, follower in sorted(followers.items()):
-        terminal.show(_said(follower, _follower(follower, logs), directory))
+        terminal.show(_said(follower, follower_summary(follower, logs), directory))
     for name, count in letters.items():
         waits = counted(count, "dead letter waits", "dead letters wait")
         terminal.show(f"{name}: {waits}; see: eventrec dead list {directory}")
@@ -71,7 +70,7 @@ def _show_log(log: SeenLog, terminal: Terminal) -> None:
     where = f"records {log.first:,} to {log.end:,}, {counted(log.size, 'byte')}"
     lost = f", {log.lost:,} more lost at its damaged end" if log.lost else ""
     terminal.show(f"{log.id}: {where}, {_STATES[log.state]}{lost}")
-    for name, part in _accounts(log).items():
+    for name, part in accounts(log).items():
         counts = ", ".join(f"{key} {part[key]:,}" for key in ("delivered", "filtered", "dead") if part[key])
         dropped = "".join(f", dropped {count:,} {reason}" for reason, count in part["dropped"].items())
         wrong = _wrong(log, name)
@@ -98,18 +97,6 @@ def _wrong(log: SeenLog, name: str) -> str:
     return state + (f"; last error: {saved.last_error}" if saved.last_error is not None else "")
 
 
-def _follower(follower: Follower, logs: Sequence[SeenLog]) -> dict[str, Any]:
-    """What the logs are kept for, for a subscription that is followed."""
-    held = [log.pending(follower.name) for log in logs if follower.name in log.holders()]
-    return {
-        "is_alive": follower.is_alive,
-        "process": follower.pid,
-        "is_remembered": follower.is_remembered,
-        "logs": len(held),
-        "pending": sum(held),
-    }
-
-
 def _said(follower: Follower, told: dict[str, Any], directory: Path) -> str:
     keeps = f"{counted(told['pending'], 'record')} in {counted(told['logs'], 'log')} kept for it"
     if follower.is_alive:
@@ -119,22 +106,6 @@ def _said(follower: Follower, told: dict[str, Any], directory: Path) -> str:
         f"{follower.name}: no process follows now; {keeps}; "
         f"to give it up: eventrec log forget {directory} {follower.name}"
     )
-
-
-def total(logs: Sequence[SeenLog]) -> dict[str, Any]:
-    """All of `logs` together. `unclaimed` are the records of logs that are not held for any known subscription."""
-    pending: Counter[str] = Counter()
-    for log in logs:
-        pending.update({name: log.pending(name) for name in log.names})
-    return {
-        "logs": len(logs),
-        "held": sum(log.is_held for log in logs),
-        "orphans": sum(log.state == "orphan" for log in logs),
-        "unknown": sum(log.state == "unknown" for log in logs),
-        "bytes": sum(log.size for log in logs),
-        "pending": dict(sorted(pending.items())),
-        "unclaimed": sum(log.end - log.first for log in logs if not log.names),
-    }
 
 
 def _show_total(logs: Sequence[SeenLog], terminal: Terminal) -> None:
@@ -151,33 +122,3 @@ def _show_total(logs: Sequence[SeenLog], terminal: Terminal) -> None:
         terminal.show(f"  {name}: pending {count:,}")
     if all_["unclaimed"]:
         terminal.show(f"  no subscription yet: {all_['unclaimed']:,}")
-
-
-def _plain(log: SeenLog) -> dict[str, Any]:
-    return {
-        "log": str(log.id),
-        "is_held": log.is_held,
-        "state": log.state,
-        "first": log.first,
-        "end": log.end,
-        "bytes": log.size,
-        "lost": log.lost,
-        "subscriptions": _accounts(log),
-        "awaited": {name: log.pending(name) for name in sorted(log.awaited)},
-        "unreadable": sorted(log.unreadable),
-        "mirrors": log.mirror_lags(),
-    }
-
-
-def _accounts(log: SeenLog) -> dict[str, dict[str, Any]]:
-    return {
-        name: {
-            **msgspec.to_builtins(each.progress),
-            "pending": log.pending(name),
-            "state": each.state,
-            "last_error": each.last_error,
-            "by_holder": each.by_holder,
-            "saved": each.saved,
-        }
-        for name, each in sorted(log.checkpoints.items())
-    }

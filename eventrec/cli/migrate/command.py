@@ -18,7 +18,8 @@ from eventrec.analytics import (
     read_migrations,
     write_migrations,
 )
-from eventrec.analytics.loading import PROJECT, is_catalogue_named, load_catalogue, project_setting
+from eventrec.analytics.loading import PROJECT, is_catalogue_named, project_setting
+from eventrec.cli.declared import load_declared
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.root import Json  # noqa: TC001 - cyclopts reads annotations
 from eventrec.cli.terminal import Terminal, counted
@@ -138,7 +139,7 @@ class _Work:
         directory = self._directory or _directory_of_project()
         files = None if directory is None else read_migrations(directory, dialect=target.dialect)
         is_named = is_catalogue_named(self._catalogue)
-        declared = load_catalogue(self._catalogue) if is_named or (needs_any and files is None) else None
+        declared = load_declared(self._catalogue) if is_named or (needs_any and files is None) else None
         return MigrationRunner(target, catalogue=declared, files=files, tell=self._tell, on_applied=self._note_applied)
 
     def _write_files(self, given: str | None) -> int:
@@ -146,7 +147,7 @@ class _Work:
         if directory is None:
             raise CommandError("files goes with a directory: eventrec migrate files DIR", ExitCode.USAGE)
         target = self._target()
-        declared = load_catalogue(self._catalogue)
+        declared = load_declared(self._catalogue)
         before = read_migrations(directory, dialect=target.dialect) if directory.exists() else []
         new = migrations_of(declared, target, after=before)
         written = write_migrations(directory, new)

@@ -11,7 +11,7 @@ import anyio
 from cyclopts import Parameter
 
 from eventrec.analytics import Question, plan_of, zone_of
-from eventrec.analytics.loading import load_catalogue
+from eventrec.cli.declared import load_declared
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.query.showing import answer_json, show_chart, show_table
 from eventrec.cli.query.undelivered import undelivered, with_waiting
@@ -75,7 +75,7 @@ def query(
     """
     terminal = Terminal()
     with terminal.showing_logging():
-        known = load_catalogue(catalogue)
+        known = load_declared(catalogue)
         plan = _plan(known, name)
         question = _question(plan, start, end, group, limit=limit, newest_first=newest_first, empty=empty)
         store = _store(to, known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -27,6 +28,8 @@ _MICROSECOND: Final = 1_000
 _DATES: Final = frozenset({"day", "week", "month"})
 _NUMBERS: Final = frozenset({"integer", "float"})
 _MAX_64: Final = 2**63
+_PLAIN_BELOW: Final = 10**24
+"""Numbers from there on are shown with an exponent."""
 
 
 def show_table(answer: Answer, bucket: Bucket, terminal: Terminal) -> None:
@@ -138,7 +141,15 @@ def _said(value: Value, column: AnswerColumn, bucket: Bucket) -> str:
         case str():
             return value
         case _:
-            return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
+            return number_text(value)
+
+
+def number_text(value: float) -> str:
+    """A number as an operator reads it, in a bounded number of characters; JSON has it exact."""
+    is_whole = type(value) is int
+    if abs(value) < _PLAIN_BELOW:
+        return f"{value:,}" if is_whole else f"{value:,.2f}"
+    return f"{Decimal(value) if is_whole else value:.15g}"  # a whole one may be larger than any float
 
 
 def _show_end(answer: Answer, terminal: Terminal) -> None:

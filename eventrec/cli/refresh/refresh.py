@@ -14,7 +14,7 @@ import anyio
 from cyclopts import Parameter
 
 from eventrec.analytics import Refreshed, plan_of
-from eventrec.analytics.loading import load_catalogue
+from eventrec.cli.declared import load_declared
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.terminal import Terminal, counted
 from eventrec.cli.termination import Interruption
@@ -64,7 +64,7 @@ def refresh(
         seconds = None if every is None else duration_seconds(every)
         if seconds is not None and seconds <= 0:
             raise CommandError("--every is a time longer than 0", ExitCode.USAGE)
-        known = load_catalogue(catalogue)
+        known = load_declared(catalogue)
         plans = _chosen(known, rollups)
         store = _store(to, known)
         return anyio.run(_Refreshing(store, plans, terminal, json=json).run, seconds)

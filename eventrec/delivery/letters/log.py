@@ -157,7 +157,7 @@ class LetterLog:
 
 
 def _say_gone(run: Run, log: Log) -> None:
-    _logger.error("dead letters gone", log=str(run.path), lost_below=log.synced)
+    _logger.error("dead letters gone", log=str(run.path), lost_below=log.kept_from)
 
 
 def letters_of(

@@ -127,6 +127,12 @@ class FollowedLog:
         self.check_in_place()
         return LogReader(self._storage, start, is_ours=is_ours, extent=lambda: self.extent)
 
+    def restore_deleted(self) -> int:
+        """Nothing: its owner does. Returns its end; 0 where the segment it ends in was deleted, and may come again."""
+        with self._looking:
+            newest = self._scout.segment
+        return self._end if newest is None or newest <= max(list_segments(self._storage), default=-1) else 0
+
     def sealed(self) -> list[tuple[int, int, int, float]]:
         """None: they are its owner's."""
         return []

@@ -61,6 +61,15 @@ class ReadableLog(Protocol):
     def reader(self, start: int = 0, *, is_ours: IsOurs | None = None) -> LogReader:
         """A reader from record `start` on. Blocking."""
 
+    def restore_deleted(self) -> int:
+        """Have what another program deleted there again, as far as that can be done. Blocking.
+
+        Returns below which offset what cannot be found is lost.
+
+        Raises:
+            OSError, LogError: It cannot be put there, or known, for now.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
@@ -185,12 +194,10 @@ class LogSource:
                 # Nothing but a second look, by a reader of its own, says that what is written is lost.
                 commits = await in_thread(self._read_afresh, start, limiter=self._limiter)
         except (LogError, OSError) as exc:
-            if not self._is_unreadable:
-                _logger.warning("log unreadable", log=str(self.id), offset=start, error=str(exc))
-            self._is_unreadable = True
+            self._note_unreadable(start, exc)
             await anyio.sleep(_PATIENCE)
             return None
-        self._is_unreadable = False
+        self._is_unreadable = self._is_unreadable and not commits
         # The one that is asked for comes last, so that no other one of this read pushes it out of the window.
         for decoded in reversed(commits):
             self._keep(decoded)
@@ -199,13 +206,37 @@ class LogSource:
         now = self._log.extent
         is_steady = now.generation == extent.generation and now.offset >= readable
         if is_steady and start < readable:
-            return readable
+            return await self._end_of_loss(start, extent)
         if is_steady and readable == self._log.written:
             # A destination had more than a log that lost its tail: what lies between is gone.
             return self.end
         # A sync failed: until it is mended only what is synced may be read.
         await anyio.sleep(_PATIENCE)
         return None
+
+    async def _end_of_loss(self, start: int, extent: Extent) -> int | None:
+        """Of what is written up to `extent` nothing is found from `start` on: up to where it is lost; None: look again.
+
+        Where another program deleted it from a log of our own, its writer may have it still.
+        """
+        if self._is_orphan:
+            return extent.offset
+        try:
+            lost_below = await in_thread(self._log.restore_deleted, limiter=self._limiter)
+        except (LogError, OSError) as exc:
+            self._note_unreadable(start, exc)
+        else:
+            if self._log.extent.generation != extent.generation:
+                return None
+            if lost_below > start:
+                return min(lost_below, extent.offset)
+        await anyio.sleep(_PATIENCE)
+        return None
+
+    def _note_unreadable(self, start: int, error: Exception) -> None:
+        if not self._is_unreadable:
+            _logger.warning("log unreadable", log=str(self.id), offset=start, error=str(error))
+        self._is_unreadable = True
 
     def _from_window(self, start: int, max_records: int, max_bytes: int) -> Records:
         found: list[Entry] = []

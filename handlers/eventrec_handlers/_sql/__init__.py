@@ -2,10 +2,10 @@
 
 from eventrec_handlers._sql.kept_layouts import LAYOUTS, KeptLayouts
 from eventrec_handlers._sql.layouts import plan_layout, refuse_laid_out
-from eventrec_handlers._sql.names import fold_ascii, quoted
+from eventrec_handlers._sql.names import fitting, fold_ascii, quoted
 from eventrec_handlers._sql.own_tables import needed_for_layouts, version_of
 from eventrec_handlers._sql.plan import SchemaMode, TablePlan, Wanted, plan_table
-from eventrec_handlers._sql.seen import SEEN, SEEN_FOR, new_rows, remembered_ids
+from eventrec_handlers._sql.seen import SEEN, SEEN_FOR, ids_to_keep, new_rows, remembered_ids
 from eventrec_handlers._sql.values import Convert, Refusals, converted, json_text, text
 
 __all__ = [
@@ -19,7 +19,9 @@ __all__ = [
     "TablePlan",
     "Wanted",
     "converted",
+    "fitting",
     "fold_ascii",
+    "ids_to_keep",
     "json_text",
     "needed_for_layouts",
     "new_rows",

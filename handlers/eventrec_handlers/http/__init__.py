@@ -4,7 +4,8 @@ At least once: after an answer that was lost, the same records arrive again, eac
 same records carries the same `Idempotency-Key`, so that an endpoint which keeps the keys of a while takes each once;
 after a restart of the recorder a batch may be cut in another way, and then the ids alone tell.
 
-The endpoint answers 2xx once it keeps what it was sent: all of it, or it answers something else. What other answers
+The endpoint answers 2xx once it keeps what it was sent: all of it, or it answers something else; a server of ours may
+say which elements it does not keep (`refused.py`). What other answers
 mean stands in `_http/`: 413 splits the batch, 401 and 403 wait for an operator, 408, 425, 429 and 5xx are tried again,
 not before Retry-After; of a batch that is refused with another 4xx the records at fault are found by bisecting it.
 Where each record is a request of its own they go one after the other in the order of the log, and one that is refused
@@ -33,6 +34,7 @@ from eventrec_handlers._http.credentials import credential_names, credentials_in
 from eventrec_handlers._http.options import OPTION_NAMES, HTTPOptions, secret_option
 from eventrec_handlers._http.origin import place_of
 from eventrec_handlers.http.formats import FORMATS, Format, Message, messages_of
+from eventrec_handlers.http.refused import raise_refused
 from eventrec_handlers.http.signing import Signer, request_key
 
 if TYPE_CHECKING:
@@ -174,7 +176,8 @@ class HTTPHandler(EventHandler):
         headers = {**message.headers, "Idempotency-Key": key}
         if self._signer is not None:
             headers |= self._signer.headers(key, message.body, now=self._now())
-        await self._client.send("POST", self._target, body=message.body, headers=headers, needs_body=False)
+        answer = await self._client.send("POST", self._target, body=message.body, headers=headers, needs_body=False)
+        raise_refused(answer, message, str(self._client.origin))
 
 
 def _secret_parts(target: str) -> list[str]:

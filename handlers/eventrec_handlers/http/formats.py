@@ -11,9 +11,11 @@ What an event says, as a CloudEvent:
     source      as the user says; else the field `service` of the context, percent-encoded; else `eventrec`
     type, time  the event's, the time with nine digits behind the second, in UTC
     data        the payload, byte for byte
-    table       the event's table; an extension attribute, as the other two
+    table       the event's table; an extension attribute, as the others
     context     the context, where there is any; a text that holds a JSON object, since attributes are texts
     columns     the extra columns, name to value, where the event has any; likewise
+    columntypes what they are, likewise: name to `{"type":"DECIMAL128","precision":9,"scale":2}`, or what else a
+                `ColumnSchema` says; with it eventrec's own server takes them back as they were
 
 An event of several rows is as many CloudEvents, which differ in `id` and `columns`.
 """
@@ -28,13 +30,14 @@ from urllib.parse import quote
 
 import msgspec
 
+from eventrec import SemanticType
 from eventrec_handlers._lines import lines_in_slices
 from eventrec_handlers._rows import BASE, columns_in, columns_of, fault_of, in_slices, refuse, second_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from eventrec import Batch
+    from eventrec import Batch, ColumnSchema
 
 Format: TypeAlias = Literal["cloudevents-batch", "cloudevents-structured", "cloudevents-binary", "ndjson"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
@@ -49,12 +52,16 @@ _UNQUOTED: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """The body of a request, and the records that it holds: `offsets`, and the row's number where it holds one row."""
+    """The body of a request, and the records that it holds: `offsets`, and the row's number where it holds one row.
+
+    `element_offsets` are those of its elements, one by one; empty where that is not known.
+    """
 
     offsets: Sequence[int]
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     row: int | None = None
+    element_offsets: Sequence[int] = ()
 
 
 async def messages_of(batch: Batch, *, format_: Format, source: str | None = None) -> list[Message]:
@@ -64,7 +71,9 @@ async def messages_of(batch: Batch, *, format_: Format, source: str | None = Non
         PermanentError: Payloads are not JSON; names each of those records.
     """
     if format_ == "ndjson":
-        return [Message(batch.offsets, await lines_in_slices(batch), {"Content-Type": "application/x-ndjson"})]
+        body, headers = await lines_in_slices(batch), {"Content-Type": "application/x-ndjson"}
+        has_one_each = body.count(b"\n") == len(batch.offsets)
+        return [Message(batch.offsets, body, headers, element_offsets=batch.offsets if has_one_each else ())]
     refused: dict[int, str] = {}
     rows = await in_slices(_rows(batch, source, refused))
     rows.sort(key=lambda row: row.offset)  # a stable order: rows of one stay
@@ -72,7 +81,8 @@ async def messages_of(batch: Batch, *, format_: Format, source: str | None = Non
     match format_:
         case "cloudevents-batch":
             body = b"[" + b",\n".join(await in_slices(map(_object, rows))) + b"]\n"
-            return [Message(batch.offsets, body, {"Content-Type": "application/cloudevents-batch+json; charset=utf-8"})]
+            headers = {"Content-Type": "application/cloudevents-batch+json; charset=utf-8"}
+            return [Message(batch.offsets, body, headers, element_offsets=[row.offset for row in rows])]
         case "cloudevents-structured":
             headers = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
             return await in_slices(Message([row.offset], _object(row), headers, row.number) for row in rows)
@@ -93,12 +103,14 @@ class _Row(NamedTuple):
     payload: bytes
     context: bytes | None
     columns: bytes | None
+    column_types: bytes | None
 
 
 def _rows(batch: Batch, source: str | None, refused: dict[int, str]) -> Iterator[_Row]:
     """The rows of `batch`, shape by shape; why others cannot be sent goes into `refused`."""
     for request in batch.row_inserts():
         has_context, extra = columns_in(request)
+        types = _encode({column.name: _said(column) for column in extra}) if extra else None
         before, number = -1, 0
         for offset, row in zip(request.offsets, request.rows, strict=True):
             id_, _, timestamp, payload = row[:BASE]
@@ -111,7 +123,17 @@ def _rows(batch: Batch, source: str | None, refused: dict[int, str]) -> Iterator
             before = offset
             columns = _encode(columns_of(extra, row[BASE + has_context :])) if extra else None
             origin = source or source_of(context)
-            yield _Row(offset, number, id_, origin, request.type, timestamp, request.table, payload, context, columns)
+            event = (request.type, timestamp, request.table, payload, context, columns, types)
+            yield _Row(offset, number, id_, origin, *event)
+
+
+def _said(column: ColumnSchema) -> dict[str, str | int]:
+    """What `column` is, beside its name; what is as it mostly is, is left out."""
+    parameters = {"precision": column.precision, "scale": column.scale, "dimensions": column.dimensions}
+    said: dict[str, str | int] = {"type": column.type.name}
+    if column.semantic is not SemanticType.FIELD:
+        said["semantic"] = column.semantic.name
+    return said | {name: value for name, value in parameters.items() if value is not None}
 
 
 @lru_cache(maxsize=64)
@@ -139,6 +161,8 @@ def _object(row: _Row) -> bytes:
         parts.append(b',"context":' + _encode(row.context.decode()))
     if row.columns is not None:
         parts.append(b',"columns":' + _encode(row.columns.decode()))
+    if row.column_types is not None:
+        parts.append(b',"columntypes":' + _encode(row.column_types.decode()))
     return b"".join(parts) + b',"data":' + row.payload + b"}"
 
 
@@ -156,6 +180,8 @@ def _headers(row: _Row) -> dict[str, str]:
         attributes["context"] = row.context.decode()
     if row.columns is not None:
         attributes["columns"] = row.columns.decode()
+    if row.column_types is not None:
+        attributes["columntypes"] = row.column_types.decode()
     headers = {f"ce-{name}": quote(value, safe=_UNQUOTED) for name, value in attributes.items()}
     return {**headers, "Content-Type": "application/json"}
 

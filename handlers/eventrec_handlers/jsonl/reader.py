@@ -55,7 +55,7 @@ class JsonlReader(EventReader):
 
     async def latest(self, *, limit: int, types: Collection[str] | None = None) -> EventPage:
         self.check_limit(limit)
-        return await self._run(partial(_latest, self._path, limit, types))
+        return await self._run(partial(_latest, self._places(), limit, types))
 
     async def range(
         self,
@@ -68,11 +68,14 @@ class JsonlReader(EventReader):
     ) -> EventPage:
         self.check_limit(limit)
         after = None if cursor is None else _decoded(cursor, _Range).last
-        return await self._run(partial(_range, self._path, start, end, limit, types, after))
+        return await self._run(partial(_range, self._places(), start, end, limit, types, after))
 
     async def follow(self, cursor: str, *, limit: int, types: Collection[str] | None = None) -> EventPage:
         self.check_limit(limit)
-        return await self._run(partial(_follow, self._path, _decoded(cursor, _Arrival).places, limit, types))
+        return await self._run(partial(_follow, self._places(), _decoded(cursor, _Arrival).places, limit, types))
+
+    def _places(self) -> Iterator[Place]:
+        return places(self._path, is_awaited=self.is_awaited)
 
     async def _run(self, read: Callable[[], EventPage]) -> EventPage:
         def translated() -> EventPage:
@@ -198,11 +201,11 @@ class _Part:
             self.events.append(_Found(event, self.name, file, line.begin))
 
 
-def _latest(path: Path, limit: int, types: Collection[str] | None) -> EventPage:
+def _latest(standing: Iterator[Place], limit: int, types: Collection[str] | None) -> EventPage:
     foreign: Counter[str] = Counter()
     newest: list[StoredEvent] = []
     ends = {}
-    for place in places(path):
+    for place in standing:
         part = _Part(place)
         part.read_backwards(place, place.files(), types=types, limit=limit)
         newest = heapq.nlargest(limit, newest + [found.event for found in part.events], key=_timestamp)
@@ -212,10 +215,10 @@ def _latest(path: Path, limit: int, types: Collection[str] | None) -> EventPage:
     return EventPage.of(reversed(newest), _arrival(ends), foreign)
 
 
-def _follow(path: Path, seen: Mapping[str, _At], limit: int, types: Collection[str] | None) -> EventPage:
+def _follow(standing: Iterator[Place], seen: Mapping[str, _At], limit: int, types: Collection[str] | None) -> EventPage:
     foreign: Counter[str] = Counter()
     parts = []
-    for place in places(path):
+    for place in standing:
         part = _Part(place)
         part.read(place, _unread(place, seen.get(place.name)), types=types, limit=limit)
         parts.append(part)
@@ -251,7 +254,7 @@ def _arrival(ends: Mapping[str, _At | None]) -> str:
 
 
 def _range(  # noqa: PLR0917 - called by `range` alone, which has names for them
-    path: Path,
+    standing: Iterator[Place],
     start: int | None,
     end: int | None,
     limit: int,
@@ -261,7 +264,7 @@ def _range(  # noqa: PLR0917 - called by `range` alone, which has names for them
     foreign: Counter[str] = Counter()
 
     def found() -> Iterator[tuple[tuple[int, str, str, int], StoredEvent]]:
-        for place in places(path):
+        for place in standing:
             for file in place.files():
                 with place.opened(file) as descriptor:
                     for line in lines(descriptor, 0, file.length):

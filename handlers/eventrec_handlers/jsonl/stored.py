@@ -100,11 +100,11 @@ class Place:
         return stands.file, stands.length
 
 
-def places(directory: Path) -> Iterator[Place]:
+def places(directory: Path, *, is_awaited: bool = False) -> Iterator[Place]:
     """The places in `directory`, by name; each is open until the next is asked for.
 
     Raises:
-        PauseError: There is no such directory.
+        PauseError: There is no such directory; with `is_awaited` it has no places.
         OSError: It cannot be read.
     """
     try:
@@ -115,7 +115,8 @@ def places(directory: Path) -> Iterator[Place]:
                         with _others_passed_over(), middle.folder(name) as bottom:
                             yield Place(f"{log}/{name}", bottom)
     except FileNotFoundError as exc:
-        raise PauseError(f"{directory}: there is no such directory") from exc
+        if not is_awaited:
+            raise PauseError(f"{directory}: there is no such directory") from exc
 
 
 @contextmanager

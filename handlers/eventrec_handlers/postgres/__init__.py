@@ -17,6 +17,7 @@ from anyio import CancelScope
 
 from eventrec import BatchTooLargeError, DestinationCheckpoints, EventHandler, HandlerURLError, TransientError
 from eventrec_handlers._sql import SEEN_FOR, KeptLayouts
+from eventrec_handlers._sql.refresher import Refresher
 from eventrec_handlers.postgres import checkpoints as checkpoint_rows
 from eventrec_handlers.postgres.calls import Calls
 from eventrec_handlers.postgres.connections import Connections
@@ -32,7 +33,6 @@ from eventrec_handlers.postgres.options import (
     Options,
 )
 from eventrec_handlers.postgres.reader import PostgresReader
-from eventrec_handlers.postgres.refresher import Refresher
 from eventrec_handlers.postgres.rollups import PostgresRollups
 from eventrec_handlers.postgres.rollups.overdue import OverdueRollups
 from eventrec_handlers.postgres.seen import Seen
@@ -80,7 +80,7 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
 
     A table with a layout is written as that says, and its layout is kept in `eventrec_layouts`, so that other programs
     find it. Where it has no column for the id, a record that came with one is stored once: for `seen_for` seconds its
-    id is kept in `eventrec_seen`.
+    id is kept in `eventrec_seen`. In other tables it is stored again, under the same id; with `unique_ids` once, too.
 
     `refresh`: while it is open, the handler brings the rollups of `catalogue` up to date, each as often as its
     `Refresh(every=…)` says, makes the partitions of the days to come, and removes what is beyond its retention, as
@@ -102,6 +102,8 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
     _refreshes: ClassVar[bool] = True
     """Whether rollups are refreshed by us."""
 
+    takes_unique_ids = True
+
     def __init__(
         self,
         dsn: str,
@@ -115,6 +117,7 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
         connect_timeout: float = CONNECT_TIMEOUT,
         lock_timeout: float = LOCK_TIMEOUT,
         seen_for: float = SEEN_FOR,
+        unique_ids: bool = False,
         refresh: bool = False,
         catalogue: Catalogue | str | None = None,
     ) -> None:
@@ -129,6 +132,7 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
             connect_timeout=connect_timeout,
             lock_timeout=lock_timeout,
             seen_for=seen_for,
+            unique_ids=unique_ids,
             refresh=refresh,
             catalogue=catalogue if isinstance(catalogue, str) else None,
         )
@@ -139,13 +143,14 @@ class PostgresHandler(EventHandler, DestinationCheckpoints):
         self._layouts = KeptLayouts()
         self._seen = Seen(seen_for)
         self._overdue = OverdueRollups()
-        self._refresher = Refresher(catalogue, self._rollups_of) if refresh else None
+        self._refresher = Refresher(catalogue, self._rollups_of, database="postgres") if refresh else None
         self._store = Store(
             where,
             schema=schema,
             max_columns=max_columns,
             layouts=self._layouts,
             seen=self._seen,
+            unique_ids=unique_ids,
             divides=self._divides_tables,
         )
         self._calls = Calls(where, timeout=timeout)

@@ -44,11 +44,13 @@ class Chunks:
         functions: The schema of TimescaleDB's functions.
         why_kept: Why none of them may be dropped, in words; None: the oldest may.
         first_end: Where the oldest one ends, if all of it is too old; else None.
+        has_policy: Whether TimescaleDB removes them itself.
     """
 
     functions: str
     why_kept: str | None
     first_end: object | None
+    has_policy: bool
 
     async def drop_first(self, connection: asyncpg.Connection, namespace: Namespace, table: str) -> int:
         """Drop the oldest chunk, if it may be and is too old; how many were dropped."""
@@ -62,8 +64,13 @@ class Chunks:
         return dropped
 
 
-async def chunks_of(connection: asyncpg.Connection, namespace: Namespace, table: str, ttl: float) -> Chunks | None:
-    """The chunks of `table`, inside a transaction; None: it is not a hypertable. Events get old in `ttl` seconds."""
+async def chunks_of(
+    connection: asyncpg.Connection, namespace: Namespace, table: str, ttl: float, *, time: str = _TIME
+) -> Chunks | None:
+    """The chunks of `table`, inside a transaction; None: it is not a hypertable.
+
+    Events get old in `ttl` seconds, by the column `time`.
+    """
     known = await connection.fetchval("SELECT to_regclass('timescaledb_information.dimensions') IS NOT NULL")
     if not known:
         return None
@@ -73,10 +80,10 @@ async def chunks_of(connection: asyncpg.Connection, namespace: Namespace, table:
     if divided_by is None or functions is None:
         return None
     why: str | None = None
-    if divided_by != _TIME:
-        why = f"it is a hypertable divided by {divided_by!r}, not by {_TIME!r}: give it a policy of retention"
+    if divided_by != time:
+        why = f"it is a hypertable divided by {divided_by!r}, not by {time!r}: give it a policy of retention"
     elif policies:
         first_end = None  # TimescaleDB removes them
     elif aggregates:
         why = "it is a hypertable with continuous aggregates: give it a policy of retention"
-    return Chunks(functions, why, first_end)
+    return Chunks(functions, why, first_end, bool(policies))

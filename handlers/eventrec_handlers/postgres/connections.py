@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
+from anyio import CancelScope
 
 from eventrec import DeliveryError, PauseError
 from eventrec_handlers.postgres import checkpoints as checkpoint_rows
@@ -32,6 +33,15 @@ READ_ONLY_TIMES: Final = 3
 
 CLOSING: Final = 2.0
 """Seconds that a server may take to say goodbye."""
+
+
+async def end_query(connection: asyncpg.Connection) -> None:
+    """Disconnect in the middle of a query, and have the server end it: by itself it would work on it to its end."""
+    try:
+        with CancelScope(shield=True), suppress(Exception):
+            await connection.close(timeout=CLOSING)
+    finally:
+        connection.terminate()
 
 
 class Connections:

@@ -7,8 +7,8 @@ Format: https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format".
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import dataclass, field, replace
+from itertools import chain, compress
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -51,16 +51,21 @@ _BASE: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of one request. `wanted` are its columns as (name, declared type)."""
+    """The rows of one request. `wanted` are its columns as (name, declared type).
+
+    `kept_ids` are for each row the id that its record brought with it, where rows of one id are to be told apart.
+    """
 
     request: RowInsertRequest
     wanted: tuple[tuple[str, str], ...]
+    kept_ids: Sequence[bytes | None] = ()
     _ahead: dict[int, bytes] = field(default_factory=dict, repr=False)
     """Slices with all columns that were encoded before they were asked for, by their start."""
 
     @classmethod
-    def of(cls, request: RowInsertRequest) -> Self:
-        return cls(request, tuple((column.name, declared(column)) for column in request.schema))
+    def of(cls, request: RowInsertRequest, *, tells_apart: bool = False) -> Self:
+        wanted = tuple((column.name, declared(column)) for column in request.schema)
+        return cls(request, wanted, request.explicit_ids if tells_apart else ())
 
     @property
     def layout(self) -> None:
@@ -80,6 +85,18 @@ class Rows:
     def offsets(self) -> Sequence[int]:
         """For each row the offset of its record."""
         return self.request.offsets
+
+    def only(self, kept: Sequence[bool]) -> Rows:
+        """Those rows for which `kept` is true."""
+        if all(kept):
+            return self
+        request = replace(
+            self.request,
+            rows=list(compress(self.request.rows, kept)),
+            offsets=list(compress(self.request.offsets, kept)),
+            explicit_ids=(),
+        )
+        return Rows(request, self.wanted)
 
     def kind_of(self, row: int) -> str:  # noqa: ARG002 - as of rows that are of several types
         """The type of the event that a row belongs to."""

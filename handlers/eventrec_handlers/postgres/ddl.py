@@ -22,6 +22,7 @@ from eventrec.analytics import (
     tables_of_events,
 )
 from eventrec_handlers._sql import LAYOUTS, needed_for_layouts, quoted, version_of
+from eventrec_handlers._sql.refreshing import refuse_same_version
 from eventrec_handlers.postgres.catalog import RESERVED
 from eventrec_handlers.postgres.checkpoints import ALWAYS, OWN_TABLES, literal
 from eventrec_handlers.postgres.columns import BASE_DECLARED, REQUIRED
@@ -93,7 +94,7 @@ class PostgresDdl:
             case "rollup":
                 plan, columns = declaration.source
                 if old is not None and old["fingerprint"] != content["fingerprint"]:
-                    _check_version(plan, old)
+                    refuse_same_version(plan, old["version"])
                 return self.rollup_steps(plan, columns, old)
             case _:
                 return _event_table(content, old)
@@ -181,14 +182,6 @@ def _set_aside(plan: RollupPlan, before: Mapping[str, Any]) -> Iterator[Statemen
     yield Statement(f"ALTER INDEX IF EXISTS {quoted(index)} RENAME TO {quoted(fitting(index, suffix))}")
     for table, column in ((ROLLUPS, "name"), (PENDING, "rollup")):
         yield Statement(f"DELETE FROM {table} WHERE {column} = {literal(plan.name)}")  # noqa: S608 - constants
-
-
-def _check_version(plan: RollupPlan, before: Mapping[str, Any]) -> None:
-    if plan.version <= before["version"]:
-        raise MigrationError(
-            f"rollup {plan.name!r} tells something else than before, and its version is {plan.version} still:"
-            f" declare version={before['version'] + 1}"
-        )
 
 
 def _check_table(table: str, others: Iterable[str]) -> None:

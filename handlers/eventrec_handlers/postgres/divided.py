@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
-from eventrec_handlers._sql import quoted
+from eventrec_handlers._sql import fitting, quoted
 from eventrec_handlers.postgres.checkpoints import literal
 
 if TYPE_CHECKING:
@@ -97,20 +96,12 @@ _LONGER: Final[Mapping[PartitionUnit, timedelta]] = {
 
 def partition_name(table: str, start: datetime, *, longest: int) -> str:
     """What the partition from `start` on is called: cut where it is too long, and then told apart by a checksum."""
-    return _fitting(table, f"_p{start:%Y%m%d}", longest)
-
-
-def _fitting(table: str, suffix: str, longest: int) -> str:
-    name = table + suffix
-    if len(name.encode()) <= longest:
-        return name
-    mark = "_" + blake2b(table.encode(), digest_size=4).hexdigest() + suffix
-    return table.encode()[: longest - len(mark)].decode(errors="ignore") + mark
+    return fitting(table, f"_p{start:%Y%m%d}", longest)
 
 
 def default_partition(namespace: Namespace, table: str) -> str:
     """The statement that makes the DEFAULT partition of `table`, if there is none under its name."""
-    name = _fitting(table, "_default", namespace.longest_name)
+    name = fitting(table, "_default", namespace.longest_name)
     return f"CREATE TABLE IF NOT EXISTS {namespace.named(name)} PARTITION OF {namespace.named(table)} DEFAULT"
 
 

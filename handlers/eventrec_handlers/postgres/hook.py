@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from eventrec_handlers.postgres.catalog import read_tables
 from eventrec_handlers.postgres.checkpoints import Namespace, creating, literal
 from eventrec_handlers.postgres.ddl import PostgresDdl
 from eventrec_handlers.postgres.errors import errors_translated
@@ -39,4 +40,5 @@ __all__ = [
     "matching",
     "measure_sql",
     "moment",
+    "read_tables",
 ]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from anyio.lowlevel import checkpoint
 
 from eventrec import GENERATED, TIMESTAMP, ColumnType, LayoutError
-from eventrec_handlers._sql import Refusals, quoted, refuse_laid_out
+from eventrec_handlers._sql import Refusals, ids_to_keep, quoted, refuse_laid_out
 from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.columns import NULL, STORED, json_refusal, jsonb_field, pack_length, text_field
 
@@ -178,6 +178,11 @@ class LaidOut:
     def offsets(self) -> Sequence[int]:
         """For each row the offset of its record."""
         return self.rows.offsets
+
+    @property
+    def kept_ids(self) -> Sequence[bytes | None]:
+        """For each row the id that its record brought with it, where the table has no column for it."""
+        return ids_to_keep(self.rows)
 
     def kind_of(self, row: int) -> str:
         """The type of the event that a row belongs to."""

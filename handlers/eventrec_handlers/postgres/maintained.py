@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Maintained:
-    """What one maintenance has done.
+    """What one maintenance has done: it grows while that goes on, and is not changed once it is returned.
 
     Attributes:
         made: The partitions that were made.
@@ -22,17 +22,3 @@ class Maintained:
     dropped: tuple[str, ...] = ()
     too_late: int = 0
     left: tuple[str, ...] = ()
-
-
-class Maintenance:
-    """`Maintained`, while it grows."""
-
-    def __init__(self) -> None:
-        self.made: list[str] = []
-        self.moved = 0
-        self.dropped: list[str] = []
-        self.too_late = 0
-        self.left: list[str] = []
-
-    def done(self) -> Maintained:
-        return Maintained(tuple(self.made), self.moved, tuple(self.dropped), self.too_late, tuple(self.left))

@@ -41,6 +41,7 @@ class Options:
     connect_timeout: float = CONNECT_TIMEOUT
     lock_timeout: float = LOCK_TIMEOUT
     seen_for: float = SEEN_FOR
+    unique_ids: bool = False
     refresh: bool = False
     catalogue: str | None = None
 
@@ -82,6 +83,7 @@ class Options:
                 connect_timeout=url.seconds("connect_timeout", default=CONNECT_TIMEOUT) or timeout,
                 lock_timeout=url.seconds("lock_timeout", default=LOCK_TIMEOUT),
                 seen_for=url.seconds("seen_for", default=SEEN_FOR),
+                unique_ids=url.boolean("unique_ids", default=False),
                 refresh=url.boolean("refresh", default=False),
                 catalogue=url.text("catalogue"),
             )

@@ -13,6 +13,7 @@ from anyio import CancelScope
 from eventrec import EventPage, EventReader, PauseError, StoredEvent
 from eventrec_handlers._sql import LAYOUTS, KeptLayouts, quoted
 from eventrec_handlers.postgres.calls import Calls
+from eventrec_handlers.postgres.connections import end_query
 from eventrec_handlers.postgres.cursor import START, Arrival, Reached
 from eventrec_handlers.postgres.errors import raise_refused_connection
 from eventrec_handlers.postgres.queries import (
@@ -166,7 +167,7 @@ class PostgresReader(EventReader):
             except BaseException as exc:
                 if not isinstance(exc, (asyncpg.PostgresError, PauseError)) or connection.is_closed():
                     self._connection = None
-                    connection.terminate()
+                    await end_query(connection)
                 raise
 
         return await self._calls.run(whole)

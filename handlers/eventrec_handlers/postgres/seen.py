@@ -1,4 +1,4 @@
-"""Records that came with an id, told apart in tables that have no column for it: `eventrec_seen` keeps their ids.
+"""Records that came with an id, told apart in tables that do not do so themselves: `eventrec_seen` keeps their ids.
 
 They are written in the transaction of the rows, in the order of the ids: of two processes that write the same ones, one
 waits for the other.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from eventrec_handlers.postgres.checkpoints import Namespace
-    from eventrec_handlers.postgres.layouts import LaidOut
+    from eventrec_handlers.postgres.copy import Part
 
 SWEEP_EVERY: Final = 60.0
 """Seconds between two sweeps, once nothing old is left."""
@@ -55,21 +55,21 @@ class Seen:
             return ()
         return (f"old ids in {SEEN} are not deleted: {self._failures[-1]}",)
 
-    async def prepare(self, connection: asyncpg.Connection, namespace: Namespace, part: LaidOut) -> None:
+    async def prepare(self, connection: asyncpg.Connection, namespace: Namespace, part: Part) -> None:
         """Make the table, if `part` needs it and there is none; in no transaction."""
-        if self._is_there or not remembered_ids(part.rows):
+        if self._is_there or not remembered_ids(part):
             return
         async with creating(connection, namespace):
             if not await is_made(connection, namespace, SEEN):
                 await make_own(connection, namespace, SEEN)
         self._is_there = True
 
-    async def new(self, connection: asyncpg.Connection, namespace: Namespace, part: LaidOut) -> LaidOut:
+    async def new(self, connection: asyncpg.Connection, namespace: Namespace, part: Part) -> Part:
         """The rows of `part` whose records were not stored before, and each once; in the transaction that stores them.
 
-        Ids are kept only of records that brought one with them, and only where the table does not hold it.
+        Ids are kept only of records that brought one with them, and only where the table does not tell them apart.
         """
-        first = remembered_ids(part.rows)
+        first = remembered_ids(part)
         if not first:
             return part
         self._is_used = True
@@ -79,7 +79,7 @@ class Seen:
             part.table,
             [UUID(bytes=id_) for id_ in first],
         )
-        return part.only(new_rows(part.rows, first, {row[0].bytes for row in rows}))
+        return part.only(new_rows(part, first, {row[0].bytes for row in rows}))
 
     @property
     def is_due(self) -> bool:

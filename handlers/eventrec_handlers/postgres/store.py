@@ -56,13 +56,18 @@ class Store:
         max_columns: int,
         layouts: KeptLayouts,
         seen: Seen,
+        unique_ids: bool = False,
         divides: bool = True,
     ) -> None:
-        """`divides`: tables are made with native partitions, where their layouts have some."""
+        """`divides`: tables are made with native partitions, where their layouts have some.
+
+        `unique_ids`: a record that came with an id is stored once in tables without a layout too.
+        """
         self.written: set[str] = set()
         """The tables of ours that rows have gone to."""
         self._layouts = layouts
         self._seen = seen
+        self._unique_ids = unique_ids
         self._divides = divides
         self._where = where
         self._schema: SchemaMode = schema
@@ -218,7 +223,7 @@ class Store:
         """
         layouts = self._layouts.among(batch.tables) if self._layouts.has_any else {}
         requests = batch.row_inserts(id_form="bytes", excluding=layouts)
-        parts: list[Part] = [Rows.of(request) for request in requests if request.rows]
+        parts: list[Part] = [Rows.of(each, tells_apart=self._unique_ids) for each in requests if each.rows]
         if layouts:
             parts += [LaidOut.of(rows) for rows in batch.layout_rows(layouts) if rows.offsets]
         return parts
@@ -226,14 +231,14 @@ class Store:
     async def _prepare_beside(
         self, connection: asyncpg.Connection, namespace: Namespace, parts: Sequence[Part]
     ) -> None:
-        """What is kept beside the rows of layouts: these themselves, and the table of ids."""
+        """What is kept beside the rows: their layouts, and the table of ids."""
         for part in parts:
-            if isinstance(part, LaidOut):
-                with errors_translated(self._where, makes_tables=True):
-                    if not self._layouts.is_kept(part.layout):
-                        await keep_layout(connection, namespace, part.layout)
-                        self._layouts.note_kept(part.layout)
-                        self._layouts.note_committed()
+            with errors_translated(self._where, makes_tables=True):
+                if isinstance(part, LaidOut) and not self._layouts.is_kept(part.layout):
+                    await keep_layout(connection, namespace, part.layout)
+                    self._layouts.note_kept(part.layout)
+                    self._layouts.note_committed()
+                if part.kept_ids:
                     await self._seen.prepare(connection, namespace, part)
 
     async def _make(self, connection: asyncpg.Connection, namespace: Namespace, parts: Sequence[Part]) -> None:
@@ -272,9 +277,7 @@ class Store:
             f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = {namespace.commit};"
             f" SET LOCAL lock_timeout = {namespace.lock_timeout}"
         )
-        new = [
-            await self._seen.new(connection, namespace, part) if isinstance(part, LaidOut) else part for part in parts
-        ]
+        new = [await self._seen.new(connection, namespace, part) if part.kept_ids else part for part in parts]
         copies = _copies(new, plans, refusals)
         for number, copy in enumerate(copies, 1):
             await self._write_rows(

@@ -27,7 +27,7 @@ from eventrec_handlers._sql import quoted
 from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.divided import AHEAD, Divided, Partition, end_of, partition_name, read_divided, start_of
 from eventrec_handlers.postgres.errors import brief, state
-from eventrec_handlers.postgres.maintained import Maintained, Maintenance
+from eventrec_handlers.postgres.maintained import Maintained
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -90,18 +90,18 @@ class TimePartitions:
         divided = await read_divided(connection, self._namespace, self._table)
         if divided is None:
             return Maintained()
-        report = Maintenance()
+        report = Maintained()
         try:
             await self._make(connection, divided, report, now=now)
             await self._drop(connection, report, now=now, may_drop=may_drop)
         except _BusyError:
-            report.left.append(f"table {self._table!r}: another process maintains it")
-        return report.done()
+            report.left += (f"table {self._table!r}: another process maintains it",)
+        return report
 
     # -- making and moving
 
     async def _make(
-        self, connection: asyncpg.Connection, divided: Divided, report: Maintenance, *, now: datetime
+        self, connection: asyncpg.Connection, divided: Divided, report: Maintained, *, now: datetime
     ) -> None:
         present = last = start_of(self._unit, now)
         starts = {present}
@@ -121,10 +121,7 @@ class TimePartitions:
                     number = await self._count_strayed(connection, default, divided.column, start)
                     if number > MAX_MOVED:
                         has_writers = True
-                        report.left.append(
-                            f"the partition of {start:%Y-%m-%d} is not made before the present {self._unit} is over:"
-                            f" {default.name!r} has over {MAX_MOVED:,} rows of it, and is written to"
-                        )
+                        report.left += (_said_not_made(start, self._unit, default),)
                         continue
                 await self._make_one(connection, divided, start, report)
             except asyncpg.PostgresError as exc:
@@ -163,7 +160,7 @@ class TimePartitions:
         return found
 
     async def _make_one(
-        self, connection: asyncpg.Connection, divided: Divided, start: datetime, report: Maintenance
+        self, connection: asyncpg.Connection, divided: Divided, start: datetime, report: Maintained
     ) -> None:
         name = partition_name(self._table, start, longest=self._namespace.longest_name)
         part, parent = self._namespace.named(name), self._namespace.named(self._table)
@@ -186,7 +183,7 @@ class TimePartitions:
             moved = int(status.split()[-1])
         await connection.execute(f"ALTER TABLE {parent} ATTACH PARTITION {part} FOR VALUES FROM ({first}) TO ({last})")
         await connection.execute("COMMIT")
-        report.made.append(name)
+        report.made += (name,)
         report.moved += moved
 
     async def _written_columns(self, connection: asyncpg.Connection) -> str:
@@ -202,7 +199,7 @@ class TimePartitions:
     async def _drop(
         self,
         connection: asyncpg.Connection,
-        report: Maintenance,
+        report: Maintained,
         *,
         now: datetime,
         may_drop: Callable[[datetime], Awaitable[str | None]] | None,
@@ -218,11 +215,11 @@ class TimePartitions:
                 await connection.execute(f"LOCK TABLE {self._namespace.named(self._table)} IN ACCESS EXCLUSIVE MODE")
                 if may_drop is not None and (reason := await may_drop(end)) is not None:
                     await connection.execute("ROLLBACK")
-                    report.left.append(f"partition {name!r}: {reason}")
+                    report.left += (f"partition {name!r}: {reason}",)
                     return  # those after it are younger: they go when this one has gone
                 await connection.execute(f"DROP TABLE {part.quoted}")
                 await connection.execute("COMMIT")
-                report.dropped.append(name)
+                report.dropped += (name,)
             except asyncpg.PostgresError as exc:
                 await self._leave(connection, exc, report, f"partition {name!r} was not dropped")
                 return
@@ -235,7 +232,7 @@ class TimePartitions:
         divided: Divided,
         default: Partition,
         kept_from: datetime,
-        report: Maintenance,
+        report: Maintained,
         *,
         may_drop: Callable[[datetime], Awaitable[str | None]] | None,
     ) -> None:
@@ -247,7 +244,7 @@ class TimePartitions:
                 # Those that write there now would be missed by `may_drop`.
                 await connection.execute(f"LOCK TABLE {default.quoted} IN SHARE ROW EXCLUSIVE MODE")
                 if may_drop is not None and (reason := await may_drop(kept_from)) is not None:
-                    report.left.append(f"partition {default.name!r}: {reason}")
+                    report.left += (f"partition {default.name!r}: {reason}",)
                 else:
                     status = await connection.execute(f"DELETE FROM {default.quoted} WHERE {old}")  # noqa: S608
                     report.too_late += int(status.split()[-1])
@@ -267,7 +264,7 @@ class TimePartitions:
             raise _BusyError
 
     async def _leave(
-        self, connection: asyncpg.Connection, exc: asyncpg.PostgresError, report: Maintenance, what: str
+        self, connection: asyncpg.Connection, exc: asyncpg.PostgresError, report: Maintained, what: str
     ) -> None:
         """Note that something was not done, where it may be later.
 
@@ -277,7 +274,7 @@ class TimePartitions:
         if not state(exc).startswith(_MAY_PASS):
             raise exc
         await connection.execute("ROLLBACK")
-        report.left.append(f"{what}: {brief(exc)}")
+        report.left += (f"{what}: {brief(exc)}",)
 
     @property
     def _lock(self) -> int:
@@ -288,6 +285,13 @@ class TimePartitions:
 
 class _BusyError(Exception):
     """Another process maintains the table."""
+
+
+def _said_not_made(start: datetime, unit: PartitionUnit, default: Partition) -> str:
+    return (
+        f"the partition of {start:%Y-%m-%d} is not made before the present {unit} is over:"
+        f" {default.name!r} has over {MAX_MOVED:,} rows of it, and is written to"
+    )
 
 
 def _literal(moment: datetime) -> str:

@@ -20,7 +20,8 @@ from anyio import CancelScope
 
 from eventrec import Batch, DestinationCheckpoints, EventHandler, HandlerURL, HandlerURLError, PauseError
 from eventrec_handlers._sql import SEEN_FOR, KeptLayouts, fold_ascii
-from eventrec_handlers._thread import WorkThread
+from eventrec_handlers._sql.refresher import Refresher
+from eventrec_handlers._thread import Portal, WorkThread
 from eventrec_handlers.sqlite.columns import BASE_DECLARED
 from eventrec_handlers.sqlite.connected import Connected
 from eventrec_handlers.sqlite.file import (
@@ -28,17 +29,18 @@ from eventrec_handlers.sqlite.file import (
     errors_translated,
     keeps_connection_usable,
 )
+from eventrec_handlers.sqlite.overdue import OverdueRollups
 from eventrec_handlers.sqlite.own_tables import make_own_tables, next_of
 from eventrec_handlers.sqlite.reader import SqliteReader
 from eventrec_handlers.sqlite.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Self
     from uuid import UUID
 
     from eventrec import Layout
-    from eventrec.analytics import MigrationTarget
+    from eventrec.analytics import Catalogue, MigrationTarget
     from eventrec_handlers._sql import SchemaMode
     from eventrec_handlers.sqlite.rollups import SqliteRollups
 
@@ -58,7 +60,16 @@ def from_url(url: str) -> SqliteHandler:
         HandlerURLError: It names no file, an unknown option, or a value that is not allowed.
     """
     given = HandlerURL(url)
-    given.accept("schema", "max_columns", "busy_timeout", "seen_for", parts=("host", "path"))
+    given.accept(
+        "schema",
+        "max_columns",
+        "busy_timeout",
+        "seen_for",
+        "unique_ids",
+        "refresh",
+        "catalogue",
+        parts=("host", "path"),
+    )
     if given.host is not None or not given.path:
         raise HandlerURLError("a sqlite URL is sqlite:///relative.db, or with four slashes sqlite:////absolute.db")
     try:
@@ -68,6 +79,9 @@ def from_url(url: str) -> SqliteHandler:
             max_columns=given.integer("max_columns", default=DEFAULT_MAX_COLUMNS),
             busy_timeout=given.seconds("busy_timeout", default=BUSY_TIMEOUT),
             seen_for=given.seconds("seen_for", default=SEEN_FOR),
+            unique_ids=given.boolean("unique_ids", default=False),
+            refresh=given.boolean("refresh", default=False),
+            catalogue=given.text("catalogue"),
         )
     except ValueError as exc:
         raise HandlerURLError(f"a sqlite URL: {exc}") from exc
@@ -82,7 +96,14 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
 
     A table with a layout is written as that says, and its layout is kept in `eventrec_layouts`, so that other programs
     find it. Where it has no column for the id, a record that came with one is stored once: for `seen_for` seconds its
-    id is kept in `eventrec_seen`.
+    id is kept in `eventrec_seen`. In other tables it is stored again, under the same id; with `unique_ids` once, too.
+
+    `refresh`: while it is open, the handler keeps the rollups of `catalogue` in tables of the file and brings them up
+    to date, each as often as its `Refresh(every=…)` says, and removes events beyond the retention of their layout, as
+    `eventrec refresh` does. `catalogue` is one, or `module:object`; None: EVENTREC_CATALOGUE, else `[tool.eventrec]` of
+    pyproject.toml. It computes beside the batches, and holds the file for moments only. Processes share it. Without it
+    rollups are answered from the events, and nothing is made for them. Where nothing refreshes rollups for which events
+    wait, the `remarks` say so.
 
     A batch is stored whole or not at all, also when it is cancelled: once it has begun to write it is waited for.
     Records that do not fit are found before anything is written, and named with their reasons in one PermanentError.
@@ -90,6 +111,8 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
     Raises:
         ValueError: `path` names no file, or an argument is not one of those allowed.
     """
+
+    takes_unique_ids = True
 
     def __init__(
         self,
@@ -99,6 +122,9 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
         max_columns: int = DEFAULT_MAX_COLUMNS,
         busy_timeout: float = BUSY_TIMEOUT,
         seen_for: float = SEEN_FOR,
+        unique_ids: bool = False,
+        refresh: bool = False,
+        catalogue: Catalogue | str | None = None,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         name = os.fspath(path)
@@ -118,12 +144,18 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
         self._is_open = False
         self._file = Connected(self._path, busy_timeout=busy_timeout, now=now, on_change=self._forget_tables)
         self._layouts = KeptLayouts(fold=fold_ascii)
+        self._may_make = schema == "evolve"
+        self._overdue = OverdueRollups()
+        self._refresher = Refresher(catalogue, self._rollups_of, database="sqlite") if refresh else None
+        self._portal: Portal | None = None
+        """Where the refresher runs: its loop is not the application's."""
         self._records = Store(
             self._path,
             schema=schema,
             max_columns=max_columns,
             layouts=self._layouts,
             seen_for=seen_for,
+            unique_ids=unique_ids,
             now=now,
             transaction=self._transaction,
         )
@@ -141,18 +173,30 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
     def assume_layouts(self, layouts: Mapping[str, Layout]) -> None:
         self._layouts.assume(layouts)
 
+    @property
+    def remarks(self) -> Sequence[str]:
+        refresher = () if self._refresher is None else self._refresher.remarks
+        return (*refresher, *self._overdue.remarks)
+
     def reader(self) -> SqliteReader:
         return SqliteReader(self._path, busy_timeout=self._busy_timeout, layouts=self._layouts.declared)
 
     def rollups(self) -> SqliteRollups:
+        return self._rollups(self._layouts.declared)
+
+    def _rollups_of(self, catalogue: Catalogue) -> SqliteRollups:
+        """What refreshes the rollups of `catalogue`."""
+        return self._rollups({**{layout.table: layout for layout in catalogue.layouts}, **self._layouts.declared})
+
+    def _rollups(self, layouts: Mapping[str, Layout]) -> SqliteRollups:
         from eventrec_handlers.sqlite.rollups import SqliteRollups  # noqa: PLC0415 - most programs ask for none
 
-        return SqliteRollups(self._path, busy_timeout=self._busy_timeout, layouts=self._layouts.declared)
+        return SqliteRollups(self._path, busy_timeout=self._busy_timeout, layouts=layouts, may_make=self._may_make)
 
     def migrations(self) -> MigrationTarget:
         from eventrec_handlers.sqlite.migrations import SqliteMigrations  # noqa: PLC0415 - who records needs none of it
 
-        return SqliteMigrations(self._path, busy_timeout=self._busy_timeout)
+        return SqliteMigrations(self._path, busy_timeout=self._busy_timeout, refreshes=self._refresher is not None)
 
     async def open(self) -> None:
         """Connect, and make our own two tables.
@@ -164,6 +208,9 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
         self._was_opened = self._is_open = True
         try:
             await self._run(self._connected)
+            if self._refresher is not None and self._portal is None:
+                self._portal = Portal("eventrec-sqlite-refresh")
+                await self._portal.run(self._refresher.start)
         except BaseException:
             await self.close()
             raise
@@ -175,8 +222,17 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
         """Disconnect, once a job that is still running has ended."""
         if self._was_opened:
             with CancelScope(shield=True):
+                await self._stop_refreshing()
                 await self._run(self._close)
             self._thread.end()
+
+    async def _stop_refreshing(self) -> None:
+        portal, self._portal = self._portal, None
+        if portal is not None and self._refresher is not None:
+            try:
+                await portal.run(self._refresher.stop)
+            finally:
+                await portal.close()
 
     async def destination_id(self) -> str:
         def read() -> str:
@@ -239,6 +295,8 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
     def _store(self, batch: Batch) -> None:
         self._records.store(batch)
         self._file.note_stored(batch)
+        if self._overdue.is_due and self._file.connection is not None:
+            self._overdue.look(self._file.connection, self._now())
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from eventrec import ColumnType
@@ -103,23 +103,29 @@ _CHECKED: Final = frozenset({"id", "type"})
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of one request: a sequence of converted values for each column. `wanted` are (name, declared type)."""
+    """The rows of one request: a sequence of converted values for each column. `wanted` are (name, declared type).
+
+    `kept_ids` are for each row the id that its record brought with it, where rows of one id are to be told apart, and
+    the table does not do it itself.
+    """
 
     table: str
     schema: tuple[ColumnSchema, ...]
     wanted: tuple[tuple[str, str], ...]
     values: list[Sequence[Any]]
     offsets: Sequence[int]
+    kept_ids: Sequence[bytes | None]
 
     @classmethod
-    def of(cls, request: RowInsertRequest, refusals: Refusals) -> Rows:
+    def of(cls, request: RowInsertRequest, refusals: Refusals, *, tells_apart: bool = False) -> Rows:
         """The rows of `request`; a value that SQLite cannot hold is noted in `refusals`."""
         wanted = tuple(
             (column.name, BASE_DECLARED.get(column.name, STORED[column.type][0])) for column in request.schema
         )
         # Column by column, so that what needs no conversion costs nothing.
         values: list[Sequence[Any]] = list(zip(*request.rows, strict=True))
-        rows = cls(request.table, request.schema, wanted, values, request.offsets)
+        kept_ids = request.explicit_ids if tells_apart else ()
+        rows = cls(request.table, request.schema, wanted, values, request.offsets, kept_ids)
         for i, column in enumerate(request.schema):
             convert = STORED[column.type][1]
             if convert is not None and column.name not in _CHECKED:
@@ -143,6 +149,17 @@ class Rows:
     def refuse_value(self, refusals: Refusals, row: int, i: int, value: object, why: str) -> None:
         """Note that the column `i` cannot take the `value` of a row."""
         refusals.add_value(self.offsets[row], self.table, self.schema[i], value, declared=self.wanted[i][1], why=why)
+
+    def only(self, kept: Sequence[bool]) -> Rows:
+        """Those rows for which `kept` is true."""
+        return Rows(
+            self.table,
+            self.schema,
+            self.wanted,
+            [list(compress(values, kept)) for values in self.values],
+            list(compress(self.offsets, kept)),
+            list(compress(self.kept_ids, kept)),
+        )
 
     def insert(self, connection: sqlite3.Connection, plan: TablePlan) -> None:
         """Write every row. A column that `plan` refuses holds nothing but NULL, and is left out."""

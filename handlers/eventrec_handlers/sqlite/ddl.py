@@ -22,11 +22,12 @@ from eventrec_handlers._sql import LAYOUTS, fold_ascii, needed_for_layouts, quot
 from eventrec_handlers.sqlite.columns import BASE_DECLARED, REQUIRED, STORED
 from eventrec_handlers.sqlite.file import is_reserved, read_table
 from eventrec_handlers.sqlite.layouts import add_column, conflict, create_index, declared_as, layout_statements, literal
-from eventrec_handlers.sqlite.own_tables import ALWAYS, OWN_TABLES
+from eventrec_handlers.sqlite.own_tables import ALWAYS, OF_ROLLUPS, OWN_TABLES, ROLLUPS
+from eventrec_handlers.sqlite.rollup_ddl import rollup_declared, rollup_differences, rollup_steps
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from eventrec import ColumnSchema
     from eventrec.analytics import Declarations
@@ -37,8 +38,8 @@ _TABLE: Final = "table"
 _INDEX: Final = "index"
 
 
-def declared(catalogue: Declarations) -> list[Declaration]:
-    """Everything that `catalogue` declares.
+def declared(catalogue: Declarations, *, refreshes: bool = False) -> list[Declaration]:
+    """Everything that `catalogue` declares. `refreshes`: rollups have tables.
 
     Raises:
         MigrationError: A table has a name that is reserved, or that only the case of A to Z tells from another's.
@@ -50,7 +51,12 @@ def declared(catalogue: Declarations) -> list[Declaration]:
     found += [_events(table, columns) for table, columns in events.items()]
     found += [_laid_out(layout) for layout in layouts.values()]
     tables = {**{table: default_layout(table, columns) for table, columns in events.items()}, **layouts}
-    return [*found, *_indexes(catalogue, tables)]
+    found += _indexes(catalogue, tables)
+    plans = [plan_of(rollup) for rollup in catalogue.rollups] if refreshes else []
+    if plans:
+        _check_names([*tables, *(plan.name for plan in plans)])
+        found.append(_own(ROLLUPS, Phase.POST))
+    return [*found, *(rollup_declared(plan, tables) for plan in plans)]
 
 
 def _check_names(tables: Sequence[str]) -> None:
@@ -64,8 +70,15 @@ def _check_names(tables: Sequence[str]) -> None:
             )
 
 
-def _own(name: str) -> Declaration:
-    return Declaration(f"{_OWN} {name}", Phase.PRE, version_of(OWN_TABLES[name]))
+def _own(name: str, phase: Phase = Phase.PRE) -> Declaration:
+    return Declaration(f"{_OWN} {name}", phase, version_of(_own_statements(name)))
+
+
+def _own_statements(name: str) -> Sequence[str]:
+    """What makes `name` of our own tables, those of rollups under one name."""
+    if name == ROLLUPS:
+        return [statement for each in OF_ROLLUPS for statement in OWN_TABLES[each]]
+    return OWN_TABLES[name]
 
 
 def _events(table: str, columns: Sequence[ColumnSchema]) -> Declaration:
@@ -118,7 +131,9 @@ def steps(declaration: Declaration, before: str | None) -> Steps:
     match kind:
         case "own":
             # A rollback leaves them: they may hold what others need.
-            return Steps(tuple(map(Statement, OWN_TABLES[name])), ())
+            return Steps(tuple(map(Statement, _own_statements(name))), ())
+        case "rollup":
+            return rollup_steps(declaration, old)
         case "index":
             return _index_steps(content, [] if old is None else old["columns"])
         case "table":
@@ -211,14 +226,16 @@ def differences(connection: sqlite3.Connection, declaration: Declaration) -> lis
         return [f"it is a {table.kind}"]
     if table.columns is None:
         return None
+    found: Iterable[str] = ()
     match kind:
         case "table":
             layout = Layout.from_json(declaration.content)
-            return [*_layout_differences(table.columns, layout), *_index_differences(connection, layout)]
+            found = [*_layout_differences(table.columns, layout), *_index_differences(connection, layout)]
         case "events":
-            return list(_column_differences(table.columns, content["columns"]))
-        case _:
-            return []
+            found = _column_differences(table.columns, content["columns"])
+        case "rollup":
+            found = rollup_differences(connection, table.columns, name, content)
+    return list(found)
 
 
 def _layout_differences(there: Mapping[str, str], layout: Layout) -> Iterator[str]:

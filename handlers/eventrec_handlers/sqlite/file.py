@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
 from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import quote
 
 from eventrec import PauseError, PermanentError, TransientError
 from eventrec_handlers._sql import fold_ascii, quoted
@@ -74,6 +76,24 @@ def check_kind(path: Path) -> None:
         return  # there is none, or SQLite will say what is wrong
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise PauseError(f"{path} is not a file: it is a device, a pipe or a socket")
+
+
+def is_at_rest(path: Path) -> bool:
+    """Whether the file is one of WAL mode that no process has open: to join would make files beside it.
+
+    SQLite is asked, which cannot read such a file without locks. To look into it ourselves would do harm: whatever
+    closes a file ends all locks that its process holds on it, and the next process to come and go deletes the WAL under
+    those that write (https://www.sqlite.org/howtocorrupt.html, 2.2).
+    """
+    if path.with_name(f"{path.name}-wal").exists():
+        return False
+    uri = f"file:{quote(os.fsencode(path))}?mode=ro&nolock=1"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+            connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.Error as exc:
+        return _code(exc) == sqlite3.SQLITE_CANTOPEN
+    return False
 
 
 def _check_mode(path: Path, mode: str) -> None:

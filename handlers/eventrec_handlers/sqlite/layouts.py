@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from eventrec import GENERATED, TIMESTAMP, ColumnType
-from eventrec_handlers._sql import converted, json_text, quoted, refuse_laid_out, text
+from eventrec_handlers._sql import converted, ids_to_keep, json_text, quoted, refuse_laid_out, text
 from eventrec_handlers.sqlite.columns import STORED, Rows
 from eventrec_handlers.sqlite.file import free_name
 
@@ -204,7 +204,7 @@ class LaidOut(Rows):
             refusals.add(offset, why)
         wanted = tuple((column.name, declared_as(column)) for column in rows.columns)
         values: list[Sequence[Any]] = list(rows.values)
-        made = cls(rows.layout.table, (), wanted, values, rows.offsets, rows)
+        made = cls(rows.layout.table, (), wanted, values, rows.offsets, ids_to_keep(rows), rows)
         for i, column in enumerate(rows.columns):
             convert = converter(column)
             if convert is not None:
@@ -226,5 +226,6 @@ class LaidOut(Rows):
             self.wanted,
             [list(compress(values, kept)) for values in self.values],
             list(compress(self.offsets, kept)),
+            list(compress(self.kept_ids, kept)),
             self.rows.only(kept),
         )

@@ -12,7 +12,7 @@ import json
 import os
 import sqlite3
 import time
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 from urllib.parse import quote
 
@@ -22,10 +22,13 @@ from eventrec import PauseError
 from eventrec.analytics import EarlierMigrations, MigrationError, MigrationRecord, MigrationTarget
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.sqlite import ddl
-from eventrec_handlers.sqlite.file import check_kind, connect, errors_translated, read_table, retry_while_locked
+from eventrec_handlers.sqlite.file import check_kind, connect, errors_translated, is_at_rest, read_table
+from eventrec_handlers.sqlite.rollup_ddl import prepare_adopted
+from eventrec_handlers.sqlite.rollups.registry import drop_idle_triggers
+from eventrec_handlers.sqlite.transactions import writing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
     from eventrec.analytics import Declaration, Declarations, Migration, Statement, Steps
@@ -43,22 +46,24 @@ _RECORDS_TABLE: Final = (
     " adopted TEXT NOT NULL, started_at INTEGER NOT NULL, applied_at INTEGER)"
 )
 _COLUMNS: Final = ("version", "name", "phase", "checksum", "text", "done", "undone", "adopted")
-_HEADER: Final = 20
-_OF_WAL: Final = b"\2\2"
-"""The file format's write and read versions, in the header: https://www.sqlite.org/fileformat2.html"""
 
 
 class SqliteMigrations(MigrationTarget):
     """Migrates the file `path`. `busy_timeout` is how many seconds to wait for other writers.
+
+    `refreshes`: rollups are kept in tables, which are made, and replaced by those of another declaration.
 
     To look at a file changes nothing, also where there is none.
     """
 
     dialect: ClassVar[str] = "sqlite"
 
-    def __init__(self, path: Path, *, busy_timeout: float, now: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self, path: Path, *, busy_timeout: float, refreshes: bool = False, now: Callable[[], int] = time.time_ns
+    ) -> None:
         self._path = path
         self._busy_timeout = busy_timeout
+        self._refreshes = refreshes
         self._now = now
         self._thread = WorkThread("eventrec-sqlite-migrations")
         self._connection: sqlite3.Connection | None = None
@@ -67,7 +72,7 @@ class SqliteMigrations(MigrationTarget):
         return f"<SqliteMigrations {str(self._path)!r}>"
 
     def declared(self, catalogue: Declarations) -> Sequence[Declaration]:
-        return ddl.declared(catalogue)
+        return ddl.declared(catalogue, refreshes=self._refreshes)
 
     def steps(self, declaration: Declaration, before: str | None) -> Steps:
         return ddl.steps(declaration, before)
@@ -119,7 +124,7 @@ class SqliteMigrations(MigrationTarget):
     async def prepare(self) -> None:
         def make() -> None:
             connection = self._connected()
-            with _transaction(connection, self._busy_timeout):
+            with writing(connection, self._busy_timeout):
                 _check_records(read_table(connection, RECORDS))
                 connection.execute(_RECORDS_TABLE)
 
@@ -128,7 +133,10 @@ class SqliteMigrations(MigrationTarget):
     async def begin(self, migration: Migration, adopted: Sequence[str]) -> None:
         def store() -> None:
             connection = self._connected()
-            with _transaction(connection, self._busy_timeout):
+            with writing(connection, self._busy_timeout):
+                for key, content in migration.declares:
+                    if key in adopted:
+                        prepare_adopted(connection, key, content)
                 connection.execute(
                     f"INSERT INTO {RECORDS} (version, name, phase, checksum, text, done, adopted, started_at)"  # noqa: S608 - a constant
                     " VALUES (?, ?, ?, ?, ?, 0, ?, ?) ON CONFLICT (version) DO UPDATE SET name = excluded.name,"
@@ -167,7 +175,7 @@ class SqliteMigrations(MigrationTarget):
                 f"UPDATE {RECORDS} SET undone = ? WHERE version = ? AND undone = ?",  # noqa: S608 - a constant
                 (number + 1, migration.version, number),
             )
-        await self._run(lambda: self._step(down[number] if down else None, note, migration))
+        await self._run(lambda: self._step(down[number] if down else None, note, migration, is_undoing=True))
 
     # -- from here on everything runs in the thread, one job at a time
 
@@ -190,10 +198,10 @@ class SqliteMigrations(MigrationTarget):
         check_kind(self._path)
         if not self._path.exists() or not self._path.stat().st_size:
             return nothing
-        if self._is_at_rest():
+        if is_at_rest(self._path):
             with closing(self._reading("mode=ro&immutable=1")) as connection:
                 found = job(connection)
-            if self._is_at_rest():
+            if is_at_rest(self._path):
                 return found
         with closing(self._reading("mode=ro")) as connection:
             return job(connection)
@@ -202,27 +210,27 @@ class SqliteMigrations(MigrationTarget):
         uri = f"file:{quote(os.fsencode(self._path))}?{parameters}"
         return sqlite3.connect(uri, uri=True, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False)
 
-    def _is_at_rest(self) -> bool:
-        """Whether no process has the file open for WAL: to join would make files beside it."""
-        try:
-            with self._path.open("rb") as file:
-                is_wal = file.read(_HEADER)[18:20] == _OF_WAL
-        except OSError:
-            return False  # SQLite will say what is wrong
-        return is_wal and not self._path.with_name(f"{self._path.name}-wal").exists()
-
-    def _step(self, statement: Statement | None, note: tuple[str, tuple[object, ...]], migration: Migration) -> None:
+    def _step(
+        self,
+        statement: Statement | None,
+        note: tuple[str, tuple[object, ...]],
+        migration: Migration,
+        *,
+        is_undoing: bool = False,
+    ) -> None:
         connection = self._connected()
         if statement is not None and not statement.in_transaction:
             self._execute(connection, statement)
             statement = None
-        with _transaction(connection, self._busy_timeout):
+        with writing(connection, self._busy_timeout):
             if statement is not None:
                 self._execute(connection, statement)
                 if not connection.in_transaction:
                     raise MigrationError("it ends the transaction that it runs in: mark it as outside a transaction")
             if connection.execute(*note).rowcount != 1:
                 raise MigrationError(f"another process has changed what is noted of migration {migration.version}")
+            if is_undoing:
+                drop_idle_triggers(connection)
 
     @staticmethod
     def _execute(connection: sqlite3.Connection, statement: Statement) -> None:
@@ -240,19 +248,6 @@ def _refused(exc: Exception) -> Exception:
     code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     is_about_statement = code in {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH}
     return MigrationError(" ".join(str(exc).split())) if is_about_statement else exc
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
-    """Committed at its end, rolled back by any exception; with the write lock from its start on."""
-    retry_while_locked(lambda: connection.execute("BEGIN IMMEDIATE"), seconds)
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        with suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _check_records(table: Table) -> None:

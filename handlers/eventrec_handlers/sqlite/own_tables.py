@@ -4,6 +4,10 @@ eventrec_checkpoints   log_id, subscription, next, retired_at: one row for each 
 eventrec_destination   id: one row, made once
 eventrec_layouts       table_name, layout: one row for each table with a layout; made with the first
 eventrec_seen          table_name, id, seen_at: ids of records in tables that do not hold them; made with the first
+eventrec_rollups       what was declared of each rollup that is refreshed, and how far it is: see `rollups/tables.py`
+eventrec_dirty         mark, rows: marks of what arrived, see `marks.py`; made with the first such rollup, as are
+eventrec_pending       rollup, bucket, rows, stamp: what follows from these marks, and
+eventrec_floors        one row for each table of such rollups: what is older than kept_from may have been removed
 """
 
 from __future__ import annotations
@@ -23,6 +27,12 @@ if TYPE_CHECKING:
 RETIRED_KEPT: Final = 30 * 86_400 * 1_000_000_000
 """How long the row of a finished log still answers `resume`, in nanoseconds."""
 
+DIRTY: Final = "eventrec_dirty"
+PENDING: Final = "eventrec_pending"
+ROLLUPS: Final = "eventrec_rollups"
+FLOORS: Final = "eventrec_floors"
+OF_ROLLUPS: Final = (DIRTY, PENDING, ROLLUPS, FLOORS)
+
 _CHECKPOINTS: Final = "eventrec_checkpoints"
 _DESTINATION: Final = "eventrec_destination"
 
@@ -31,8 +41,21 @@ _COLUMNS: Final = {
     _DESTINATION: {"id"},
     LAYOUTS: {"table_name", "layout"},
     SEEN: {"table_name", "id", "seen_at"},
+    DIRTY: {"mark", "rows"},
+    PENDING: {"rollup", "bucket", "rows", "stamp"},
+    ROLLUPS: {
+        *("name", "table_name", "fingerprint", "version", "unit", "every", "zone"),
+        *("lag", "refresh_every", "filled_to", "late_rows", "refreshed_at"),
+    },
+    FLOORS: {"table_name", "kept_from", "number", "time", "noted", "noted_time"},
 }
-_KEYS: Final = {_CHECKPOINTS: ("log_id", "subscription"), SEEN: ("table_name", "id")}
+_KEYS: Final = {
+    _CHECKPOINTS: ("log_id", "subscription"),
+    SEEN: ("table_name", "id"),
+    PENDING: ("rollup", "bucket"),
+    ROLLUPS: ("name",),
+    FLOORS: ("table_name",),
+}
 """Columns of which no two rows may have the same values: without that, they may say different things."""
 
 OWN_TABLES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -56,6 +79,28 @@ OWN_TABLES: Final[Mapping[str, tuple[str, ...]]] = {
         ),
         f"CREATE INDEX IF NOT EXISTS {SEEN}_seen_at ON {SEEN} (seen_at)",
     ),
+    DIRTY: (f"CREATE TABLE IF NOT EXISTS {DIRTY} (mark INTEGER PRIMARY KEY, rows INTEGER NOT NULL)",),
+    PENDING: (
+        (
+            f"CREATE TABLE IF NOT EXISTS {PENDING} (rollup TEXT NOT NULL, bucket INTEGER NOT NULL,"
+            " rows INTEGER NOT NULL, stamp INTEGER NOT NULL, PRIMARY KEY (rollup, bucket)) WITHOUT ROWID"
+        ),
+    ),
+    ROLLUPS: (
+        (
+            f"CREATE TABLE IF NOT EXISTS {ROLLUPS} (name TEXT NOT NULL PRIMARY KEY, table_name TEXT NOT NULL,"
+            " fingerprint TEXT NOT NULL, version INTEGER NOT NULL, unit TEXT NOT NULL, every INTEGER NOT NULL,"
+            " zone TEXT NOT NULL, lag REAL NOT NULL, refresh_every REAL NOT NULL, filled_to INTEGER NOT NULL,"
+            " late_rows INTEGER NOT NULL DEFAULT 0, refreshed_at INTEGER NOT NULL"
+            " DEFAULT (CAST(strftime('%s', 'now') AS INTEGER) * 1000000000)) WITHOUT ROWID"
+        ),
+    ),
+    FLOORS: (
+        (
+            f"CREATE TABLE IF NOT EXISTS {FLOORS} (table_name TEXT NOT NULL PRIMARY KEY, kept_from INTEGER NOT NULL,"
+            " number TEXT NOT NULL, time TEXT NOT NULL, noted INTEGER NOT NULL, noted_time) WITHOUT ROWID"
+        ),
+    ),
 }
 """What makes each: by the handler, or by a migration."""
 
@@ -71,12 +116,7 @@ def make_own_tables(connection: sqlite3.Connection, now: int) -> None:
     Raises:
         PauseError: Something else has the name of one of them.
     """
-    for name, columns in _COLUMNS.items():
-        table = read_table(connection, name)
-        if table.kind is not None and (table.kind != "table" or not columns <= set(table.columns or ())):
-            raise PauseError(f"{name} is a {table.kind} of another program: rename it, or give another file")
-        if name in _KEYS and table.kind is not None and not _has_key(connection, name, _KEYS[name]):
-            raise PauseError(f"{name} has no unique key ({', '.join(_KEYS[name])}): rename it, or give another file")
+    check_own_tables(connection)
     for name in ALWAYS:
         make_own_table(connection, name)
     connection.execute(
@@ -85,6 +125,26 @@ def make_own_tables(connection: sqlite3.Connection, now: int) -> None:
         (str(uuid4()),),
     )
     connection.execute("DELETE FROM eventrec_checkpoints WHERE retired_at < ?", (now - RETIRED_KEPT,))
+
+
+def check_own_tables(connection: sqlite3.Connection) -> None:
+    """Look at those of our own tables that are there.
+
+    Raises:
+        PauseError: Something else has the name of one of them.
+    """
+    for name, columns in _COLUMNS.items():
+        table = read_table(connection, name)
+        if table.kind is not None and (table.kind != "table" or not columns <= set(table.columns or ())):
+            raise PauseError(f"{name} is a {table.kind} of another program: rename it, or give another file")
+        if name in _KEYS and table.kind is not None and not _has_key(connection, name, _KEYS[name]):
+            raise PauseError(f"{name} has no unique key ({', '.join(_KEYS[name])}): rename it, or give another file")
+
+
+def has_own_table(connection: sqlite3.Connection, name: str) -> bool:
+    """Whether `name` of our own tables is there, and not something else of that name."""
+    table = read_table(connection, name)
+    return table.kind == "table" and _COLUMNS[name] <= set(table.columns or ())
 
 
 def make_own_table(connection: sqlite3.Connection, name: str) -> None:

@@ -94,7 +94,7 @@ class SqliteReader(EventReader):
             layouts.learn(read_layouts(connection))
             return job(connection, layouts)
 
-        return await self._thread.run(lambda: self._snapshots.read(read))
+        return await self._thread.run(lambda: self._snapshots.read(read, is_awaited=self.is_awaited))
 
 
 # -- from here on everything runs in the thread, in one transaction

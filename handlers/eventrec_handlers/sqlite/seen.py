@@ -1,4 +1,4 @@
-"""Records that came with an id, told apart in tables that have no column for it: their ids are kept beside them."""
+"""Records that came with an id, told apart in tables that do not do so themselves: their ids are kept beside them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from eventrec_handlers.sqlite.own_tables import make_own_table
 if TYPE_CHECKING:
     import sqlite3
 
-    from eventrec_handlers.sqlite.layouts import LaidOut
+    from eventrec_handlers.sqlite.columns import Rows
 
 SWEEP_EVERY: Final = 60 * 1_000_000_000
 """Nanoseconds between two sweeps."""
@@ -25,18 +25,18 @@ class Seen:
         self._nanoseconds = round(seconds * 1e9)
         self._next_sweep = 0
 
-    def new(self, connection: sqlite3.Connection, part: LaidOut, now: int) -> LaidOut:
+    def new(self, connection: sqlite3.Connection, part: Rows, now: int) -> Rows:
         """The rows of `part` whose records were not stored before, and each once; in the transaction that stores them.
 
-        Ids are kept only of records that brought one with them, and only where the table does not hold it.
+        Ids are kept only of records that brought one with them, and only where the table does not tell them apart.
         """
-        first = remembered_ids(part.rows)
+        first = remembered_ids(part)
         if not first:
             return part
         make_own_table(connection, SEEN)
-        new = {id_ for id_ in first if self._is_new(connection, part.rows.layout.table, id_, now)}
+        new = {id_ for id_ in first if self._is_new(connection, part.table, id_, now)}
         self._sweep(connection, now)
-        return part.only(new_rows(part.rows, first, new))
+        return part.only(new_rows(part, first, new))
 
     def _is_new(self, connection: sqlite3.Connection, table: str, id_: bytes, now: int) -> bool:
         insert = f"INSERT OR IGNORE INTO {SEEN} (table_name, id, seen_at) VALUES (?, ?, ?)"  # noqa: S608 - constant

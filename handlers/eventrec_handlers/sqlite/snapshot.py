@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
-from eventrec_handlers.sqlite.file import check_kind, errors_translated
+from eventrec_handlers._thread import check_cancelled
+from eventrec_handlers.sqlite.file import check_kind, errors_translated, is_at_rest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 T = TypeVar("T")
 
-_HEADER: Final = 20
-_VERSIONS: Final = slice(18, 20)
-_OF_WAL: Final = b"\2\2"
-"""The file format's write and read versions, in the header: https://www.sqlite.org/fileformat2.html"""
+STEPS: Final = 10_000
+"""Instructions of SQLite's machine between two looks at whether the caller is still there: a millisecond, about."""
 
 
 class Snapshots:
@@ -32,14 +31,18 @@ class Snapshots:
         self._path = path
         self._busy_timeout = busy_timeout
 
-    def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
+    def read(self, job: Callable[[sqlite3.Connection], T], *, is_awaited: bool = False) -> T:
         """What `job` gives, in a thread that may block. It may be called twice: its first result may not count.
+
+        With `is_awaited` a file that is not there, in a directory that is, is read as an empty one.
 
         Raises:
             DeliveryError: The file cannot be read.
         """
         check_kind(self._path)
         with errors_translated(self._path):
+            if is_awaited and self._is_missing():
+                return self._read_by("mode=memory", job)
             found = self._read_at_rest(job)
             return found[0] if found is not None else self._read_by("mode=ro", job)
 
@@ -63,19 +66,37 @@ class Snapshots:
     def _state_at_rest(self) -> tuple[int, int, int] | None:
         """By what the file is known to be unchanged; None where it is not a WAL file, or one that is in use."""
         try:
-            with self._path.open("rb") as file:
-                found = os.fstat(file.fileno())
-                is_wal = file.read(_HEADER)[_VERSIONS] == _OF_WAL
+            found = self._path.stat()
         except OSError:
             return None
-        return (found.st_ino, found.st_size, found.st_mtime_ns) if is_wal and not self._has_wal() else None
+        return (found.st_ino, found.st_size, found.st_mtime_ns) if is_at_rest(self._path) else None
 
     def _read_by(self, parameters: str, job: Callable[[sqlite3.Connection], T]) -> T:
         uri = f"file:{quote(os.fsencode(self._path))}?{parameters}"
         with closing(sqlite3.connect(uri, uri=True, timeout=self._busy_timeout, isolation_level=None)) as connection:
             connection.text_factory = lambda raw: raw.decode(errors="replace")
             connection.execute("BEGIN")
-            return job(connection)
+            with watched(connection):
+                return job(connection)
 
-    def _has_wal(self) -> bool:
-        return self._path.with_name(f"{self._path.name}-wal").exists()
+    def _is_missing(self) -> bool:
+        return not os.path.lexists(self._path) and self._path.parent.is_dir()
+
+
+@contextmanager
+def watched(connection: sqlite3.Connection) -> Iterator[None]:
+    """While it lasts, statements end when their caller has been cancelled."""
+    connection.set_progress_handler(_look_up, STEPS)
+    try:
+        yield
+    except sqlite3.OperationalError:
+        check_cancelled()  # which has interrupted it
+        raise
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
+def _look_up() -> int:
+    """Whether SQLite should stop: told by a number that is not 0, or by an error."""
+    check_cancelled()
+    return 0

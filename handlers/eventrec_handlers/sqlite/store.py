@@ -48,6 +48,7 @@ class Store:
         max_columns: int,
         layouts: KeptLayouts,
         seen_for: float,
+        unique_ids: bool,
         now: Callable[[], int],
         transaction: Callable[[], AbstractContextManager[sqlite3.Connection]],
     ) -> None:
@@ -56,6 +57,7 @@ class Store:
         self._max_columns = max_columns
         self._layouts = layouts
         self._seen = Seen(seen_for)
+        self._unique_ids = unique_ids
         self._now = now
         self._transaction = transaction
         self._tables: dict[str, Table] = {}
@@ -93,7 +95,7 @@ class Store:
         refusals = Refusals()
         layouts = self._layouts.among(batch.tables) if self._layouts.has_any else {}
         requests = batch.row_inserts(excluding=layouts) if layouts else batch.row_inserts()
-        parts = [Rows.of(request, refusals) for request in requests if request.rows]
+        parts = [Rows.of(request, refusals, tells_apart=self._unique_ids) for request in requests if request.rows]
         if layouts:
             parts += [LaidOut.of_layout(rows, refusals) for rows in batch.layout_rows(layouts)]
         return parts, refusals
@@ -187,9 +189,8 @@ class Store:
 
     def _new(self, connection: sqlite3.Connection, part: Rows) -> Rows:
         """The rows of `part` that were not stored before; its layout is kept beside them."""
-        if not isinstance(part, LaidOut):
-            return part
-        keep_layout(connection, self._layouts, part.layout)
+        if isinstance(part, LaidOut):
+            keep_layout(connection, self._layouts, part.layout)
         return self._seen.new(connection, part, self._now())
 
     def _plan(self, connection: sqlite3.Connection, part: Rows) -> TablePlan:

@@ -17,13 +17,23 @@ from eventrec_handlers.timescale.state import kept_from, read_state
 if TYPE_CHECKING:
     import asyncpg
 
+    from eventrec.analytics import RollupPlan
+    from eventrec_handlers.postgres.hook import Columns, Namespace
+
 
 class TimescaleAnswering(Answering):
-    """Answers questions about a rollup from its continuous aggregate, where it has one."""
+    """Answers questions about a rollup from its continuous aggregate, where it has one.
+
+    `is_another`: the one of its name counts other events. Then all is computed from the events that are left.
+    """
+
+    def __init__(self, namespace: Namespace, plan: RollupPlan, columns: Columns, *, is_another: bool = False) -> None:
+        super().__init__(namespace, plan, columns)
+        self._is_another = is_another
 
     async def known(self, connection: asyncpg.Connection) -> Known:
         found = await read_state(connection, self._namespace.namespace, self._plan)
-        if found is None or found.differs is not None:
+        if found is None or found.differs is not None or self._is_another:
             return Known.nothing(self._plan)
         floor = await kept_from(connection, self._namespace.namespace, self._plan.table)
         known = Known(self._plan, EARLIEST if floor is None else floor, is_made=True)

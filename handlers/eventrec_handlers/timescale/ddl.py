@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
 from eventrec import TIMESTAMP, CatalogueError
-from eventrec_handlers._sql import quoted
+from eventrec_handlers._sql import fitting, quoted
 from eventrec_handlers.postgres.hook import literal, matching, measure_sql
 from eventrec_handlers.timescale.buckets import time_bucket
 
@@ -26,6 +26,10 @@ EXTENSION: Final = "CREATE EXTENSION IF NOT EXISTS timescaledb"
 
 CHUNKS: Final[Mapping[PartitionUnit, str]] = {"day": "1 day", "week": "7 days", "month": "1 month"}
 """How long a chunk is."""
+
+
+_LONGEST_NAME: Final = 63
+"""Bytes that PostgreSQL keeps of a name."""
 
 
 def hypertable(layout: Layout, *, named: Callable[[str], str] = quoted) -> Iterator[str]:
@@ -175,10 +179,10 @@ def without_aggregate(plan: RollupPlan, *, named: Callable[[str], str] = quoted)
 
 
 def index_name(plan: RollupPlan) -> str:
-    """What the index of the rollup is called: cut where it would be too long."""
+    """What the index of the rollup is called: cut where it would be too long, and told apart by a checksum."""
     if plan.index is not None:
         return plan.index
-    return f"{plan.name}_by_bucket".encode()[:63].decode(errors="ignore")
+    return fitting(plan.name, "_by_bucket", _LONGEST_NAME)
 
 
 def _interval(seconds: float) -> str:

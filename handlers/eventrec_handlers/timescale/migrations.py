@@ -29,6 +29,7 @@ from eventrec_handlers.timescale.ddl import (
     without_aggregate,
     without_policy,
 )
+from eventrec_handlers.timescale.definition import compare_definition
 from eventrec_handlers.timescale.extension import find_extension
 from eventrec_handlers.timescale.standing import table_differences, view_differences
 
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from eventrec.analytics import Declaration, RollupPlan
-    from eventrec_handlers.postgres.hook import Namespace
+    from eventrec.analytics import Declaration, Declarations, RollupPlan
+    from eventrec_handlers.postgres.hook import Namespace, Options, Target
 
 _VIEW: Final = "it is a view"
 
@@ -85,11 +86,21 @@ class TimescaleMigrations(PostgresMigrations):
     dialect: ClassVar[str] = "timescaledb"
     _ddl: ClassVar[PostgresDdl] = TimescaleDdl()
 
+    def __init__(self, target: Target, options: Options) -> None:
+        super().__init__(target, options)
+        self._rollups: dict[str, tuple[RollupPlan, Columns]] = {}
+        """Those that were declared: of migrations from files, none."""
+
     def __repr__(self) -> str:
         return super().__repr__().replace("PostgresMigrations", "TimescaleMigrations")
 
     async def _check_tables(self, connection: asyncpg.Connection, namespace: Namespace, tables: Sequence[str]) -> None:
         """Hypertables are what is wanted."""
+
+    def declared(self, catalogue: Declarations) -> Sequence[Declaration]:
+        found = super().declared(catalogue)
+        self._rollups = {each.key: each.source for each in found if each.key.startswith("rollup ")}
+        return found
 
     async def found(self, declarations: Sequence[Declaration]) -> Mapping[str, Sequence[str]]:
         found = dict(await super().found(declarations))
@@ -114,7 +125,15 @@ class TimescaleMigrations(PostgresMigrations):
                         )
 
         await self._run(compare)
+        await self._run(lambda: self._compare_definitions(found))
         return found
+
+    async def _compare_definitions(self, found: dict[str, Sequence[str]]) -> None:
+        """Add to `found` how continuous aggregates that have what is declared are defined otherwise."""
+        connection, namespace = self._open()
+        for key, differs in found.items():
+            if key in self._rollups and not differs:
+                found[key] = (await compare_definition(connection, namespace, *self._rollups[key])).differs
 
     async def _execute(self, statement: Statement | None) -> None:
         connection, _ = self._open()

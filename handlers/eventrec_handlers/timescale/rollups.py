@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventrec import PauseError
 from eventrec.analytics import Refreshed
-from eventrec_handlers.postgres.hook import PostgresRollups, creating, errors_translated, literal, moment
+from eventrec_handlers.postgres.hook import PostgresRollups, creating, errors_translated, literal, moment, read_tables
 from eventrec_handlers.timescale.answering import TimescaleAnswering
 from eventrec_handlers.timescale.ddl import continuous_aggregate
+from eventrec_handlers.timescale.definition import Definition, compare_definition
 from eventrec_handlers.timescale.extension import needed_extension
 from eventrec_handlers.timescale.state import is_hypertable, kept_from, read_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import asyncpg
 
-    from eventrec.analytics import Progress, RollupPlan
-    from eventrec_handlers.postgres.hook import Answering, Columns, Namespace
+    from eventrec import Layout
+    from eventrec.analytics import Answer, Progress, Question, RollupPlan
+    from eventrec_handlers.postgres.hook import Answering, Columns, Namespace, Options, Target
 
 WINDOW: Final = 64
 """Buckets that one call refreshes: between two calls others have their turn, and a process may be killed."""
+
+
+class _Compared(NamedTuple):
+    """How the view of a rollup, known by its number, compares with its declaration."""
+
+    view: int
+    plan: RollupPlan
+    definition: Definition
 
 
 class TimescaleRollups(PostgresRollups):
@@ -33,11 +43,40 @@ class TimescaleRollups(PostgresRollups):
     answered from the events.
     """
 
+    def __init__(self, target: Target, options: Options, *, layouts: Mapping[str, Layout] | None = None) -> None:
+        super().__init__(target, options, layouts=layouts)
+        self._compared: dict[str, _Compared] = {}
+
     def __repr__(self) -> str:
         return super().__repr__().replace("PostgresRollups", "TimescaleRollups")
 
     def _answering(self, namespace: Namespace, plan: RollupPlan, columns: Columns) -> Answering:
-        return TimescaleAnswering(namespace, plan, columns)
+        compared = self._compared.get(plan.name)
+        is_another = compared is not None and compared.plan == plan and compared.definition.is_another
+        return TimescaleAnswering(namespace, plan, columns, is_another=is_another)
+
+    async def answer(self, question: Question) -> Answer:
+        async def compare(connection: asyncpg.Connection, namespace: Namespace) -> None:
+            columns = await self._columns(connection, namespace, question.plan)
+            if columns is not None:
+                await self._compare(connection, namespace, question.plan, columns)
+
+        # Before the snapshot of the answer, in which nothing can be made.
+        await self._run(compare, seconds=self._options.timeout)
+        return await super().answer(question)
+
+    async def _compare(
+        self, connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan, columns: Columns
+    ) -> Definition:
+        """How the continuous aggregate of `plan` compares with it: looked at once, until another one is there."""
+        view = await connection.fetchval("SELECT to_regclass($1)::oid", namespace.named(plan.name))
+        if view is None:
+            return Definition()
+        known = self._compared.get(plan.name)
+        if known is None or known.view != view or known.plan != plan:
+            definition = await compare_definition(connection, namespace, plan, columns)
+            known = self._compared[plan.name] = _Compared(view, plan, definition)
+        return known.definition
 
     async def refresh(self, plans: Sequence[RollupPlan], *, now: int | None = None) -> Refreshed:
         at = time.time_ns() if now is None else now
@@ -99,10 +138,17 @@ class TimescaleRollups(PostgresRollups):
             extension = await needed_extension(connection, str(self._target))
             state = await read_state(connection, namespace.namespace, plan)
             is_chunked = await is_hypertable(connection, namespace.namespace, plan.table)
-        if state is not None and state.differs is not None:
-            raise PauseError(f"rollup {plan.name!r}: the continuous aggregate of this name is another: {state.differs}")
-        if state is not None or not is_chunked:
-            return state is not None
+        differs = None if state is None else state.differs
+        if state is not None and differs is None:
+            definition = await self._compare(connection, namespace, plan, columns)
+            differs = definition.differs[0] if definition.is_another else None
+        if differs is not None:
+            raise PauseError(f"rollup {plan.name!r}: the continuous aggregate of this name is another: {differs}")
+        if state is not None:
+            return True
+        await self._refuse_plain(connection, namespace, plan)
+        if not is_chunked:
+            return False
         statements = list(continuous_aggregate(plan, columns, named=namespace.named))
         if not statements:
             return False
@@ -117,6 +163,22 @@ class TimescaleRollups(PostgresRollups):
                 for statement in statements:
                     await connection.execute(statement)
         return True
+
+    async def _refuse_plain(self, connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> None:
+        """Refuse what has the rollup's name and is not a continuous aggregate.
+
+        Raises:
+            PauseError: An operator has to rename it, or to give the URL in another way.
+        """
+        async with connection.transaction(isolation="read_committed"):
+            there = (await read_tables(connection, namespace, [plan.name]))[plan.name]
+        if there.kind is not None:
+            hint = (
+                "where PostgreSQL keeps rollups, give the URL as postgresql://"
+                if there.kind == "table"
+                else "rename it"
+            )
+            raise PauseError(f"rollup {plan.name!r}: a {there.kind} has its name: {hint}")
 
     async def _windows(
         self, connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan, columns: Columns, before: int

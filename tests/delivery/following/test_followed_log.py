@@ -12,6 +12,7 @@ from eventrec.delivery.sources import followed
 from eventrec.delivery.sources.followed import FollowedLog
 from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log, LogOptions
+from eventrec.log.segment import segment_name
 from eventrec.runs.run import Run, new_run_id
 
 
@@ -127,6 +128,21 @@ def test_where_its_directory_is_gone_it_says_so_and_loses_nothing(run: Run, stor
         with pytest.raises(FileNotFoundError, match="not in its place"):
             look()
     log.abandon()
+
+
+def test_a_newest_segment_that_was_deleted_is_not_lost_while_its_owner_may_write_it_again(
+    run: Run, storage: DiskStorage
+) -> None:
+    log = log_of(run, 20)
+    found = FollowedLog(storage, run.id)
+    assert found.restore_deleted() == 20
+
+    (run.path / segment_name(log.extent.first)).unlink()
+
+    assert found.restore_deleted() == 0
+    assert log.restore_deleted() == 20
+    assert found.restore_deleted() == 20
+    log.close()
 
 
 def test_nothing_of_it_can_be_deleted_here(run: Run, storage: DiskStorage) -> None:

@@ -14,7 +14,7 @@ import anyio.to_thread
 import pytest
 
 from eventrec import EVENT, TIMESTAMP, TYPE, EventRecorder, Layout, LayoutColumn, LayoutError, ReceivedEvent
-from eventrec.delivery import log_layouts
+from eventrec.runs import layouts as log_layouts
 from eventrec.runs.layouts import LAYOUTS, kept_layouts
 from eventrec.testing.scripted import FencedHandler, quickly
 from eventrec.testing.servers import PostgresServer

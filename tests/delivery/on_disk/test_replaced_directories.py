@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from eventrec import EventRecorder, TransientError
+from eventrec import EventRecorder, LogError, TransientError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import create_segment
 from eventrec.runs.run import LOCK, Run, is_locked, list_runs, new_run_id, retire_all
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.usefixtures("looking_often", "_looking_at_once")
 def _looking_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eventrec.intake.writer._LOOK_SECONDS", 0.02)
     monkeypatch.setattr("eventrec.intake.writer._RETRY_SECONDS", 0.02)
+    monkeypatch.setattr("eventrec.delivery.sources.log._PATIENCE", 0.02)
 
 
 Put = Callable[[Path], None]
@@ -286,3 +288,49 @@ async def test_a_log_that_the_disk_did_not_let_move_at_first_moves_later(
     assert handler.delivered == [0, 1]
     assert next(refusals, None) is None
     assert_conserved(recorder.status(), offered=2)
+
+
+async def test_what_was_written_is_delivered_however_often_the_log_directory_is_deleted(tmp_path: Path) -> None:
+    handlers = ScriptedHandler(), ScriptedHandler()
+    log, count, before = tmp_path / "log", 0, 0
+    options = quickly(sync_interval=0.03, flush_interval=0.02)
+
+    async with (
+        EventRecorder(handlers[0], log=log, options=options) as one,
+        EventRecorder(handlers[1], log=log, options=options) as other,
+    ):
+        for _ in range(8):
+            for n in range(count, count + 20):
+                for recorder in (one, other):
+                    await written(recorder, Numbered(n))
+            # What comes back is one segment: what came back before is in another one, and has been delivered.
+            await eventually(partial(have_all, handlers, before))
+            before = count
+            count += 20
+            await anyio.to_thread.run_sync(partial(shutil.rmtree, log, ignore_errors=True))
+        for recorder in (one, other):
+            await written(recorder, Numbered(count))
+        await eventually(partial(have_all, handlers, count + 1))
+        statuses = [recorder.status() for recorder in (one, other)]
+
+    for handler, status in zip(handlers, statuses, strict=True):
+        assert sorted(set(handler.delivered)) == list(range(count + 1))
+        assert [each.dropped for each in status.subscriptions.values()] == [{}]
+    for recorder in (one, other):
+        assert_conserved(recorder.status(), offered=recorder.status().offered)
+
+
+def have_all(handlers: Iterable[ScriptedHandler], count: int) -> bool:
+    return all(set(range(count)) <= set(handler.delivered) for handler in handlers)
+
+
+async def written(recorder: EventRecorder, event: Numbered) -> None:
+    """Record `event` until that is said to be written: while the log is made again, it is refused."""
+    with anyio.fail_after(20):
+        while True:
+            try:
+                await recorder.record_durable(event, until="written")
+            except LogError:
+                await anyio.sleep(0.01)
+            else:
+                return

@@ -14,6 +14,7 @@ from eventrec.delivery.sources.log import READ_BYTES, WINDOW_BYTES, LogSource
 from eventrec.errors import LogWriteError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log, LogOptions
+from eventrec.log.verify import verify
 from eventrec.records.content import encode_take
 from eventrec.records.entry import OVERHEAD_BYTES
 from eventrec.records.schema import Shape
@@ -249,3 +250,95 @@ def test_what_a_failed_sync_withholds_for_a_while_is_not_lost(
     assert lost == []
     assert found == list(range(24))
     assert log.failed_syncs
+
+
+def commits_of(n: int) -> bytes:
+    ((content, _),) = encode_take([ENTRY] * n, LOG_ID, written=1)
+    return content
+
+
+def delete_files(directory: Path) -> None:
+    """As a program does that deletes the directory: its files go first."""
+    for file in directory.iterdir():
+        file.unlink()
+
+
+@pytest.mark.parametrize("is_directory_gone", [False, True])
+@pytest.mark.parametrize("synced", [0, 2, 6])
+def test_what_another_program_deleted_is_read_once_its_writer_has_written_it_again(
+    tmp_path: Path, synced: int, *, is_directory_gone: bool
+) -> None:
+    lost: list[tuple[str, int]] = []
+    here, there = tmp_path / "here", tmp_path / "there"
+    there.mkdir()
+
+    async def read(log: Log) -> list[int]:
+        source = LogSource(log, LOG_ID, on_move=lambda: None)
+        cursor = source.subscribe("s", "earliest", lambda reason, count, _: lost.append((reason, count)))
+        found = [*(await cursor.read(max_records=9, max_bytes=1 << 20)).offsets]
+        if is_directory_gone:
+            await in_thread(log.move_to, DiskStorage(there))
+        with anyio.fail_after(20):
+            while cursor.next < 6:
+                found += (await cursor.read(max_records=9, max_bytes=1 << 20)).offsets
+        source.close()
+        return found
+
+    with Log.create(DiskStorage(here, create=True)) as log:
+        for n in (2, 4):
+            log.append_encoded(commits_of(n), n)
+            log.write()
+            if log.written <= synced:
+                log.sync()
+        delete_files(here)
+        if is_directory_gone:
+            here.rmdir()
+
+        assert anyio.run(read, log) == [0, 1, 2, 3, 4, 5]
+    assert lost == []
+    assert list(verify(DiskStorage(there if is_directory_gone else here))) == []
+
+
+def test_of_deleted_segments_only_the_one_that_is_written_comes_back_and_the_rest_is_counted(tmp_path: Path) -> None:
+    lost: list[tuple[str, int]] = []
+
+    async def read(log: Log) -> list[int]:
+        source = LogSource(log, LOG_ID, on_move=lambda: None)
+        cursor = source.subscribe("s", "earliest", lambda reason, count, _: lost.append((reason, count)))
+        found: list[int] = []
+        with anyio.fail_after(20):
+            while cursor.next < 6:
+                found += (await cursor.read(max_records=9, max_bytes=1 << 20)).offsets
+        source.close()
+        return found
+
+    with Log.create(DiskStorage(tmp_path)) as log:
+        log.append_encoded(commits_of(4), 4)
+        log.write()
+        log.begin_segment()
+        log.append_encoded(commits_of(2), 2)
+        log.write()
+        log.sync()
+        delete_files(tmp_path)
+
+        assert anyio.run(read, log) == [4, 5]
+    assert lost == [("corrupt", 4)]
+
+
+def test_where_an_orphan_was_deleted_what_is_not_read_is_lost_at_once(tmp_path: Path) -> None:
+    lost: list[tuple[str, int]] = []
+
+    async def read(log: Log) -> int:
+        source = LogSource(log, LOG_ID, is_orphan=True, on_move=lambda: None)
+        cursor = source.subscribe("s", "earliest", lambda reason, count, _: lost.append((reason, count)))
+        await cursor.read(max_records=9, max_bytes=1 << 20)
+        source.close()
+        return cursor.next
+
+    with Log.create(DiskStorage(tmp_path)) as log:
+        log.append_encoded(commits_of(4), 4)
+        log.write()
+        delete_files(tmp_path)
+
+        assert anyio.run(read, log) == 4
+    assert lost == [("corrupt", 4)]

@@ -235,7 +235,7 @@ async def test_any_answer_is_an_answer_or_one_of_our_errors(served: Served) -> N
     chance, current = Random(7), b""
     whole = [
         ANSWER,
-        sized(gzip.compress(b"hello" * 9)),
+        sized(gzip.compress(b"hello" * 9, mtime=0)),
         CHUNKED + b"5\r\nhello\r\n0\r\n\r\n",
         b"HTTP/1.1 307 -\r\nLocation: /a?b=c\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 429 -\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n",

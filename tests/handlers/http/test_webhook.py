@@ -61,16 +61,17 @@ async def opened(handler: HTTPHandler) -> AsyncIterator[HTTPHandler]:
 
 
 class Keeping:
-    """Answers with `statuses`, then 204; keeps what it is sent."""
+    """Answers with `statuses`, then 204, and JSON where there is a `body`; keeps what it is sent."""
 
-    def __init__(self, *statuses: int, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, *statuses: int, headers: Mapping[str, str] | None = None, body: object = None) -> None:
         self.posted: list[Any] = []
         self.statuses = list(statuses)
         self.headers = headers or {}
+        self.content = b"" if body is None else json.dumps(body).encode()
 
     def __call__(self, posted: Any) -> tuple[int, Mapping[str, str], bytes]:
         self.posted.append(posted)
-        return (self.statuses.pop(0) if self.statuses else 204), self.headers, b""
+        return (self.statuses.pop(0) if self.statuses else 204), self.headers, self.content
 
 
 # -- formats
@@ -101,6 +102,7 @@ def test_cloud_event_is_written_as_documented(batch: BatchOf) -> None:
         "table": "orders",
         "context": '{"service":"shop é"}',
         "columns": '{"order id":7,"raw":"AA=="}',
+        "columntypes": '{"order id":{"type":"INT64"},"raw":{"type":"BINARY"}}',
         "data": {"a": 1},
     }
 
@@ -297,6 +299,46 @@ async def test_too_large_a_batch_is_split(batch: BatchOf, endpoint_of: EndpointO
     handler = HTTPHandler(f"http://127.0.0.1:{endpoint_of(Keeping(413)).port}/")
     async with opened(handler):
         with pytest.raises(BatchTooLargeError):
+            await handler.handle(batch(Sample(1), Sample(2)))
+
+
+async def test_what_a_server_of_ours_does_not_take_of_a_batch_is_named(batch: BatchOf, endpoint_of: EndpointOf) -> None:
+    class TwoRows(Sample):
+        def extra_rows(self) -> list[tuple[int]]:
+            return [(1,), (2,)]
+
+    said = [{"index": 2, "error": "bad"}, {"index": 4, "error": "full", "retry": True}]
+    answer = Keeping(200, headers={"Eventrec-Rejected": "2"}, body={"received": 3, "rejected": 2, "errors": said})
+    handler = HTTPHandler(f"http://127.0.0.1:{endpoint_of(answer).port}/")
+    two = TwoRows(0, columns=(ColumnSchema("n", ColumnType.INT64),))
+    async with opened(handler):
+        with pytest.raises(PartialError) as caught:
+            await handler.handle(batch(two, Sample(1), Sample(2), Sample(3), start=7))
+
+    assert {offset: type(error) for offset, error in caught.value.errors.items()} == {
+        8: PermanentError,
+        10: TransientError,
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"received": 1, "rejected": 2, "errors": [{"index": 0, "error": "bad"}]}, BatchTooLargeError),
+        ({"received": 1, "rejected": 1, "errors": [{"index": 9, "error": "bad"}]}, BatchTooLargeError),
+        ({"received": 1, "rejected": 1, "errors": [{"index": -1, "error": "bad"}]}, BatchTooLargeError),
+        ({"received": 1, "rejected": 0, "errors": []}, BatchTooLargeError),
+        ({"received": 1}, TransientError),
+        ("", TransientError),
+    ],
+)
+async def test_what_it_does_not_take_and_does_not_name_is_not_taken_for_delivered(
+    batch: BatchOf, endpoint_of: EndpointOf, body: object, expected: type[Exception]
+) -> None:
+    answer = Keeping(200, headers={"Eventrec-Rejected": "2"}, body=body)
+    handler = HTTPHandler(f"http://127.0.0.1:{endpoint_of(answer).port}/")
+    async with opened(handler):
+        with pytest.raises(expected):
             await handler.handle(batch(Sample(1), Sample(2)))
 
 

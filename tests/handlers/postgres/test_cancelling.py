@@ -14,6 +14,8 @@ import anyio
 import pytest
 
 from eventrec import Batch, Event, TransientError
+from eventrec.analytics import Question, Rollup, bucket
+from eventrec.analytics import count as count_of_events
 from eventrec_handlers.postgres import PostgresHandler
 
 pytestmark = pytest.mark.handlers
@@ -162,3 +164,42 @@ async def test_encoding_gives_the_loop_its_turn(handler: PostgresHandler, event:
 
     # A bound that a busy machine keeps too; what it really is, tests/benchmarks measures.
     assert sorted(late)[len(late) // 2] < 0.01
+
+
+WAITING: Final = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    " AND state = 'active'"
+)
+
+
+@pytest.mark.parametrize("kind", ["reader", "rollups"])
+async def test_a_question_that_is_cancelled_ends_on_the_server_too(
+    handler: PostgresHandler, database: Any, event: Events, batch: Batches, kind: str
+) -> None:
+    await handler.handle(batch(event(0)))
+    reader, rollups = PostgresHandler(database.url()).reader(), PostgresHandler(database.url()).rollups()
+    assert reader is not None
+    assert rollups is not None
+    question = Question(Everything)
+    asked: Any = {"reader": lambda: reader.range(limit=1), "rollups": lambda: rollups.answer(question)}[kind]
+    other = database.session()
+    database.run(other.execute("BEGIN; LOCK TABLE events"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(asked)
+        with anyio.fail_after(20):
+            while database.rows(WAITING) != [(1,)]:  # noqa: ASYNC110 - the server says it to those who ask
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    still_waiting = database.rows(WAITING)
+    database.run(other.close())
+
+    assert still_waiting == [(0,)]
+    await asked()
+    await reader.close()
+    await rollups.close()
+
+
+class Everything(Rollup, name="everything", table="events"):
+    day = bucket("day")
+    events = count_of_events()

@@ -13,10 +13,32 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from eventrec import Batch, Event, HandlerURLError, PauseError, TransientError, handler_from_url
-from eventrec.analytics import Catalogue, Question, Refresh, Refreshed, Rollup, bucket, count, group, payload
+from eventrec import (
+    Batch,
+    Event,
+    EventModel,
+    HandlerURLError,
+    PauseError,
+    TransientError,
+    handler_from_url,
+    migration_target_from_url,
+)
+from eventrec.analytics import (
+    Catalogue,
+    MigrationRunner,
+    Question,
+    Refresh,
+    Refreshed,
+    Rollup,
+    Statement,
+    bucket,
+    count,
+    group,
+    payload,
+)
+from eventrec_handlers._sql.refresher import ACCIDENTS, LONGEST_PAUSE, Refresher
 from eventrec_handlers.postgres import PostgresHandler, PostgresRollups
-from eventrec_handlers.postgres.refresher import ACCIDENTS, LONGEST_PAUSE, Refresher
+from eventrec_handlers.postgres.ddl import PostgresDdl
 from eventrec_handlers.postgres.rollups.overdue import OverdueRollups
 
 pytestmark = pytest.mark.handlers
@@ -27,6 +49,10 @@ Batches = Callable[..., Batch]
 HOUR: Final = 3_600_000_000_000
 SECONDS: Final = 30
 """How long something is waited for that has to come."""
+
+
+class Happened(EventModel, table="events"):
+    pass
 
 
 class Hourly(Rollup, name="hourly", table="events"):
@@ -99,6 +125,118 @@ async def test_a_rollup_that_is_not_filled_yet_is_everybodys(database: Any) -> N
         assert await store.claim_due([plan]) == [plan]
 
 
+EARLIER: Final = (
+    "CREATE TABLE eventrec_dirty (table_name text NOT NULL, since timestamptz NOT NULL, rows bigint NOT NULL)",
+    "CREATE TABLE eventrec_pending (rollup text NOT NULL, bucket timestamptz NOT NULL, rows bigint NOT NULL)",
+    "CREATE INDEX eventrec_pending_bucket ON eventrec_pending (rollup, bucket)",
+    (
+        "CREATE TABLE eventrec_rollups (name text PRIMARY KEY, table_name text NOT NULL, fingerprint text NOT NULL,"
+        " unit text NOT NULL, every integer NOT NULL, zone text NOT NULL, todo_from timestamptz, todo_to timestamptz,"
+        " late_rows bigint NOT NULL DEFAULT 0)"
+    ),
+    (
+        "CREATE TABLE eventrec_floors (table_name text PRIMARY KEY, kept_from timestamptz NOT NULL"
+        " DEFAULT '0003-01-01 00:00:00+00')"
+    ),
+)
+"""Our own tables beside rollups as the first version of them was."""
+EVENTS: Final = "CREATE TABLE events (id uuid, type text, timestamp timestamptz, payload jsonb)"
+
+
+@pytest.fixture
+async def earlier(database: Any) -> Any:
+    """A database with a rollup that the first version made and filled, and an event that waits."""
+    database.execute(EVENTS)
+    async with PostgresHandler(database.url()).rollups() as store:
+        await store.refresh([Hourly.rollup_plan])
+    database.execute(
+        "CREATE TABLE kept AS SELECT name, table_name, fingerprint, unit, every, zone, todo_from, todo_to, late_rows"
+        " FROM eventrec_rollups",
+        "DROP TABLE eventrec_dirty, eventrec_pending, eventrec_rollups, eventrec_floors",
+        *EARLIER,
+        "INSERT INTO eventrec_rollups SELECT * FROM kept",
+        "INSERT INTO eventrec_floors (table_name) VALUES ('events')",
+        "INSERT INTO events (type, timestamp) VALUES ('a', now() - interval '3 hours')",
+    )
+    return database
+
+
+async def test_what_the_first_version_knew_of_rollups_is_brought_up_to_date_by_a_refresh(earlier: Any) -> None:
+    async with PostgresHandler(earlier.url(), schema="strict").rollups() as strict:
+        with pytest.raises(PauseError, match="table 'eventrec_rollups' is of an earlier version: migrate first"):
+            await strict.refresh([Hourly.rollup_plan])
+        with pytest.raises(PauseError, match="migrate first"):
+            await strict.claim_due([Hourly.rollup_plan])
+        assert (await strict.answer(Question(Hourly))).rows[0][1] == 1
+    async with PostgresHandler(earlier.url()).rollups() as store:
+        claimed = await store.claim_due([Hourly.rollup_plan])
+        await store.refresh([Hourly.rollup_plan])
+
+    assert claimed == []
+    assert earlier.rows("SELECT happened FROM hourly") == [(1,)]
+    assert earlier.rows("SELECT refreshed_at IS NULL, refresh_every FROM eventrec_rollups") == [(False, 3_600.0)]
+
+
+async def test_what_the_first_version_knew_of_rollups_is_brought_up_to_date_by_a_migration(
+    database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def migrate() -> int:
+        async with migration_target_from_url(database.url()) as target:
+            catalogue = Catalogue(name="shop", rollups=[Hourly], events=[Happened])
+            return len(await MigrationRunner(target, catalogue=catalogue).run())
+
+    made_now = PostgresDdl.own_statements
+
+    def made_then(ddl: PostgresDdl, name: str) -> tuple[Statement, ...]:
+        now = made_now(ddl, name)
+        return now if name != "eventrec_rollups" else (*map(Statement, EARLIER), *now[-2:])  # the trigger's function
+
+    with monkeypatch.context() as first_version:
+        first_version.setattr(PostgresDdl, "own_statements", made_then)
+        first = await migrate()
+    assert database.rows("SELECT count(*) FROM pg_attribute WHERE attname = 'refresh_every'") == [(0,)]
+    async with PostgresHandler(database.url(), schema="strict").rollups() as strict:
+        with pytest.raises(PauseError, match="migrate first"):
+            await strict.refresh([Hourly.rollup_plan])
+        second, third = await migrate(), await migrate()
+        await strict.refresh([Hourly.rollup_plan])
+
+    assert (first, second, third) == (2, 1, 0)
+    assert database.rows("SELECT refresh_every FROM eventrec_rollups") == [(3_600.0,)]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "why"),
+    [
+        (
+            "CREATE VIEW hourly AS SELECT now() AS hour, 1 AS happened",
+            "a view has its name: .* give the URL as timescale:",
+        ),
+        ("CREATE MATERIALIZED VIEW hourly AS SELECT 1 AS happened", "a materialized view has its name: rename it"),
+        ("CREATE SEQUENCE hourly", "a sequence has its name: rename it"),
+        ("CREATE TABLE hourly (hour timestamptz)", "another program's table has its name, without a column 'happened'"),
+    ],
+)
+@pytest.mark.parametrize("was_made", [False, True])
+async def test_what_has_the_name_of_a_rollup_and_is_not_its_table_holds_it(
+    database: Any, theirs: str, why: str, *, was_made: bool
+) -> None:
+    database.execute(EVENTS, *([] if was_made else [theirs]))
+    async with PostgresHandler(database.url()).rollups() as store:
+        if was_made:
+            await store.refresh([Hourly.rollup_plan])
+            database.execute(
+                "DROP TABLE hourly",
+                "INSERT INTO events (type, timestamp) VALUES ('a', now() - interval '1 day')",
+                theirs,
+            )
+
+        with pytest.raises(PauseError, match=why) as caught:
+            await store.refresh([Hourly.rollup_plan])
+
+    assert "\n" not in str(caught.value)
+
+
 async def test_a_handler_that_cannot_refresh_stores_batches_and_says_so(
     opened: Any, database: Any, event: Events, batch: Batches, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -168,7 +306,7 @@ async def rounds(says: Callable[[str], Refreshed], number: int, note: Callable[[
             await anyio.sleep_forever()
 
     ended = anyio.Event()
-    refresher = Refresher(SHOP, lambda _: store, sleep=sleep)  # type: ignore[arg-type, return-value]
+    refresher = Refresher(SHOP, lambda _: store, database="postgres", sleep=sleep)
     await refresher.start()
     try:
         with anyio.fail_after(SECONDS):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from eventrec import EVENT, GENERATED, TIMESTAMP, TYPE, Batch, Event, Layout, LayoutColumn
-from eventrec.analytics import Question, Refresh, Rollup, bucket, count, distinct, group, payload
+from eventrec.analytics import Question, Refresh, Refreshed, Rollup, bucket, count, distinct, group, payload
 from eventrec_handlers.postgres import PostgresRollups
 from eventrec_handlers.postgres.checkpoints import Namespace
 from eventrec_handlers.postgres.expiry import Expiry
@@ -62,7 +63,25 @@ class Monthly(Rollup, name="monthly", table="events"):
     refresh = Refresh(window="3 days", lag="1 hour")
 
 
+class Minutely(Rollup, name="minutely", table="events"):
+    minute = bucket("1 minute")
+    happened = count()
+    refresh = Refresh(window="3 days", lag=0)
+
+
 DIVIDED_PLANS = (Daily.rollup_plan, Monthly.rollup_plan)
+
+
+ADOPTED = (
+    "CREATE TABLE events (id bigserial PRIMARY KEY, timestamp timestamptz NOT NULL, event_type varchar(100) NOT NULL,"
+    " data jsonb NOT NULL)"
+)
+FILLED = (
+    "INSERT INTO events (timestamp, event_type, data) SELECT '2026-03-30 11:59+00'::timestamptz"
+    " - n * interval '1 hour', 'ordered', jsonb_build_object("
+    "'type', 'ordered', 'shop', chr(97 + n % 3), 'customer', n % 7)"
+    " FROM generate_series(0, 40 * 24 - 1) AS n"
+)
 
 
 @pytest.fixture
@@ -70,10 +89,7 @@ async def divided(database: Any) -> AsyncIterator[PostgresRollups]:
     """Rollups of a table with partitions and a retention of ten days, and 40 days of events in it."""
     database.execute(
         DIVIDED,
-        "INSERT INTO events (timestamp, event_type, data) SELECT '2026-03-30 11:59+00'::timestamptz"
-        " - n * interval '1 hour', 'ordered', jsonb_build_object("
-        "'type', 'ordered', 'shop', chr(97 + n % 3), 'customer', n % 7)"
-        " FROM generate_series(0, 40 * 24 - 1) AS n",
+        FILLED,
     )
     async with PostgresRollups(Target(database.url()), Options(), layouts={"events": PLATFORM}) as store:
         yield store
@@ -128,6 +144,121 @@ async def test_no_event_is_dropped_before_every_rollup_has_counted_it(divided: P
     assert any("rollup 'daily' has not counted its events yet" in remark for remark in done.remarks)
     await divided.refresh([Daily.rollup_plan], now=now)
     assert database.rows("SELECT min(timestamp) >= '2026-03-20 00:00+00' FROM events") == [(True,)]
+
+
+@pytest.fixture
+async def adopted(database: Any) -> AsyncIterator[PostgresRollups]:
+    """The same, of a table that was there before the layout: it has no partitions, and another index."""
+    database.execute(ADOPTED, FILLED)
+    async with PostgresRollups(Target(database.url()), Options(), layouts={"events": PLATFORM}) as store:
+        yield store
+
+
+async def test_old_events_of_an_adopted_table_go_once_they_are_counted(adopted: PostgresRollups, database: Any) -> None:
+    now, here = nanoseconds(NOW), Namespace("public", 63, 10_000)
+    database.execute(*own_tables(here), *rollup_tables(Daily.rollup_plan, Columns.of(PLATFORM), here))
+
+    waiting = await adopted.refresh([], now=now)
+    assert database.rows("SELECT count(*) FROM events") == [(40 * 24,)]
+    assert waiting.remarks == ("table 'events': rollup 'daily' has not counted its events yet: refresh it",)
+    done = await adopted.refresh([Daily.rollup_plan], now=now)
+    before = await adopted.answer(Question(Daily))
+    late(database, "2026-03-01 10:00+00")
+    again = await adopted.refresh([Daily.rollup_plan], now=now)
+
+    assert done.remarks == again.remarks == ()
+    assert database.rows("SELECT count(*), min(timestamp) FROM events") == [
+        (10 * 24, datetime(2026, 3, 20, 12, 59, tzinfo=UTC))
+    ]
+    assert (again.late, (await adopted.answer(Question(Daily))).rows) == (1, before.rows)
+
+
+async def test_what_arrives_beside_the_floor_is_kept_until_it_is_counted(
+    adopted: PostgresRollups, database: Any
+) -> None:
+    now, minute = nanoseconds(NOW), 60_000_000_000
+    await adopted.refresh([Minutely.rollup_plan], now=now + 7 * minute)
+    at = datetime(2026, 3, 20, 12, 10, tzinfo=UTC)
+    late(database, at.isoformat())  # the mark of its quarter of an hour begins before what is kept for ten days
+
+    waiting = await adopted.refresh([], now=now + 12 * minute)
+    assert waiting.remarks == ("table 'events': rollup 'minutely' has not counted its events yet: refresh it",)
+    done = await adopted.refresh([Minutely.rollup_plan], now=now + 12 * minute)
+
+    assert done.late == 0
+    assert (nanoseconds(at), 1) in (await adopted.answer(Question(Minutely))).rows
+
+
+async def test_a_row_that_comes_too_late_is_counted_once_however_short_the_buckets_are(
+    adopted: PostgresRollups, database: Any
+) -> None:
+    await adopted.refresh([Minutely.rollup_plan], now=nanoseconds(NOW))
+    late(database, "2026-03-01 10:00+00")
+    late(database, "2026-03-01 10:14:59+00")
+
+    done = await adopted.refresh([Minutely.rollup_plan], now=nanoseconds(NOW))
+
+    assert done.late == 2
+    assert (await adopted.answer(Question(Minutely))).remarks[0].startswith("2 rows arrived for buckets")
+
+
+@pytest.mark.parametrize("partition", ["day", None])
+@pytest.mark.parametrize(
+    ("statements", "said"),
+    [
+        (
+            [ADOPTED.replace("events", "stored"), "CREATE VIEW events AS SELECT * FROM stored"],
+            "it is a view, or a table of another server",
+        ),
+        (
+            [ADOPTED, "CREATE TABLE notes (about bigint REFERENCES events ON DELETE CASCADE)"],
+            "rows of 'notes' refer to them, and would be changed or deleted too",
+        ),
+        (
+            [
+                ADOPTED,
+                FILLED,
+                "CREATE TABLE notes AS SELECT id AS about FROM events",
+                "ALTER TABLE notes ADD FOREIGN KEY (about) REFERENCES events",
+            ],
+            "violates",
+        ),
+        ([ADOPTED.replace("timestamptz", "timestamp"), FILLED], "is timestamp without time zone, not"),
+        (
+            [
+                ADOPTED,
+                FILLED,
+                "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+                "CREATE TRIGGER keep BEFORE DELETE ON events FOR EACH ROW EXECUTE FUNCTION keep()",
+            ],
+            "the server deletes none of its old rows: see its triggers and policies",
+        ),
+    ],
+    ids=["view", "cascade", "reference", "another-type", "trigger"],
+)
+async def test_where_old_events_cannot_be_removed_without_harm_they_stay_and_that_is_said(
+    database: Any, statements: list[str], said: str, partition: Any
+) -> None:
+    database.execute(*statements)
+    kept = replace(PLATFORM, partition=partition)
+    before = database.rows("SELECT count(*) FROM events")
+
+    async with PostgresRollups(Target(database.url()), Options(), layouts={"events": kept}) as store:
+        done = await store.refresh([], now=nanoseconds(NOW))
+        again = await store.refresh([], now=nanoseconds(NOW))
+
+    assert database.rows("SELECT count(*) FROM events") == before
+    (remark,) = done.remarks
+    assert remark.startswith("table 'events': ")
+    assert said in remark
+    assert again.remarks == done.remarks
+
+
+async def test_a_table_that_is_not_there_has_nothing_old(database: Any) -> None:
+    layouts = {"events": PLATFORM, "others": replace(PLATFORM, table="others", partition=None)}
+
+    async with PostgresRollups(Target(database.url()), Options(), layouts=layouts) as store:
+        assert await store.refresh([], now=nanoseconds(NOW)) == Refreshed()
 
 
 async def test_a_question_for_fewer_groups_is_refused_where_it_cannot_be_answered(divided: PostgresRollups) -> None:

@@ -270,6 +270,35 @@ async def test_pages_are_the_whole_answer_whatever_waits(
                 same(replace(whole, rows=rows), whole)
 
 
+async def test_groups_that_look_like_what_an_answer_is_packed_with_come_back(
+    known: Events, rollups: PostgresRollups
+) -> None:
+    odd = ("\x02", None, "a\x01b", "\x01", "plain")
+    given = events(8, 40, days=3)
+    known.insert(replace(event, columns={**event.columns, "shop": odd[n % 5]}) for n, event in enumerate(given))
+    await rollups.refresh([Keyed.rollup_plan], now=nanoseconds(NOW))
+
+    same(await rollups.answer(Question(Keyed.rollup_plan)), known.expected(Keyed.rollup_plan))
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_pages_with_empty_buckets_are_the_whole_answer(
+    known: Events, rollups: PostgresRollups, *, newest_first: bool
+) -> None:
+    known.insert(events(5, 6, days=2))
+    await rollups.refresh([PerHour.rollup_plan], now=nanoseconds(NOW))
+    known.insert(events(6, 4, days=2))
+    plan = PerHour.rollup_plan
+
+    for groups in ((), tuple(each.name for each in plan.groups[:1])):
+        for start in (None, nanoseconds(NOW) - 50 * 3_600 * 1_000_000_000):
+            asked: dict[str, Any] = {"newest_first": newest_first, "groups": groups, "start": start}
+            whole = known.expected(plan, empty_buckets=True, **asked)
+            assert len(whole.rows) > 20
+            rows = tuple(await paged(rollups, plan, 19, empty_buckets=True, **asked))
+            same(replace(whole, rows=rows), whole)
+
+
 async def test_a_page_computes_no_bucket_behind_it(
     known: Events, rollups: PostgresRollups, monkeypatch: pytest.MonkeyPatch
 ) -> None:

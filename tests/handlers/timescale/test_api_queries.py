@@ -6,12 +6,10 @@ The catalogue is migrated, the events go through a recorder, every policy is run
 from __future__ import annotations
 
 import asyncio
-import math
-import statistics
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -139,72 +137,16 @@ def on_postgresql(
     )
 
 
+@pytest.fixture(scope="session")
+def counts(load_module: Callable[[Path], Any]) -> Any:
+    """What plain Python counts."""
+    return load_module(Path(__file__).with_name("platform_counts.py"))
+
+
 @pytest.fixture(params=["on_timescale", "on_postgresql"])
 def platform(request: pytest.FixtureRequest) -> Platform:
     found: Platform = request.getfixturevalue(request.param)
     return found
-
-
-# -- in plain Python
-
-
-def day(at: datetime) -> datetime:
-    return at.replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def hour(at: datetime) -> datetime:
-    return at.replace(minute=0, second=0, microsecond=0)
-
-
-def percentile(values: Sequence[float], fraction: float) -> float:
-    ordered = sorted(values)
-    place = fraction * (len(ordered) - 1)
-    low = math.floor(place)
-    return ordered[low] + (ordered[min(low + 1, len(ordered) - 1)] - ordered[low]) * (place - low)
-
-
-def rate(part: int, others: int) -> float:
-    return part / (part + others) if part + others else 0.0
-
-
-def users_per(platform: Platform, bucket: Callable[[datetime], datetime]) -> list[Row]:
-    found = defaultdict(list)
-    for _, at, said in platform.events:
-        if said.get("user_id") is not None:
-            found[bucket(at)].append(said["user_id"])
-    return [
-        {"day": start, "active_users": len(set(users)), "total_events": len(users)}
-        for start, users in sorted(found.items(), reverse=True)
-    ]
-
-
-def per_day(platform: Platform, prefix: str, *types: str) -> dict[datetime, dict[str, list[Mapping[str, Any]]]]:
-    """What events say, by day and type, latest day first."""
-    found: dict[datetime, dict[str, list[Mapping[str, Any]]]] = {}
-    for kind in types:
-        for at, said in platform.of(prefix + kind):
-            found.setdefault(day(at), {each: [] for each in types})[kind].append(said)
-    return dict(sorted(found.items(), reverse=True))
-
-
-def latencies(platform: Platform) -> list[Row]:
-    found = defaultdict(list)
-    for at, said in platform.of("api_request"):
-        found[hour(at), said["service"], said["endpoint"], said["method"]].append(said)
-    rows = []
-    for key, requests in found.items():
-        took = [said["duration_ms"] for said in requests]
-        status = [said["status_code"] for said in requests]
-        rows.append(
-            dict(zip(("hour", "service", "endpoint", "method"), key, strict=True))
-            | {"request_count": len(took), "avg_duration_ms": statistics.fmean(took)}
-            | {f"p{part}_duration_ms": percentile(took, part / 100) for part in (50, 95, 99)}
-            | {
-                "error_4xx_count": sum(400 <= code < 500 for code in status),
-                "error_5xx_count": sum(code >= 500 for code in status),
-            }
-        )
-    return rows
 
 
 def same(found: Sequence[Row], wanted: Sequence[Row]) -> None:
@@ -222,30 +164,35 @@ def same(found: Sequence[Row], wanted: Sequence[Row]) -> None:
 # -- the questions
 
 
-def test_every_question_is_answered_as_plain_python_does(platform: Platform, platform_analytics: Any) -> None:
+def test_every_question_is_answered_as_plain_python_does(
+    platform: Platform, platform_analytics: Any, counts: Any
+) -> None:
     sql = platform_analytics.queries
     everything = (platform.now - timedelta(days=80), platform.now)
 
-    same(platform.ask(sql.OVERVIEW, platform.now), [overview(platform)])
-    same(platform.ask(sql.USERS_DAILY, *everything), users_per(platform, day))
+    same(platform.ask(sql.OVERVIEW, platform.now), [counts.overview(platform)])
+    same(platform.ask(sql.USERS_DAILY, *everything), counts.users_per(platform, counts.day))
     same(
         platform.ask(sql.USERS_WEEKLY, *everything),
-        users_per(platform, lambda at: day(at) - timedelta(days=at.weekday())),
+        counts.users_per(platform, lambda at: counts.day(at) - timedelta(days=at.weekday())),
     )
-    same(platform.ask(sql.USERS_MONTHLY, *everything), users_per(platform, lambda at: day(at).replace(day=1)))
-    same(platform.ask(sql.TASKS_DAILY, *everything), tasks_daily(platform))
-    same(platform.ask(sql.TASKS_OVERVIEW, *everything), [tasks_overview(platform)])
-    found = latencies(platform)
+    same(
+        platform.ask(sql.USERS_MONTHLY, *everything),
+        counts.users_per(platform, lambda at: counts.day(at).replace(day=1)),
+    )
+    same(platform.ask(sql.TASKS_DAILY, *everything), counts.tasks_daily(platform))
+    same(platform.ask(sql.TASKS_OVERVIEW, *everything), [counts.tasks_overview(platform)])
+    found = counts.latencies(platform)
     names = ("service", "endpoint", "method")
     found.sort(key=lambda row: (-row["hour"].timestamp(), -row["p99_duration_ms"], *map(row.get, names)))
     same(platform.ask(sql.API_LATENCY, *everything), found[:1_000])
     recent = [row for row in found if platform.now - timedelta(hours=24) < row["hour"] <= platform.now]
     recent.sort(key=lambda row: (-row["p99_duration_ms"], -row["hour"].timestamp(), *map(row.get, names)))
     same(platform.ask(sql.API_SLOWEST, platform.now), recent[:10])
-    same(platform.ask(sql.INTEGRATIONS_HEALTH, *everything), integrations(platform))
-    same(platform.ask(sql.AUTH_DAILY, *everything), auth(platform))
-    same(platform.ask(sql.COCOONS_DAILY, *everything), cocoons(platform))
-    wanted = errors(platform)
+    same(platform.ask(sql.INTEGRATIONS_HEALTH, *everything), counts.integrations(platform))
+    same(platform.ask(sql.AUTH_DAILY, *everything), counts.auth(platform))
+    same(platform.ask(sql.COCOONS_DAILY, *everything), counts.cocoons(platform))
+    wanted = counts.errors(platform)
     same(platform.ask(sql.ERRORS, *everything, 100, 0), wanted[:100])
     same(platform.ask(sql.ERRORS, *everything, 3, 2), wanted[2:5])
 
@@ -261,7 +208,7 @@ def test_questions_about_a_time_without_events_are_answered(platform: Platform, 
     assert platform.ask(sql.OVERVIEW, before[1])[0]["active_users_month"] == 0
 
 
-def test_totals_and_days_outlive_the_events(platform: Platform, platform_analytics: Any) -> None:
+def test_totals_and_days_outlive_the_events(platform: Platform, platform_analytics: Any, counts: Any) -> None:
     sql = platform_analytics.queries
     everything = (platform.now - timedelta(days=80), platform.now)
     totals = ("total_users", "total_tasks", "total_cocoons", "total_integrations", "task_success_rate")
@@ -273,140 +220,6 @@ def test_totals_and_days_outlive_the_events(platform: Platform, platform_analyti
     (after,) = platform.ask(sql.OVERVIEW, platform.now)
     assert [after[name] for name in totals] == [before[name] for name in totals]
     assert after["active_users_month"] == 0 < before["active_users_month"]  # of the events alone
-    same(platform.ask(sql.USERS_DAILY, *everything), users_per(platform, day))
-    same(platform.ask(sql.TASKS_DAILY, *everything), tasks_daily(platform))
-    same(platform.ask(sql.AUTH_DAILY, *everything), auth(platform))
-
-
-def overview(platform: Platform) -> Row:
-    def distinct(name: str, *types: str, hours: float | None = None) -> int:
-        return len(
-            {
-                said[name]
-                for kind, at, said in platform.events
-                if said.get(name) is not None
-                and (not types or kind in types)
-                and (hours is None or platform.now - timedelta(hours=hours) < at <= platform.now)
-            }
-        )
-
-    today = users_per(platform, day)[0]
-    return {
-        "total_users": distinct("user_id"),
-        "active_users_today": today["active_users"] if today["day"] == day(platform.now) else 0,
-        "active_users_week": distinct("user_id", hours=168),
-        "active_users_month": distinct("user_id", hours=720),
-        "total_tasks": platform.count("task_created"),
-        "tasks_today": sum(day(at) == day(platform.now) for at, _ in platform.of("task_created")),
-        "task_success_rate": rate(platform.count("task_completed"), platform.count("task_failed")),
-        "total_cocoons": distinct("cocoon_id"),
-        "active_cocoons": distinct("cocoon_id", "cocoon_connected", hours=24),
-        "total_integrations": distinct("integration_id"),
-    }
-
-
-def tasks_daily(platform: Platform) -> list[Row]:
-    rows = []
-    types = ("created", "started", "completed", "failed", "cancelled")
-    for start, said in per_day(platform, "task_", *types).items():
-        took = [one["duration_ms"] for one in said["completed"]]
-        rows.append(
-            {
-                "day": start,
-                **{kind: len(said[kind]) for kind in types},
-                "avg_duration_ms": statistics.fmean(took) if took else None,
-                "p95_duration_ms": percentile(took, 0.95) if took else None,
-                "success_rate": rate(len(said["completed"]), len(said["failed"])),
-            }
-        )
-    return rows
-
-
-def tasks_overview(platform: Platform) -> Row:
-    took = [said["duration_ms"] for _, said in platform.of("task_completed")]
-    return {
-        **{f"total_{kind}": platform.count(f"task_{kind}") for kind in ("created", "completed", "failed", "cancelled")},
-        "success_rate": rate(len(took), platform.count("task_failed")),
-        "avg_duration_ms": statistics.fmean(took),
-    }
-
-
-def integrations(platform: Platform) -> list[Row]:
-    types = ("connected", "disconnected", "used", "error")
-    found: defaultdict[tuple[datetime, str], list[tuple[str, str]]] = defaultdict(list)
-    for kind in types:
-        for at, said in platform.of(f"integration_{kind}"):
-            found[day(at), said["provider"]].append((kind, said["user_id"]))
-    rows = []
-    for (start, provider), seen in sorted(found.items(), key=lambda item: (-item[0][0].timestamp(), item[0][1])):
-        number = Counter(kind for kind, _ in seen)
-        rows.append(
-            {
-                "day": start,
-                "provider": provider,
-                **dict(zip(("connections", "disconnections", "uses", "errors"), map(number.get, types), strict=True)),
-                "unique_users": len({user for _, user in seen}),
-                "error_rate": rate(number["error"], number["used"]),
-            }
-        )
-    return [{name: 0 if value is None else value for name, value in row.items()} for row in rows]
-
-
-def auth(platform: Platform) -> list[Row]:
-    rows = []
-    types = ("login_attempt", "code_verified", "token_refresh")
-    for start, said in per_day(platform, "auth_", *types).items():
-        logins = Counter(one["success"] for one in said["login_attempt"])
-        users = {one["user_id"] for kind in types for one in said[kind]} - {None}
-        rows.append(
-            {
-                "day": start,
-                "login_attempts": logins.total(),
-                "successful_logins": logins[True],
-                "failed_logins": logins[False],
-                "code_verifications": len(said["code_verified"]),
-                "token_refreshes": len(said["token_refresh"]),
-                "unique_users_authenticated": len(users),
-                "login_success_rate": rate(logins[True], logins[False]),
-            }
-        )
-    return rows
-
-
-def cocoons(platform: Platform) -> list[Row]:
-    rows = []
-    types = ("registered", "connected", "disconnected", "claimed")
-    for start, said in per_day(platform, "cocoon_", *types).items():
-        lasted = [one["duration_seconds"] for one in said["disconnected"]]
-        rows.append(
-            {
-                "day": start,
-                "registrations": len(said["registered"]),
-                "connections": len(said["connected"]),
-                "disconnections": len(lasted),
-                "claims": len(said["claimed"]),
-                "avg_session_duration_seconds": statistics.fmean(lasted) if lasted else None,
-                "unique_cocoons": len({one["cocoon_id"] for kind in types for one in said[kind]}),
-            }
-        )
-    return rows
-
-
-def errors(platform: Platform) -> list[Row]:
-    found = defaultdict(list)
-    for at, said in platform.of("application_error"):
-        found[hour(at), said["service"], said["error_type"]].append((at, said["error_message"], said.get("user_id")))
-    rows = [
-        {
-            "hour": start,
-            "service": service,
-            "error_type": kind,
-            "error_count": len(seen),
-            "affected_users": len({user for _, _, user in seen if user is not None}),
-            "sample_error_message": min((at, message) for at, message, _ in seen)[1],
-        }
-        for (start, service, kind), seen in found.items()
-    ]
-    return sorted(
-        rows, key=lambda row: (-row["hour"].timestamp(), -row["error_count"], row["service"], row["error_type"])
-    )
+    same(platform.ask(sql.USERS_DAILY, *everything), counts.users_per(platform, counts.day))
+    same(platform.ask(sql.TASKS_DAILY, *everything), counts.tasks_daily(platform))
+    same(platform.ask(sql.AUTH_DAILY, *everything), counts.auth(platform))

@@ -189,6 +189,143 @@ async def test_another_aggregate_of_our_name_is_told_and_not_believed(
             await store_.refresh([plan_of(Daily)])
 
 
+class Paying(Rollup, name="paying_daily", table="visits", events=["paid", "bought"]):
+    day = bucket("day")
+    visits = count()
+    refresh = Refresh(window="3 days", lag="1 hour", every="1 hour")
+
+
+async def count_of(url: str, rollup: type[Rollup]) -> int:
+    async with rollups_of(url) as store:
+        rows: tuple[Any, ...] = (await store.answer(Question(rollup))).rows
+        return sum(row[1] for row in rows)
+
+
+def aggregate(where: str, day: str = "timestamp", name: str = "paying_daily") -> str:
+    return (
+        f"CREATE MATERIALIZED VIEW {name} WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS"
+        f" SELECT time_bucket('1 day', {day}) AS day, count(*) AS visits FROM visits {where} GROUP BY 1 WITH NO DATA"
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("", "it counts the events with true, not those with ("),
+        ("WHERE event_type = 'paid'", "it counts the events with ((event_type)::text = 'paid'::text), not those with"),
+        ("WHERE event_type IN ('paid', 'bought', 'left')", "it counts the events with"),
+        ("WHERE event_type IN ('paid', 'bought') AND id > 1", "it counts the events with"),
+        ("WHERE 1 / (id - 1) > 0", "it counts the events with"),
+    ],
+    ids=["none", "fewer types", "more types", "another column", "one that fails"],
+)
+async def test_an_aggregate_with_another_filter_is_told_and_not_believed(
+    schema: Any, batch: Callable[..., Batch], where: str, said: str
+) -> None:
+    await migrate(schema.url())
+    types = ["paid", "bought", "left", "paid"]
+    await store(
+        schema.url(),
+        batch(*(ReceivedEvent(kind, b"{}", timestamp=NOW - n, table="visits") for n, kind in enumerate(types))),
+    )
+    schema.execute("DELETE FROM eventrec_migrations WHERE version = 2", aggregate(where))
+
+    told = await migrate(schema.url(), rollup=Paying)
+
+    assert any(one.startswith(f"rollup paying_daily differs from what is declared: {said}") for one in told)
+    assert await count_of(schema.url(), Paying) == 3
+    async with rollups_of(schema.url()) as store_:
+        with pytest.raises(PauseError, match="the continuous aggregate of this name is another: it counts the events"):
+            await store_.refresh([plan_of(Paying)])
+
+
+async def test_an_aggregate_that_leaves_out_groups_is_told_and_not_believed(schema: Any, some: Batch) -> None:
+    await migrate(schema.url())
+    await store(schema.url(), some)
+    schema.execute(
+        "DROP MATERIALIZED VIEW visits_daily",
+        "DELETE FROM eventrec_migrations WHERE version = 2",
+        aggregate("", name="visits_daily").replace("GROUP BY 1", "GROUP BY 1 HAVING count(*) > 100"),
+    )
+
+    told = await migrate(schema.url())
+
+    assert ["it leaves out groups: " in one for one in told] == [True]
+    assert await visits(schema.url()) == [5]
+
+
+async def test_an_aggregate_that_says_the_same_in_other_words_is_used(schema: Any, some: Batch) -> None:
+    await migrate(schema.url())
+    await store(schema.url(), some)
+    schema.execute(
+        "DELETE FROM eventrec_migrations WHERE version = 2",
+        aggregate("WHERE event_type IN ('bought', 'paid')"),
+        "INSERT INTO visits (timestamp, event_type, data) VALUES (now() - interval '5 days', 'paid', '{}')",
+    )
+
+    told = await migrate(schema.url(), rollup=Paying)
+    async with rollups_of(schema.url()) as store_:
+        await store_.refresh([plan_of(Paying)])
+    schema.execute("DELETE FROM visits")
+
+    assert told == []
+    assert schema.rows("SELECT visits FROM paying_daily") == [(1,)]
+
+
+async def test_an_aggregate_of_ours_differs_in_nothing(schema: Any) -> None:
+    await migrate(schema.url(), rollup=Paying)
+    schema.execute("DELETE FROM eventrec_migrations WHERE version = 2")
+
+    assert await migrate(schema.url(), rollup=Paying) == []
+    assert schema.rows("SELECT count(*) FROM pg_class WHERE relname LIKE 'eventrec_%' AND relkind = 'v'") == [(0,)]
+
+
+async def test_rollups_with_long_names_alike_at_their_beginning_have_indexes_of_their_own(schema: Any) -> None:
+    class One(Rollup, name="visits_" + "daily_" * 7 + "one", table="visits"):
+        day = bucket("day")
+        visits = count()
+
+    class Two(Rollup, name="visits_" + "daily_" * 7 + "two", table="visits"):
+        day = bucket("day")
+        visits = count()
+
+    async with migration_target_from_url(schema.url()) as target:
+        await MigrationRunner(target, catalogue=Catalogue(name="shop", layouts=[VISITS], rollups=[One, Two])).run()
+
+    assert schema.rows(
+        "SELECT count(*) FROM timescaledb_information.continuous_aggregates c JOIN pg_indexes i"
+        " ON i.tablename = c.materialization_hypertable_name WHERE c.view_schema = $1"
+        " AND i.indexname LIKE '%by_bucket'",
+        schema.name,
+    ) == [(2,)]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "why"),
+    [
+        (
+            "CREATE TABLE visits_daily (day timestamptz, visits bigint)",
+            "a table has its name: .* give the URL as postgresql:",
+        ),
+        ("CREATE VIEW visits_daily AS SELECT now() AS day, 1 AS visits", "a view has its name: rename it"),
+    ],
+)
+@pytest.mark.parametrize("is_chunked", [True, False])
+async def test_what_has_the_name_of_a_rollup_and_is_not_its_aggregate_holds_it(
+    schema: Any, some: Batch, theirs: str, why: str, *, is_chunked: bool
+) -> None:
+    layout = VISITS if is_chunked else replace(VISITS, partition=None, retention=None, compression=None)
+    async with migration_target_from_url(schema.url()) as target:
+        await MigrationRunner(target, catalogue=Catalogue(name="shop", layouts=[layout])).run()
+    await store(schema.url(), some, layout)
+    schema.execute(theirs)
+
+    async with rollups_of(schema.url(), layout) as found:
+        with pytest.raises(PauseError, match=why):
+            await found.refresh([plan_of(Daily)])
+    assert await visits(schema.url()) == [5]
+
+
 async def test_an_aggregate_that_was_dropped_is_made_again_by_a_refresh(schema: Any, some: Batch) -> None:
     await migrate(schema.url())
     await store(schema.url(), some)

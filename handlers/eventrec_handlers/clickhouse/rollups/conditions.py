@@ -1,43 +1,31 @@
-"""The conditions of a rollup as SQL, which knows true, false and unknown as they do."""
+"""How ClickHouse says what conditions of a rollup compare: it knows true, false and unknown as others do."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
+from typing import TYPE_CHECKING
 
-from eventrec.analytics import And, Comparison, IsNull, Membership, Not, Or
+from eventrec_handlers._sql.rollups import condition_sql as shared
 from eventrec_handlers.clickhouse.rollups.fields import literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from eventrec.analytics import Condition, Field, Kind
-
-Value: TypeAlias = "Callable[[Field], str]"
-"""SQL for the value of a field."""
-
-_OPERATORS: Final[Mapping[str, str]] = {"==": "="}
+    from eventrec.analytics import Condition, Kind
+    from eventrec_handlers._sql.rollups import FieldSql
 
 
-def condition_sql(condition: Condition, value: Value) -> str:
+def condition_sql(condition: Condition, value: FieldSql) -> str:
     """`condition`, in parentheses."""
-    match condition:
-        case Comparison(field, operator, constant):
-            said = f"{value(field)} {_OPERATORS.get(operator, operator)} {constant_sql(constant, field.kind)}"
-        case Membership(field, ()):
-            said = f"if(isNotNull({value(field)}), false, NULL)"
-        case Membership(field, constants):
-            said = f"{value(field)} IN ({', '.join(constant_sql(each, field.kind) for each in constants)})"
-        case IsNull(field):
-            said = f"isNull({value(field)})"
-        case And(parts):
-            said = " AND ".join(condition_sql(part, value) for part in parts) or "true"
-        case Or(parts):
-            said = " OR ".join(condition_sql(part, value) for part in parts) or "false"
-        case Not(part):
-            said = f"NOT {condition_sql(part, value)}"
-        case _:
-            assert_never(condition)
-    return f"({said})"
+    return shared(condition, value, _Words())
+
+
+class _Words:
+    def constant(self, constant: str | float, kind: Kind) -> str:
+        return constant_sql(constant, kind)
+
+    def compared(self, value: str, _kind: Kind) -> str:
+        return value  # texts are bytes
+
+    def comparison(self, value: str, kind: Kind, operator: str, constant: str | float) -> str:
+        return f"{value} {operator} {constant_sql(constant, kind)}"
 
 
 def constant_sql(constant: str | float, kind: Kind) -> str:

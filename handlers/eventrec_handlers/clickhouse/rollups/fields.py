@@ -115,11 +115,25 @@ def create_table(layout: Layout) -> str:
     keys = [known.type, known.time] if layout.column_of(TYPE) is not None else [known.time]
     partition = f" PARTITION BY {_PARTITIONS[layout.partition]}({quoted(known.time)})" if layout.partition else ""
     retention = layout.retention_seconds
-    ttl = f" TTL toDateTime({quoted(known.time)}) + INTERVAL {round(retention)} SECOND" if retention else ""
+    ttl = f" TTL {expiry(quoted(known.time), retention)}" if retention else ""
     return (
         f"CREATE TABLE IF NOT EXISTS {quoted(layout.table)} ({', '.join(lines)}) ENGINE = MergeTree{partition}"
         f" ORDER BY ({', '.join(map(quoted, keys))}){ttl}"
     )
+
+
+_LAST_SECOND: Final = 2**32 - 1
+"""Of a DateTime."""
+
+
+def expiry(moment: str, seconds: float) -> str:
+    """When a row of the DateTime or DateTime64 `moment` is dropped, as a DateTime: `seconds` later.
+
+    Those begin again in 1970 after 2106. What would go beyond is never dropped, and what is older than they can tell is
+    taken for a moment of 1970.
+    """
+    whole = max(1, min(round(seconds), _LAST_SECOND))
+    return f"toDateTime(least(greatest(toInt64({moment}), 0) + {whole}, {_LAST_SECOND}))"
 
 
 _PARTITIONS: Final = {"day": "toDate", "week": "toMonday", "month": "toStartOfMonth"}

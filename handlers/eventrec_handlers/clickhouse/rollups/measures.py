@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from eventrec.analytics import Function, Measure
-    from eventrec_handlers.clickhouse.rollups.conditions import Value
+    from eventrec_handlers._sql.rollups import FieldSql
 
 Of: TypeAlias = Callable[[Sequence[str]], str]
 
@@ -50,7 +50,7 @@ class Compiled:
     value: Of
 
 
-def measure_sql(measure: Measure, value: Value, *, time: str) -> Compiled:
+def measure_sql(measure: Measure, value: FieldSql, *, time: str) -> Compiled:
     """`measure` over rows; `time` is their moment. What does not count is NULL, which every aggregate passes over."""
     found = "1" if measure.field is None else value(measure.field)
     if measure.where is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from eventrec_handlers.clickhouse.rollups.buckets import calendar_sql
-from eventrec_handlers.clickhouse.rollups.fields import SETTINGS, quoted
+from eventrec_handlers.clickhouse.rollups.fields import SETTINGS, expiry, quoted
 from eventrec_handlers.clickhouse.rollups.measures import measure_sql
 from eventrec_handlers.clickhouse.rollups.select import BUCKET, TIME, aliases_of, conditions, rows
 
@@ -34,9 +34,7 @@ def views(plan: RollupPlan, columns: Columns) -> tuple[str, str]:
     """
     states = quoted(PREFIX + plan.name)
     keys = [quoted(plan.bucket_name), *(quoted(group.name) for group in plan.groups)]
-    retention = (
-        "" if plan.retention is None else f" TTL toDateTime({keys[0]}) + INTERVAL {round(plan.retention)} SECOND"
-    )
+    retention = "" if plan.retention is None else f" TTL {expiry(keys[0], plan.retention)}"
     made = (
         f"CREATE MATERIALIZED VIEW IF NOT EXISTS {states} ENGINE = AggregatingMergeTree ORDER BY ({', '.join(keys)})"
         f"{retention} SETTINGS allow_nullable_key = 1 AS {_states(plan, columns)}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec.analytics import ADDITIVE, Answer
 from eventrec_handlers._sql import quoted
+from eventrec_handlers._sql.refreshing import late_remarks
 from eventrec_handlers.postgres.rollups.known import Known
 from eventrec_handlers.postgres.rollups.moments import (
     EARLIEST,
@@ -25,6 +26,7 @@ from eventrec_handlers.postgres.rollups.moments import (
     runs,
 )
 from eventrec_handlers.postgres.rollups.pages import Page, Pages
+from eventrec_handlers.postgres.rollups.registry import standing
 from eventrec_handlers.postgres.rollups.select import compute, matching, reaggregated
 from eventrec_handlers.postgres.rollups.tables import DIRTY, FLOORS, PENDING, ROLLUPS
 
@@ -66,7 +68,10 @@ class Answering:
         )
         try:
             known = await self.known(connection)
-            page = dataclasses.replace(question, limit=None, cursor=None) if question.empty_buckets else question
+            page = question
+            if question.empty_buckets and question.group_names:
+                # Which groups there are, all rows tell.
+                page = dataclasses.replace(question, limit=None, cursor=None)
             start, end = _range(page)
             rows = await self._rows(connection, page, known, start, end) if start < end else []
             newest = await self._newest(connection)
@@ -76,12 +81,13 @@ class Answering:
         if newest is not None and known.complete_to is not None:
             newest = min(newest, known.complete_to - 1)
         made = Answer.of if question.empty_buckets else Answer.of_sorted
-        return made(question, rows, complete_to=newest, pending=pending, remarks=_remarks(known))
+        return made(question, rows, complete_to=newest, pending=pending, remarks=late_remarks(known.late_rows))
 
     async def known(self, connection: asyncpg.Connection) -> Known:
         """What the snapshot knows of the rollup."""
         plan, named = self._plan, self._namespace.named
-        if await connection.fetchval("SELECT to_regclass($1) IS NULL", named(ROLLUPS)):
+        there = await standing(connection, self._namespace, plan)
+        if not there.has_own or not there.has_ours:
             return Known.nothing(plan)
         floor = await connection.fetchval(
             f"SELECT kept_from FROM {named(FLOORS)} WHERE table_name = $1",  # noqa: S608 - quoted
@@ -96,7 +102,9 @@ class Answering:
             return Known.nothing(plan)
         known = Known(plan, low, is_made=True)
         _, todo_from, todo_to, known.late_rows = rows[0]
-        if todo_from is not None:
+        if not there.is_marked:
+            known.ranges.append((EARLIEST, LATEST))
+        elif todo_from is not None:
             known.ranges.append((nanoseconds(todo_from), nanoseconds(todo_to)))
         marks = await connection.fetch(
             f"SELECT DISTINCT since FROM {named(DIRTY)} WHERE table_name = $1",  # noqa: S608 - quoted
@@ -144,15 +152,18 @@ class Answering:
     ) -> Page:
         """Rows of the rollup's table, without the buckets `computed`."""
         plan, bucket, question = self._plan, quoted_bucket(self._plan), pages.question
-        where = f"{bucket} >= $1 AND {bucket} < $2 AND {bucket} <> ALL ($3::timestamptz[])"
+        where = f"{bucket} >= $1 AND {bucket} < $2"
+        parameters: list[object] = [_ceiling(start), _ceiling(end)]
+        if computed:
+            where += f" AND {bucket} <> ALL ($3::timestamptz[])"
+            parameters.append([moment(at) for at in sorted(computed)])
         columns = ", ".join(quoted(name) for name in plan.column_names)
         statement = (
             f"SELECT {columns} FROM {self._own} WHERE {where}"  # noqa: S608 - quoted
             if self._is_whole(question)
             else reaggregated(plan, self._own, question.group_names, where)
         )
-        excluded = [moment(at) for at in sorted(computed)]
-        return await pages.read(connection, statement, _ceiling(start), _ceiling(end), excluded)
+        return await pages.read(connection, statement, *parameters)
 
     async def _computed(self, connection: asyncpg.Connection, pages: Pages, buckets: set[int]) -> Page:
         """Rows of `buckets` as the events are now, in order: all, or enough for the page."""
@@ -241,12 +252,6 @@ class Answering:
             LAST_MOMENT,
         )
         return count
-
-
-def _remarks(known: Known) -> list[str]:
-    if not known.late_rows:
-        return []
-    return [f"{known.late_rows} rows arrived for buckets whose events are no longer stored, and are not counted in"]
 
 
 def _range(question: Question) -> tuple[int, int]:

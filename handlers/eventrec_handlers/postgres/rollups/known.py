@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventrec_handlers.postgres.rollups.moments import EARLIEST, LATEST, marked_buckets, nanoseconds
+from eventrec_handlers._sql.refreshing import marked_buckets
+from eventrec_handlers.postgres.rollups.moments import EARLIEST, LATEST, nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Buckets as PostgreSQL is told of them: their starts, put together to runs, and what marks say of them."""
+"""Buckets as PostgreSQL is told of them: their starts, put together to runs."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from eventrec import CatalogueError, PauseError
-from eventrec.analytics import Bucket
 from eventrec_handlers._sql import quoted
 from eventrec_handlers.postgres.rollups.tables import FIRST, LAST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from eventrec.analytics import RollupPlan
-
-QUARTER: Final = 900_000_000_000
-"""What a mark is about, in nanoseconds: the zones of the world are a multiple of it away from UTC."""
+    from eventrec.analytics import Bucket, RollupPlan
 
 LONGEST_RUN: Final = 2_048
 """Buckets that are computed by one statement, at most."""
@@ -71,23 +66,3 @@ def runs(bucket: Bucket, starts: Iterable[int], *, longest: int = LONGEST_RUN) -
         end = bucket.after(start)
     if found:
         yield Run(tuple(found), end)
-
-
-def marked_buckets(bucket: Bucket, since: int) -> Iterator[int]:
-    """The buckets that a mark is about: those of the quarter of an hour from `since` on."""
-    start = bucket.floor(since)
-    while start < since + QUARTER:
-        yield start
-        start = bucket.after(start)
-
-
-def bucket_of_row(unit: str, every: int, zone: str) -> Bucket:
-    """The bucket that a row of `eventrec_rollups` is about.
-
-    Raises:
-        PauseError: Its zone is not known on this machine.
-    """
-    try:
-        return Bucket(unit, every, zone)  # type: ignore[arg-type] # it refuses what is not a unit
-    except CatalogueError as exc:
-        raise PauseError(f"a rollup that is declared in the database: {exc}") from exc

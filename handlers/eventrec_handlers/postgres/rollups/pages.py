@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from eventrec_handlers._sql import quoted
 from eventrec_handlers.postgres.rollups.fields import TYPES
 from eventrec_handlers.postgres.rollups.moments import EARLIEST, LATEST, moment, nanoseconds
+from eventrec_handlers.postgres.rollups.packing import ROWS, LooksLikeMarkError, as_array, packed, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from eventrec.analytics import AnswerColumn, AnswerRow, Question
 
 FETCHED: Final = 500_000
-"""Rows that one statement gives: its arrays must not become too large for the server."""
+"""Rows that one statement gives: what it packs must not become too large for the server."""
 
 _SECOND: Final = 1_000_000_000
 
@@ -42,6 +43,8 @@ class Pages:
         self.question = question
         self.limit = None if question.limit is None else question.limit + 1
         self._columns = question.columns
+        self._bucket = next(place for place, column in enumerate(self._columns) if column.role == "bucket")
+        self._pack = packed
         self._sums = {each.name for each in question.plan.measures if each.function == "sum" and each.kind == "integer"}
 
     async def read(self, connection: asyncpg.Connection, rows: str, *parameters: object) -> Page:
@@ -55,8 +58,7 @@ class Pages:
         while not self.is_full(found):
             size = FETCHED if self.limit is None else min(FETCHED, self.limit - len(found.rows))
             condition, values = self._behind(after, len(parameters))
-            arrays = await connection.fetchrow(self._statement(rows, condition, size), *parameters, *values)
-            buckets = self._append(found, arrays)
+            buckets = await self._fetch(connection, rows, condition, size, *parameters, *values, into=found)
             if len(buckets) < size:
                 break
             after = self._key(found.rows[-1])
@@ -81,6 +83,16 @@ class Pages:
             done = at
         return rows + counted.rows[done:]
 
+    async def _fetch(
+        self, connection: asyncpg.Connection, rows: str, condition: str, size: int, *parameters: object, into: Page
+    ) -> Sequence[int]:
+        """Add to `into` what one statement gives; the buckets of these rows."""
+        try:
+            return self._append(into, await connection.fetchrow(self._statement(rows, condition, size), *parameters))
+        except LooksLikeMarkError:
+            self._pack = as_array
+            return self._append(into, await connection.fetchrow(self._statement(rows, condition, size), *parameters))
+
     def _statement(self, rows: str, condition: str, size: int) -> str:
         bucket = quoted(self.question.plan.bucket_name)
         order = ", ".join(
@@ -89,22 +101,23 @@ class Pages:
                 *(f"{_compared(column)} NULLS FIRST" for column in self._groups()),
             )
         )
-        arrays = ", ".join(f"array_agg({_given(column)})" for column in self._columns)
+        said = ", ".join(
+            ", ".join(self._pack(column, is_numeric=column.name in self._sums)) for column in self._columns
+        )
         # The LIMIT keeps the order: what is above it takes the rows as they come.
         return (
-            f"SELECT {arrays} FROM (SELECT * FROM ({rows}) AS er_rows{condition}"  # noqa: S608 - quoted
+            f"SELECT {ROWS}, {said} FROM (SELECT * FROM ({rows}) AS er_rows{condition}"  # noqa: S608 - quoted
             f" ORDER BY {order} LIMIT {size}) AS er_page"
         )
 
-    def _append(self, found: Page, arrays: Sequence[Any]) -> list[int]:
-        """Add to `found` what a statement gave; the buckets of these rows."""
-        columns: list[Sequence[Any]] = [[] if array is None else array for array in arrays]
-        buckets: list[int] = []
-        for place, column in enumerate(self._columns):
-            if column.role == "bucket":
-                columns[place] = buckets = [seconds * _SECOND for seconds in columns[place]]
-            elif (convert := self._conversion(column)) is not None:
-                columns[place] = [None if value is None else convert(value) for value in columns[place]]
+    def _append(self, found: Page, given: Sequence[Any]) -> Sequence[int]:
+        count, *values = given
+        columns: list[Sequence[Any]] = []
+        for column, value, known in zip(self._columns, values[::2], values[1::2], strict=True):
+            convert = self._conversion(column)
+            read = unpacked(column, value, count, known)
+            columns.append(read if convert is None else [None if one is None else convert(one) for one in read])
+        buckets = columns[self._bucket]
         found.rows.extend(zip(*columns, strict=True))
         found.buckets.extend(buckets)
         return buckets
@@ -113,7 +126,7 @@ class Pages:
         """What makes a value of the answer of what the driver gives; None: it is one."""
         if column.name in self._sums:
             return int  # of a Decimal
-        return nanoseconds if column.kind == "timestamp" else None
+        return nanoseconds if column.kind == "timestamp" and column.role != "bucket" else None
 
     def _groups(self) -> Iterator[AnswerColumn]:
         """The columns of the groups, in the order in which they are compared."""
@@ -161,11 +174,3 @@ def _blocks(buckets: Sequence[int]) -> Iterator[tuple[int, int]]:
 def _compared(column: AnswerColumn) -> str:
     """The column of a group: texts byte by byte."""
     return f'{quoted(column.name)} COLLATE "C"' if column.kind == "text" else quoted(column.name)
-
-
-def _given(column: AnswerColumn) -> str:
-    """A column as the driver is given it: what it makes cheaply a value of."""
-    name = quoted(column.name)
-    if column.role == "bucket":
-        return f"date_part('epoch', {name})::bigint"
-    return f"{name}::text" if column.kind == "uuid" else name

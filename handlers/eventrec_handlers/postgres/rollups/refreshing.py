@@ -26,13 +26,12 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec import PauseError
 from eventrec_handlers._sql import quoted
+from eventrec_handlers._sql.refreshing import bucket_of_row, marked_buckets
 from eventrec_handlers.postgres.rollups.moments import (
     EPOCH,
     FIRST_MOMENT,
     LAST_MOMENT,
     LONGEST_RUN,
-    bucket_of_row,
-    marked_buckets,
     moment,
     nanoseconds,
     quoted_bucket,
@@ -77,8 +76,10 @@ async def distribute(connection: asyncpg.Connection, namespace: Namespace, table
         for name, unit, every, zone in known:
             bucket = bucket_of_row(unit, every, zone)
             for since, rows in marks:
+                start = 0
                 for start in marked_buckets(bucket, nanoseconds(since)):
-                    waiting[name, start] = waiting.get((name, start), 0) + rows
+                    waiting.setdefault((name, start), 0)
+                waiting[name, start] += rows  # in the last one: how many are in which is not known
         await connection.execute(
             f"INSERT INTO {namespace.named(PENDING)} (rollup, bucket, rows)"  # noqa: S608 - quoted
             " SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::bigint[])",

@@ -5,9 +5,25 @@ So many processes refresh each of them once in its time.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from eventrec_handlers.postgres.rollups.tables import ROLLUPS
+from eventrec import PauseError
+from eventrec_handlers.postgres.catalog import read_tables
+from eventrec_handlers.postgres.checkpoints import creating, literal
+from eventrec_handlers.postgres.rollups.tables import (
+    ADDED,
+    DIRTY,
+    FIRST,
+    LAST,
+    OWN,
+    PENDING,
+    ROLLUPS,
+    TRIGGERS,
+    own_tables,
+    rollup_tables,
+    with_added_columns,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +32,7 @@ if TYPE_CHECKING:
 
     from eventrec.analytics import RollupPlan
     from eventrec_handlers.postgres.checkpoints import Namespace
+    from eventrec_handlers.postgres.rollups.fields import Columns
 
 
 async def is_there(connection: asyncpg.Connection, namespace: Namespace) -> bool:
@@ -24,12 +41,141 @@ async def is_there(connection: asyncpg.Connection, namespace: Namespace) -> bool
     return found
 
 
-async def is_registered(connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> bool:
-    """Whether the rollup has its tables."""
-    if not await is_there(connection, namespace):
-        return False
+async def bring_up_to_date(connection: asyncpg.Connection, namespace: Namespace, *, may_change: bool) -> None:
+    """Add to what is known of rollups, where there is something, the columns that an earlier version did not have.
+
+    On a connection in no transaction.
+
+    Raises:
+        PauseError: Some are missing, and an operator has to migrate.
+    """
+    is_earlier = await connection.fetchval(
+        "SELECT count(a.attname) < $3 FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid"
+        " AND a.attname::text = ANY ($2) AND NOT a.attisdropped WHERE c.oid = to_regclass($1) GROUP BY c.oid",
+        namespace.named(ROLLUPS),
+        list(ADDED),
+        len(ADDED),
+    )
+    if not is_earlier:
+        return
+    if not may_change:
+        raise PauseError(f"table {ROLLUPS!r} is of an earlier version: migrate first")
+    async with creating(connection, namespace):
+        await connection.execute(with_added_columns(namespace))
+
+
+async def refuse_other(connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> None:
+    """Refuse what has the name of a rollup and is not its table. On a connection in no transaction.
+
+    Raises:
+        PauseError: An operator has to rename it, or to give the URL in another way.
+    """
+    async with connection.transaction(isolation="read_committed"):
+        there = (await read_tables(connection, namespace, [plan.name]))[plan.name]
+    if there.kind is None:
+        return
+    if there.kind != "table":
+        hint = "where TimescaleDB keeps rollups, give the URL as timescale://" if there.kind == "view" else "rename it"
+        raise PauseError(f"rollup {plan.name!r}: a {there.kind} has its name: {hint}")
+    lacking = [name for name in plan.column_names if name not in there.columns]
+    # Of another declaration of ours that is said where it is refreshed.
+    if lacking and await _fingerprint(connection, namespace, plan) in {None, plan.fingerprint}:
+        raise PauseError(
+            f"rollup {plan.name!r}: another program's table has its name, without a column {lacking[0]!r}: rename it"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is there of a rollup.
+
+    Attributes:
+        has_own: Whether its own table is, with its columns.
+        has_ours: Whether the tables are that we keep beside those of rollups.
+        has_marks: Whether those of them are that what arrives is noted in.
+        is_marked: Whether what arrives is noted: a trigger goes with a table that is dropped or renamed, and does not
+            come back with the next one of its name.
+    """
+
+    has_own: bool
+    has_ours: bool
+    has_marks: bool
+    is_marked: bool
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing."""
+        return self.has_own and self.has_ours and self.is_marked
+
+
+async def standing(connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> Standing:
+    """What is there of `plan`."""
+    own, ours = await connection.fetchrow(
+        "SELECT (SELECT count(*) = cardinality($2::text[]) FROM pg_attribute WHERE attrelid = to_regclass($1)"
+        " AND attname::text = ANY ($2) AND attnum > 0 AND NOT attisdropped),"
+        " ARRAY(SELECT to_regclass(known.name) IS NOT NULL"
+        " FROM unnest($3::text[]) WITH ORDINALITY AS known (name, place) ORDER BY place)",
+        namespace.named(plan.name),
+        list(plan.column_names),
+        [namespace.named(name) for name in OWN],
+    )
+    marks = [is_there for name, is_there in zip(OWN, ours, strict=True) if name in {DIRTY, PENDING}]
+    return Standing(own, all(ours), all(marks), await is_marked(connection, namespace, plan.table))
+
+
+async def is_marked(connection: asyncpg.Connection, namespace: Namespace, table: str) -> bool:
+    """Whether what arrives in `table` is noted."""
     found: bool = await connection.fetchval(
-        f"SELECT EXISTS (SELECT FROM {namespace.named(ROLLUPS)} WHERE name = $1)",  # noqa: S608 - quoted
+        "SELECT count(*) = $3 FROM pg_trigger"
+        " WHERE tgrelid = to_regclass($1) AND tgname::text = ANY ($2) AND tgenabled IN ('O', 'A')",
+        namespace.named(table),
+        list(TRIGGERS),
+        len(TRIGGERS),
+    )
+    return found
+
+
+async def make_whole(
+    connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan, columns: Columns, *, may_make: bool
+) -> None:
+    """Make what is missing of the rollup; all that is stored is counted again where something was lost.
+
+    On a connection in no transaction. Of a rollup that is declared otherwise here nothing is made.
+
+    Raises:
+        PauseError: Something is missing, and an operator has to migrate.
+    """
+    known = await _fingerprint(connection, namespace, plan)
+    if known not in {None, plan.fingerprint}:
+        return
+    if known is not None and (await standing(connection, namespace, plan)).is_whole:
+        return
+    if not may_make:
+        if known is None:
+            raise PauseError(f"rollup {plan.name!r} has no table there: migrate first")
+        raise PauseError(
+            f"rollup {plan.name!r}: its table, one of ours, or a trigger of {plan.table!r} was dropped:"
+            " run eventrec refresh without schema=strict once, which makes it again"
+        )
+    async with creating(connection, namespace):
+        before = await standing(connection, namespace, plan)
+        for statement in (*own_tables(namespace), *rollup_tables(plan, columns, namespace)):
+            await connection.execute(statement)
+        if before.has_own and before.has_marks and before.is_marked:
+            return
+        lost = f"name = {literal(plan.name)}" if before.is_marked else f"table_name = {literal(plan.table)}"
+        await connection.execute(
+            f"UPDATE {namespace.named(ROLLUPS)} SET todo_from = '{FIRST}', todo_to = '{LAST}'"  # noqa: S608 - quoted
+            f" WHERE {lost if before.has_marks else 'true'}"
+        )
+
+
+async def _fingerprint(connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> str | None:
+    """That of the declaration that the rollup's table was made by; None: it has none."""
+    if not await is_there(connection, namespace):
+        return None
+    found: str | None = await connection.fetchval(
+        f"SELECT fingerprint FROM {namespace.named(ROLLUPS)} WHERE name = $1",  # noqa: S608 - quoted
         plan.name,
     )
     return found
@@ -51,7 +197,8 @@ async def rollups_of_others(
         connection,
         namespace,
         plans,
-        "todo_from IS NOT NULL OR refreshed_at <= now() - seconds * interval '1 second'",
+        # A claim from a time that has not come holds no process either: the server's clock was ahead.
+        "todo_from IS NOT NULL OR abs(extract(epoch FROM now() - refreshed_at)) >= seconds",
     )
     rows = await connection.fetch(
         f"SELECT name FROM {namespace.named(ROLLUPS)} WHERE name = ANY ($1)",  # noqa: S608 - quoted

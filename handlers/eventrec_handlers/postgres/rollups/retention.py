@@ -2,6 +2,8 @@
 
 It is raised in the transaction that removes events, and only as far as no bucket waits: what a rollup lacks is never
 removed. From then on buckets that begin before it are never computed again, whatever arrives for them.
+
+It is at a whole quarter of an hour, as marks are: what one mark is about is below the floor, or above.
 """
 
 from __future__ import annotations
@@ -9,18 +11,37 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+import asyncpg
+
 from eventrec_handlers._sql import quoted
+from eventrec_handlers._sql.refreshing import QUARTER, bucket_of_row
 from eventrec_handlers.postgres.checkpoints import literal
-from eventrec_handlers.postgres.rollups.moments import FIRST_MOMENT, bucket_of_row, moment, nanoseconds
+from eventrec_handlers.postgres.chunks import chunks_of
+from eventrec_handlers.postgres.errors import brief, state
+from eventrec_handlers.postgres.rollups.moments import FIRST_MOMENT, moment, nanoseconds
+from eventrec_handlers.postgres.rollups.registry import is_marked
 from eventrec_handlers.postgres.rollups.tables import DIRTY, FLOORS, PENDING, ROLLUPS
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from eventrec_handlers.postgres.checkpoints import Namespace
 
 SLICE: Final = 20_000
 """Rows deleted in one transaction."""
+
+_TABLES: Final = ("r", "p")
+_HELD_AS: Final = "timestamp with time zone"
+
+_LEAVES_THEM: Final = ("23", "2F", "38", "39", "40", "42501", "53", "55", "57014", "P0")
+"""The table, what refers to it, or its triggers refuse: that is said, and the rollups are refreshed all the same."""
+
+_FOUND: Final = """
+SELECT c.relkind::text,
+    (SELECT format_type(a.atttypid, NULL) FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attname::text = $2 AND NOT a.attisdropped AND a.attnum > 0),
+    (SELECT min(f.conrelid::regclass::text) FROM pg_constraint f
+        WHERE f.confrelid = c.oid AND f.contype = 'f' AND f.confdeltype NOT IN ('a', 'r'))
+FROM pg_class c WHERE c.oid = to_regclass($1)
+"""
 
 
 async def raise_floor(
@@ -61,12 +82,15 @@ async def first_needed(
         f"WITH floor AS (SELECT coalesce(max(kept_from), $2) AS at FROM {named(FLOORS)} WHERE table_name = $1)"  # noqa: S608 - quoted
         " SELECT name, unit, every, zone, todo_from,"
         f" (SELECT min(bucket) FROM {named(PENDING)} WHERE rollup = name AND bucket >= floor.at) AS pending,"
-        f" (SELECT min(since) FROM {named(DIRTY)} WHERE table_name = $1 AND since >= floor.at) AS marked"
+        f" (SELECT min(since) FROM {named(DIRTY)} WHERE table_name = $1"
+        " AND since > floor.at - interval '15 minutes') AS marked"
         f" FROM {named(ROLLUPS)}, floor WHERE table_name = $1 ORDER BY name",
         table,
         FIRST_MOMENT,
     )
     needed: list[tuple[datetime, str]] = []
+    if rows and not await is_marked(connection, namespace, table):
+        needed.append((FIRST_MOMENT, f"what arrives is not noticed: refresh rollup {rows[0][0]!r}"))
     for name, unit, every, zone, todo_from, pending, marked in rows:
         bucket = bucket_of_row(unit, every, zone)
         # A mark needs all of its bucket: not only what comes after it.
@@ -91,29 +115,80 @@ async def floor_for_ttl(connection: asyncpg.Connection, namespace: Namespace, ta
     needed = await first_needed(connection, namespace, table, now=present)
     if needed is None:
         return None
-    end = max(min(present - timedelta(seconds=ttl), needed[0]), FIRST_MOMENT)
+    end = max(_quarter(min(present - timedelta(seconds=ttl), needed[0])), FIRST_MOMENT)
     await set_floor(connection, namespace, table, end)
     return f"{literal(end.isoformat())}::timestamptz"
 
 
-async def delete_old(
+def _quarter(at: datetime) -> datetime:
+    """The quarter of an hour that `at` is in, which begins there or before."""
+    return moment(nanoseconds(at) // QUARTER * QUARTER)
+
+
+async def remove_old(
+    connection: asyncpg.Connection, namespace: Namespace, table: str, column: str, *, kept: timedelta, now: datetime
+) -> str | None:
+    """Delete what a table without partitions of ours keeps longer than `kept`; why something is left, in words.
+
+    In slices, each a transaction of its own. Where rows cannot be removed without harm to others, none are.
+    """
+    why = await _why_kept(connection, namespace, table, column, kept)
+    is_more = why is None
+    while is_more:
+        try:
+            is_more, why = await _delete_slice(connection, namespace, table, column, before=now - kept, now=now)
+        except asyncpg.PostgresError as exc:
+            if not state(exc).startswith(_LEAVES_THEM):
+                raise
+            await connection.execute("ROLLBACK")
+            return f"old rows are not removed: {brief(exc)}"
+    return why or None
+
+
+async def _why_kept(
+    connection: asyncpg.Connection, namespace: Namespace, table: str, column: str, kept: timedelta
+) -> str | None:
+    """Why no row may be deleted: in words, or "" where there is nothing to say; None: they may be."""
+    async with connection.transaction(isolation="read_committed"):
+        found = await connection.fetchrow(_FOUND, namespace.named(table), column)
+        chunks = await chunks_of(connection, namespace, table, kept.total_seconds(), time=column)
+    if found is None:
+        return ""
+    kind, held_as, referring = found
+    if chunks is not None:
+        return (
+            "" if chunks.has_policy else "old rows are not removed: it is a hypertable: give it a policy of retention"
+        )
+    if kind not in _TABLES:
+        return "old rows are not removed: it is a view, or a table of another server"
+    if held_as != _HELD_AS:
+        return f"old rows are not removed: its column {column!r} is {held_as or 'not there'}, not {_HELD_AS}"
+    if referring is not None:
+        return f"old rows are not removed: rows of {referring!r} refer to them, and would be changed or deleted too"
+    return None
+
+
+async def _delete_slice(
     connection: asyncpg.Connection, namespace: Namespace, table: str, column: str, *, before: datetime, now: datetime
-) -> tuple[int, str | None]:
-    """Delete a slice of what is older than `before` from a table without partitions; how many rows, and why no more."""
+) -> tuple[bool, str | None]:
+    """Delete a slice of what is older than `before`; whether there may be more, and why others are left."""
     await connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {namespace.lock_timeout}")
     needed = await first_needed(connection, namespace, table, now=now)
-    end = before if needed is None else min(before, needed[0])
+    end = before if needed is None else _quarter(min(before, needed[0]))
     if end > FIRST_MOMENT:
         await set_floor(connection, namespace, table, end)
     name = namespace.named(table)
-    slice_ = f"SELECT ctid FROM {name} WHERE {quoted(column)} < $1 LIMIT {SLICE}"  # noqa: S608 - quoted
-    status = await connection.execute(
-        f"DELETE FROM {name} WHERE ctid = ANY (ARRAY({slice_})) AND {quoted(column)} < $1",  # noqa: S608 - quoted
+    # A ctid is a place in one partition: others have rows there too, and those that are old may go with them.
+    seen, deleted = await connection.fetchrow(
+        f"WITH old AS MATERIALIZED (SELECT ctid FROM {name} WHERE {quoted(column)} < $1 LIMIT {SLICE}),"  # noqa: S608 - quoted
+        f" gone AS (DELETE FROM {name} WHERE ctid = ANY (ARRAY(SELECT ctid FROM old)) AND {quoted(column)} < $1"
+        " RETURNING 1) SELECT (SELECT count(*) FROM old), (SELECT count(*) FROM gone)",
         end,
     )
     await connection.execute("COMMIT")
-    why = None if needed is None or needed[0] >= before else needed[1]
-    return int(status.split()[-1]), why
+    if seen and not deleted:
+        return False, "the server deletes none of its old rows: see its triggers and policies"
+    return bool(seen), None if needed is None or needed[0] >= before else needed[1]
 
 
 async def _has_rollups(connection: asyncpg.Connection, namespace: Namespace) -> bool:

@@ -16,14 +16,22 @@ from eventrec import EventrecError, PauseError, default_layout
 from eventrec.analytics import Answer, Refreshed, RollupStore
 from eventrec_handlers.postgres.calls import Calls
 from eventrec_handlers.postgres.catalog import read_tables
-from eventrec_handlers.postgres.checkpoints import Namespace, creating
+from eventrec_handlers.postgres.checkpoints import Namespace
+from eventrec_handlers.postgres.connections import end_query
+from eventrec_handlers.postgres.divided import read_divided
 from eventrec_handlers.postgres.errors import errors_translated, raise_refused_connection
 from eventrec_handlers.postgres.rollups.answering import Answering
 from eventrec_handlers.postgres.rollups.fields import Columns
 from eventrec_handlers.postgres.rollups.refreshing import MAX_SET, SET, SET_SECONDS, Refreshing, distribute
-from eventrec_handlers.postgres.rollups.registry import is_registered, is_there, note_refreshed, rollups_of_others
-from eventrec_handlers.postgres.rollups.retention import delete_old, raise_floor
-from eventrec_handlers.postgres.rollups.tables import own_tables, rollup_tables
+from eventrec_handlers.postgres.rollups.registry import (
+    bring_up_to_date,
+    is_there,
+    make_whole,
+    note_refreshed,
+    refuse_other,
+    rollups_of_others,
+)
+from eventrec_handlers.postgres.rollups.retention import raise_floor, remove_old
 from eventrec_handlers.postgres.time_partitions import TimePartitions
 
 if TYPE_CHECKING:
@@ -109,6 +117,7 @@ class PostgresRollups(RollupStore):
         async def claim(connection: asyncpg.Connection, namespace: Namespace) -> list[RollupPlan]:
             if not await is_there(connection, namespace):
                 return list(plans)
+            await self._bring_up_to_date(connection, namespace)
             others = await rollups_of_others(connection, namespace, plans)
             return [plan for plan in plans if plan.name not in others]
 
@@ -178,14 +187,15 @@ class PostgresRollups(RollupStore):
         columns = await self._columns(connection, namespace, plan)
         if columns is None:
             return None
-        if not await is_registered(connection, namespace, plan):
-            if not self._options.may_make:
-                raise PauseError(f"rollup {plan.name!r} has no table there: migrate first")
-            with errors_translated(str(self._target), makes_tables=True):
-                async with creating(connection, namespace):
-                    for statement in (*own_tables(namespace), *rollup_tables(plan, columns, namespace)):
-                        await connection.execute(statement)
+        await refuse_other(connection, namespace, plan)
+        await self._bring_up_to_date(connection, namespace)
+        with errors_translated(str(self._target), makes_tables=True):
+            await make_whole(connection, namespace, plan, columns, may_make=self._options.may_make)
         return Refreshing(namespace, plan, columns)
+
+    async def _bring_up_to_date(self, connection: asyncpg.Connection, namespace: Namespace) -> None:
+        with errors_translated(str(self._target), makes_tables=True):
+            await bring_up_to_date(connection, namespace, may_change=self._options.may_make)
 
     # -- partitions and retention
 
@@ -198,7 +208,7 @@ class PostgresRollups(RollupStore):
         """Make partitions, or remove what is too old; what was left undone."""
         columns = Columns.of(layout)
         kept = None if layout.retention_seconds is None else timedelta(seconds=layout.retention_seconds)
-        if layout.partition:
+        if layout.partition and await read_divided(connection, namespace, layout.table) is not None:
             partitions = TimePartitions(namespace, layout.table, layout.partition, kept=kept if is_dropping else None)
 
             async def may_drop(end: datetime) -> str | None:
@@ -208,11 +218,8 @@ class PostgresRollups(RollupStore):
             return list(done.left)
         if kept is None or not is_dropping:
             return []
-        why, deleted = None, 1
-        while deleted:
-            deleted, why = await delete_old(
-                connection, namespace, layout.table, columns.time, before=now - kept, now=now
-            )
+        # Also one that was there before the layout was declared, and is not divided.
+        why = await remove_old(connection, namespace, layout.table, columns.time, kept=kept, now=now)
         return [] if why is None else [f"table {layout.table!r}: {why}"]
 
     # -- from here on everything runs on asyncio
@@ -279,7 +286,7 @@ class PostgresRollups(RollupStore):
                     await connection.execute("ROLLBACK")
                 return
         self._connection = None
-        connection.terminate()
+        await end_query(connection)
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -1,28 +1,30 @@
 """The tables of rollups: what each is made of, and what we keep beside them.
 
     the rollup's own     its name, and exactly its columns
-    eventrec_dirty       table, since, rows: marks of what arrived; one for each quarter of an hour of each statement
+    eventrec_dirty       table, since, rows: marks of what arrived, or was updated; one for each quarter of an hour of
+                         each statement
     eventrec_pending     rollup, bucket, rows: what follows from these marks, for each rollup
     eventrec_rollups     what was declared, how far it is filled, how many rows came too late, and when and how
                          often it is refreshed
     eventrec_floors      table, kept_from: what is older may have been removed, so it is never computed again
 
 A mark is made in the transaction that stores the rows, by a trigger for each statement, so that any writer makes it.
-Marks are only ever added, and nothing is unique: no writer waits for another, nor for a refresh.
+Marks are only ever added, and nothing is unique: no writer waits for another, nor for a refresh. What another program
+deletes stays counted, until a row arrives for that bucket, which is then computed from what is left. What is written
+to a partition under its own name, or comes with one that is attached, is not noticed.
 """
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
-from eventrec_handlers._sql import quoted
+from eventrec_handlers._sql import fitting, quoted
 from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.rollups.fields import TYPES
 from eventrec_handlers.postgres.rollups.measures import measure_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from eventrec.analytics import RollupPlan
     from eventrec_handlers.postgres.checkpoints import Namespace
@@ -33,17 +35,28 @@ PENDING: Final = "eventrec_pending"
 ROLLUPS: Final = "eventrec_rollups"
 FLOORS: Final = "eventrec_floors"
 MARK: Final = "eventrec_mark"
-"""The function of the trigger, and the trigger."""
+"""The function of the triggers, and the trigger of what is inserted."""
+
+MARK_UPDATED: Final = "eventrec_mark_updated"
+TRIGGERS: Final = (MARK, MARK_UPDATED)
 
 OWN: Final = (DIRTY, PENDING, ROLLUPS, FLOORS)
 
 FIRST, LAST = "0003-01-01 00:00:00+00", "9997-01-01 00:00:00+00"
 """Moments outside of these are in no bucket."""
 
+ADDED: Final[Mapping[str, str]] = {
+    "refreshed_at": "timestamptz NOT NULL DEFAULT now()",
+    "refresh_every": "double precision NOT NULL DEFAULT 3600",
+}
+"""Columns of `eventrec_rollups` that its first version did not have."""
+
 _MARKING: Final = (
     "BEGIN EXECUTE format('INSERT INTO %1$I.eventrec_dirty (table_name, since, rows)"
-    " SELECT %2$L, date_bin(''15 minutes'', %3$I, ''2000-01-01 00:00:00+00''), count(*) FROM added"
-    " WHERE %3$I >= ''0003-01-01 00:00:00+00'' AND %3$I < ''9997-01-01 00:00:00+00'' GROUP BY 2',"
+    " SELECT %2$L, date_bin(''15 minutes'', %3$I, ''2000-01-01 00:00:00+00''), count(*) FROM '"
+    " || CASE TG_OP WHEN 'UPDATE' THEN '(SELECT %3$I FROM added UNION ALL SELECT %3$I FROM gone) AS changed'"
+    " ELSE 'added' END ||"
+    " ' WHERE %3$I >= ''0003-01-01 00:00:00+00'' AND %3$I < ''9997-01-01 00:00:00+00'' GROUP BY 2',"
     " TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_ARGV[0]); RETURN NULL; END"
 )
 
@@ -64,8 +77,9 @@ def own_tables(namespace: Namespace) -> Iterator[str]:
         f"CREATE TABLE IF NOT EXISTS {named(ROLLUPS)} (name text PRIMARY KEY, table_name text NOT NULL,"
         " fingerprint text NOT NULL, unit text NOT NULL, every integer NOT NULL, zone text NOT NULL,"
         " todo_from timestamptz, todo_to timestamptz, late_rows bigint NOT NULL DEFAULT 0,"
-        " refreshed_at timestamptz NOT NULL DEFAULT now(), refresh_every double precision NOT NULL DEFAULT 3600)"
+        f" {', '.join(f'{name} {type_}' for name, type_ in ADDED.items())})"
     )
+    yield with_added_columns(namespace)
     yield (
         f"CREATE TABLE IF NOT EXISTS {named(FLOORS)}"
         f" (table_name text PRIMARY KEY, kept_from timestamptz NOT NULL DEFAULT '{FIRST}')"
@@ -78,11 +92,23 @@ def own_tables(namespace: Namespace) -> Iterator[str]:
     yield f"REVOKE EXECUTE ON FUNCTION {named(MARK)}() FROM PUBLIC"
 
 
-def rollup_tables(plan: RollupPlan, columns: Columns, namespace: Namespace) -> Iterator[str]:
-    """The statements that make the rollup: its table, its index, and the trigger that marks what arrives.
+def with_added_columns(namespace: Namespace) -> str:
+    """The statement that adds the columns that an earlier version did not have; it locks nothing where they are."""
+    table = namespace.named(ROLLUPS)
+    added = ", ".join(f"ADD COLUMN IF NOT EXISTS {name} {type_}" for name, type_ in ADDED.items())
+    names = ", ".join(map(literal, ADDED))
+    return (
+        f"DO $do$BEGIN IF (SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass({literal(table)})"  # noqa: S608 - quoted
+        f" AND attname IN ({names}) AND NOT attisdropped) < {len(ADDED)}"
+        f" THEN ALTER TABLE {table} {added}; END IF; END$do$"
+    )
 
-    The trigger is made before the rollup is known: so every row is either there when the rollup begins to be filled, or
-    marked. Making it waits for those that write to the table.
+
+def rollup_tables(plan: RollupPlan, columns: Columns, namespace: Namespace) -> Iterator[str]:
+    """The statements that make the rollup: its table, its index, and the triggers that mark what arrives.
+
+    The triggers are made before the rollup is known: so every row is either there when the rollup begins to be filled,
+    or marked. Making them waits for those that write to the table.
     """
     named = namespace.named
     types = {plan.bucket_name: "timestamptz NOT NULL"}
@@ -90,7 +116,7 @@ def rollup_tables(plan: RollupPlan, columns: Columns, namespace: Namespace) -> I
     types |= {measure.name: measure_type(measure) for measure in plan.measures}
     declared = ", ".join(f"{quoted(name)} {types[name]}" for name in plan.column_names)
     yield f"CREATE TABLE IF NOT EXISTS {named(plan.name)} ({declared})"
-    by = ", ".join((f"{quoted(plan.bucket_name)} DESC", *(quoted(group.name) for group in plan.groups)))
+    by = ", ".join(_indexed(plan))
     yield f"CREATE INDEX IF NOT EXISTS {quoted(index_name(plan, namespace))} ON {named(plan.name)} ({by})"
     refresh = plan.refresh
     yield schedule(plan.name, (refresh.window, refresh.lag, refresh.every), plan.retention, namespace)
@@ -98,6 +124,11 @@ def rollup_tables(plan: RollupPlan, columns: Columns, namespace: Namespace) -> I
         yield index_by_time(plan, columns, namespace)
     yield (
         f"CREATE OR REPLACE TRIGGER {MARK} AFTER INSERT ON {named(plan.table)} REFERENCING NEW TABLE AS added"
+        f" FOR EACH STATEMENT EXECUTE FUNCTION {named(MARK)}({literal(columns.time)})"
+    )
+    yield (
+        f"CREATE OR REPLACE TRIGGER {MARK_UPDATED} AFTER UPDATE ON {named(plan.table)}"
+        " REFERENCING OLD TABLE AS gone NEW TABLE AS added"
         f" FOR EACH STATEMENT EXECUTE FUNCTION {named(MARK)}({literal(columns.time)})"
     )
     yield f"INSERT INTO {named(FLOORS)} (table_name) VALUES ({literal(plan.table)}) ON CONFLICT DO NOTHING"  # noqa: S608 - quoted
@@ -117,6 +148,19 @@ def rollup_tables(plan: RollupPlan, columns: Columns, namespace: Namespace) -> I
     )
 
 
+def _indexed(plan: RollupPlan) -> Iterator[str]:
+    """What the index of the rollup's own table is on: one that has no name of its own has the order of answers."""
+    bucket = quoted(plan.bucket_name)
+    if plan.index is not None:
+        yield f"{bucket} DESC"
+        yield from (quoted(group.name) for group in plan.groups)
+        return
+    yield bucket
+    for group in plan.groups:
+        compared = ' COLLATE "C"' if group.field.kind == "text" else ""
+        yield f"{quoted(group.name)}{compared} NULLS FIRST"
+
+
 def schedule(name: str, refresh: Sequence[float], retention: float | None, namespace: Namespace) -> str:
     """The statement that says at the table of a rollup what is declared of it beside its rows. Times are in seconds.
 
@@ -134,19 +178,20 @@ def _plain(seconds: float) -> str:
 
 def index_by_time(plan: RollupPlan, columns: Columns, namespace: Namespace) -> str:
     """The statement that makes the index by which one bucket is found among all events, where there is none yet."""
-    name = _fitting(plan.table, "_by_time", namespace.longest_name)
+    name = fitting(plan.table, "_by_time", namespace.longest_name)
     return f"CREATE INDEX IF NOT EXISTS {quoted(name)} ON {namespace.named(plan.table)} ({quoted(columns.time)})"
 
 
 def without_rollup(plan: RollupPlan, namespace: Namespace) -> Iterator[str]:
-    """The statements that remove the rollup, and the trigger with the last one of its table."""
+    """The statements that remove the rollup, and the triggers with the last one of its table."""
     yield f"DELETE FROM {namespace.named(ROLLUPS)} WHERE name = {literal(plan.name)}"  # noqa: S608 - quoted
     yield f"DELETE FROM {namespace.named(PENDING)} WHERE rollup = {literal(plan.name)}"  # noqa: S608 - quoted
     yield f"DROP TABLE IF EXISTS {namespace.named(plan.name)}"
     table = literal(plan.table)
+    dropped = "".join(f" DROP TRIGGER IF EXISTS {name} ON {namespace.named(plan.table)};" for name in TRIGGERS)
     yield (
         f"DO $do$BEGIN IF NOT EXISTS (SELECT FROM {namespace.named(ROLLUPS)} WHERE table_name = {table})"  # noqa: S608 - quoted
-        f" THEN DROP TRIGGER IF EXISTS {MARK} ON {namespace.named(plan.table)};"
+        f" THEN{dropped}"
         f" DELETE FROM {namespace.named(DIRTY)} WHERE table_name = {table}; END IF; END$do$"
     )
 
@@ -162,13 +207,4 @@ def index_name(plan: RollupPlan, namespace: Namespace) -> str:
     """What the index of the rollup's own table is called."""
     if plan.index is not None:
         return plan.index
-    return _fitting(plan.name, "_by_bucket", namespace.longest_name)
-
-
-def _fitting(table: str, suffix: str, longest: int) -> str:
-    """`table` and `suffix`; where that is too long it is cut, and told apart by a checksum."""
-    name = table + suffix
-    if len(name.encode()) <= longest:
-        return name
-    mark = "_" + blake2b(table.encode(), digest_size=4).hexdigest() + suffix
-    return table.encode()[: longest - len(mark)].decode(errors="ignore") + mark
+    return fitting(plan.name, "_by_bucket", namespace.longest_name)

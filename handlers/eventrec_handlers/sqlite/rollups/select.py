@@ -85,34 +85,47 @@ def select(question: Question, columns: Columns) -> Statement:
 
 def newest(plan: RollupPlan, columns: Columns) -> str:
     """The statement for the time of the newest event of the rollup's types."""
+    return _extreme(plan, columns, "max", "1")
+
+
+def oldest(plan: RollupPlan, columns: Columns) -> str:
+    """The statement for the time of the oldest event of the rollup's types from parameter 1 on, and before 2."""
+    time = quoted(columns.time)
+    return _extreme(plan, columns, "min", f"{time} >= ?1 AND {time} < ?2")
+
+
+def _extreme(plan: RollupPlan, columns: Columns, function: str, where: str) -> str:
     time, kind = quoted(columns.time), columns.type
     table = quoted(plan.table)
+    order = "DESC" if function == "max" else "ASC"
 
-    def one(where: str) -> str:
-        return f"SELECT {time} AS newest FROM {table} WHERE {where} ORDER BY {time} DESC LIMIT 1"  # noqa: S608 - quoted
+    def one(of: str) -> str:
+        return f"SELECT {time} AS found FROM {table} WHERE {of} AND {where} ORDER BY {time} {order} LIMIT 1"  # noqa: S608 - quoted
 
     is_ours = " AND ".join(columns.is_event())
     if plan.types is None:
-        return one(is_ours)
+        return f"SELECT {function}(found) FROM ({one(is_ours)})"  # noqa: S608 - likewise
     # Each type by itself: the index begins with it.
     each = (f"SELECT * FROM ({one(f'{kind} = {constant_sql(type_)} AND {is_ours}')})" for type_ in plan.types)  # noqa: S608 - likewise
-    return f"SELECT max(newest) FROM ({' UNION ALL '.join(each)})"  # noqa: S608 - likewise
+    return f"SELECT {function}(found) FROM ({' UNION ALL '.join(each)})"  # noqa: S608 - likewise
 
 
 def _moments(question: Question) -> tuple[int, int]:
-    """The first and the last moment of the buckets that begin in the question's time."""
+    """The first and the last moment of the buckets that begin in the question's time.
+
+    A bucket whose start SQLite cannot hold does not count: what is in it happened in 1677.
+    """
     bucket = question.plan.bucket
-    low = LOWEST if question.start is None else _next_start(bucket, question.start)
-    high = HIGHEST if question.end is None else _next_start(bucket, question.end) - 1
+    low = _next_start(bucket, LOWEST if question.start is None else question.start)
+    is_bounded = question.end is not None and question.end <= HIGHEST
+    high = _next_start(bucket, question.end or 0) - 1 if is_bounded else HIGHEST
     return low, high
 
 
 def _next_start(bucket: Bucket, moment: int) -> int:
-    if not LOWEST <= moment <= HIGHEST:
-        return LOWEST if moment < LOWEST else HIGHEST
-    start = bucket.floor(moment)
-    found = start if start == moment else bucket.after(start)
-    return min(max(found, LOWEST), HIGHEST)
+    moment = max(moment, LOWEST)
+    start = bucket.floor(min(moment, HIGHEST))
+    return min(start if start == moment else bucket.after(start), HIGHEST)
 
 
 def _bucket(bucket: Bucket, time: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextvars import Context
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from eventrec import EventrecError, TransientError
 from eventrec.analytics import Catalogue, load_catalogue, plan_of
@@ -19,10 +19,7 @@ from eventrec_handlers._thread import WorkThread
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
 
-    from eventrec.analytics import RollupPlan
-    from eventrec_handlers.postgres.rollups.store import PostgresRollups
-
-_logger = logging.getLogger("eventrec.postgres")
+    from eventrec.analytics import Refreshed, RollupPlan
 
 LONGEST_PAUSE: Final = 3_600.0
 """Seconds between two rounds, at most: partitions are made and dropped in each."""
@@ -34,11 +31,24 @@ STOPPING: Final = 2.0
 """Seconds that a round may take to end once it is told to."""
 
 
+class RefreshedStore(Protocol):
+    """What a refresher needs of a store of rollups; see `RollupStore`."""
+
+    async def claim_due(self, plans: Sequence[RollupPlan]) -> Sequence[RollupPlan]:
+        """Those of `plans` that no process has refreshed within their time."""
+
+    async def refresh(self, plans: Sequence[RollupPlan]) -> Refreshed:
+        """Bring them up to date, and remove what is too old."""
+
+    async def close(self) -> None:
+        """Disconnect."""
+
+
 class Refresher:
     """Refreshes the rollups of `catalogue`, in rounds, from `start` to `stop`; both run on asyncio.
 
     `catalogue` is one, or where it is declared, `module:object`; None: as `load_catalogue` finds it. `open_store` gives
-    what refreshes its rollups.
+    what refreshes its rollups. `database` is what the handler is called, in names of loggers and threads.
 
     Nothing is ever raised. What goes wrong is said in one line of the logging, and in another one once it is well
     again; in between it is among the `remarks`, and the pauses between two rounds grow.
@@ -47,12 +57,15 @@ class Refresher:
     def __init__(
         self,
         catalogue: Catalogue | str | None,
-        open_store: Callable[[Catalogue], PostgresRollups],
+        open_store: Callable[[Catalogue], RefreshedStore],
         *,
+        database: str,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._given = catalogue
         self._open_store = open_store
+        self._database = database
+        self._logger = logging.getLogger(f"eventrec.{database}")
         self._sleep = sleep
         self._task: asyncio.Task[None] | None = None
         self._failures = 0
@@ -77,7 +90,7 @@ class Refresher:
         """Begin with the first round. May be called again."""
         if self._task is None or self._task.done():
             # A context of its own: in the caller's, trio's say, anyio takes the loop for trio's.
-            self._task = asyncio.create_task(self._run(), name="eventrec-postgres-refresh", context=Context())
+            self._task = asyncio.create_task(self._run(), name=f"eventrec-{self._database}-refresh", context=Context())
 
     async def stop(self) -> None:
         """End, in the middle of a round too: what it has not committed is undone. May be called again."""
@@ -122,7 +135,7 @@ class Refresher:
         given = self._given
         if isinstance(given, Catalogue):
             return given
-        thread = WorkThread("eventrec-postgres-catalogue")
+        thread = WorkThread(f"eventrec-{self._database}-catalogue")
         try:
             self._given = loaded = await thread.run(lambda: load_catalogue(given))
         finally:
@@ -135,7 +148,7 @@ class Refresher:
         error = str(exc) if isinstance(exc, EventrecError) else f"{type(exc).__name__}: {exc}"
         if error != self._said and (self._failures >= ACCIDENTS or not isinstance(exc, TransientError)):
             self._said = error
-            _logger.warning("rollups are not refreshed error=%r", error, extra={"eventrec": {"error": error}})
+            self._logger.warning("rollups are not refreshed error=%r", error, extra={"eventrec": {"error": error}})
         return min(LONGEST_PAUSE, 2.0 ** min(self._failures, 12))
 
     def _went_well(self, left: Collection[str]) -> None:
@@ -143,4 +156,4 @@ class Refresher:
         self._left = {remark: self._left.get(remark, 0) + 1 for remark in sorted(left)}
         if self._said is not None:
             self._said = None
-            _logger.info("rollups are refreshed again", extra={"eventrec": {}})
+            self._logger.info("rollups are refreshed again", extra={"eventrec": {}})

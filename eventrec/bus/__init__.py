@@ -1,0 +1,38 @@
+"""A bus between applications and relays: what one must offer, and what a stage does with what it carries."""
+
+from eventrec.bus.bus import STAGE_PREFIX, Bus, Held, Lease, LogBounds, Shard, Step
+from eventrec.bus.memory import MemoryBus
+from eventrec.bus.memory_store import MemoryStore
+from eventrec.bus.stage import Output, Published, Seen, Stage
+from eventrec.delivery.sources.source import Records
+from eventrec.errors import ContentError, LeaseLostError
+from eventrec.records.content import Content, ContentDecoder, encode_take
+from eventrec.records.entry import Entry, make_entry
+from eventrec.records.ids import Ids
+from eventrec.runs.run import new_run_id as new_log_id
+
+__all__ = [
+    "STAGE_PREFIX",
+    "Bus",
+    "Content",
+    "ContentDecoder",
+    "ContentError",
+    "Entry",
+    "Held",
+    "Ids",
+    "Lease",
+    "LeaseLostError",
+    "LogBounds",
+    "MemoryBus",
+    "MemoryStore",
+    "Output",
+    "Published",
+    "Records",
+    "Seen",
+    "Shard",
+    "Stage",
+    "Step",
+    "encode_take",
+    "make_entry",
+    "new_log_id",
+]

@@ -1,0 +1,1 @@
+"""The server, and its tokens, on the command line."""

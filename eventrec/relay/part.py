@@ -1,0 +1,318 @@
+"""One thing that a relay does on a shard, under a lease: whatever goes wrong with it, the others go on.
+
+    acquire    wait while another relay serves it
+    serve      what the part is for; the lease is renewed at a third of its time, and lost where that fails for so long
+    let go     released when closing, so that the next takes over at once; where it was lost, everything is dropped
+
+An error ends in the part's state, is said once, and tried again after a pause that grows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+import anyio
+
+from eventrec.delivery.worker.containment import contained
+from eventrec.delivery.worker.outcome import error_text
+from eventrec.errors import DeliveryError, LeaseLostError
+from eventrec.relay.troubles import Troubles
+from eventrec.runtime.logging import get_logger
+from eventrec.runtime.starting import when_begun
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from eventrec.bus.bus import Lease, Shard
+    from eventrec.relay.options import RelayOptions
+    from eventrec.relay.phases import Phases
+    from eventrec.status import RelayPart
+
+_logger = get_logger("eventrec.relay")
+
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 10.0
+_LET_GO_SECONDS: Final = 0.3
+"""How long letting go may take: a bus that is out of reach takes back no lease."""
+
+_LOOK_SECONDS: Final = 1.0
+"""How often it is asked for a lease that another relay has, at least."""
+
+
+class Reopen(Protocol):
+    """Closes the bus and opens it again, after something that has no word."""
+
+    async def __call__(self, *, is_needed: bool) -> None:
+        """Not `is_needed`: only where that failed before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What all parts of one relay have in common."""
+
+    holder: str
+    options: RelayOptions
+    phases: Phases
+    closing: anyio.Event
+    reopen: Reopen
+    _slots: dict[str, anyio.Semaphore] = field(default_factory=dict)
+
+    def slots(self, subscription: str) -> anyio.Semaphore | None:
+        """What is taken for each shard that is served for `subscription`; None: as many as there are."""
+        count = self.options.max_shards
+        return None if count is None else self._slots.setdefault(subscription, anyio.Semaphore(count))
+
+
+class Part(ABC):
+    """For the loop's thread, but `status`."""
+
+    kind: Literal["subscription", "stage"]
+
+    def __init__(self, shard: Shard, subscription: str, link: Link) -> None:
+        self.shard = shard
+        self.subscription = subscription
+        self.link = link
+        self.is_held = False
+        """An operator has to act."""
+        self.is_failing = False
+        self.last_error: str | None = None
+        self._state = "starting"
+        self._troubles = Troubles()
+        self._interrupted = anyio.Event()
+        self._renewed = anyio.Event()
+        self._until = 0.0
+        """When the lease runs out by our clock, unless it is renewed."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.subscription!r} on {self.shard.name!r} {self._state}>"
+
+    @property
+    def state(self) -> str:
+        """In words: serving, `waiting: …` for another relay, `retrying: …`, `holding: …`."""
+        return self._state
+
+    @abstractmethod
+    def status(self) -> RelayPart:
+        """For operators. From any thread."""
+
+    def resume(self) -> None:
+        """An operator acted: try again at once."""
+        if self.is_held:
+            self._become("resuming")
+        interrupted, self._interrupted = self._interrupted, anyio.Event()
+        interrupted.set()
+
+    # -- its state
+
+    def note_serving(self) -> None:
+        """It goes through."""
+        if self._troubles.were_said:
+            _logger.info("relay goes on", subscription=self.subscription, shard=self.shard.name)
+        self._become("serving")
+
+    def note_trouble(self, exc: Exception, *, of: str = "serving") -> None:
+        """What `of` names failed, until `note_through` is told the same; several may, and each error is said once."""
+        self.last_error = error = error_text(exc)
+        if self._troubles.note(of, exc):
+            _logger.warning("relay interrupted", subscription=self.subscription, shard=self.shard.name, error=error)
+        self._state, self.is_held, self.is_failing = self._troubles.state, self._troubles.is_held, True
+
+    def note_through(self, *of: str) -> None:
+        """What these name works, or is over."""
+        if not self._troubles.end(of):
+            return
+        if self._troubles:
+            self._state, self.is_held = self._troubles.state, self._troubles.is_held
+        else:
+            self.note_serving()
+
+    def _note_waiting(self, why: str) -> None:
+        if self._state != why:
+            _logger.info("relay waits", subscription=self.subscription, shard=self.shard.name, why=why)
+        self._become(why)
+
+    def _become(self, state: str) -> None:
+        self._troubles.clear()
+        self._state, self.is_held, self.is_failing = state, False, False
+
+    # -- its life
+
+    async def run(self) -> None:
+        """Serve until closing, whatever is thrown meanwhile."""
+        grown = 0.0
+        while not self.link.closing.is_set():
+            began = anyio.current_time()
+            pause = 0.0
+            try:
+                with contained(also_cancellations=False):
+                    await self._serve_once()
+            except LeaseLostError as exc:
+                _logger.warning(
+                    "lease lost", subscription=self.subscription, shard=self.shard.name, why=error_text(exc)
+                )
+                self._note_waiting("waiting: the lease was lost")
+                pause = min(_LOOK_SECONDS, self.link.options.lease_seconds / 3)
+            except Exception as exc:  # noqa: BLE001 - of this part alone
+                self.note_trouble(exc)
+                pause = grown = min(max(2 * grown, _FIRST_PAUSE), _LONGEST_PAUSE)
+                await self._reopen(is_needed=not isinstance(exc, DeliveryError))
+            if anyio.current_time() - began > 2 * _LONGEST_PAUSE:
+                grown = 0.0
+            await self.sleep(pause)
+
+    async def _reopen(self, *, is_needed: bool) -> None:
+        try:
+            with contained(also_cancellations=False):
+                await self.link.reopen(is_needed=is_needed)
+        except Exception as exc:  # noqa: BLE001 - it is tried again
+            self.note_trouble(exc)
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`, or when closing, or as soon as an operator acts."""
+        interrupted = self._interrupted
+        with anyio.move_on_after(seconds):
+            async with anyio.create_task_group() as tasks:
+
+                async def until(event: anyio.Event) -> None:
+                    await event.wait()
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(when_begun(until, interrupted))
+                tasks.start_soon(when_begun(until, self.link.closing))
+
+    async def unless_closing(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work`, or what of it is done when closing. What it raises comes out."""
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+
+            async def end() -> None:
+                await self.link.closing.wait()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(when_begun(end))
+            try:
+                await work()
+            except Exception as exc:  # noqa: BLE001 - raised below, out of the group
+                failure = exc
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _serve_once(self) -> None:
+        """Serve under a lease until closing; or wait a little where another relay has it, or is to have it."""
+        slots = self.link.slots(self.subscription)
+        if slots is None:
+            is_served = await self._serve_leased()
+        else:
+            is_taken = False
+
+            async def take() -> None:
+                nonlocal is_taken
+                await slots.acquire()
+                is_taken = True
+
+            if not slots.value and not self._state.startswith("waiting"):
+                self._note_waiting("waiting: this relay serves as many shards as it may")
+            # In turn: no shard is asked for twice before each that waits was asked for.
+            await self.unless_closing(take)
+            if not is_taken:
+                return
+            try:
+                is_served = await self._serve_leased()
+            finally:
+                slots.release()
+        if not is_served:
+            await self.sleep(min(_LOOK_SECONDS, self.link.options.lease_seconds / 3))
+
+    async def _serve_leased(self) -> bool:
+        """False: another relay has the lease."""
+        seconds = self.link.options.lease_seconds
+        asked = anyio.current_time()
+        lease = await self.shard.acquire(self.subscription, self.link.holder, seconds=seconds)
+        if lease is None:
+            held = await self.shard.subscriptions()
+            holder = next((each.holder for each in held if each.subscription == self.subscription), "")
+            self._note_waiting(f"waiting: {holder or 'another relay'} serves it")
+            return False
+        is_lost = False
+        try:
+            self._note_lease(asked + seconds)
+            await self._serve_while_held(lease)
+        except LeaseLostError:
+            is_lost = True
+            raise
+        finally:
+            if not is_lost:
+                with anyio.move_on_after(_LET_GO_SECONDS, shield=True):
+                    await self._release(lease)
+        return True
+
+    async def _release(self, lease: Lease) -> None:
+        try:
+            await self.shard.release(lease)
+        except Exception as exc:  # noqa: BLE001 - it runs out by itself
+            _logger.info("lease not released", subscription=self.subscription, error=error_text(exc))
+
+    async def _serve_while_held(self, lease: Lease) -> None:
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+
+            async def contain(run: Callable[[], Awaitable[None]]) -> None:
+                nonlocal failure
+                try:
+                    with contained(also_cancellations=False):
+                        await run()
+                except Exception as exc:  # noqa: BLE001 - raised below, out of the group
+                    failure = failure or exc
+                tasks.cancel_scope.cancel()
+
+            async def keep() -> None:
+                await self._keep(lease)
+
+            async def serve() -> None:
+                await self.serve(lease)
+
+            tasks.start_soon(when_begun(contain, keep), name=f"eventrec lease of {self.subscription}")
+            tasks.start_soon(when_begun(contain, serve), name=f"eventrec relay {self.subscription}")
+        if failure is not None:
+            raise failure
+
+    def _note_lease(self, until: float) -> None:
+        self._until = until
+        renewed, self._renewed = self._renewed, anyio.Event()
+        renewed.set()
+
+    async def certain(self) -> None:
+        """Return while the lease has not run out by our clock: a process that was paused waits here until it knows."""
+        while anyio.current_time() >= self._until:
+            await self._renewed.wait()
+
+    async def _keep(self, lease: Lease) -> None:
+        """Renew `lease`.
+
+        Raises:
+            LeaseLostError: It is lost, or may be.
+        """
+        seconds = self.link.options.lease_seconds
+        pause = seconds / 3
+        while True:
+            await anyio.sleep(pause)
+            asked = anyio.current_time()
+            try:
+                with anyio.fail_after(max(0.01, self._until - asked)):
+                    await self.shard.renew(lease, seconds=seconds)
+            except LeaseLostError:
+                raise
+            except Exception as exc:
+                if anyio.current_time() >= self._until:
+                    raise LeaseLostError(f"not renewed in time: {error_text(exc)}") from exc
+                pause = seconds / 12
+            else:
+                pause = seconds / 3
+                self._note_lease(asked + seconds)
+
+    @abstractmethod
+    async def serve(self, lease: Lease) -> None:
+        """Do what it is for, until closing; it is cancelled where the lease is lost. What it raises is contained."""

@@ -1,0 +1,86 @@
+// When the server is asked: never before the last answer has come, rarely while nobody looks, ever later while it fails.
+
+const FIRST_PAUSE = 1_000;
+const MAX_PAUSE = 60_000;
+
+/** How long to wait after so many failures in a row. */
+export const pauseAfter = (failures) => Math.min(MAX_PAUSE, FIRST_PAUSE * 2 ** (failures - 1));
+
+/** Whether the server answers, as the question that is asked most often finds out; all others wait for it. */
+export class Link extends EventTarget {
+  isUp = false;
+
+  up() {
+    if (this.isUp) return;
+    this.isUp = true;
+    this.dispatchEvent(new Event("up"));
+  }
+
+  down() {
+    if (!this.isUp) return;
+    this.isUp = false;
+    this.dispatchEvent(new Event("down"));
+  }
+
+  async untilUp() {
+    if (!this.isUp) await new Promise((resolve) => this.addEventListener("up", resolve, { once: true }));
+  }
+}
+
+/** Asks again and again: every so many milliseconds, and every `hidden` ones while the page is not looked at. */
+export class Poller {
+  #every;
+  #hidden;
+  #ask;
+  #link;
+  #wake = () => {};
+  #isWanted = false;
+
+  constructor({ every, hidden, ask, link = null }) {
+    this.#every = every;
+    this.#hidden = hidden;
+    this.#ask = ask;
+    this.#link = link;
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.#wake() : this.now()));
+    addEventListener("online", () => this.now());
+  }
+
+  /** Ask as soon as the answer to the last question is there. */
+  now() {
+    this.#isWanted = true;
+    this.#wake();
+  }
+
+  async run() {
+    for (let failures = 0; ;) {
+      await this.#link?.untilUp();
+      this.#isWanted = false;
+      let least = 0;
+      try {
+        await this.#ask(failures);
+        failures = 0;
+      } catch (error) {
+        failures += 1; // what asks has said it
+        least = 1_000 * (error.retryAfter ?? 0);
+      }
+      await this.#rest(failures, least);
+    }
+  }
+
+  async #rest(failures, least) {
+    const since = performance.now();
+    while (!this.#isWanted) {
+      const usual = document.hidden ? this.#hidden : this.#every;
+      const pause = failures ? Math.max(usual, least, pauseAfter(failures)) : usual;
+      const left = pause - (performance.now() - since);
+      if (left <= 0) return;
+      await new Promise((resolve) => {
+        const timer = setTimeout(resolve, left);
+        this.#wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+    }
+  }
+}

@@ -1,0 +1,73 @@
+"""What every endpoint is given: the recorder, what can be read, who may, and the limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from eventrec.options import duration_seconds
+from eventrec.server.delivered import DeliveryRounds
+from eventrec.server.measures import Measures
+from eventrec.server.memory import BodyMemory
+from eventrec.server.operations.letter_counts import LetterCounter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from eventrec.analytics import Catalogue
+    from eventrec.recorder import EventRecorder
+    from eventrec.server.access import Access
+    from eventrec.server.options import ServerOptions
+    from eventrec.server.reading.pool import Pool
+
+_UNPACKERS: Final = 4
+_LOOKERS: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """One server.
+
+    Attributes:
+        recorder: What takes the events.
+        options: Its limits.
+        access: Who may do what.
+        pool: Answers questions about what is stored; None: no destination that can be read was named.
+        catalogue: The rollups that can be asked for; None: none.
+        log: The directory of the recorder's log, where its dead letters are; None: it has none.
+        memory: What the bodies of all requests take.
+        measures: What it has done: `count_events` is for who takes some.
+        unpackers: How many large bodies are unpacked at once, each in a thread.
+        lookers: How many requests look at the log directory at once, each in a thread.
+        letters: Counts the dead letters in that directory.
+        rounds: Of requests that wait until what they brought is delivered, where the recorder has no log.
+        endings: What ends answers that go on for ever; see `end`.
+    """
+
+    recorder: EventRecorder
+    options: ServerOptions
+    access: Access
+    pool: Pool | None = None
+    catalogue: Catalogue | None = None
+    log: Path | None = None
+    memory: BodyMemory = field(init=False)
+    measures: Measures = field(init=False, default_factory=Measures)
+    unpackers: anyio.CapacityLimiter = field(init=False)
+    lookers: anyio.CapacityLimiter = field(init=False)
+    letters: LetterCounter = field(init=False, default_factory=LetterCounter)
+    rounds: DeliveryRounds = field(init=False, default_factory=DeliveryRounds)
+    endings: list[Callable[[], object]] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        memory = BodyMemory(self.options.max_body_memory, retry_after=duration_seconds(self.options.retry_after))
+        object.__setattr__(self, "memory", memory)
+        object.__setattr__(self, "unpackers", anyio.CapacityLimiter(_UNPACKERS))
+        object.__setattr__(self, "lookers", anyio.CapacityLimiter(_LOOKERS))
+
+    def end(self) -> None:
+        """The server takes no more requests: answers that go on for ever are to end. On the loop's thread."""
+        for each in self.endings:
+            each()

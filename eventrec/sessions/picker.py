@@ -1,0 +1,151 @@
+"""Values out of a record: those of some sources, each part of the record decoded once for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+
+from eventrec.errors import OptionsError
+from eventrec.records.context import merged_context
+from eventrec.records.entry import CONTEXT, EXTRA_ROWS, PAYLOAD, SHAPE
+from eventrec.records.extra_rows import decode_rows
+from eventrec.records.layout_columns import LayoutSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eventrec.records.entry import Entry
+
+Sources: TypeAlias = LayoutSource | Sequence[LayoutSource]
+"""Where a value stands; of several, the first that has one counts."""
+
+
+class Picker:
+    """Picks the values `wanted`: each a name for errors, where it stands, and its type for the decoder.
+
+    With `is_strict`, what cannot be read raises whatever a decoder raises; without, it is None.
+
+    Raises:
+        OptionsError: A source is not one that can be picked, or two contradict each other.
+    """
+
+    def __init__(self, wanted: Sequence[tuple[str, Sources, Any]], *, is_strict: bool) -> None:
+        self._alternatives: list[list[int]] = []
+        self._columns: list[tuple[int, str]] = []
+        self._whole: list[tuple[int, str]] = []
+        payload: list[tuple[tuple[str, ...], Any, int]] = []
+        context: list[tuple[tuple[str, ...], Any, int]] = []
+        count = 0
+        for name, sources, type_ in wanted:
+            places: list[int] = []
+            for source in (sources,) if isinstance(sources, LayoutSource) else sources:
+                match source:
+                    case LayoutSource("payload", path) if path:
+                        payload.append((path, type_, count))
+                    case LayoutSource("context", path) if path:
+                        context.append((path, type_, count))
+                    case LayoutSource("field", (column,)):
+                        self._columns.append((count, column))
+                    case LayoutSource("type" | "timestamp" as kind) if name in {"type", "time"}:
+                        self._whole.append((count, kind))
+                    case _:
+                        raise OptionsError(f"the field {name!r} of an event cannot be taken from {source!s:.80}")
+                places.append(count)
+                count += 1
+            self._alternatives.append(places)
+        self._count = count
+        self._is_strict = is_strict
+        self._payload = _Members(payload, is_strict=is_strict) if payload else None
+        self._context = _Members(context, is_strict=is_strict) if context else None
+        is_plain = self._payload is not None and not (self._context or self._columns or self._whole)
+        is_single = all(places == [i] for i, places in enumerate(self._alternatives))
+        self.pick: Callable[[Entry, bytes | None], Sequence[Any]] = self._pick
+        if self._payload is not None and is_strict and is_plain and is_single and self._payload.is_flat:
+            self.pick = self._payload.picked_at_once
+
+    def _pick(self, entry: Entry, static: bytes | None) -> Sequence[Any]:
+        found: list[Any] = [None] * self._count
+        if self._payload is not None:
+            self._payload.pick(entry[PAYLOAD], found)
+        if self._context is not None:
+            text = merged_context(static, entry[CONTEXT])
+            if text is not None:
+                self._context.pick(text, found)
+        if self._columns:
+            self._pick_columns(entry, found)
+        for place, kind in self._whole:
+            found[place] = entry[0].type if kind == "type" else entry[1] // 1_000_000
+        return [
+            found[places[0]] if len(places) == 1 else next((found[i] for i in places if found[i]), None)
+            for places in self._alternatives
+        ]
+
+    def _pick_columns(self, entry: Entry, found: list[Any]) -> None:
+        extras = entry[EXTRA_ROWS]
+        rows = () if extras is None else decode_rows(extras)
+        if rows:
+            names = [column.name for column in entry[SHAPE].columns]
+            for place, column in self._columns:
+                if column in names:
+                    value = rows[0][names.index(column)]
+                    found[place] = value if isinstance(value, str | int | float | list | None) else None
+
+
+class _Members:
+    """Members of a JSON object by their paths, decoded into a struct that is made for them."""
+
+    def __init__(self, wanted: Sequence[tuple[tuple[str, ...], Any, int]], *, is_strict: bool) -> None:
+        inner: dict[str, list[tuple[tuple[str, ...], Any, int]]] = {}
+        leaves: dict[str, tuple[Any, int]] = {}
+        for (name, *rest), type_, place in wanted:
+            if rest:
+                inner.setdefault(name, []).append((tuple(rest), type_, place))
+            elif name in leaves:
+                raise OptionsError(f"two fields of an event are taken from the member {name!r}")
+            else:
+                leaves[name] = (type_, place)
+        if both := inner.keys() & leaves.keys():
+            raise OptionsError(f"a field of an event is the member {min(both)!r}, and another one stands inside it")
+        self.is_flat = not inner
+        self._is_strict = is_strict
+        attributes = {name: f"m{i}" for i, name in enumerate([*leaves, *inner])}
+        struct = msgspec.defstruct(
+            "Members",
+            [
+                *((attributes[name], type_, None) for name, (type_, _) in leaves.items()),
+                *((attributes[name], msgspec.Raw, msgspec.Raw()) for name in inner),
+            ],
+            rename={attribute: name for name, attribute in attributes.items()},
+            gc=False,
+        )
+        self._decode: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder(struct | None).decode
+        self._leaves = [(attributes[name], place) for name, (_, place) in leaves.items()]
+        self._inner = [(attributes[name], _Members(those, is_strict=is_strict)) for name, those in inner.items()]
+        ordered = [attribute for attribute, _ in sorted(self._leaves, key=lambda leaf: leaf[1])]
+        self._all: Callable[[Any], Any] = attrgetter(*ordered) if ordered else tuple
+
+    def picked_at_once(self, entry: Entry, _: bytes | None) -> Sequence[Any]:
+        """All of them, where none stands inside another object."""
+        members = self._decode(entry[2])
+        values: Sequence[Any] = (None,) * len(self._leaves) if members is None else self._all(members)
+        return values
+
+    def pick(self, text: bytes | msgspec.Raw, found: list[Any]) -> None:
+        """Put them where they belong in `found`."""
+        try:
+            members = self._decode(text)
+        except Exception:
+            if self._is_strict:
+                raise
+            return
+        if members is None:
+            return
+        for attribute, place in self._leaves:
+            found[place] = getattr(members, attribute)
+        for attribute, those in self._inner:
+            raw = getattr(members, attribute)
+            if bytes(raw):
+                those.pick(raw, found)

