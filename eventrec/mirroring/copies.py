@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec.errors import EventrecError
 from eventrec.mirroring.copy import Copy
+from eventrec.mirroring.copy_sync import CopySync
 from eventrec.mirroring.frames import Kind, ProtocolError
 from eventrec.mirroring.layouts import ReceivedLayouts
 from eventrec.mirroring.messages import (
     CLAIMS_IN_A_FRAME,
-    NAMES_IN_A_FRAME,
-    Ack,
     Begin,
     Checkpoint,
     Claim,
@@ -27,6 +26,7 @@ from eventrec.mirroring.messages import (
     decode_data,
     encode,
 )
+from eventrec.mirroring.pauses import Pauses
 from eventrec.runs.directory import DEAD, LogDirectory
 from eventrec.runs.leftovers import sweep
 from eventrec.runtime.logging import described, get_logger
@@ -36,9 +36,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from eventrec.mirroring.frames import Frame
+    from eventrec.mirroring.schedule import Key
 
-_FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 60.0
 _LONGEST_WHY: Final = 1_000
 
 _logger = get_logger("eventrec.mirroring")
@@ -65,68 +64,36 @@ class Counts:
     kept: set[UUID] = field(default_factory=set)
 
 
-@dataclass(slots=True)
-class Sync:
-    """One copy that is to be synced, by any thread, beside one that writes.
-
-    Attributes:
-        stream: What was written of it.
-        checkpoints: Those that it got since the last one.
-        records: Those that were written since.
-        end: After `run`: the record after what is synced.
-        error: After `run`: why that failed.
-    """
-
-    stream: int
-    work: Callable[[], int]
-    checkpoints: dict[str, int]
-    records: int
-    end: int = 0
-    error: Exception | None = None
-
-    def run(self) -> None:
-        """Sync it."""
-        try:
-            self.end = self.work()
-        except (EventrecError, OSError) as exc:
-            self.error = exc
-
-
-@dataclass(slots=True)
-class _Pause:
-    """A log that is left alone until then; it went on at `passed_at`, which may not last."""
-
-    until: float
-    seconds: float
-    passed_at: float | None = None
-
-
 class Copies:
     """The copies in `directory`. Blocking; from one thread at a time, but for the `run` of what is to be synced.
 
-    `sweep_letters` is called where a log of dead letters may be settled.
+    `sweep_letters` is called where a log of dead letters may be settled. `clock` gives seconds, and never goes back.
 
     Attributes:
         counts: What came so far.
         unsynced: Bytes that were written since the last `sync`.
     """
 
-    def __init__(self, directory: LogDirectory, *, sweep_letters: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        directory: LogDirectory,
+        *,
+        sweep_letters: Callable[[], object],
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self.counts = Counts()
         self._parts = {False: directory, True: directory / DEAD}
         self._layouts = ReceivedLayouts(directory)
         self._sweep_letters = sweep_letters
-        self._copies: dict[tuple[UUID, bool], Copy] = {}
+        self._copies: dict[Key, Copy] = {}
         self._streams: dict[int, Copy] = {}
         self.unsynced = 0
         self._changed: set[int] = set()
         """Streams of which something is to be acknowledged."""
         self._unindexed: set[int] = set()
         """Streams of which an index may lack something."""
-        self._pauses: dict[tuple[UUID, bool], _Pause] = {}
-        self._offered: set[tuple[UUID, bool]] = set()
-        """Of those that pause, the ones that the source was told of again."""
-        self._unread: dict[tuple[UUID, bool], Exception] = {}
+        self._pauses = Pauses(clock)
+        self._unread: dict[Key, Exception] = {}
         """Copies of which it is not known what they hold, and why."""
 
     def claims(self) -> list[Claim]:
@@ -139,7 +106,7 @@ class Copies:
         self._changed.clear()
         self._unindexed.clear()
         self.unsynced = 0
-        self._offered = set(self._pauses)
+        self._pauses.note_all_offered()
         self.counts.diverged.clear()
         found: list[Claim] = []
         self._parts[False].opened(create=True)
@@ -188,18 +155,18 @@ class Copies:
             self._sync_indexes(answers)
         return answers + self._offer_again()
 
-    def syncs(self) -> list[Sync]:
+    def syncs(self) -> list[CopySync]:
         """What is to be synced, and acknowledged then: all that was taken so far. None of it is returned again."""
         found = []
         for stream in sorted(self._changed):
             copy = self._streams.get(stream)
             if copy is not None:
-                found.append(Sync(stream, copy.syncing(), copy.take_checkpoints(), copy.take_records()))
+                found.append(CopySync(stream, copy.syncing(), copy.take_checkpoints(), copy.take_records()))
         self._changed.clear()
         self.unsynced = 0
         return found
 
-    def settle(self, syncs: Iterable[Sync]) -> list[bytes]:
+    def settle(self, syncs: Iterable[CopySync]) -> list[bytes]:
         """Returns the frames that say of `syncs`, which ran, what is synced. What was stopped meanwhile is left out."""
         answers: list[bytes] = []
         for each in syncs:
@@ -214,8 +181,10 @@ class Copies:
                 self._stop(copy, exc, answers)
                 continue
             self.counts.records += each.records
-            self._note_passed(copy, records=each.records)
-            answers += _acks(each)
+            key = copy.id, copy.is_dead
+            if self._pauses.note_passed(key, records=each.records):
+                self._note_well(key)
+            answers += each.acks()
         return answers
 
     @property
@@ -260,7 +229,7 @@ class Copies:
                 stopped = decode(frame, Stopped)
                 key = stopped.run, stopped.is_dead
                 self._end_streams_of(key)
-                if self._pause(key):
+                if self._pauses.note_failed(key):
                     _logger.error("log not mirrored", log=str(stopped.run), reason=stopped.why)
                 self.counts.diverged[stopped.run] = stopped.why
             case _:
@@ -293,7 +262,7 @@ class Copies:
         self._streams[begin.stream] = copy
         self._changed.add(begin.stream)
 
-    def _copy_of(self, key: tuple[UUID, bool]) -> Copy:
+    def _copy_of(self, key: Key) -> Copy:
         id_, is_dead = key
         return self._copies.setdefault(key, Copy(self._parts[is_dead], id_, is_dead=is_dead))
 
@@ -312,56 +281,29 @@ class Copies:
         self._refuse(key, exc)
         answers.append(encode(Stopped(run=copy.id, is_dead=copy.is_dead, why=described(exc)[:_LONGEST_WHY]), Kind.STOP))
 
-    def _refuse(self, key: tuple[UUID, bool], exc: Exception) -> None:
-        if self._pause(key):
+    def _refuse(self, key: Key, exc: Exception) -> None:
+        if self._pauses.note_failed(key):
             _logger.warning("log cannot be mirrored", log=str(key[0]), error=described(exc))
         self.counts.refused[key[0]] = described(exc)
 
-    def _pause(self, key: tuple[UUID, bool]) -> bool:
-        """Leave that log alone, and longer each time; whether it went on well before, so that it is to be said."""
-        before, now = self._pauses.get(key), monotonic()
-        is_new = before is None or (before.passed_at is not None and now - before.passed_at >= before.seconds)
-        seconds = _FIRST_PAUSE if before is None or is_new else min(2 * before.seconds, _LONGEST_PAUSE)
-        self._offered.discard(key)
-        self._pauses[key] = _Pause(now + seconds, seconds)
-        return is_new
-
-    def _note_passed(self, copy: Copy, *, records: int) -> None:
-        """It went on: for good where records came, or once that lasts as long as the pause did."""
-        key = copy.id, copy.is_dead
-        pause = self._pauses.get(key)
-        if pause is None:
-            return
-        if pause.passed_at is None:
-            pause.passed_at = monotonic()
-        if records:
-            self._end_pause(key)
-
-    def _end_pauses(self) -> None:
-        now = monotonic()
-        for key, pause in list(self._pauses.items()):
-            if pause.passed_at is not None and now - pause.passed_at >= pause.seconds:
-                self._end_pause(key)
-
-    def _end_pause(self, key: tuple[UUID, bool]) -> None:
-        del self._pauses[key]
+    def _note_well(self, key: Key) -> None:
         self.counts.refused.pop(key[0], None)
         self.counts.diverged.pop(key[0], None)
         _logger.info("log is mirrored again", log=str(key[0]))
 
     def _offer_again(self) -> list[bytes]:
         """Say of the logs that were stopped, and whose pause is over, what is there of them."""
-        self._end_pauses()
-        now = monotonic()
-        due = [key for key, pause in self._pauses.items() if key not in self._offered and pause.until <= now]
-        claims = [claim for key in due[:CLAIMS_IN_A_FRAME] if (claim := self._claim_of(self._copy_of(key)))]
-        self._offered.update((claim.run, claim.is_dead) for claim in claims)
+        for key in self._pauses.take_lasting():
+            self._note_well(key)
+        due = self._pauses.due(CLAIMS_IN_A_FRAME)
+        claims = [claim for key in due if (claim := self._claim_of(self._copy_of(key)))]
+        self._pauses.note_offered((claim.run, claim.is_dead) for claim in claims)
         return [encode(Runs(runs=claims))] if claims else []
 
-    def _retire(self, key: tuple[UUID, bool]) -> None:
+    def _retire(self, key: Key) -> None:
         self._end_streams_of(key)
         copy = self._copies.pop(key, None)
-        self._pauses.pop(key, None)
+        self._pauses.forget(key)
         self.counts.logs = len(self._copies)
         if copy is None:
             return
@@ -377,7 +319,7 @@ class Copies:
         finally:
             copy.close()
 
-    def _end_streams_of(self, key: tuple[UUID, bool]) -> None:
+    def _end_streams_of(self, key: Key) -> None:
         for stream in [each for each, copy in self._streams.items() if (copy.id, copy.is_dead) == key]:
             del self._streams[stream]
             self._changed.discard(stream)
@@ -393,18 +335,3 @@ class Copies:
         for copy in self._copies.values():
             copy.close()
         self._copies.clear()
-
-
-def _acks(sync: Sync) -> list[bytes]:
-    """The frames that acknowledge it: more than one where it has more checkpoints than fit."""
-    names = list(sync.checkpoints)
-    return [
-        encode(
-            Ack(
-                stream=sync.stream,
-                next_offset=sync.end,
-                checkpoints={name: sync.checkpoints[name] for name in names[at : at + NAMES_IN_A_FRAME]},
-            )
-        )
-        for at in range(0, max(1, len(names)), NAMES_IN_A_FRAME)
-    ]

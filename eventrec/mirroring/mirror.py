@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from anyio.abc import ByteStream
 
     from eventrec.mirroring.addresses import Address
-    from eventrec.mirroring.copies import Counts, Sync
+    from eventrec.mirroring.copies import Counts
+    from eventrec.mirroring.copy_sync import CopySync
     from eventrec.mirroring.frames import Frame
     from eventrec.mirroring.messages import Claim
 
@@ -285,7 +286,7 @@ class Mirror:
         return is_quiet or is_late or self._copies.unsynced >= _SYNC_BYTES
 
     @staticmethod
-    def _run_all(syncs: Iterable[Sync]) -> list[bytes]:
+    def _run_all(syncs: Iterable[CopySync]) -> list[bytes]:
         for each in syncs:
             each.run()
         return []

@@ -258,7 +258,7 @@ async def test_a_log_that_could_not_be_given_out_is_tried_again_in_the_same_conn
         return read(self, *arguments)
 
     monkeypatch.setattr(StreamReader, "read_parts", fail)
-    monkeypatch.setattr("eventrec.mirroring.copies._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("eventrec.mirroring.pauses.FIRST_PAUSE", 0.01)
     async with kit.serving(here) as served, kit.mirroring(served.address, there) as mirror:
         await kit.until(lambda: kit.acknowledged(here, source.run.id) == end)
         await kit.until(lambda: mirror.counts.diverged == {})

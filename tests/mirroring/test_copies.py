@@ -131,9 +131,10 @@ def test_what_concerns_no_stream_is_ignored(copies: Copies) -> None:
     assert found + synced(copies) == []
 
 
-def test_a_log_that_was_stopped_is_offered_again_after_a_pause(copies: Copies, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_was_stopped_is_offered_again_after_a_pause(tmp_path: Path) -> None:
     now = 1_000.0
-    monkeypatch.setattr("eventrec.mirroring.copies.monotonic", lambda: now)
+    copies = Copies(LogDirectory(tmp_path), sweep_letters=lambda: None, clock=lambda: now)
+    copies.claims()
     copies.take(frames(begun()))
     stopped(copies.take(frames(encode_data(1, b"x" * 100))))
 
@@ -144,6 +145,7 @@ def test_a_log_that_was_stopped_is_offered_again_after_a_pause(copies: Copies, m
 
     assert at_once == again == []
     assert [claim.run for claim in decode(offered, Runs).runs] == [LOG]
+    copies.close()
 
 
 def test_a_copy_that_another_process_holds_is_not_replaced(tmp_path: Path) -> None:
