@@ -10,34 +10,21 @@ note      what the mirror acknowledges, in the file that owners read before they
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import anyio
 
-from eventrec.delivery.letters.kept import sweep_letters
 from eventrec.errors import DivergedError, LogError, MirrorError, TrimmedError
 from eventrec.mirroring.frames import Kind, ProtocolError
 from eventrec.mirroring.layouts import OfferedLayouts
-from eventrec.mirroring.messages import (
-    Ack,
-    Begin,
-    Checkpoint,
-    Claim,
-    Retired,
-    Runs,
-    Stopped,
-    Trimmed,
-    data_parts,
-    decode,
-    encode,
-    encode_data,
-)
+from eventrec.mirroring.letter_sweeps import SweepTimes, sweep_settled
+from eventrec.mirroring.messages import Ack, Begin, Claim, Retired, Runs, Stopped, decode, encode
 from eventrec.mirroring.notes import Notes
+from eventrec.mirroring.outgoing import Outgoing
 from eventrec.mirroring.schedule import Key, Schedule
+from eventrec.mirroring.turn_frames import TurnFrames
 from eventrec.mirroring.turns import Turns
 from eventrec.mirroring.window import Window
 from eventrec.runs.mirrors import Acknowledged
@@ -59,10 +46,6 @@ WINDOW_BYTES: Final = 32 << 20
 MAX_CLAIMS: Final = 20_000
 """Logs that a mirror may say it has."""
 
-PIECE_BYTES: Final = 4 << 20
-"""What is read of a log in one turn: handing it from thread to loop takes as long as sending a good part of it."""
-
-_DATA_BYTES: Final = 508 << 10
 _SOON: Final = 0.01
 _IDLE: Final = 0.05
 _BUSY_SECONDS: Final = 1.0
@@ -74,15 +57,8 @@ _LITTLE: Final = 256 << 10
 _LOOKS_EVERY: Final = 0.1
 """How often it is looked for new ones while there is much to send."""
 
-_READ_AHEAD: Final = 1
-"""Turns that are read while the one before is sent."""
-
 _IN_TURNS: Final = 8
 """Logs that are sent in turns; each costs some descriptors."""
-
-_BETWEEN_SWEEPS: Final = 1.0
-_SWEEP_SHARE: Final = 20
-"""Looking which dead letters are settled reads all of them: so much longer than it takes it is not done again."""
 
 _MOST_NAMES: Final = 4_000
 """Files of checkpoints that are named when a stream begins: so many fit into a frame, however long their names are."""
@@ -91,17 +67,6 @@ _RETRY_SECONDS: Final = 2.0
 _LONGEST_WHY: Final = 1_000
 
 _logger = get_logger("eventrec.mirroring")
-
-
-@dataclass(slots=True)
-class _Said:
-    """A turn, and its frames: of layouts, of data, of checkpoints by their names, and of what may come in any order."""
-
-    turn: Turn
-    layouts: list[bytes] = field(default_factory=list)
-    data: list[bytes | memoryview] = field(default_factory=list)
-    checkpoints: dict[str, bytes] = field(default_factory=dict)
-    others: list[bytes] = field(default_factory=list)
 
 
 class Session:
@@ -126,7 +91,7 @@ class Session:
         self._mirrors = mirrors
         self._name = name
         self._claims = {(each.run, each.is_dead): each for each in claims}
-        self._bandwidth = bandwidth
+        self._outgoing = Outgoing(connection, bandwidth=bandwidth)
         self._window = Window(window)
         self._schedule = Schedule(directory)
         self._layouts = OfferedLayouts(directory) if takes_layouts else None
@@ -138,10 +103,7 @@ class Session:
         self._bytes = 0
         self._stopped: dict[Key, str] = {}
         """Logs that could not be given out the last time, and why."""
-        self._are_letters_new = True
-        """Whether letters may be settled by now that were not at the last look."""
-        self._sweep_at = -math.inf
-        self._outgoing, self._leaving = anyio.create_memory_object_stream[tuple[bytes | memoryview, ...]](_READ_AHEAD)
+        self._sweeps = SweepTimes()
         self._moved_at = -_BUSY_SECONDS
 
     def __repr__(self) -> str:
@@ -157,7 +119,7 @@ class Session:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._receive)
-                tasks.start_soon(self._pass_on)
+                tasks.start_soon(self._outgoing.run)
                 tasks.start_soon(self._notes.run)
                 tasks.start_soon(self._connection.watch)
                 tasks.start_soon(self._connection.keep_alive)
@@ -166,7 +128,6 @@ class Session:
                     await self._round()
         finally:
             self._outgoing.close()
-            self._leaving.close()
             with anyio.CancelScope(shield=True):
                 await in_thread(self._schedule.close)
 
@@ -176,7 +137,7 @@ class Session:
         """Send what there is, in turns, till there is nothing new; then rest."""
         before, turns = self._bytes, Turns(_IN_TURNS)
         if self._layouts is not None and self._layouts.is_due:
-            await self._say(*await in_thread(self._layouts.frames))
+            await self._outgoing.say(*await in_thread(self._layouts.frames))
         turns.offer(await in_thread(self._schedule.due))
         looked_at = monotonic()
         while (key := turns.take(has_begun=self._has_begun)) is not None:
@@ -189,7 +150,9 @@ class Session:
                 turns.offer(await in_thread(self._schedule.due))
         if self._bytes != before:
             self._moved_at = monotonic()
-        await self._sweep_letters()
+        # What the mirror has as settled was kept for it alone, once that is noted where owners read it.
+        if self._notes.are_written:
+            await sweep_settled(self._schedule.parts[True].path, self._sweeps, mirror=self._name)
         # What is read is synced first: not for every few records.
         if self._bytes - before < _LITTLE:
             await in_thread(self._schedule.rest)
@@ -231,9 +194,8 @@ class Session:
         await self._window.has_room()
         if not stream or run.stream != stream:
             return not self._schedule.is_stopped(key)
-        said = await in_thread(self._read, run, stream, has_checkpoints)
-        turn = said.turn
-        await self._say(*said.layouts)
+        turn, layouts, frames = await in_thread(self._read, run, stream, has_checkpoints)
+        await self._outgoing.say(*layouts)
         if run.stream != stream:
             return not self._schedule.is_stopped(key)  # The mirror stopped it meanwhile, or has it begin again.
         if turn.is_gone:
@@ -244,35 +206,20 @@ class Session:
             self._window.note_sent(stream, turn.end, size)
             self._bytes += size
             self._stopped.pop(key, None)
-            await self._say(*said.data)
+            await self._outgoing.say(*frames.data)
         for name, content in turn.checkpoints.items():
             if content is None:
                 self._carried.get(stream, {}).pop(name, None)
-        if said.checkpoints:
-            await self._say_checkpoints(run, key, said.checkpoints)
-        await self._say(*said.others)
+        if frames.checkpoints:
+            await self._say_checkpoints(run, key, frames.checkpoints)
+        await self._outgoing.say(*frames.others)
         return bool(turn.parts)
 
-    def _read(self, run: ServedRun, stream: int, has_checkpoints: bool) -> _Said:  # noqa: FBT001 - called by name of a thread
-        """In a thread. What comes next of a log, and the frames that say it."""
-        turn = run.turn(self._piece_bytes, has_checkpoints=has_checkpoints)
-        said = _Said(turn)
-        if turn.parts and self._layouts is not None:
-            said.layouts = self._layouts.frames()
-        # Where each frame is followed by a pause, another's may come between two: then they are whole.
-        for part in turn.parts:
-            for at in range(0, len(part), _DATA_BYTES):
-                piece = memoryview(part)[at : at + _DATA_BYTES]
-                said.data += [encode_data(stream, piece)] if self._bandwidth is not None else data_parts(stream, piece)
-        for name, content in turn.checkpoints.items():
-            frame = encode(Checkpoint(stream=stream, name=name, content=content))
-            if content is None:
-                said.others.append(frame)
-            else:
-                said.checkpoints[name] = frame
-        if turn.first is not None:
-            said.others.append(encode(Trimmed(stream=stream, first=turn.first)))
-        return said
+    def _read(self, run: ServedRun, stream: int, has_checkpoints: bool) -> tuple[Turn, list[bytes], TurnFrames]:  # noqa: FBT001 - called by name of a thread
+        """In a thread. What comes next of a log, the layouts to be said before it, and the frames that say it."""
+        turn = run.turn(self._outgoing.piece_bytes, has_checkpoints=has_checkpoints)
+        layouts = [] if not turn.parts or self._layouts is None else self._layouts.frames()
+        return turn, layouts, TurnFrames.of(turn, stream, are_whole=self._outgoing.is_bounded)
 
     # -- dead letters
 
@@ -280,7 +227,7 @@ class Session:
         """Say them once all dead letters are said that were there when they were read; else they are due again."""
         stream = run.stream
         if await self._has_said_letters(excluding=key):
-            await self._say(*frames.values())
+            await self._outgoing.say(*frames.values())
         elif run.stream == stream:
             run.take_back(frames)
 
@@ -292,17 +239,6 @@ class Session:
                 if self._schedule.is_waiting(key) and key not in self._stopped:
                     return False
         return True
-
-    async def _sweep_letters(self) -> None:
-        """Delete the letters that are settled, and that the mirror has as settled: they were kept for it alone."""
-        began = monotonic()
-        if self._are_letters_new and self._notes.are_written and began >= self._sweep_at:
-            self._are_letters_new = False
-            try:
-                await in_thread(sweep_letters, self._schedule.parts[True].path)
-            except (LogError, OSError) as exc:
-                _logger.warning("settled dead letters not deleted", mirror=self._name, error=described(exc))
-            self._sweep_at = monotonic() + max(_BETWEEN_SWEEPS, _SWEEP_SHARE * (monotonic() - began))
 
     async def _begin(self, run: ServedRun, key: Key) -> None:
         claim = self._claims.get(key)
@@ -320,7 +256,7 @@ class Session:
         self._streams[stream] = run
         self._window.begin(stream, end)
         self._notes.note(Acknowledged(log=run.id, next_offset=end), is_dead=run.is_dead)
-        await self._say(
+        await self._outgoing.say(
             encode(
                 Begin(
                     run=run.id,
@@ -339,25 +275,6 @@ class Session:
         self._carried.pop(stream, None)
         self._window.drop(stream)
 
-    @property
-    def _piece_bytes(self) -> int:
-        # Where little goes in a second, no log keeps the way to itself for long.
-        return PIECE_BYTES if self._bandwidth is None else max(1, min(PIECE_BYTES, self._bandwidth // 8))
-
-    async def _say(self, *frames: bytes | memoryview) -> None:
-        """Have `frames` sent, after those before them; what comes next is read meanwhile."""
-        if frames:
-            await self._outgoing.send(frames)
-
-    async def _pass_on(self) -> None:
-        async for frames in self._leaving:
-            if self._bandwidth is None:
-                await self._connection.send(*frames)
-                continue
-            for frame in frames:
-                await self._connection.send(frame)
-                await anyio.sleep(len(frame) / self._bandwidth)
-
     async def _end(self, run: ServedRun, key: Key) -> None:
         """The log is gone: retired, or taken away.
 
@@ -373,7 +290,7 @@ class Session:
 
     async def _retire(self, key: Key) -> None:
         self._claims.pop(key, None)
-        await self._say(encode(Retired(run=key[0], is_dead=key[1])))
+        await self._outgoing.say(encode(Retired(run=key[0], is_dead=key[1])))
         await self._notes.forget(key)
 
     async def _forget_claims_of_what_is_gone(self) -> None:
@@ -396,7 +313,7 @@ class Session:
         self._drop(run)
         await in_thread(run.rest)
         stopped = Stopped(run=run.id, is_dead=run.is_dead, why=why[:_LONGEST_WHY])
-        await self._say(encode(stopped, Kind.DIVERGED))
+        await self._outgoing.say(encode(stopped, Kind.DIVERGED))
 
     # -- receiving
 
@@ -436,4 +353,5 @@ class Session:
         # What was not sent is not believed, nor kept.
         carried.update((name, at) for name, at in ack.checkpoints.items() if run.has_sent(name))
         self._notes.note(Acknowledged(log=run.id, next_offset=end, checkpoints=dict(carried)), is_dead=run.is_dead)
-        self._are_letters_new |= run.is_dead
+        if run.is_dead:
+            self._sweeps.note_new()
