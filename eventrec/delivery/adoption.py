@@ -298,7 +298,7 @@ class Adoption:
         self._note_freed()
 
     @staticmethod
-    def apply(requests: list[OperatorRequest], delivery: LogDelivery, opened: OpenedOrphan) -> None:
+    def apply(requests: Iterable[OperatorRequest], delivery: LogDelivery, opened: OpenedOrphan) -> None:
         """What was asked while no process delivered this log is meant for it too."""
         saved = opened.saved.checkpoints
         for request in requests:

@@ -11,8 +11,8 @@ import anyio
 
 from eventrec.delivery.adoption import SCAN_SECONDS, Adoption
 from eventrec.delivery.disk import DiskQuota
-from eventrec.delivery.followed_delivery import FollowedDelivery
-from eventrec.delivery.following import Following
+from eventrec.delivery.following.followed_delivery import FollowedDelivery
+from eventrec.delivery.following.following import Following
 from eventrec.delivery.letters.dead_letters import DeadLetterFile
 from eventrec.delivery.letters.kept import forfeit_settled
 from eventrec.delivery.letters.log import LetterLog
@@ -178,8 +178,8 @@ class LogSupervisor(Supervisor):
     def following(self) -> tuple[str, str | None, int] | None:
         if self._following is None:
             return None
-        turn = self._following.turn
-        return turn.state, turn.trouble, turn.refusals
+        sole = self._following.sole
+        return sole.state, sole.trouble, sole.refusals
 
     def left(self) -> dict[str, str]:
         live = {} if self._following is None else self._following.left

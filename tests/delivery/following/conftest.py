@@ -12,8 +12,8 @@ import anyio
 import pytest
 
 from eventrec import EventHandler, EventRecorder
-from eventrec.delivery.following import Following
-from eventrec.delivery.live_logs import LiveLogs
+from eventrec.delivery.following.following import Following
+from eventrec.delivery.following.live_logs import LiveLogs
 from eventrec.testing.scripted import quickly
 
 Eventually: TypeAlias = Callable[[Callable[[], object]], Awaitable[None]]
@@ -30,10 +30,10 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 def _often(looking_often: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("log_delivery", "needs"):
         monkeypatch.setattr(f"eventrec.delivery.{module}.OTHERS_SECONDS", 0.1)
-    monkeypatch.setattr("eventrec.delivery.live_logs.LOCKS_SECONDS", 0.1)
-    monkeypatch.setattr("eventrec.delivery.sole_follower.LOCK_SECONDS", 0.1)
-    monkeypatch.setattr("eventrec.delivery.sole_follower.IN_PLACE_SECONDS", 0.1)
-    monkeypatch.setattr("eventrec.delivery.following._IDLE_POLL", 0.1)
+    monkeypatch.setattr("eventrec.delivery.following.live_logs.LOCKS_SECONDS", 0.1)
+    monkeypatch.setattr("eventrec.delivery.following.sole_follower.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("eventrec.delivery.following.sole_follower.IN_PLACE_SECONDS", 0.1)
+    monkeypatch.setattr("eventrec.delivery.following.following._IDLE_POLL", 0.1)
 
 
 @pytest.fixture

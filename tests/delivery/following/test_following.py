@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from eventrec import EventHandler, EventRecorder, PermanentError, TransientError
-from eventrec.delivery import following
+from eventrec.delivery.following import opening, turns
 from eventrec.runs.checkpoint import CHECKPOINTS
 from eventrec.runs.directory import LogDirectory
 from eventrec.runs.followed import find_held
@@ -314,7 +314,7 @@ async def test_an_operator_resumes_what_is_followed(
 async def test_more_logs_than_are_followed_at_once_take_turns(
     follower: Recorder, owner: Recorder, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "MAX_FOLLOWED", 2)
+    monkeypatch.setattr(turns, "MAX_FOLLOWED", 2)
     handler = ScriptedHandler()
     recorders = [owner() for _ in range(5)]
     async with follower(handler):
@@ -333,7 +333,7 @@ async def test_more_logs_than_are_followed_at_once_take_turns(
 async def test_where_descriptors_run_out_fewer_are_followed_and_all_are_delivered(
     follower: Recorder, owner: Recorder, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(turns, "FIRST_PAUSE", 0.05)
     open_ = [0]
 
     def find(*args: Any, **options: Any) -> Any:
@@ -345,7 +345,7 @@ async def test_where_descriptors_run_out_fewer_are_followed_and_all_are_delivere
         open_[0] = len(delivering.status().adopted)
         return open_[0]
 
-    monkeypatch.setattr(following, "find_held", find)
+    monkeypatch.setattr(opening, "find_held", find)
     handler = ScriptedHandler()
     recorders = [owner() for _ in range(6)]
     for number, recorder in enumerate(recorders):
@@ -362,7 +362,7 @@ async def test_where_descriptors_run_out_fewer_are_followed_and_all_are_delivere
 async def test_a_quiet_log_is_closed_and_opened_again_when_it_grows(
     owner: Recorder, follower: Recorder, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(turns, "QUIET_SECONDS", 0.05)
     handler = ScriptedHandler()
     async with owner() as writing, follower(handler) as delivering:
         for number in range(3):
@@ -397,7 +397,7 @@ async def test_a_run_that_is_replaced_by_its_owner_is_followed_again(
     owner: Recorder, follower: Recorder, eventually: Eventually, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Its lock is held again before it is asked for.
-    monkeypatch.setattr("eventrec.delivery.live_logs.LOCKS_SECONDS", 3_600.0)
+    monkeypatch.setattr("eventrec.delivery.following.live_logs.LOCKS_SECONDS", 3_600.0)
     handler = FencedHandler()
     async with owner() as writing, follower(handler):
         writing.record(Numbered(0))

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from eventrec.delivery.live_logs import MOVING_PAUSE, QUIET_PAUSE, LiveLogs, Seen
+from eventrec.delivery.following.live_logs import MOVING_PAUSE, QUIET_PAUSE, LiveLogs, Seen
 from eventrec.errors import LogWriteError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log, LogOptions
@@ -225,7 +225,7 @@ def test_many_logs_cost_a_twentieth_of_a_processor_at_most(
         used[0] += 0.01
         return True
 
-    monkeypatch.setattr("eventrec.delivery.live_logs.time.thread_time", lambda: used[0])
+    monkeypatch.setattr("eventrec.delivery.following.live_logs.time.thread_time", lambda: used[0])
     monkeypatch.setattr(DiskStorage, "is_locked", is_held)
     live.wait(0)
 

@@ -66,7 +66,7 @@ async def test_a_log_that_lives_but_shortly_is_kept_for_what_follows(
 ) -> None:
     handler = Following()
     # So slow that it sees none of them before its owner has ended.
-    monkeypatch.setattr("eventrec.delivery.live_logs.QUIET_PAUSE", 1.0)
+    monkeypatch.setattr("eventrec.delivery.following.live_logs.QUIET_PAUSE", 1.0)
     async with follower(handler):
         await eventually((tmp_path / "log" / FOLLOWING / "Following.lock").exists)
         for number in range(5):

@@ -12,8 +12,8 @@ import anyio.to_thread
 import pytest
 
 from eventrec import EventRecorder, TransientError
-from eventrec.delivery import sole_follower
-from eventrec.delivery.live_logs import LiveLogs
+from eventrec.delivery.following import sole_follower
+from eventrec.delivery.following.live_logs import LiveLogs
 from eventrec.runs.followers import FOLLOWING, Followers
 from eventrec.runs.run import new_run_id
 from eventrec.runs.survey import see_all

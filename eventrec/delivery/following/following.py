@@ -2,7 +2,7 @@
 
 wait     for the locks of our subscriptions: one process at a time follows a directory for each
 look     which logs are held by others, and which grew: `live_logs.py`
-open     those that have something for us; each is delivered by workers of its own, in turns with the others
+open     those that have something for us: `opening.py`; where these are more than may be, in turns: `turns.py`
 give up  one whose owner let go: it is an orphan then, and adopted with the checkpoints that it has by now
 """
 
@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import errno
 from functools import partial
-from time import monotonic
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from eventrec.delivery.followed_delivery import open_followed
-from eventrec.delivery.live_logs import LiveLogs
-from eventrec.delivery.orphans import FIRST_PAUSE, LONGEST_PAUSE, Failures
-from eventrec.delivery.sole_follower import SoleFollower
-from eventrec.runs.followed import FollowedRun, find_held
-from eventrec.runs.requests import load_requests
-from eventrec.runs.survey import knows
+from eventrec.delivery.following.live_logs import LiveLogs
+from eventrec.delivery.following.opening import LiveOpener
+from eventrec.delivery.following.sole_follower import SoleFollower
+from eventrec.delivery.following.turns import FollowTurns
+from eventrec.delivery.orphans import Failures
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
 from eventrec.runtime.starting import when_begun
@@ -34,22 +31,13 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from eventrec.delivery.adoption import Adoption
-    from eventrec.delivery.followed_delivery import FollowedDelivery
+    from eventrec.delivery.following.followed_delivery import FollowedDelivery
+    from eventrec.delivery.following.live_logs import Seen
     from eventrec.delivery.letters.log import LetterLog
-    from eventrec.delivery.live_logs import Seen
     from eventrec.delivery.log_layouts import LogLayouts
     from eventrec.delivery.opened_orphan import OpenedOrphan
     from eventrec.runs.directory import LogDirectory
-    from eventrec.runs.requests import OperatorRequest
-
-MAX_FOLLOWED: Final = 32
-"""Logs followed at once; each costs a few descriptors, and memory. Where more have something, they take turns."""
-
-QUIET_SECONDS: Final = 60.0
-"""After so long without a record a log is closed, and only looked at."""
-
-TURN_SECONDS: Final = 5.0
-"""Where others wait, a log that has something to deliver is followed for so long before another one is."""
+    from eventrec.runs.followed import FollowedRun
 
 HOLDERS_SECONDS: Final = 5.0
 """How often it is looked whether a log is still delivered by the process that holds it."""
@@ -66,9 +54,6 @@ _TURN_POLL: Final = 0.1
 _IDLE_POLL: Final = 1.0
 
 _logger = get_logger("eventrec.delivery")
-
-_Found: TypeAlias = "tuple[FollowedRun, OpenedOrphan, frozenset[str]]"
-"""A log that can be followed, opened, and for which of our subscriptions."""
 
 
 class Following:
@@ -97,36 +82,30 @@ class Following:
         self.allowed = anyio.Event()
         """Set once the locks of all our subscriptions are ours: then orphans are adopted too."""
         self._directory = directory
-        self._names = list(names)
         self._deliver = deliver
         self._adoption = adoption
-        self._letters = letters
-        self._layouts = layouts
-        self._guard = guard
         self._own_id = own_id
-        self._since = own_id()
-        self._latest = set(latest)
-        """Those that begin with what comes, and that are new."""
-        self._from_first: set[UUID] = set()
-        """Logs in which there was nothing yet when they were seen first."""
-        self.turn = SoleFollower(directory, names, guard=guard, own_id=own_id)
+        self.sole = SoleFollower(directory, names, guard=guard, own_id=own_id)
+        """Whether it is us who follow for our subscriptions."""
+        self._opener = LiveOpener(
+            directory,
+            names,
+            letters=letters,
+            layouts=layouts,
+            guard=guard,
+            sole=self.sole,
+            latest=latest,
+            since=own_id(),
+        )
         self._live = LiveLogs(directory, guard=guard, ours=self._held_here)
+        self._turns = FollowTurns()
         self._claimed: set[UUID] = set()
         """Those that are followed, or about to be: not to be adopted."""
-        self._wanted: dict[UUID, None] = {}
-        """Those that may have something for us; the one that waits longest comes first."""
         self._scopes: dict[UUID, anyio.CancelScope] = {}
         self._closing: set[UUID] = set()
         """Those that end: what they are told of now, the next that follows the log has to be told."""
-        self._opened_at: dict[UUID, float] = {}
-        self._moved_at: dict[UUID, float] = {}
-        self._failures: dict[UUID, Failures] = {}
-        self._not_before: dict[UUID, float] = {}
         self._freed: set[UUID] = set()
         """Those that are followed and not held any more: adopted once they have ended."""
-        self._limit = MAX_FOLLOWED
-        self._shrunk_at = 0.0
-        self._said: set[str] = set()
         adoption.leave_to(self._claimed.__contains__)
 
     def __repr__(self) -> str:
@@ -140,15 +119,14 @@ class Following:
     async def run(self) -> None:
         """Follow until cancelled; may be called again. Waits while another process does it for one of ours."""
         while True:
-            await self.turn.take()
+            await self.sole.take()
             if not self.allowed.is_set():
                 # Before it was begun, our log had no id yet.
-                self._since = self._own_id()
-                self._latest -= await in_thread(self._known)
+                await in_thread(self._opener.begin, self._own_id())
             self.allowed.set()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(when_begun(self._watch), name="eventrec live logs")
-                await self.turn.until_lost()
+                await self.sole.until_lost()
                 tasks.cancel_scope.cancel()
             await self.let_go()
 
@@ -164,26 +142,21 @@ class Following:
                     self._close(id_)
             while True:
                 try:
-                    seen = await in_thread(self._live.wait, self._patience())
+                    seen = await in_thread(self._live.wait, _TURN_POLL if self._turns.is_any_ready() else _IDLE_POLL)
                     self._take_in(seen)
                     await self._open_wanted(tasks)
                     self._close_quiet()
-                    self._grow_again()
+                    self._turns.grow()
                 except Exception as exc:  # noqa: BLE001 - descriptors ran out, the disk fails: none of it ends delivery
-                    self.turn.note_refused(described(exc))
+                    self.sole.note_refused(described(exc))
                     if failures.note_failed():
                         _logger.warning(
                             "live logs not looked after", directory=str(self._directory), error=described(exc)
                         )
                     await anyio.sleep(failures.pause)
                 else:
-                    self.turn.note_refused(None)
+                    self.sole.note_refused(None)
                     failures.note_passed()
-
-    def _patience(self) -> float:
-        """How long to look at most: those that wait for a turn are to get it soon."""
-        now = monotonic()
-        return _TURN_POLL if any(self._not_before.get(id_, now) <= now for id_ in self._wanted) else _IDLE_POLL
 
     async def _stop_when_cancelled(self) -> None:
         try:
@@ -192,16 +165,15 @@ class Following:
             self._live.stop()
 
     def _take_in(self, seen: Seen) -> None:
-        now = monotonic()
         for id_ in seen.replaced:
             if id_ in self.followed:
                 self._close(id_)
         for id_ in [*seen.appeared, *seen.moved]:
-            self._moved_at[id_] = now
+            self._turns.note_moved(id_)
             if id_ in self.followed and id_ not in self._closing:
                 self.followed[id_].source.grew()
             else:
-                self._wanted[id_] = None
+                self._turns.note_wanted(id_)
         for id_ in seen.freed:
             self._give_up(id_)
         if seen.barred is not None:
@@ -224,10 +196,10 @@ class Following:
             self._forget(id_)
 
     def _forget(self, id_: UUID) -> None:
-        for known in (self._wanted, self._moved_at, self._opened_at, self._failures, self._not_before, self.left):
-            known.pop(id_, None)
+        self._turns.forget(id_)
+        self.left.pop(id_, None)
         self._freed.discard(id_)
-        self._from_first.discard(id_)
+        self._opener.forget(id_)
         self._adoption.note_free([id_])
 
     def _close(self, id_: UUID) -> None:
@@ -239,127 +211,62 @@ class Following:
     # -- opening
 
     async def _open_wanted(self, tasks: TaskGroup) -> None:
-        now = monotonic()
-        for id_ in list(self._wanted):
-            if self._not_before.get(id_, now) > now:
-                continue
-            if id_ in self.followed:
-                continue  # It ends.
-            if len(self.followed) >= self._limit:
-                self._make_room()
+        for id_ in self._turns.ready(self.followed):
+            if len(self.followed) >= self._turns.limit:
+                if (ends := self._turns.to_make_room(self._lasting())) is not None:
+                    self._close(ends)
                 return
-            del self._wanted[id_]
+            self._turns.take(id_)
             if id_ not in self._held_here():
                 await self._open(tasks, id_)
 
-    def _make_room(self) -> None:
-        """Close one that has nothing to do, or had its turn, if there is one."""
-        before = monotonic() - TURN_SECONDS
-        ready = [
-            (not each.is_settled, self._opened_at[id_], id_)
-            for id_, each in self.followed.items()
-            if id_ not in self._closing and (each.is_settled or self._opened_at[id_] < before)
-        ]
-        if ready:
-            self._close(min(ready)[2])
-
-    def _shrink(self, exc: Exception) -> None:
-        """Where descriptors run out follow half as many: each that is open keeps others from being read."""
-        if isinstance(exc, OSError) and exc.errno in _NO_DESCRIPTORS:
-            self._limit, self._shrunk_at = max(1, len(self.followed) // 2), monotonic()
-            rest = sorted(self.followed, key=lambda id_: (not self.followed[id_].is_settled, self._opened_at[id_]))
-            for id_ in rest[: len(rest) - self._limit]:
-                self._close(id_)
-
-    def _grow_again(self) -> None:
-        if self._limit < MAX_FOLLOWED and monotonic() - self._shrunk_at > QUIET_SECONDS:
-            self._limit, self._shrunk_at = min(2 * self._limit, MAX_FOLLOWED), monotonic()
+    def _lasting(self) -> dict[UUID, FollowedDelivery]:
+        """Those that are followed, and do not end."""
+        return {id_: delivery for id_, delivery in self.followed.items() if id_ not in self._closing}
 
     def _close_quiet(self) -> None:
-        before = monotonic() - QUIET_SECONDS
-        for id_, delivery in self.followed.items():
-            if id_ not in self._closing and self._moved_at.get(id_, 0.0) < before and delivery.is_settled:
-                self._close(id_)
+        for id_ in self._turns.quiet(self._lasting()):
+            self._close(id_)
 
     async def _open(self, tasks: TaskGroup, id_: UUID) -> None:
         # What is opened is given back, also where this task is cancelled meanwhile.
         with anyio.CancelScope(shield=True):
             self._claimed.add(id_)
             try:
-                found, requests = await in_thread(self._find, id_)
+                found, holders = await in_thread(self._opener.open, id_)
             except Exception as exc:  # noqa: BLE001 - its bytes, its checkpoints or the system: of this log alone
                 self._claimed.discard(id_)
                 self._pause(id_, described(exc))
-                self._shrink(exc)
+                if isinstance(exc, OSError) and exc.errno in _NO_DESCRIPTORS:
+                    # Each that is open keeps others from being read.
+                    for ends in self._turns.shrink(self.followed):
+                        self._close(ends)
                 return
+            if found is None and holders:
+                self._turns.wait(id_, HOLDERS_SECONDS)
             if found is None or id_ in self._held_here():
                 # It was adopted here before it was claimed.
                 self._claimed.discard(id_)
                 if found is not None:
-                    await in_thread(_discard, *found)
+                    await in_thread(found.discard)
                 return
-            run, opened, names = found
             try:
-                self.followed[id_] = delivery = self._deliver(run, opened, names)
+                self.followed[id_] = delivery = self._deliver(found.run, found.opened, found.names)
             except BaseException:
                 self._claimed.discard(id_)
-                await in_thread(_discard, *found)
+                await in_thread(found.discard)
                 raise
-        self._adoption.apply(requests, delivery, opened)
-        self._opened_at[id_] = monotonic()
-        self._failures.pop(id_, None)
-        self.left.pop(id_, None)
-        self._live.follow(id_, delivery.followed.look)
-        self._start(tasks, id_)
-
-    def _find(self, id_: UUID) -> tuple[_Found | None, list[OperatorRequest]]:
-        """In a thread. The log, if another process holds it, and there is something in it for us; and what is asked."""
-        run = find_held(self._directory, id_, guard=self._guard)
-        if not isinstance(run, FollowedRun):
-            return None, []
-        try:
-            self._letters.learn()
-            self._layouts.learn()
-            opened, holders = open_followed(run, self._names, new=self._new_in(id_))
-            requests = [] if opened is None else load_requests(self._directory, since=0.0)
-        except BaseException:
-            run.release()
-            raise
-        if opened is None:
-            self._from_first.add(id_)
-            run.release()
-            if holders:
-                self._not_before[id_] = monotonic() + HOLDERS_SECONDS
-        self._say_holders(holders)
-        return None if opened is None else (run, opened, frozenset(self._names) - holders), requests
-
-    def _known(self) -> set[str]:
-        """In a thread. Those of `_latest` that are not new in the directory."""
-        return {name for name in self._latest if knows(self._directory, name, before=self._since)}
-
-    def _new_in(self, id_: UUID) -> set[str]:
-        """Those for which what stands in that log now is nothing that comes."""
-        if id_ in self._from_first:
-            return set()
-        return {name for name in self._latest if id_ < self.turn.since.get(name, self._since)}
-
-    def _say_holders(self, names: Collection[str]) -> None:
-        if new := set(names) - self._said:
-            self._said |= new
-            _logger.warning(
-                "live logs left to their owners, which deliver themselves",
-                subscriptions=sorted(new),
-                directory=str(self._directory),
-            )
+            self._adoption.apply(found.requests, delivery, found.opened)
+            self._turns.note_opened(id_)
+            self.left.pop(id_, None)
+            self._live.follow(id_, delivery.followed.look)
+            self._start(tasks, id_)
 
     def _pause(self, id_: UUID, why: str) -> None:
         """It is tried again, after a pause that grows."""
-        failures = self._failures.setdefault(id_, Failures(FIRST_PAUSE, LONGEST_PAUSE))
-        if failures.note_failed():
+        if self._turns.note_failed(id_):
             _logger.warning("live log not followed", log=str(id_), error=why)
         self.left[id_] = f"not followed: {why}"
-        self._wanted[id_] = None
-        self._not_before[id_] = monotonic() + failures.pause
 
     # -- delivering
 
@@ -398,7 +305,7 @@ class Following:
         if id_ in self._freed:
             self._forget(id_)
         elif not delivery.is_settled and not delivery.is_gone:
-            self._wanted[id_] = None
+            self._turns.note_wanted(id_)
 
     # -- its end
 
@@ -420,21 +327,16 @@ class Following:
         """End all that is followed, and give the locks back."""
         for id_ in list(self.followed):
             await self._end(id_)
-        await self.turn.release()
+        await self.sole.release()
 
     def end_stranded(self) -> None:
         """The same from any thread, once the loop is closed. Blocking."""
         for delivery in list(self.followed.values()):
             delivery.end_stranded()
-        self.turn.release_stranded()
+        self.sole.release_stranded()
 
     def abandon(self) -> None:
         """In the child of a fork: give back what was inherited, and touch nothing."""
-        self.turn.abandon()
+        self.sole.abandon()
         for delivery in self.followed.values():
             delivery.abandon()
-
-
-def _discard(run: FollowedRun, opened: OpenedOrphan, _: Collection[str]) -> None:
-    opened.log.close()
-    run.release()
