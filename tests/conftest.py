@@ -200,7 +200,7 @@ def _loop_is_never_blocked(request: pytest.FixtureRequest) -> Iterator[None]:
             blocked.append(f"{self}\n{''.join(traceback.format_stack()[:-2])}")
 
     # The suite calls the harness, which is a test: it may look into a file.
-    ours, theirs = [eventrec, eventrec_handlers], ["eventrec.testing.conformance"]
+    ours, theirs = [eventrec, eventrec_handlers], ["eventrec.testing.claims", "eventrec.testing.conformance"]
     # Not the fixture `monkeypatch`: what a test patches is put back before this is, or it would put these back again.
     with pytest.MonkeyPatch.context() as patch, blockbuster_ctx(ours, excluded_modules=theirs) as detector:
         patch.setattr("blockbuster.blockbuster.BlockingError", NotedBlockingError)

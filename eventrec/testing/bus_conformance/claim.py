@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import UUID
 
 import anyio
-import pytest
 
 from eventrec.bus import Bus, Entry, Lease, Records, Shard, make_entry
 from eventrec.errors import LeaseLostError, TransientError
 from eventrec.records.entry import EXPLICIT_ID
 from eventrec.records.schema import Shape
+from eventrec.testing.claims import HarnessedClaims, harnessed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from eventrec.testing.bus_conformance.harness import BusHarness, Capability
+    from eventrec.testing.claims import T
 
-T = TypeVar("T", bound="Callable[..., Coroutine[Any, Any, None]]")
 A = TypeVar("A")
 
 SHAPE: Final = Shape("events", "sample", ())
@@ -32,42 +30,13 @@ ALL: Final = 1 << 30
 PAUSE: Final = 0.05
 
 
-class BusClaims:
-    """A room of claims. Overrides: the fixture `harness`, and `anyio_backend` where one backend alone will do."""
-
-    pytestmark = pytest.mark.anyio
-
-    @pytest.fixture(params=["asyncio", *(["trio"] if find_spec("trio") else [])])
-    def anyio_backend(self, request: pytest.FixtureRequest) -> Any:
-        """The backends to run on."""
-        return request.param
-
-    @pytest.fixture
-    def harness(self) -> BusHarness:
-        """The author's own."""
-        raise NotImplementedError(f"{type(self).__name__} needs a fixture `harness` that returns a BusHarness")
+class BusClaims(HarnessedClaims):
+    """A room of claims about a bus: its fixture `harness` gives a `BusHarness`."""
 
 
 def claim(*needs: Capability) -> Callable[[T], T]:
-    """Run a claim with its bus made and removed around it; skip it, visibly, where it needs what is lacking."""
-
-    def made(test: T) -> T:
-        @functools.wraps(test)
-        async def run(self: BusClaims, harness: BusHarness, **given: object) -> None:
-            for need in needs:
-                if need in harness.lacks:
-                    pytest.skip(f"lacks {need}: {harness.lacks[need]}")
-            with anyio.fail_after(harness.patience):
-                try:
-                    await harness.start()
-                    await test(self, harness, **given)
-                finally:
-                    with anyio.move_on_after(harness.patience, shield=True):
-                        await harness.stop()
-
-        return cast("T", run)
-
-    return made
+    """Mark a claim, with what it needs: see `harnessed`."""
+    return harnessed(*needs)
 
 
 @asynccontextmanager

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final
 
 import anyio
-import pytest
 
 from eventrec import DeliveryError, FencedError, PartialError, TransientError
+from eventrec.testing.claims import HarnessedClaims, harnessed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from eventrec import EventHandler
+    from eventrec.testing.claims import T
     from eventrec.testing.conformance.harness import Capability, HandlerHarness
     from eventrec.testing.conformance.log import Log
 
-T = TypeVar("T", bound="Callable[..., Coroutine[Any, Any, None]]")
 
 ATTEMPTS: Final = 40
 """How often a batch is tried again after an outage is over, before it counts as lost."""
@@ -28,42 +26,13 @@ PAUSE: Final = 0.05
 """Seconds between two such attempts."""
 
 
-class Claims:
-    """A room of claims. Overrides: the fixture `harness`, and `anyio_backend` where one backend alone will do."""
-
-    pytestmark = pytest.mark.anyio
-
-    @pytest.fixture(params=["asyncio", *(["trio"] if find_spec("trio") else [])])
-    def anyio_backend(self, request: pytest.FixtureRequest) -> Any:
-        """The backends to run on."""
-        return request.param
-
-    @pytest.fixture
-    def harness(self) -> HandlerHarness:
-        """The author's own."""
-        raise NotImplementedError(f"{type(self).__name__} needs a fixture `harness` that returns a HandlerHarness")
+class Claims(HarnessedClaims):
+    """A room of claims about a handler: its fixture `harness` gives a `HandlerHarness`."""
 
 
 def claim(*needs: Capability) -> Callable[[T], T]:
-    """Run a claim with its destination made and removed around it; skip it, visibly, where it needs what is lacking."""
-
-    def made(test: T) -> T:
-        @functools.wraps(test)
-        async def run(self: Claims, harness: HandlerHarness, **given: object) -> None:
-            for need in needs:
-                if need in harness.lacks:
-                    pytest.skip(f"lacks {need}: {harness.lacks[need]}")
-            with anyio.fail_after(harness.patience):
-                try:
-                    await harness.start()
-                    await test(self, harness, **given)
-                finally:
-                    with anyio.move_on_after(harness.patience, shield=True):
-                        await harness.stop()
-
-        return cast("T", run)
-
-    return made
+    """Mark a claim, with what it needs: see `harnessed`."""
+    return harnessed(*needs)
 
 
 @asynccontextmanager
