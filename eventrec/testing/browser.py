@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 import pytest
 
 from eventrec.testing.npm import NpmPackage, node
-from eventrec.testing.servers import ServerError, absent
+from eventrec.testing.server_process import ServerError, absent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,7 +7,6 @@ fixture skips, visibly; with `CI=true` it fails.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -18,57 +17,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from eventrec.testing.servers import absent
+from eventrec.testing.server_process import ServerWithPipes, absent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from types import TracebackType
     from typing import Self
 
 _SCRIPT: Final = Path(__file__).with_name("clickhouse_engine.py")
-_ENDING: Final = 20.0
-"""Seconds that it has to end by itself."""
 
 
-class ClickHouseEngine:
+class ClickHouseEngine(ServerWithPipes):
     """A ClickHouse of one's own, in memory. One caller at a time."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
+        super().__init__()
         self._numbers = count(1)
-
-    def __repr__(self) -> str:
-        return f"<ClickHouseEngine {'stopped' if self._process is None else 'running'}>"
 
     def start(self) -> Self:
         """Start it. What it is asked before it is ready waits."""
-        self._process = subprocess.Popen(  # noqa: S603 - our own script
-            [sys.executable, str(_SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
-        )
+        self._begin(sys.executable, str(_SCRIPT))
         return self
-
-    def stop(self) -> None:
-        """End it; nothing of it is left."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.close()
-        try:
-            process.wait(_ENDING)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def query(self, sql: str) -> list[list[Any]]:
         """The rows that a statement gives.
@@ -76,15 +44,7 @@ class ClickHouseEngine:
         Raises:
             AssertionError: The engine refuses it; the message is the engine's.
         """
-        process = self._process
-        assert process is not None, "the engine is not running"
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(sql) + "\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-        assert line, f"the engine has ended\n{sql:.2000}"
-        answer: dict[str, Any] = json.loads(line)
+        answer: dict[str, Any] = json.loads(self._tell(json.dumps(sql)))
         if "error" in answer:
             raise AssertionError(f"{answer['error']}\n{sql:.2000}")
         rows: list[list[Any]] = answer["rows"]

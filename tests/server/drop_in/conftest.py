@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -12,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import posthog.request
@@ -31,6 +30,7 @@ from eventrec.server import ServerOptions, Tokens, application
 from eventrec.server.token_file import new_token
 from eventrec.testing.account import assert_conserved
 from eventrec.testing.proxy import FaultProxy
+from eventrec.testing.server_process import ServerWithPipes
 from eventrec_handlers.memory import MemoryHandler
 
 
@@ -88,18 +88,17 @@ def taking(start: Callable[..., Taking]) -> Taking:
 NAMES = ("posthog", "segment", "otlp")
 
 
-class ServerProcess:
+class TakingServer(ServerWithPipes):
     """A process of `taking_server.py`: one port, and a life for each test, with a `directory` of its own."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.directory = Path()
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("taking_server.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.port = int(self._answer())
+
+    def start(self) -> Self:
+        self._begin(sys.executable, str(Path(__file__).with_name("taking_server.py")))
+        self.port = int(self._said())
+        return self
 
     def live(self) -> None:
         """Begin a life."""
@@ -107,16 +106,7 @@ class ServerProcess:
 
     def tell(self, command: str) -> str:
         """What it answers to `command`."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{command}\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        said = self._process.stdout.readline()
-        assert said, "the server is gone"
-        return said
+        return self._tell(command)
 
     def stored(self) -> Counter[tuple[str, int]]:
         """How often each event is in the database: its type and number."""
@@ -136,13 +126,6 @@ class ServerProcess:
         """End the life, and return the account of its recorder."""
         account: dict[str, Any] = msgspec.json.decode(self.tell("end"))
         return account
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(30)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
 
 
 class OfficialClients:
@@ -193,21 +176,20 @@ class OfficialClients:
 
 
 @pytest.fixture(scope="module")
-def process() -> Iterator[ServerProcess]:
-    started = ServerProcess()
-    yield started
-    started.close()
+def process() -> Iterator[TakingServer]:
+    with TakingServer() as started:
+        yield started
 
 
 @pytest.fixture
-def server_process(process: ServerProcess, tmp_path: Path) -> ServerProcess:
+def server_process(process: TakingServer, tmp_path: Path) -> TakingServer:
     process.directory = tmp_path
     process.live()
     return process
 
 
 @pytest.fixture
-def clients(server_process: ServerProcess) -> Iterator[OfficialClients]:
+def clients(server_process: TakingServer) -> Iterator[OfficialClients]:
     found = OfficialClients(server_process.port)
     yield found
     found.close()

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +18,8 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+
+from eventrec.testing.server_process import free_port
 
 PATIENCE = 120.0
 """Seconds that anything may take here, on a busy machine."""
@@ -59,11 +60,6 @@ async def main(number):
 
 anyio.run(main, int(number))
 """
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as found:
-        return int(found.getsockname()[1])
 
 
 class Process:
