@@ -90,9 +90,9 @@ class Taking(ABC):
             except KeyError:
                 cell = self._life.intake.cell()
             cell.offered += 1
-            plan = self._plans.get(event.__class__)
+            plan = self._plans.get(type(event))
             entry = plan(event) if plan is not None else self._encoder.encode(event)
-            if entry.__class__ is tuple:
+            if type(entry) is tuple:
                 refused = self._offer(cell, entry)
                 if refused is None:
                     return True

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from eventrec.errors import InvalidEventError
+from eventrec.errors import EncodeError, InvalidEventError
 from eventrec.events.clocks import brief, checked_time
 from eventrec.events.event import (
     DEFAULT_TABLE,
@@ -26,12 +26,14 @@ from eventrec.events.event import (
     struct_plan,
     type_name,
 )
+from eventrec.events.plain_payloads import PlainPayloads
 from eventrec.events.privacy import refuse_unmasked
 from eventrec.events.privacy_plans import Privacy, declared_by, declared_by_plan
+from eventrec.events.shortcuts import make_shortcut
 from eventrec.records.context import check_context, merged_context
 from eventrec.records.entry import OVERHEAD_BYTES, make_entry
 from eventrec.records.extra_rows import check_sequence, encode_rows
-from eventrec.records.json import encode_json
+from eventrec.records.json import encode_json, encode_plain, not_json
 from eventrec.records.mark_rules import Members
 from eventrec.records.marked import rules_of
 from eventrec.records.marked_values import MarkedValueError
@@ -102,6 +104,8 @@ class Encoder:
         """What `encode` does, by class; a class that is not here yet goes through `encode`."""
         self._said_plans: WeakKeyDictionary[type, Callable[[Any], Entry | Reason]] = WeakKeyDictionary()
         self._shapes: dict[tuple[str, str, Sequence[ColumnSchema]], Shape] = {}
+        self._recent_shapes: dict[tuple[str, str], tuple[Sequence[ColumnSchema], Shape]] = {}
+        """By table and type: columns that they were given with, compared by identity."""
 
     def encode(self, event: object) -> Entry | Reason:
         """The entry of `event`, or why there is none ("filtered", "declined", "sampled", "rate_limited").
@@ -163,13 +167,21 @@ class Encoder:
         if self._is_filtered(shape):
             return _filtered
         masks, context_now, now, stamped_here = self._privacy.masks, self._context, self._now, "timestamp" in inherited
+        payloads = PlainPayloads(cls)
 
         def encode(event: Any) -> Entry | Reason:
             given = event.payload
             try:
-                payload = encode_json(given)
+                if type(given) is dict and (payloads.is_like_before(given) or payloads.is_plain(given)):
+                    payload = encode_plain(given)
+                else:
+                    payload = encode_json(given)
             except MarkedValueError:
                 payload = encode_json(masks.unmarked(given))
+            except EncodeError:
+                raise
+            except Exception as exc:
+                raise not_json(exc) from exc
             when = None if stamped_here else event.timestamp
             stamp = now() if when is None else checked_time(when)
             context = context_now()
@@ -272,7 +284,7 @@ class Encoder:
 
         return encode
 
-    def _plan_of_class(self, said: ClassPlan) -> Callable[[Any], Entry | Reason]:
+    def _plan_of_class(self, cls: type, said: ClassPlan) -> Callable[[Any], Entry | Reason]:
         shape = self._shape(said.table, said.type, said.fields.columns)
         if self._is_filtered(shape):
             return _filtered
@@ -291,16 +303,25 @@ class Encoder:
             when = None if timestamp_of is None else timestamp_of(event)
             stamp = now() if when is None else checked_time(when)
             around = context()
-            if around is None and extras is None:  # `make_entry`, without the call: most events take this way
-                return (shape, stamp, payload, None, None, None, len(payload) + OVERHEAD_BYTES)
             return make_entry(shape, stamp, payload, _as_bytes(around), extras)
 
-        return encode
+        if said.shortcut is None or not said.shortcut.is_for(shape):
+            return encode
+        return make_shortcut(
+            cls,
+            said.shortcut,
+            shape,
+            long_way=encode,
+            timestamp_of=timestamp_of,
+            now=now,
+            context=context,
+            as_bytes=_as_bytes,
+        )
 
     # -- what they share
 
     def _planned(self, cls: type, said: ClassPlan) -> Callable[[Any], Entry | Reason]:
-        encode = self._plan_of_class(said)
+        encode = self._plan_of_class(cls, said)
         if encode is _filtered:
             return _filtered
         plan = self._privacy.ruled(declared_by_plan(cls, said.fields), self._privacy.marked(cls, encode))
@@ -315,6 +336,10 @@ class Encoder:
 
     def _shape(self, table: str, kind: str, columns: Sequence[ColumnSchema]) -> Shape:
         try:
+            # Most classes return the same tuple each time; to hash its columns takes longer than to encode the event.
+            recent = self._recent_shapes.get((table, kind))
+            if recent is not None and recent[0] is columns:
+                return recent[1]
             key = (table, kind, columns if columns.__class__ is tuple else tuple(columns))
             shape = self._shapes.get(key)
         except TypeError as exc:
@@ -323,7 +348,10 @@ class Encoder:
             shape = Shape(table, kind, key[2])
             if len(self._shapes) >= MAX_SHAPES:
                 self._shapes.clear()
+                self._recent_shapes.clear()
             self._shapes[key] = shape
+        if columns.__class__ is tuple:
+            self._recent_shapes[table, kind] = columns, shape
         return shape
 
     def _is_filtered(self, shape: Shape) -> bool:

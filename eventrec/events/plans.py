@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 
 from eventrec.errors import EncodeError
-from eventrec.events.fields import FieldPlan, timestamp_value
+from eventrec.events.fields import FieldPlan, annotated_types, timestamp_value
 from eventrec.events.model_columns import SerializedColumns
 from eventrec.events.nesting import refuse_unserializable
 from eventrec.events.privacy import Masks
+from eventrec.events.shortcuts import Checked, Shortcut
 from eventrec.records.json import (
     KEPT_TYPES,
     as_builtin,
@@ -52,6 +53,8 @@ class ClassPlan:
     timestamp: Callable[[Any], int | None] | None
     masked_payload: Callable[[Any], bytes] | None = None
     """The payload where a field holds an instance whose class marks fields; None: the plan needs no other way."""
+    shortcut: Shortcut | None = None
+    """What code for this class can be made of, which takes the plan's place where values are plain; None: it cannot."""
 
 
 # -- structs ----------------------------------------------------------------------------------------------------------
@@ -65,9 +68,11 @@ def struct_class_plan(
     # Without a recorder: declared values as they are, others hidden.
     unmarked = masks.unmarked if masks is not None else _plain if fields.rules else Masks().unmarked
     masked = _plain_payload(cls, fields, unmarked)
-    payload = masked if fields.rules else _struct_payload(cls, fields)
+    rest = _rest_of_struct(cls, fields)
+    payload = masked if fields.rules else _struct_payload(cls, fields, rest)
     columns = _masked_columns(fields, columns, masks)
-    return ClassPlan(type_, table, fields, payload, columns, _timestamp(fields), masked)
+    shortcut = _struct_shortcut(cls, fields, rest)
+    return ClassPlan(type_, table, fields, payload, columns, _timestamp(fields), masked, shortcut)
 
 
 def _masked_columns(
@@ -79,27 +84,54 @@ def _masked_columns(
     return lambda event: masks.row(fields.columns, columns(event), rules)
 
 
-def _struct_payload(cls: type[msgspec.Struct], fields: FieldPlan) -> Callable[[Any], bytes]:
-    if not fields.excluded:
-        return encode_struct_json
+def _rest_of_struct(cls: type[msgspec.Struct], fields: FieldPlan) -> type[msgspec.Struct] | None:
+    """A class of the fields that stay in the payload; None: all stay, or what leaves cannot be left out so simply."""
     config = cls.__struct_config__
-    if config.array_like or config.omit_defaults:
-        return _plain_payload(cls, fields, _plain)
+    if not fields.excluded or config.array_like or config.omit_defaults:
+        return None
     encoded = dict(zip(cls.__struct_fields__, cls.__struct_encode_fields__, strict=True))
-    names = tuple(name for name in encoded if name not in fields.excluded)
     # A class of what is left: making one and encoding it costs half of a dict.
-    rest = msgspec.defstruct(
+    return msgspec.defstruct(
         cls.__name__,
-        [(name, Any) for name in names],
+        [(name, Any) for name in encoded if name not in fields.excluded],
         rename=encoded,
         tag=config.tag,
         tag_field=config.tag_field,
         gc=False,
     )
-    values = _attributes(names)
+
+
+def _struct_payload(
+    cls: type[msgspec.Struct], fields: FieldPlan, rest: type[msgspec.Struct] | None
+) -> Callable[[Any], bytes]:
+    if not fields.excluded:
+        return encode_struct_json
+    if rest is None:
+        return _plain_payload(cls, fields, _plain)
+    values = _attributes(rest.__struct_fields__)
     if values is None:
         return lambda _: encode_struct_json(rest())
     return lambda event: encode_struct_json(rest(*values(event)))
+
+
+def _struct_shortcut(
+    cls: type[msgspec.Struct], fields: FieldPlan, rest: type[msgspec.Struct] | None
+) -> Shortcut | None:
+    is_whole = not fields.excluded or rest is not None
+    if fields.rules or not is_whole or cls.__getattribute__ is not msgspec.Struct.__getattribute__:
+        return None
+    names = cls.__struct_fields__ if rest is None else rest.__struct_fields__
+    types = annotated_types(cls)
+    checked = {name: _checked(types[name]) for name in names}
+    return Shortcut(checked=checked, rest=rest, columns=fields.column_fields)
+
+
+def _checked(types: frozenset[object]) -> Checked:
+    """Python holds no one to an annotation, so it only says what to look for first."""
+    return next((name for name, kind in _CHECKED.items() if types == {kind}), None)
+
+
+_CHECKED: Final[dict[Checked, type]] = {"str": str, "int": int, "float": float, "bool": bool}
 
 
 def _plain_payload(cls: type[msgspec.Struct], fields: FieldPlan, plain: Callable[[Any], Any]) -> Callable[[Any], bytes]:
@@ -137,13 +169,39 @@ def model_class_plan(
     read directly only where the class's core schema shows that no serializer is in the way.
     """
     schemas = _field_schemas(cls)
+    columns = _model_columns(cls, fields, schemas, masks)
     return ClassPlan(
         type_,
         table,
         fields,
         _model_payload(cls, fields, schemas, masks),
-        _model_columns(cls, fields, schemas, masks),
+        columns,
         _timestamp(fields),
+        shortcut=_model_shortcut(cls, fields, schemas, columns),
+    )
+
+
+def _model_shortcut(
+    cls: type[BaseModel],
+    fields: FieldPlan,
+    schemas: Mapping[str, Mapping[str, Any]] | None,
+    columns: Callable[[Any], Row] | None,
+) -> Shortcut | None:
+    """Where nothing is looked for but NaN and infinity: see `_model_payload`."""
+    if (
+        fields.rules
+        or isinstance(columns, SerializedColumns)
+        or _hides_nan(cls, schemas)
+        or _guard(cls, fields, schemas) is not None
+    ):
+        return None
+    return Shortcut(to_json=cls.__pydantic_serializer__.to_json, excluded=fields.excluded, columns=fields.column_fields)
+
+
+def _hides_nan(cls: type[BaseModel], schemas: Mapping[str, Mapping[str, Any]] | None) -> bool:
+    # A model inside writes NaN by its own config, as null. Another choice than ours in this class is its author's.
+    return cls.model_config.get("ser_json_inf_nan") == "constants" and (
+        schemas is None or not all(_has_only(schema, _SCALARS | _CONTAINERS) for schema in schemas.values())
     )
 
 
@@ -153,11 +211,7 @@ def _model_payload(
     serializer = cls.__pydantic_serializer__
     to_json = serializer.to_json
     excluded = set(fields.excluded) or None
-    # A model inside writes NaN by its own config, as null. Another choice than ours in this class is its author's.
-    hides_nan = cls.model_config.get("ser_json_inf_nan") == "constants" and (
-        schemas is None or not all(_has_only(schema, _SCALARS | _CONTAINERS) for schema in schemas.values())
-    )
-
+    hides_nan = _hides_nan(cls, schemas)
     guard = _guard(cls, fields, schemas)
     # What is not of the kind that its field declares is written by its own kind, past the markers: so it is refused.
     warnings: Literal[False, "error"] = "error" if fields.rules else False

@@ -124,7 +124,8 @@ class Intake:
         """
         size = entry[SIZE]
         queue = self._queue
-        if len(queue) + self.held_events >= self._max_events or cell.allowance < size or size > self._max_event_bytes:
+        # An allowance is never more than one event may have, so this is asked along with it.
+        if cell.allowance < size or len(queue) + self.held_events >= self._max_events:
             reason = self._make_room(cell, size)
             if reason is not None:
                 return cell.refuse(reason)
@@ -185,7 +186,7 @@ class Intake:
             self.nudge()
         except (RecursionError, MemoryError):
             if not is_taken:
-                cell.allowance += size
+                cell.granted -= size  # Not to the allowance: that would let in an event of this size.
                 raise
             self._armed = True
         except BaseException:
@@ -232,7 +233,8 @@ class Intake:
         free = self._max_bytes - self.waiting_bytes()
         if free < size:
             return False
-        grant = max(size, min(_RESERVE, free // (2 * len(self.cells)))) - cell.allowance
+        reserve = min(_RESERVE, self._max_event_bytes, free // (2 * len(self.cells)))
+        grant = max(size, reserve) - cell.allowance
         cell.granted += grant
         cell.allowance += grant
         return True

@@ -38,14 +38,14 @@ def encode_json(value: object) -> bytes:
     """
     try:
         # Looked at before it is encoded: Python's own recursion has a limit, while the encoder's takes from the stack.
-        if type(value) is not dict or not _is_plain_object(value):
+        if type(value) is not dict or not is_plain_object(value):
             refuse_non_json(value)
-        encoded = _encode(value)
+        encoded = encode_plain(value)
     except EncodeError:
         raise
     except Exception as exc:
         # Hooks and properties of the caller's objects run in here and may raise anything.
-        raise EncodeError(f"not a JSON value: {type(exc).__name__}: {exc}") from exc
+        raise not_json(exc) from exc
     return encoded
 
 
@@ -53,16 +53,30 @@ def encode_struct_json(value: msgspec.Struct) -> bytes:
     """The same for a Struct, which has no keys to look at; raises EncodeError like `encode_json`."""
     try:
         _refuse_parts(msgspec.structs.astuple(value))
-        encoded = _encode(value)
+        encoded = encode_plain(value)
     except EncodeError:
         raise
     except Exception as exc:
-        raise EncodeError(f"not a JSON value: {type(exc).__name__}: {exc}") from exc
+        raise not_json(exc) from exc
     return encoded
 
 
-def _is_plain_object(value: dict[Any, object]) -> bool:
-    """Whether all keys are text and all values plain, at any depth: nearly every payload is, so this is measured.
+def not_json(exc: Exception) -> EncodeError:
+    """The error for a value that made an encoder, or a hook or property of the caller's, raise `exc`."""
+    return EncodeError(f"not a JSON value: {type(exc).__name__}: {exc}")
+
+
+def is_plain(value: object) -> bool:
+    """Whether `value` is of builtin types alone, at any depth, and holds nothing that JSON cannot say.
+
+    False is no verdict: `refuse_non_json` has it.
+    """
+    kind = type(value)
+    return kind in _PLAIN or _is_plain(kind, value)
+
+
+def is_plain_object(value: dict[Any, object]) -> bool:
+    """The same of an object, all of whose keys are text: nearly every payload is plain, so this is measured.
 
     The loop costs as much as encoding; a set of all types, or a search for the null that stands for NaN, costs more.
     """
@@ -83,7 +97,7 @@ def _is_plain(kind: type, part: Any) -> bool:
     if kind is float:
         return _is_finite(part)
     if kind is dict:
-        return _is_plain_object(part)
+        return is_plain_object(part)
     if kind is not list:
         return False
     for inner in part:
@@ -96,7 +110,8 @@ def _is_plain(kind: type, part: Any) -> bool:
 def refuse_constants(payload: bytes) -> None:
     """Raise EncodeError if NaN or infinity stands in the JSON text `payload` as a value, which no JSON reader takes."""
     # A single byte, as a number, is found several times faster than a word, and mostly it is not there.
-    if (_N in payload and b"NaN" in payload) or (_I in payload and b"Infinity" in payload):
+    n, i = MAY_BE_INFINITE
+    if (n in payload and b"NaN" in payload) or (i in payload and b"Infinity" in payload):
         try:
             _skip(payload)
         except msgspec.DecodeError as exc:
@@ -127,9 +142,10 @@ _BUILTIN: Final[tuple[tuple[type, Callable[[Any], object]], ...]] = (
     (int, int.__int__),
     (float, float.__float__),
 )
-_encode: Final = msgspec.json.Encoder(enc_hook=as_builtin).encode
-_N: Final = ord("N")
-_I: Final = ord("I")
+encode_plain: Final = msgspec.json.Encoder(enc_hook=as_builtin).encode
+"""A value, once it is known to be plain, as JSON bytes; raises whatever msgspec does."""
+MAY_BE_INFINITE: Final = (ord("N"), ord("I"))
+"""One of these bytes is in JSON text in which NaN or infinity stands."""
 _skip: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 _PLAIN: Final = frozenset({str, int, bool, type(None), msgspec.UnsetType})
@@ -208,7 +224,7 @@ def _refuse_keys(value: dict[Any, object]) -> None:
             raise EncodeError(f"not a JSON value: a key of kind {type(key).__name__}: {key!r:.40}")
         if isinstance(said, (datetime, time)):
             refuse_inexact_time(said)
-    written = msgspec.json.decode(_encode(dict.fromkeys(value)))
+    written = msgspec.json.decode(encode_plain(dict.fromkeys(value)))
     if len(written) != len(value):
         raise EncodeError(f"not a JSON value: {len(value)} keys, of which JSON can tell {len(written)} apart")
 

@@ -23,7 +23,17 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from eventrec import Event, EventModel, EventRecorder, EventRecorderOptions, EventStruct, Hashed, Sampling, Truncated
+from eventrec import (
+    Column,
+    Event,
+    EventModel,
+    EventRecorder,
+    EventRecorderOptions,
+    EventStruct,
+    Hashed,
+    Sampling,
+    Truncated,
+)
 
 EVENTS = 1_000_000
 PEER_EVENTS = 4_000
@@ -35,6 +45,8 @@ PAYLOAD: dict[str, object] = {
     "url": "/shop/checkout/step/3?utm_source=newsletter&utm_campaign=winter",
     "user_agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Firefox/131.0",
 }
+
+COLUMNS: dict[str, object] = {"user_id": "0b0d0a3c-54f7-4b2e-9a1e-4fd8d3f3c1a2", "service": "shop"}
 
 
 class Checkout(Event):
@@ -62,6 +74,18 @@ class CheckoutModel(EventModel, type="checkout"):
     items: int
     url: str
     user_agent: str
+
+
+class CheckoutOfUser(CheckoutStruct, frozen=True):
+    """Two columns beside the payload."""
+
+    user_id: Annotated[str, Column()]
+    service: Annotated[str, Column()]
+
+
+class CheckoutModelOfUser(CheckoutModel, type="checkout"):
+    user_id: Annotated[str, Column()]
+    service: Annotated[str, Column()]
 
 
 class CheckoutMarked(EventModel, type="checkout"):
@@ -270,6 +294,8 @@ WAYS: dict[str, Callable[[], float]] = {
     "record() of an EventStruct": record(CheckoutStruct(**PAYLOAD)),  # type: ignore[arg-type]
     "record() of an EventModel": record(CheckoutModel.model_validate(PAYLOAD)),
     "that model's own to_json": model_to_json,
+    "an EventStruct with two columns": record(CheckoutOfUser(**PAYLOAD, **COLUMNS)),  # type: ignore[arg-type]
+    "an EventModel with two columns": record(CheckoutModelOfUser.model_validate({**PAYLOAD, **COLUMNS})),
     "record() that is switched off": switched_off,
     "with rules: a marked EventModel": record(CheckoutMarked.model_validate(PAYLOAD), EVENTS // 4),
     "a marked EventStruct": record(CheckoutMarkedStruct(**PAYLOAD), EVENTS // 4),  # type: ignore[arg-type]
