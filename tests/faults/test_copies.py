@@ -27,7 +27,7 @@ from eventrec.runs.directory import DEAD
 from eventrec.runs.run import list_runs
 from eventrec.testing.servers import PostgresServer
 
-PROGRAM = Path(__file__).with_name("kill_writer.py")
+PROGRAM = Path(__file__).with_name("soak") / "kill_writer.py"
 """Records numbers; every ninth, from 4 on, is one that its destination refuses for good."""
 
 

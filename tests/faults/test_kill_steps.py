@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import runpy
 import sqlite3
 import subprocess
 import sys
@@ -25,34 +26,11 @@ from eventrec.runs.directory import DEAD
 from eventrec.runs.run import list_runs
 from eventrec.testing.servers import PostgresServer, absent
 
-PROGRAM = Path(__file__).with_name("kill_writer.py")
+PROGRAM = Path(__file__).with_name("soak") / "kill_writer.py"
 
 RANDOM = "a random moment"
 
-STEPS = (
-    "before the log has its name",
-    "before fetching",
-    "fetched",
-    "before sending",
-    "before the commit",
-    "commit under way",
-    "committed",
-    "sent",
-    "before the letter",
-    "letter written",
-    "letter synced",
-    "before the checkpoint is replaced",
-    "checkpoint replaced",
-    "before the checkpoint's name is synced",
-    "checkpoint synced",
-    "segment unlinked",
-    "before stamping",
-    "stamped",
-    "renamed to gone",
-    "half deleted",
-    "deleted",
-)
-"""In the order of an event's life, its log's end included. `kill_writer.py` knows where each is passed."""
+STEPS: tuple[str, ...] = runpy.run_path(str(PROGRAM.with_name("steps.py")))["STEPS"]
 
 OF_POSTGRES = {"commit under way"}
 """A word that is on its way to somebody: only a server has this step."""
