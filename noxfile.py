@@ -196,11 +196,14 @@ def faults(session: nox.Session) -> None:
 
     EVENTREC_TEST_FUZZ_RUNS (2,000) and EVENTREC_TEST_SEED (1) are those of tests/faults/test_fuzz.py.
 
+    `-- --minutes N [--seed S]` soaks instead: everything at once for so long, from that seed, counts at the end.
     `-- --mutants [WORD…]` plants known defects instead, all or those whose names hold a WORD: tests must catch each.
     """
     run = workshop(session)
     if "--mutants" in session.posargs:
         run("python", "tests/faults/mutants.py", *(each for each in session.posargs if each != "--mutants"))
+    elif {"--minutes", "--seed"} & set(session.posargs):
+        run("python", "tests/faults/soak", *session.posargs)
     else:
         run("pytest", "-m", "faults", *session.posargs, success_codes=PASSED_OR_EMPTY)
 

@@ -51,6 +51,8 @@ class MirrorAgainstSource(RuleBasedStateMachine):
     EVENTREC_TEST_EXAMPLES in the environment says how many runs of up to 60 steps there are.
     """
 
+    steps = 0
+
     def __init__(self) -> None:
         super().__init__()
         self.acknowledged = 0
@@ -204,6 +206,7 @@ class MirrorAgainstSource(RuleBasedStateMachine):
     def mirror_is_behind_its_source_and_keeps_what_it_acknowledged(self) -> None:
         if not hasattr(self, "log"):
             return
+        type(self).steps += 1
         assert self.acknowledged <= self.writer.next_offset <= self.log.written
 
     def teardown(self) -> None:

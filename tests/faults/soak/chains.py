@@ -26,12 +26,11 @@ from uuid import uuid4
 
 from damaging import Damage, damage_segment, damage_small_file, small_files
 from destinations import Destination, Servers, mend
-from soak_writer import FORKED, FULL, NO_ROOM, OFFERED, REFUSED, STEPPED, SYNCED, WRITTEN
-from steps import STEPS
-
 from eventrec.delivery.letters.log import letters_of
 from eventrec.runs.directory import DEAD
 from eventrec.runs.run import list_runs
+from soak_writer import FORKED, FULL, NO_ROOM, OFFERED, REFUSED, STEPPED, SYNCED, WRITTEN
+from steps import STEPS
 
 WRITER: Final = Path(__file__).with_name("soak_writer.py")
 EVENTS: Final = 30
@@ -185,7 +184,11 @@ class Chain:
         self.counts["SIGKILLs"] += is_killed + (death["counts"][FORKED] and life.get("child_is_killed", False))
         self.counts["SIGKILLs at a step"] += is_killed and life.get("step") is not None
         self.counts["connections cut"] += self._cuts() - cuts
-        for kind, place in {"full disks": FULL, "calls that found no room": NO_ROOM, "steps of the clock": STEPPED}.items():
+        for kind, place in {
+            "full disks": FULL,
+            "calls that found no room": NO_ROOM,
+            "steps of the clock": STEPPED,
+        }.items():
             self.counts[kind] += death["counts"][place]
         self.counts["forks"] += death["counts"][FORKED]
 
@@ -218,9 +221,7 @@ class Chain:
         if "seconds" not in life or self.rng.random() < 0.5:
             yield
             return
-        timers = [
-            threading.Timer(self.rng.uniform(0, life["seconds"]), proxy.drop) for proxy in self.servers.proxies
-        ]
+        timers = [threading.Timer(self.rng.uniform(0, life["seconds"]), proxy.drop) for proxy in self.servers.proxies]
         for timer in timers:
             timer.start()
         yield
@@ -248,7 +249,10 @@ class Chain:
             self.damages.append(made)
             self.counts[made.kind] += 1
             with self.plan.open("a") as plan:
-                plan.write(json.dumps({"damage": made.kind, "path": str(made.path), "at": made.at, "lost": sorted(made.lost)}) + "\n")
+                plan.write(
+                    json.dumps({"damage": made.kind, "path": str(made.path), "at": made.at, "lost": sorted(made.lost)})
+                    + "\n"
+                )
 
     def plant(self) -> None:
         """Put something into the directory that is not ours, whatever its name looks like."""
@@ -291,7 +295,7 @@ class Chain:
         for destination in self.destinations:
             stored, dead = destination.numbers(), letters.get(destination.name, [])
             settled = {*stored, *dead}
-            gone = {number for number in told - settled - may_be_lost}
+            gone = told - settled - may_be_lost
             self.counts["written lost"] += len(gone)
             self.counts["synced lost"] += sum(states[number] == SYNCED for number in gone)
             twice = [number for number, times in Counter(stored).items() if times > 1]

@@ -23,7 +23,6 @@ from typing import Any, Literal
 import anyio
 import msgspec
 import trio  # noqa: F401 - before the fork
-from steps import Steps, name_steps
 
 from eventrec import Backoff, ColumnSchema, ColumnType, Event, EventRecorder, EventRecorderOptions, Row
 from eventrec.delivery import adoption
@@ -31,6 +30,7 @@ from eventrec.events.event import ReceivedEvent
 from eventrec.runs import leftovers
 from eventrec.runs.directory import DEAD
 from eventrec_handlers import jsonl, postgres, sqlite
+from steps import Steps, name_steps
 
 HANDLERS = {"sqlite": sqlite.from_url, "postgresql": postgres.from_url, "jsonl": jsonl.from_url}
 
