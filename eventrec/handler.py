@@ -67,6 +67,13 @@ class EventHandler(ABC):
         A handler that was given a ttl of its own keeps that one; the default deletes nothing.
         """
 
+    def inherit_chunk_rows(self, rows: int) -> None:
+        """Told before `open` how many rows a relay wants to be sent at once. Optional.
+
+        For handlers that send a batch in several requests. One that was given a number of its own keeps that one; the
+        default does nothing.
+        """
+
     def use_layouts(self, layouts: Mapping[str, Layout]) -> None:
         """Told before `open` how records of some tables become their rows: table to layout. Optional.
 

@@ -114,11 +114,13 @@ class EventRecorder(Taking):
         self._is_inert = not self._options.enabled or is_disabled(environment)
         """Switched off from the start: it never has anything to open."""
         stops = self._options.on_failure == "stop"
+        relayed = _relay_plan(bus, list(stages), relay, has_log=log is not None)
         self._subscriptions = Subscriptions(
             self._options,
             has_log=log is not None,
             stop=FailureStop(weakref.WeakMethod(self._stop)) if stops else None,
             layouts=layouts,
+            chunk_rows=None if relayed is None else relayed.options.chunk_rows,
         )
         super().__init__(
             Setup(
@@ -132,7 +134,7 @@ class EventRecorder(Taking):
                 new_id=new_id,
                 refusals=Refusals(_logger, time.monotonic),
                 drops=Drops(on_drop),
-                relay=_relay_plan(bus, list(stages), relay, has_log=log is not None),
+                relay=relayed,
             )
         )
         self._account = Account(self._life)

@@ -34,8 +34,11 @@ class Subscriptions:
         has_log: bool,
         stop: FailureStop | None = None,
         layouts: Iterable[Layout | type] = (),
+        chunk_rows: int | None = None,
     ) -> None:
         """`stop` is told of the first send that fails, and lets nothing through from then on.
+
+        `chunk_rows` are the rows that a relay wants handlers to send at once.
 
         Raises:
             LayoutError: One of `layouts` is neither a layout nor a class with one, or two are for one table.
@@ -44,6 +47,7 @@ class Subscriptions:
         self._layouts = layouts_by_table(map(layout_of, layouts))
         self._has_log = has_log
         self._stop = stop
+        self._chunk_rows = chunk_rows
         self._by_name: dict[str, Subscription] = {}
         self._urls: dict[str, str] = {}
         """Of those that were registered by one, as it was given."""
@@ -174,6 +178,8 @@ class Subscriptions:
         """`handler` as it is used: told what it inherits from the recorder, and behind its stop, where it has one."""
         if self._options.ttl is not None:
             handler.inherit_ttl(duration_seconds(self._options.ttl))
+        if self._chunk_rows is not None:
+            handler.inherit_chunk_rows(self._chunk_rows)
         if self._layouts:
             handler.use_layouts(self._layouts)
         return handler if self._stop is None else self._stop.guarded(handler)

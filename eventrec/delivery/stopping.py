@@ -80,6 +80,9 @@ class _StoppingHandler(EventHandler, DestinationCheckpoints):
     def inherit_ttl(self, seconds: float) -> None:
         self._handler.inherit_ttl(seconds)
 
+    def inherit_chunk_rows(self, rows: int) -> None:
+        self._handler.inherit_chunk_rows(rows)
+
     def use_layouts(self, layouts: Mapping[str, Layout]) -> None:
         self._handler.use_layouts(layouts)
 

@@ -26,8 +26,8 @@ class RelayOptions:
 
     Attributes:
         batch_rows: Records that a stage processes at once.
-        chunk_rows: Rows that a destination which takes a batch in several requests is to be given at once: for whoever
-            makes its handler.
+        chunk_rows: Rows that a destination which takes a batch in several requests is given at once, where its handler
+            was not told another number.
         due_rows: Keys of a stage whose time is over that are processed at once.
         days_to_keep: After so many days records that still wait on the bus are a reason of `Status.health`.
         max_shards: Of a sharded bus, how many shards it serves at once, so that other relays have the rest. None: all

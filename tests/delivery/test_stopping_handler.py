@@ -24,6 +24,7 @@ class WithEverything(FencedHandler):
     forgets: bool = False
     prepared: list[Batch] = field(default_factory=list)
     seconds: float = 0
+    rows: int = 0
     read_by: Any = field(default_factory=object)
 
     @property
@@ -39,6 +40,9 @@ class WithEverything(FencedHandler):
 
     def inherit_ttl(self, seconds: float) -> None:
         self.seconds = seconds
+
+    def inherit_chunk_rows(self, rows: int) -> None:
+        self.rows = rows
 
     async def prepare(self, batch: Batch) -> None:
         self.prepared.append(batch)
@@ -81,6 +85,7 @@ def batch() -> Batch:
 
 async def test_everything_is_passed_on(guarded: EventHandler, handler: WithEverything, batch: Batch) -> None:
     guarded.inherit_ttl(60)
+    guarded.inherit_chunk_rows(7)
     await guarded.open()
     assert isinstance(guarded, DestinationCheckpoints)
     assert await guarded.destination_id() == handler.id
@@ -90,7 +95,7 @@ async def test_everything_is_passed_on(guarded: EventHandler, handler: WithEvery
     await guarded.retire(ID, "s", 3)
     await guarded.close()
 
-    assert (handler.seconds, handler.opened, handler.closed) == (60, 1, 1)
+    assert (handler.seconds, handler.rows, handler.opened, handler.closed) == (60, 7, 1, 1)
     assert (handler.prepared, handler.batches) == ([batch], [[]])
     assert handler.next == {(ID, "s"): 3}
     assert (guarded.remarks, guarded.reader()) == (("a remark",), handler.read_by)

@@ -23,7 +23,7 @@ from eventrec_handlers.clickhouse.errors import UnknownCodeError
 from eventrec_handlers.clickhouse.inserting import Inserter
 from eventrec_handlers.clickhouse.layouts import Layouts
 from eventrec_handlers.clickhouse.nodes import Nodes
-from eventrec_handlers.clickhouse.options import NAMES, Options, options_of
+from eventrec_handlers.clickhouse.options import MAX_CHUNK_ROWS, NAMES, Options, options_of
 from eventrec_handlers.clickhouse.reader import ClickHouseReader
 from eventrec_handlers.clickhouse.rollup_store import ClickHouseRollups
 from eventrec_handlers.clickhouse.rows import parts_of
@@ -67,10 +67,11 @@ def from_url(url: str) -> ClickHouseHandler:
 class ClickHouseHandler(EventHandler):
     """Stores batches in the database that `url` names, through one of its nodes at a time.
 
-    A batch is inserted in chunks of `chunk_rows` rows or `chunk_bytes` bytes, `concurrency` of them at once. Of a batch
-    that fails in part only what is missing is sent again. The server remembers `dedup_window` blocks a table; where
-    another program made a table, or one that a view feeds, with a window of less than 1,000 blocks, it is given a
-    larger one, or the `remarks` say so; a view that is made while events are written is looked at within half a minute.
+    A batch is inserted in chunks of `chunk_rows` rows (else as many as the relay says that it is part of, else 1,000)
+    or `chunk_bytes` bytes, `concurrency` of them at once. Of a batch that fails in part only what is missing is sent
+    again. The server remembers `dedup_window` blocks a table; where another program made a table, or one that a view
+    feeds, with a window of less than 1,000 blocks, it is given a larger one, or the `remarks` say so; a view that is
+    made while events are written is looked at within a second.
     A batch that was being written when the process ended comes again in chunks: with other chunk sizes than before,
     part of it may double.
 
@@ -103,7 +104,7 @@ class ClickHouseHandler(EventHandler):
         tables: Mapping[str, ClickHouseTable] | None = None,
         schema: SchemaMode = "evolve",
         max_columns: int = 1_000,
-        chunk_rows: int = 1_000,
+        chunk_rows: int | None = None,
         chunk_bytes: int = 16 << 20,
         concurrency: int = 5,
         ttl: float | None = None,
@@ -156,6 +157,10 @@ class ClickHouseHandler(EventHandler):
     def inherit_ttl(self, seconds: float) -> None:
         if self._options.ttl is None:
             self._ddl.ttl = seconds
+
+    def inherit_chunk_rows(self, rows: int) -> None:
+        if self._options.chunk_rows is None:
+            self._inserter.chunk_rows = min(rows, MAX_CHUNK_ROWS)
 
     def use_layouts(self, layouts: Mapping[str, Layout]) -> None:
         self._check(layouts)

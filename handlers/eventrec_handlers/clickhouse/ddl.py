@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from eventrec import GENERATED, ID, TIMESTAMP, TYPE
-from eventrec_handlers.clickhouse.nodes import literal, quoted
+from eventrec_handlers.clickhouse.declared import declared_as
 from eventrec_handlers.clickhouse.rollups.fields import expiry
+from eventrec_handlers.clickhouse.sql import literal, quoted
 from eventrec_handlers.clickhouse.state import REPLICATED_WINDOW, WINDOW
 from eventrec_handlers.clickhouse.table import ClickHouseTable
-from eventrec_handlers.clickhouse.types import declared_as, parsed
+from eventrec_handlers.clickhouse.types import parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -76,16 +76,25 @@ class Failure(Exception):  # noqa: N818 - one thing, told apart by its kind
         code: ClickHouse's own, or None.
         is_uncertain: Whether the rows may be there, or come to be there.
         row: The row of an insert that the server names, from 0 on, or None.
+        is_of_node: Whether it says more of the node, or of what stands before it, than of ClickHouse.
     """
 
     def __init__(
-        self, kind: Kind, message: str, *, code: int | None = None, is_uncertain: bool = False, row: int | None = None
+        self,
+        kind: Kind,
+        message: str,
+        *,
+        code: int | None = None,
+        is_uncertain: bool = False,
+        row: int | None = None,
+        is_of_node: bool = False,
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.code = code
         self.is_uncertain = is_uncertain
         self.row = row
+        self.is_of_node = is_of_node
 
     def as_delivery_error(self) -> Exception:
         """What a handler raises for it, where nothing more can be found out."""
@@ -112,8 +121,19 @@ class UnknownCodeError(Exception):
         self.code = code
 
 
-def failure_of(exc: BaseException, where: str) -> Failure:
-    """What `exc`, which the client raised, means; `where` is how errors call the node."""
+def failure_of(exc: BaseException, where: str, *, hides_values: bool = False) -> Failure:
+    """What `exc`, which the client raised, means; `where` is how errors call the node.
+
+    `hides_values`: it is of an insert, and its rows are nobody's business.
+    """
+    failure = _failure_of(exc, where)
+    if hides_values:
+        said = str(failure).removeprefix(where)
+        failure.args = (f"{where}{without_values(said)}",)
+    return failure
+
+
+def _failure_of(exc: BaseException, where: str) -> Failure:
     code = getattr(exc, "code", None) or _code(str(exc)) if isinstance(exc, ClickHouseError) else None
     if code is not None:
         return _of_code(int(code), str(exc), where)
@@ -186,8 +206,23 @@ def _of_status(exc: BaseException, where: str) -> Failure:
     if status == _TOO_LARGE:
         return Failure("too_large", said)
     if status in _REFUSED:
-        return Failure("pause", said)
+        return Failure("pause", said, is_of_node=True)
     return Failure("transient", said, is_uncertain=True)
+
+
+def without_values(message: str) -> str:
+    """What a server or the client says of an insert, without the values of its rows."""
+    words = _COLUMN_VALUES.sub("", message)
+    return _VALUE.sub(lambda found: found["name"] or "…", words)
+
+
+_COLUMN_VALUES: Final = re.compile(r"\s*Column values:.*?(?=\s\(\w+\)|$)", re.DOTALL)
+_VALUE: Final = re.compile(
+    r"""(?P<name>`(?:[^`\\]|\\.)*`)|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|"""
+    r"""(?<![\w.`-])(?<!Code: )(?<!code: )(?<!at row )-?\d[\w.+-]*""",
+    re.DOTALL,
+)
+"""A text in quotes, or a number that is neither part of a name, nor a code, nor the number of a row."""
 
 
 def shown(message: str) -> str:

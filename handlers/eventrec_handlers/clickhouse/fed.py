@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from eventrec_handlers.clickhouse.nodes import literal
+from eventrec_handlers.clickhouse.sql import literal
 from eventrec_handlers.clickhouse.state import TableState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eventrec_handlers.clickhouse.nodes import Node
+    from eventrec_handlers.clickhouse.node import Node
 
 _NAME: Final = r"(?:`(?:[^`\\]|\\.)+`|\w+)"
 _TARGET: Final = re.compile(rf"CREATE MATERIALIZED VIEW (?:{_NAME}\.)?{_NAME}[^(`]*? TO (?:({_NAME})\.)?({_NAME})")

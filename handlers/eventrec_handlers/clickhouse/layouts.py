@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec_handlers._sql import KeptLayouts
 from eventrec_handlers.clickhouse.errors import UNKNOWN_TABLE, Failure
-from eventrec_handlers.clickhouse.nodes import literal
+from eventrec_handlers.clickhouse.sql import literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from eventrec import Layout
     from eventrec_handlers.clickhouse.ddl import Ddl
-    from eventrec_handlers.clickhouse.nodes import Node, Nodes
+    from eventrec_handlers.clickhouse.node import Node
+    from eventrec_handlers.clickhouse.nodes import Nodes
 
 LEARNED_FOR: Final = 30.0
 """Seconds for which what the nodes have is not asked for again."""

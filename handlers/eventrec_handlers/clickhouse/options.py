@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 SCHEMA_MODES: Final[tuple[SchemaMode, ...]] = ("evolve", "strict")
 MAX_COLUMNS: Final = 10_000
 BASE_COLUMNS: Final = 5
+CHUNK_ROWS: Final = 1_000
+"""Of a chunk, where neither the handler nor a relay was told another number."""
+
 MAX_CHUNK_ROWS: Final = 100_000
 """A chunk stays one block of the server, whose default is five times as many."""
 
@@ -40,7 +43,7 @@ class Options:
 
     schema: SchemaMode = "evolve"
     max_columns: int = 1_000
-    chunk_rows: int = 1_000
+    chunk_rows: int | None = None
     chunk_bytes: int = 16 << 20
     concurrency: int = 5
     ttl: float | None = None
@@ -58,7 +61,8 @@ class Options:
         if self.schema not in SCHEMA_MODES:
             raise ValueError(f"schema must be one of {', '.join(SCHEMA_MODES)}, got {self.schema!r}")
         _within("max_columns", self.max_columns, BASE_COLUMNS, MAX_COLUMNS)
-        _within("chunk_rows", self.chunk_rows, 1, MAX_CHUNK_ROWS)
+        if self.chunk_rows is not None:
+            _within("chunk_rows", self.chunk_rows, 1, MAX_CHUNK_ROWS)
         _within("chunk_bytes", self.chunk_bytes, 1 << 10, 1 << 30)
         _within("concurrency", self.concurrency, 1, 100)
         _within("dedup_window", self.dedup_window, 1, 10_000_000)
@@ -89,7 +93,7 @@ def options_of(url: HandlerURL) -> Options:
         return Options(
             schema=url.choice("schema", SCHEMA_MODES, default=default.schema),
             max_columns=url.integer("max_columns", default=default.max_columns),
-            chunk_rows=url.integer("chunk_rows", default=default.chunk_rows),
+            chunk_rows=url.integer("chunk_rows", default=CHUNK_ROWS) if "chunk_rows" in url.options else None,
             chunk_bytes=url.integer("chunk_bytes", default=default.chunk_bytes),
             concurrency=url.integer("concurrency", default=default.concurrency),
             ttl=url.seconds("ttl", default=0.0) or None,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from eventrec import Layout
-    from eventrec_handlers.clickhouse.nodes import Node
+    from eventrec_handlers.clickhouse.node import Node
     from eventrec_handlers.clickhouse.options import Options
     from eventrec_handlers.clickhouse.target import Target
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from eventrec import Layout
     from eventrec.analytics import Question
-    from eventrec_handlers.clickhouse.nodes import Node
+    from eventrec_handlers.clickhouse.node import Node
     from eventrec_handlers.clickhouse.options import Options
     from eventrec_handlers.clickhouse.target import Target
 

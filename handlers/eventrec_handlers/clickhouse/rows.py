@@ -203,19 +203,32 @@ class Chunk:
         """Whether it cannot be divided: a record is stored whole."""
         return self.part.offsets[self.start] == self.part.offsets[self.end - 1]
 
-    def divided(self, row: int | None) -> list[Chunk]:
-        """Two or three chunks of it, at records: around `row` if it is known, from 0 on; else halves."""
-        offsets = self.part.offsets
-        at = self.start + (row if row is not None and row < len(self) else len(self) // 2)
+    def record_at(self, row: int) -> Chunk:
+        """The rows of the record that has `row`, counted from 0 on."""
+        offsets, at = self.part.offsets, self.start + row
         low = high = at
         while low > self.start and offsets[low - 1] == offsets[at]:
             low -= 1
         while high < self.end and offsets[high] == offsets[at]:
             high += 1
-        marks = (
-            (self.start, low, high, self.end) if row is not None or low == self.start else (self.start, low, self.end)
-        )
-        return [Chunk(self.part, one, two) for one, two in pairwise(marks) if one < two]
+        return Chunk(self.part, low, high)
+
+    def divided(self, row: int | None) -> list[Chunk]:
+        """Its halves; where `row` is known, from 0 on: what is before its record, that, and the halves of the rest."""
+        if row is None:
+            return self._between(self.start, self.end)
+        named = self.record_at(row)
+        before = [Chunk(self.part, self.start, named.start)] if self.start < named.start else []
+        return [*before, named, *self._between(named.end, self.end)]
+
+    def _between(self, start: int, end: int) -> list[Chunk]:
+        """The halves of [`start`, `end`), parted at a record."""
+        if start == end:
+            return []
+        whole = Chunk(self.part, start, end)
+        middle = whole.record_at((end - start) // 2)
+        mark = middle.start if middle.start > start else middle.end
+        return [Chunk(self.part, one, two) for one, two in pairwise((start, mark, end)) if one < two]
 
 
 def chunks_of(part: Part, *, rows: int, size: int) -> Iterator[Chunk]:

@@ -21,6 +21,7 @@ class TableState:
         columns: Name to type.
         computed: Columns that it fills by itself.
         views: Views that are fed with what is inserted: database and name.
+        looked_at: When these were asked for, in seconds of a clock.
     """
 
     engine: str
@@ -28,6 +29,7 @@ class TableState:
     columns: dict[str, str]
     computed: frozenset[str]
     views: tuple[tuple[str, str], ...] = ()
+    looked_at: float = 0.0
 
     @property
     def is_shared(self) -> bool:

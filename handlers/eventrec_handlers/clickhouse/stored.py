@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventrec import ID, TIMESTAMP, TYPE, LayoutError, default_layout
 from eventrec_handlers.clickhouse.ddl import is_reserved
-from eventrec_handlers.clickhouse.nodes import literal, quoted
 from eventrec_handlers.clickhouse.rows import REQUIRED
+from eventrec_handlers.clickhouse.sql import literal, quoted
 from eventrec_handlers.clickhouse.types import parsed
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from eventrec import Layout, LayoutColumn
     from eventrec_handlers._sql import KeptLayouts
-    from eventrec_handlers.clickhouse.nodes import Node
+    from eventrec_handlers.clickhouse.node import Node
 
 _SETTINGS: Final[Mapping[str, Any]] = {"output_format_json_quote_64bit_integers": 0}
 _FINAL: Final[Mapping[str, Any]] = {**_SETTINGS, "final": 1}

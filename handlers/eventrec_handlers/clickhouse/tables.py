@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from eventrec import PauseError, TransientError
-from eventrec_handlers._sql import Refusals, converted
 from eventrec_handlers._sql.plan import refused_growth
 from eventrec_handlers.clickhouse.ddl import Ddl, is_reserved
 from eventrec_handlers.clickhouse.errors import Failure
 from eventrec_handlers.clickhouse.fed import fed_tables
-from eventrec_handlers.clickhouse.nodes import literal
+from eventrec_handlers.clickhouse.ready import Ready, none_of, ready_of
 from eventrec_handlers.clickhouse.rows import BASE, REQUIRED, VIRTUAL
+from eventrec_handlers.clickhouse.sql import literal
 from eventrec_handlers.clickhouse.state import REPLICATED_WINDOW, WINDOW, TableState
-from eventrec_handlers.clickhouse.types import UnfitError, conversion, json_bytes, nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from eventrec_handlers._sql import Convert
-    from eventrec_handlers.clickhouse.nodes import Node
+    from eventrec_handlers.clickhouse.node import Node
     from eventrec_handlers.clickhouse.options import Options
     from eventrec_handlers.clickhouse.rows import Column, Part
 
 LEAST_WINDOW: Final = 1_000
 """Blocks that a table must know, where `dedup_window` is not less: those of other writers come in between."""
+
+VIEWS_KNOWN_FOR: Final = 1.0
+"""Seconds after which it is looked whether a table feeds another view: its target has to know tokens from then on."""
 
 ROUNDS: Final = 5
 """How often a table is looked at again because others change it."""
@@ -34,19 +36,6 @@ ROUNDS: Final = 5
 _TOO_LONG: Final = re.compile("length of table name|file name too long", re.IGNORECASE)
 
 _COMPUTED: Final = frozenset({"MATERIALIZED", "ALIAS"})
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A part as a table of a node takes it: the columns that are written, converted.
-
-    `refused` are the records that it does not take, with reasons; their rows mean nothing.
-    """
-
-    names: tuple[str, ...]
-    types: tuple[str, ...]
-    values: tuple[Sequence[Any], ...]
-    refused: Mapping[int, str]
 
 
 @dataclass(slots=True)
@@ -60,7 +49,8 @@ class _Plan:
 class Tables:
     """Looks after the tables that batches are written to. `remarks` are for an operator."""
 
-    def __init__(self, options: Options, ddl: Ddl, *, nodes: int) -> None:
+    def __init__(self, options: Options, ddl: Ddl, *, nodes: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._options = options
         self._nodes = nodes
         self._ddl = ddl
@@ -78,9 +68,15 @@ class Tables:
             Failure: The node does not tell.
         """
         known: TableState | None = node.tables.get(table)
+        if known is not None and self._clock() - known.looked_at >= VIEWS_KNOWN_FOR:
+            known.looked_at = self._clock()
+            if await read_views(node, table) != known.views:
+                node.forget(table)
+                known = None
         if known is None:
             known = await read_table(node, table)
             if known is not None:
+                known.looked_at = self._clock()
                 node.tables[table] = known
         return known
 
@@ -96,9 +92,10 @@ class Tables:
             state = await self.state(node, part.table)
             plan = self._plan(state, part)
             if plan.refused_table is not None or (not plan.create and not plan.add):
-                if state is not None and plan.refused_table is None:
-                    await self._ensure(node, part, state)
-                return _ready(part, state, plan)
+                if state is None or plan.refused_table is not None:
+                    return none_of(part, plan.refused_table or "it is not there")
+                await self._ensure(node, part, state)
+                return ready_of(part, state.columns, plan.refused)
             try:
                 if plan.create:
                     await node.run(self._ddl.create(part.layout, part.schemas))
@@ -109,7 +106,7 @@ class Tables:
                 if exc.kind in {"down", "transient"}:
                     raise
                 if plan.create and _TOO_LONG.search(str(exc)) is not None:
-                    return _ready(part, None, _Plan(refused_table=f"its name is too long: {exc}"))
+                    return none_of(part, f"its name is too long: {exc}")
                 # Never a record's fault, else.
                 raise PauseError(f"table {part.table!r} cannot be made as events need it: {exc}") from exc
             node.forget(part.table)
@@ -209,6 +206,19 @@ class Tables:
         return None
 
 
+async def read_views(node: Node, table: str) -> tuple[tuple[str, str], ...]:
+    """The views that are fed with what is inserted into a table: database and name.
+
+    Raises:
+        Failure: The node does not tell.
+    """
+    found = await node.query(
+        "SELECT dependencies_database, dependencies_table FROM system.tables"  # noqa: S608 - a literal
+        f" WHERE database = currentDatabase() AND name = {literal(table)}"
+    )
+    return tuple(pair for databases, tables in found for pair in zip(databases, tables, strict=True))
+
+
 async def read_table(node: Node, table: str) -> TableState | None:
     """A table as `node` has it; None: there is none.
 
@@ -232,78 +242,4 @@ async def read_table(node: Node, table: str) -> TableState | None:
         {name: type_ for name, type_, _ in columns},
         frozenset(name for name, _, kind in columns if kind in _COMPUTED),
         tuple(zip(databases, tables, strict=True)),
-    )
-
-
-def _ready(part: Part, state: TableState | None, plan: _Plan) -> Ready:
-    refusals = Refusals()
-    if plan.refused_table is not None or state is None:
-        for offset in part.offsets:
-            refusals.add(offset, f"table {part.table!r}: {plan.refused_table}")
-        return Ready((), (), (), refusals.reasons)
-    written: dict[str, Sequence[Any]] = {}
-    for column in part.columns:
-        values = _converted(part, column, state.columns.get(column.name), plan.refused.get(column.name), refusals)
-        if values is None:
-            continue
-        before = written.get(column.name)
-        if before is not None:  # another way in which events declare it, that fits too
-            values = [one if two is None else two for one, two in zip(before, values, strict=True)]
-        written[column.name] = values
-    for name, values in written.items():
-        written[name] = _filled(values, state.columns[name])
-    return Ready(
-        tuple(written), tuple(state.columns[name] for name in written), tuple(written.values()), refusals.reasons
-    )
-
-
-def _converted(
-    part: Part, column: Column, declared: str | None, why: str | None, refusals: Refusals
-) -> Sequence[Any] | None:
-    """The values of a column as the client takes them; None: it is not written. What does not fit is refused."""
-    convert: Convert | None = None
-    if why is None and declared is not None:
-        try:
-            convert = conversion(column.layout, declared, column.schema)
-        except UnfitError as exc:
-            why = str(exc)
-    if why is not None or declared is None:
-        for row, value in enumerate(() if column.is_empty else column.values):
-            if value is not None:
-                _refuse(refusals, part, row, column, why or "the table has no such column")
-        return None
-    if column.is_empty and column.name not in REQUIRED:
-        return None
-    if convert is None or (convert is json_bytes and _is_ascii(column.values)):
-        return column.values
-    values, failed = converted(column.values, convert)
-    for row, (_, reason) in failed.items():
-        _refuse(refusals, part, row, column, reason)
-    return values
-
-
-def _is_ascii(values: Sequence[Any]) -> bool:
-    """Whether all are bytes of ASCII: measured, this takes a tenth of a look at each."""
-    try:
-        return b"".join(values).isascii()
-    except TypeError:  # some are missing
-        return False
-
-
-def _filled(values: Sequence[Any], declared: str) -> Sequence[Any]:
-    """`values` with the type's own nothing for those that are missing, where it takes no NULL."""
-    instead = nothing(declared) if None in values else None
-    if instead is None:
-        return values
-    if instead == "" and any(isinstance(value, bytes) for value in values):
-        instead = b""
-    return [instead if value is None else value for value in values]
-
-
-def _refuse(refusals: Refusals, part: Part, row: int, column: Column, why: str) -> None:
-    kind = column.schema.type.name if column.schema is not None else str(column.layout.source)
-    said = type(column.values[row]).__name__
-    refusals.add(
-        part.offsets[row],
-        f"column {column.name!r} of table {part.table!r} cannot take a value of kind {said} ({kind}): {why}",
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
 from eventrec import CatalogueError
-from eventrec_handlers.clickhouse.rollups.fields import literal
+from eventrec_handlers.clickhouse.sql import literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eventrec_handlers._sql.rollups import condition_sql as shared
-from eventrec_handlers.clickhouse.rollups.fields import literal
+from eventrec_handlers.clickhouse.sql import literal
 
 if TYPE_CHECKING:
     from eventrec.analytics import Condition, Kind

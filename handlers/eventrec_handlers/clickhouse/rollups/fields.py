@@ -31,6 +31,7 @@ from eventrec import (
     from_payload,
 )
 from eventrec.analytics import MAX_FLOAT
+from eventrec_handlers.clickhouse.sql import literal, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -81,16 +82,6 @@ SETTINGS: Final = "SETTINGS allow_simdjson = 0"
 
 _UUID: Final = "'^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$'"
 _EXACT: Final = 2**53
-
-
-def quoted(name: str) -> str:
-    """`name` as an identifier."""
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
-
-
-def literal(text: str) -> str:
-    """`text` as a literal."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def declared(column: LayoutColumn) -> tuple[str, Family]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from eventrec.analytics import fields_of
+from eventrec_handlers._sql.rollups import field_aliases
 from eventrec_handlers.clickhouse.rollups.buckets import bucket_sql
 from eventrec_handlers.clickhouse.rollups.conditions import condition_sql, constant_sql
-from eventrec_handlers.clickhouse.rollups.fields import SETTINGS, quoted
+from eventrec_handlers.clickhouse.rollups.fields import SETTINGS
 from eventrec_handlers.clickhouse.rollups.measures import measure_sql
+from eventrec_handlers.clickhouse.sql import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,7 +67,7 @@ def select(question: Question, columns: Columns, extent: Extent) -> Statement:
     """
     plan = question.plan
     first, last = extent
-    aliases = aliases_of(plan, question.group_names)
+    aliases = field_aliases(plan, question.group_names)
     bucket = bucket_sql(plan.bucket, columns.moment, first=first, last=last)
     groups = {group.name: aliases[group.field] for group in plan.groups if group.name in question.group_names}
     measures = {measure.name: measure for measure in plan.measures}
@@ -92,17 +93,6 @@ def newest(plan: RollupPlan, columns: Columns) -> str:
     """The statement for the moment of the newest event of the rollup's types, or NULL."""
     where = " WHERE " + _of_types(plan, columns) if plan.types is not None else ""
     return f"SELECT maxOrNull({columns.moment}) FROM {quoted(plan.table)}{where}"  # noqa: S608 - quoted
-
-
-def aliases_of(plan: RollupPlan, groups: Sequence[str]) -> dict[Field, str]:
-    """The fields that groups and measures read, and what the rows call them."""
-    found = [group.field for group in plan.groups if group.name in groups]
-    for measure in plan.measures:
-        if measure.field is not None:
-            found.append(measure.field)
-        if measure.where is not None:
-            found += fields_of(measure.where)
-    return {field: f"er_{number}" for number, field in enumerate(dict.fromkeys(found))}
 
 
 def rows(plan: RollupPlan, columns: Columns, aliases: dict[Field, str], bucket: str, where: str) -> str:

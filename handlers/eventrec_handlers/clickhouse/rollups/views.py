@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from eventrec_handlers._sql.rollups import field_aliases
 from eventrec_handlers.clickhouse.rollups.buckets import calendar_sql
-from eventrec_handlers.clickhouse.rollups.fields import SETTINGS, expiry, quoted
+from eventrec_handlers.clickhouse.rollups.fields import SETTINGS, expiry
 from eventrec_handlers.clickhouse.rollups.measures import measure_sql
-from eventrec_handlers.clickhouse.rollups.select import BUCKET, TIME, aliases_of, conditions, rows
+from eventrec_handlers.clickhouse.rollups.select import BUCKET, TIME, conditions, rows
+from eventrec_handlers.clickhouse.sql import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +61,7 @@ def fill(plan: RollupPlan, columns: Columns) -> str:
 
 
 def _states(plan: RollupPlan, columns: Columns) -> str:
-    aliases = aliases_of(plan, [group.name for group in plan.groups])
+    aliases = field_aliases(plan)
     parts = [f"fromUnixTimestamp64Nano({BUCKET}, 'UTC') AS {quoted(plan.bucket_name)}"]
     parts += [f"{aliases[group.field]} AS {quoted(group.name)}" for group in plan.groups]
     for name, compiled in _compiled(plan).items():
@@ -75,7 +77,7 @@ def _states(plan: RollupPlan, columns: Columns) -> str:
 
 def _compiled(plan: RollupPlan) -> dict[str, Compiled]:
 
-    aliases = aliases_of(plan, [group.name for group in plan.groups])
+    aliases = field_aliases(plan)
     return {measure.name: measure_sql(measure, aliases.__getitem__, time=TIME) for measure in plan.measures}
 
 
