@@ -194,6 +194,10 @@ class EventRecorderOptions(BaseModel):
     """With a log: bytes of dead letters that are kept. Once it is reached, a subscription with another one holds."""
     on_unmapped: Literal["dead", "hold"] = "dead"
     """What becomes of a record that fails alone, with an error that the handler does not name, while others pass."""
+    trace_context: bool = False
+    """Add `trace_id` and `span_id` of OpenTelemetry's current span to the context of every event that is recorded
+    inside one; what `recorder.context(trace_id=…)` says goes before. Needs `eventrec[opentelemetry]`. Under
+    `policy="allowlist"` both are among `plain_keys`."""
     service: str | None = None
     """Added to the context of every event, like `host` and `environment`: which service this is."""
     host: str | None = None
@@ -217,7 +221,8 @@ class EventRecorderOptions(BaseModel):
     def load(cls, path: str | os.PathLike[str] | None = None) -> EventRecorderOptions:
         """Options from the environment (`EVENTREC_…`, nested with `__`) over those of a TOML file.
 
-        The file's options stand at the top, under `[eventrec]`, or, in a pyproject.toml, under `[tool.eventrec]`.
+        The file's options stand at the top, under `[eventrec]`, or, in a pyproject.toml, under `[tool.eventrec]`. `to`
+        and `log` beside them, and EVENTREC_TO, EVENTREC_LOG and EVENTREC_CONFIG, are for `EventRecorder.from_env`.
 
         Raises:
             OptionsError: The file cannot be read, a name is unknown, or a value is not allowed.
@@ -374,6 +379,16 @@ FORCE: Final = f"{_PREFIX}FORCE"
 """No options: `eventrec.consent.variables` reads them."""
 
 CATALOGUE: Final = f"{_PREFIX}CATALOGUE"
+TO: Final = f"{_PREFIX}TO"
+LOG: Final = f"{_PREFIX}LOG"
+CONFIG: Final = f"{_PREFIX}CONFIG"
+"""Nor are these: `eventrec.environment` reads them."""
+
+_NO_OPTIONS: Final = frozenset({DISABLED, FORCE, CATALOGUE, TO, LOG, CONFIG})
+
+_OF_RECORDERS: Final = frozenset({"to", "log"})
+"""Nor are these, in a file of options: likewise."""
+
 _OF_PROJECTS: Final = frozenset({"catalogue", "migrations"})
 """Nor are these, in `[tool.eventrec]` of a project: commands read them."""
 
@@ -403,7 +418,11 @@ def variables(prefix: str) -> list[str]:
     return [
         name
         for name in named
-        if not (name in {DISABLED, FORCE, CATALOGUE} or _OF_KUBERNETES.fullmatch(name) or _is_of_docker(name))
+        if not (
+            name in {DISABLED, FORCE, CATALOGUE, TO, LOG, CONFIG}
+            or _OF_KUBERNETES.fullmatch(name)
+            or _is_of_docker(name)
+        )
     ]
 
 
@@ -437,6 +456,15 @@ def _environment() -> type[EventRecorderOptions]:
 
 
 def _read_toml(path: Path) -> Mapping[str, Any]:
+    return {name: value for name, value in read_table(path).items() if name not in _OF_RECORDERS}
+
+
+def read_table(path: Path) -> Mapping[str, Any]:
+    """What a file of options says to a recorder.
+
+    Raises:
+        OptionsError: It cannot be read.
+    """
     document, is_project = read_document(path), path.name == "pyproject.toml"
     tool = document.get("tool", {}) if is_project else document
     table = tool.get("eventrec", {} if is_project else tool) if isinstance(tool, dict) else None

@@ -19,6 +19,7 @@ import anyio
 from eventrec.account import Account, say_left
 from eventrec.consent.variables import is_disabled
 from eventrec.delivery.stopping import FailureStop
+from eventrec.environment import read_settings, refuse_nowhere
 from eventrec.errors import OptionsError, RecorderStateError, SubscriptionError
 from eventrec.intake.drops import Drops
 from eventrec.intake.refusals import Refusals
@@ -143,6 +144,40 @@ class EventRecorder(Taking):
             self.disable()
         for handler_or_url in handlers_or_urls:
             self.register(handler_or_url)
+
+    @classmethod
+    def from_env(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        layouts: Iterable[Layout | type] = (),
+        on_drop: Callable[[str, int], object] | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> Self:
+        """A recorder as the environment says it, over a TOML file at `path` or EVENTREC_CONFIG.
+
+        EVENTREC_TO is the URL of the destination (several parted by white space, or as a JSON array), EVENTREC_LOG the
+        log directory, EVENTREC_… each option; in the file `to`, `log`, and the options. `environment` gives the
+        destinations, the log and the file; options always come from that of the process. `.sync()` makes of it what a
+        program without a loop needs.
+
+        Raises:
+            OptionsError: The file cannot be read, a name is unknown, or a value is not allowed; or neither a
+                destination nor a log directory is named. A recorder that is switched off needs neither.
+            HandlerURLError: A URL names an unknown scheme or option, or its driver is not installed.
+            LayoutError, SubscriptionError: As with `EventRecorder(…)`.
+        """
+        settings = read_settings(path, environment)
+        if settings.options.enabled and not is_disabled(environment):
+            refuse_nowhere(settings)
+        return cls(
+            *settings.to,
+            log=settings.log,
+            options=settings.options,
+            layouts=layouts,
+            on_drop=on_drop,
+            environment=environment,
+        )
 
     def __repr__(self) -> str:
         state = "disabled" if self._is_inert else self._state

@@ -24,6 +24,7 @@ from eventrec.intake.tickets import Ticket
 from eventrec.life import Life
 from eventrec.options import duration_seconds
 from eventrec.records.context import ContextFields
+from eventrec.records.trace_context import with_current_span
 from eventrec.runtime.logging import described, get_logger
 from eventrec.runtime.native import get_ident
 from eventrec.runtime.process import ProcessIdentity, around_forks, refuse_copy
@@ -55,7 +56,7 @@ class Taking(ABC):
         self._context = ContextFields()
         self._encoder = Encoder(
             types=setup.options.event_types,
-            context=self._context.block,
+            context=with_current_span(self._context.block) if setup.options.trace_context else self._context.block,
             now=checked_clock(setup.clock),
             privacy=Privacy.of(setup.options),
         )

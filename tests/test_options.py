@@ -71,6 +71,7 @@ def test_defaults_are_those_of_the_design() -> None:
         "mirrors": 1,
         "max_dead_bytes": 256 * 2**20,
         "on_unmapped": "dead",
+        "trace_context": False,
         "service": None,
         "host": None,
         "environment": None,

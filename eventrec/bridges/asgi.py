@@ -15,10 +15,9 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from eventrec.events.event import EventStruct
+from eventrec.bridges.requests import RequestServed, error_name, request_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -31,7 +30,7 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_LONGEST_ID: Final = 128
+__all__ = ["ASGIApp", "Message", "Receive", "RecordRequests", "RequestServed", "Scope", "Send", "recorder_lifespan"]
 
 
 def recorder_lifespan(recorder: EventRecorder) -> Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any]]]:
@@ -46,25 +45,6 @@ def recorder_lifespan(recorder: EventRecorder) -> Callable[[Any], AbstractAsyncC
             yield {"recorder": recorder}
 
     return lifespan
-
-
-class RequestServed(EventStruct):
-    """One HTTP request, from its arrival to the end of its response.
-
-    `path` comes without the query, which may hold what must not be kept; `route` is the template that matched, where
-    the framework says so. `status` is None where no response began. `error` is the class of what the application
-    raised, "cancelled" where the request was.
-    """
-
-    type: ClassVar[str] = "http_request"
-
-    method: str
-    path: str
-    route: str | None
-    status: int | None
-    milliseconds: float
-    response_bytes: int
-    error: str | None = None
 
 
 class RecordRequests:
@@ -104,7 +84,7 @@ class RecordRequests:
             try:
                 await self._app(scope, receive, observed)
             except BaseException as exc:
-                error = type(exc).__name__ if isinstance(exc, Exception) else "cancelled"
+                error = error_name(exc)
                 raise
             finally:
                 self._recorder.record(
@@ -121,9 +101,9 @@ class RecordRequests:
 
     def _request_id(self, scope: Scope) -> str:
         for name, value in scope.get("headers", ()):
-            if name.lower() == self._id_header and 0 < len(value) <= _LONGEST_ID:
-                return str(value.decode("latin-1"))
-        return str(uuid4())
+            if name.lower() == self._id_header:
+                return request_id(value.decode("latin-1"))
+        return request_id(None)
 
 
 class _Response:

@@ -14,6 +14,7 @@ from eventrec.events.privacy import Masks, quietly
 from eventrec.records.mark_rules import Fields, Members
 from eventrec.records.marked import fields_of, has_marks, member_rules, rules_of
 from eventrec.records.marks import Hashed
+from eventrec.records.trace_context import TRACE_KEYS
 from eventrec.rules import Redaction
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class Privacy:
     def of(cls, options: EventRecorderOptions) -> Privacy:
         """As `options` say."""
         redaction = options.redact if isinstance(options.redact, Redaction) else None
-        allow = options.plain_keys if options.policy == "allowlist" else None
+        plain = options.plain_keys | (frozenset(TRACE_KEYS) if options.trace_context else frozenset())
+        allow = plain if options.policy == "allowlist" else None
         return cls(
             salt=options.salt(),
             admission=Admission(options.sample, options.rate_limits),

@@ -192,6 +192,12 @@ def serve(site: Site) -> Callable[..., Server]:
 
 
 @pytest.fixture
+def serve_own(site: Site) -> Callable[..., Server]:
+    """Starts a server with the files that a test has written."""
+    return partial(Server, site)
+
+
+@pytest.fixture
 def await_end() -> Callable[[subprocess.Popen[str], float], str]:
     """What a process said, once it ended by itself within some seconds."""
     return finished
