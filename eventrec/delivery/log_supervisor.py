@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
-from time import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from eventrec.delivery.adoption import SCAN_SECONDS, Adoption
+from eventrec.delivery.deliveries import Deliveries
 from eventrec.delivery.disk import DiskQuota
-from eventrec.delivery.following.followed_delivery import FollowedDelivery
+from eventrec.delivery.first_checkpoints import FirstCheckpoints
 from eventrec.delivery.following.following import Following
 from eventrec.delivery.letters.dead_letters import DeadLetterFile
 from eventrec.delivery.letters.kept import forfeit_settled
 from eventrec.delivery.letters.log import LetterLog
-from eventrec.delivery.log_delivery import LogDelivery
 from eventrec.delivery.log_layouts import LogLayouts
+from eventrec.delivery.new_requests import NewRequests
+from eventrec.delivery.retained_logs import RetainedLogs
 from eventrec.delivery.shared_handler import SharedHandler
 from eventrec.delivery.small_orphans import SmallOrphans
 from eventrec.delivery.supervisor import Supervisor, flush_workers
 from eventrec.intake.mirrored import MirrorWatch
-from eventrec.runs.checkpoint import CheckpointFiles
 from eventrec.runs.directory import DEAD
-from eventrec.runs.requests import KEPT_SECONDS
 from eventrec.runs.retention import Bound, Retain
-from eventrec.runs.run import take_up_done
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import get_logger
 from eventrec.runtime.starting import when_begun
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from anyio.abc import TaskGroup
 
-    from eventrec.delivery.delivered_log import DeliveredLog
-    from eventrec.delivery.opened_orphan import OpenedOrphan
+    from eventrec.delivery.following.followed_delivery import FollowedDelivery
+    from eventrec.delivery.log_delivery import LogDelivery
     from eventrec.delivery.subscription import NewDestination, Subscription
     from eventrec.delivery.worker.worker import Worker
     from eventrec.intake.consumer import Counts
@@ -45,14 +43,9 @@ if TYPE_CHECKING:
     from eventrec.intake.queue import Intake
     from eventrec.intake.writer import Writer
     from eventrec.options import EventRecorderOptions
-    from eventrec.runs.checkpoint import Checkpoint
-    from eventrec.runs.followed import FollowedRun
     from eventrec.runs.requests import OperatorRequest
-    from eventrec.runs.run import Run
     from eventrec.runtime.backend import Backend
     from eventrec.status import SubscriptionStatus
-
-_D = TypeVar("_D", bound=LogDelivery)
 
 _SELDOM: Final = 8
 
@@ -87,16 +80,27 @@ class LogSupervisor(Supervisor):
             make_room=partial(forfeit_settled, writer.directory.path / DEAD),
         )
         self._sync = resolved.sync
-        self._sync_interval = resolved.sync_interval
         self._own: LogDelivery | None = None
-        self._retain = Retain(resolved.retain_seconds, resolved.retain_bytes)
-        self._small = SmallOrphans(self._subscriptions, self._handlers, self._letters, retain=self._retain)
+        retain = Retain(resolved.retain_seconds, resolved.retain_bytes)
+        small = SmallOrphans(self._subscriptions, self._handlers, self._letters, retain=retain)
+        self._retained = RetainedLogs(writer.directory, are_kept=bool(retain))
+        self._making = Deliveries(
+            self._subscriptions,
+            handlers=self._handlers,
+            letters=self._letters,
+            on_drop=drops.note,
+            sync=resolved.sync,
+            sync_interval=resolved.sync_interval,
+            retain=retain,
+            on_rewind=self._retained.note_rewind,
+            failed=small.failed,
+        )
         layouts = LogLayouts(writer.directory, self._subscriptions)
         latest = [each.name for each in self._subscriptions if each.start == "latest"]
         self._adoption = Adoption(
             writer.directory,
-            deliver=self._deliver_orphan,
-            small=self._small,
+            deliver=self._making.of_orphan,
+            small=small,
             letters=self._letters,
             layouts=layouts,
             is_failing=self._is_failing,
@@ -110,7 +114,7 @@ class LogSupervisor(Supervisor):
             self._following = Following(
                 writer.directory,
                 list(self._handlers),
-                deliver=self._deliver_live,
+                deliver=self._making.of_followed,
                 adoption=self._adoption,
                 letters=self._letters,
                 layouts=layouts,
@@ -121,7 +125,7 @@ class LogSupervisor(Supervisor):
         self._quota = DiskQuota(
             writer.directory,
             Bound(resolved.max_log_bytes, resolved.keep_free),
-            self._retain,
+            retain,
             writer=writer,
             adoption=self._adoption,
             own=lambda: self._own,
@@ -129,12 +133,9 @@ class LogSupervisor(Supervisor):
             on_drop=drops.note,
             next_change=self.next_change,
         )
-        self._began = time()
-        self._requests_seen: set[OperatorRequest] = set()
-        self._rewound = anyio.Event()
-        self._begun: Mapping[str, Checkpoint] = {}
-        """The checkpoints that our log was begun with."""
-        writer.beginning = self._begin_checkpoints
+        self._requests = NewRequests()
+        self._first = FirstCheckpoints(self._handlers, sync=self._sync != "never")
+        writer.beginning = self._first.begin
         writer.on_change = self.wake
 
     def _wake_here(self) -> None:
@@ -247,7 +248,10 @@ class LogSupervisor(Supervisor):
                 if not self._closing.is_set():
                     beside["disk bound"] = self._quota.run
                 if self._subscriptions and not self._closing.is_set():
-                    beside |= {"retained logs": self._take_up_done, "answers": self._note_silence}
+                    beside |= {
+                        "retained logs": partial(self._retained.run, self._adoption.take_up_again),
+                        "answers": self._note_silence,
+                    }
                 self.started.set()
                 self._spawn(tasks, delivering)
                 await anyio.lowlevel.checkpoint()  # `open` returns before what it does not wait for begins.
@@ -292,8 +296,8 @@ class LogSupervisor(Supervisor):
         while self._own is None:
             woken = self._woken
             if self.writer.log is not None and self.writer.run is not None:
-                self._own = self._delivery(self.writer.run, self.writer.log)
-                self._own.note_saved(self._begun, is_synced=self._sync != "never")
+                self._own = self._making.of_our_own(self.writer.run, self.writer.log)
+                self._own.note_saved(self._first.begun, is_synced=self._sync != "never")
                 self.workers = self._own.workers
                 self._wake_here()
                 await self._own.save(sync=self._sync != "never")
@@ -307,62 +311,9 @@ class LogSupervisor(Supervisor):
                 await woken.wait()
         return True
 
-    @contextmanager
-    def _begin_checkpoints(self, run: Run) -> Iterator[None]:
-        """In the writing thread: the log of `run` is not there without a checkpoint of each subscription.
-
-        What the disk refuses is tried again, and said, where the checkpoints are saved on the loop.
-        """
-        files, is_synced = CheckpointFiles(run.storage, is_named=True), self._sync != "never"
-        first: Mapping[str, Checkpoint] = {}
-        self._begun = first
-        with suppress(Exception):  # Whatever a disk, or a name, makes of it.
-            first = files.begin(self._handlers, sync=is_synced)
-        yield
-        with suppress(OSError):
-            if is_synced and first:
-                files.sync_names()
-            self._begun = first
-
-    def _delivery(self, run: Run, log: DeliveredLog, opened: OpenedOrphan | None = None) -> LogDelivery:
-        return self._delivery_by(LogDelivery, run, log, opened, self._subscriptions)
-
-    def _delivery_by(
-        self,
-        kind: type[_D],
-        run: Run,
-        log: DeliveredLog,
-        opened: OpenedOrphan | None,
-        subscriptions: Iterable[Subscription],
-    ) -> _D:
-        return kind(
-            run,
-            log,
-            opened=opened,
-            subscriptions=subscriptions,
-            handlers=self._handlers,
-            letters=self._letters,
-            on_drop=self._drops.note,
-            sync=self._sync,
-            sync_interval=self._sync_interval,
-            retain=self._retain,
-            on_rewind=self._note_rewind,
-            failed=self._small.failed,
-        )
-
-    def _deliver_orphan(self, run: Run, opened: OpenedOrphan) -> LogDelivery:
-        return self._delivery(run, opened.log, opened)
-
-    def _deliver_live(self, run: FollowedRun, opened: OpenedOrphan, names: Collection[str]) -> FollowedDelivery:
-        subscriptions = [each for each in self._subscriptions if each.name in names]
-        return self._delivery_by(FollowedDelivery, run, opened.log, opened, subscriptions)
-
     def _is_failing(self, name: str) -> bool:
         worker = self.workers.get(name)
         return worker is not None and self._handlers[name].outage.since is not None
-
-    def _note_rewind(self) -> None:
-        self._rewound.set()
 
     async def _watch_mirrors(self) -> None:
         """How far mirrors are, for the status."""
@@ -376,23 +327,6 @@ class LogSupervisor(Supervisor):
     def mirror_lags(self) -> dict[str, int]:
         end = 0 if self._own is None else self._own.source.end
         return {name: max(0, end - at) for name, at in self.mirrors.ends.items()}
-
-    async def _take_up_done(self) -> None:
-        """A destination that lost something of one log may have lost something of those that are done.
-
-        Whether it was restored while no recorder ran, the newest of those can tell: its destinations are asked about
-        it. Not at once, since a process that lives but shortly would only leave it for others.
-        """
-        if self._retain:
-            await anyio.sleep(SCAN_SECONDS)
-            await in_thread(partial(take_up_done, self.writer.directory, newest=True))
-        while True:
-            await self._rewound.wait()
-            self._rewound = anyio.Event()
-            count = await in_thread(take_up_done, self.writer.directory)
-            if count:
-                _logger.warning("retained logs taken up again", logs=count)
-                self._adoption.take_up_again()
 
     async def _close_workers(self) -> None:
         self._intake.close("closed")
@@ -454,16 +388,7 @@ class LogSupervisor(Supervisor):
     # -- what operators ask for
 
     def _apply_requests(self, found: Iterable[OperatorRequest]) -> None:
-        """Apply what operators asked for since this process began to deliver.
-
-        Each request once, by what it says: its file may be written, and found, later than it was asked for.
-        """
-        since = max(self._began, time() - KEPT_SECONDS)
-        self._requests_seen = {each for each in self._requests_seen if each.asked >= since}
-        for request in found:
-            if request.asked < since or request in self._requests_seen:
-                continue
-            self._requests_seen.add(request)
+        for request in self._requests.among(found):
             if self._apply(request):
                 _logger.info(
                     "request applied", subscription=request.subscription, start=request.start, skip=request.skip

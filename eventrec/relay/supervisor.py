@@ -31,7 +31,7 @@ class RelaySupervisor(LogSupervisor):
             handlers=self._handlers,
             letters=self._letters,
             on_drop=self._drops.note,
-            on_rewind=self._note_rewind,
+            on_rewind=self._retained.note_rewind,
         )
 
     # -- the account

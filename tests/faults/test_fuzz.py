@@ -427,6 +427,7 @@ def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "delivery.adoption.SCAN_SECONDS",
         "delivery.log_supervisor.SCAN_SECONDS",
+        "delivery.retained_logs.FIRST_LOOK",
         "runs.measure.LOOKS_EVERY",
         "delivery.adoption.FIRST_PAUSE",
         "delivery.adoption.LONGEST_PAUSE",

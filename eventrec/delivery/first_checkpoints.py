@@ -1,0 +1,47 @@
+"""The checkpoints that our own log is begun with: no log of ours is there without one of each subscription."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from eventrec.runs.checkpoint import CheckpointFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from eventrec.runs.checkpoint import Checkpoint
+    from eventrec.runs.run import Run
+
+
+class FirstCheckpoints:
+    """Those of the subscriptions `names`; with `sync` they are on the disk before the log is.
+
+    Attributes:
+        begun: What the log was begun with; empty where the disk refused some.
+    """
+
+    def __init__(self, names: Collection[str], *, sync: bool) -> None:
+        self.begun: Mapping[str, Checkpoint] = {}
+        self._names = names
+        self._sync = sync
+
+    def __repr__(self) -> str:
+        return f"<FirstCheckpoints of {', '.join(self._names)}>"
+
+    @contextmanager
+    def begin(self, run: Run) -> Iterator[None]:
+        """In the writing thread, around the making of the log of `run`.
+
+        What the disk refuses is tried again, and said, where the checkpoints are saved on the loop.
+        """
+        files = CheckpointFiles(run.storage, is_named=True)
+        first: Mapping[str, Checkpoint] = {}
+        self.begun = first
+        with suppress(Exception):  # Whatever a disk, or a name, makes of it.
+            first = files.begin(self._names, sync=self._sync)
+        yield
+        with suppress(OSError):
+            if self._sync and first:
+                files.sync_names()
+            self.begun = first
