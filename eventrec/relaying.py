@@ -31,6 +31,7 @@ OUR_BUSES: Final = {
     "rediss": "eventrec_handlers.redis.bus:from_bus_url [redis]",
 }
 OUR_STAGES: Final = {
+    "profiles": "eventrec.sessions.from_options:profiles",
     "reference-sessions": "eventrec.sessions.from_options:reference_sessions",
     "sessions": "eventrec.sessions.from_options:sessions",
 }

@@ -139,7 +139,7 @@ class MemoryLogs:
         self.held = _Held()
         self.outlets: dict[str, MemoryLogs] = {}
         self._store = store
-        self._changed = anyio.Event()
+        self._waiting: set[anyio.Event] = set()
 
     def __repr__(self) -> str:
         return f"<MemoryLogs {self.name!r} {[log.bounds() for log in self.held.logs.values()]}>"
@@ -230,9 +230,15 @@ class MemoryLogs:
 
     def tell(self) -> None:
         """Wake what waits for a change."""
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+        waiting, self._waiting = self._waiting, set()
+        for each in waiting:
+            each.set()
 
     async def next_change(self) -> None:
         """Return once `tell` was called."""
-        await self._changed.wait()
+        changed = anyio.Event()  # of the loop that waits: a store may outlive one
+        self._waiting.add(changed)
+        try:
+            await changed.wait()
+        finally:
+            self._waiting.discard(changed)

@@ -54,7 +54,8 @@ class Turn:
         self._form = form
         self._state = state
         self._values: dict[str, Any] = {}
-        self._changed: dict[str, None] = {}
+        self._changed: dict[str, float | None] = {}
+        self._idle_seconds = form.idle_seconds
         self._touched: dict[str, None] = {}
         self._published: dict[str, tuple[bytes | None, float]] = {}
         self._seen: dict[tuple[str, str], None] = {}
@@ -78,7 +79,12 @@ class Turn:
     def put(self, key: str, value: Any) -> None:
         """Keep `value`, and let its time begin again; None: keep nothing."""
         self._values[key] = value
-        self._changed[key] = None
+        self._changed[key] = self._idle_seconds
+
+    def put_for(self, key: str, value: Any, *, seconds: float | None) -> None:
+        """Keep `value` for so long; None: for ever."""
+        self._values[key] = value
+        self._changed[key] = seconds
 
     # -- what goes out
 
@@ -111,18 +117,18 @@ class Turn:
 
     def output(self) -> Output:
         """All of it."""
-        encode_state, idle = self._form.encode, self._form.idle_seconds
+        encode_state = self._form.encode
         if self._form.has_flat_properties:
             self.entries = [with_payload(entry, with_flat_properties(entry[2])) for entry in self.entries]
         output = Output(entries=self.entries, static_context=self.static_context, counts=dict(self.counts))
         values = self._values
-        for key in self._changed:
+        for key, seconds in self._changed.items():
             value = values[key]
             if value is None:
                 output.state[key] = None
             else:
                 output.state[key] = encode_state(value)
-                output.deadlines[key] = idle
+                output.deadlines[key] = seconds
         output.published = [Published(key, *what) for key, what in self._published.items()]
         output.seen = [Seen(f"live:{project}", visitor, LIVE_SECONDS) for project, visitor in self._seen]
         if self._received:

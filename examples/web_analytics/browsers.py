@@ -6,7 +6,7 @@ from heapq import heappop, heappush
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from web_events import AddToCart, Purchase, ScreenView, SignUp
+from web_events import AddToCart, Identify, Purchase, ScreenView, SignUp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,8 @@ _FROM: Final = (
     ("https://news.example/a", "News", "social"),
 )
 _WHERE: Final = (("SE", "Stockholm"), ("DE", "Berlin"), ("FR", "Lyon"), ("US", "Boston"), ("IN", "Pune"))
+_FIRST: Final = ("Ada", "Bo", "Chen", "Dina", "Emil", "Fatima")
+_LAST: Final = ("Berg", "Costa", "Diallo", "Ek", "Fischer", "Gupta")
 _WITH: Final = (
     ("macOS", "Safari", "desktop"),
     ("Windows", "Edge", "desktop"),
@@ -61,6 +63,7 @@ class Visitor:
     def __init__(self, chance: Random, name: str) -> None:
         self._chance = chance
         self._is_new = True
+        self._is_named = False
         self._path = "/"
         country, city = chance.choice(_WHERE)
         os, browser, device = chance.choice(_WITH)
@@ -82,6 +85,9 @@ class Visitor:
             self._path = self._chance.choice(PAGES[:5])
             referrer, name, kind = self._chance.choice(_FROM)
             return ScreenView(**self._known, path=self._path, referrer=referrer, referrer_name=name, referrer_type=kind)
+        if self._known["profile_id"] and not self._is_named:
+            self._is_named = True
+            return self._identify()
         throw = self._chance.random()
         if self._path == "/checkout" and throw < 0.6:
             return Purchase(**self._known, path=self._path, revenue=self._chance.randrange(900, 25_000))
@@ -92,6 +98,19 @@ class Visitor:
             return SignUp(**self._known, path=self._path)
         self._path = self._chance.choice(_NEXT[self._path])
         return ScreenView(**self._known, path=self._path)
+
+    def _identify(self) -> Identify:
+        first, last = self._chance.choice(_FIRST), self._chance.choice(_LAST)
+        plan = self._chance.choice(("free", "free", "plus"))
+        return Identify(
+            **self._known,
+            path=self._path,
+            first_name=first,
+            last_name=last,
+            email=f"{first}.{last}@mail.example".lower(),
+            groups=["newsletter"] if plan == "free" else [],
+            properties={"plan": plan},
+        )
 
     def pause(self) -> float:
         """Seconds until then: a look at a page, or a break of some hours, after which it is another visit."""

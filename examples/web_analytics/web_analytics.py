@@ -2,8 +2,8 @@
 
     browse     two processes of the site record a day of made-up visits, each into a log of its own, and from there
                onto one buffer in Redis
-    relay      takes them from there, makes sessions of them, and stores events and sessions in ClickHouse
-    query      who is there, top pages, how visits go: bounces, durations, ways through the site
+    relay      takes them from there, makes sessions and profiles of them, and stores all three in ClickHouse
+    query      who is there, top pages, who was last seen when, how visits go: bounces, durations, ways through the site
 
 With `--serve` the relay's page shows the same, and goes on showing what new visitors do, until Ctrl-C. Redis and
 ClickHouse are started here for as long as it runs, from the wheels that `eventrec[dev]` brings; `--redis` and
@@ -42,6 +42,7 @@ QUERIES: Final = (
     ("live_visitors", "--newest-first", "--limit", "3"),
     ("top_pages", "--newest-first", "--limit", "8"),
     ("visits", "--newest-first", "--limit", "6"),
+    ("people", "--newest-first", "--limit", "6"),
     ("durations", "--newest-first", "--limit", "6"),
     ("ways", "--newest-first", "--limit", "6"),
     ("sales", "--newest-first", "--limit", "6"),
@@ -49,10 +50,10 @@ QUERIES: Final = (
 
 
 def relay(redis: str, clickhouse: str, log: Path) -> EventRecorder:
-    """What delivers the buffer: events go through sessions, and with what those add into ClickHouse."""
+    """What delivers the buffer: events go through sessions and profiles, and with what those add into ClickHouse."""
     recorder = EventRecorder(
         bus=redis,
-        stages=[f"sessions?idle={IDLE}&flat_properties=true"],
+        stages=[f"sessions?idle={IDLE}", "profiles?flat_properties=true"],
         log=log,
         layouts=catalogue.layouts,
         options=EventRecorderOptions(flush_interval=0.2),

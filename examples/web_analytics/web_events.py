@@ -47,6 +47,15 @@ class SignUp(WebEvent):
     """A visitor becomes a profile."""
 
 
+class Identify(WebEvent):
+    """A visitor says who it is: what their profile has of them."""
+
+    first_name: str = ""
+    last_name: str = ""
+    email: str = ""
+    groups: list[str] = Field(default_factory=list)
+
+
 class SessionStart(WebEvent):
     """Made by the relay: 100 ms before the first event of a session."""
 
@@ -70,5 +79,22 @@ class Session(EventModel, table="sessions"):
     version: int
 
 
-EVENTS: Final = (ScreenView, AddToCart, Purchase, SignUp)
-MADE: Final = (SessionStart, SessionEnd, Session)
+class Profile(EventModel, table="profiles"):
+    """Made by the relay: what is known of a visitor, as of `version`; the highest one of a profile counts."""
+
+    id: str
+    project_id: str
+    is_external: bool
+    first_name: str
+    last_name: str
+    email: str
+    avatar: str
+    properties: dict[str, str]
+    groups: list[str]
+    created_at: datetime
+    last_seen_at: datetime
+    version: int
+
+
+EVENTS: Final = (ScreenView, AddToCart, Purchase, SignUp, Identify)
+MADE: Final = (SessionStart, SessionEnd, Session, Profile)

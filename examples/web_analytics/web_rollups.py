@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from eventrec.analytics import Rollup, avg, bucket, count, distinct, group, max_of, payload, sum_of
+from eventrec.analytics import Rollup, avg, bucket, count, distinct, event_timestamp, group, max_of, payload, sum_of
 from web_events import EVENTS, AddToCart, Purchase, ScreenView, SessionEnd
 
 DEVICE: Final = payload("device_id")
@@ -34,6 +34,15 @@ class Visits(Rollup, name="visits", table="sessions"):
     bounces = sum_of(SIGN, where=payload("is_bounce", kind="boolean").is_true())
 
 
+class People(Rollup, name="people", table="profiles"):
+    """Profiles by when they were last seen; of each its latest version counts alone."""
+
+    hour = bucket("1 hour")
+    profiles = count()
+    known = count(where=payload("is_external", kind="boolean").is_true())
+    last_seen = max_of(event_timestamp)
+
+
 class Durations(Rollup, name="durations", events=[SessionEnd]):
     """How long sessions took, by when they ended."""
 
@@ -59,4 +68,4 @@ class Sales(Rollup, name="sales", events=[AddToCart, Purchase]):
     revenue_cents = sum_of("revenue")
 
 
-ROLLUPS: Final = (LiveVisitors, TopPages, Visits, Durations, Ways, Sales)
+ROLLUPS: Final = (LiveVisitors, TopPages, Visits, People, Durations, Ways, Sales)

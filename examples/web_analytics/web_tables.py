@@ -1,4 +1,4 @@
-"""The tables of events and sessions, with the columns, codecs, keys and indexes that they have in the reference."""
+"""The tables of events, sessions and profiles: columns, codecs, keys and indexes as they are in the reference."""
 
 from __future__ import annotations
 
@@ -59,7 +59,20 @@ SESSIONS: Final = Layout(
     ],
 )
 
-LAYOUTS: Final = (EVENTS, SESSIONS)
+PROFILES: Final = Layout(
+    "profiles",
+    [
+        *_text("id", "project_id", "first_name", "last_name", "email", "avatar"),
+        LayoutColumn("is_external", from_payload("is_external"), "boolean", nullable=False, default=False),
+        LayoutColumn("properties", from_payload("properties"), "json"),
+        LayoutColumn("groups", from_payload("groups"), "json"),
+        LayoutColumn("created_at", from_payload("created_at"), "timestamptz"),
+        LayoutColumn("last_seen_at", TIMESTAMP, "timestamptz"),
+        _number("version"),
+    ],
+)
+
+LAYOUTS: Final = (EVENTS, SESSIONS, PROFILES)
 
 CLICKHOUSE: Final = {
     "events": ClickHouseTable(
@@ -114,6 +127,32 @@ CLICKHOUSE: Final = {
             "version": "UInt64",
             "country": "LowCardinality(FixedString(2))",
         },
+        settings={"index_granularity": 8192},
+    ),
+    # A row is the whole of a profile: merging keeps the one of the highest version. `created_at` never changes, so all
+    # of one profile are in one partition.
+    "profiles": ClickHouseTable(
+        engine="ReplacingMergeTree(version)",
+        order_by=("project_id", "id"),
+        partition_by="toYYYYMM(created_at)",
+        types={
+            "properties": "Map(String, String)",
+            "groups": "Array(String)",
+            "created_at": _MOMENT,
+            "last_seen_at": _MOMENT,
+            "version": "UInt64",
+        },
+        codecs={
+            **dict.fromkeys(
+                ("id", "project_id", "first_name", "last_name", "email", "avatar", "properties", "groups"), "ZSTD(3)"
+            ),
+            **dict.fromkeys(("created_at", "last_seen_at"), "Delta(4), LZ4"),
+        },
+        indexes=(
+            ClickHouseIndex("idx_first_name", "first_name", "bloom_filter"),
+            ClickHouseIndex("idx_last_name", "last_name", "bloom_filter"),
+            ClickHouseIndex("idx_email", "email", "bloom_filter"),
+        ),
         settings={"index_granularity": 8192},
     ),
 }

@@ -1,11 +1,11 @@
-"""Sessions: what one event costs, by how many sessions are open, and what an open session is kept in.
+"""Sessions and profiles: what one event costs, by how many there are, and what one is kept in.
 
     python tests/benchmarks/bench_sessions.py [ROUNDS]
 
 EVENTREC_BENCH_SESSIONS (1,000,000) sessions are open in the end. Times are of the processor, for `keys` and `process`,
 in turns of 1,000 events with 20 members; what a bus takes is not in it. What it must come to:
 ≤ 8 µs an event where a turn has some events of each session, and the same for a million open sessions as for ten
-thousand (≤ 1.3 ×: their state is in other caches of the processor).
+thousand (≤ 1.3 ×: their state is in other caches of the processor). Profiles likewise; most events change none.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import msgspec
 
 from eventrec.bus import Entry, Records, make_entry
 from eventrec.records.schema import Shape
-from eventrec.sessions import ReferenceSessions, SessionPolicy, Sessions, SessionStage
+from eventrec.sessions import Profiles, ReferenceSessions, SessionPolicy, Sessions, SessionStage
 
 SESSIONS: Final = int(os.environ.get("EVENTREC_BENCH_SESSIONS", "1000000"))
 TURN: Final = 1_000
@@ -98,7 +98,7 @@ class Bench:
 
 def main(rounds: int) -> None:
     """Print the table."""
-    for policy in (Sessions, ReferenceSessions):
+    for policy in (Sessions, ReferenceSessions, Profiles):
         bench = Bench(policy())
         print(f"\n{policy.__name__}: µs an event, by open sessions and events of each in a turn")
         opened = 0
@@ -115,10 +115,10 @@ def main(rounds: int) -> None:
                 first.setdefault(each, cost)
                 row.append(f"{each:>3} each {cost:6.2f} ({cost / first[each]:4.2f} x)")
             print("  ".join(row), f" opening {seconds / max(1, opened - began) * 1e6:6.2f}")
-        kept = [len(value) for key, value in bench.state.items() if key[0] in "ds"]
+        kept = [len(value) for key, value in bench.state.items() if key[0] in "dsu"]
         others = sum(len(value) for key, value in bench.state.items() if key[0] == "p")
         print(
-            f"  a session is kept in {statistics.mean(kept):.0f} bytes; its profile, where one is known, adds", end=" "
+            f"  each is kept in {statistics.mean(kept):.0f} bytes; its profile, where sessions know one, adds", end=" "
         )
         print(f"{others / max(1, len(bench.state) - len(kept)):.0f}; keys of {len(next(iter(bench.state)))} bytes")
         del bench

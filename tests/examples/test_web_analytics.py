@@ -53,7 +53,13 @@ def test_a_day_of_visits_is_stored_once_with_its_sessions_and_shown(
         for number in (1, 2)
         for at, event in browsers.visits(seed=number, visitors=VISITORS // 2, seconds=86_400)
     ]
-    names = {"ScreenView": "screen_view", "AddToCart": "add_to_cart", "Purchase": "purchase", "SignUp": "sign_up"}
+    names = {
+        "ScreenView": "screen_view",
+        "AddToCart": "add_to_cart",
+        "Purchase": "purchase",
+        "SignUp": "sign_up",
+        "Identify": "identify",
+    }
     expected = Counter(names[type(event).__name__] for _, _, event in made)
     stored = {name: int(count) for name, count in clickhouse.query("SELECT name, count() FROM events GROUP BY name")}
     sessions = brute_force(
@@ -72,5 +78,19 @@ def test_a_day_of_visits_is_stored_once_with_its_sessions_and_shown(
     assert (int(net), int(views)) == (len(sessions), expected["screen_view"])
     ((longest,),) = clickhouse.query("SELECT max(duration) FROM events WHERE name = 'session_end'")
     assert abs(int(longest) - max(each.duration for each in sessions)) <= 1
-    for name in ("live_visitors", "top_pages", "visits", "durations", "ways", "sales"):
+    people = [(event.profile_id or event.device_id, event) for _, _, event in made]
+    stored_people = {
+        id_: (bool(int(is_known)), email, plan)
+        for id_, is_known, email, plan in clickhouse.query(
+            "SELECT id, toUInt8(is_external), email, properties['plan'] FROM profiles FINAL"
+        )
+    }
+    said = {id_: event for id_, event in people if names[type(event).__name__] == "identify"}
+    assert stored_people == {
+        id_: (bool(event.profile_id), said[id_].email, said[id_].properties["plan"])
+        if id_ in said
+        else (bool(event.profile_id), "", "")
+        for id_, event in people
+    }
+    for name in ("live_visitors", "top_pages", "visits", "people", "durations", "ways", "sales"):
         assert f"\n{name}\n" in done.stdout

@@ -19,8 +19,9 @@ import msgspec
 import pytest
 
 from eventrec.testing.clickhouse_http import ClickHouseServer, need_clickhouse
+from eventrec.testing.profiles import last_rows, moment_of
 from eventrec.testing.redis import RedisServer, installed
-from eventrec.testing.sessions import VisitEvent, brute_force, collapsed
+from eventrec.testing.sessions import ExpectedSession, VisitEvent, brute_force, collapsed
 
 pytestmark = [pytest.mark.handlers, pytest.mark.xdist_group("killed relays")]
 
@@ -144,7 +145,7 @@ class Scene:
             self.processes.start(name, str(PRODUCER), *where, name, str(self.chunks), str(self.pause))
         for name in RELAYS:
             ends = ("--from", self.url, "--to", self.clickhouse.url(), "--log", str(self.directory / name))
-            stage = ("--stage", f"sessions?idle={self.idle}s", "--lease", "2s")
+            stage = ("--stage", f"sessions?idle={self.idle}s", "--stage", "profiles", "--lease", "2s")
             self.processes.start(name, "-m", "eventrec.cli", "relay", *ends, *stage)
 
     def is_producing(self) -> bool:
@@ -240,6 +241,21 @@ class Scene:
         assert sorted(
             (row["device_id"], row["duration"], row["screen_view_count"], row["event_count"]) for row in left.values()
         ) == sorted((each.device, each.duration, each.screen_view_count, each.event_count) for each in expected)
+        self.check_profiles([event for id_, event in known.items() if id_ in there], expected)
+
+    def check_profiles(self, events: Sequence[VisitEvent], sessions: Sequence[ExpectedSession]) -> None:
+        """Of each device there is one, created by its first event, and last seen at the end of its last session."""
+        rows = [msgspec.json.decode(payload) for (payload,) in self.clickhouse.query("SELECT payload FROM profiles")]
+        assert len({(row["id"], row["version"]) for row in rows}) == len(rows), "doubled"
+        last = last_rows(sorted(rows, key=lambda row: int(row["version"])))
+        created: dict[str, int] = {}
+        for event in events:
+            created.setdefault(event.device, event.at)
+        seen: dict[str, int] = {}
+        for each in sessions:
+            seen[each.device] = max(seen.get(each.device, each.ended_at), each.ended_at)
+        assert {row["id"]: moment_of(row, "created_at") for row in last.values()} == created
+        assert {row["id"]: moment_of(row) for row in last.values()} == seen
 
 
 def test_events_and_sessions_are_exact_whatever_is_killed(
