@@ -16,16 +16,8 @@ from eventrec_handlers.postgres.calls import Calls
 from eventrec_handlers.postgres.connections import end_query
 from eventrec_handlers.postgres.cursor import START, Arrival, Reached
 from eventrec_handlers.postgres.errors import raise_refused_connection
-from eventrec_handlers.postgres.queries import (
-    PLACE,
-    UNCOMPRESSED,
-    EventTable,
-    arrived,
-    by_timestamp,
-    event_tables,
-    foreign_rows,
-    transactions_since,
-)
+from eventrec_handlers.postgres.event_tables import PLACE, EventTable, event_tables
+from eventrec_handlers.postgres.queries import UNCOMPRESSED, arrived, by_timestamp, foreign_rows, transactions_since
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
