@@ -8,7 +8,6 @@ import asyncpg
 
 from eventrec import BatchTooLargeError, PauseError, PermanentError
 from eventrec_handlers._sql import Refusals
-from eventrec_handlers.postgres.catalog import Table, make, plan, read_tables
 from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.copy import Copy, Rows
 from eventrec_handlers.postgres.ending import RefusedAtEndError, end
@@ -25,6 +24,7 @@ from eventrec_handlers.postgres.errors import (
     too_slow,
 )
 from eventrec_handlers.postgres.kept_layouts import keep_layout, read_layouts
+from eventrec_handlers.postgres.known_tables import KnownTables
 from eventrec_handlers.postgres.layouts import LaidOut
 from eventrec_handlers.postgres.partitions import has_no_partition, lacks_one_for_now
 from eventrec_handlers.postgres.staging import STAGED, Staging
@@ -34,15 +34,13 @@ if TYPE_CHECKING:
 
     from eventrec import Batch, DeliveryError
     from eventrec_handlers._sql import KeptLayouts, SchemaMode, TablePlan
+    from eventrec_handlers.postgres.catalog import Table
     from eventrec_handlers.postgres.checkpoints import Namespace
     from eventrec_handlers.postgres.copy import Part
     from eventrec_handlers.postgres.seen import Seen
 
 ROUNDS: Final = 5
 """How often a batch starts again because other programs have changed the tables meanwhile."""
-
-_MAX: Final = 10_000
-"""Remembered at once: types and tables made from user input must not fill the memory."""
 
 
 class Store:
@@ -68,12 +66,8 @@ class Store:
         self._layouts = layouts
         self._seen = seen
         self._unique_ids = unique_ids
-        self._divides = divides
         self._where = where
-        self._schema: SchemaMode = schema
-        self._max_columns = max_columns
-        self._tables: dict[str, Table] = {}
-        self._plans: dict[tuple[str, object], TablePlan] = {}
+        self._tables = KnownTables(where, schema=schema, max_columns=max_columns, divides=divides)
         self._prepared: tuple[Batch, list[Part]] | None = None
         self._without_copy: set[str] = set()
         """The tables for which the server refused a COPY."""
@@ -83,8 +77,7 @@ class Store:
     def forget(self) -> None:
         """The tables may have changed: read them again."""
         self.written = set()
-        self._tables = {}
-        self._plans = {}
+        self._tables.forget()
         self._seen.forget()
 
     async def learn_layouts(self, connection: asyncpg.Connection, namespace: Namespace) -> None:
@@ -95,7 +88,7 @@ class Store:
         if not self._layouts.learn(kept):
             return False
         self._prepared = None
-        self._plans = {}
+        self._tables.forget_plans()
         return True
 
     async def prepare(self, batch: Batch) -> None:
@@ -115,7 +108,7 @@ class Store:
             FencedError: The checkpoint is not where the batch starts.
             asyncpg.PostgresError: What else the server says. Nothing was written, but the transaction may be open.
         """
-        if max(len(self._tables), len(self._plans)) >= _MAX:
+        if self._tables.is_full:
             self.forget()
             self._without_copy.clear()
         prepared, self._prepared = self._prepared, None
@@ -123,8 +116,8 @@ class Store:
         is_checked = False
         is_cached = any(part.table in self._tables for part in parts)
         for rounds_left in reversed(range(ROUNDS)):
-            tables = await self._known(connection, namespace, {part.table for part in parts})
-            plans = [self._plan(namespace, part, tables[part.table]) for part in parts]
+            tables = await self._tables.read(connection, namespace, {part.table for part in parts})
+            plans = [self._tables.plan(namespace, part, tables[part.table]) for part in parts]
             refusals = _refusals(parts, plans, tables)
             if refusals.reasons:
                 parts = await self._look_again(connection, namespace, batch, refusals, is_cached=is_cached)
@@ -133,7 +126,7 @@ class Store:
             await self._prepare_beside(connection, namespace, parts)
             lacking = {part.table for part, needs in zip(parts, plans, strict=True) if not needs.is_ready}
             if lacking:
-                await self._make(connection, namespace, [part for part in parts if part.table in lacking])
+                await self._tables.make(connection, namespace, [part for part in parts if part.table in lacking])
                 continue
             try:
                 if await self._write(
@@ -184,36 +177,7 @@ class Store:
         holds = state(exc) == UNSUPPORTED or is_about_functions(exc)
         return PauseError(f"{self._where}: {brief(exc)}") if holds else None
 
-    # -- tables
-
-    async def _known(self, connection: asyncpg.Connection, namespace: Namespace, names: set[str]) -> dict[str, Table]:
-        unknown = names - self._tables.keys()
-        known = {name: self._tables[name] for name in names - unknown}
-        if unknown:
-            async with connection.transaction(isolation="read_committed"):
-                found = await read_tables(connection, namespace, unknown)
-            self._learn(found)
-            known |= found
-        return known
-
-    def _learn(self, tables: Mapping[str, Table]) -> None:
-        self._tables.update(tables)
-        self._plans = {key: known for key, known in self._plans.items() if key[0] not in tables}
-
-    def _plan(self, namespace: Namespace, part: Part, table: Table) -> TablePlan:
-        key = part.key
-        found = self._plans.get(key)
-        if found is None:
-            found = self._plans[key] = plan(
-                table,
-                part.table,
-                part.wanted,
-                namespace,
-                schema=self._schema,
-                max_columns=self._max_columns,
-                layout=part.layout,
-            )
-        return found
+    # -- what is to be written
 
     def _parts(self, batch: Batch) -> list[Part]:
         """The rows of `batch`, by the layouts of their tables where these have one.
@@ -240,23 +204,6 @@ class Store:
                     self._layouts.note_committed()
                 if part.kept_ids:
                     await self._seen.prepare(connection, namespace, part)
-
-    async def _make(self, connection: asyncpg.Connection, namespace: Namespace, parts: Sequence[Part]) -> None:
-        """Make what the tables of `parts` lack. What goes wrong here is never a record's fault."""
-        with errors_translated(self._where, makes_tables=True):
-            for table in dict.fromkeys(part.table for part in parts):
-                shapes = [part.wanted for part in parts if part.table == table]
-                made = await make(
-                    connection,
-                    namespace,
-                    table,
-                    shapes,
-                    schema=self._schema,
-                    max_columns=self._max_columns,
-                    layout=next(part.layout for part in parts if part.table == table),
-                    divides=self._divides,
-                )
-                self._learn({table: made})
 
     # -- rows
 
