@@ -188,6 +188,10 @@ class LeaseLostError(EventrecError):
     """Another process serves the subscription by now: nothing of what was asked for is done, or will be."""
 
 
+class ShardsChangedError(EventrecError):
+    """A bus has other shards by now than those that it gave: whoever serves them asks it for its shards again."""
+
+
 class NotDurableError(LogError):
     """There is no log to be durable in: give the recorder one with `log=`."""
 

@@ -1,11 +1,11 @@
 """A bus between applications and relays: what one must offer, and what a stage does with what it carries."""
 
-from eventrec.bus.bus import STAGE_PREFIX, Bus, Held, Lease, LogBounds, Shard, Step
+from eventrec.bus.bus import STAGE_PREFIX, Bus, Held, Lease, LogBounds, Presence, Shard, Step
 from eventrec.bus.memory import MemoryBus
 from eventrec.bus.memory_store import MemoryStore
 from eventrec.bus.stage import Output, Published, Seen, Stage
 from eventrec.delivery.sources.source import Records
-from eventrec.errors import ContentError, LeaseLostError
+from eventrec.errors import ContentError, LeaseLostError, ShardsChangedError
 from eventrec.records.content import Content, ContentDecoder, encode_take
 from eventrec.records.entry import Entry, make_entry
 from eventrec.records.ids import Ids
@@ -26,10 +26,12 @@ __all__ = [
     "MemoryBus",
     "MemoryStore",
     "Output",
+    "Presence",
     "Published",
     "Records",
     "Seen",
     "Shard",
+    "ShardsChangedError",
     "Stage",
     "Step",
     "encode_take",

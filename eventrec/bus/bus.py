@@ -1,6 +1,6 @@
 """A bus: logs that many processes write and relays read, with what a relay must know to take over from another.
 
-    Bus             one connection to it; it gives its shards
+    Bus             one connection to it; it gives its shards, and tells relays of each other
     Shard           logs, leases, checkpoints, stages and their state that change together or not at all
     a log           records numbered from 0 on, with an id of its own; a bus that lost some of them begins another one
     lease           the right to serve one subscription, for some seconds by the bus's own clock
@@ -78,6 +78,21 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Presence:
+    """A relay that serves a subscription, or would.
+
+    Attributes:
+        holder: The name under which it acquires leases.
+        served: Of how many shards it has the lease, and keeps it.
+        bound: Of how many it can have it.
+    """
+
+    holder: str
+    served: int
+    bound: int
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """What a stage has made of the records `[start, end)` of the log `log_id`; None: of time alone, and it stays."""
 
@@ -100,7 +115,24 @@ class Bus(ABC):
 
     @abstractmethod
     async def shards(self) -> Sequence[Shard]:
-        """All of them, in an order that does not change; one unless the bus is sharded."""
+        """All of them, in an order that does not change; one unless the bus is sharded.
+
+        Raises:
+            PauseError: They are others than those that were given before, of which some hold records still.
+        """
+
+    async def announce(self, subscription: str, presence: Presence, *, seconds: float) -> Sequence[Presence]:
+        """Tell other relays of this one for so long, by the bus's clock; 0: no more. All that are known now.
+
+        What is forgotten of it is announced again: relays share shards by it, and nothing else depends on it. By
+        default no relay knows of another, and each serves what is free. One call costs as much as the relays that it
+        tells of.
+
+        Raises:
+            ShardsChangedError: `shards` would give others by now.
+        """
+        del subscription
+        return [presence] if seconds else []
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -147,6 +179,9 @@ class Shard(ABC):
         The holder itself is given another one, and its earlier one is lost: so a call whose answer was lost, or a
         change of which it is not known whether it was made, is made certain by acquiring again.
         The subscription is known from then on: what it has not settled is kept, as far as the bus's bounds allow.
+
+        Raises:
+            ShardsChangedError: The bus has other shards by now.
         """
 
     @abstractmethod

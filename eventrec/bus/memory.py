@@ -7,10 +7,10 @@ from uuid import uuid4
 
 import anyio
 
-from eventrec.bus.bus import STAGE_PREFIX, Bus, Held, Lease, LogBounds, Shard, Step
+from eventrec.bus.bus import STAGE_PREFIX, Bus, Held, Lease, LogBounds, Presence, Shard, Step
 from eventrec.bus.memory_store import MemoryLease, MemoryLog, MemoryLogs, MemoryStage, MemoryStore
 from eventrec.delivery.sources.source import Records
-from eventrec.errors import LeaseLostError, TransientError
+from eventrec.errors import LeaseLostError, ShardsChangedError, TransientError
 from eventrec.records.entry import SIZE
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class MemoryBus(Bus):
     def __init__(self, store: MemoryStore | None = None) -> None:
         self.store = store or MemoryStore()
         self._is_open = False
+        self._given: list[MemoryLogs] = []
 
     def __repr__(self) -> str:
         return f"<MemoryBus {'open' if self._is_open else 'closed'}>"
@@ -45,7 +46,20 @@ class MemoryBus(Bus):
         self._is_open = False
 
     async def shards(self) -> Sequence[MemoryShard]:
-        return [self.shard_class(self, logs) for logs in self.store.shards]
+        self._given = list(self.store.shards)
+        return [self.shard_class(self, logs) for logs in self._given]
+
+    async def announce(self, subscription: str, presence: Presence, *, seconds: float) -> Sequence[Presence]:
+        def announce() -> list[Presence]:
+            self.check()
+            return self.store.announce(subscription, presence, seconds=seconds)
+
+        return await self.call("announce", announce)
+
+    def check(self) -> None:
+        """Raise ShardsChangedError where the store has other shards by now than were given."""
+        if self._given and self._given != self.store.shards:
+            raise ShardsChangedError(f"the bus has {len(self.store.shards)} shards by now, not {len(self._given)}")
 
     async def call(self, verb: str, change: Callable[[], T]) -> T:
         """Carry out `change`, unless the store is out of reach; being cancelled, it may have been done or not.
@@ -103,19 +117,22 @@ class MemoryShard(Shard):
 
     async def acquire(self, subscription: str, holder: str, *, seconds: float) -> Lease | None:
         def acquire() -> Lease | None:
+            self._bus.check()
             held, now = self._logs.held, self._bus.store.time()
             lease = held.leases.get(subscription, MemoryLease())
             if lease.token and lease.holder != holder and lease.until > now:
+                lease.until = min(lease.until, now + lease.seconds)  # less, where the clock went back
                 return None
             held.scanned.setdefault(subscription, {})
-            held.leases[subscription] = MemoryLease(holder, str(uuid4()), now + seconds)
+            held.leases[subscription] = MemoryLease(holder, str(uuid4()), now + seconds, seconds)
             return Lease(subscription, holder, held.leases[subscription].token)
 
         return await self._bus.call("acquire", acquire)
 
     async def renew(self, lease: Lease, *, seconds: float) -> None:
         def renew() -> None:
-            self._lease(lease).until = self._bus.store.time() + seconds
+            kept = self._lease(lease)
+            kept.until, kept.seconds = self._bus.store.time() + seconds, seconds
 
         await self._bus.call("renew", renew)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from eventrec.bus.bus import STAGE_PREFIX, LogBounds
+from eventrec.bus.bus import STAGE_PREFIX, LogBounds, Presence
 from eventrec.runs.run import new_run_id
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class MemoryStore:
         """Likewise once it was: what it raises is an answer that was lost."""
         self.notices: list[tuple[str, bytes]] = []
         """All that was told, by channel."""
+        self.present: dict[str, dict[str, tuple[Presence, float, float]]] = {}
+        """By subscription and holder: which relays there are, until when, and how long they said."""
         self._clock = clock
         self._ahead = 0.0
 
@@ -50,6 +52,17 @@ class MemoryStore:
     def advance(self, seconds: float) -> None:
         """Let `seconds` pass at once."""
         self._ahead += seconds
+
+    def announce(self, subscription: str, presence: Presence, *, seconds: float) -> list[Presence]:
+        """As `Bus.announce`."""
+        now, present = self.time(), self.present.setdefault(subscription, {})
+        present[presence.holder] = presence, now + seconds, seconds
+        for holder, (its, until, lasts) in list(present.items()):
+            if until <= now:
+                del present[holder]
+            else:
+                present[holder] = its, min(until, now + lasts), lasts  # less, where the clock went back
+        return [its for its, _, _ in present.values()]
 
     def append(self, entries: Sequence[Entry], *, static_context: bytes | None = None) -> UUID:
         """Append a producer's commit to the first shard; the id of the log it is in."""
@@ -106,6 +119,7 @@ class MemoryLease:
     holder: str = ""
     token: str = ""
     until: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass

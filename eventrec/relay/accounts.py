@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from uuid import UUID
 
+    from eventrec.bus.bus import Held, LogBounds
     from eventrec.runs.checkpoint import Progress
     from eventrec.status import SubscriptionStatus
 
@@ -59,6 +61,20 @@ def summed(
         unanswered=max((part.unanswered for part in told if part.unanswered is not None), default=None),
         since_drop=min((part.since_drop for part in parts if part.since_drop is not None), default=None),
         remarks=own.remarks,
+    )
+
+
+def are_settled(
+    ends: Mapping[UUID, int], logs: Iterable[LogBounds], held: Iterable[Held], names: Sequence[str]
+) -> bool:
+    """Whether all of `names` have settled what `logs` hold below `ends`."""
+    scanned = {each.subscription: each.scanned for each in held}
+    oldest = {log.id: log.oldest for log in logs}
+    return all(
+        log_id not in oldest or scanned.get(name, {}).get(log_id, 0) >= end
+        for log_id, end in ends.items()
+        for name in names
+        if end > oldest.get(log_id, end)
     )
 
 

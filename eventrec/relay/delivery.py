@@ -79,7 +79,7 @@ class BusDelivery:
             on_drop=on_drop,
             checkpoint=checkpoint,
             handler=WatchedHandler(
-                handler.lease(is_orphan=False), part.link.phases, certain=part.certain, on_handled=on_handled
+                handler.lease(is_orphan=False), part.link.phases, certain=part.held.certain, on_handled=on_handled
             ),
             freeze=self._freeze,
             outage=handler.outage,
@@ -113,7 +113,7 @@ class BusDelivery:
     # -- its life
 
     async def run(self) -> None:
-        """Deliver until all of it is settled, or until closing, when what was read is delivered still.
+        """Deliver until all of it is settled, or until the part leaves, when what was read is delivered still.
 
         Raises:
             LeaseLostError: It is another relay's.
@@ -149,9 +149,8 @@ class BusDelivery:
             await self._retire()
 
     async def _until_over(self) -> None:
-        closing = self._part.link.closing
-        while not self.is_settled and not closing.is_set():
-            await self._part.unless_closing(self._next_change)
+        while not self.is_settled and not self._part.is_leaving:
+            await self._part.unless_leaving(self._next_change)
         if not self.is_settled:
             # What was read is delivered still; what is left is the next relay's.
             self.source.stop()
@@ -198,8 +197,8 @@ class BusDelivery:
                 self._saved = checkpoint
 
     async def _save_surely(self) -> None:
-        """The last one of a log, which the bus may drop then: until the bus takes it, or closing."""
-        while not self._part.link.closing.is_set():
+        """The last one of a log, which the bus may drop then: until the bus takes it, or the part leaves."""
+        while not self._part.is_leaving:
             try:
                 await self.save()
             except LeaseLostError:

@@ -30,9 +30,10 @@ class RelayOptions:
             was not told another number.
         due_rows: Keys of a stage whose time is over that are processed at once.
         days_to_keep: After so many days records that still wait on the bus are a reason of `Status.health`.
-        max_shards: Of a sharded bus, how many shards it serves at once, so that other relays have the rest. None: all
-            that no other relay serves.
-        lease_seconds: How long another relay waits for one that died. It is renewed three times as often.
+        max_shards: Of a sharded bus, how many shards it serves at once at most. None: its share, which is equal for all
+            relays that serve the same subscription, and all shards where it is alone.
+        lease_seconds: How long another relay waits for one that died. It is renewed three times as often. Shares are
+            changed no more often than that.
         save_seconds: How often it is saved how far a subscription is, where that changed.
         due_seconds: How often it is looked for keys of a stage whose time is over.
         project: The field of a payload that names a project: what is delivered is told to who listens on the bus, as

@@ -1,8 +1,9 @@
 """One thing that a relay does on a shard, under a lease: whatever goes wrong with it, the others go on.
 
-    acquire    wait while another relay serves it
+    acquire    wait while another relay serves it, or is to have it (`balancer.py`)
     serve      what the part is for; the lease is renewed at a third of its time, and lost where that fails for so long
-    let go     released when closing, so that the next takes over at once; where it was lost, everything is dropped
+    let go     released when closing, or when another relay is to have it, so that the next takes over at once; where it
+               was lost, everything is dropped
 
 An error ends in the part's state, is said once, and tried again after a pause that grows.
 """
@@ -10,14 +11,14 @@ An error ends in the part's state, is said once, and tried again after a pause t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
 
 from eventrec.delivery.worker.containment import contained
 from eventrec.delivery.worker.outcome import error_text
-from eventrec.errors import DeliveryError, LeaseLostError
+from eventrec.errors import DeliveryError, LeaseLostError, ShardsChangedError
+from eventrec.relay.held_lease import HeldLease
 from eventrec.relay.troubles import Troubles
 from eventrec.runtime.logging import get_logger
 from eventrec.runtime.starting import when_begun
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from eventrec.bus.bus import Lease, Shard
-    from eventrec.relay.options import RelayOptions
-    from eventrec.relay.phases import Phases
+    from eventrec.relay.balancer import Balancer
+    from eventrec.relay.link import Link
     from eventrec.status import RelayPart
 
 _logger = get_logger("eventrec.relay")
@@ -39,30 +40,6 @@ _LET_GO_SECONDS: Final = 0.3
 
 _LOOK_SECONDS: Final = 1.0
 """How often it is asked for a lease that another relay has, at least."""
-
-
-class Reopen(Protocol):
-    """Closes the bus and opens it again, after something that has no word."""
-
-    async def __call__(self, *, is_needed: bool) -> None:
-        """Not `is_needed`: only where that failed before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """What all parts of one relay have in common."""
-
-    holder: str
-    options: RelayOptions
-    phases: Phases
-    closing: anyio.Event
-    reopen: Reopen
-    _slots: dict[str, anyio.Semaphore] = field(default_factory=dict)
-
-    def slots(self, subscription: str) -> anyio.Semaphore | None:
-        """What is taken for each shard that is served for `subscription`; None: as many as there are."""
-        count = self.options.max_shards
-        return None if count is None else self._slots.setdefault(subscription, anyio.Semaphore(count))
 
 
 class Part(ABC):
@@ -81,9 +58,8 @@ class Part(ABC):
         self._state = "starting"
         self._troubles = Troubles()
         self._interrupted = anyio.Event()
-        self._renewed = anyio.Event()
-        self._until = 0.0
-        """When the lease runs out by our clock, unless it is renewed."""
+        self._leaving = anyio.Event()
+        self.held = HeldLease(shard, seconds=link.options.lease_seconds)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.subscription!r} on {self.shard.name!r} {self._state}>"
@@ -93,9 +69,23 @@ class Part(ABC):
         """In words: serving, `waiting: …` for another relay, `retrying: …`, `holding: …`."""
         return self._state
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether what is in hand is to be settled, and nothing else begun."""
+        return self._leaving.is_set()
+
+    @property
+    def can_hand_over(self) -> bool:
+        """Whether what it has in hand will be settled soon."""
+        return not self.is_failing
+
     @abstractmethod
     def status(self) -> RelayPart:
         """For operators. From any thread."""
+
+    def hand_over(self) -> None:
+        """Settle what is in hand, and give the lease back: another relay is to have it, or this one closes."""
+        self._leaving.set()
 
     def resume(self) -> None:
         """An operator acted: try again at once."""
@@ -154,6 +144,9 @@ class Part(ABC):
                 )
                 self._note_waiting("waiting: the lease was lost")
                 pause = min(_LOOK_SECONDS, self.link.options.lease_seconds / 3)
+            except ShardsChangedError as exc:
+                self.link.on_shards_changed(exc)
+                pause = _LOOK_SECONDS
             except Exception as exc:  # noqa: BLE001 - of this part alone
                 self.note_trouble(exc)
                 pause = grown = min(max(2 * grown, _FIRST_PAUSE), _LONGEST_PAUSE)
@@ -170,7 +163,7 @@ class Part(ABC):
             self.note_trouble(exc)
 
     async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`, or when closing, or as soon as an operator acts."""
+        """Return after `seconds`, or when leaving, or as soon as an operator acts."""
         interrupted = self._interrupted
         with anyio.move_on_after(seconds):
             async with anyio.create_task_group() as tasks:
@@ -180,15 +173,15 @@ class Part(ABC):
                     tasks.cancel_scope.cancel()
 
                 tasks.start_soon(when_begun(until, interrupted))
-                tasks.start_soon(when_begun(until, self.link.closing))
+                tasks.start_soon(when_begun(until, self._leaving))
 
-    async def unless_closing(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do `work`, or what of it is done when closing. What it raises comes out."""
+    async def unless_leaving(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work`, or what of it is done when leaving. What it raises comes out."""
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
 
             async def end() -> None:
-                await self.link.closing.wait()
+                await self._leaving.wait()
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(when_begun(end))
@@ -201,32 +194,33 @@ class Part(ABC):
             raise failure
 
     async def _serve_once(self) -> None:
-        """Serve under a lease until closing; or wait a little where another relay has it, or is to have it."""
-        slots = self.link.slots(self.subscription)
-        if slots is None:
-            is_served = await self._serve_leased()
-        else:
-            is_taken = False
+        """Serve under a lease until leaving; or wait a little where another relay has it, or is to have it."""
+        balancer = self.link.balancers[self.subscription]
+        may_ask = False
 
-            async def take() -> None:
-                nonlocal is_taken
-                await slots.acquire()
-                is_taken = True
-
-            if not slots.value and not self._state.startswith("waiting"):
+        async def permit() -> None:
+            nonlocal may_ask
+            if balancer.is_full and not self._state.startswith("waiting"):
                 self._note_waiting("waiting: this relay serves as many shards as it may")
-            # In turn: no shard is asked for twice before each that waits was asked for.
-            await self.unless_closing(take)
-            if not is_taken:
-                return
-            try:
-                is_served = await self._serve_leased()
-            finally:
-                slots.release()
+            await balancer.permit(self)
+            may_ask = True
+
+        await self.unless_leaving(permit)
+        if not may_ask:
+            return
+        is_served = False
+        try:
+            is_served = await self._serve_leased(balancer)
+        finally:
+            balancer.settle(self)
+            if not self.link.closing.is_set():
+                self._leaving = anyio.Event()
         if not is_served:
             await self.sleep(min(_LOOK_SECONDS, self.link.options.lease_seconds / 3))
+        elif not self.link.closing.is_set():
+            self._note_waiting("waiting: handed over, so that relays have equal shares")
 
-    async def _serve_leased(self) -> bool:
+    async def _serve_leased(self, balancer: Balancer) -> bool:
         """False: another relay has the lease."""
         seconds = self.link.options.lease_seconds
         asked = anyio.current_time()
@@ -238,7 +232,8 @@ class Part(ABC):
             return False
         is_lost = False
         try:
-            self._note_lease(asked + seconds)
+            balancer.note_served(self)
+            self.held.note(asked)
             await self._serve_while_held(lease)
         except LeaseLostError:
             is_lost = True
@@ -269,50 +264,23 @@ class Part(ABC):
                 tasks.cancel_scope.cancel()
 
             async def keep() -> None:
-                await self._keep(lease)
+                await self.held.keep(lease)
 
             async def serve() -> None:
                 await self.serve(lease)
 
+            async def hand_over() -> None:
+                await self._leaving.wait()
+                await anyio.sleep(self.link.options.lease_seconds)
+                if self.link.closing.is_set():  # for which the recorder has a time of its own
+                    await anyio.sleep_forever()
+
             tasks.start_soon(when_begun(contain, keep), name=f"eventrec lease of {self.subscription}")
+            tasks.start_soon(when_begun(contain, hand_over))
             tasks.start_soon(when_begun(contain, serve), name=f"eventrec relay {self.subscription}")
         if failure is not None:
             raise failure
 
-    def _note_lease(self, until: float) -> None:
-        self._until = until
-        renewed, self._renewed = self._renewed, anyio.Event()
-        renewed.set()
-
-    async def certain(self) -> None:
-        """Return while the lease has not run out by our clock: a process that was paused waits here until it knows."""
-        while anyio.current_time() >= self._until:
-            await self._renewed.wait()
-
-    async def _keep(self, lease: Lease) -> None:
-        """Renew `lease`.
-
-        Raises:
-            LeaseLostError: It is lost, or may be.
-        """
-        seconds = self.link.options.lease_seconds
-        pause = seconds / 3
-        while True:
-            await anyio.sleep(pause)
-            asked = anyio.current_time()
-            try:
-                with anyio.fail_after(max(0.01, self._until - asked)):
-                    await self.shard.renew(lease, seconds=seconds)
-            except LeaseLostError:
-                raise
-            except Exception as exc:
-                if anyio.current_time() >= self._until:
-                    raise LeaseLostError(f"not renewed in time: {error_text(exc)}") from exc
-                pause = seconds / 12
-            else:
-                pause = seconds / 3
-                self._note_lease(asked + seconds)
-
     @abstractmethod
     async def serve(self, lease: Lease) -> None:
-        """Do what it is for, until closing; it is cancelled where the lease is lost. What it raises is contained."""
+        """Do what it is for, until leaving; it is cancelled where the lease is lost. What it raises is contained."""

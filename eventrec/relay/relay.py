@@ -3,7 +3,8 @@
     shard → stage → outlet → stage → outlet → subscriptions
 
 Each of them under a lease of its own, so that any number of relays may run: what one of them serves the others wait
-for. It contains whatever the bus throws.
+for, and each comes to its share (`balancer.py`). Where the bus has other shards by now, all is handed over, and begun
+again with those. It contains whatever the bus throws.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -19,8 +21,10 @@ from eventrec.delivery.worker.containment import contained
 from eventrec.delivery.worker.outcome import error_text
 from eventrec.delivery.worker.retry import Pauses
 from eventrec.errors import PauseError
+from eventrec.relay.accounts import Tally, are_settled
+from eventrec.relay.balancer import Balancer
+from eventrec.relay.link import Link
 from eventrec.relay.notices import SavedNotices
-from eventrec.relay.part import Link
 from eventrec.relay.phases import Phases
 from eventrec.relay.stage_part import StagePart
 from eventrec.relay.subscription_part import SubscriptionPart
@@ -83,13 +87,20 @@ class Relay:
         self._must_open = False
         self._is_begun = False
         self._is_done = anyio.Event()
-        self._link = Link(new_holder(), options, self._phases, anyio.Event(), self._reopen)
+        self._closing = anyio.Event()
+        self._holder = new_holder()
+        self._link = self._new_link()
         self._sources: list[Shard] = []
         self._parts: list[Part] = []
+        self._former: dict[str, Tally] = {}
+        """What was done for each subscription on shards that the bus has no more."""
         self._trouble: Exception | None = None
 
     def __repr__(self) -> str:
-        return f"<Relay {self._link.holder} {self._parts}>"
+        return f"<Relay {self._holder} {self._parts}>"
+
+    def _new_link(self) -> Link:
+        return Link(self._holder, self._options, self._phases, self._reopen, self._note_other_shards)
 
     # -- the account
 
@@ -109,7 +120,9 @@ class Relay:
 
     def shares(self, name: str) -> list[SubscriptionStatus]:
         """What this process did, and has to do, for the subscription `name`."""
-        return [share for part in self._serving(name) for share in part.shares()]
+        former = self._former.get(name, Tally()).total
+        now = [share for part in self._serving(name) for share in part.shares()]
+        return now if former is None else [former, *now]
 
     def now(self, name: str) -> list[SubscriptionStatus]:
         """How the logs are doing that are delivered to it now."""
@@ -128,17 +141,45 @@ class Relay:
     async def run(self) -> None:
         """Serve until cancelled, or until all was handed over. May be called again."""
         self._is_begun = True
-        await self._open_patiently()
-        if not self._parts:
-            self._parts = [part for shard in self._sources for part in self._of(shard)]
-        async with anyio.create_task_group() as parts:
-            for part in self._parts:
-                parts.start_soon(when_begun(part.run), name=f"eventrec relay {part.subscription}")
+        pauses = Pauses(limit=_LONGEST_PAUSE)
+        while not self._closing.is_set():
+            await self._open_patiently()
+            if not self._parts:
+                self._parts = [part for shard in self._sources for part in self._of(shard)]
+            await self._serve()
+            if not self._closing.is_set():
+                self._begin_again()
+                with anyio.move_on_after(pauses.next()):
+                    await self._closing.wait()
         self._is_done.set()
+
+    async def _serve(self) -> None:
+        """Until all parts have handed over."""
+        async with anyio.create_task_group() as balancers:
+            for balancer in self._link.balancers.values():
+                name = f"eventrec share of {balancer.subscription}"
+                balancers.start_soon(when_begun(balancer.run), name=name)
+            async with anyio.create_task_group() as parts:
+                for part in self._parts:
+                    parts.start_soon(when_begun(part.run), name=f"eventrec relay {part.subscription}")
+            balancers.cancel_scope.cancel()
+
+    def _note_other_shards(self, exc: Exception) -> None:
+        if not self._link.closing.is_set():
+            _logger.warning("shards changed", error=error_text(exc))
+            self._hand_over_all()
+
+    def _begin_again(self) -> None:
+        """With the shards that the bus has now."""
+        for part in self._parts:
+            if isinstance(part, SubscriptionPart):
+                for share in part.shares():
+                    self._former.setdefault(part.subscription, Tally()).add(share)
+        self._parts, self._sources, self._link = [], [], self._new_link()
 
     async def _open_patiently(self) -> None:
         pauses, said = Pauses(limit=_LONGEST_PAUSE), ""
-        while not self._link.closing.is_set():
+        while not self._closing.is_set():
             try:
                 with contained(also_cancellations=False):
                     await self._bus.close()
@@ -150,7 +191,7 @@ class Relay:
                     said = error_text(exc)
                     _logger.warning("bus not opened", error=said)
                 with anyio.move_on_after(pauses.next()):
-                    await self._link.closing.wait()
+                    await self._closing.wait()
             else:
                 if said:
                     _logger.info("bus opened")
@@ -171,7 +212,7 @@ class Relay:
     def _of(self, shard: Shard) -> list[Part]:
         parts: list[Part] = []
         for stage in self._stages:
-            parts.append(StagePart(shard, self._link, stage))
+            parts.append(self._balanced(StagePart(shard, self._link, stage)))
             shard = shard.outlet(stage.name)
         for subscription in self._subscriptions:
             notices = None
@@ -187,18 +228,34 @@ class Relay:
                 on_rewind=self._on_rewind,
                 notices=notices,
             )
-            parts.append(part)
+            parts.append(self._balanced(part))
         return parts
+
+    def _balanced(self, part: Part) -> Part:
+        name, link = part.subscription, self._link
+        if name not in link.balancers:
+            link.balancers[name] = Balancer(
+                self._bus, name, self._holder, self._options, on_shards_changed=link.on_shards_changed
+            )
+        link.balancers[name].add(part)
+        return part
 
     async def hand_over(self) -> None:
         """Deliver what is in hand, save, and give back all leases: the next relay goes on at once."""
-        self._link.closing.set()
+        self._closing.set()
+        self._hand_over_all()
         if self._is_begun:
             await self._is_done.wait()
 
+    def _hand_over_all(self) -> None:
+        self._link.closing.set()
+        for part in self._parts:
+            part.hand_over()
+
     async def end(self) -> None:
         """Disconnect."""
-        self._link.closing.set()
+        self._closing.set()
+        self._hand_over_all()
         with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
             try:
                 await self._bus.close()
@@ -216,7 +273,7 @@ class Relay:
     async def flush(self) -> bool:
         """True once all that the bus held is settled, by whichever relays; False where a part of ours is held."""
         while not self._parts:
-            if self._link.closing.is_set() or isinstance(self._trouble, PauseError):
+            if self._closing.is_set() or isinstance(self._trouble, PauseError):
                 return False
             await anyio.sleep(_FLUSH_POLL)
         for source in self._sources:
@@ -230,27 +287,17 @@ class Relay:
         return True
 
     async def _settled(self, shard: Shard, names: Sequence[str]) -> bool:
-        ends: dict[UUID, int] | None = None
+        ends: Mapping[UUID, int] | None = None
         while True:
             if any(part.is_held for part in self._parts) or any(worker.is_held for worker in self.workers()):
                 return False
-            try:
-                if ends is None:
-                    ends = {log.id: log.end for log in await shard.logs()}
-                there = {log.id: log.oldest for log in await shard.logs()}
-                held = {each.subscription: each.scanned for each in await shard.subscriptions()}
-            except Exception:  # noqa: BLE001 - the parts say so
-                held = {}
-            else:
+            with suppress(Exception):  # which the parts say
+                logs = await shard.logs()
+                ends = {log.id: log.end for log in logs} if ends is None else ends
                 for part in self._parts:
                     if isinstance(part, SubscriptionPart) and part.shard.name == shard.name and part.delivery:
                         part.delivery.worker.hurry(part.delivery.source.end)
-                if all(
-                    log_id not in there or (name in held and held[name].get(log_id, 0) >= end)
-                    for log_id, end in ends.items()
-                    for name in names
-                    if end > there.get(log_id, end)
-                ):
+                if are_settled(ends, logs, await shard.subscriptions(), names):
                     return True
             await anyio.sleep(_FLUSH_POLL)
 

@@ -17,7 +17,7 @@ from eventrec.bus.bus import STAGE_PREFIX, Step
 from eventrec.bus.stage import Output
 from eventrec.delivery.worker.containment import contained
 from eventrec.errors import PauseError
-from eventrec.relay.part import Link, Part
+from eventrec.relay.part import Part
 from eventrec.runtime.logging import described, get_logger
 from eventrec.runtime.starting import when_begun
 from eventrec.status import RelayPart
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from eventrec.bus.bus import Lease, LogBounds, Shard
     from eventrec.bus.stage import Stage
     from eventrec.delivery.sources.source import Records
+    from eventrec.relay.link import Link
 
 T = TypeVar("T")
 
@@ -89,7 +90,7 @@ class StagePart(Part):
         self._ahead = None
         self._expired_at = -math.inf
         self._seen = {each.id: each.end for each in await self.shard.logs()}
-        while not self.link.closing.is_set():
+        while not self.is_leaving:
             logs = await self.shard.logs()
             self._pending = sum(max(0, each.end - max(each.oldest, self._at.get(each.id, 0))) for each in logs)
             log = next((each for each in logs if self._at.get(each.id, 0) < each.end), None)
@@ -110,7 +111,7 @@ class StagePart(Part):
             await self.sleep(min(seconds, 0.25))
             return
         log = self._log
-        await self.unless_closing(lambda: self.shard.wait(log.id, log.end, seconds=seconds))
+        await self.unless_leaving(lambda: self.shard.wait(log.id, log.end, seconds=seconds))
 
     # -- records
 
@@ -204,7 +205,7 @@ class StagePart(Part):
         """Process the keys whose time is over, if it was not looked just now."""
         options = self.link.options
         before: dict[str, bytes] = {}
-        while anyio.current_time() - self._expired_at >= options.due_seconds and not self.link.closing.is_set():
+        while anyio.current_time() - self._expired_at >= options.due_seconds and not self.is_leaving:
             with self.link.phases.timing("expire"):
                 due = dict(await self.shard.due(self.stage.name, limit=options.due_rows))
                 if due:

@@ -9,7 +9,7 @@ import anyio
 from eventrec.relay.accounts import Tally, share
 from eventrec.relay.delivery import BusDelivery
 from eventrec.relay.kept import decode_checkpoint, encode_checkpoint
-from eventrec.relay.part import Link, Part
+from eventrec.relay.part import Part
 from eventrec.runs.checkpoint import Checkpoint, Progress
 from eventrec.runtime.starting import when_begun
 from eventrec.status import RelayPart
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eventrec.delivery.shared_handler import SharedHandler
     from eventrec.delivery.subscription import Subscription
     from eventrec.records.batch import Batch
+    from eventrec.relay.link import Link
     from eventrec.relay.notices import SavedNotices
     from eventrec.status import SubscriptionStatus
 
@@ -58,6 +59,11 @@ class SubscriptionPart(Part):
         self._tally = Tally()
         self._is_new: bool | None = None
         """Whether the bus did not know the subscription before this part came; None: that is not known yet."""
+
+    @property
+    def can_hand_over(self) -> bool:
+        """Not while its destination takes nothing: no other relay would get further."""
+        return super().can_hand_over and (self.delivery is None or not self.delivery.worker.is_failing)
 
     # -- the account
 
@@ -109,7 +115,7 @@ class SubscriptionPart(Part):
         kept = await self.shard.load(lease)
         checkpoints = {log_id: decode_checkpoint(content, self._of.name, log_id) for log_id, content in kept.items()}
         settled = await self._scanned() or {}
-        while not self.link.closing.is_set():
+        while not self.is_leaving:
             logs = await self.shard.logs()
             if self._is_new:
                 for bounds in logs:

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import anyio
 import pytest
 
-from eventrec.bus import Held, Lease, LogBounds, MemoryBus, Records, Step
+from eventrec.bus import Held, Lease, LogBounds, MemoryBus, Presence, Records, Step
 from eventrec.bus.memory import MemoryShard
 from eventrec.bus.memory_store import MemoryLease
 from eventrec.errors import LeaseLostError, TransientError
@@ -145,7 +145,9 @@ class LooksThenTakes(MemoryShard):
             return None
         await anyio.sleep(0.001)
         lease = Lease(subscription, holder, str(uuid4()))
-        self._logs.held.leases[subscription] = MemoryLease(holder, lease.token, self._bus.store.time() + seconds)
+        self._logs.held.leases[subscription] = MemoryLease(
+            holder, lease.token, self._bus.store.time() + seconds, seconds
+        )
         return lease
 
 
@@ -434,6 +436,67 @@ class Retries(MemoryBus):
 
 @caught_by("bus_out_of_reach_opens_once_it_is_back", bus=Retries)
 class RetriesForEver(MemoryShard):
+    pass
+
+
+class Alone(MemoryBus):
+    """Tells each relay of itself."""
+
+    async def announce(self, subscription: str, presence: Presence, *, seconds: float) -> Sequence[Presence]:
+        return [each for each in await super().announce(subscription, presence, seconds=seconds) if each == presence]
+
+
+@caught_by("relays_of_a_subscription_hear_of_each_other", "relay_is_there_for_as_long_as_it_said", bus=Alone)
+class TellsOfNoOther(MemoryShard):
+    pass
+
+
+class OneRoom(MemoryBus):
+    """Relays of all subscriptions are in one."""
+
+    async def announce(self, subscription: str, presence: Presence, *, seconds: float) -> Sequence[Presence]:
+        return await super().announce("", presence, seconds=seconds)
+
+
+@caught_by("relays_of_a_subscription_hear_of_each_other", bus=OneRoom)
+class TellsOfThoseOfOtherSubscriptions(MemoryShard):
+    pass
+
+
+class Faithful(MemoryBus):
+    """What was said lasts for ever."""
+
+    async def announce(self, subscription: str, presence: Presence, *, seconds: float) -> Sequence[Presence]:
+        return await super().announce(subscription, presence, seconds=1e9 if seconds else 0.0)
+
+
+@caught_by("relay_is_there_for_as_long_as_it_said", bus=Faithful)
+class NeverForgetsARelay(MemoryShard):
+    pass
+
+
+class Clinging(MemoryBus):
+    """Who leaves is still there."""
+
+    async def announce(self, subscription: str, presence: Presence, *, seconds: float) -> Sequence[Presence]:
+        return await super().announce(subscription, presence, seconds=seconds or 1e9)
+
+
+@caught_by("relay_that_leaves_is_gone_at_once", bus=Clinging)
+class KeepsARelayThatLeaves(MemoryShard):
+    pass
+
+
+class FirstWord(MemoryBus):
+    """What a relay says first stands."""
+
+    async def announce(self, subscription: str, presence: Presence, *, seconds: float) -> Sequence[Presence]:
+        said = self.store.present.get(subscription, {}).get(presence.holder)
+        return await super().announce(subscription, said[0] if said and seconds else presence, seconds=seconds)
+
+
+@caught_by("what_a_relay_says_last_stands", bus=FirstWord)
+class KeepsWhatARelaySaidFirst(MemoryShard):
     pass
 
 

@@ -51,8 +51,8 @@ def relay(
     """Deliver what applications have put on a bus, through stages, to one or several destinations, until Ctrl-C.
 
     Each record arrives once where its destination can tell, whatever is killed. Any number of relays may run for one
-    bus: each subscription and each stage is served by one of them, and the others take over when that one ends, at once
-    where it ends in good order. What a destination refuses, and what `eventrec resume` and `eventrec dead` act on, is
+    bus: they share its shards equally by themselves, and the others take over when one ends, at once where it ends in
+    good order. What a destination refuses, and what `eventrec resume` and `eventrec dead` act on, is
     in the relay's log directory.
 
     Sizes are those of the reference system, which the environment may set by its names: `EVENT_BUFFER_BATCH_SIZE`,
@@ -76,7 +76,7 @@ def relay(
         type_: Deliver events of this type only, to every destination; give it once for each type.
         log: The relay's log directory; relays of one machine may share it.
         lease: How long other relays wait for one that died, for example 30s. Default: 15s.
-        max_shards: Of a sharded bus, how many shards this relay serves at once. Default: all that no other one serves.
+        max_shards: Of a sharded bus, how many shards this relay serves at once at most. Default: its equal share.
         project: The field of a payload that names a project: what is delivered is told to who listens on the bus.
         config: A TOML file with options of a recorder.
         dead: A file of JSON lines for a copy of what a destination refuses.

@@ -23,7 +23,10 @@ neither there nor named. A bus on one backend alone says so in a fixture `anyio_
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{room}" for room in ("checkpoints", "claim", "leases", "losses", "outages", "reading", "stages"))
+    *(
+        f"{__name__}.{room}"
+        for room in ("checkpoints", "claim", "leases", "losses", "outages", "presence", "reading", "stages")
+    )
 )
 
 from eventrec.testing.bus_conformance.claim import BusClaims  # noqa: E402 - after it was registered for rewriting

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from eventrec.bus import Bus, Entry
 
-Capability: TypeAlias = Literal["lost_all", "lost_answer", "lost_head", "lost_tail", "outage", "pause"]
+Capability: TypeAlias = Literal["lost_all", "lost_answer", "lost_head", "lost_tail", "outage", "pause", "presence"]
 """What a bus or its harness may lack.
 
     lost_all      `lose_all`
@@ -21,6 +21,7 @@ Capability: TypeAlias = Literal["lost_all", "lost_answer", "lost_head", "lost_ta
     lost_tail     `lose_tail`
     outage        `disconnect` and `reconnect`
     pause         `forbid` and `permit`
+    presence      `Bus.announce`: relays that share its shards by themselves
 """
 
 CAPABILITIES: Final[tuple[Capability, ...]] = get_args(Capability)
@@ -32,6 +33,7 @@ METHODS: Final[Mapping[Capability, tuple[str, ...]]] = {
     "lost_tail": ("lose_tail",),
     "outage": ("disconnect", "reconnect"),
     "pause": ("forbid", "permit"),
+    "presence": (),
 }
 """What a harness must override to have a capability."""
 

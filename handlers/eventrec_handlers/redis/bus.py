@@ -6,15 +6,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from eventrec import HandlerURL, PauseError
-from eventrec.bus import Bus
+from eventrec.bus import Bus, Presence, ShardsChangedError
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.redis.connection import Connection
-from eventrec_handlers.redis.keys import shard_keys
+from eventrec_handlers.redis.keys import relays_key, shard_keys, shards_key
 from eventrec_handlers.redis.options import TARGET_NAMES, Target
 from eventrec_handlers.redis.relay_scripts import relay_scripts
 from eventrec_handlers.redis.shard import RedisShard
 from eventrec_handlers.redis.shard_count import shard_count
 from eventrec_handlers.redis.stages import OutletBounds
+from eventrec_handlers.redis.steps import milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,12 +58,23 @@ class RedisBus(Bus):
             await self._find_shards()
         return self._shards
 
+    async def announce(self, subscription: str, presence: Presence, *, seconds: float) -> Sequence[Presence]:
+        name = self.target.stream
+        count, *found = await self._connection.run(
+            relay_scripts()["announce"],
+            [relays_key(name, subscription), shards_key(name)],
+            [presence.holder, milliseconds(seconds), presence.served, presence.bound],
+        )
+        if count and self._shards and count != str(len(self._shards)).encode():
+            raise self._changed(count.decode(errors="replace"))
+        return [Presence(holder.decode(), int(served), int(bound)) for holder, served, bound in found]
+
     async def _find_shards(self) -> None:
         """As many as the buffer has. Whoever only looks does not say how many, unless the URL does."""
         name, is_said = self.target.stream, self.target.shards > 0
-        count, self._is_claimed = await shard_count(self._connection, known=len(self._shards), claims=is_said)
+        count, is_claimed = await shard_count(self._connection, known=len(self._shards), claims=is_said)
         if len(self._shards) != count:
-            self._shards = [
+            made = [
                 RedisShard(
                     self._connection,
                     shard_keys(name, number, count),
@@ -72,18 +84,41 @@ class RedisBus(Bus):
                 )
                 for number in range(count)
             ]
+            await self._check_left(made)
+            self._shards = made
+        self._is_claimed = is_claimed
 
-    async def _claim(self, served: int) -> None:
-        """Before a lease is given: the buffer is of as many shards as are `served`.
+    async def _check_left(self, made: Sequence[RedisShard]) -> None:
+        """What is in the shards that were, and are not among `made`, would never be read.
 
         Raises:
-            PauseError: It was made again, with another number of them.
+            PauseError: There is something.
         """
-        count, self._is_claimed = await shard_count(self._connection, known=served, claims=True)
-        if count != served:
+        names = {shard.name for shard in made}
+        left = {shard.name: await shard.left() for shard in self._shards if shard.name not in names}
+        if any(left.values()):
+            held = ", ".join(f"{name} holds {records:,} records" for name, records in left.items() if records)
+            key = shards_key(self.target.stream)
             raise PauseError(
-                f"{self.target}: the buffer has {count} shards by now, not {served}: start the relay again"
+                f"{self.target}: the buffer has {len(made)} shards by now, not {len(self._shards)}, and {held}: "
+                f"set {key} to {len(self._shards)} until they are delivered, or delete them"
             )
+
+    async def _claim(self, served: int) -> None:
+        """Before a lease is given: the buffer is of as many shards as are `served`, as far as that was said.
+
+        A relay whose URL does not say it leaves it to producers, and follows them.
+
+        Raises:
+            ShardsChangedError: It was made again, with another number of them.
+        """
+        is_said = self.target.shards > 0
+        count, self._is_claimed = await shard_count(self._connection, known=served, claims=is_said)
+        if count != served:
+            raise self._changed(str(count))
+
+    def _changed(self, count: str) -> ShardsChangedError:
+        return ShardsChangedError(f"{self.target}: the buffer has {count:.20} shards by now, not {len(self._shards)}")
 
 
 def from_bus_url(url: str) -> RedisBus:

@@ -1,6 +1,7 @@
 """The names of all keys of a buffer in Redis.
 
     {eventrec:NAME}:shards               STRING  how many shards the buffer has
+    {eventrec:NAME}:relays:SUBSCRIPTION  HASH    relay → until (ms), for (ms), shards that it serves, that it can serve
     BASE of a shard                              {eventrec:NAME}, or {eventrec:NAME:0} … where there are several
     BASE of the outlet of a stage                the shard's, and :out:STAGE: a shard of its own behind the same tag
     BASE:meta                            HASH    its logs: `scripts/shard.lua` says which fields
@@ -9,7 +10,7 @@
     BASE:subs                            HASH    the subscriptions and stages that are known
     BASE:at:LOG                          ZSET    subscription → scanned
     BASE:saved:SUBSCRIPTION              HASH    LOG → what its holder has saved
-    BASE:lease:SUBSCRIPTION              HASH    holder, token, until (ms), done
+    BASE:lease:SUBSCRIPTION              HASH    holder, token, until (ms), for (ms), done
     BASE:stage:STAGE:state               HASH    key → what the stage keeps
     BASE:stage:STAGE:due                 ZSET    key → deadline (ms)
     BASE:stage:STAGE:at                  HASH    LOG → next offset
@@ -40,6 +41,11 @@ def is_name(text: str) -> bool:
 def shards_key(name: str) -> str:
     """Where the number of shards of the buffer `name` is kept."""
     return f"{{eventrec:{name}}}:shards"
+
+
+def relays_key(name: str, subscription: str) -> str:
+    """Which relays serve `subscription` of the buffer `name`, on any of its shards."""
+    return f"{{eventrec:{name}}}:relays:{subscription}"
 
 
 def channel(name: str, kind: str) -> str:

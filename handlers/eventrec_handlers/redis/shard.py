@@ -27,8 +27,7 @@ from eventrec import DeliveryError
 from eventrec.bus import Held, Lease, LogBounds, Records, Shard
 from eventrec_handlers.redis.calls import ShardCalls, pairs, seconds_of
 from eventrec_handlers.redis.keys import channel as notice_channel
-from eventrec_handlers.redis.picture import Picture, picture
-from eventrec_handlers.redis.reading import CommitReader, is_commit
+from eventrec_handlers.redis.shard_logs import ShardLogs
 from eventrec_handlers.redis.stages import OutletBounds, ShardStages, stage_of
 from eventrec_handlers.redis.steps import milliseconds
 
@@ -39,23 +38,8 @@ if TYPE_CHECKING:
     from eventrec_handlers.redis.connection import Connection
     from eventrec_handlers.redis.keys import ShardKeys
 
-_WAITING: Final = 1.0
-"""Seconds that one command waits: then it is asked whether the log has ended."""
-
 _NOTICE: Final = 1.0
 """Seconds that notices may take. Nothing depends on them."""
-
-_MAX_TRIMS: Final = 1000
-"""How often one caller trims: about a thousand commits each time."""
-
-_BETWEEN_SWEEPS: Final = 5.0
-"""Seconds between two looks at sealed logs that might go."""
-
-_LAST: Final = 2**64 - 1
-"""The last id of a stream entry with the same end."""
-
-_PASSED_AT_ONCE: Final = 100
-"""Entries of others among ours that are passed at once."""
 
 _UNBOUNDED: Final = OutletBounds()
 
@@ -86,14 +70,9 @@ class RedisShard(Shard):
         self._keys = keys
         self._claim = claim
         self._bounds = bounds
-        self._reader = CommitReader(name)
+        self._logs = ShardLogs(self._calls)
         self._stages = ShardStages(self._calls, bounds)
         self._outlets: dict[str, RedisShard] = {}
-        self._noted: list[UUID] = []
-        """Logs that this process has seen: the only ones that can be missed."""
-        self._beyond: tuple[UUID | None, bytes] = None, b""
-        """A log, and the last entry behind its end: no wait returns because of one that is not ours."""
-        self._swept_at = -_BETWEEN_SWEEPS
 
     def __repr__(self) -> str:
         return f"<RedisShard {self.name!r} of {self._calls.connection.target}>"
@@ -105,83 +84,13 @@ class RedisShard(Shard):
     # -- reading
 
     async def logs(self) -> Sequence[LogBounds]:
-        found = await self._picture()
-        if len(found.logs) > 1 and anyio.current_time() - self._swept_at > _BETWEEN_SWEEPS:
-            self._swept_at = anyio.current_time()
-            gone = [log.id for log in found.logs if not log.is_live and await self._trim(log.id) == b"gone"]
-            return [log for log in found.logs if log.id not in gone]
-        return found.logs
-
-    async def _picture(self) -> Picture:
-        """What is known of the logs; those that meta has forgotten, but not Redis, are taken back first."""
-        found = await self._asked()
-        missing = [log for log in self._noted if log not in found.ids]
-        if missing:
-            adopted = [log for log in reversed(missing) if await self._adopt(log)]
-            if adopted:
-                found = await self._asked()
-            elif not found.is_known:
-                _logger.warning("a buffer in Redis is gone, with all that it held", shard=self.name)
-        self._noted = found.ids
-        return found
-
-    async def _asked(self) -> Picture:
-        answer = await self._calls.run("logs", [self._keys.meta])
-        return picture(answer[0], answer[1], self.name) if isinstance(answer, list) else Picture(is_known=False)
-
-    async def _adopt(self, log_id: UUID) -> bool:
-        """Take a log back, if its stream is there though it is not in meta."""
-        if not await self._calls.run("adopt", [self._keys.meta, self._keys.log(log_id)], [str(log_id)]):
-            return False
-        _logger.warning(
-            "Redis lost what it knew of a log, not its records: it is taken back", shard=self.name, log=str(log_id)
-        )
-        return True
+        return await self._logs.bounds()
 
     async def read(self, log_id: UUID, start: int, *, max_records: int, max_bytes: int) -> Records:
-        kept = self._reader.kept(log_id, start, max_records=max_records, max_bytes=max_bytes)
-        if kept is not None:
-            return kept
-        count = self._reader.commits(max_records, max_bytes)
-        bounds, found = await self._calls.pipeline(
-            ("HMGET", self._keys.meta, f"{log_id}:oldest", f"{log_id}:end"),
-            ("XRANGE", self._keys.log(log_id), f"{start + 1}-0", "+", "COUNT", count),
-        )
-        if bounds[1] is None:
-            if log_id in self._noted and log_id in (await self._picture()).ids:
-                return await self.read(log_id, start, max_records=max_records, max_bytes=max_bytes)
-            return Records(start, start)
-        end = int(bounds[1])
-        if end <= start:
-            return Records(start, start)
-        while found and not any(is_commit(fields) for _, fields in found):
-            found = await self._calls.call(
-                "XRANGE", self._keys.log(log_id), b"(" + found[-1][0], f"{end}-{_LAST}", "COUNT", _PASSED_AT_ONCE
-            )
-        return self._reader.records(log_id, found, start, end, max_records=max_records, max_bytes=max_bytes)
+        return await self._logs.read(log_id, start, max_records=max_records, max_bytes=max_bytes)
 
     async def wait(self, log_id: UUID, end: int, *, seconds: float) -> None:
-        until = anyio.current_time() + seconds
-        while not await self._has_more(log_id, end):
-            left = until - anyio.current_time()
-            if left <= 0:
-                return
-            await self._wait_once(log_id, end, min(left, _WAITING))
-
-    async def _has_more(self, log_id: UUID, end: int) -> bool:
-        """Whether there is more to read, or the log has ended."""
-        stored, sealed = await self._calls.call("HMGET", self._keys.meta, f"{log_id}:end", f"{log_id}:sealed")
-        return stored is None or sealed is not None or int(stored) > end
-
-    async def _wait_once(self, log_id: UUID, end: int, seconds: float) -> None:
-        """Return as soon as the stream has another entry, or after so long."""
-        last = self._beyond[1] if self._beyond[0] == log_id else f"{end}-{_LAST}".encode()
-        block = ("BLOCK", max(1, milliseconds(seconds)))
-        found = await self._calls.call(
-            "XREAD", "COUNT", 1, *block, "STREAMS", self._keys.log(log_id), last, seconds=seconds
-        )
-        if found and not await self._has_more(log_id, end):
-            self._beyond = log_id, found[0][1][-1][0]
+        await self._logs.wait(log_id, end, seconds=seconds)
 
     # -- who serves a subscription
 
@@ -202,7 +111,7 @@ class RedisShard(Shard):
         await self._calls.run("renew", [self._calls.lease(lease)], [lease.token, ""])
 
     async def subscriptions(self) -> Sequence[Held]:
-        found = await self._picture()
+        found = await self._logs.picture()
         known, now, *scores = await self._calls.pipeline(
             ("HKEYS", self._keys.subscriptions),
             ("TIME",),
@@ -228,18 +137,18 @@ class RedisShard(Shard):
             own += [keys.stage_progress(stage), keys.stage_state(stage), keys.stage_due(stage)]
         answer = b"again"
         while answer == b"again":
-            found = await self._picture()
+            found = await self._logs.picture()
             answer = await self._calls.run(
                 "forget", [*own, *map(keys.scanned, found.ids)], [subscription, found.joined, len(own)]
             )
         for log in found.ids:
-            await self._trim(log)
+            await self._logs.trim(log)
         return answer == b"1"
 
     # -- how far it is
 
     async def load(self, lease: Lease) -> Mapping[UUID, bytes]:
-        found, keys = await self._picture(), self._keys
+        found, keys = await self._logs.picture(), self._keys
         answer = await self._calls.run(
             "load",
             [self._calls.lease(lease), keys.saved(lease.subscription), keys.meta, *map(keys.scanned, found.ids)],
@@ -261,7 +170,7 @@ class RedisShard(Shard):
 
     async def _is_kept(self, lease: Lease, log: UUID) -> bool:
         """Whether a log that meta does not know is there after all; if not, what was saved for it goes too."""
-        if await self._adopt(log):
+        if await self._logs.adopt(log):
             return True
         await self._calls.call("HDEL", self._keys.saved(lease.subscription), str(log))
         return False
@@ -283,33 +192,17 @@ class RedisShard(Shard):
         if answer[0] == b"lost":
             raise self._calls.lost(lease)
         if answer[0] == b"more":
-            await self._trim(log_id)
+            await self._logs.trim(log_id)
         if len(answer) > 1 and answer[1]:
             await self._restore_list()
-
-    async def _trim(self, log_id: UUID) -> bytes:
-        """Trim what all have settled, some of it at a time; "gone" if the whole log went."""
-        answer = b"more"
-        for _ in range(_MAX_TRIMS):
-            if answer != b"more":
-                break
-            answer = await self._settle(log_id)
-        return answer
-
-    async def _settle(self, log_id: UUID, *, how: str = "") -> bytes:
-        keys = self._keys
-        told: bytes = await self._calls.run(
-            "settle", [keys.meta, keys.log(log_id), keys.scanned(log_id), keys.subscriptions], [str(log_id), how]
-        )
-        return told
 
     async def _restore_list(self) -> None:
         """Put those who have settled something back into the list of subscriptions, which was evicted."""
         _logger.warning(
             "Redis lost the list of subscriptions: those that had settled something are in it again", shard=self.name
         )
-        for log in (await self._picture()).ids:
-            await self._settle(log, how="1")
+        for log in (await self._logs.picture()).ids:
+            await self._logs.settle(log, how="1")
 
     # -- stages
 
@@ -325,7 +218,7 @@ class RedisShard(Shard):
         return self._outlets[stage]
 
     async def progress(self, lease: Lease) -> Mapping[UUID, int]:
-        return await self._stages.progress(lease, (await self._picture()).ids)
+        return await self._stages.progress(lease, (await self._logs.picture()).ids)
 
     async def state(self, stage: str, keys: Sequence[str]) -> Sequence[bytes | None]:
         return await self._stages.state(stage, keys)
@@ -335,7 +228,7 @@ class RedisShard(Shard):
 
     async def commit(self, lease: Lease, step: Step) -> None:
         if await self._stages.commit(lease, step) and step.log_id is not None:
-            await self._trim(step.log_id)
+            await self._logs.trim(step.log_id)
 
     async def time(self) -> float:
         return seconds_of(await self._calls.call("TIME"))
@@ -344,9 +237,17 @@ class RedisShard(Shard):
         return await self._stages.size(stage)
 
     async def sizes(self) -> Sizes:
-        """How much the shard holds."""
-        found = await self._picture()
-        return Sizes(found.records, sum(found.held_bytes.values()))
+        """How much the shard holds. What was evicted of it is not there, whatever is known of it."""
+        found = await self._logs.picture()
+        there = (
+            await self._calls.pipeline(*(("EXISTS", self._keys.log(log)) for log in found.ids)) if found.logs else []
+        )
+        held = [log for log, is_there in zip(found.logs, there, strict=True) if is_there]
+        return Sizes(sum(log.end - log.oldest for log in held), sum(found.held_bytes[log.id] for log in held))
+
+    async def left(self) -> int:
+        """Records in it and in the outlets that were served here."""
+        return (await self.sizes()).records + sum([await outlet.left() for outlet in self._outlets.values()])
 
     # -- views
 

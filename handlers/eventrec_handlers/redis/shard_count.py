@@ -1,4 +1,4 @@
-"""Of how many shards a buffer is: as the first producer or relay has said that came to it, for ever."""
+"""Of how many shards a buffer is: as the first producer has said that came to it, or a relay whose URL says so."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def shard_count(connection: Connection, *, known: int = 0, claims: bool) -
     """How many shards the buffer has, and whether that stands in Redis.
 
     Where it does not, they are as many as the URL says, else as were `known` here before, else one; with `claims` that
-    is written. Who only looks at a buffer claims nothing.
+    is written. Who only reads a buffer claims nothing, and goes by what others do.
 
     Raises:
         PauseError: It is not what the URL says, or not known any more.

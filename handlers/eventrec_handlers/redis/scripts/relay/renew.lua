@@ -6,6 +6,6 @@ if not holds(KEYS[1], ARGV[1]) then return 0 end
 if ARGV[2] == '' then
   redis.call('DEL', KEYS[1])
 else
-  redis.call('HSET', KEYS[1], 'until', text(clock() + ARGV[2]))
+  redis.call('HSET', KEYS[1], 'until', text(clock() + ARGV[2]), 'for', ARGV[2])
 end
 return 1

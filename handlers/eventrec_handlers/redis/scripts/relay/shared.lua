@@ -1,6 +1,6 @@
 -- What the scripts of relays share: it stands behind shard.lua, before each of them. Its keys beside those of shard.lua:
 --
---   lease:SUB      holder, token, until (ms), done (the last commit that was made under it, so that none is made twice)
+--   lease:SUB      holder, token, until (ms), for (how many ms it lasts when it is given or renewed), done (the last commit that was made under it, so that none is made twice)
 --   subs           subscription or stage → since when it is known (ms)
 --   at:LOG         how far each of them is, as scores: the lowest is found without a look at the others
 --   saved:SUB      log → what its holder has saved
