@@ -181,7 +181,9 @@ def _unpack(modules: Path) -> None:
         subprocess.run(command, check=True, capture_output=True, timeout=_UNPACKING)  # noqa: S603 - node, our own script
         for name in ("fonts.tar", "al2023.tar"):
             with tarfile.open(home / name) as archive:
-                archive.extractall(home, filter="data")
+                # Not as an argument: 3.11 has none before 3.11.4.
+                archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
+                archive.extractall(home)  # noqa: S202 - checked against its checksum
     except (OSError, subprocess.SubprocessError, tarfile.TarError) as exc:
         raise ServerError(f"Chromium cannot be unpacked: {exc}") from exc
     for packed in home.glob("*.br"):
