@@ -5,6 +5,7 @@ import gc
 import importlib
 import importlib.util
 import inspect
+import re
 import shutil
 import signal
 import subprocess
@@ -34,6 +35,8 @@ __all__ = ["clickhouse", "clickhouse_engine", "clickhouse_server", "postgres_ser
 
 _numbers = count()
 
+TESTS = Path(__file__).parent
+
 # How long an example takes, and to draw it, says how busy the machine is.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
@@ -58,6 +61,31 @@ def pytest_configure() -> None:
             return start(run, ())
 
         _thread.start_new_thread = start_traced  # type: ignore[assignment]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A session reads no module that has nothing for it: each worker would import them all.
+
+    True where no test of the module can be meant by `-m`, as noxfile.py says it.
+    """
+    if not collection_path.name.startswith("test_") or collection_path.suffix != ".py":
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    match config.option.markexpr:
+        case "not handlers and not faults":
+            return re.search(r"(?m)^pytestmark = \[?\s*pytest\.mark\.(handlers|faults)\b", text) is not None or None
+        case "handlers and not faults":
+            return None if _is_marked(collection_path, text, "handlers") else True
+        case "faults":
+            return None if _is_marked(collection_path, text, "faults") else True
+    return None
+
+
+def _is_marked(module: Path, text: str, marker: str) -> bool:
+    """Whether a module, or a conftest.py that holds for it, names this marker."""
+    mark = re.compile(rf"\bmark\.{marker}\b")
+    above = (folder / "conftest.py" for folder in module.parents if folder.is_relative_to(TESTS))
+    return any(mark.search(each) for each in (text, *(path.read_text("utf-8") for path in above if path.exists())))
 
 
 @pytest.hookimpl(tryfirst=True)
