@@ -136,8 +136,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (dist / "entry_points.txt").write_text("[eventrec.handlers]\nstaged = staged:from_url\n", encoding="utf-8")
     path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
     # Some hundred starts: whatever is set here, each shall not compile everything again.
-    compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("compiled"))}
-    return {**os.environ, **compiled, "PYTHONPATH": path, "COLUMNS": "200", "TZ": "UTC"}
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPATH": path, "COLUMNS": "200", "TZ": "UTC"}
 
 
 @pytest.fixture

@@ -17,6 +17,10 @@ class Run(Protocol):
     def __call__(self, *arguments: str | Path, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]: ...
 
 
+class Main(Protocol):
+    def __call__(self, *arguments: str | Path) -> tuple[int, str, str]: ...
+
+
 COMMANDS = [
     *("demo", "record", "tail", "status", "drain", "deliver", "resume", "refresh", "doctor", "new-handler", "migrate"),
     *("query", "relay", "bus status", "bus forget"),
@@ -60,13 +64,15 @@ def test_every_command_is_known_here_and_in_the_documentation() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_shows_an_example(eventrec: Run, command: str) -> None:
-    done = eventrec(*command.split(), "--help")
+def test_help_shows_an_example(main: Main, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
 
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "For example" in done.stdout
-    assert f"eventrec {command} " in done.stdout.split("For example")[1]
-    assert ("--json" in done.stdout) is (command not in NOT_FOR_MACHINES)
+    code, out, errors = main(*command.split(), "--help")
+
+    assert (code, errors) == (0, "")
+    assert "For example" in out
+    assert f"eventrec {command} " in out.split("For example")[1]
+    assert ("--json" in out) is (command not in NOT_FOR_MACHINES)
 
 
 def test_help_names_every_command(eventrec: Run) -> None:
