@@ -19,7 +19,6 @@ from eventrec.sessions.session import hashed_id
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
-    from datetime import datetime
 
     from eventrec.records.entry import Entry
     from eventrec.sessions.fields import EventFields, SessionEvent
