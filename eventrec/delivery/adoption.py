@@ -1,6 +1,6 @@
 """Logs that earlier runs left: found, locked, delivered a few at a time, and given back where others can do more.
 
-Which one is next decides `orphans.py`; here it is done.
+`orphans.py` decides which one is next, and `orphan_outcomes.py` what follows for one that ended; here it is done.
 """
 
 from __future__ import annotations
@@ -8,19 +8,18 @@ from __future__ import annotations
 import random
 from contextlib import suppress
 from time import time
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from eventrec.delivery.directory_look import DirectoryLook
 from eventrec.delivery.group_adoption import GROUP, GroupAdoption
-from eventrec.delivery.opened_orphan import OpenedOrphan, open_orphan
 from eventrec.delivery.orphan_locks import OrphanLocks
+from eventrec.delivery.orphan_opening import OrphanOpener
+from eventrec.delivery.orphan_outcomes import OrphanOutcomes
 from eventrec.delivery.orphans import FIRST_PAUSE, LONGEST_PAUSE, Changes, Failures, OrphanQueue
-from eventrec.errors import LogError
 from eventrec.runs.leftovers import sweep
-from eventrec.runs.requests import load_requests, sweep_requests
-from eventrec.runs.run import Run
+from eventrec.runs.requests import sweep_requests
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
 
@@ -34,9 +33,11 @@ if TYPE_CHECKING:
     from eventrec.delivery.letters.log import LetterLog
     from eventrec.delivery.log_delivery import LogDelivery
     from eventrec.delivery.log_layouts import LogLayouts
+    from eventrec.delivery.opened_orphan import OpenedOrphan
     from eventrec.delivery.small_orphans import SmallOrphans
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.requests import OperatorRequest
+    from eventrec.runs.run import Run
 
 MAX_ADOPTED: Final = 8
 """Orphans delivered at once; each costs a few descriptors."""
@@ -48,10 +49,6 @@ _POLL_SECONDS: Final = 0.02
 _GIVE_UP_SECONDS: Final = 10.0
 
 _logger = get_logger("eventrec.delivery")
-
-
-_Tried: TypeAlias = "tuple[UUID, tuple[Run, OpenedOrphan] | OSError | LogError | Literal['held', 'gone']]"
-"""An orphan, with its lock and what is in it, or why we have neither."""
 
 
 class Adoption:
@@ -105,16 +102,14 @@ class Adoption:
         self._layouts = layouts
         self._is_failing = is_failing
         self._own_id = own_id
-        self._latest = latest
+        self._opener = OrphanOpener(directory, self._locks, letters=letters, latest=latest)
+        self._outcomes = OrphanOutcomes(self.queue)
         self._parking: dict[UUID, frozenset[str]] = {}
         """Those that are being given back, and the subscriptions they wait for."""
         self._scopes: dict[UUID, anyio.CancelScope] = {}
         self._freed = anyio.Event()
         self._has_looked = False
         self._failures = Failures(FIRST_PAUSE, LONGEST_PAUSE)
-        self._unserved: set[str] = set()
-        self.left: dict[UUID, str] = {}
-        """Orphans that wait for an operator, and why."""
 
     async def settled(self) -> None:
         """Return once all that is there was delivered, or waits: for others, for an operator, for what is down."""
@@ -141,7 +136,7 @@ class Adoption:
                         began = time()
                         found, known = await in_thread(self._look)
                         self.queue.look(found, known)
-                        self.left = {id_: why for id_, why in self.left.items() if id_ in known}
+                        self._outcomes.keep(known)
                         self._changes.note_looked(stamp, at=began, now=anyio.current_time())
                     await self._let_go_of_what_grew()
                     await self._fill_slots(tasks)
@@ -231,53 +226,23 @@ class Adoption:
             # A lock is ours once it is taken, also where this task is cancelled meanwhile.
             async with self.opening:
                 with anyio.CancelScope(shield=True):
-                    tried, requests = await in_thread(self._open, chosen)
+                    tried, requests = await in_thread(self._opener.open, chosen)
                     for id_, found in tried:
                         if isinstance(found, tuple):
-                            self.queue.note_adopted(id_)
-                            self.left.pop(id_, None)
+                            self._outcomes.note_adopted(id_)
                             self.adopted[id_] = self._deliver(*found)
                             self.apply(requests, self.adopted[id_], found[1])
                         else:
-                            self._note_refused(id_, found)
+                            self._outcomes.note_refused(id_, found, now=anyio.current_time())
                     self._locks.hand_on(id_ for id_, _ in tried)
             for id_, found in tried:
                 if isinstance(found, tuple):
                     tasks.start_soon(self._deliver_orphan, self.adopted[id_])
 
-    def _open(self, ids: list[UUID]) -> tuple[list[_Tried], list[OperatorRequest]]:
-        """In a thread. What became of `ids`."""
-        found = self._locks.take(ids)
-        try:
-            if all(not isinstance(run, Run) for _, run in found):
-                return [(id_, run) for id_, run in found if not isinstance(run, Run)], []
-            self._letters.learn()
-            requests = load_requests(self._directory, since=0.0)
-        except BaseException:
-            self._locks.release(ids)
-            raise
-        return [self._open_one(*each) for each in found], requests
-
-    def _open_one(self, id_: UUID, run: Run | Literal["held", "gone"]) -> _Tried:
-        if not isinstance(run, Run):
-            return id_, run
-        try:
-            return id_, (run, open_orphan(run, self._latest))
-        except (OSError, LogError) as exc:
-            run.release()
-            return id_, exc
-
-    def _note_refused(self, id_: UUID, why: OSError | LogError | Literal["held", "gone"]) -> None:
-        if not isinstance(why, str):
-            self.left[id_] = f"left alone: {why}"
-            if self.queue.note_paused(id_, anyio.current_time(), is_unreadable=True):
-                _logger.warning("orphan left alone", log=str(id_), error=str(why))
-            return
-        self.left.pop(id_, None)
-        if why == "held":
-            self.queue.note_held(id_)
-        else:
-            self.queue.note_gone(id_)
+    @property
+    def left(self) -> dict[UUID, str]:
+        """Orphans that wait for an operator, and why."""
+        return self._outcomes.left
 
     @property
     def untrusted(self) -> set[UUID]:
@@ -322,7 +287,8 @@ class Adoption:
         with anyio.CancelScope(shield=True):
             try:
                 await delivery.end(is_first=is_first)
-                self._note_ended(id_, delivery, is_defect=is_defect)
+                parked_for, now = self._parking.pop(id_, None), anyio.current_time()
+                self._outcomes.note_ended(id_, delivery, parked_for=parked_for, is_defect=is_defect, now=now)
             finally:
                 self.adopted.pop(id_, None)
                 self._note_freed()
@@ -339,32 +305,6 @@ class Adoption:
             # Asked where it is, a destination said that it lost some.
             await delivery.run(until_settled=True)
             await delivery.stamp()
-
-    def _note_ended(self, id_: UUID, delivery: LogDelivery, *, is_defect: bool) -> None:
-        parked_for = self._parking.pop(id_, None)
-        if id_ in self.queue.untrusted:
-            return
-        if delivery.is_gone:
-            self.queue.note_gone(id_)
-        elif (mirrors := delivery.needs.kept_for_mirrors) != []:
-            self.queue.note_paused(id_, anyio.current_time())
-            names = "mirrors" if mirrors is None else ", ".join(map(repr, mirrors))
-            self.left[id_] = f"kept for {names}, to be mirrored"
-        elif delivery.is_done or delivery.is_refused or is_defect:
-            self.queue.note_paused(id_, anyio.current_time())
-            self.left[id_] = "delivery failed" if is_defect else "checkpoints cannot be saved, or the log not deleted"
-        elif parked_for is not None:
-            self.queue.note_parked(id_, parked_for)
-        elif delivery.waiting:
-            # Its checkpoints could not be saved before, and can again by now.
-            self.queue.note_paused(id_, anyio.current_time())
-        else:
-            self.queue.note_left(id_)
-            self.left[id_] = f"kept for {', '.join(map(repr, delivery.held_for))}, not registered here"
-            unserved = {name for name in delivery.held_for if name not in self._unserved}
-            if unserved:
-                self._unserved |= unserved
-                _logger.warning("logs kept for subscriptions that are not registered", subscriptions=sorted(unserved))
 
     async def _let_go_of_what_grew(self) -> None:
         for id_, delivery in list(self.adopted.items()):

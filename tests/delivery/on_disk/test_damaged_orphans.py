@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from eventrec import EventRecorder, TransientError
-from eventrec.delivery import adoption
+from eventrec.delivery import adoption, orphan_opening
 from eventrec.delivery.letters.log import LetterLog
 from eventrec.delivery.log_delivery import LogDelivery
 from eventrec.delivery.opened_orphan import open_orphan
@@ -431,7 +431,7 @@ async def test_a_log_that_was_refused_twice_in_two_ways_is_tried_again(
     save, opened, saves = CheckpointFiles.save, open_orphan, count()
 
     def open_at_the_second_time(run: Run, latest: Collection[str]) -> Any:
-        monkeypatch.setattr(adoption, "open_orphan", opened)
+        monkeypatch.setattr(orphan_opening, "open_orphan", opened)
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     def save_at_the_second_time(files_: CheckpointFiles, *args: Any, **options: Any) -> None:
@@ -442,7 +442,7 @@ async def test_a_log_that_was_refused_twice_in_two_ways_is_tried_again(
     recorder, handler, _ = recording(tmp_path)
     recorder.register(handler, name="s")
     own: Any = None
-    monkeypatch.setattr(adoption, "open_orphan", open_at_the_second_time)
+    monkeypatch.setattr(orphan_opening, "open_orphan", open_at_the_second_time)
     async with recorder:
         assert recorder._life.writer is not None
         assert recorder._life.writer.run is not None
