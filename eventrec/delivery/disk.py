@@ -21,9 +21,10 @@ import anyio
 from eventrec.delivery.orphans import Failures
 from eventrec.errors import LogError, LogFullError, LogLockedError
 from eventrec.runs.directory import DONE
+from eventrec.runs.done import delete_done
 from eventrec.runs.measure import LOOKS_EVERY, LOOKS_SELDOM, SharedMeasure
 from eventrec.runs.retention import Change, Kept, Overrun, forfeited, to_free
-from eventrec.runs.run import Run, delete_done, list_runs
+from eventrec.runs.run import Run, list_runs
 from eventrec.runs.survey import see_opened
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import anyio
 
-from eventrec.runs.run import take_up_done
+from eventrec.runs.done import take_up_done
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import get_logger
 

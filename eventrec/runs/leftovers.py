@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec.errors import LogLockedError
 from eventrec.runs.directory import GONE, LOCK, NEW, LogDirectory, id_of, mark_of
-from eventrec.runs.run import delete_folder, lock_folder
+from eventrec.runs.run_folder import delete_folder, lock_folder
 
 if TYPE_CHECKING:
     import os

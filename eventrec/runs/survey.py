@@ -20,7 +20,7 @@ from eventrec.runs.layouts import LAYOUTS
 from eventrec.runs.mirrors import MIRRORS, Mirrors
 from eventrec.runs.others import UNKNOWN
 from eventrec.runs.requests import REQUESTS
-from eventrec.runs.run import size_of_run
+from eventrec.runs.run_folder import size_of_run
 
 if TYPE_CHECKING:
     import os

@@ -10,7 +10,8 @@ from eventrec.errors import LogLockedError
 from eventrec.log.disk import DiskStorage
 from eventrec.runs.directory import DEAD, DONE, LogDirectory
 from eventrec.runs.leftovers import sweep
-from eventrec.runs.run import Run, size_of_run
+from eventrec.runs.run import Run
+from eventrec.runs.run_folder import size_of_run
 from eventrec.runs.survey import QUOTA
 
 if TYPE_CHECKING:

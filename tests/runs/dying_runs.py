@@ -16,7 +16,7 @@ from typing import Any
 
 from eventrec.log.log import Log
 from eventrec.runs import leftovers
-from eventrec.runs.run import Run, adopt_orphans, new_run_id
+from eventrec.runs.run import Run, list_runs, new_run_id
 
 CALLS = ("mkdir", "open", "close", "fstat", "stat", "fchmod", "chmod", "rename", "unlink", "rmdir", "fsync", "replace")
 
@@ -47,8 +47,9 @@ def is_killed(work: Callable[[], object], *, before_call: int) -> bool:
 def check_that_all_goes(directory: Path, step: int) -> None:
     """What is left there, if anything, is swept, or an orphan that can be retired."""
     leftovers.sweep(directory)
-    for run in adopt_orphans(directory, limit=2):
-        run.retire()
+    for id_ in list_runs(directory):
+        if (run := Run.adopt(directory, id_)) is not None:
+            run.retire()
     left = list(directory.rglob("*"))
     if left:
         sys.exit(f"killed before call {step}: {left}")

@@ -15,9 +15,11 @@ from eventrec.log.log import Log
 from eventrec.log.segment import encode_header, segment_name
 from eventrec.runs.checkpoint import CHECKPOINTS
 from eventrec.runs.directory import DEAD, DONE, LOCK, LogDirectory, mark_of
+from eventrec.runs.done import delete_done, take_up_done
 from eventrec.runs.leftovers import sweep
 from eventrec.runs.requests import REQUESTS
-from eventrec.runs.run import Run, adopt_orphans, delete_done, is_locked, list_runs, new_run_id, take_up_done
+from eventrec.runs.run import Run, list_runs, new_run_id
+from eventrec.runs.run_folder import is_locked
 from eventrec.runs.survey import list_foreign, see, see_all, tree_size
 
 OLD = (1.0, 1.0)
@@ -40,8 +42,9 @@ def picture(directory: Path) -> dict[str, tuple[int, str]]:
 def everything(directory: Path) -> None:
     """All that a recorder and the commands do to a directory, on their own."""
     sweep(directory)
-    for run in adopt_orphans(directory, limit=100):
-        run.retire()
+    for id_ in list_runs(directory):
+        if (run := Run.adopt(directory, id_)) is not None:
+            run.retire()
     take_up_done(directory)
     for id_ in list_runs(directory / DONE):
         delete_done(directory / DONE, id_)

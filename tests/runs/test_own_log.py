@@ -15,7 +15,8 @@ from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log
 from eventrec.log.reader import LogReader
 from eventrec.runs.own_log import OwnLog
-from eventrec.runs.run import Run, is_locked, list_runs, new_run_id
+from eventrec.runs.run import Run, list_runs, new_run_id
+from eventrec.runs.run_folder import is_locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,8 +16,10 @@ import pytest
 from eventrec.errors import LogLockedError
 from eventrec.log import descriptors, disk
 from eventrec.log.log import Log
+from eventrec.runs.done import delete_done
 from eventrec.runs.leftovers import sweep
-from eventrec.runs.run import CHECKPOINTS, LOCK, Run, adopt_orphans, delete_done, is_locked, list_runs, new_run_id
+from eventrec.runs.run import CHECKPOINTS, LOCK, Run, list_runs, new_run_id
+from eventrec.runs.run_folder import is_locked
 
 
 def test_ids_sort_by_age_and_are_version_7(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +45,7 @@ def test_a_run_is_born_locked_under_its_id(tmp_path: Path) -> None:
     assert not is_locked(tmp_path / "deep" / "log", id_)
 
 
-def test_only_orphans_are_adopted_oldest_first_and_not_too_many(tmp_path: Path) -> None:
+def test_only_orphans_are_adopted_and_they_are_listed_oldest_first(tmp_path: Path) -> None:
     runs = []
     for _ in range(4):
         runs.append(Run.create(tmp_path, new_run_id()))
@@ -51,10 +53,10 @@ def test_only_orphans_are_adopted_oldest_first_and_not_too_many(tmp_path: Path) 
     for run in runs[:3]:
         run.release()
 
-    adopted = adopt_orphans(tmp_path, limit=2, excluding={runs[0].id})
+    adopted = [found for id_ in list_runs(tmp_path) if (found := Run.adopt(tmp_path, id_)) is not None]
 
-    assert [run.id for run in adopted] == [runs[1].id, runs[2].id]
-    assert adopt_orphans(tmp_path, limit=8, excluding={runs[0].id}) == []
+    assert [run.id for run in adopted] == [run.id for run in runs[:3]]
+    assert [Run.adopt(tmp_path, run.id) for run in runs] == [None] * 4
     for run in [runs[3], *adopted]:
         run.release()
 
@@ -168,7 +170,8 @@ def test_the_end_of_a_process_makes_an_orphan_and_a_forked_child_keeps_nothing(t
     program = """
 import os, sys
 from pathlib import Path
-from eventrec.runs.run import Run, is_locked, new_run_id
+from eventrec.runs.run import Run, new_run_id
+from eventrec.runs.run_folder import is_locked
 run = Run.create(Path(sys.argv[1]), new_run_id())
 if os.fork() == 0:
     run.forget()

@@ -19,7 +19,7 @@ from eventrec.delivery.sources.log import LogSource
 from eventrec.log import segment
 from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log
-from eventrec.runs import leftovers
+from eventrec.runs import leftovers, run_folder
 from eventrec.runs import run as run_room
 from eventrec.runs.checkpoint import CheckpointFiles
 from eventrec.runs.own_log import OwnLog
@@ -169,7 +169,7 @@ def _name_steps_of_letters(steps: Steps) -> None:
 
 
 def _name_steps_of_deleting(steps: Steps) -> None:
-    delete = run_room.delete_folder
+    delete = run_folder.delete_folder
 
     def deleted(base: DiskStorage, name: str, storage: DiskStorage) -> None:
         files = sorted(file for file in storage.list() if file != run_room.LOCK)
