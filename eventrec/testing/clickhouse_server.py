@@ -131,14 +131,14 @@ class _Engine:
             return bytes(self._connection.query(statement + body.decode(), form, params=params or {}).bytes())
 
     def _set(self, settings: dict[str, str]) -> None:
-        for name in [name for name in self._settings if name not in settings]:
-            self._connection.query(f"SET {name} = DEFAULT")
-            del self._settings[name]
+        changes = [f"{name} = DEFAULT" for name in self._settings if name not in settings]
         for name, value in settings.items():
             if self._settings.get(name) != value:
                 text = value if re.fullmatch(r"-?\d+(\.\d+)?", value) else "'" + value.replace("'", "\\'") + "'"
-                self._connection.query(f"SET {name} = {text}")
-                self._settings[name] = value
+                changes.append(f"{name} = {text}")
+        if changes:
+            self._connection.query(f"SET {', '.join(changes)}")
+        self._settings = dict(settings)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -17,6 +17,7 @@ from anyio import CancelScope, sleep
 
 from eventrec import EventHandler, HandlerURLError, LayoutError
 from eventrec_handlers._sql import Refusals
+from eventrec_handlers._sql.refresher import Refresher
 from eventrec_handlers.clickhouse.calls import Calls
 from eventrec_handlers.clickhouse.ddl import Ddl
 from eventrec_handlers.clickhouse.errors import UnknownCodeError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from eventrec import Batch, Layout
+    from eventrec.analytics import Catalogue
     from eventrec_handlers._sql import SchemaMode
     from eventrec_handlers.clickhouse.rows import Part
 
@@ -85,6 +87,10 @@ class ClickHouseHandler(EventHandler):
     is where a node fails for now, unless its tables are not replicated: then it alone knows what it may have stored,
     and is asked again.
 
+    `refresh`: while it is open, the handler makes the views that keep the rollups of `catalogue`, and counts in the
+    events from before, as `eventrec refresh` does; inserts keep them up to date after that. `catalogue` is one, or
+    `module:object`; None: EVENTREC_CATALOGUE, else `[tool.eventrec]` of pyproject.toml.
+
     A call may take `timeout` seconds, `connect_timeout` of them for connecting. `compression` is that of inserts.
     `tls_ca` is a file with the certificates to trust, `tls_cert` and `tls_key` are files with the client's own.
 
@@ -117,6 +123,8 @@ class ClickHouseHandler(EventHandler):
         tls_ca: str | None = None,
         tls_cert: str | None = None,
         tls_key: str | None = None,
+        refresh: bool = False,
+        catalogue: Catalogue | str | None = None,
     ) -> None:
         self._target = Target(url)
         self._options = Options(
@@ -135,6 +143,8 @@ class ClickHouseHandler(EventHandler):
             tls_ca=tls_ca,
             tls_cert=tls_cert,
             tls_key=tls_key,
+            refresh=refresh,
+            catalogue=catalogue if isinstance(catalogue, str) else None,
         )
         if not self._target.is_secure and (tls_ca or tls_cert or tls_key):
             raise HandlerURLError("certificates are for clickhouses:// URLs")
@@ -148,6 +158,7 @@ class ClickHouseHandler(EventHandler):
         self._nodes = Nodes(self._target, self._options)
         self._tables = Tables(self._options, self._ddl, nodes=len(self._nodes))
         self._inserter = Inserter(self._nodes, self._tables, self._options)
+        self._refresher = Refresher(catalogue, self._rollups_of, database="clickhouse") if refresh else None
         self._calls = Calls()
         self._prepared: _Prepared | None = None
 
@@ -177,13 +188,19 @@ class ClickHouseHandler(EventHandler):
 
     @property
     def remarks(self) -> Sequence[str]:
-        return (*self._tables.remarks, *self._layouts.remarks)
+        refresher = () if self._refresher is None else self._refresher.remarks
+        return (*self._tables.remarks, *self._layouts.remarks, *refresher)
 
     def reader(self) -> ClickHouseReader:
         return ClickHouseReader(self._target, self._options, layouts=self._layouts.known.declared)
 
     def rollups(self) -> ClickHouseRollups:
         return ClickHouseRollups(self._target, self._options, layouts=self._layouts.known.declared)
+
+    def _rollups_of(self, catalogue: Catalogue) -> ClickHouseRollups:
+        """What makes the rollups of `catalogue`, already on asyncio."""
+        layouts = {layout.table: layout for layout in catalogue.layouts}
+        return ClickHouseRollups(self._target, self._options, layouts={**layouts, **self._layouts.known.declared})
 
     async def open(self) -> None:
         """Connect to a node, and read the layouts that it keeps.
@@ -197,6 +214,8 @@ class ClickHouseHandler(EventHandler):
         try:
             await self._calls.run(lambda: self._layouts.among(self._nodes, ()))
             self._nodes.is_open = True
+            if self._refresher is not None:
+                await self._calls.run(self._refresher.start)
         except BaseException:
             await self.close()
             raise
@@ -217,6 +236,8 @@ class ClickHouseHandler(EventHandler):
         self._prepared = None
         with CancelScope(shield=True):
             if self._calls.can_run:
+                if self._refresher is not None and self._refresher.is_started:
+                    await self._calls.run(self._refresher.stop)
                 await self._calls.run(self._nodes.close)
             await self._calls.stop()
 

@@ -8,7 +8,7 @@ from eventrec import GENERATED, ID, TIMESTAMP, TYPE
 from eventrec_handlers.clickhouse.declared import declared_as
 from eventrec_handlers.clickhouse.rollups.fields import expiry
 from eventrec_handlers.clickhouse.sql import literal, quoted
-from eventrec_handlers.clickhouse.state import REPLICATED_WINDOW, WINDOW
+from eventrec_handlers.clickhouse.state import BLOCK_NUMBERS, BLOCK_OFFSETS, REPLICATED_WINDOW, WINDOW
 from eventrec_handlers.clickhouse.table import ClickHouseTable
 from eventrec_handlers.clickhouse.types import parsed
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 REPLICATED_SECONDS: Final = "replicated_deduplication_window_seconds"
 _WEEK: Final = 7 * 86_400
-NUMBERED: Final[Mapping[str, int]] = {"enable_block_number_column": 1, "enable_block_offset_column": 1}
+NUMBERED: Final[Mapping[str, int]] = {BLOCK_NUMBERS: 1, BLOCK_OFFSETS: 1}
 """By which a reader knows in which order rows arrived, also once their parts are merged."""
 
 LAYOUTS_TABLE: Final = (

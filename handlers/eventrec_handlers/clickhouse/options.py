@@ -56,6 +56,8 @@ class Options:
     tls_ca: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
+    refresh: bool = False
+    catalogue: str | None = None
 
     def __post_init__(self) -> None:
         if self.schema not in SCHEMA_MODES:
@@ -106,6 +108,8 @@ def options_of(url: HandlerURL) -> Options:
             tls_ca=url.text("tls_ca"),
             tls_cert=url.text("tls_cert"),
             tls_key=url.text("tls_key"),
+            refresh=url.boolean("refresh", default=default.refresh),
+            catalogue=url.text("catalogue"),
         )
     except ValueError as exc:
         raise HandlerURLError(f"a ClickHouse URL: {exc}") from exc

@@ -8,7 +8,10 @@ from typing import Final
 
 WINDOW: Final = "non_replicated_deduplication_window"
 REPLICATED_WINDOW: Final = "replicated_deduplication_window"
-"""Settings of a table: how many blocks it knows by their tokens."""
+BLOCK_NUMBERS: Final = "enable_block_number_column"
+BLOCK_OFFSETS: Final = "enable_block_offset_column"
+"""Settings of a table: how many blocks it knows by their tokens; and whether a row knows, also once
+parts are merged, in which block it came, and where there."""
 
 
 @dataclass(slots=True)

@@ -170,6 +170,8 @@ class Tables:
             return
         remark = await self._window_remark(node, part.table, state)
         for view, (home, name), target in await fed_tables(node, state.views):
+            if target.engine == "Null":  # holds nothing, and passes on what comes with its tokens
+                continue
             of_view = await self._window_remark(node, name, target, database=home)
             remark = remark or (of_view and f"{of_view} (view {view!r})")
         if self._nodes > 1 and not state.is_shared and remark is None:

@@ -38,7 +38,8 @@ from eventrec.analytics import (
     plan_of,
 )
 from eventrec.testing.clickhouse import ClickHouseEngine
-from eventrec_handlers.clickhouse.rollups import Columns, answer, create_table, fill, select, views
+from eventrec_handlers.clickhouse.rollups import Columns, KeptRollup, answer, create_table, select
+from eventrec_handlers.clickhouse.rollups.views import NOTES_TABLE
 
 pytestmark = pytest.mark.handlers
 
@@ -304,6 +305,18 @@ def as_stored(events: Sequence[ReceivedEvent]) -> list[StoredEvent]:
     ]
 
 
+def make_view(query: Query, kept: KeptRollup) -> None:
+    """What keeps a rollup, and the view with its name, with what is there already."""
+    for statement in (NOTES_TABLE, *kept.make()):
+        query(statement)
+    ((block,),) = query(
+        "SELECT toInt32(max(max_block_number)) FROM system.parts"
+        f" WHERE active AND database = currentDatabase() AND table = '{kept.plan.table}'"
+    )
+    query(kept.fill(1, (block, block), None, None))
+    query(kept.view([1]))
+
+
 @pytest.mark.parametrize("number", range(9))
 def test_each_rollup_of_the_platform_is_right(
     query: Query, engine: ClickHouseEngine, platform_analytics: Any, number: int
@@ -317,9 +330,7 @@ def test_each_rollup_of_the_platform_is_right(
     rows = platform_rows(events)
 
     engine.insert(layout.table, rows[:700])
-    for statement in views(rollup, columns):
-        query(statement)
-    query(fill(rollup, columns))
+    make_view(query, KeptRollup(rollup, columns))
     engine.insert(layout.table, rows[700:1_500])
     engine.insert(layout.table, rows[1_500:])
 
@@ -340,9 +351,7 @@ def test_view_has_the_buckets_of_a_zone(query: Query, engine: ClickHouseEngine, 
     columns = Columns(OF_TABLE)
     hours = range(0, 24 * 365, 7)
     kept = keep(engine, [stored(hour, moment("2024-01-01T00:30:00Z") + hour * 3_600 * SECOND, {}) for hour in hours])
-    for statement in views(told, columns):
-        query(statement)
-    query(fill(told, columns))
+    make_view(query, KeptRollup(told, columns))
 
     found = query("SELECT toUnixTimestamp64Nano(bucket), events FROM told")
 
@@ -353,15 +362,15 @@ def test_view_has_the_buckets_of_a_zone(query: Query, engine: ClickHouseEngine, 
 def test_view_with_buckets_that_the_calendar_lacks_is_refused() -> None:
     told = plan(Measure("events", "count"), bucket=Bucket("hour", 6, "Europe/Berlin"))
 
-    with pytest.raises(CatalogueError, match="ClickHouse has no buckets of 6 hours in Europe/Berlin"):
-        views(told, Columns(OF_TABLE))
+    with pytest.raises(CatalogueError, match="has no buckets of 6 hours in Europe/Berlin"):
+        KeptRollup(told, Columns(OF_TABLE)).check()
 
 
 def test_rows_of_a_view_and_of_events_may_go_after_a_time(query: Query, platform_analytics: Any) -> None:
     layout = platform_analytics.layout.ANALYTICS_EVENTS
     told = plan(Measure("events", "count"), table=layout.table, retention=86_400.0)
-    for statement in (create_table(layout), *views(told, Columns(layout))):
-        query(statement)
+    query(create_table(layout))
+    make_view(query, KeptRollup(told, Columns(layout)))
 
     made = dict(query("SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase()"))
 

@@ -8,6 +8,7 @@ clock is put back over midnight, the two may differ.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from eventrec.analytics import Bucket
 
 _SECOND: Final = 1_000_000_000
+_HOUR: Final = 3_600
 _DAY: Final = 86_400
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -45,6 +47,22 @@ MAX_STARTS: Final = 22_000
 """Starts of buckets in one statement, which by default has at most 256 KiB."""
 
 
+def calendar_range(bucket: Bucket) -> tuple[int, int]:
+    """From which start on, and before which, `calendar_sql` has the buckets."""
+    if bucket.is_fixed:
+        return EARLIEST + bucket.step - EARLIEST % bucket.step, LATEST - LATEST % bucket.step
+    return bucket.after(bucket.floor(_SINCE * _SECOND)), bucket.floor(_UNTIL * _SECOND)
+
+
+_SINCE: Final = 0
+_UNTIL: Final = 4_102_444_800
+"""The years 1970 to 2099, in seconds."""
+
+# A DateTime64 with nine digits: the year 1900 to April 2262.
+EARLIEST: Final = -2_208_988_800 * _SECOND
+LATEST: Final = 2**63 - 1
+
+
 def calendar_sql(bucket: Bucket, moment: str) -> str:
     """The start of the bucket that holds `moment`, of any time.
 
@@ -54,10 +72,28 @@ def calendar_sql(bucket: Bucket, moment: str) -> str:
     if bucket.is_fixed:
         return _multiple(moment, bucket.step)
     if bucket.unit == "minute" or bucket.every != 1:
-        raise CatalogueError(f"ClickHouse has no buckets of {bucket}: answer it from the events")
+        raise CatalogueError(f"ClickHouse's calendar has no buckets of {bucket}")
+    if not _is_plain(bucket.zone, _HOUR if bucket.unit == "hour" else 60):
+        raise CatalogueError(f"ClickHouse's calendar may part {bucket} otherwise, where the zone's clock was changed")
     local = f"toDateTime64(fromUnixTimestamp64Nano({moment}), 0, {literal(bucket.zone)})"
     start = f"toDateTime64({_CALENDAR[bucket.unit].format(local)}, 0, {literal(bucket.zone)})"
     return f"toInt64(toUnixTimestamp64Milli(toDateTime64({start}, 3))) * 1000000"
+
+
+@lru_cache(maxsize=64)
+def _is_plain(zone: str, step: int) -> bool:
+    """Whether the clock of `zone` was always a multiple of `step` seconds off UTC, and never changed about midnight."""
+    if zone == "UTC":
+        return True
+    (_, before), *changes = _changes(zone, _SINCE, _UNTIL)
+    if before % step:
+        return False
+    for at, after in changes:
+        low, high = sorted(((at or 0) + before, (at or 0) + after))
+        if after % step or low // _DAY != high // _DAY or not low % _DAY or not high % _DAY:
+            return False
+        before = after
+    return True
 
 
 _CALENDAR: Final = {

@@ -34,7 +34,7 @@ from eventrec.analytics import MAX_FLOAT
 from eventrec_handlers.clickhouse.sql import literal, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from eventrec import Layout, LayoutColumn, LayoutSource
     from eventrec.analytics import Field, Kind
@@ -77,8 +77,9 @@ TYPES: Final[Mapping[Kind, str]] = {
 }
 """What the values of each kind are here; of `json` whether there is one."""
 
-SETTINGS: Final = "SETTINGS allow_simdjson = 0"
-"""What every statement ends with: ClickHouse's other reader of JSON takes a number of more than 64 bits for a text."""
+SETTINGS: Final = "SETTINGS allow_simdjson = 0, prefer_column_name_to_alias = 1"
+"""What every statement ends with: ClickHouse's other reader of JSON takes a number of more than 64 bits for a text, and
+columns of events may be called as we call ours."""
 
 _UUID: Final = "'^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$'"
 _EXACT: Final = 2**53
@@ -135,6 +136,11 @@ class Columns:
     """The columns of a table of events: what `layout` says."""
 
     layout: Layout
+
+    @property
+    def stored(self) -> Sequence[LayoutColumn]:
+        """Those that a table has: what a database would count is not there."""
+        return [column for column in self.layout.columns if column.source != GENERATED]
 
     @property
     def time(self) -> str:

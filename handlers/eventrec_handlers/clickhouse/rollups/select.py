@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from eventrec_handlers._sql.rollups import field_aliases
-from eventrec_handlers.clickhouse.rollups.buckets import bucket_sql
+from eventrec_handlers.clickhouse.rollups.buckets import EARLIEST, LATEST, bucket_sql
 from eventrec_handlers.clickhouse.rollups.conditions import condition_sql, constant_sql
 from eventrec_handlers.clickhouse.rollups.fields import SETTINGS
 from eventrec_handlers.clickhouse.rollups.measures import measure_sql
@@ -27,10 +27,6 @@ Extent: TypeAlias = tuple[int, int]
 
 BUCKET: Final = "er_bucket"
 TIME: Final = "er_time"
-
-# A DateTime64 with nine digits: the year 1900 to April 2262.
-EARLIEST: Final = -2_208_988_800 * 1_000_000_000
-LATEST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +91,21 @@ def newest(plan: RollupPlan, columns: Columns) -> str:
     return f"SELECT maxOrNull({columns.moment}) FROM {quoted(plan.table)}{where}"  # noqa: S608 - quoted
 
 
-def rows(plan: RollupPlan, columns: Columns, aliases: dict[Field, str], bucket: str, where: str) -> str:
-    """The events that count, with their buckets, moments and fields."""
+def oldest_and_newest(plan: RollupPlan, columns: Columns) -> str:
+    """The statement for the moments of the oldest and the newest event of the rollup's types, or NULL."""
+    where = " WHERE " + _of_types(plan, columns) if plan.types is not None else ""
+    return f"SELECT minOrNull({columns.moment}), maxOrNull({columns.moment}) FROM {quoted(plan.table)}{where}"  # noqa: S608 - quoted
+
+
+def rows(
+    plan: RollupPlan, columns: Columns, aliases: dict[Field, str], bucket: str, where: str, *, more: Sequence[str] = ()
+) -> str:
+    """The events that count, with their buckets, moments and fields, and `more`."""
     values = (
         f"{bucket} AS {BUCKET}",
         f"{columns.moment} AS {TIME}",
         *(f"{columns.value(field)} AS {alias}" for field, alias in aliases.items()),
+        *more,
     )
     return f"SELECT {', '.join(values)} FROM {quoted(plan.table)} WHERE {where}"  # noqa: S608 - quoted
 
