@@ -1,14 +1,15 @@
 """From events to answers: what an application declares about its events, and what follows from it."""
 
-from eventrec.analytics.answer import Answer, AnswerColumn, AnswerRow, Question
+from eventrec.analytics.answer import Answer, AnswerColumn, AnswerRow, Question, Role
 from eventrec.analytics.brute_force import brute_force, interpolated
-from eventrec.analytics.buckets import Bucket, bucket, zone_of
+from eventrec.analytics.buckets import Bucket, BucketDeclaration, Unit, bucket, zone_of
 from eventrec.analytics.catalogue import Catalogue
 from eventrec.analytics.catalogued_event import CataloguedEvent
-from eventrec.analytics.conditions import And, Comparison, Condition, IsNull, Membership, Not, Or
+from eventrec.analytics.conditions import And, Comparison, Condition, Constant, IsNull, Membership, Not, Operator, Or
 from eventrec.analytics.expressions import (
     Expression,
     Reference,
+    Resolver,
     column,
     context,
     event_id,
@@ -24,6 +25,7 @@ from eventrec.analytics.measures import (
     ADDITIVE,
     Function,
     Measure,
+    MeasureDeclaration,
     avg,
     count,
     distinct,
@@ -38,7 +40,7 @@ from eventrec.analytics.migration import MAX_VERSION, Migration, Phase, Statemen
 from eventrec.analytics.migration_files import MigrationFileError, read_migrations, write_migrations
 from eventrec.analytics.migration_layouts import LayoutChanges, layout_changes
 from eventrec.analytics.migration_plan import migrations_of
-from eventrec.analytics.migration_runner import MigrationRunner, MigrationStatus, Pending
+from eventrec.analytics.migration_runner import MigrationRunner, MigrationStatus, Pending, Tell
 from eventrec.analytics.migration_tables import added_columns, tables_of_events
 from eventrec.analytics.migration_target import (
     Declaration,
@@ -49,7 +51,7 @@ from eventrec.analytics.migration_target import (
     Steps,
 )
 from eventrec.analytics.migration_text import canonical_json
-from eventrec.analytics.rollup import Refresh, Rollup, group, plan_of
+from eventrec.analytics.rollup import GroupDeclaration, Refresh, Rollup, group, plan_of
 from eventrec.analytics.rollup_plan import Group, RefreshPlan, RollupPlan, fields_of
 from eventrec.analytics.store import Progress, Refreshed, RollupStore
 from eventrec.analytics.versions import Upgrade
@@ -65,10 +67,12 @@ __all__ = [
     "AnswerColumn",
     "AnswerRow",
     "Bucket",
+    "BucketDeclaration",
     "Catalogue",
     "CataloguedEvent",
     "Comparison",
     "Condition",
+    "Constant",
     "Declaration",
     "Declarations",
     "EarlierMigrations",
@@ -76,10 +80,12 @@ __all__ = [
     "Field",
     "Function",
     "Group",
+    "GroupDeclaration",
     "IsNull",
     "Kind",
     "LayoutChanges",
     "Measure",
+    "MeasureDeclaration",
     "Membership",
     "Migration",
     "MigrationError",
@@ -89,6 +95,7 @@ __all__ = [
     "MigrationStatus",
     "MigrationTarget",
     "Not",
+    "Operator",
     "Or",
     "Pending",
     "Phase",
@@ -98,6 +105,8 @@ __all__ = [
     "Refresh",
     "RefreshPlan",
     "Refreshed",
+    "Resolver",
+    "Role",
     "RollbackNotSupported",
     "RollbackNotSupportedError",
     "Rollup",
@@ -106,6 +115,8 @@ __all__ = [
     "Source",
     "Statement",
     "Steps",
+    "Tell",
+    "Unit",
     "Upgrade",
     "Value",
     "added_columns",

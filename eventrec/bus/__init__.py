@@ -1,7 +1,7 @@
 """A bus between applications and relays: what one must offer, and what a stage does with what it carries."""
 
 from eventrec.bus.bus import STAGE_PREFIX, Bus, Held, Lease, LogBounds, Presence, Shard, Step
-from eventrec.bus.memory import MemoryBus
+from eventrec.bus.memory import MemoryBus, MemoryShard
 from eventrec.bus.memory_store import MemoryStore
 from eventrec.bus.stage import Output, Published, Seen, Stage
 from eventrec.delivery.sources.source import Records
@@ -9,6 +9,7 @@ from eventrec.errors import ContentError, LeaseLostError, ShardsChangedError
 from eventrec.records.content import Content, ContentDecoder, encode_take
 from eventrec.records.entry import Entry, make_entry
 from eventrec.records.ids import Ids
+from eventrec.records.schema import Shape
 from eventrec.runs.run import new_run_id as new_log_id
 
 __all__ = [
@@ -24,12 +25,14 @@ __all__ = [
     "LeaseLostError",
     "LogBounds",
     "MemoryBus",
+    "MemoryShard",
     "MemoryStore",
     "Output",
     "Presence",
     "Published",
     "Records",
     "Seen",
+    "Shape",
     "Shard",
     "ShardsChangedError",
     "Stage",

@@ -16,19 +16,26 @@ from eventrec.server.application import application, running
 from eventrec.server.options import ServerOptions
 from eventrec.server.reading.answering import completeness
 from eventrec.server.reading.moments import moment_of
-from eventrec.server.refusals import RefusedError, json_response
-from eventrec.server.routes import JSON, Query, Route
+from eventrec.server.reading.pool import Pool
+from eventrec.server.refusals import ElementError, RefusedError, json_response
+from eventrec.server.routes import JSON, Endpoint, Query, Route
+from eventrec.server.scopes import Scope
 from eventrec.server.serving import Server
-from eventrec.server.tokens import Tokens
+from eventrec.server.tokens import Token, Tokens
 
 __all__ = [
     "JSON",
     "Access",
+    "ElementError",
+    "Endpoint",
+    "Pool",
     "Query",
     "RefusedError",
     "Route",
+    "Scope",
     "Server",
     "ServerOptions",
+    "Token",
     "Tokens",
     "application",
     "completeness",

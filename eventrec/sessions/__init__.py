@@ -3,13 +3,14 @@
 from eventrec.sessions.emitted import SESSION_END, SESSION_START
 from eventrec.sessions.fields import CARRIED, EventFields, SessionEvent
 from eventrec.sessions.life_cycle import Sessions
+from eventrec.sessions.picker import Sources
 from eventrec.sessions.policy import SessionPolicy, SessionStage
 from eventrec.sessions.profile import Profile
 from eventrec.sessions.profile_fields import OBSERVED, ProfileFields
 from eventrec.sessions.profiles import PROFILE, UPDATES, Profiles
-from eventrec.sessions.reference import ReferenceSessions
+from eventrec.sessions.reference import HeldView, ReferenceSessions
 from eventrec.sessions.session import Session
-from eventrec.sessions.turn import Turn
+from eventrec.sessions.turn import StateForm, Turn
 
 __all__ = [
     "CARRIED",
@@ -19,6 +20,7 @@ __all__ = [
     "SESSION_START",
     "UPDATES",
     "EventFields",
+    "HeldView",
     "Profile",
     "ProfileFields",
     "Profiles",
@@ -28,5 +30,7 @@ __all__ = [
     "SessionPolicy",
     "SessionStage",
     "Sessions",
+    "Sources",
+    "StateForm",
     "Turn",
 ]

@@ -15,14 +15,30 @@ import eventrec
 import eventrec.analytics
 import eventrec.bus
 import eventrec.relay
+import eventrec.server
+import eventrec.sessions
 import eventrec.testing
+import eventrec.testing.bus_conformance
+import eventrec.testing.conformance
+import eventrec.usage
 from eventrec import Backoff, EventRecorder, EventRecorderOptions, SyncRecorder
 
-PUBLIC = (eventrec, eventrec.testing)
-FOR_OURSELVES = {"Batch.__init__", "EventRecorderOptions.resolve"}
-"""Called by us alone: an application is given batches, and gives options."""
+PUBLIC = (
+    eventrec,
+    eventrec.analytics,
+    eventrec.bus,
+    eventrec.relay,
+    eventrec.server,
+    eventrec.sessions,
+    eventrec.testing,
+    eventrec.testing.bus_conformance,
+    eventrec.testing.conformance,
+    eventrec.usage,
+)
+FOR_OURSELVES = {"Batch.__init__", "EventRecorderOptions.resolve", "MemoryShard.__init__"}
+"""Called by us alone: an application is given batches and shards, and gives options."""
 
-NAMES = {name for module in (*PUBLIC, eventrec.analytics, eventrec.bus, eventrec.relay) for name in module.__all__}
+NAMES = {name for module in PUBLIC for name in module.__all__}
 
 
 def verbs(cls: type) -> dict[str, list[tuple[str, object, object, object]]]:
