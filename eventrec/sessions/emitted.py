@@ -187,15 +187,17 @@ class SessionWriter:
 
     def filled(self, carried: Sequence[Any]) -> list[Any]:
         """What a session keeps of what it carries: without what is missing at its end."""
-        values = [absent if value is None else value for value, absent in zip(carried, self._missing, strict=True)]
-        while values and values[-1] in {None, ""}:
+        values = list(carried)
+        while values and (values[-1] is None or values[-1] == ""):
             values.pop()
+        if None in values:
+            return [absent if value is None else value for value, absent in zip(values, self._missing, strict=False)]
         return values
 
     def _encoded(self, carried: Sequence[Any]) -> bytes:
         """What stands behind the other members. A session of another policy may carry more values, or fewer."""
         missing = self._missing
-        values = [*carried[: len(missing)], *missing[len(carried) :]]
+        values = carried if len(carried) == len(missing) else [*carried[: len(missing)], *missing[len(carried) :]]
         return b"," + encode(self._carried(*values))[1:] if values else b"}"
 
 

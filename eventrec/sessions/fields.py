@@ -14,7 +14,7 @@ from eventrec.sessions.moments import milliseconds_of
 from eventrec.sessions.picker import Picker, Sources
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from eventrec.delivery.sources.source import Records
@@ -117,7 +117,8 @@ class FieldReader:
         self._picker = Picker([(name, getattr(fields, name), _TYPES[name]) for name in _NAMES], is_strict=True)
         own = [("type", fields.type, _TYPES["session"]), ("time", fields.time, _TIME)]
         self._own = None if (fields.type, fields.time) == (TYPE, TIMESTAMP) else Picker(own, is_strict=True)
-        self._carried = Picker([(name, source, _SCALAR) for name, source in fields.carried.items()], is_strict=False)
+        carried = [(name, source, _SCALAR) for name, source in fields.carried.items()]
+        self._carried = Picker(carried, is_strict=False, max_text=MAX_ID)
 
     def read(self, log_id: UUID, records: Records) -> list[SessionEvent | None]:
         """Each record as rules see it."""
@@ -125,9 +126,9 @@ class FieldReader:
         static = records.static_context
         return [self._event(id_, entry, static) for id_, entry in zip(ids, records.entries, strict=True)]
 
-    def carried(self, entry: Entry, static: bytes | None) -> list[Any]:
+    def carried(self, entry: Entry, static: bytes | None) -> Sequence[Any]:
         """The carried values of `entry`, in their order; what cannot be read is None."""
-        return [_short(value) for value in self._carried.pick(entry, static)]
+        return self._carried.pick(entry, static)
 
     def _event(self, id_: bytes, entry: Entry, static: bytes | None) -> SessionEvent | None:
         try:
@@ -201,7 +202,3 @@ def _number(value: float | str) -> float:
     if number - number != 0:
         raise ValueError("revenue is not a number")
     return number
-
-
-def _short(value: Any) -> Any:
-    return value[:MAX_ID] if isinstance(value, str) else value

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args
 
 import msgspec
 
@@ -26,13 +28,15 @@ Sources: TypeAlias = LayoutSource | Sequence[LayoutSource]
 class Picker:
     """Picks the values `wanted`: each a name for errors, where it stands, and its type for the decoder.
 
-    With `is_strict`, what cannot be read raises whatever a decoder raises; without, it is None.
+    With `is_strict`, what cannot be read raises whatever a decoder raises; without, it is None. Texts are cut to
+    `max_text` characters, unless that is 0.
 
     Raises:
         OptionsError: A source is not one that can be picked, or two contradict each other.
     """
 
-    def __init__(self, wanted: Sequence[tuple[str, Sources, Any]], *, is_strict: bool) -> None:
+    def __init__(self, wanted: Sequence[tuple[str, Sources, Any]], *, is_strict: bool, max_text: int = 0) -> None:
+        self._max_text = max_text
         self._alternatives: list[list[int]] = []
         self._columns: list[tuple[int, str]] = []
         self._whole: list[tuple[int, str]] = []
@@ -65,6 +69,19 @@ class Picker:
         self.pick: Callable[[Entry, bytes | None], Sequence[Any]] = self._pick
         if self._payload is not None and is_strict and is_plain and is_single and self._payload.is_flat:
             self.pick = self._payload.picked_at_once
+        elif is_plain and not is_strict:
+            self._at_once = _AtOnce(payload, self._alternatives, max_text)
+            self.pick = self._pick_at_once
+
+    def _pick_at_once(self, entry: Entry, static: bytes | None) -> Sequence[Any]:
+        """As `_pick`, which is asked where any part of the payload is not of its type."""
+        try:
+            return self._at_once.pick(entry[PAYLOAD])
+        except Exception:  # noqa: BLE001 - whatever odd bytes make of a decoder
+            return self._pick(entry, static)
+
+    def _cut(self, value: Any) -> Any:
+        return value[: self._max_text] if self._max_text and isinstance(value, str) else value
 
     def _pick(self, entry: Entry, static: bytes | None) -> Sequence[Any]:
         found: list[Any] = [None] * self._count
@@ -79,7 +96,7 @@ class Picker:
         for place, kind in self._whole:
             found[place] = entry[0].type if kind == "type" else entry[1] // 1_000_000
         return [
-            found[places[0]] if len(places) == 1 else next((found[i] for i in places if found[i]), None)
+            self._cut(found[places[0]] if len(places) == 1 else next((found[i] for i in places if found[i]), None))
             for places in self._alternatives
         ]
 
@@ -149,3 +166,64 @@ class _Members:
             raw = getattr(members, attribute)
             if bytes(raw):
                 those.pick(raw, found)
+
+
+class _AtOnce:
+    """All values of a payload by one decoder, where each part of it is of its type; `wanted` as `_Members` has it."""
+
+    def __init__(
+        self, wanted: Sequence[tuple[tuple[str, ...], Any, int]], alternatives: Sequence[list[int]], max_text: int
+    ) -> None:
+        names: dict[int, str] = {}
+        if max_text:
+            short = Annotated[str, msgspec.Meta(max_length=max_text)]
+            wanted = [(path, _with_text(type_, short), place) for path, type_, place in wanted]
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(_nested(list(wanted), "", names)).decode
+        firsts = [places[0] for places in alternatives]
+        further = [place for places in alternatives for place in places[1:]]
+        self._values: Callable[[Any], tuple[Any, ...]] = _all_of([names[place] for place in (*firsts, *further)])
+        self._count = len(firsts)
+        at = {place: i for i, place in enumerate(further, len(firsts))}
+        self._further = [
+            (i, [at[place] for place in places[1:]]) for i, places in enumerate(alternatives) if len(places) > 1
+        ]
+
+    def pick(self, payload: bytes) -> Sequence[Any]:
+        """The values; raises whatever the decoder does."""
+        values = self._values(self._decode(payload))
+        found = list(values[: self._count])
+        has_further = any(values[self._count :])
+        for i, others in self._further:
+            if not found[i]:
+                found[i] = next((values[k] for k in others if values[k]), None) if has_further else None
+        return found
+
+
+def _nested(wanted: list[tuple[tuple[str, ...], Any, int]], before: str, names: dict[int, str]) -> type[msgspec.Struct]:
+    """A struct of the members of `wanted`, others inside; `names` is told which attribute each place is."""
+    members: dict[str, list[tuple[tuple[str, ...], Any, int]]] = {}
+    for (name, *rest), type_, place in wanted:
+        members.setdefault(name, []).append((tuple(rest), type_, place))
+    fields: list[tuple[str, Any, Any]] = []
+    for i, those in enumerate(members.values()):
+        path, type_, place = those[0]
+        if path:
+            inner = _nested(those, f"{before}m{i}.", names)
+            fields.append((f"m{i}", inner, inner()))
+        else:
+            names[place] = f"{before}m{i}"
+            fields.append((f"m{i}", type_, None))
+    rename = {f"m{i}": name for i, name in enumerate(members)}
+    return msgspec.defstruct("Members", fields, rename=rename, gc=False, frozen=True)
+
+
+def _with_text(type_: Any, text: Any) -> Any:
+    """The union `type_` with `text` in place of `str`."""
+    return functools.reduce(operator.or_, [text if each is str else each for each in get_args(type_)])
+
+
+def _all_of(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """What gives the values of these attributes; "m1.m2" is inside another one."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda members: tuple(attrgetter(name)(members) for name in names)

@@ -80,10 +80,7 @@ class Session(msgspec.Struct, array_like=True, gc=False):
         elif at < self.created:
             self.created = at
         if event.path:
-            if not self.entry_path or at < self.entered:
-                self.entry_path, self.entry_origin, self.entered = short(event.path), short(event.origin), at
-            if not self.exit_path or at >= self.left:
-                self.exit_path, self.exit_origin, self.left = short(event.path), short(event.origin), at
+            self._note_place(event.path, event.origin, at)
         if event.revenue:
             total = self.revenue + event.revenue
             self.revenue = min(max(total, -MAX_TOTAL), MAX_TOTAL)
@@ -93,17 +90,27 @@ class Session(msgspec.Struct, array_like=True, gc=False):
         if event.groups and len(self.groups) < MAX_GROUPS:
             self.groups = union(self.groups, event.groups)
 
+    def _note_place(self, path: str, origin: str, at: int) -> None:
+        if len(path) > MAX_TEXT or len(origin) > MAX_TEXT:
+            path, origin = short(path), short(origin)
+        if not self.entry_path or at < self.entered:
+            self.entry_path, self.entry_origin, self.entered = path, origin, at
+        if not self.exit_path or at >= self.left:
+            self.exit_path, self.exit_origin, self.left = path, origin, at
+
 
 def opened(event: SessionEvent, *, given: str, carried: list[Any]) -> Session:
     """The session that begins with `event`, which is yet to be added."""
-    referrer = [short(event.referrer), short(event.referrer_name), short(event.referrer_type)]
+    referrer: list[str] = []
+    if event.referrer or event.referrer_name or event.referrer_type:
+        referrer = [short(event.referrer), short(event.referrer_name), short(event.referrer_type)]
     return Session(
         hashed_id(event.id, b"session"),
         "" if event.profile == event.device else event.profile,
         event.at,
         event.at,
         given=given,
-        referrer=referrer if any(referrer) else [],
+        referrer=referrer,
         carried=carried,
     )
 
@@ -120,11 +127,8 @@ def union(kept: list[str], more: list[str]) -> list[str]:
 
 def hashed_id(*parts: bytes) -> bytes:
     """A UUIDv8 that follows from `parts`: 16 bytes."""
-    digest = blake2b(digest_size=16)
-    for part in parts:
-        digest.update(len(part).to_bytes(4))
-        digest.update(part)
-    made = bytearray(digest.digest())
+    digest = blake2b(b"".join([b"%b%b" % (len(part).to_bytes(4), part) for part in parts]), digest_size=16).digest()
+    made = bytearray(digest)
     made[6] = made[6] & 0x0F | 0x80
     made[8] = made[8] & 0x3F | 0x80
     return bytes(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
     from eventrec.bus import Output
 
 _FALSE: Final = b"\xc2"
-_LIST: Final = b"\xdd"
-_TEXT: Final = b"\xdb"
+_LIST: Final = 0xDD
+_TEXT: Final = 0xDB
 """What msgpack calls them, with 32 bits of length. Redis's decoder knows no other type for bytes."""
+
+_HEAD: Final = struct.Struct(">BI").pack
 
 _Value: TypeAlias = "str | bytes | int | Literal[False] | Sequence[_Value]"
 
@@ -40,21 +43,23 @@ class PackedStep:
 
 def pack_step(output: Output, *, log_id: UUID, written: int) -> PackedStep:
     """`output` in the form that the script takes; `log_id` is the outlet's log, `written` nanoseconds."""
-    put: list[str | bytes] = []
-    gone: list[str] = []
+    put: list[bytes] = []
+    gone: list[bytes] = []
+    packed: dict[str, bytes] = {}
     for key, value in output.state.items():
+        text = packed[key] = _packed_text(key.encode())
         if value is None:
-            gone.append(key)
+            gone.append(text)
         else:
-            put += (key, value)
-    due: list[str | int] = []
-    never: list[str] = []
-    removed = set(gone)
+            put += (text, _packed_text(value))
+    due: dict[float, list[bytes]] = {}
+    never: list[bytes] = []
     for key, seconds in output.deadlines.items():
+        text = packed.get(key) or _packed_text(key.encode())
         if seconds is None:
-            never.append(key)
-        elif key not in removed:
-            due += (key, milliseconds(seconds))
+            never.append(text)
+        elif output.state.get(key, b"") is not None:
+            due.setdefault(seconds, []).append(text)
     published = {each.key: each for each in output.published}
     views: list[bytes | int | Literal[False]] = []
     for each in published.values():
@@ -69,7 +74,9 @@ def pack_step(output: Output, *, log_id: UUID, written: int) -> PackedStep:
     contents: list[bytes | int] = []
     for content, count in encode_take(output.entries, log_id, written=written, static_context=output.static_context):
         contents += (count, content)
-    changes = _packed((put, gone, due, never, views, lasting))
+    deadlines = [part for seconds, keys in due.items() for part in (_packed(milliseconds(seconds)), _packed_list(keys))]
+    lists = [_packed_list(each) for each in (put, gone, deadlines, never)]
+    changes = _packed_list([*lists, _packed(views), _packed(lasting)])
     return PackedStep(changes, list(published), list(seen), contents)
 
 
@@ -78,9 +85,17 @@ def _packed(value: _Value) -> bytes:
     if value is False:
         return _FALSE
     if isinstance(value, (str, bytes, int)):
-        raw = value if isinstance(value, bytes) else str(value).encode()
-        return b"%b%b%b" % (_TEXT, len(raw).to_bytes(4), raw)
-    return b"%b%b%b" % (_LIST, len(value).to_bytes(4), b"".join(map(_packed, value)))
+        return _packed_text(value if isinstance(value, bytes) else str(value).encode())
+    return _packed_list([_packed(each) for each in value])
+
+
+def _packed_text(raw: bytes) -> bytes:
+    return _HEAD(_TEXT, len(raw)) + raw
+
+
+def _packed_list(packed: Sequence[bytes]) -> bytes:
+    """A list of what is packed."""
+    return _HEAD(_LIST, len(packed)) + b"".join(packed)
 
 
 def milliseconds(seconds: float) -> int:

@@ -4,7 +4,7 @@
 --   then those of views, then those of what was seen
 -- ARGV: token, subscription, mark of the commit, log or '', start, end, ids of the two streams of the outlet,
 --   most records, most bytes of the outlet (0: any), changes, then count, content, … of what goes out
---   changes (msgpack): {state: key, value, …}, {state that goes}, {deadlines: key, ms, …}, {deadlines that go},
+--   changes (msgpack): {state: key, value, …}, {state that goes}, {deadlines: ms, {key, …}, …}, {deadlines that go},
 --   {views: value or false, ms, …}, {seen: {ms, members}, …}
 -- Returns {'lost'}, {'gone'}: there is no such log, {'at', place}: elsewhere than `start`, {'log', current one of the
 --   outlet}, {'full'}; else what `settle` does, and what was lost before: 'state', 'due'
@@ -74,9 +74,12 @@ in_chunks('HDEL', state, changes[2])
 in_chunks('ZREM', due, changes[2])
 local deadlines, scores = changes[3], {}
 for i = 1, #deadlines, 2 do
-  if kept[deadlines[i]] or redis.call('HEXISTS', state, deadlines[i]) == 1 then
-    scores[#scores + 1] = text(now + deadlines[i + 1])
-    scores[#scores + 1] = deadlines[i]
+  local at = text(now + deadlines[i])
+  for _, key in ipairs(deadlines[i + 1]) do
+    if kept[key] or redis.call('HEXISTS', state, key) == 1 then
+      scores[#scores + 1] = at
+      scores[#scores + 1] = key
+    end
   end
 end
 in_chunks('ZADD', due, scores)
