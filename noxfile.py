@@ -31,7 +31,8 @@ IN_PARALLEL = ("-n", str(WORKERS), "--dist", "loadgroup", "--max-worker-restart"
 A test beyond its time limit ends its worker, and so the run: another worker in its place would wait for ever.
 """
 
-NEITHER_SERVER_NOR_KILL = ("--ignore=tests/examples", "--ignore=tests/package", "-m", "not handlers and not faults")
+CHEAP = ("-m", "not handlers and not faults and not docs")
+NEITHER_SERVER_NOR_KILL = ("--ignore=tests/examples", "--ignore=tests/package", *CHEAP)
 
 
 class Run(Protocol):
@@ -185,6 +186,15 @@ def examples(session: nox.Session) -> None:
 
 
 @timed
+def docs(session: nox.Session) -> None:
+    """The documentation: builds it into build/site, where a warning fails, checks its links, and runs its examples."""
+    run = workshop(session)
+    run("python", "-m", "mkdocs", "build", "--strict")
+    run("pytest", "tests/docs", *session.posargs)
+    print(f"nox > open {ROOT / 'build' / 'site' / 'index.html'}")
+
+
+@timed
 def package(session: nox.Session) -> None:
     """The wheel: what is in it, and that it works in an environment which holds nothing else."""
     workshop(session)("pytest", "tests/package", *session.posargs)
@@ -228,4 +238,4 @@ def lowest(session: nox.Session) -> None:
     run = environment(session, "lowest", "--editable", ".[dev]", "--constraint", str(constraints))
     # What the packaging says is not of versions; and schemathesis takes later ones than ours.
     left_out = ["--ignore=tests/package", "--ignore=tests/server/test_openapi.py"]
-    run("pytest", *IN_PARALLEL, *left_out, "-m", "not handlers and not faults", *session.posargs)
+    run("pytest", *IN_PARALLEL, *left_out, *CHEAP, *session.posargs)

@@ -72,8 +72,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     text = collection_path.read_text(encoding="utf-8")
     match config.option.markexpr:
-        case "not handlers and not faults":
-            return re.search(r"(?m)^pytestmark = \[?\s*pytest\.mark\.(handlers|faults)\b", text) is not None or None
+        case "not handlers and not faults and not docs":
+            return re.search(r"(?m)^pytestmark = \[?\s*pytest\.mark\.(handlers|faults|docs)\b", text) is not None or None
         case "handlers and not faults":
             return None if _is_marked(collection_path, text, "handlers") else True
         case "faults":

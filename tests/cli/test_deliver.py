@@ -135,7 +135,7 @@ def test_a_subscription_that_fits_no_name_in_the_logs_needs_one(main: Main, tmp_
 
 
 def test_the_unit_for_systemd_runs_and_waits_for_longer_than_closing_takes() -> None:
-    page = (Path(__file__).parents[2] / "examples" / "servers.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "systemd.md").read_text(encoding="utf-8")
     text = page.partition("# eventrec-deliver.service")[2].partition("```")[0]
     unit = dict(re.findall(r"^(\w+)=(.*)$", text, flags=re.MULTILINE))
     command = unit["ExecStart"].split()

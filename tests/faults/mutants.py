@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(__file__).with_name("mutants.toml")
-COPIED = ("eventrec", "handlers", "tests", "examples", "pyproject.toml", "README.md", "ARCHITECTURE.md")
+COPIED = ("eventrec", "handlers", "tests", "examples", "docs", "pyproject.toml", "README.md", "ARCHITECTURE.md")
 
 FAILED = 1
 """What pytest ends with when a test failed; its other numbers say that nothing was tested."""

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import zipfile
 from pathlib import Path
@@ -37,6 +38,16 @@ def test_wheel_marks_both_packages_as_typed(wheel: Path) -> None:
         names = archive.namelist()
 
     assert {"eventrec/py.typed", "eventrec_handlers/py.typed"} <= set(names)
+
+
+def test_what_a_package_index_shows_has_no_link_that_leads_nowhere(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        shown = archive.read(metadata).decode().partition("\n\n")[2]
+
+    assert "## Run it" in shown
+    assert "Start in five minutes (`docs/start.md`)" in shown
+    assert [link for link in re.findall(r"\]\(([^)]+)\)", shown) if not link.startswith("https://")] == []
 
 
 def test_wheel_holds_the_page_as_it_stands_in_the_tree(wheel: Path) -> None:

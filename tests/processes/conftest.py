@@ -29,13 +29,15 @@ from eventrec.testing import assert_conserved
 from eventrec.testing.server_process import free_port
 
 BIN = Path(sys.executable).parent
-PAGE = Path(__file__).parents[2] / "examples" / "servers.md"
+GUIDES = Path(__file__).parents[2] / "docs" / "guides"
+PAGES = [GUIDES / "servers.md", GUIDES / "lambda.md"]
 
 
 def blocks(language: str) -> dict[str, str]:
-    """The fenced blocks of the page about servers, by the file name that their first line says."""
+    """The fenced blocks of the pages about servers, by the file name that their first line says."""
     block = rf"^```{language}\n[#;] (\S+)\n(.*?)^```$"
-    return dict(re.findall(block, PAGE.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE))
+    text = "\n".join(page.read_text("utf-8") for page in PAGES)
+    return dict(re.findall(block, text, flags=re.DOTALL | re.MULTILINE))
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Site:
         return f"sqlite:///{self.directory / 'events.db'}"
 
     def write_page(self) -> None:
-        """Every file that the page about servers shows."""
+        """Every file that the pages about servers show."""
         for language in ("python", "ini"):
             for name, content in blocks(language).items():
                 (self.directory / name).write_text(content, "utf-8")
