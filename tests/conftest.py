@@ -73,7 +73,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     text = collection_path.read_text(encoding="utf-8")
     match config.option.markexpr:
         case "not handlers and not faults and not docs":
-            return re.search(r"(?m)^pytestmark = \[?\s*pytest\.mark\.(handlers|faults|docs)\b", text) is not None or None
+            return (
+                re.search(r"(?m)^pytestmark = \[?\s*pytest\.mark\.(handlers|faults|docs)\b", text) is not None or None
+            )
         case "handlers and not faults":
             return None if _is_marked(collection_path, text, "handlers") else True
         case "faults":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from eventrec.testing.redis import RedisServer
 
 DOCS = Path(__file__).parents[2] / "docs"
 BIN = Path(sys.executable).parent
+RUNNER = Path(__file__).with_name("run_pages.py")
 SHOWN_ALONE = {
     "guides/servers.md": "run by tests/processes, under their servers",
     "guides/celery.md": "the same as what tests/processes runs",
@@ -31,12 +33,7 @@ pytestmark = [pytest.mark.docs, pytest.mark.timeout(280)]
 
 @pytest.fixture(scope="module")
 def files_of() -> Any:
-    sys.path.insert(0, str(Path(__file__).parent))
-    try:
-        import run_pages  # noqa: PLC0415
-    finally:
-        del sys.path[0]
-    return run_pages.files_of
+    return runpy.run_path(str(RUNNER))["files_of"]
 
 
 def test_every_example_runs() -> None:
@@ -91,7 +88,7 @@ def test_start_page_leads_to_events_in_a_database(
     (tmp_path / "web.py").write_text(files_of(DOCS / "start.md")["web.py"], "utf-8")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    server = subprocess.Popen([BIN / "uvicorn", "web:app", "--port", str(port)], cwd=tmp_path, env=environment)
+    server = subprocess.Popen([str(BIN / "uvicorn"), "web:app", "--port", str(port)], cwd=tmp_path, env=environment)
     started.append(server)
     deadline = time.monotonic() + 60
     while True:
@@ -105,7 +102,7 @@ def test_start_page_leads_to_events_in_a_database(
     server.send_signal(signal.SIGTERM)
     server.wait(30)
 
-    tail = [BIN / "eventrec", "tail", "sqlite:///events.db", "--json"]
+    tail = [str(BIN / "eventrec"), "tail", "sqlite:///events.db", "--json"]
     told = subprocess.run(tail, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
     stored = {event["type"]: event for event in map(json.loads, told.splitlines())}
     assert json.loads(answer) == {"recorded": True}
@@ -124,11 +121,11 @@ def test_jobs_of_rq_are_recorded_and_delivered(
         subprocess.run(
             [sys.executable, "-c", queue.replace("URL", repr(server.url()))], cwd=tmp_path, env=environment, check=True
         )
-        worker = [BIN / "rq", "worker", "-w", "recording_worker.RecordingWorker", "--burst", "--url", server.url()]
+        worker = [str(BIN / "rq"), "worker", "-w", "recording_worker.RecordingWorker", "--burst", "--url", server.url()]
         ran = subprocess.run(worker, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    drain = [BIN / "eventrec", "drain", "var/events", "--to", "env:EVENTS_URL"]
+    drain = [str(BIN / "eventrec"), "drain", "var/events", "--to", "env:EVENTS_URL"]
     subprocess.run(drain, cwd=tmp_path, env=environment, capture_output=True, check=True)
-    tail = [BIN / "eventrec", "tail", "sqlite:///events.db", "--json"]
+    tail = [str(BIN / "eventrec"), "tail", "sqlite:///events.db", "--json"]
     told = subprocess.run(tail, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
 
     stored = [json.loads(line) for line in told.splitlines()]

@@ -6,7 +6,9 @@ import ast
 import importlib
 import inspect
 import pydoc
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from types import FunctionType, ModuleType
 
 import pytest
@@ -106,3 +108,11 @@ def test_help_shows_the_default_and_the_meaning_of_every_option(model: type[Back
     for name, field in model.model_fields.items():
         assert field.description, f"{name} has no docstring"
         assert f"{name} (default {field.default!r}): {' '.join(field.description.split())}" in shown
+
+
+def test_what_the_posthog_handler_says_that_it_is_has_the_version_of_this_distribution() -> None:
+    from eventrec_handlers.posthog.requests import SDK  # noqa: PLC0415 - the rest is about the core
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+
+    assert f"eventrec/{project['version']}" == SDK

@@ -41,7 +41,7 @@ ENDPOINTS: Final[Mapping[str, str]] = {"v0": "/batch/", "v1": "/i/v1/analytics/e
 HISTORICAL_SECONDS: Final = 48 * 3_600
 """PostHog asks that events of a historical migration be at least this old."""
 
-SDK: Final = "eventrec/0.1.0"
+SDK: Final = "eventrec/0.2.0"
 
 _SLICE: Final = 100
 """Events that are encoded before others get their turn on the loop."""
