@@ -57,7 +57,7 @@ _OF_TYPES: Final[tuple[tuple[type | tuple[type, ...], Kind], ...]] = (
 )
 
 
-class EventFields:
+class ClassFields:
     """Finds what a rollup names in its event classes; names of types tell nothing of their fields."""
 
     def __init__(self, events: Sequence[type | str]) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from eventrec.analytics.buckets import BucketDeclaration
 from eventrec.analytics.expressions import referred, resolved_condition
 from eventrec.analytics.fields import KEYS, KINDS, is_plain_text
-from eventrec.analytics.lookup import EventFields, table_of, type_of
+from eventrec.analytics.lookup import ClassFields, table_of, type_of
 from eventrec.analytics.measures import MeasureDeclaration
 from eventrec.analytics.rollup_plan import Group, RefreshPlan, RollupPlan
 from eventrec.errors import CatalogueError, OptionsError
@@ -188,7 +188,7 @@ def _compiled(
     types = None if events is None else tuple(dict.fromkeys(type_of(event) for event in given))
     if types == ():
         raise CatalogueError("events= names at least one event; leave it out for any")
-    resolver = EventFields(given)
+    resolver = ClassFields(given)
     parts = _Parts()
     for column, value in declared.items():
         try:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from eventrec.runs.requests import OperatorRequest
 
 
-class Seen(NamedTuple):
+class DirectoryNews(NamedTuple):
     """What a look around saw.
 
     Attributes:
@@ -39,9 +39,9 @@ class DirectoryLook:
         self._locks = locks
         self._requests = Changes()
 
-    def look(self, asked: Iterable[UUID]) -> Seen:
+    def look(self, asked: Iterable[UUID]) -> DirectoryNews:
         """Look, also whether the logs `asked` are still held. Blocking; for one thread at a time."""
-        return Seen(self._directory.modified(), self._new_requests(), self._locks.still_held(asked))
+        return DirectoryNews(self._directory.modified(), self._new_requests(), self._locks.still_held(asked))
 
     def _new_requests(self) -> list[OperatorRequest]:
         stamp, now = requests_changed(self._directory), time.monotonic()

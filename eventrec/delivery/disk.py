@@ -23,7 +23,7 @@ from eventrec.errors import LogError, LogFullError, LogLockedError
 from eventrec.runs.directory import DONE
 from eventrec.runs.done import delete_done
 from eventrec.runs.measure import LOOKS_EVERY, LOOKS_SELDOM, SharedMeasure
-from eventrec.runs.retention import Change, Kept, Overrun, forfeited, to_free
+from eventrec.runs.retention import BoundChange, Kept, Overrun, forfeited, to_free
 from eventrec.runs.run import Run, list_runs
 from eventrec.runs.survey import see_opened
 from eventrec.runtime.backend import in_thread
@@ -133,9 +133,9 @@ class DiskQuota:
                 if excess is None:
                     return
         match self._overrun.note(excess):
-            case Change.FULL:
+            case BoundChange.FULL:
                 _logger.error("log directory full", directory=str(self._directory), excess_bytes=excess)
-            case Change.WITHIN:
+            case BoundChange.WITHIN:
                 _logger.info("log directory within its bound again", directory=str(self._directory))
         self._writer.hold("the log directory has reached its bound" if self._overrun.is_over else None)
 

@@ -16,7 +16,7 @@ from eventrec.mirroring.layouts import ReceivedLayouts
 from eventrec.mirroring.messages import (
     CLAIMS_IN_A_FRAME,
     Begin,
-    Checkpoint,
+    CarriedCheckpoint,
     Claim,
     Retired,
     Runs,
@@ -26,7 +26,7 @@ from eventrec.mirroring.messages import (
     decode_data,
     encode,
 )
-from eventrec.mirroring.pauses import Pauses
+from eventrec.mirroring.pauses import CopyPauses
 from eventrec.runs.directory import DEAD, LogDirectory
 from eventrec.runs.leftovers import sweep
 from eventrec.runtime.logging import described, get_logger
@@ -44,7 +44,7 @@ _logger = get_logger("eventrec.mirroring")
 
 
 @dataclass(slots=True)
-class Counts:
+class MirrorCounts:
     """What a mirror has received since it began.
 
     Attributes:
@@ -81,7 +81,7 @@ class Copies:
         sweep_letters: Callable[[], object],
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self.counts = Counts()
+        self.counts = MirrorCounts()
         self._parts = {False: directory, True: directory / DEAD}
         self._layouts = ReceivedLayouts(directory)
         self._sweep_letters = sweep_letters
@@ -92,7 +92,7 @@ class Copies:
         """Streams of which something is to be acknowledged."""
         self._unindexed: set[int] = set()
         """Streams of which an index may lack something."""
-        self._pauses = Pauses(clock)
+        self._pauses = CopyPauses(clock)
         self._unread: dict[Key, Exception] = {}
         """Copies of which it is not known what they hold, and why."""
 
@@ -213,7 +213,7 @@ class Copies:
     def _apply(self, frame: Frame, answers: list[bytes]) -> None:
         match frame.kind:
             case Kind.CHECKPOINT:
-                checkpoint = decode(frame, Checkpoint)
+                checkpoint = decode(frame, CarriedCheckpoint)
                 self._with(checkpoint.stream, answers, lambda copy: self._save(copy, checkpoint))
             case Kind.LAYOUT:
                 self._layouts.take(frame)
@@ -266,7 +266,7 @@ class Copies:
         id_, is_dead = key
         return self._copies.setdefault(key, Copy(self._parts[is_dead], id_, is_dead=is_dead))
 
-    def _save(self, copy: Copy, checkpoint: Checkpoint) -> None:
+    def _save(self, copy: Copy, checkpoint: CarriedCheckpoint) -> None:
         """Save a checkpoint, once the letters of which it says that they were set aside are on the disk."""
         for letters in self._copies.values():
             if letters.is_dead and letters is not copy:

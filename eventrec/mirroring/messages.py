@@ -106,7 +106,7 @@ class Begin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @decodable
-class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+class CarriedCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A checkpoint as its file stands; None: the file is gone."""
 
     stream: _Word
@@ -164,7 +164,7 @@ _KINDS: Final[dict[type[msgspec.Struct], Kind]] = {
     Welcome: Kind.WELCOME,
     Refused: Kind.REFUSED,
     Begin: Kind.BEGIN,
-    Checkpoint: Kind.CHECKPOINT,
+    CarriedCheckpoint: Kind.CHECKPOINT,
     KeptLayout: Kind.LAYOUT,
     Trimmed: Kind.TRIMMED,
     Retired: Kind.RETIRED,

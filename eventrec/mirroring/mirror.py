@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from anyio.abc import ByteStream
 
     from eventrec.mirroring.addresses import Address
-    from eventrec.mirroring.copies import Counts
+    from eventrec.mirroring.copies import MirrorCounts
     from eventrec.mirroring.copy_sync import CopySync
     from eventrec.mirroring.frames import Frame
     from eventrec.mirroring.messages import Claim
@@ -65,7 +65,7 @@ _TICK_SECONDS: Final = 0.5
 _logger = get_logger("eventrec.mirroring")
 
 
-class RefusedError(MirrorError):
+class MirrorRefusedError(MirrorError):
     """The source does not take this mirror, and says why."""
 
 
@@ -116,7 +116,7 @@ class Mirror:
         return f"<Mirror {self._name!r} of {self._address}: {self.state}>"
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> MirrorCounts:
         """What came so far, and what is wrong."""
         return self._copies.counts
 
@@ -216,7 +216,7 @@ class Mirror:
         frame = await connection.receive()
         match frame.kind:
             case Kind.REFUSED:
-                raise RefusedError(f"the source refuses this mirror: {decode(frame, Refused).reason}")
+                raise MirrorRefusedError(f"the source refuses this mirror: {decode(frame, Refused).reason}")
             case Kind.WELCOME:
                 version = decode(frame, Welcome).version
                 if version != VERSION:

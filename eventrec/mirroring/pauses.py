@@ -29,7 +29,7 @@ class _Pause:
     passed_at: float | None = None
 
 
-class Pauses:
+class CopyPauses:
     """Which logs are left alone. `clock` gives seconds, and never goes back."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -39,7 +39,7 @@ class Pauses:
         """Of those that pause, the ones that the source was told of again."""
 
     def __repr__(self) -> str:
-        return f"<Pauses of {len(self._pauses)} logs>"
+        return f"<CopyPauses of {len(self._pauses)} logs>"
 
     def note_failed(self, key: Key) -> bool:
         """It failed. Whether it was well before, so that the failure is to be said."""

@@ -38,7 +38,7 @@ MAX_CHECKPOINT_BYTES: Final = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class LogTurn:
     """What a mirror gets next of one log.
 
     Attributes:
@@ -115,7 +115,7 @@ class ServedRun:
             return [name for name in CheckpointFiles(storage).names() if _MADE_BY_US.fullmatch(name)]
         return []
 
-    def turn(self, max_bytes: int, *, has_checkpoints: bool = True) -> Turn:
+    def turn(self, max_bytes: int, *, has_checkpoints: bool = True) -> LogTurn:
         """What comes next: at most `max_bytes` of the stream, or one commit more. Raises as `begin`.
 
         A checkpoint is looked at before the stream is read, and given out once the stream is past what it names: so a
@@ -124,7 +124,7 @@ class ServedRun:
         assert self._reader is not None  # noqa: S101  it was begun
         storage = self._opened()
         if not storage.is_in_place():
-            return Turn(is_gone=True)
+            return LogTurn(is_gone=True)
         self._is_overdue = not has_checkpoints or time.monotonic() - self._looked_at < _BETWEEN_LOOKS
         if not self._is_overdue:
             self._look_at_checkpoints(storage)
@@ -136,7 +136,7 @@ class ServedRun:
         self._first = firsts[0] if firsts else self._first
         end = self._reader.next_offset
         due = self._due(storage, end, is_at_end=not parts) if has_checkpoints else {}
-        return Turn(parts, end, due, first)
+        return LogTurn(parts, end, due, first)
 
     def take_back(self, names: Iterable[str]) -> None:
         """Those checkpoints were not sent: they are due again."""

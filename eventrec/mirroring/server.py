@@ -21,7 +21,7 @@ from eventrec.mirroring.addresses import is_loopback, place_of
 from eventrec.mirroring.connection import LOST, Connection, ConnectionLostError, cancelled_of
 from eventrec.mirroring.frames import FROM_MIRROR, VERSION, Kind, ProtocolError
 from eventrec.mirroring.messages import Hello, Refused, Runs, Welcome, decode, encode
-from eventrec.mirroring.session import MAX_CLAIMS, WINDOW_BYTES, Session
+from eventrec.mirroring.session import MAX_CLAIMS, WINDOW_BYTES, MirrorSession
 from eventrec.mirroring.tls import wrap_tls
 from eventrec.runs.directory import LogDirectory
 from eventrec.runs.mirrors import Mirrors
@@ -213,7 +213,7 @@ class MirrorServer:
                     _logger.info("mirror known from now on", mirror=name)
                 await connection.send(encode(Welcome()))
                 _logger.info("mirror connected", mirror=name, peer=peer)
-                session = Session(
+                session = MirrorSession(
                     connection,
                     self._directory,
                     self._known,

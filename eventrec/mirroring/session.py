@@ -25,7 +25,7 @@ from eventrec.mirroring.notes import Notes
 from eventrec.mirroring.outgoing import Outgoing
 from eventrec.mirroring.schedule import Key, Schedule
 from eventrec.mirroring.turn_frames import TurnFrames
-from eventrec.mirroring.turns import Turns
+from eventrec.mirroring.turns import LogTurns
 from eventrec.mirroring.window import Window
 from eventrec.runs.mirrors import Acknowledged
 from eventrec.runtime.backend import in_thread
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from eventrec.mirroring.connection import Connection
     from eventrec.mirroring.frames import Frame
-    from eventrec.mirroring.served_run import ServedRun, Turn
+    from eventrec.mirroring.served_run import LogTurn, ServedRun
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.mirrors import Mirrors
 
@@ -69,7 +69,7 @@ _LONGEST_WHY: Final = 1_000
 _logger = get_logger("eventrec.mirroring")
 
 
-class Session:
+class MirrorSession:
     """Sends to the mirror `name` over `connection` what it lacks of `directory`. For the tasks of one loop.
 
     `claims` are what the mirror says it has; `bandwidth` is in bytes a second.
@@ -107,7 +107,7 @@ class Session:
         self._moved_at = -_BUSY_SECONDS
 
     def __repr__(self) -> str:
-        return f"<Session of {self._name!r}: {self._schedule!r} {self._window!r}>"
+        return f"<MirrorSession of {self._name!r}: {self._schedule!r} {self._window!r}>"
 
     async def run(self) -> None:
         """Serve until cancelled.
@@ -135,7 +135,7 @@ class Session:
 
     async def _round(self) -> None:
         """Send what there is, in turns, till there is nothing new; then rest."""
-        before, turns = self._bytes, Turns(_IN_TURNS)
+        before, turns = self._bytes, LogTurns(_IN_TURNS)
         if self._layouts is not None and self._layouts.is_due:
             await self._outgoing.say(*await in_thread(self._layouts.frames))
         turns.offer(await in_thread(self._schedule.due))
@@ -215,7 +215,7 @@ class Session:
         await self._outgoing.say(*frames.others)
         return bool(turn.parts)
 
-    def _read(self, run: ServedRun, stream: int, has_checkpoints: bool) -> tuple[Turn, list[bytes], TurnFrames]:  # noqa: FBT001 - called by name of a thread
+    def _read(self, run: ServedRun, stream: int, has_checkpoints: bool) -> tuple[LogTurn, list[bytes], TurnFrames]:  # noqa: FBT001 - called by name of a thread
         """In a thread. What comes next of a log, the layouts to be said before it, and the frames that say it."""
         turn = run.turn(self._outgoing.piece_bytes, has_checkpoints=has_checkpoints)
         layouts = [] if not turn.parts or self._layouts is None else self._layouts.frames()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from eventrec.mirroring.messages import Checkpoint, Trimmed, data_parts, encode, encode_data
+from eventrec.mirroring.messages import CarriedCheckpoint, Trimmed, data_parts, encode, encode_data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from eventrec.mirroring.served_run import Turn
+    from eventrec.mirroring.served_run import LogTurn
 
 DATA_BYTES: Final = 508 << 10
 """Of a log in one frame of its data."""
@@ -31,7 +31,7 @@ class TurnFrames:
     others: Sequence[bytes]
 
     @classmethod
-    def of(cls, turn: Turn, stream: int, *, are_whole: bool) -> TurnFrames:
+    def of(cls, turn: LogTurn, stream: int, *, are_whole: bool) -> TurnFrames:
         """The frames of `turn` in `stream`.
 
         `are_whole`: each frame is one piece of bytes, so that those of others may be sent between two of them; else a
@@ -43,7 +43,7 @@ class TurnFrames:
                 piece = memoryview(part)[at : at + DATA_BYTES]
                 data += [encode_data(stream, piece)] if are_whole else data_parts(stream, piece)
         saved = {
-            name: encode(Checkpoint(stream=stream, name=name, content=content))
+            name: encode(CarriedCheckpoint(stream=stream, name=name, content=content))
             for name, content in turn.checkpoints.items()
         }
         others = [frame for name, frame in saved.items() if turn.checkpoints[name] is None]

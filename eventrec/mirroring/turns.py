@@ -17,7 +17,7 @@ PATIENCE: Final = 64
 """Turns of others after which one that waits begins, though there is no room: these have little to send each time."""
 
 
-class Turns:
+class LogTurns:
     """At most about `limit` logs have turns, one after the other; the others wait.
 
     The newest that waits begins first. One that has had its slice waits until all that waited have begun.
@@ -32,7 +32,7 @@ class Turns:
         self._since_begun = 0
 
     def __repr__(self) -> str:
-        return f"<Turns of {len(self._in_turns)} logs, {len(self._waiting)} wait>"
+        return f"<LogTurns of {len(self._in_turns)} logs, {len(self._waiting)} wait>"
 
     def offer(self, keys: Iterable[Key]) -> None:
         """Those have something, or may have."""

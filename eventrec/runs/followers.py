@@ -36,7 +36,7 @@ _NOT_OURS: Final = (FileNotFoundError, NotADirectoryError)
 
 
 @decodable
-class Remembered(msgspec.Struct, frozen=True, kw_only=True):
+class RememberedFollower(msgspec.Struct, frozen=True, kw_only=True):
     """A subscription that is followed. `since` is the log of the process that followed first, as old as that is."""
 
     subscription: str
@@ -50,7 +50,7 @@ class Follower(NamedTuple):
         name: Of the subscription; as far as the file tells, where that cannot be read.
         is_remembered: Else a process of an earlier version follows for it.
         is_alive: Whether a process follows for it now.
-        since: See `Remembered`; None: not known.
+        since: See `RememberedFollower`; None: not known.
         pid: The number of the process, as far as it says.
     """
 
@@ -81,11 +81,11 @@ class Followers:
         with closing(base.folder(FOLLOWING, create=True)) as folder:
             if folder.holds(file):
                 return
-            replace(folder, file, Remembered(subscription=name, since=since))
+            replace(folder, file, RememberedFollower(subscription=name, since=since))
         base.sync_directory()
 
     def since(self, name: str) -> UUID | None:
-        """See `Remembered`; None: it is not remembered, or that cannot be read."""
+        """See `RememberedFollower`; None: it is not remembered, or that cannot be read."""
         with suppress(OSError), self._folder() as folder:
             return _since_in(folder, safe_name(name), name)
         return None
@@ -170,9 +170,9 @@ def _is_held(folder: DiskStorage, name: str) -> bool:
     return False
 
 
-def _about(folder: DiskStorage, stem: str) -> Remembered | None:
+def _about(folder: DiskStorage, stem: str) -> RememberedFollower | None:
     with suppress(FileNotFoundError, UnreadableFileError):
-        about, is_checked = load(folder, stem + _REMEMBERED, Remembered)
+        about, is_checked = load(folder, stem + _REMEMBERED, RememberedFollower)
         if is_checked and safe_name(about.subscription) == stem:
             return about
     return None

@@ -103,7 +103,7 @@ def to_free(kept: Iterable[Kept], excess: int) -> int:
     return count
 
 
-class Change(Enum):
+class BoundChange(Enum):
     """What is new about the bound of a log directory."""
 
     FULL = "log directory full"
@@ -123,14 +123,14 @@ class Overrun:
         """Whether it is, though all went that may: then new events are refused."""
         self._is_losing = False
 
-    def note(self, excess: int) -> Change | None:
+    def note(self, excess: int) -> BoundChange | None:
         """Take note of the `excess` that is left once all went that may. What changed by it, to be said."""
         was_over, self.is_over = self.is_over, excess > 0
         if self.is_over:
-            return None if was_over else Change.FULL
+            return None if was_over else BoundChange.FULL
         if was_over or (self._is_losing and excess < -self._bound.max_bytes * _IS_OVER):
             self._is_losing = False
-            return Change.WITHIN
+            return BoundChange.WITHIN
         return None
 
     def note_lost(self) -> bool:

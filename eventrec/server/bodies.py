@@ -17,7 +17,7 @@ from eventrec.server.unpacking import Unpacking
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from eventrec.server.memory import Lease
+    from eventrec.server.memory import BodyLease
     from eventrec.server.serving import Server
 
 _T = TypeVar("_T")
@@ -81,7 +81,7 @@ def _coding(request: Request) -> str:
     return named[0] if named else ""
 
 
-async def _read(request: Request, bound: int, lease: Lease) -> bytes:
+async def _read(request: Request, bound: int, lease: BodyLease) -> bytes:
     """What arrives, which is `bound` bytes at most."""
     said = _length(request)
     if said is not None and said > bound:

@@ -24,9 +24,9 @@ class BodyMemory:
         self._lock = Lock()
         self.taken = 0
 
-    def lease(self, scope: MutableMapping[str, Any]) -> Lease:
+    def lease(self, scope: MutableMapping[str, Any]) -> BodyLease:
         """What the request with this ASGI scope takes. It is one request's alone, until `release`."""
-        lease: Lease = scope.setdefault(_LEASE, Lease(self))
+        lease: BodyLease = scope.setdefault(_LEASE, BodyLease(self))
         return lease
 
     def release(self, scope: MutableMapping[str, Any]) -> None:
@@ -56,7 +56,7 @@ class BodyMemory:
             self.taken += by
 
 
-class Lease:
+class BodyLease:
     """What one request takes of it."""
 
     def __init__(self, memory: BodyMemory) -> None:

@@ -19,7 +19,7 @@ _PATIENCE: Final = 20.0
 
 
 @dataclass
-class Answer:
+class ClientAnswer:
     """What a client got. The names of `headers` are in small letters."""
 
     status: int = 0
@@ -53,14 +53,14 @@ class Client:
         /,
         headers: Mapping[str, str] | None = None,
         **more: Any,
-    ) -> Answer:
+    ) -> ClientAnswer:
         """What is answered to the question with these `parameters`, and `more` of them: a final "_" is left out."""
         async with self.stream(path, parameters, headers=headers, **more) as stream:
             return await stream.answer()
 
     async def post(
         self, path: str, body: object, *, content_type: str | None = "application/json", **headers: str
-    ) -> Answer:
+    ) -> ClientAnswer:
         """What is answered to `body`: bytes, text, or what becomes JSON. `path` may have a query."""
         text = body.encode() if isinstance(body, str) else body
         sent = text if isinstance(text, bytes) else msgspec.json.encode(text)
@@ -186,10 +186,10 @@ class Stream:
             await self._started.wait()
         return self._head
 
-    async def answer(self) -> Answer:
+    async def answer(self) -> ClientAnswer:
         """All of it."""
         status, headers = await self.started()
-        return Answer(status, headers, b"".join([part async for part in self.parts()]))
+        return ClientAnswer(status, headers, b"".join([part async for part in self.parts()]))
 
     async def parts(self) -> AsyncIterator[bytes]:
         """The parts of its body."""

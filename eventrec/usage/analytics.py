@@ -18,7 +18,7 @@ from eventrec.records.context import encoded_fields
 from eventrec.runtime.logging import ROOT, described, get_logger
 from eventrec.usage.build import build_information
 from eventrec.usage.disclosure import Disclosure, print_disclosure, shown_destination
-from eventrec.usage.session import EVENT_ID, Session
+from eventrec.usage.session import EVENT_ID, UsageSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -120,7 +120,7 @@ class Analytics:
         """Whether nothing is sent, since the user was told just now, by this process or by one that still runs."""
         self._environment = environment
         self._choices = decision.choices
-        self._session = Session(defaults=build_information(app).properties() | defaults if decision.is_on else {})
+        self._session = UsageSession(defaults=build_information(app).properties() | defaults if decision.is_on else {})
         if decision.is_on:
             _quieten()
             self._recorder = EventRecorder(log=places_of(app, environment).data, options=options)

@@ -17,7 +17,7 @@ Kind: TypeAlias = Literal["Append", "Identify", "SetPersonProperties"]
 EVENT_ID: Final = "event_id"
 
 
-class Session:
+class UsageSession:
     """Numbers the events of one process, under one id. From any thread; the child of a fork is a session of its own.
 
     `defaults` are properties that every event carries; `new_id` makes ids.
@@ -30,7 +30,7 @@ class Session:
         self._begin()
 
     def __repr__(self) -> str:
-        return f"<Session {self.id}>"
+        return f"<UsageSession {self.id}>"
 
     @property
     def id(self) -> UUID:

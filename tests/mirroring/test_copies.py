@@ -19,7 +19,7 @@ from eventrec.mirroring.frames import FROM_MIRROR, FROM_SOURCE, Frame, FramePars
 from eventrec.mirroring.messages import (
     Ack,
     Begin,
-    Checkpoint,
+    CarriedCheckpoint,
     Retired,
     Runs,
     Stopped,
@@ -81,8 +81,8 @@ def test_a_checkpoint_stays_in_its_folder_whatever_it_is_called(copies: Copies, 
     copies.take(frames(begun()))
     made = sorted(tmp_path.rglob("*"))
 
-    why = stopped(copies.take(frames(encode(Checkpoint(stream=1, name=name, content=saved())))))
-    copies.take(frames(begun(stream=2), encode(Checkpoint(stream=2, name=name, content=None))))
+    why = stopped(copies.take(frames(encode(CarriedCheckpoint(stream=1, name=name, content=saved())))))
+    copies.take(frames(begun(stream=2), encode(CarriedCheckpoint(stream=2, name=name, content=None))))
 
     assert "by another name" in why
     assert len(before) < len(made)
@@ -94,7 +94,7 @@ def test_a_checkpoint_stays_in_its_folder_whatever_it_is_called(copies: Copies, 
 def test_a_checkpoint_that_cannot_be_read_is_not_written(copies: Copies, tmp_path: Path, content: bytes) -> None:
     copies.take(frames(begun()))
 
-    why = stopped(copies.take(frames(encode(Checkpoint(stream=1, name="s.json", content=content)))))
+    why = stopped(copies.take(frames(encode(CarriedCheckpoint(stream=1, name="s.json", content=content)))))
 
     assert "cannot be read" in why
     assert list(tmp_path.rglob("*.json")) == []
@@ -122,7 +122,7 @@ def test_what_concerns_no_stream_is_ignored(copies: Copies) -> None:
         frames(
             encode_data(7, b"x"),
             encode(Trimmed(stream=7, first=3)),
-            encode(Checkpoint(stream=7, name="s.json", content=saved())),
+            encode(CarriedCheckpoint(stream=7, name="s.json", content=saved())),
             encode(Retired(run=LOG)),
             encode(Stopped(run=LOG, why="gone"), Kind.DIVERGED),
         )
@@ -173,7 +173,7 @@ MESSAGES = st.one_of(
     st.builds(Trimmed, stream=STREAMS, first=st.integers(0, 100)).map(encode),
     st.builds(Retired, run=RUNS, is_dead=st.booleans()).map(encode),
     st.builds(
-        Checkpoint,
+        CarriedCheckpoint,
         stream=STREAMS,
         name=st.sampled_from(["s.json", "a/b"]),
         content=st.sampled_from([None, b"", saved()]),

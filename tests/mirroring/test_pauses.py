@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from eventrec.mirroring.pauses import FIRST_PAUSE, LONGEST_PAUSE, Pauses
+from eventrec.mirroring.pauses import FIRST_PAUSE, LONGEST_PAUSE, CopyPauses
 from eventrec.mirroring.schedule import Key
 
 LOG: Key = (UUID(int=1), False)
@@ -27,11 +27,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def pauses(clock: Clock) -> Pauses:
-    return Pauses(clock)
+def pauses(clock: Clock) -> CopyPauses:
+    return CopyPauses(clock)
 
 
-def length_of_pause(pauses: Pauses, clock: Clock) -> float:
+def length_of_pause(pauses: CopyPauses, clock: Clock) -> float:
     """How long the log is left alone, in seconds; afterwards it is due."""
     began = clock.now
     while LOG not in pauses.due(10):
@@ -40,7 +40,7 @@ def length_of_pause(pauses: Pauses, clock: Clock) -> float:
 
 
 def test_each_failure_doubles_the_pause_up_to_its_bound_and_the_first_alone_is_said(
-    pauses: Pauses, clock: Clock
+    pauses: CopyPauses, clock: Clock
 ) -> None:
     said, lengths = [], []
 
@@ -52,7 +52,7 @@ def test_each_failure_doubles_the_pause_up_to_its_bound_and_the_first_alone_is_s
     assert lengths == [FIRST_PAUSE, 2, 4, 8, 16, 32, LONGEST_PAUSE, LONGEST_PAUSE, LONGEST_PAUSE]
 
 
-def test_a_log_that_was_offered_is_not_offered_again_till_it_fails_again(pauses: Pauses, clock: Clock) -> None:
+def test_a_log_that_was_offered_is_not_offered_again_till_it_fails_again(pauses: CopyPauses, clock: Clock) -> None:
     pauses.note_failed(LOG)
     clock.now += FIRST_PAUSE
 
@@ -64,7 +64,7 @@ def test_a_log_that_was_offered_is_not_offered_again_till_it_fails_again(pauses:
     assert pauses.due(10) == [LOG]
 
 
-def test_a_connection_offers_all_copies_and_so_none_is_due(pauses: Pauses, clock: Clock) -> None:
+def test_a_connection_offers_all_copies_and_so_none_is_due(pauses: CopyPauses, clock: Clock) -> None:
     pauses.note_failed(LOG)
     pauses.note_failed(OTHER)
 
@@ -74,7 +74,7 @@ def test_a_connection_offers_all_copies_and_so_none_is_due(pauses: Pauses, clock
     assert pauses.due(10) == []
 
 
-def test_what_is_due_is_bounded_and_the_rest_follows(pauses: Pauses, clock: Clock) -> None:
+def test_what_is_due_is_bounded_and_the_rest_follows(pauses: CopyPauses, clock: Clock) -> None:
     pauses.note_failed(LOG)
     pauses.note_failed(OTHER)
     clock.now += FIRST_PAUSE
@@ -86,7 +86,7 @@ def test_what_is_due_is_bounded_and_the_rest_follows(pauses: Pauses, clock: Cloc
     assert pauses.due(1) == [OTHER]
 
 
-def test_records_end_a_pause_at_once_and_the_next_failure_is_a_first_one(pauses: Pauses) -> None:
+def test_records_end_a_pause_at_once_and_the_next_failure_is_a_first_one(pauses: CopyPauses) -> None:
     pauses.note_failed(LOG)
     pauses.note_failed(LOG)
 
@@ -96,7 +96,7 @@ def test_records_end_a_pause_at_once_and_the_next_failure_is_a_first_one(pauses:
     assert pauses.note_failed(LOG)
 
 
-def test_without_records_a_pause_ends_once_what_went_on_has_lasted_as_long(pauses: Pauses, clock: Clock) -> None:
+def test_without_records_a_pause_ends_once_what_went_on_has_lasted_as_long(pauses: CopyPauses, clock: Clock) -> None:
     pauses.note_failed(LOG)
     pauses.note_failed(LOG)
 
@@ -109,7 +109,7 @@ def test_without_records_a_pause_ends_once_what_went_on_has_lasted_as_long(pause
     assert pauses.take_lasting() == []
 
 
-def test_a_failure_soon_after_it_went_on_counts_on(pauses: Pauses, clock: Clock) -> None:
+def test_a_failure_soon_after_it_went_on_counts_on(pauses: CopyPauses, clock: Clock) -> None:
     pauses.note_failed(LOG)
     pauses.note_passed(LOG, records=0)
     clock.now += FIRST_PAUSE / 2
@@ -119,7 +119,7 @@ def test_a_failure_soon_after_it_went_on_counts_on(pauses: Pauses, clock: Clock)
     assert length_of_pause(pauses, clock) == 2 * FIRST_PAUSE
 
 
-def test_a_log_that_is_gone_is_forgotten(pauses: Pauses, clock: Clock) -> None:
+def test_a_log_that_is_gone_is_forgotten(pauses: CopyPauses, clock: Clock) -> None:
     pauses.note_failed(LOG)
 
     pauses.forget(LOG)

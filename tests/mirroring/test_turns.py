@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from eventrec.mirroring.schedule import Key
-from eventrec.mirroring.turns import PATIENCE, SLICE_BYTES, Turns
+from eventrec.mirroring.turns import PATIENCE, SLICE_BYTES, LogTurns
 
 KEYS: list[Key] = [(UUID(int=number), False) for number in range(100)]
 
@@ -16,7 +16,7 @@ def never(_: Key) -> bool:
     return False
 
 
-def taken(turns: Turns, count: int, size: int) -> list[Key]:
+def taken(turns: LogTurns, count: int, size: int) -> list[Key]:
     """Whose the next turns are, where all have always more, of `size` bytes each."""
     found = []
     for _ in range(count):
@@ -29,7 +29,7 @@ def taken(turns: Turns, count: int, size: int) -> list[Key]:
 
 @pytest.mark.parametrize("size", [10, SLICE_BYTES // 4, SLICE_BYTES])
 def test_every_log_begins_though_all_have_always_more(size: int) -> None:
-    turns = Turns(8)
+    turns = LogTurns(8)
     turns.offer(KEYS[:20])
 
     assert set(taken(turns, 20 * (PATIENCE + 20), size)) == set(KEYS[:20])
@@ -37,7 +37,7 @@ def test_every_log_begins_though_all_have_always_more(size: int) -> None:
 
 @pytest.mark.parametrize("size", [10, SLICE_BYTES])
 def test_an_old_log_that_comes_late_begins_beside_busy_ones(size: int) -> None:
-    turns = Turns(8)
+    turns = LogTurns(8)
     turns.offer(KEYS[1:9])
     taken(turns, 100, size)
 
@@ -47,7 +47,7 @@ def test_an_old_log_that_comes_late_begins_beside_busy_ones(size: int) -> None:
 
 
 def test_no_log_has_a_second_slice_before_all_that_wait_had_one() -> None:
-    turns = Turns(2)
+    turns = LogTurns(2)
     turns.offer(KEYS[:10])
 
     found = taken(turns, 30, SLICE_BYTES)
@@ -57,7 +57,7 @@ def test_no_log_has_a_second_slice_before_all_that_wait_had_one() -> None:
 
 
 def test_the_newest_begins_at_once_though_there_is_no_room() -> None:
-    turns = Turns(2)
+    turns = LogTurns(2)
     turns.offer(KEYS[:5])
     taken(turns, 3, 10)
 
@@ -67,7 +67,7 @@ def test_the_newest_begins_at_once_though_there_is_no_room() -> None:
 
 
 def test_one_that_has_no_more_is_not_asked_again() -> None:
-    turns = Turns(2)
+    turns = LogTurns(2)
     turns.offer(KEYS[:1])
 
     assert turns.take(has_begun=never) == KEYS[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eventrec.runs.retention import Bound, Change, Kept, Overrun, Retain, SealedSegment, forfeited, to_free
+from eventrec.runs.retention import Bound, BoundChange, Kept, Overrun, Retain, SealedSegment, forfeited, to_free
 
 GIB = 1 << 30
 SEGMENTS = [SealedSegment(0, 10, 100), SealedSegment(10, 20, 100), SealedSegment(20, 30, 100)]
@@ -94,7 +94,7 @@ def test_that_a_directory_is_full_is_said_when_it_begins_and_when_it_ends() -> N
 
     said = [overrun.note(excess) for excess in (-5, 10, 20, -1, -1, 5)]
 
-    assert said == [None, Change.FULL, None, Change.WITHIN, None, Change.FULL]
+    assert said == [None, BoundChange.FULL, None, BoundChange.WITHIN, None, BoundChange.FULL]
     assert overrun.is_over
 
 
@@ -105,5 +105,5 @@ def test_a_loss_is_new_again_only_when_a_quarter_of_the_bound_was_free() -> None
     assert not overrun.note_lost()
     assert overrun.note(-250) is None
     assert not overrun.note_lost()
-    assert overrun.note(-251) is Change.WITHIN
+    assert overrun.note(-251) is BoundChange.WITHIN
     assert overrun.note_lost()

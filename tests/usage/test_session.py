@@ -6,17 +6,17 @@ from uuid import UUID
 
 import pytest
 
-from eventrec.usage.session import Session
+from eventrec.usage.session import UsageSession
 
 
 def test_events_are_numbered_from_one() -> None:
-    session = Session()
+    session = UsageSession()
 
     assert [session.next_event_id() for _ in range(3)] == [1, 2, 3]
 
 
 def test_append_takes_the_defaults_and_then_its_number() -> None:
-    session = Session(defaults={"target": "linux", "debug": False})
+    session = UsageSession(defaults={"target": "linux", "debug": False})
 
     assert session.properties({"what": 1}) == {"target": "linux", "debug": False, "what": 1, "event_id": 1}
     assert session.properties({"debug": True, "event_id": "mine"}) == {"target": "linux", "debug": True, "event_id": 2}
@@ -24,22 +24,22 @@ def test_append_takes_the_defaults_and_then_its_number() -> None:
 
 @pytest.mark.parametrize("kind", ["Identify", "SetPersonProperties"])
 def test_other_kinds_are_left_as_they_are_and_not_numbered(kind: str) -> None:
-    session = Session(defaults={"target": "linux"})
+    session = UsageSession(defaults={"target": "linux"})
 
     assert session.properties({"email": "a@example.org"}, kind) == {"email": "a@example.org"}  # type: ignore[arg-type]
     assert session.next_event_id() == 1
 
 
 def test_each_session_has_an_id_of_its_own() -> None:
-    session = Session(new_id=lambda: UUID(int=7))
+    session = UsageSession(new_id=lambda: UUID(int=7))
 
     assert session.id == session.id == UUID(int=7)
-    assert Session().id != Session().id
-    assert Session().id.version == 4
+    assert UsageSession().id != UsageSession().id
+    assert UsageSession().id.version == 4
 
 
 def test_threads_never_get_one_number_twice() -> None:
-    session = Session()
+    session = UsageSession()
     found: list[int] = []
 
     def take() -> None:
@@ -56,7 +56,7 @@ def test_threads_never_get_one_number_twice() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_forked_child_is_a_session_of_its_own() -> None:
-    session = Session()
+    session = UsageSession()
     before = session.id
     session.next_event_id()
     reader, writer = os.pipe()

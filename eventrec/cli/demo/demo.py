@@ -30,7 +30,7 @@ from eventrec.cli.demo.report import Result, tell
 from eventrec.cli.demo.rollups import PaymentsByMethod
 from eventrec.cli.demo.serving import serve
 from eventrec.cli.demo.shop import TABLES, count_by_type
-from eventrec.cli.demo.stream import DATABASE, LOG, Watched, record_part, recorder_in
+from eventrec.cli.demo.stream import DATABASE, LOG, CountingHandler, record_part, recorder_in
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.progress import LiveProgress, Look
 from eventrec_handlers.sqlite.rollups import SqliteRollups
@@ -141,7 +141,7 @@ class Demo:
         _, stored, batches = self._first
         return Look(stored, self._events, f"{stored:,} stored in {batches:,} batches by a process about to be killed")
 
-    def _look(self, recorder: EventRecorder, watched: Watched, half: int) -> Look:
+    def _look(self, recorder: EventRecorder, watched: CountingHandler, half: int) -> Look:
         recorded, stored = half + recorder.status().offered, self._first[1] + watched.rows
         waiting = max(0, recorded - stored)
         words = f"{recorded:,} recorded, {waiting:,} waiting, {stored:,} stored after the kill and a restart"

@@ -33,7 +33,7 @@ _LAST_PART: Final = 20
 """One event of so many, the last ones, is not delivered by the process that is killed."""
 
 
-class Watched(EventHandler):
+class CountingHandler(EventHandler):
     """A handler that counts what another one stores."""
 
     def __init__(self, handler: EventHandler) -> None:
@@ -68,9 +68,9 @@ class Watched(EventHandler):
         await self._handler.close()
 
 
-def recorder_in(directory: Path) -> tuple[EventRecorder, Watched]:
+def recorder_in(directory: Path) -> tuple[EventRecorder, CountingHandler]:
     """A recorder with its log and its database in `directory`, not yet open."""
-    watched = Watched(SqliteHandler(directory / DATABASE))
+    watched = CountingHandler(SqliteHandler(directory / DATABASE))
     recorder = EventRecorder(log=directory / LOG, environment={})
     recorder.register(watched, name="sqlite", flush_interval=0.2)
     return recorder, watched

@@ -13,7 +13,7 @@ from eventrec.events.event import DEFAULT_TABLE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eventrec.cli.record.sources import Source
+    from eventrec.cli.record.sources import InputSource
     from eventrec.ingest.received import Reading
 
 Format: TypeAlias = Literal["json", "posthog-wal"]
@@ -21,7 +21,7 @@ Format: TypeAlias = Literal["json", "posthog-wal"]
 
 def sources_of(
     files: Sequence[str], *, stdin: str, format_: Format, reading: Reading, distinct_id: str | None, removes: bool
-) -> list[Source]:
+) -> list[InputSource]:
     """What is to be read from `files`, of which `stdin` is standard input.
 
     Raises:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from eventrec.cli.record.delivery import Delivery
     from eventrec.cli.record.report import Outcome
-    from eventrec.cli.record.sources import Source
+    from eventrec.cli.record.sources import InputSource
     from eventrec.cli.terminal import Terminal
     from eventrec.ingest.lines import Line
     from eventrec.recorder import EventRecorder
@@ -54,7 +54,7 @@ class LineReader:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[InputSource],
         *,
         recorder: EventRecorder,
         delivery: Delivery,
@@ -72,8 +72,8 @@ class LineReader:
         self._backlog = Backlog()
         self._half_rows = self._half_bytes = 0
         self._delivered: anyio.Event | None = None
-        self._current: Source | None = None
-        self._unfinished: deque[tuple[Source, int, int]] = deque()
+        self._current: InputSource | None = None
+        self._unfinished: deque[tuple[InputSource, int, int]] = deque()
         """What is read and not known to be delivered, each with its first offset, and the one after its last."""
 
     @property
@@ -99,7 +99,7 @@ class LineReader:
             # Where one of several cannot be read, the failure says so, and the others were read to their ends.
             self._outcome.is_at_end = failure is None or len(self._sources) > 1
 
-    async def _read_and_finish(self, source: Source, deliveries: TaskGroup) -> None:
+    async def _read_and_finish(self, source: InputSource, deliveries: TaskGroup) -> None:
         """Record what a source holds, and finish the sources that are delivered by now."""
         first = self._delivery.lines.end
         await anyio.to_thread.run_sync(source.look)
@@ -130,13 +130,13 @@ class LineReader:
         if source is not None:
             await self._finish(source, is_delivered=False)
 
-    async def _finish(self, source: Source, *, is_delivered: bool) -> None:
+    async def _finish(self, source: InputSource, *, is_delivered: bool) -> None:
         left = await anyio.to_thread.run_sync(partial(source.finish, is_delivered=is_delivered))
         if left is not None:
             self._outcome.files_left += 1
             self._terminal.say(f"eventrec: {left}", style="yellow")
 
-    async def _read_source(self, source: Source, deliveries: TaskGroup) -> None:
+    async def _read_source(self, source: InputSource, deliveries: TaskGroup) -> None:
         """Record what it holds. Raises OSError where it cannot be opened or read."""
         outcome, start, size = self._outcome, self._outcome.lines, 0
         self._input = given = Input(source.open)
@@ -160,7 +160,7 @@ class LineReader:
                 source.note_end(size)
                 return
 
-    def _take(self, source: Source, start: int, lines: Sequence[Line]) -> None:
+    def _take(self, source: InputSource, start: int, lines: Sequence[Line]) -> None:
         """Record `lines`, numbered after `start` lines of others; some are too long to be looked at."""
         texts: list[bytes] = []
         for place, line in enumerate(lines):
@@ -172,7 +172,7 @@ class LineReader:
                 texts.append(line.text)
         self._record(source, start, lines[len(lines) - len(texts) :], texts)
 
-    def _record(self, source: Source, start: int, lines: Sequence[Line], texts: Sequence[bytes]) -> None:
+    def _record(self, source: InputSource, start: int, lines: Sequence[Line], texts: Sequence[bytes]) -> None:
         """Record the events of `texts`, which are those of `lines`."""
         record: Callable[[Any], bool] = self._recorder.record
         numbers: list[int] = []
@@ -194,7 +194,7 @@ class LineReader:
         if lines:
             self._outcome.lines = start + lines[-1].number
 
-    def _refuse(self, source: Source, number: int, exc: LineError) -> None:
+    def _refuse(self, source: InputSource, number: int, exc: LineError) -> None:
         """The line of that number is no event."""
         self._outcome.lines = number
         self._outcome.malformed += 1

@@ -26,7 +26,7 @@ from eventrec.cli.progress import LiveProgress, Look
 from eventrec.cli.record.delivery import Delivery
 from eventrec.cli.record.reading import BATCH_ROWS, HALF_BYTES, HALF_ROWS, LineReader
 from eventrec.cli.record.report import Outcome
-from eventrec.cli.record.sources import Places
+from eventrec.cli.record.sources import LineNames
 from eventrec.cli.terminal import counted
 from eventrec.errors import LogError
 from eventrec.options import Backoff, EventRecorderOptions
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
-    from eventrec.cli.record.sources import Source
+    from eventrec.cli.record.sources import InputSource
     from eventrec.cli.terminal import Terminal
     from eventrec.handler import EventHandler
     from eventrec.records.layout import Layout
@@ -64,7 +64,7 @@ class Recording:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[InputSource],
         to: EventHandler | str,
         *,
         dead: Path,
@@ -95,7 +95,7 @@ class Recording:
             ),
             new_id=self._new_log_id,
         )
-        self._outcome = Outcome(kept_in=log, places=Places(len(sources)))
+        self._outcome = Outcome(kept_in=log, places=LineNames(len(sources)))
         self._delivery = Delivery(self._recorder, self._outcome, dead=dead, terminal=terminal, give_up=self._give_up)
         self._reader = LineReader(
             sources,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from eventrec.cli.exit_codes import ExitCode
-from eventrec.cli.record.sources import Places
+from eventrec.cli.record.sources import LineNames
 from eventrec.cli.terminal import counted
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Outcome:
 
     lines: int = 0
     """Number of the last line that was looked at, counted through all files."""
-    places: Places = field(default_factory=lambda: Places(1))
+    places: LineNames = field(default_factory=lambda: LineNames(1))
     """What an operator calls a line."""
     bytes: int = 0
     events: int = 0

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from eventrec.cli.record.held_file import HeldFile
-from eventrec.cli.record.sources import LeftAloneError, Source
+from eventrec.cli.record.sources import InputSource, LeftAloneError
 from eventrec.ingest.posthog_wal import HalfWrittenLineError, SessionReading, pieces, session_of
 from eventrec.ingest.received import LineError
 
@@ -23,7 +23,7 @@ MAX_SEEN: Final = 100_000
 """Lines among which equal ones are told apart: by time, two stand next to each other."""
 
 
-class SessionFile(Source):
+class SessionFile(InputSource):
     """The session file at `path`. With `removes`, `finish` deletes it where every event of it is delivered.
 
     A half-written line does not keep it from that: nothing more can be had from one. A line that is not understood

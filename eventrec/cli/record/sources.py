@@ -24,7 +24,7 @@ class LeftAloneError(Exception):
     """A file is not read, and not touched: says why."""
 
 
-class Source(ABC):
+class InputSource(ABC):
     """Lines to record. `name` is what an operator calls it, `max_event_bytes` what a line may have."""
 
     name: str
@@ -64,7 +64,7 @@ class Source(ABC):
         """All that was read of it is delivered, or never will be; blocks. A sentence where it should be gone."""
 
 
-class JsonLines(Source):
+class JsonLines(InputSource):
     """Lines of JSON, of a file, or of stdin (`path` None)."""
 
     def __init__(self, path: Path | None, reading: Reading) -> None:
@@ -92,7 +92,7 @@ class JsonLines(Source):
         """It stays where it is."""
 
 
-class Places:
+class LineNames:
     """Names lines, which are counted through all files: by number alone, or with the file where there are several."""
 
     def __init__(self, count: int) -> None:

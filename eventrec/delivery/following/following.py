@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from eventrec.delivery.adoption import Adoption
     from eventrec.delivery.following.followed_delivery import FollowedDelivery
-    from eventrec.delivery.following.live_logs import Seen
+    from eventrec.delivery.following.live_logs import LiveMoves
     from eventrec.delivery.letters.log import LetterLog
     from eventrec.delivery.log_layouts import LogLayouts
     from eventrec.delivery.opened_orphan import OpenedOrphan
@@ -164,7 +164,7 @@ class Following:
         finally:
             self._live.stop()
 
-    def _take_in(self, seen: Seen) -> None:
+    def _take_in(self, seen: LiveMoves) -> None:
         for id_ in seen.replaced:
             if id_ in self.followed:
                 self._close(id_)

@@ -37,7 +37,7 @@ LOCKS_SECONDS: Final = 1.0
 
 
 @dataclass(slots=True)
-class Seen:
+class LiveMoves:
     """What moved since the last call.
 
     Attributes:
@@ -110,7 +110,7 @@ class LiveLogs:
         """Have `wait` return."""
         self._signal.set()
 
-    def wait(self, longest: float = 1.0) -> Seen:
+    def wait(self, longest: float = 1.0) -> LiveMoves:
         """Return once something moved, after `longest` seconds, or when it is to stop. Blocking.
 
         Raises:
@@ -119,8 +119,8 @@ class LiveLogs:
         until = self._clock() + longest
         while True:
             if self._signal.wait(max(0.0, self._not_before - self._clock())):
-                return Seen()
-            seen, used = Seen(), time.thread_time()
+                return LiveMoves()
+            seen, used = LiveMoves(), time.thread_time()
             try:
                 self._pass(seen, self._clock())
             finally:
@@ -133,7 +133,7 @@ class LiveLogs:
             if seen or ended >= until:
                 return seen
 
-    def _pass(self, seen: Seen, now: float) -> None:
+    def _pass(self, seen: LiveMoves, now: float) -> None:
         storage = self._directory.opened()
         stamp = self._directory.modified()
         if self._listed.are_due(stamp, now=now):
@@ -146,12 +146,12 @@ class LiveLogs:
             if place.has_moved(storage, id_, now) or id_ in self._behind:
                 seen.moved.append(id_)
 
-    def _look_into(self, seen: Seen) -> None:
+    def _look_into(self, seen: LiveMoves) -> None:
         """Those that moved and are followed: what that takes is not the price of looking around."""
         for id_ in seen.moved:
             self._look(id_, seen)
 
-    def _look(self, id_: UUID, seen: Seen) -> None:
+    def _look(self, id_: UUID, seen: LiveMoves) -> None:
         look = self._looks.get(id_)
         try:
             is_behind = look is not None and look()
@@ -165,7 +165,7 @@ class LiveLogs:
         else:
             self._behind.discard(id_)
 
-    def _list(self, storage: DiskStorage, seen: Seen) -> None:
+    def _list(self, storage: DiskStorage, seen: LiveMoves) -> None:
         """Find those that are new, and ask all others again."""
         runs = set(self._directory.runs())
         seen.barred = [id_ for id_ in self._directory.ids() if id_ not in runs and self._directory.may_be_ours(id_)]
@@ -182,7 +182,7 @@ class LiveLogs:
                 self._free.add(id_)
         self._ask_for_locks(storage, seen)
 
-    def _ask_for_locks(self, storage: DiskStorage, seen: Seen) -> None:
+    def _ask_for_locks(self, storage: DiskStorage, seen: LiveMoves) -> None:
         self._locks_at = self._clock() + LOCKS_SECONDS
         ours = set(self._ours())
         for id_ in [id_ for id_ in self._places if id_ in ours or not self._is_held(storage, id_)]:

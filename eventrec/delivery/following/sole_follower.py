@@ -47,7 +47,7 @@ class SoleFollower:
         self.refusals = 0
         """How often the directory refused to remember or to lock them."""
         self.since: dict[str, UUID] = {}
-        """The log from which on each is followed: see `Remembered`."""
+        """The log from which on each is followed: see `RememberedFollower`."""
         self._directory = directory
         self._names = list(names)
         self._own_id = own_id

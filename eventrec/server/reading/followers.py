@@ -70,7 +70,7 @@ def identity_of(event: StoredEvent) -> Identity:
     return event.table, event.id, event.timestamp
 
 
-class Follower:
+class TailFollower:
     """One who follows.
 
     Attributes:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from eventrec.reading import EventPage
-    from eventrec.server.reading.followers import Arrived, Follower
+    from eventrec.server.reading.followers import Arrived, TailFollower
     from eventrec.server.reading.pool import Pool
     from eventrec.server.reading.tails import Key, Tails
     from eventrec.server.serving import Server
@@ -81,10 +81,10 @@ async def follow_events(request: Request, server: Server) -> Response:
         except ValueError as exc:
             raise refused("cursor", str(exc)) from exc
         page = await pool.read(lambda reader: page_after(reader, cursor, key))
-    return Following(pool.tails, page, key, table=said.text("table"))
+    return EventStream(pool.tails, page, key, table=said.text("table"))
 
 
-class Following(Response):
+class EventStream(Response):
     """A stream of what arrives, beginning with `page`."""
 
     media_type = STREAM
@@ -118,7 +118,7 @@ class Following(Response):
         finally:
             self._tails.leave(follower)
 
-    async def _send_events(self, send: Send, follower: Follower) -> bool:
+    async def _send_events(self, send: Send, follower: TailFollower) -> bool:
         """Whether the client has taken all that was for it until it was dropped."""
         if not await _sent(send, RETRY + _chunk(follower.read(self._page))):
             return False

@@ -18,7 +18,7 @@ import anyio
 from anyio.lowlevel import RunVar
 
 from eventrec.runtime.backend import current_backend
-from eventrec.server.reading.followers import PAGE, Arrived, Follower
+from eventrec.server.reading.followers import PAGE, Arrived, TailFollower
 from eventrec.server.refusals import RefusedError, wait_header
 
 if TYPE_CHECKING:
@@ -47,16 +47,16 @@ class Tails:
         self._max = options.max_followers
         self._interval = cast("float", options.follow_interval)
         self._looks: RunVar[dict[Key, _Look]] = RunVar(f"eventrec tails {id(self)}")
-        self._followers: set[Follower] = set()
+        self._followers: set[TailFollower] = set()
         self._is_ended = False
 
     def __len__(self) -> int:
         return len(self._followers)
 
-    def enter(self, table: str | None, cursor: Cursor) -> Follower:
+    def enter(self, table: str | None, cursor: Cursor) -> TailFollower:
         """A follower from `cursor` on; it has to `leave`. Raises as `check_room`."""
         self.check_room()
-        follower = Follower(table, cursor)
+        follower = TailFollower(table, cursor)
         self._followers.add(follower)
         return follower
 
@@ -70,7 +70,7 @@ class Tails:
             detail = "the server ends" if self._is_ended else f"{self._max} clients follow already, as many as may"
             raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers=wait_header(_FULL_SECONDS))
 
-    def leave(self, follower: Follower) -> None:
+    def leave(self, follower: TailFollower) -> None:
         """It does not follow any longer."""
         self._followers.discard(follower)
         looks = self._here()
@@ -90,7 +90,9 @@ class Tails:
         for follower in tuple(self._followers):
             follower.drop()
 
-    async def follow(self, follower: Follower, types: Key, *, heartbeat: float) -> AsyncGenerator[Arrived | None, None]:
+    async def follow(
+        self, follower: TailFollower, types: Key, *, heartbeat: float
+    ) -> AsyncGenerator[Arrived | None, None]:
         """What arrives after its cursor; None after `heartbeat` seconds without anything. It ends where it is dropped.
 
         Raises:
@@ -107,7 +109,9 @@ class Tails:
         while not follower.is_dropped:
             yield await follower.next(heartbeat)
 
-    async def _read_up(self, follower: Follower, types: Key, heartbeat: float) -> AsyncGenerator[Arrived | None, None]:
+    async def _read_up(
+        self, follower: TailFollower, types: Key, heartbeat: float
+    ) -> AsyncGenerator[Arrived | None, None]:
         """What it has to read by itself, until there is nothing more."""
         pause, outage = self._interval, ""
         while not follower.is_dropped:
@@ -130,7 +134,7 @@ class Tails:
             if len(page.events) < PAGE:
                 return
 
-    def _joined(self, follower: Follower, types: Key) -> _Look:
+    def _joined(self, follower: TailFollower, types: Key) -> _Look:
         looks = self._here()
         look = looks.get(types)
         if look is None:
@@ -151,20 +155,20 @@ class _Look:
     """Looks again and again for what arrived of some types, until its scope is cancelled."""
 
     def __init__(self, read: Read, types: Key, cursor: Cursor, interval: float) -> None:
-        self.followers: set[Follower] = set()
+        self.followers: set[TailFollower] = set()
         self.scope = anyio.CancelScope()
         self._read = read
         self._types = types
         self._cursor = cursor
         self._interval = interval
         self._begun = 0
-        self._joining: dict[Follower, int] = {}
+        self._joining: dict[TailFollower, int] = {}
 
-    def leave(self, follower: Follower) -> None:
+    def leave(self, follower: TailFollower) -> None:
         self.followers.discard(follower)
         self._joining.pop(follower, None)
 
-    def note_caught_up(self, follower: Follower) -> None:
+    def note_caught_up(self, follower: TailFollower) -> None:
         """A look that begins later, and finds all there is, is the last to find what `follower` has read by itself."""
         self._joining[follower] = self._begun
 

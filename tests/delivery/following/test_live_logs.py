@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from eventrec.delivery.following.live_logs import MOVING_PAUSE, QUIET_PAUSE, LiveLogs, Seen
+from eventrec.delivery.following.live_logs import MOVING_PAUSE, QUIET_PAUSE, LiveLogs, LiveMoves
 from eventrec.errors import LogWriteError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log, LogOptions
@@ -57,7 +57,7 @@ def live(directory: LogDirectory) -> LiveLogs:
     return LiveLogs(directory, guard=nullcontext(), ours=set)
 
 
-def until(live: LiveLogs, condition: Callable[[Seen], bool]) -> Seen:
+def until(live: LiveLogs, condition: Callable[[LiveMoves], bool]) -> LiveMoves:
     """What it saw when it was so."""
     for _ in range(500):
         if condition(seen := live.wait(0.05)):

@@ -14,7 +14,7 @@ import pytest
 
 from eventrec import EventRecorder, LogError, TransientError
 from eventrec.delivery.adoption import MAX_ADOPTED
-from eventrec.delivery.directory_look import DirectoryLook, Seen
+from eventrec.delivery.directory_look import DirectoryLook, DirectoryNews
 from eventrec.delivery.disk import DiskQuota
 from eventrec.log.head import SPARED
 from eventrec.runs.run import DONE, list_runs
@@ -199,7 +199,7 @@ async def test_far_from_the_bound_an_idle_recorder_is_not_judged_until_it_append
         await enforce(self)
         counts["judged"] += 1
 
-    def noted(self: DirectoryLook, asked: Iterable[UUID]) -> Seen:
+    def noted(self: DirectoryLook, asked: Iterable[UUID]) -> DirectoryNews:
         counts["looks"] += 1
         return look(self, asked)
 

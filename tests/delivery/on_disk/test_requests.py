@@ -12,7 +12,7 @@ import anyio.to_thread
 import pytest
 
 from eventrec import Backoff, EventRecorder, TransientError
-from eventrec.delivery.directory_look import DirectoryLook, Seen
+from eventrec.delivery.directory_look import DirectoryLook, DirectoryNews
 from eventrec.runs.requests import OperatorRequest, save_request
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, quickly, raising
@@ -29,7 +29,7 @@ class Looks:
         self.count = 0
         real = DirectoryLook.look
 
-        def look(each: DirectoryLook, asked: Iterable[UUID]) -> Seen:
+        def look(each: DirectoryLook, asked: Iterable[UUID]) -> DirectoryNews:
             seen = real(each, asked)
             self.count += 1
             return seen
