@@ -63,13 +63,13 @@ def seconds(value: object) -> object:
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
-def _is_span(value: float | str | timedelta) -> float | str | timedelta:
+def _check_span(value: float | str | timedelta) -> float | str | timedelta:
     if not (isinstance(value, float) and 0 <= value < math.inf):
         raise ValueError(f"a duration is finite and not negative, got {value!r}")
     return value
 
 
-Duration: TypeAlias = Annotated[float | str | timedelta, BeforeValidator(seconds), AfterValidator(_is_span)]
+Duration: TypeAlias = Annotated[float | str | timedelta, BeforeValidator(seconds), AfterValidator(_check_span)]
 """Seconds, or text: "5s", "90d". Kept as seconds."""
 
 

@@ -50,7 +50,7 @@ class Redaction(BaseModel):
 
     @field_validator("patterns")
     @classmethod
-    def _are_patterns(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_patterns(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in given:
             try:
                 re.compile(pattern)

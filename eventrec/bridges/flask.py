@@ -49,7 +49,7 @@ class FlaskRecorder:
     the environment.
 
     Raises:
-        OptionsError: What the configuration or the environment says is no recorder; so does `init_app`.
+        OptionsError: What the configuration or the environment says does not make a recorder; so does `init_app`.
         HandlerURLError: A URL names an unknown scheme or option, or its driver is not installed; so does `init_app`.
     """
 

@@ -148,7 +148,7 @@ class Terminal:
 
 
 def _is_plain(stream: TextIO) -> bool:
-    """Whether it is no terminal, and none of the variables says so that make rich take it for one."""
+    """Whether it is not a terminal, and none of the variables says so that make rich take it for one."""
     try:
         return _AS_TERMINAL.isdisjoint(os.environ) and not stream.isatty()
     except ValueError:  # it is closed

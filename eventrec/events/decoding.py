@@ -50,7 +50,7 @@ def decode_model(cls: type[M], plan: ClassPlan, record: Record) -> M:
                 for name, value in given.items()
             }
             merged = msgspec.json.encode({**said, **columns})
-        except ValueError:  # Bytes that are no text.
+        except ValueError:  # Bytes that are not text.
             plain = {name: msgspec.json.decode(value) for name, value in said.items()}
             return cls.model_validate({**plain, **given}, by_alias=True, by_name=True)
         return cls.model_validate_json(merged, by_alias=True, by_name=True)

@@ -42,7 +42,7 @@ NAMESPACE: Final = UUID("5b0c1f0e-6a52-5d9b-8f6e-0b7b5a1c2d93")
 """Of the ids of lines. A constant: changing it would give old lines new ids."""
 
 TYPES: Final = {"Identify": "$identify", "SetPersonProperties": "$set"}
-"""What is no Append, by its kind."""
+"""What is not an Append, by its kind."""
 
 _NAME: Final = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.json", re.ASCII)
 _INTEGER: Final = re.compile(rb"-?[0-9]{1,19}")

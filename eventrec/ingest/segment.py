@@ -56,7 +56,7 @@ TYPES: Final[Mapping[str, str]] = {
     "group": "$groupidentify",
     "alias": "$create_alias",
 }
-"""What an event is called that is no track, by the type of the message."""
+"""What an event is called that is not a track, by the type of the message."""
 
 MESSAGES: Final = ("track", *TYPES)
 GROUP_TYPE: Final = "segment_group"

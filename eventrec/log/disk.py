@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 
 
 _CLOSED: Final = -1
-"""What is no descriptor, and no shorthand for the working directory either."""
+"""What is neither a descriptor nor a shorthand for the working directory."""
 
 _BY_DESCRIPTOR: Final = {os.open, os.stat, os.unlink, os.rename} <= os.supports_dir_fd
 

@@ -67,7 +67,7 @@ class Schedule:
         for id_ in part.runs():
             self.runs.setdefault((id_, True), ServedRun(part, id_, is_dead=True))
         found = [(key, run) for key, run in self.runs.items() if key[1] and key not in self._quiet]
-        return sorted(key for key, run in found if self.is_waiting(key) or not run.stream or run.has_moved())
+        return sorted(key for key, run in found if self.is_waiting(key) or not run.stream or run.look())
 
     def is_waiting(self, key: Key) -> bool:
         """Whether it is left alone for now, be it that there is something or not."""
@@ -79,7 +79,7 @@ class Schedule:
         if self._not_before.pop(key, None) is not None:
             return True  # What could not be read is there still.
         run = self.runs[key]
-        if not run.stream or run.has_moved():
+        if not run.stream or run.look():
             self._moved[key] = now
             self._ended.discard(key)
             return True

@@ -195,8 +195,8 @@ class ServedRun:
         except OSError:
             return True
 
-    def has_moved(self) -> bool:
-        """Whether there may be something new since the last look: three calls of the system, and no descriptor."""
+    def look(self) -> bool:
+        """Look at it; whether there may be something new since the last look. Three system calls, no descriptor."""
         base, name = self._directory, str(self.id)
         try:
             log = base.opened()

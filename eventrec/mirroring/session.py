@@ -191,7 +191,7 @@ class MirrorSession:
         if not run.stream:
             await self._begin(run, key)
         stream = run.stream
-        await self._window.has_room()
+        await self._window.wait_for_room()
         if not stream or run.stream != stream:
             return not self._schedule.is_stopped(key)
         turn, layouts, frames = await in_thread(self._read, run, stream, has_checkpoints)

@@ -57,7 +57,7 @@ class Window:
             self.in_flight -= sum(size for _, size in found.sent)
         self._note_change()
 
-    async def has_room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Return once there is room."""
         while self.in_flight >= self._size:
             await self._changed.wait()

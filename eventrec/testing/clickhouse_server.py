@@ -89,8 +89,8 @@ class _Orders:
             self.refusals = order.get("refuse", self.refusals)
             self.losing = order.get("lose", self.losing)
 
-    def is_lost(self, statement: str) -> float | None:
-        """Whether the answer to it is to be lost: so many seconds before it is carried out."""
+    def take_loss(self, statement: str) -> float | None:
+        """The answer to it is to be lost, so many seconds before it is carried out; None: it is not."""
         with self.lock:
             if not self.losing["times"] or self.losing["holding"] not in statement:
                 return None
@@ -230,7 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
             statement, body = f"{statement}\n{body.decode()}", b""
         if is_checked:
             self.orders.check(statement)
-            if (late := self.orders.is_lost(statement)) is not None:
+            if (late := self.orders.take_loss(statement)) is not None:
                 self.connection.shutdown(socket.SHUT_RDWR)
                 time.sleep(late)
         form = given.get("default_format", "TabSeparated")

@@ -125,14 +125,14 @@ async def test_a_window_has_room_again_once_enough_is_acknowledged() -> None:
     window = Window(10)
     window.begin(1, 0)
     window.note_sent(1, 5, 6)
-    await window.has_room()
+    await window.wait_for_room()
     window.note_sent(1, 9, 6)
 
     async with anyio.create_task_group() as tasks:
         waited = anyio.Event()
 
         async def wait() -> None:
-            await window.has_room()
+            await window.wait_for_room()
             waited.set()
 
         tasks.start_soon(wait)

@@ -67,7 +67,7 @@ class Orphans:
                 self.left[id_] = parts[self.name].pending
         there = set(list_runs(self._directory))
         for id_ in [id_ for id_ in self.left if id_ not in there]:
-            self._is_done(id_)
+            self._note_done(id_)
         now = self._now()
         if adopted:
             self._moved_at = now
@@ -81,9 +81,9 @@ class Orphans:
         """A log that our recorder has not adopted: not yet, not any more, or because another process has."""
         saved = CheckpointFiles(self._directory / str(id_) / CHECKPOINTS).load().get(self.name)
         if saved is not None and saved.progress.scanned >= self._ends[id_]:
-            self._is_done(id_)
+            self._note_done(id_)
 
-    def _is_done(self, id_: UUID) -> None:
+    def _note_done(self, id_: UUID) -> None:
         del self.left[id_]
         self._moved_at = self._now()
 

@@ -27,7 +27,7 @@ class Input:
 
     def __init__(self, opened: Callable[[], int]) -> None:
         self.size: int | None = None
-        """Of the whole file, known once something was read; None where it is no plain file."""
+        """Of the whole file, known once something was read; None where it is not a plain file."""
         self._open = opened
         self._backend = current_backend()
         self._asked: SimpleQueue[anyio.Event] = SimpleQueue()

@@ -195,7 +195,7 @@ class LineReader:
             self._outcome.lines = start + lines[-1].number
 
     def _refuse(self, source: InputSource, number: int, exc: LineError) -> None:
-        """The line of that number is no event."""
+        """The line of that number is not an event."""
         self._outcome.lines = number
         self._outcome.malformed += 1
         source.note_refused(exc)

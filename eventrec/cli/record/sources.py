@@ -53,7 +53,7 @@ class InputSource(ABC):
 
     @abstractmethod
     def note_refused(self, exc: LineError) -> None:
-        """A line of it was no event."""
+        """A line of it was not an event."""
 
     @abstractmethod
     def note_end(self, size: int) -> None:

@@ -143,7 +143,7 @@ class LiveLogs:
         elif now >= self._locks_at:
             self._ask_for_locks(storage, seen)
         for id_, place in list(self._places.items()):
-            if place.has_moved(storage, id_, now) or id_ in self._behind:
+            if place.look(storage, id_, now) or id_ in self._behind:
                 seen.moved.append(id_)
 
     def _look_into(self, seen: LiveMoves) -> None:
@@ -208,8 +208,8 @@ class _Place:
         self._size = -1
         self._changes = Changes()
 
-    def has_moved(self, storage: DiskStorage, id_: UUID, now: float) -> bool:
-        """Whether something was written since the last call, as far as can be told."""
+    def look(self, storage: DiskStorage, id_: UUID, now: float) -> bool:
+        """Look at it; whether something was written since the last look, as far as can be told."""
         before = self._newest, self._size
         try:
             stamp = storage.stat_of(str(id_)).st_mtime

@@ -99,7 +99,7 @@ class MemorySource:
         return self.end - cursor.next >= self._max_events or self._bytes - cursor.bytes >= self._max_bytes
 
     def _forfeit(self, cursor: MemoryCursor, end: int) -> None:
-        """Let `cursor` lose its oldest below `end`, where another one is, until it is no more behind."""
+        """Let `cursor` lose its oldest below `end`, where another one is, until it is behind no more."""
         first = cursor.next - self._start
         count = 0
         while cursor.next < end and (

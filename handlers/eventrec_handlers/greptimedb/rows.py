@@ -91,8 +91,8 @@ class _Begun:
         self._step = self._step or next(self._steps, None)
         return self._step
 
-    def is_done(self) -> None:
-        """The step is."""
+    def note_done(self) -> None:
+        """The step is done."""
         self._step = None
 
 
@@ -131,7 +131,7 @@ class RowEncoder:
         while (step := begun.next_step()) is not None:
             encoded = await self._thread.run(step.encode) if step.is_large else step.encode()
             step.insert.rows.append(encoded)
-            begun.is_done()
+            begun.note_done()
             rows += step.rows
             if rows >= SLICE:
                 rows = 0

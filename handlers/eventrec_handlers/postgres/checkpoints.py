@@ -251,7 +251,7 @@ async def resume(
     """The next offset stored; where there is none, a row is made at `start`. Rows retired long ago are swept.
 
     Raises:
-        PauseError: The row is not kept, or says what is no offset.
+        PauseError: The row is not kept, or says what is not an offset.
     """
     table = namespace.named(CHECKPOINTS)
     async with connection.transaction(isolation="read_committed"):

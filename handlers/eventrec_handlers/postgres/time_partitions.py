@@ -80,11 +80,11 @@ class TimePartitions:
         connection: asyncpg.Connection,
         *,
         now: datetime,
-        may_drop: Callable[[datetime], Awaitable[str | None]] | None = None,
+        why_kept: Callable[[datetime], Awaitable[str | None]] | None = None,
     ) -> Maintained:
         """Make what is to come, move what strayed, drop what is too old. Never raises for a lock.
 
-        `may_drop(end)` is asked inside the transaction that drops what is before `end`, when no writer of the table is
+        `why_kept(end)` is asked inside the transaction that drops what is before `end`, when no writer of the table is
         left: what it gives is a reason not to.
         """
         divided = await read_divided(connection, self._namespace, self._table)
@@ -93,7 +93,7 @@ class TimePartitions:
         report = Maintained()
         try:
             await self._make(connection, divided, report, now=now)
-            await self._drop(connection, report, now=now, may_drop=may_drop)
+            await self._drop(connection, report, now=now, why_kept=why_kept)
         except _BusyError:
             report.left += (f"table {self._table!r}: another process maintains it",)
         return report
@@ -202,7 +202,7 @@ class TimePartitions:
         report: Maintained,
         *,
         now: datetime,
-        may_drop: Callable[[datetime], Awaitable[str | None]] | None,
+        why_kept: Callable[[datetime], Awaitable[str | None]] | None,
     ) -> None:
         kept_from = self.kept_from(now)
         divided = await read_divided(connection, self._namespace, self._table)
@@ -213,7 +213,7 @@ class TimePartitions:
             try:
                 await self._begin(connection)
                 await connection.execute(f"LOCK TABLE {self._namespace.named(self._table)} IN ACCESS EXCLUSIVE MODE")
-                if may_drop is not None and (reason := await may_drop(end)) is not None:
+                if why_kept is not None and (reason := await why_kept(end)) is not None:
                     await connection.execute("ROLLBACK")
                     report.left += (f"partition {name!r}: {reason}",)
                     return  # those after it are younger: they go when this one has gone
@@ -224,7 +224,7 @@ class TimePartitions:
                 await self._leave(connection, exc, report, f"partition {name!r} was not dropped")
                 return
         if (default := divided.default) is not None:
-            await self._delete_late(connection, divided, default, kept_from, report, may_drop=may_drop)
+            await self._delete_late(connection, divided, default, kept_from, report, why_kept=why_kept)
 
     async def _delete_late(
         self,
@@ -234,16 +234,16 @@ class TimePartitions:
         kept_from: datetime,
         report: Maintained,
         *,
-        may_drop: Callable[[datetime], Awaitable[str | None]] | None,
+        why_kept: Callable[[datetime], Awaitable[str | None]] | None,
     ) -> None:
         """Delete what the DEFAULT partition has of days that are not kept."""
         old = f"{quoted(divided.column)} < {_literal(kept_from)}"
         try:
             await self._begin(connection)
             if await connection.fetchval(f"SELECT EXISTS (SELECT FROM {default.quoted} WHERE {old})"):  # noqa: S608
-                # Those that write there now would be missed by `may_drop`.
+                # Those that write there now would be missed by `why_kept`.
                 await connection.execute(f"LOCK TABLE {default.quoted} IN SHARE ROW EXCLUSIVE MODE")
-                if may_drop is not None and (reason := await may_drop(kept_from)) is not None:
+                if why_kept is not None and (reason := await why_kept(kept_from)) is not None:
                     report.left += (f"partition {default.name!r}: {reason}",)
                 else:
                     status = await connection.execute(f"DELETE FROM {default.quoted} WHERE {old}")  # noqa: S608

@@ -35,9 +35,9 @@ def divided(database: Any) -> Any:
     return database
 
 
-def maintain(database: Any, now: datetime = NOW, may_drop: Any = None, **options: Any) -> Maintained:
+def maintain(database: Any, now: datetime = NOW, why_kept: Any = None, **options: Any) -> Maintained:
     connection = database.session()
-    work = TimePartitions(HERE, "events", **options).maintain(connection, now=now, may_drop=may_drop)
+    work = TimePartitions(HERE, "events", **options).maintain(connection, now=now, why_kept=why_kept)
     try:
         done: Maintained = database.run(work)
     finally:
@@ -118,11 +118,11 @@ def test_what_may_not_go_yet_stays_with_all_that_is_younger(divided: Any) -> Non
     maintain(divided, ahead=0)
     asked = []
 
-    async def may_drop(end: datetime) -> str | None:
+    async def why_kept(end: datetime) -> str | None:
         asked.append(end)
         return "a rollup lacks it" if end.day == 3 else None
 
-    done = maintain(divided, ahead=0, kept=timedelta(days=3), may_drop=may_drop)
+    done = maintain(divided, ahead=0, kept=timedelta(days=3), why_kept=why_kept)
 
     assert done.dropped == ("events_p20260301",)
     assert done.left == ("partition 'events_p20260302': a rollup lacks it",)

@@ -211,10 +211,10 @@ class PostgresRollups(RollupStore):
         if layout.partition and await read_divided(connection, namespace, layout.table) is not None:
             partitions = TimePartitions(namespace, layout.table, layout.partition, kept=kept if is_dropping else None)
 
-            async def may_drop(end: datetime) -> str | None:
+            async def why_kept(end: datetime) -> str | None:
                 return await raise_floor(connection, namespace, layout.table, end, now=now)
 
-            done: Maintained = await partitions.maintain(connection, now=now, may_drop=may_drop)
+            done: Maintained = await partitions.maintain(connection, now=now, why_kept=why_kept)
             return list(done.left)
         if kept is None or not is_dropping:
             return []
