@@ -87,11 +87,19 @@ class RelayPart:
     `state` is serving; `waiting: …`, for another relay that does; `retrying: …`; or `holding: …`, for an operator.
 
     Attributes:
-        pending: Records of the bus that it has not settled, as of the last look.
+        holder: Who serves it: this relay or another; empty: no relay is known to. Each relay has a name of its own.
+        since: When this relay has got its lease, in seconds since the epoch; None: it has none.
+        lease_seconds: How long that lasts still, by our clock, if it is not renewed.
+        leases_lost: How often a lease was found to be lost, after which nothing of this relay's was kept.
+        pending: Records of the bus that it has not settled, as of the last look; of what another relay serves, 0.
         log: The log of the bus that is delivered now.
         account: What became of the records of that log, whichever relays delivered them.
         processed: Of a stage, the records that it has read in this process.
         counts: Of a stage, what became of them in its own words.
+        keys: Of a stage, how many keys it keeps on this shard, whichever relays filled them, as of a few seconds ago.
+        kept: What such a key is.
+        seen: Of a stage, how many members of each index were seen of late: of `live:PROJECT`, its visitors now. It has
+            the indexes that have changed in this process, the latest 50.
         remark: What an operator should know beside.
     """
 
@@ -102,11 +110,18 @@ class RelayPart:
     healthy: bool
     held: bool = False
     last_error: str | None = None
+    holder: str = ""
+    since: float | None = None
+    lease_seconds: float | None = None
+    leases_lost: int = 0
     pending: int = 0
     log: str | None = None
     account: SubscriptionStatus | None = None
     processed: int = 0
     counts: dict[str, int] = field(default_factory=dict)
+    keys: int | None = None
+    kept: str = ""
+    seen: dict[str, int] = field(default_factory=dict)
     remark: str = ""
 
 

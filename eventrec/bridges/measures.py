@@ -68,6 +68,9 @@ RELAY_SERVING: Final = Measure(
     "1 while this relay serves it, 0 in trouble or while another one does.",
     ("shard", "part"),
 )
+LEASES_LOST: Final = Measure(
+    "relay_leases_lost", "counter", "leases", "Leases that were found to be lost to another relay.", ("shard", "part")
+)
 STAGE_PROCESSED: Final = Measure(
     "stage_processed", "counter", "records", "Records that a stage has read.", ("shard", "part")
 )
@@ -77,6 +80,16 @@ STAGE_RECORDS: Final = Measure(
     "records",
     "What became of them, in the stage's own words.",
     ("shard", "part", "outcome"),
+)
+STAGE_KEYS: Final = Measure(
+    "stage_keys", "gauge", "keys", "Keys that a stage keeps: open sessions, profiles.", ("shard", "part")
+)
+STAGE_SEEN: Final = Measure(
+    "stage_seen",
+    "gauge",
+    "members",
+    "Members of an index that were seen of late; of live:PROJECT, its visitors.",
+    ("shard", "part", "index"),
 )
 PHASE_RUNS: Final = Measure(
     "relay_phase_runs", "counter", "runs", "How often a phase of the relay came: fetch, process, ….", ("phase",)
@@ -106,8 +119,11 @@ MEASURES: Final = (
     LOG_OK,
     RELAY_PENDING,
     RELAY_SERVING,
+    LEASES_LOST,
     STAGE_PROCESSED,
     STAGE_RECORDS,
+    STAGE_KEYS,
+    STAGE_SEEN,
     PHASE_RUNS,
     PHASE_TIME,
 )
@@ -152,6 +168,12 @@ def _of_relay(status: Status) -> Iterator[tuple[Measure, Mapping[str, str], floa
         part = {"shard": each.shard, "part": each.name}
         yield RELAY_PENDING, part, each.pending
         yield RELAY_SERVING, part, int(each.state == "serving")
+        yield LEASES_LOST, part, each.leases_lost
+        if each.kind == "stage" and each.keys is not None and each.since is not None:
+            # Of what another relay serves, that one tells.
+            yield STAGE_KEYS, part, each.keys
+            for index, count in each.seen.items():
+                yield STAGE_SEEN, {**part, "index": index}, count
         if each.kind == "stage":
             yield STAGE_PROCESSED, part, each.processed
             for outcome, count in each.counts.items():

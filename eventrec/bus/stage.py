@@ -70,6 +70,11 @@ class Stage(ABC):
     def name(self) -> str:
         """The key of its state and of its place in the logs: letters, digits, "-", "_"."""
 
+    @property
+    def kept(self) -> str:
+        """What a key of the state is, in the plural, for operators."""
+        return "keys"
+
     @abstractmethod
     def keys(self, log_id: UUID, records: Records) -> Sequence[str]:
         """The keys of the state that `process` needs for `records`, each once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import anyio
@@ -21,6 +22,8 @@ class HeldLease:
         self._seconds = seconds
         self._until = 0.0
         """When it runs out, unless it is renewed."""
+        self._ends = 0.0
+        """The same by a clock that any thread reads."""
         self._renewed = anyio.Event()
 
     def __repr__(self) -> str:
@@ -29,8 +32,14 @@ class HeldLease:
     def note(self, asked: float) -> None:
         """It was given, or renewed: for so long since it was asked for."""
         self._until = asked + self._seconds
+        self._ends = time.monotonic() + self._until - anyio.current_time()
         renewed, self._renewed = self._renewed, anyio.Event()
         renewed.set()
+
+    @property
+    def seconds_left(self) -> float:
+        """How long it lasts, if it is not renewed. From any thread."""
+        return max(0.0, self._ends - time.monotonic())
 
     async def certain(self) -> None:
         """Return while it has not run out: a process that was paused waits here until it knows."""

@@ -10,8 +10,9 @@ An error ends in the part's state, is said once, and tried again after a pause t
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio
 
@@ -22,6 +23,7 @@ from eventrec.relay.held_lease import HeldLease
 from eventrec.relay.troubles import Troubles
 from eventrec.runtime.logging import get_logger
 from eventrec.runtime.starting import when_begun
+from eventrec.status import RelayPart
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from eventrec.bus.bus import Lease, Shard
     from eventrec.relay.balancer import Balancer
     from eventrec.relay.link import Link
-    from eventrec.status import RelayPart
 
 _logger = get_logger("eventrec.relay")
 
@@ -60,6 +61,9 @@ class Part(ABC):
         self._interrupted = anyio.Event()
         self._leaving = anyio.Event()
         self.held = HeldLease(shard, seconds=link.options.lease_seconds)
+        self._holder = ""
+        self._since: float | None = None
+        self._leases_lost = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.subscription!r} on {self.shard.name!r} {self._state}>"
@@ -86,6 +90,24 @@ class Part(ABC):
     def hand_over(self) -> None:
         """Settle what is in hand, and give the lease back: another relay is to have it, or this one closes."""
         self._leaving.set()
+
+    def _told(self, **more: Any) -> RelayPart:
+        """What all parts tell, and `more`."""
+        is_ours = self._since is not None
+        return RelayPart(
+            shard=self.shard.name,
+            name=self.subscription,
+            kind=self.kind,
+            state=self.state,
+            healthy=not self.is_failing,
+            held=self.is_held,
+            last_error=self.last_error,
+            holder=self._holder,
+            since=self._since,
+            lease_seconds=self.held.seconds_left if is_ours else None,
+            leases_lost=self._leases_lost,
+            **more,
+        )
 
     def resume(self) -> None:
         """An operator acted: try again at once."""
@@ -139,6 +161,7 @@ class Part(ABC):
                 with contained(also_cancellations=False):
                     await self._serve_once()
             except LeaseLostError as exc:
+                self._leases_lost += 1
                 _logger.warning(
                     "lease lost", subscription=self.subscription, shard=self.shard.name, why=error_text(exc)
                 )
@@ -227,10 +250,11 @@ class Part(ABC):
         lease = await self.shard.acquire(self.subscription, self.link.holder, seconds=seconds)
         if lease is None:
             held = await self.shard.subscriptions()
-            holder = next((each.holder for each in held if each.subscription == self.subscription), "")
-            self._note_waiting(f"waiting: {holder or 'another relay'} serves it")
+            self._holder = next((each.holder for each in held if each.subscription == self.subscription), "")
+            self._note_waiting(f"waiting: {self._holder or 'another relay'} serves it")
             return False
         is_lost = False
+        self._holder, self._since = self.link.holder, time.time()
         try:
             balancer.note_served(self)
             self.held.note(asked)
@@ -239,6 +263,7 @@ class Part(ABC):
             is_lost = True
             raise
         finally:
+            self._holder, self._since = "", None
             if not is_lost:
                 with anyio.move_on_after(_LET_GO_SECONDS, shield=True):
                     await self._release(lease)

@@ -17,10 +17,10 @@ from eventrec.bus.bus import STAGE_PREFIX, Step
 from eventrec.bus.stage import Output
 from eventrec.delivery.worker.containment import contained
 from eventrec.errors import PauseError
+from eventrec.relay.holdings import Holdings
 from eventrec.relay.part import Part
 from eventrec.runtime.logging import described, get_logger
 from eventrec.runtime.starting import when_begun
-from eventrec.status import RelayPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from eventrec.bus.stage import Stage
     from eventrec.delivery.sources.source import Records
     from eventrec.relay.link import Link
+    from eventrec.status import RelayPart
 
 T = TypeVar("T")
 
@@ -69,20 +70,15 @@ class StagePart(Part):
         self._processed = 0
         self._counts: Counter[str] = Counter()
         self._pending = 0
+        self._holdings = Holdings(shard, stage)
 
     def status(self) -> RelayPart:
-        return RelayPart(
-            shard=self.shard.name,
-            name=self.subscription,
-            kind=self.kind,
-            state=self.state,
-            healthy=not self.is_failing,
-            held=self.is_held,
-            last_error=self.last_error,
+        return self._told(
             pending=self._pending,
             log=None if self._log is None else str(self._log.id),
             processed=self._processed,
             counts=dict(self._counts),
+            **self._holdings.told(),
         )
 
     async def serve(self, lease: Lease) -> None:
@@ -100,6 +96,7 @@ class StagePart(Part):
                 self._seen = {each.id: each.end for each in logs}
             if log is not None:
                 await self._process(lease, log)
+            await self._holdings.look()
             if self.is_failing or self.state != "serving":
                 self.note_serving()
             if log is None:
@@ -157,6 +154,7 @@ class StagePart(Part):
         except Exception as exc:  # noqa: BLE001 - handed on
             return exc
         self._counts.update(step.output.counts)
+        self._holdings.note(step.output)
         await self._tell(step.output.notices)
         return None
 

@@ -12,7 +12,6 @@ from eventrec.relay.kept import decode_checkpoint, encode_checkpoint
 from eventrec.relay.part import Part
 from eventrec.runs.checkpoint import Checkpoint, Progress
 from eventrec.runtime.starting import when_begun
-from eventrec.status import RelayPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from eventrec.records.batch import Batch
     from eventrec.relay.link import Link
     from eventrec.relay.notices import SavedNotices
-    from eventrec.status import SubscriptionStatus
+    from eventrec.status import RelayPart, SubscriptionStatus
 
 _LOOK_SECONDS: Final = 0.25
 """How often a shard without a log to deliver is looked at."""
@@ -76,14 +75,7 @@ class SubscriptionPart(Part):
     def status(self) -> RelayPart:
         delivery = self.delivery
         account = None if delivery is None else delivery.status()
-        return RelayPart(
-            shard=self.shard.name,
-            name=self.subscription,
-            kind=self.kind,
-            state=self.state,
-            healthy=not self.is_failing,
-            held=self.is_held,
-            last_error=self.last_error,
+        return self._told(
             pending=0 if account is None else account.pending,
             log=None if delivery is None else str(delivery.source.id),
             account=account,

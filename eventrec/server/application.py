@@ -54,14 +54,16 @@ def application(
     log: Path | None = None,
     tokens: Tokens | None = None,
     options: ServerOptions | None = None,
+    takes_events: bool = True,
     routes: Sequence[Route] = (),
 ) -> Starlette:
     """The ASGI application that takes events for `recorder`, and tells what is stored in the destination `to`.
 
     `to` is the URL of a destination that can be read; without one, nothing is told of what is stored. `catalogue` names
     the rollups. `log` is the recorder's log directory, where its dead letters are. Without `tokens` only this machine
-    is answered. Its lifespan opens the recorder where it is new, and closes it then. `routes` are the
-    application's own, checked, refused and documented as the others are.
+    is answered. `takes_events=False` is for a relay: what it took would pass its stages by. Its lifespan opens the
+    recorder where it is new, and closes it then. `routes` are the application's own, checked, refused and documented
+    as the others are.
 
     Raises:
         HandlerURLError: `to` names an unknown scheme or option, or cannot be read.
@@ -75,6 +77,7 @@ def application(
         pool=None if to is None else Pool(to, catalogue, given, is_awaited=subscriptions_of(recorder).has_url(to)),
         catalogue=catalogue,
         log=log,
+        takes_events=takes_events,
     )
     if server.pool is not None:
         server.endings.append(server.pool.tails.end)

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 def routes_of(server: Server, own: Iterable[Route] = ()) -> list[Route]:
     """All routes of `server`, then the application's `own`.
 
-    Those for reading only where it has something to read, the page only where it is wanted.
+    Those for events only where it takes some, those for reading only where it has something to read, the page only
+    where it is wanted.
 
     Raises:
         ValueError: One of its own is there already.
     """
     page = DASHBOARD if server.options.dashboard else ()
-    ours = [*INGEST, *OPERATIONS, *(READING if server.pool is not None else ()), *page]
+    ingest = INGEST if server.takes_events else ()
+    ours = [*ingest, *OPERATIONS, *(READING if server.pool is not None else ()), *page]
     known = {(route.method, route.path) for route in ours}
     for route in own:
         if (route.method, route.path) in known:

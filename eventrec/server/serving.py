@@ -38,6 +38,7 @@ class Server:
         pool: Answers questions about what is stored; None: no destination that can be read was named.
         catalogue: The rollups that can be asked for; None: none.
         log: The directory of the recorder's log, where its dead letters are; None: it has none.
+        takes_events: Whether clients may send some.
         memory: What the bodies of all requests take.
         measures: What it has done: `count_events` is for who takes some.
         unpackers: How many large bodies are unpacked at once, each in a thread.
@@ -53,6 +54,7 @@ class Server:
     pool: Pool | None = None
     catalogue: Catalogue | None = None
     log: Path | None = None
+    takes_events: bool = True
     memory: BodyMemory = field(init=False)
     measures: Measures = field(init=False, default_factory=Measures)
     unpackers: anyio.CapacityLimiter = field(init=False)

@@ -49,6 +49,8 @@ class Sessions(SessionPolicy):
         gap_milliseconds: How far apart by their own time two events of one session may be.
     """
 
+    kept = "devices and known profiles in open sessions"
+
     def __init__(
         self,
         *,

@@ -26,6 +26,7 @@ class SessionPolicy(ABC):
 
     Attributes:
         name: Of the stage, unless that is given another one.
+        kept: What is kept under a key, in the plural, for operators.
         fields: How a record is read.
         has_flat_properties: Events go out with `properties` of texts alone, nested ones by their paths with dots: what
             a column of texts by names holds.
@@ -33,6 +34,7 @@ class SessionPolicy(ABC):
     """
 
     name: str = "sessions"
+    kept: str = "keys"
 
     def __init__(
         self, *, fields: EventFields | None = None, idle_seconds: float = 1_800.0, flat_properties: bool = False
@@ -88,6 +90,11 @@ class SessionStage(Stage):
     def name(self) -> str:
         """The key of its state and of its place."""
         return self._name
+
+    @property
+    def kept(self) -> str:
+        """As the policy says."""
+        return self._policy.kept
 
     @property
     def policy(self) -> SessionPolicy:

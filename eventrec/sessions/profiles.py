@@ -87,6 +87,7 @@ class Profiles(SessionPolicy):
     """
 
     name = "profiles"
+    kept = "profiles"
 
     def __init__(
         self,

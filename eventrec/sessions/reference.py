@@ -75,6 +75,7 @@ class ReferenceSessions(SessionPolicy):
     """
 
     name = "reference-sessions"
+    kept = "open sessions"
 
     def __init__(
         self,

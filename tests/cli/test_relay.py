@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import threading
@@ -12,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
+import httpcore2
 import pytest
 
-from eventrec.bus import MemoryBus, MemoryStore, Output, Step
+from eventrec.bus import Held, MemoryBus, MemoryStore, Output, Step
 from eventrec.cli import main
 from eventrec.relaying import OUR_BUSES
 from eventrec.testing.relays import ABOVE, STORES, numbered
@@ -163,3 +165,102 @@ def test_bus_out_of_reach_is_said_in_one_line(store: MemoryStore, capsys: pytest
 
     assert main(["bus", "status", URL]) == 3
     assert capsys.readouterr().err.splitlines() == ["eventrec: the bus: the bus is out of reach"]
+
+
+def listening_on(capsys: pytest.CaptureFixture[str], said: list[str]) -> str:
+    """The address that the command has said; what it has said so far is added to `said`."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        said.append(capsys.readouterr().err)
+        found = re.search(r"listening on (http://\S+?)(,|\s)", "".join(said))
+        if found is not None:
+            return found[1]
+        time.sleep(0.02)
+    raise AssertionError("".join(said))
+
+
+def test_relay_that_serves_tells_its_parts_and_takes_no_events(
+    store: MemoryStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.append(numbered(0, 100))
+    said: list[str] = []
+    answers: dict[str, httpcore2.Response] = {}
+
+    def look() -> None:
+        try:
+            url = listening_on(capsys, said)
+            until = time.monotonic() + 30
+            with httpcore2.ConnectionPool() as pool:
+                while time.monotonic() < until and rows() < 200:
+                    time.sleep(0.02)
+                for method, path in (
+                    ("GET", "/health/ready"),
+                    ("GET", "/status"),
+                    ("GET", "/metrics"),
+                    ("GET", "/"),
+                    ("GET", "/events?limit=1"),
+                    ("POST", "/events"),
+                ):
+                    answers[path] = pool.request(method, url + path, headers={"Host": "127.0.0.1"})
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    code = main(
+        [
+            *("relay", "--from", URL, "--to", "sqlite:///e.db", "--stage", "eventrec.testing.relays:Doubling"),
+            *("--serve", "127.0.0.1:0", "--json"),
+        ]
+    )
+    looker.join()
+
+    told = capsys.readouterr()
+    said.append(told.err)
+    assert code == 0, "".join(said)
+    assert json.loads(told.out)["subscriptions"]["sqlite"]["delivered"] == 200
+    assert {path: answer.status for path, answer in answers.items()} == {
+        "/health/ready": 200,
+        "/status": 200,
+        "/metrics": 200,
+        "/": 200,
+        "/events?limit=1": 200,
+        "/events": 405,
+    }
+    parts = json.loads(answers["/status"].content)["status"]["relay"]
+    assert [(part["kind"], part["name"]) for part in parts] == [
+        ("stage", "stage:doubling"),
+        ("subscription", "sqlite"),
+    ]
+    assert all(part["holder"] and part["lease_seconds"] > 0 and part["since"] > 0 for part in parts)
+    assert "for this machine alone" in "".join(said)
+    assert b"eventrec_relay_leases_lost_total" in answers["/metrics"].content
+    assert not any(held.holder for shard in bus_shards(store) for held in shard), "every lease was given back"
+
+
+def bus_shards(store: MemoryStore) -> list[list[Held]]:
+    async def look() -> list[list[Held]]:
+        async with MemoryBus(store) as bus:
+            return [list(await shard.subscriptions()) for shard in await bus.shards()]
+
+    return anyio.run(look)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--serve", "0.0.0.0:0"], "other machines reach this address: give --tokens FILE"),
+        (["--serve", "nowhere"], "--serve: "),
+        (["--tokens", "tokens.toml"], "--tokens is for --serve"),
+    ],
+)
+def test_what_cannot_be_served_is_said_before_anything_is_delivered(
+    store: MemoryStore, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    store.append(numbered(0, 5))
+
+    code = main(["relay", "--from", URL, "--to", "sqlite:///e.db", *arguments])
+
+    assert code == 2
+    assert said in capsys.readouterr().err
+    assert rows() == 0

@@ -1,9 +1,10 @@
-"""`relay`: delivers what applications have put on a bus, until a signal comes."""
+"""`relay`: delivers what applications have put on a bus, until a signal comes, and may show how that goes."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -11,9 +12,13 @@ from urllib.parse import parse_qs, urlsplit
 import anyio
 from cyclopts import Parameter
 
+from eventrec.analytics.loading import is_catalogue_named, load_catalogue
 from eventrec.cli.declared import CatalogueName, declared_layouts, layouts_beside
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.deliver import chosen_subscriptions
+from eventrec.cli.logs.serve import allow_descriptors, parse_address
+from eventrec.cli.serve.extra import needing_server
+from eventrec.cli.serve.listening import bound_sockets, known_tokens, readable, serve_until_signal, uvicorn_silent
 from eventrec.cli.terminal import Terminal, counted
 from eventrec.cli.termination import Interruption
 from eventrec.errors import LogError, OptionsError, SubscriptionError
@@ -46,6 +51,8 @@ def relay(
     config: Path | None = None,
     dead: Path | None = None,
     catalogue: CatalogueName = None,
+    serve: str | None = None,
+    tokens: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Deliver what applications have put on a bus, through stages, to one or several destinations, until Ctrl-C.
@@ -80,8 +87,11 @@ def relay(
         project: The field of a payload that names a project: what is delivered is told to who listens on the bus.
         config: A TOML file with options of a recorder.
         dead: A file of JSON lines for a copy of what a destination refuses.
-        catalogue: module:object, a catalogue whose layouts say how tables are made. Default: EVENTREC_CATALOGUE, else
-            `catalogue` in [tool.eventrec] of pyproject.toml.
+        catalogue: module:object, a catalogue whose layouts say how tables are made, and whose rollups can be asked for
+            where it is served. Default: EVENTREC_CATALOGUE, else `catalogue` in [tool.eventrec] of pyproject.toml.
+        serve: HOST:PORT to serve health, metrics, what is stored, and the page on; port 0 takes any, and says which. It
+            takes no events. Its options are those of eventrec serve, from the environment and [server] of `--config`.
+        tokens: A file of tokens for that: see eventrec token. Without one this machine alone is answered.
         json: Print what was delivered as JSON for a machine instead.
     """
     terminal = Terminal()
@@ -89,6 +99,8 @@ def relay(
         subscriptions = chosen_subscriptions(log, to, name)
         if _place(from_) in map(_place, subscriptions.values()):
             raise CommandError("--to is where --from is: what it delivers would come again for ever", ExitCode.USAGE)
+        if tokens is not None and serve is None:
+            raise CommandError("--tokens is for --serve", ExitCode.USAGE)
         layouts = declared_layouts(catalogue)
         if log.exists():
             layouts_beside(log, layouts)  # which refuses what cannot be read
@@ -109,8 +121,47 @@ def relay(
             raise CommandError(f"--name or --type: {exc}", ExitCode.USAGE) from exc
         except OptionsError as exc:
             raise CommandError(str(exc), ExitCode.USAGE) from exc
-        status = anyio.run(_relay, recorder, list(subscriptions), terminal)
+        if serve is None:
+            status = anyio.run(_relay, recorder, list(subscriptions), terminal)
+        else:
+            shown = _Shown(serve, tokens, catalogue, config)
+            status = shown.run(recorder, list(subscriptions.values()), log, terminal)
     return _report(status, terminal, json=json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What is served beside: where, to whom, with which rollups and options."""
+
+    listen: str
+    tokens: Path | None
+    catalogue: str | None
+    config: Path | None
+
+    def run(self, recorder: EventRecorder, urls: Sequence[str], log: Path, terminal: Terminal) -> Status:
+        """Relay and serve until a signal comes; the account.
+
+        Raises:
+            CommandError: A package is missing, the address cannot be listened on, or the log directory refuses.
+        """
+        with needing_server():
+            from eventrec.server import ServerOptions, application  # noqa: PLC0415 - see there
+        address = parse_address("--serve", self.listen)
+        known = known_tokens(self.tokens, "--serve", address)
+        declared = load_catalogue(self.catalogue) if is_catalogue_named(self.catalogue) else None
+        app = application(
+            recorder,
+            to=readable(urls),
+            catalogue=declared,
+            log=log,
+            tokens=known,
+            options=ServerOptions.load(self.config),
+            takes_events=False,
+        )
+        allow_descriptors()
+        with uvicorn_silent(), ExitStack() as sockets:
+            bound = [sockets.enter_context(closing(each)) for each in bound_sockets("--serve", address)]
+            return anyio.run(serve_until_signal, app, bound, address, terminal)
 
 
 def _place(url: str) -> tuple[str, str | None, int | None, str, list[str]]:

@@ -7,6 +7,7 @@ import { showDestinations } from "./destinations.js";
 import { $, announce, say, state } from "./dom.js";
 import { count } from "./format.js";
 import { losses, Rates, showNow } from "./now.js";
+import { showRelay } from "./relay.js";
 import { Link, pauseAfter, Poller } from "./polling.js";
 import { Resuming } from "./resume.js";
 import { Rollups } from "./rollups.js";
@@ -52,6 +53,7 @@ async function askStatus(failures) {
   document.title = reasons.length ? "! eventrec" : "eventrec";
   showNow(account, rates);
   showDestinations(account, reasons, (name) => resuming.ask(name));
+  showRelay(account, (name, called) => resuming.ask(name, called));
   showLosses(account);
   if (dead.note(answer.log?.dead_letters ?? null)) deadLetters.now();
   const isWell = reasons.length === 0;

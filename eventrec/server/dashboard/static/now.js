@@ -2,6 +2,7 @@
 
 import { $, say } from "./dom.js";
 import { count, counted, rate, span } from "./format.js";
+import { throughput } from "./relay.js";
 
 const SAMPLES = 150; // five minutes, while the page is looked at
 const WINDOW = 10_000; // milliseconds over which "now" is taken
@@ -15,12 +16,14 @@ export function totals(status) {
   const earlier = Object.values(status.adopted ?? {}).flatMap((log) => Object.values(log));
   const own = Object.values(status.subscriptions);
   const parts = [...own, ...earlier];
+  const relay = throughput(status);
+  const delivered = sum(own.map((part) => part.delivered));
   const ages = parts.map((part) => part.oldest_pending).filter((age) => age !== null);
   return {
-    offered: status.offered,
-    delivered: sum(own.map((part) => part.delivered)),
-    lag: Math.max(0, ...parts.map((part) => part.end - part.scanned)),
-    pending: sum(parts.map((part) => part.pending)) + status.in_intake,
+    offered: relay === null ? status.offered : (relay.taken ?? delivered),
+    delivered,
+    lag: Math.max(0, relay?.pending ?? 0, ...parts.map((part) => part.end - part.scanned)),
+    pending: sum(parts.map((part) => part.pending)) + status.in_intake + (relay?.pending ?? 0),
     oldest: ages.length ? Math.max(...ages) : null,
     dead: sum(parts.map((part) => part.dead)),
     lost: losses(status).reduce((total, each) => total + each.count, 0),

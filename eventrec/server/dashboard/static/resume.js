@@ -10,6 +10,7 @@ const TEXT =
 
 export class Resuming {
   #name = null; // of the subscription that waits for a yes
+  #called = "";
   #isBusy = false;
   #resumed;
 
@@ -23,11 +24,12 @@ export class Resuming {
     });
   }
 
-  /** Ask whether the subscription `name` is to go on. */
-  ask(name) {
+  /** Ask whether the subscription `name`, or what of a relay goes on with it, is to go on. */
+  ask(name, called = name) {
     if (this.#isBusy) return;
     this.#name = name;
-    say($("resume-title"), `Resume ${name}`);
+    this.#called = called;
+    say($("resume-title"), `Resume ${called}`);
     say($("resume-text"), TEXT);
     say($("resume-error"), "");
     $("resume-from").value = "";
@@ -40,7 +42,7 @@ export class Resuming {
     try {
       await ask(`resume/${encodeURIComponent(name)}`, { from: $("resume-from").value || null }, { method: "POST" });
       $("resume-dialog").close();
-      announce(`${name} is told to go on.`);
+      announce(`${this.#called} is told to go on.`);
       this.#resumed();
     } catch (error) {
       say($("resume-error"), error.message);
