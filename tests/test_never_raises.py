@@ -78,7 +78,7 @@ async def test_at_the_recursion_limit_nothing_is_raised_and_nothing_stalls(
     recorder = EventRecorder(handler, log=tmp_path if has_log else None, options=quickly())
     recorder.record(event)
     async with recorder:
-        assert await recorder.flush(timeout=5)
+        assert await recorder.flush(timeout=60)
         here = len(traceback.extract_stack())
         levels = range(sys.getrecursionlimit() - here - 60, sys.getrecursionlimit() - here)
 
@@ -88,7 +88,7 @@ async def test_at_the_recursion_limit_nothing_is_raised_and_nothing_stalls(
         status = recorder.status()
         assert status.is_balanced
         assert recorder.record(Numbered(77, kind="last"))
-        assert await recorder.flush(timeout=5)
+        assert await recorder.flush(timeout=60)
     assert recorder.status().appended + sum(recorder.status().refused.values()) == recorder.status().offered
     assert_conserved(recorder.status())
 

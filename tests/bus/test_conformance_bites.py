@@ -26,7 +26,7 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], bo
         check=False,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=200,
     )
     assert done.returncode == 1, f"{done.stdout}\n{done.stderr}"
     found: dict[tuple[str, str], bool] = {}

@@ -98,7 +98,7 @@ class Started:
         """Wait for its end: exit code and stdout."""
         assert self.process.stdout is not None
         out = self.process.stdout.read().decode()
-        code = self.process.wait(20)
+        code = self.process.wait(120)
         self._thread.join(20)
         return code, out
 
@@ -151,7 +151,7 @@ def eventrec(environment: dict[str, str], tmp_path: Path) -> Run:
             capture_output=True,
             cwd=tmp_path,
             env=environment,
-            timeout=50,
+            timeout=200,
             check=False,
         )
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -211,7 +211,7 @@ def on_terminal(environment: dict[str, str], tmp_path: Path) -> Callable[..., tu
         except OSError:
             pass  # Linux's word for the end of a terminal.
         os.close(ours)
-        return process.wait(50), written.decode()
+        return process.wait(120), written.decode()
 
     return run
 
@@ -286,7 +286,7 @@ def dead_log(tmp_path: Path) -> Path:
         async with recorder:
             with recorder.context(user="u"):
                 recorder.record_many(Numbered(n, kind="even" if n % 2 == 0 else "odd") for n in range(10))
-            assert await recorder.flush(timeout=10)
+            assert await recorder.flush(timeout=60)
         assert_conserved(recorder.status(), offered=10)
 
     anyio.run(leave)

@@ -144,14 +144,14 @@ async def test_a_running_process_does_what_was_wished(eventrec: Run, tmp_path: P
 
     async with EventRecorder(handler, log=tmp_path, options=quickly()) as recorder:
         recorder.record(Numbered(0))
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
         handler.id = "another"
         handler.next.clear()
         handler.acts = [raising(TransientError("cut"))]
         recorder.record(Numbered(1))
         assert await recorder.flush(timeout=10) is False
         await anyio.to_thread.run_sync(eventrec, "resume", tmp_path, "FencedHandler", "--from", "latest")
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while handler.delivered != [0, 1]:  # noqa: ASYNC110 - a request changes it
                 await anyio.sleep(0.05)
 

@@ -210,7 +210,7 @@ def test_on_a_terminal_it_asks_unless_told_not_to(
         except OSError:
             pass  # Linux's word for the end of a terminal.
         os.close(ours)
-        code = process.wait(30)
+        code = process.wait(120)
 
     assert (b"'old' gives up 10 records in 1 log. Go on? [y/N]" in written) is (answer is not None)
     assert (code, len(list_runs(tmp_path / "log"))) == (left, left)

@@ -18,7 +18,7 @@ from eventrec.runs.mirrors import Mirrors
 from eventrec.runs.run import list_runs
 
 
-def eventually(condition: Callable[[], object], seconds: float = 30) -> None:
+def eventually(condition: Callable[[], object], seconds: float = 120) -> None:
     ends = monotonic() + seconds
     while not condition():
         assert monotonic() < ends

@@ -116,7 +116,7 @@ def test_it_goes_on_until_it_is_ended_and_ends_in_good_order(
         pass
 
     running.process.terminate()
-    assert running.process.wait(20) == 0
+    assert running.process.wait(120) == 0
 
 
 @pytest.mark.usefixtures("shop")

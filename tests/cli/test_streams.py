@@ -54,7 +54,7 @@ def run(place: Path, command: list[str], redirection: str) -> subprocess.Complet
         cwd=place,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=50,
+        timeout=200,
         check=False,
     )
 
@@ -113,7 +113,7 @@ def test_encoding_of_stdout_never_ends_a_command(place: Path, command: str, enco
         cwd=place,
         env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
         capture_output=True,
-        timeout=50,
+        timeout=200,
         check=False,
     )
 

@@ -155,7 +155,7 @@ def test_reader_that_goes_away_is_no_traceback(eventrec: Run, stored: str, start
     running.process.stdout.readline()
     running.process.stdout.close()
 
-    assert running.process.wait(20) == 141
+    assert running.process.wait(120) == 141
     running._thread.join(20)
     assert running.errors == []
 

@@ -414,7 +414,7 @@ def test_processes_at_once_have_one_id_and_lose_no_change(file: ChoicesFile) -> 
         )
         for name in "abc"
     ]
-    said = [process.communicate(timeout=50) for process in processes]
+    said = [process.communicate(timeout=200) for process in processes]
 
     choices = file.load()
     assert [errors for _, errors in said] == ["", "", ""]

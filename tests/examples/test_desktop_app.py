@@ -41,7 +41,7 @@ def used(tmp_path: Path, *actions: str, expected: int) -> str:
             assert time.monotonic() < latest
             assert process.poll() is None
             time.sleep(0.05)
-        out, said = process.communicate(timeout=30)
+        out, said = process.communicate(timeout=200)
     assert (process.returncode, out) == (0, "")
     return said
 

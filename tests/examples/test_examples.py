@@ -84,7 +84,7 @@ def test_web_service_delivers_orders_and_requests_before_it_exits(
 
     assert ask(f"{url}/status")["offered"] == 40
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=200)
 
     stored = rows(tmp_path / "events.db", "SELECT customer, context FROM orders ORDER BY rowid")
     assert [customer for customer, _ in stored] == [f"c{number}" for number in range(20)], said

@@ -340,6 +340,6 @@ def test_the_script_serves_the_platform(tmp_path: Path, platform_analytics: Any)
                 found = msgspec.json.decode(pool.request("GET", f"{address[0]}/overview").content)
         finally:
             process.terminate()
-            process.communicate(timeout=20)
+            process.communicate(timeout=200)
 
     assert 0 < found["total_users"] <= 5

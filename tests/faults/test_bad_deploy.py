@@ -73,7 +73,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 def eventrec(*arguments: str | Path) -> str:
     """Run the command; what it says."""
     command = [sys.executable, "-W", "error", "-m", "eventrec.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, check=False, timeout=50, text=True)
+    done = subprocess.run(command, capture_output=True, check=False, timeout=200, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -142,7 +142,7 @@ class Recorder:
     def end(self) -> range:
         """Wait for its end; the numbers it has recorded."""
         self.stop()
-        told, errors = self._process.communicate(timeout=50)
+        told, errors = self._process.communicate(timeout=200)
         assert self._process.returncode == 0, errors.decode()
         death = json.loads(told)
         assert not death["is_killed"]
@@ -160,7 +160,7 @@ class Drains:
     def end(self) -> str:
         """Wait until all have delivered everything; what they said."""
         with ThreadPoolExecutor() as readers:
-            ends = list(readers.map(partial(subprocess.Popen.communicate, timeout=50), self._processes))
+            ends = list(readers.map(partial(subprocess.Popen.communicate, timeout=200), self._processes))
         said = "".join(error.decode() for _, error in ends)
         for process in self._processes:
             assert process.returncode in (0, 1), said  # 1: all is settled, and some was refused

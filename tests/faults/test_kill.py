@@ -154,7 +154,7 @@ async def test_runs_that_were_killed_are_delivered_once_by_the_last(tmp_path: Pa
         told += (await anyio.to_thread.run_sync(killed, log, seconds, url)).told
 
     async with EventRecorder(url, log=log, options=quickly()):
-        with anyio.fail_after(50):
+        with anyio.fail_after(120):
             while len([path for path in log.iterdir() if not path.name.startswith(".")]) > 1:  # noqa: ASYNC110
                 await anyio.sleep(0.05)
 

@@ -50,7 +50,7 @@ class Started:
         """What it said on stdout."""
         with suppress(ProcessLookupError):
             self.process.send_signal(number)
-        out, _ = self.process.communicate(timeout=60)
+        out, _ = self.process.communicate(timeout=200)
         self._errors.close()
         return out
 

@@ -186,7 +186,7 @@ def migrate_platform(tmp_path: Path) -> Migrate:
             text=True,
             cwd=tmp_path,
             env={**_platform_environment(), "EVENTREC_CATALOGUE": "catalogue:catalogue", "COLUMNS": "200", **variables},
-            timeout=50,
+            timeout=200,
             check=False,
         )
         return done.returncode, done.stdout, done.stderr
@@ -337,7 +337,7 @@ class Trial:
         (part,) = self.recorder.status().subscriptions.values()
         return part
 
-    async def until(self, condition: Callable[[SubscriptionStatus], object], seconds: float = 40) -> SubscriptionStatus:
+    async def until(self, condition: Callable[[SubscriptionStatus], object], seconds: float = 120) -> SubscriptionStatus:
         with anyio.move_on_after(seconds):
             while not condition(part := self.part):  # noqa: ASYNC110 - delivery changes it
                 await anyio.sleep(0.02)

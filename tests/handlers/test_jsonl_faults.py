@@ -236,7 +236,7 @@ async def test_pipe_in_the_place_of_a_file_holds_delivery_at_once(
         path.rename(path.with_suffix(".away"))
         os.mkfifo(path)
 
-        with pytest.raises(PauseError), anyio.fail_after(5):
+        with pytest.raises(PauseError), anyio.fail_after(120):
             await handler.handle(batch(event(1), start=1))
         path.with_suffix(".away").replace(path)
     await handler.handle(batch(event(1), start=1))

@@ -36,7 +36,7 @@ def kill_and_start_again(url: str) -> None:
     killed.kill()
     killed.communicate()
     again = start(url, 3)
-    assert [process.wait(60) for process in (other, again)] == [0, 0]
+    assert [process.wait(120) for process in (other, again)] == [0, 0]
     for process in (other, again):
         process.communicate()
 

@@ -491,7 +491,7 @@ def test_eight_processes_share_one_file_from_empty_with_growing_columns(path: Pa
         subprocess.Popen([sys.executable, str(script), str(path), str(number)], stdout=subprocess.PIPE, text=True)
         for number in range(8)
     ]
-    sent = [int(writer.communicate(timeout=50)[0]) for writer in writers]
+    sent = [int(writer.communicate(timeout=200)[0]) for writer in writers]
 
     assert [writer.returncode for writer in writers] == [0] * 8
     assert rows(path, "SELECT count(*), count(DISTINCT id) FROM events") == [(sum(sent), sum(sent))]

@@ -106,7 +106,7 @@ async def test_a_long_answer_does_not_make_a_writer_wait(handler: SqliteHandler,
     reading.execute("BEGIN")
     reading.execute("SELECT count(*) FROM events").fetchall()
 
-    with closing(reading), anyio.fail_after(30):
+    with closing(reading), anyio.fail_after(120):
         await handler.handle(batch(request(9, path="/", ms=1), start=8))
         written.set()
         async with handler.rollups() as rollups:

@@ -185,7 +185,7 @@ async def test_nothing_is_taken_while_the_disk_refuses(tmp_path: Path, monkeypat
                 await recorder.record_all_durable([Numbered(1)], until="written")
             assert recorder.status().offered <= 1
 
-        with anyio.fail_after(40):
+        with anyio.fail_after(120):
             while not isinstance(await _outcome(recorder), Position):  # noqa: ASYNC110 - the writer tries again
                 await anyio.sleep(0.01)
 

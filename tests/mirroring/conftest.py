@@ -81,7 +81,7 @@ def noted(directory: Path, id_: UUID, name: str = "standby") -> Acknowledged:
     return Mirrors(directory).of_log(id_).get(name, Acknowledged(log=id_))
 
 
-async def until(condition: Callable[[], object], seconds: float = 30) -> None:
+async def until(condition: Callable[[], object], seconds: float = 120) -> None:
     """Return once `condition`, which may look at files, holds."""
     with anyio.fail_after(seconds):
         while not await in_thread(condition):  # noqa: ASYNC110 - other tasks, threads and processes change it

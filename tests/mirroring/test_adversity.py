@@ -163,7 +163,7 @@ async def with_source(there: Path, kit: Any, talk: Any) -> None:
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, serve)
         async with kit.mirroring(Address("127.0.0.1", port), there):
-            with anyio.fail_after(30):
+            with anyio.fail_after(120):
                 await done.wait()
         tasks.cancel_scope.cancel()
 

@@ -228,7 +228,7 @@ async def test_a_mirror_of_a_version_without_layouts_is_sent_none(tmp_path: Path
         async with stream:
             hello = b'{"name":"old","instance":"01890a5d-ac96-774b-bcce-b302099a8057","runs":[]}'
             await stream.send(encode_frame(Kind.HELLO, hello))
-            with anyio.fail_after(30):
+            with anyio.fail_after(120):
                 while not any(frame.kind is Kind.DATA for frame in found):
                     found += parser.feed(await stream.receive())
     await in_thread(source.end)

@@ -81,7 +81,7 @@ class Site:
         self.started.append(process)
         return process
 
-    def run(self, program: str, *arguments: str, code: int = 0, seconds: float = 20, **settings: Any) -> str:
+    def run(self, program: str, *arguments: str, code: int = 0, seconds: float = 120, **settings: Any) -> str:
         """Run a program of Python's to its end, warnings being errors; what it said."""
         (self.directory / "program.py").write_text(program, "utf-8")
         process = self.start(sys.executable, "-W", "error", "program.py", *arguments, **settings)
@@ -109,7 +109,7 @@ class Site:
         assert len({id_ for id_, _ in rows}) == len(rows)
         return sorted(number(payload.encode()) for _, payload in rows)
 
-    def drain(self, seconds: float = 20) -> list[int]:
+    def drain(self, seconds: float = 120) -> list[int]:
         """Deliver what is left, as the next run does; then nothing is left, and `stored`."""
         anyio.run(self._drain, seconds)
         assert list(self.log.iterdir()) == []
@@ -171,7 +171,7 @@ class Server:
         """Have it record the event `number`; the process that did."""
         return int(self.ask(f"/orders/{number}"))
 
-    def terminate(self, seconds: float = 15) -> str:
+    def terminate(self, seconds: float = 120) -> str:
         """SIGTERM, and what it said."""
         self.process.send_signal(signal.SIGTERM)
         return finished(self.process, seconds)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.xdist_group("processes")
 class Site(Protocol):
     """See conftest.py."""
 
-    def run(self, program: str, *arguments: str, code: int = 0, seconds: float = 20) -> str: ...
+    def run(self, program: str, *arguments: str, code: int = 0, seconds: float = 120) -> str: ...
     def start(self, *command: str) -> "subprocess.Popen[str]": ...
     def logged(self) -> list[int]: ...
     def stored(self) -> list[int]: ...
@@ -353,7 +353,7 @@ import _thread
 delivering = recorder.sync()
 delivering.open()
 record(range(50))
-assert delivering.flush(timeout=5)
+assert delivering.flush(timeout=60)
 started, ending = [], delivering._loop.ending
 
 def refuse(*arguments):

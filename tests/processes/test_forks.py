@@ -17,7 +17,7 @@ class Site(Protocol):
 
     directory: Path
 
-    def run(self, program: str, *arguments: str, code: int = 0, seconds: float = 20) -> str: ...
+    def run(self, program: str, *arguments: str, code: int = 0, seconds: float = 120) -> str: ...
     def logged(self) -> list[int]: ...
     def stored(self) -> list[int]: ...
     def drain(self) -> list[int]: ...
@@ -62,7 +62,7 @@ recorder = EventRecorder(URL, log=LOG, options=OPTIONS)
 delivering = recorder.sync()
 delivering.open()
 record(range(25))
-assert delivering.flush(timeout=5)
+assert delivering.flush(timeout=60)
 handler = recorder._subscriptions["sqlite"].handler
 child = os.fork()
 if child == 0:
@@ -70,18 +70,18 @@ if child == 0:
     delivering.open()
     assert recorder._subscriptions["sqlite"].handler is not handler
     record(range(50, 75))
-    assert delivering.flush(timeout=5)
+    assert delivering.flush(timeout=60)
     assert delivering.status().is_balanced and delivering.status().offered == 50
     sys.exit()
 join(child)
 record(range(75, 100))
-assert delivering.flush(timeout=5)
+assert delivering.flush(timeout=60)
 """,
     "open in the parent, not in the child, which leaves the block": """
 recorder = EventRecorder(URL, log=LOG, options=OPTIONS)
 with recorder.sync() as delivering:
     record(range(50))
-    assert delivering.flush(timeout=5)
+    assert delivering.flush(timeout=60)
     child = os.fork()
     if child == 0:
         record(range(50, 75))
@@ -279,7 +279,7 @@ recorder = EventRecorder(Handler(), options=OPTIONS)
 loop = asyncio.new_event_loop()
 loop.run_until_complete(recorder.open())
 record([0])
-assert loop.run_until_complete(recorder.flush(timeout=5))
+assert loop.run_until_complete(recorder.flush(timeout=60))
 child = os.fork()
 if child == 0:
     del recorder, loop
@@ -301,7 +301,7 @@ recorder = EventRecorder(URL, options=OPTIONS)
 delivering = recorder.sync()
 delivering.open()
 record(range(50))
-assert delivering.flush(timeout=5)
+assert delivering.flush(timeout=60)
 child = os.fork()
 if child == 0:
     assert not recorder.record(Numbered(7)) and not recorder.record(Numbered(8))

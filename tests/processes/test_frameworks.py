@@ -174,14 +174,14 @@ def orders(site: Any) -> list[int]:
     return sorted(payload["number"] for payload, _ in stored(site, "order_placed"))
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 40) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def wait_for_worker(worker: "subprocess.Popen[str]", holds: Callable[[], bool], seconds: float = 40) -> None:
+def wait_for_worker(worker: "subprocess.Popen[str]", holds: Callable[[], bool], seconds: float = 120) -> None:
     """As `wait_until`, and what the worker has said where it does not come to hold."""
     try:
         wait_until(holds, seconds)

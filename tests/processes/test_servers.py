@@ -28,7 +28,7 @@ class Site(Protocol):
     log: Path
     url: str
 
-    def run(self, program: str, *arguments: str, code: int = 0, seconds: float = 20) -> str: ...
+    def run(self, program: str, *arguments: str, code: int = 0, seconds: float = 120) -> str: ...
     def start(self, *command: str | Path) -> "subprocess.Popen[str]": ...
     def write_page(self) -> None: ...
     def logged(self) -> list[int]: ...
@@ -42,7 +42,7 @@ class Server(Protocol):
     process: "subprocess.Popen[str]"
 
     def order(self, number: int) -> int: ...
-    def terminate(self, seconds: float = 15) -> str: ...
+    def terminate(self, seconds: float = 120) -> str: ...
 
 
 Serve = Callable[..., Server]
@@ -53,7 +53,7 @@ def needs(module: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not found, reason=f"{module} is not installed: it has no wheel for every Python")
 
 
-def until(condition: Callable[[], object], seconds: float = 15) -> None:
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

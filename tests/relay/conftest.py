@@ -63,7 +63,7 @@ def until() -> Until:
     """Wait for what is to come true; where it does not within 20 seconds, the test fails."""
 
     async def wait(is_true: Callable[[], bool]) -> None:
-        with anyio.fail_after(20):
+        with anyio.fail_after(120):
             while not is_true():  # noqa: ASYNC110 - foreign state has no event
                 await anyio.sleep(0.005)
 

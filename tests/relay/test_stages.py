@@ -20,7 +20,7 @@ async def test_what_a_stage_gives_out_is_delivered_once_across_relays(store: Mem
     for start in (0, 50):
         store.append(numbered(start, start + 50))
         async with relay(handler, name=NAME, stages=[Doubling()]) as recorder:
-            assert await recorder.flush(10)
+            assert await recorder.flush(60)
             stage, part = recorder.status().relay
 
     assert sorted(handler.delivered) == [*range(100), *range(ABOVE, ABOVE + 100)]
@@ -36,7 +36,7 @@ async def test_stages_follow_each_other(store: MemoryStore, relay: Any) -> None:
     store.append(numbered(0, 10))
 
     async with relay(handler, name=NAME, stages=[Doubling(), Shelf(seconds=0.0)]) as recorder:
-        assert await recorder.flush(10)
+        assert await recorder.flush(60)
         parts = [(part.kind, part.shard) for part in recorder.status().relay]
 
     assert parts == [("stage", "memory"), ("stage", "memory/doubling"), ("subscription", "memory/doubling/shelf")]
@@ -51,7 +51,7 @@ async def test_keys_come_out_when_their_time_is_over_however_many_they_are(
     store.append(numbered(0, 100))
 
     async with relay(handler, name=NAME, stages=[Shelf(seconds=600.0)], relay=few) as recorder:
-        assert await recorder.flush(10)
+        assert await recorder.flush(60)
         assert handler.delivered == []
         store.advance(601.0)
         await until(lambda: len(handler.delivered) == 100)
@@ -85,12 +85,12 @@ async def test_what_came_while_no_relay_ran_comes_before_what_became_due_meanwhi
     few = RelayOptions(lease_seconds=5.0, save_seconds=0.01, due_seconds=0.01, batch_rows=3)
     store.append(numbered(0, 10))
     async with relay(ScriptedHandler(), name=NAME, stages=[stage], relay=few) as recorder:
-        assert await recorder.flush(10)
+        assert await recorder.flush(60)
     store.advance(601.0)
     store.append(numbered(0, 10))
 
     async with relay(ScriptedHandler(), name=NAME, stages=[stage], relay=few) as recorder:
-        assert await recorder.flush(10)
+        assert await recorder.flush(60)
 
     assert (stage.again, stage.over) == (10, 0)
 
@@ -112,7 +112,7 @@ async def test_stage_that_fails_on_a_record_holds_there_and_skips_nothing(
         called = stage.called
         stage.bad.clear()
         recorder.resume(NAME)
-        assert await recorder.flush(10)
+        assert await recorder.flush(60)
 
     assert called < 40
     assert sorted(handler.delivered) == [*range(100), *range(ABOVE, ABOVE + 100)]
@@ -175,7 +175,7 @@ async def test_notices_of_a_stage_are_told_after_its_step(store: MemoryStore, re
     answer = Output(notices={"event:received": [b"1", b"2"]})
 
     async with relay(ScriptedHandler(), name=NAME, stages=[Strange(answer=answer)]) as recorder:
-        assert await recorder.flush(10)
+        assert await recorder.flush(60)
 
     assert store.notices == [("event:received", b"1"), ("event:received", b"2")]
 
@@ -198,7 +198,7 @@ async def test_anything_that_the_bus_throws_is_an_outage_of_the_stage(
 
     async with relay(handler, name=NAME, stages=[Doubling()]) as recorder:
         await until(lambda: len(handler.delivered) == 40)
-        assert await recorder.flush(10)
+        assert await recorder.flush(60)
 
     assert not left
     assert sorted(handler.delivered) == [*range(20), *range(ABOVE, ABOVE + 20)]

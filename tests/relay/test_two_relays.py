@@ -117,9 +117,9 @@ async def test_relay_that_is_stopped_for_good_is_taken_over_from_once_its_lease_
         store.append(numbered(100, 200))
         async with relay(second, name=NAME) as recorder:
             await until(lambda: len(first.delivered) == 200)
-            assert await recorder.flush(10)
+            assert await recorder.flush(60)
         bus.runs.set()
-        assert await dead.flush(10)
+        assert await dead.flush(60)
 
     assert first.delivered == list(range(200))
 
@@ -135,7 +135,7 @@ async def test_lease_lost_in_the_middle_of_a_batch_ends_that_batch_and_delivers_
         await until(lambda: first.called == 1)
         bus.stop()
         async with relay(second, name=NAME) as recorder:
-            assert await recorder.flush(15)
+            assert await recorder.flush(60)
             bus.runs.set()
             await until(lambda: late.status().relay[0].state.startswith("waiting"))
             assert late.status().relay[0].account is None
@@ -155,7 +155,7 @@ async def test_insert_that_takes_longer_than_the_lease_keeps_it(store: MemorySto
     async with relay(first, name=NAME, relay=short) as recorder:
         await until(lambda: first.called == 1)
         async with relay(second, name=NAME, relay=short):
-            assert await recorder.flush(15)
+            assert await recorder.flush(60)
 
             assert second.called == 0
 
@@ -179,9 +179,9 @@ async def test_batch_that_a_dead_relay_may_have_sent_is_sent_again_as_it_was(
         await until(lambda: len(table.rows) >= 45)
         store.append(numbered(45, 90))
         async with relay(second, name=NAME, batch_rows=30) as recorder:
-            assert await recorder.flush(15)
+            assert await recorder.flush(60)
         bus.runs.set()
-        assert await dead.flush(10)
+        assert await dead.flush(60)
 
     assert table.rows == list(range(90))
     # The batch that had arrived came again, under its own token.
@@ -265,7 +265,7 @@ async def test_call_that_fails_after_it_was_carried_out_doubles_nothing(
             await anyio.sleep(0.01)
         await anyio.sleep(0.3)
         store.answering = None
-        assert await recorder.flush(15)
+        assert await recorder.flush(60)
 
     assert sorted(handler.delivered) == [*range(100), *range(ABOVE, ABOVE + 100)]
 

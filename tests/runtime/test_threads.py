@@ -83,7 +83,7 @@ for task in asyncio.all_tasks(loop):
     task._log_destroy_pending = False
 loop.close()
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=15, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=False)
 
     assert (done.returncode, done.stderr) == (0, "")
 

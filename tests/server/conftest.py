@@ -61,7 +61,7 @@ class Running:
         return self.ask("POST", path, content, **headers)
 
     @contextmanager
-    def connection(self, seconds: float = 20.0) -> Iterator[socket.socket]:
+    def connection(self, seconds: float = 120) -> Iterator[socket.socket]:
         with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as connection:
             yield connection
 
@@ -138,7 +138,7 @@ def answer_on(connection: socket.socket) -> bytes:
     return head + b"\r\n\r\n" + body
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(is_so: Callable[[], bool], seconds: float = 120) -> None:
     """Wait for a thread of the server."""
     pause, waited = threading.Event(), 0.0
     while not is_so():

@@ -234,14 +234,14 @@ def test_relays_store_sessions_and_profiles_as_they_were_by_a_layout(tmp_path: P
             relay=QUICK,
         )
         with recorder.sync() as running:
-            assert running.flush(10)
+            assert running.flush(60)
             if start == 120:
                 store.advance(1_801)
                 deadline = time.monotonic() + 20
                 while sum(kind == "session_end" for (kind,) in stored(database, "events", "type")) < len(sessions):
                     assert time.monotonic() < deadline, "sessions did not end"
                     time.sleep(0.02)
-                assert running.flush(10)
+                assert running.flush(60)
         assert_conserved(running.status())
 
     rows = collapsed(msgspec.json.decode(text) for (text,) in stored(database, "sessions", "payload"))

@@ -57,14 +57,14 @@ def test_a_relay_stores_each_event_once_and_each_session_as_it_was(tmp_path: Pat
             relay=QUICK,
         )
         with recorder.sync() as running:
-            assert running.flush(10)
+            assert running.flush(60)
             if start == 150:
                 store.advance(1_801)
                 deadline = time.monotonic() + 20
                 while sum(each["_type"] == "session_end" for each in stored(database, "events")) < len(expected):
                     assert time.monotonic() < deadline, "sessions did not end"
                     time.sleep(0.02)
-                assert running.flush(10)
+                assert running.flush(60)
         assert_conserved(running.status())
 
     found = stored(database, "events")
@@ -108,7 +108,7 @@ def test_what_is_held_back_waits_across_relays(tmp_path: Path) -> None:
             relay=QUICK,
         )
         with recorder.sync() as running:
-            assert running.flush(10)
+            assert running.flush(60)
         assert_conserved(running.status())
 
     found = [(each["_type"], each["path"], each.get("duration")) for each in stored(database, "events")]

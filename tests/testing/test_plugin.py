@@ -53,7 +53,7 @@ def test_code_under_test_may_open_flush_and_close_the_recorder(recorded_events, 
     async def application(recorder):
         async with recorder:
             recorder.record_many(OrderPlaced(order_id=n, customer="x") for n in range(3))
-            assert await recorder.flush(timeout=5)
+            assert await recorder.flush(timeout=60)
 
     recorder = conservation(recorded_events.recorder, offered=lambda: 3)
     asyncio.run(application(recorder))

@@ -457,7 +457,7 @@ def in_processes(tmp_path: Path, *counts: tuple[int, int]) -> None:
         )
         for count, expected in counts
     ]
-    said = [process.communicate(timeout=50)[1] for process in processes]
+    said = [process.communicate(timeout=200)[1] for process in processes]
     assert said == [""] * len(processes)
 
 

@@ -72,7 +72,7 @@ async def test_a_log_that_lives_but_shortly_is_kept_for_what_follows(
         for number in range(5):
             async with owner(ScriptedHandler()) as writing:
                 writing.record(Numbered(number))
-                assert await writing.flush(10)
+                assert await writing.flush(60)
         await eventually(lambda: sorted(handler.delivered) == list(range(5)))
 
 

@@ -55,7 +55,7 @@ async def test_what_it_never_saw_is_kept_while_it_does_not_run(
 
     async with owner(own) as writing:
         writing.record_many(Numbered(number) for number in range(10))
-        assert await writing.flush(10)
+        assert await writing.flush(60)
     assert len(runs()) == 1
     assert own.delivered == list(range(10))
 
@@ -102,14 +102,14 @@ async def test_where_it_cannot_be_told_who_follows_nothing_is_deleted_and_all_el
             patch.setattr(Followers, "names", refuse)
             for number in range(40):
                 await writing.record_durable(Numbered(number), until="written")
-            assert await writing.flush(10)
+            assert await writing.flush(60)
             await eventually(lambda: is_said("what others need is not known"))
             assert segments()[0] == 0
             assert is_said("checkpoint not saved") == 0
             # The bound is one all the same.
             for start in range(40, 6_000, 100):
                 writing.record_many(Numbered(number) for number in range(start, start + 100))
-                assert await writing.flush(10)
+                assert await writing.flush(60)
             await eventually(lambda: segments()[0] > 0)
             assert writing.status().forfeited.keys() == {"?"}
         kept = segments()[0]
@@ -267,7 +267,7 @@ async def test_what_is_wrong_with_what_follows_stands_in_the_log_that_it_follows
         writing.record(Numbered(0))
 
         async def says(state: str, scanned: int) -> None:
-            with anyio.fail_after(40):
+            with anyio.fail_after(120):
                 while True:
                     logs = await anyio.to_thread.run_sync(see_all, tmp_path / "log")
                     (saved,) = [log.checkpoints.get(NAME) for log in logs if log.end] or [None]

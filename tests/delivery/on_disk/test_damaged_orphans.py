@@ -36,7 +36,7 @@ DOWN = raising(TransientError("down"))
 pytestmark = pytest.mark.usefixtures("looking_often")
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 40) -> None:
+async def eventually(condition: Callable[[], object], seconds: float = 120) -> None:
     with anyio.fail_after(seconds):
         while not await anyio.to_thread.run_sync(condition):  # noqa: ASYNC110 - a thread or a disk changes it
             await anyio.sleep(0.02)
@@ -51,7 +51,7 @@ async def leave(directory: Path, *names: str, records: int = 20, delivered: int 
         recorder.register(handler, name=name, batch_rows=1)
     await recorder.open()
     recorder.record_many(Numbered(n) for n in range(records))
-    with anyio.fail_after(15):
+    with anyio.fail_after(60):
         while any(part.scanned < delivered for part in recorder.status().subscriptions.values()):  # noqa: ASYNC110
             await anyio.sleep(0.01)
         while recorder.status().appended < records:  # noqa: ASYNC110 - likewise

@@ -20,7 +20,7 @@ from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, 
 pytestmark = pytest.mark.usefixtures("looking_often")
 
 
-async def eventually(condition: object, seconds: float = 40) -> None:
+async def eventually(condition: object, seconds: float = 120) -> None:
     with anyio.fail_after(seconds):
         while not condition():  # type: ignore[operator]  # noqa: ASYNC110 - a thread or a disk changes it
             await anyio.sleep(0.01)
@@ -31,12 +31,12 @@ async def test_a_restored_destination_is_given_again_what_it_lost(tmp_path: Path
 
     async with EventRecorder(handler, log=tmp_path, options=quickly(batch_rows=5)) as recorder:
         recorder.record_many(Numbered(n) for n in range(20))
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
         (key,) = handler.next
         handler.next[key] = 10
         del handler.batches[2:]
         recorder.record_many(Numbered(n) for n in range(20, 25))
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
         status = recorder.status()
 
     assert handler.delivered == list(range(25))
@@ -49,12 +49,12 @@ async def test_a_destination_that_lost_our_row_is_given_everything_that_is_kept(
 
     async with EventRecorder(handler, log=tmp_path, options=quickly(batch_rows=5)) as recorder:
         recorder.record_many(Numbered(n) for n in range(20))
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
         handler.next.clear()
         handler.batches.clear()
         handler.acts = [raising(TransientError("restored"))]
         recorder.record(Numbered(20))
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
 
     assert handler.delivered == list(range(21))
     assert_conserved(recorder.status(), offered=21)
@@ -66,7 +66,7 @@ async def test_a_new_destination_is_given_what_was_decided(tmp_path: Path, start
 
     async with EventRecorder(handler, log=tmp_path, options=quickly(batch_rows=5)) as recorder:
         recorder.record_many(Numbered(n) for n in range(20))
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
         handler.id = "another"
         handler.next.clear()
         handler.batches.clear()
@@ -75,7 +75,7 @@ async def test_a_new_destination_is_given_what_was_decided(tmp_path: Path, start
         assert await recorder.flush(timeout=10) is False
         assert handler.batches == []
         recorder.resume("FencedHandler", start=start)  # type: ignore[arg-type]
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
         status = recorder.status()
 
     assert handler.delivered == again
@@ -168,7 +168,7 @@ async def test_a_log_that_cannot_be_stamped_is_tried_again_in_patience_and_said_
     handler = StampedHandler()
     async with EventRecorder(handler, log=tmp_path, options=quickly()) as recorder:
         recorder.record(Numbered(0))
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
     caplog.clear()
     handler.stamps = 0
 
@@ -177,7 +177,7 @@ async def test_a_log_that_cannot_be_stamped_is_tried_again_in_patience_and_said_
         tried = handler.stamps
         lines = [record for record in caplog.records if "log not retired" in record.getMessage()]
         handler.is_down = False
-        with anyio.fail_after(20):
+        with anyio.fail_after(120):
             while len(await anyio.to_thread.run_sync(list_runs, tmp_path)) > 1:  # noqa: ASYNC110 - a disk changes it
                 await anyio.sleep(0.05)
 

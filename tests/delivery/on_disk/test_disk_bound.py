@@ -35,7 +35,7 @@ class Long(Numbered):
         return {"number": self.number, "text": "x" * 100}
 
 
-async def eventually(condition: object, seconds: float = 40) -> None:
+async def eventually(condition: object, seconds: float = 120) -> None:
     with anyio.fail_after(seconds):
         while not condition():  # type: ignore[operator]  # noqa: ASYNC110 - a thread or a disk changes it
             await anyio.sleep(0.02)
@@ -101,7 +101,7 @@ async def test_where_all_are_behind_new_events_are_refused_until_there_is_room(t
         handler.always = lambda _: None
         await eventually(lambda: recorder.status().failure is None)
         assert recorder.record(Numbered(10**6))
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
 
     assert handler.delivered[-1] == 10**6
     assert len(handler.delivered) == taken + 1
@@ -119,7 +119,7 @@ async def test_what_all_have_behind_them_goes_before_anything_is_refused(tmp_pat
         for end in range(400, 2_001, 400):
             taken += recorder.record_many(Long(n) for n in range(taken, end))
             await eventually(lambda end=end: len(handler.delivered) == end)
-            with anyio.fail_after(15):
+            with anyio.fail_after(60):
                 while await anyio.to_thread.run_sync(tree_size, tmp_path) > 100_000:
                     assert recorder.status().failure is None
                     await anyio.sleep(0.005)
@@ -142,7 +142,7 @@ async def test_a_disk_that_is_full_of_what_is_delivered_is_written_again(small_v
         await eventually(lambda: recorder.status().failure is not None)
         handler.always = lambda _: None
         await eventually(lambda: len(handler.delivered) == taken)
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
 
     assert taken == 20_000
     assert handler.delivered == list(range(taken))
@@ -287,24 +287,24 @@ async def test_retained_logs_are_taken_up_again_when_a_destination_went_back(tmp
     for start in (0, 10):
         async with EventRecorder(handler, log=tmp_path, options=options) as recorder:
             recorder.record_many(Numbered(n) for n in range(start, start + 10))
-            assert await recorder.flush(timeout=10)
+            assert await recorder.flush(timeout=60)
     assert await runs_of(tmp_path) == []
     assert len(await runs_of(tmp_path / DONE)) == 2
 
     async with EventRecorder(handler, log=tmp_path, options=options) as recorder:
         recorder.record_many(Numbered(n) for n in range(20, 25))
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
         # Restored from a backup that was made before the second run.
         for key in list(handler.next)[1:]:
             handler.next[key] = 0
         del handler.batches[1:]
         handler.acts = [DOWN]
         recorder.record(Numbered(25))
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
         await eventually(lambda: len(handler.delivered) == 26)
     assert_conserved(recorder.status(), offered=6)
     # What it took up in its last moment waits for the next run, which finds it delivered.
-    with anyio.fail_after(15):
+    with anyio.fail_after(60):
         while await runs_of(tmp_path):
             async with EventRecorder(handler, log=tmp_path, options=options):
                 await anyio.lowlevel.checkpoint()
@@ -319,7 +319,7 @@ async def test_without_an_age_left_retained_logs_go(tmp_path: Path) -> None:
     for _ in range(2):
         async with EventRecorder(handler, log=tmp_path, options=quickly(retain=3600)) as recorder:
             recorder.record(Numbered(0))
-            assert await recorder.flush(timeout=10)
+            assert await recorder.flush(timeout=60)
     assert len(await runs_of(tmp_path / DONE)) == 2
 
     async with EventRecorder(handler, log=tmp_path, options=quickly()) as recorder:

@@ -69,7 +69,7 @@ async def letters_in(directory: Path) -> list[DeadLetter]:
 
 
 async def until_one_run_is_left(directory: Path) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while len(await runs_of(directory)) > 1:  # noqa: ASYNC110 - a disk changes it
             await anyio.sleep(0.01)
 
@@ -241,7 +241,7 @@ async def test_a_dead_record_is_kept_whole_and_the_account_says_so(tmp_path: Pat
     async with EventRecorder(handler, log=tmp_path, options=options) as recorder:
         with recorder.context(user="u"):
             recorder.record_many(Numbered(n) for n in range(10))
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
         log_id = next(iter(handler.next))[0]
 
     assert handler.delivered == [0, 1, 2, 4, 5, 6, 7, 8, 9]
@@ -260,7 +260,7 @@ async def test_a_kill_between_the_letter_and_the_checkpoint_neither_repeats_nor_
     recorder = EventRecorder(handler, log=tmp_path, options=quickly(batch_rows=4, close_timeout=0))
     await recorder.open()
     recorder.record_many(Numbered(n) for n in range(4))
-    assert await recorder.flush(timeout=10)
+    assert await recorder.flush(timeout=60)
     status = recorder.status().subscriptions["FencedHandler"]
     handler.always = raising(TransientError("down"))
     recorder.record(Numbered(100))

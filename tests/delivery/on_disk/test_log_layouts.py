@@ -55,7 +55,7 @@ def eventually() -> Callable[[Callable[[], object]], Awaitable[None]]:
     """Waits until what it is given is true."""
 
     async def wait(is_so: Callable[[], object]) -> None:
-        with anyio.fail_after(40):
+        with anyio.fail_after(120):
             while not await anyio.to_thread.run_sync(is_so):  # noqa: ASYNC110 - a database
                 await anyio.sleep(0.05)
 
@@ -122,7 +122,7 @@ async def test_what_the_destination_keeps_counts_more(
     url, rows = destination
     async with EventRecorder(url, layouts=[layout("sort")], options=quickly(), environment={}) as recorder:
         recorder.record(entered(1))
-        assert await recorder.flush(10)
+        assert await recorder.flush(60)
     await leave_log(tmp_path / "log", 2)
 
     async with EventRecorder(url, log=tmp_path / "log", options=quickly(), environment={}):

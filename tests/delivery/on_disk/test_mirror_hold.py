@@ -29,7 +29,7 @@ class Long(Numbered):
         return {"number": self.number, "text": "x" * 100}
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 40) -> None:
+async def eventually(condition: Callable[[], object], seconds: float = 120) -> None:
     with anyio.fail_after(seconds):
         while not await in_thread(condition):  # noqa: ASYNC110 - a disk changes it
             await anyio.sleep(0.02)

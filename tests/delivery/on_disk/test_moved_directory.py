@@ -50,7 +50,7 @@ async def test_everything_recorded_is_delivered_and_nothing_appears_elsewhere(
         await anyio.sleep(1.2)
         await recorder.record_durable(Numbered(101))
         handler.always = lambda _: None
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
 
     assert handler.delivered == list(range(102))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -87,7 +87,7 @@ def remove(path: Path) -> None:
 
 
 async def eventually(condition: Callable[[], object]) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(120):
         while not condition():  # noqa: ASYNC110 - a thread or a disk changes it
             await anyio.sleep(0.01)
 
@@ -108,7 +108,7 @@ async def test_what_took_the_place_of_the_own_log_is_left_and_recording_goes_on_
 
     async with EventRecorder(handler, log=tmp_path / "log", options=quickly(sync="never")) as recorder:
         recorder.record_many(Numbered(n) for n in range(100))
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
         run = await own_run(tmp_path / "log")
         take(run)
         put(run)
@@ -134,7 +134,7 @@ async def test_a_directory_that_is_back_in_its_place_is_written_on(tmp_path: Pat
 
     async with EventRecorder(handler, log=tmp_path / "log", options=quickly()) as recorder:
         recorder.record(Numbered(0))
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
         run = await own_run(tmp_path / "log")
         taken_away(run)
         put_folder(run)
@@ -156,7 +156,7 @@ async def test_at_the_end_it_is_left_and_what_waits_is_written_for_the_next_run(
 
     async with EventRecorder(handler, log=tmp_path / "log", options=quickly()) as recorder:
         recorder.record_many(Numbered(n) for n in range(10))
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
         run = await own_run(tmp_path / "log")
         taken_away(run)
         put(run)
@@ -178,7 +178,7 @@ async def test_where_what_was_written_is_gone_too_the_rest_is_counted_as_lost(tm
 
     async with EventRecorder(handler, log=tmp_path / "log", options=quickly(sync="never")) as recorder:
         recorder.record_many(Numbered(n) for n in range(10))
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
         run = await own_run(tmp_path / "log")
         deleted(run)
         put_folder(run)
@@ -281,7 +281,7 @@ async def test_a_log_that_the_disk_did_not_let_move_at_first_moves_later(
 
     async with EventRecorder(handler, log=tmp_path / "log", options=quickly()) as recorder:
         recorder.record(Numbered(0))
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
         monkeypatch.setattr("eventrec.log.writer.create_segment", full)
         deleted(await own_run(tmp_path / "log"))
         recorder.record(Numbered(1))
@@ -328,7 +328,7 @@ def have_all(handlers: Iterable[ScriptedHandler], count: int) -> bool:
 
 async def written(recorder: EventRecorder, event: Numbered) -> None:
     """Record `event` until that is said to be written: while the log is made again, it is refused."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(120):
         while True:
             try:
                 await recorder.record_durable(event, until="written")

@@ -38,14 +38,14 @@ class Looks:
 
     async def two_more(self) -> None:
         until = self.count + 2
-        with anyio.fail_after(30):
+        with anyio.fail_after(120):
             while self.count < until:  # noqa: ASYNC110 - a thread changes it
                 await anyio.sleep(0.02)
 
 
 async def failing(recorder: EventRecorder) -> None:
     """Return once the subscription waits in a pause."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(120):
         while recorder.status().is_healthy:  # noqa: ASYNC110 - delivery changes it
             await anyio.sleep(0.02)
 

@@ -70,7 +70,7 @@ def recording(directory: Path, **handlers: ScriptedHandler) -> EventRecorder:
     return recorder
 
 
-async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+async def until(condition: Callable[[], object], seconds: float = 120) -> None:
     with anyio.fail_after(seconds):
         while not await anyio.to_thread.run_sync(condition):  # noqa: ASYNC110 - a thread or a disk changes it
             await anyio.sleep(0.01)
@@ -259,7 +259,7 @@ async def test_a_recorder_that_is_closed_meanwhile_repeats_nothing_later(tmp_pat
     first, plain = Hanging(), Plain()
     recorder = recording(tmp_path, orders=first, plain=plain)
     await recorder.open()
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         await hanging.wait()
         while len(plain.batches) < 25:  # noqa: ASYNC110 - the other subscription
             await anyio.sleep(0.01)

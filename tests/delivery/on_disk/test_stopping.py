@@ -41,7 +41,7 @@ def stopping(**options: Any) -> EventRecorderOptions:
 
 
 async def until(recorder: EventRecorder, holds: Callable[[Status], bool]) -> Status:
-    with anyio.fail_after(20):
+    with anyio.fail_after(120):
         while not holds(status := recorder.status()):  # noqa: ASYNC110 - what is waited for has no event
             await anyio.sleep(0.01)
     return status

@@ -63,7 +63,7 @@ STATUSES: list[tuple[grpc.StatusCode, type[Exception]]] = [
 
 async def failure_of(handler: Any, batch: Batch) -> Exception:
     """What `handle` raises, in a time that is bounded."""
-    with anyio.fail_after(30), pytest.raises(Exception) as raised:  # noqa: PT011 - it is looked at
+    with anyio.fail_after(120), pytest.raises(Exception) as raised:  # noqa: PT011 - it is looked at
         await handler.handle(batch)
     return raised.value
 

@@ -109,6 +109,6 @@ async def _settled(recorder: EventRecorder, names: set[str], offered: int) -> No
     def delivered(status: Status) -> bool:
         return all(status.subscriptions[name].delivered == offered for name in names)
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(120):
         while not delivered(recorder.status()):  # noqa: ASYNC110 - what another thread writes
             await anyio.sleep(0.01)

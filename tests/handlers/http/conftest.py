@@ -73,7 +73,7 @@ class Server:
 
     async def idle(self) -> None:
         """Wait until no connection is open."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(120):
             while self.open:  # noqa: ASYNC110 - what closes them is the client, which sets no event
                 await anyio.sleep(0.001)
 

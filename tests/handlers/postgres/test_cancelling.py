@@ -93,7 +93,7 @@ async def test_waiting_for_a_lock_is_cancelled_at_once(
     await handler.handle(batch(event(1), start=1))
 
     assert scope.cancelled_caught
-    assert took < 2
+    assert took < 20  # else it waits for the lock
     assert count(database) == 2
 
 
@@ -129,7 +129,7 @@ async def test_nothing_is_left_behind(database: Any, event: Events, batch: Batch
         with pytest.raises(TransientError):
             await PostgresHandler("postgresql://127.0.0.1:1/nowhere").open()
     # What the driver does for a statement that was cancelled ends by itself, soon.
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         while _tasks() - tasks:  # noqa: ASYNC110 - the driver's state
             await anyio.sleep(0.01)
 
@@ -187,7 +187,7 @@ async def test_a_question_that_is_cancelled_ends_on_the_server_too(
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(asked)
-        with anyio.fail_after(20):
+        with anyio.fail_after(120):
             while database.rows(WAITING) != [(1,)]:  # noqa: ASYNC110 - the server says it to those who ask
                 await anyio.sleep(0.01)
         tasks.cancel_scope.cancel()

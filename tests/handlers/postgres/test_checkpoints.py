@@ -201,7 +201,7 @@ async def test_two_subscriptions_on_one_table_store_two_copies(database: Any) ->
     async with recorder:
         for number in range(100):
             recorder.record(Numbered(number))
-        assert await recorder.flush(timeout=10)
+        assert await recorder.flush(timeout=60)
 
     counts = "SELECT count(*), count(DISTINCT id), count(DISTINCT payload) FROM events"
     assert database.rows(counts) == [(200, 100, 100)]

@@ -236,9 +236,9 @@ def encrypted(guarded: PostgresServer, tmp_path_factory: pytest.TempPathFactory)
 
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    server = asyncio.run_coroutine_threadsafe(start(), loop).result(5)
+    server = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
     yield seen
-    asyncio.run_coroutine_threadsafe(_end(server), loop).result(5)
+    asyncio.run_coroutine_threadsafe(_end(server), loop).result(60)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()

@@ -320,5 +320,5 @@ async def test_a_sweep_waits_for_no_lock(opened: Any, database: Any, event: Even
     handler._expiry = Expiry(3_600)
     await handler.handle(batch(event("young"), start=2))
 
-    assert took < 2
+    assert took < 20  # else it waits for the other session
     assert stored(database) == ['"young"', '"young"']

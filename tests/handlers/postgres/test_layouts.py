@@ -557,7 +557,7 @@ async def test_what_another_process_makes_while_this_one_waits_for_its_turn_is_f
         await other.execute(f"BEGIN; SELECT pg_advisory_xact_lock({namespace.key})")
         async with anyio.create_task_group() as group:
             group.start_soon(keep_layout, connection, namespace, reference)
-            with anyio.fail_after(20):
+            with anyio.fail_after(120):
                 while not await other.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):  # noqa: ASYNC110 - the server says it
                     await anyio.sleep(0.01)
             await other.execute(

@@ -299,11 +299,11 @@ async def test_who_waits_for_the_lock_does_not_hold_up_an_index(database: Any) -
         target.lock(lambda: None),
     ):
         tasks.start_soon(second)
-        with anyio.fail_after(30):
+        with anyio.fail_after(120):
             await waits.wait()
         await target.prepare()
         await target.begin(files[0], [])
-        with anyio.fail_after(30):
+        with anyio.fail_after(120):
             await target.apply(files[0], 0)
             await target.apply(files[0], 1)
 
@@ -542,7 +542,7 @@ async def test_session_that_is_ended_leaves_no_lock_and_is_said_in_one_line(data
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(first)
-        with anyio.fail_after(20):
+        with anyio.fail_after(120):
             sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(50)' AND state = 'active'"
             while database.rows(sleeping) != [(1,)]:  # noqa: ASYNC110 - the server changes it
                 await anyio.sleep(0.02)

@@ -129,7 +129,7 @@ async def test_connection_that_is_ended_in_the_middle_of_a_batch_leaves_all_of_i
         for _ in range(4):
             trial.record()
             ended = 0
-            with anyio.fail_after(20):
+            with anyio.fail_after(120):
                 while not ended:
                     ended = len(await in_thread(database.rows, CUT.replace("WHERE", "WHERE state = 'active' AND")))
         await in_thread(database.execute, "DROP TRIGGER slow ON events")

@@ -47,7 +47,7 @@ def pooled(database: Any, tmp_path: Path) -> Iterator[str]:
         time.sleep(0.02)
     yield url
     process.send_signal(signal.SIGTERM)
-    process.wait(10)
+    process.wait(120)
 
 
 async def test_many_handlers_share_two_connections(pooled: str, database: Any, event: Events, batch: Batches) -> None:

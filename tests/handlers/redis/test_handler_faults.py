@@ -403,7 +403,7 @@ def test_producers_that_are_killed_lose_nothing_that_was_written_and_double_noth
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=200,
         env={**os.environ, "COLUMNS": "200"},
     )
     assert drained.returncode == 0, drained.stderr + drained.stdout

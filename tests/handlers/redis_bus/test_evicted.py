@@ -258,7 +258,7 @@ async def test_everything_is_gone_under_a_reader_that_waits(place: Any, samples:
     lease = await acquired(shard, "sqlite")
     await shard.logs()
 
-    with capture_logs() as said, anyio.fail_after(20):
+    with capture_logs() as said, anyio.fail_after(120):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: shard.wait(log, 5, seconds=15.0))
             await place.do("DEL", *await place.do("KEYS", f"*{place.name}*"))

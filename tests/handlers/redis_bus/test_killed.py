@@ -37,7 +37,7 @@ async def acquired(shard: Shard, subscription: str, holder: str = "here") -> Lea
 
 async def patiently(attempt: Callable[[], Awaitable[T]]) -> T:
     """What `attempt` answers once the server is back."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(120):
         while True:
             try:
                 return await attempt()
@@ -163,7 +163,7 @@ async def test_sealed_logs_go_one_after_another_once_all_is_settled(mortal: Any,
 
 async def caught_up(replica: RedisServer, master: RedisServer) -> None:
     """Return once the replica has all that its master has."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(120):
         while True:
             infos = [
                 await anyio.to_thread.run_sync(server.execute, "INFO", "replication") for server in (replica, master)

@@ -83,7 +83,7 @@ async def test_each_event_arrives_once_though_redis_is_killed_and_two_relays_fig
         assert_conserved(recorder.status())
 
     done = anyio.Event()
-    with capture_logs(), anyio.fail_after(50):
+    with capture_logs(), anyio.fail_after(120):
         async with anyio.create_task_group() as tasks:
             for number in range(producers):
                 tasks.start_soon(produce, number)

@@ -61,7 +61,7 @@ async def test_envelopes_are_written_before_200_and_delivered(serving: Serving, 
 
         assert (answer.status, answer.json) == (200, {"received": 3})
         assert recorder.status().appended == 3
-        await recorder.flush(timeout=10)
+        await recorder.flush(timeout=60)
 
     assert rows(handler) == [
         (IDS[n], "task_created", "events", NS, json.dumps({"type": "task_created", "n": n}, separators=(",", ":")))
@@ -107,7 +107,7 @@ async def test_every_form_is_taken(serving: Serving, tmp_path: Path) -> None:
             await client.post(PATH, b"\x89P", content_type="image/png", **binary),
             await client.post(PATH, b"", content_type=None, **binary),
         ]
-        await recorder.flush(timeout=10)
+        await recorder.flush(timeout=60)
 
     assert [(answer.status, answer.json["received"]) for answer in answers] == [
         (200, count) for count in (1, 2, 2, 1, 2, 1, 1)
@@ -128,7 +128,7 @@ async def test_events_go_where_the_catalogue_or_the_request_says(serving: Servin
     async with serving(recorder, catalogue=catalogue) as client:
         await client.post(PATH, [envelope(), {"timestamp": AT, "event": {"type": "task_made"}}, {"type": "other"}])
         await client.post(f"{PATH}?table=elsewhere", [envelope()])
-        await recorder.flush(timeout=10)
+        await recorder.flush(timeout=60)
 
     assert [(each.type, each.table) for each in handler.records] == [
         ("task_created", "analytics_events"),
@@ -144,7 +144,7 @@ async def test_a_request_that_is_sent_again_with_its_key_brings_the_same_ids(ser
     async with serving(recorder) as client:
         for key in ("one", "one", "two"):
             await client.post(PATH, [{"type": "a"}, envelope()], idempotency_key=key)
-        await recorder.flush(timeout=10)
+        await recorder.flush(timeout=60)
 
     ids = [each.id for each in handler.records]
     assert ids[:2] == ids[2:4]
@@ -163,7 +163,7 @@ async def test_what_cannot_be_taken_is_named_by_its_index_and_the_rest_is_taken(
     own = {"id": IDS[0], "type": "own", "timestamp": 5, "table": "t", "payload": 1, "columns": {"n": 2**70}}
     async with serving(recorder) as client:
         answer = await client.post(PATH, [envelope(), bad, 5, {"type": "a", "x": "y" * 2_000}, own, {"type": "b"}])
-        await recorder.flush(timeout=10)
+        await recorder.flush(timeout=60)
 
     assert answer.status == 200
     assert (answer.json["received"], answer.json["rejected"]) == (2, 4)

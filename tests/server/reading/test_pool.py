@@ -106,7 +106,7 @@ async def test_a_question_whose_request_is_cancelled_is_cancelled() -> None:
         tasks.start_soon(workers.ask, endless)
         await begun.wait()
         tasks.cancel_scope.cancel()
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         await ended.wait()
 
     assert await workers.ask(_is_open)
@@ -213,7 +213,7 @@ async def test_a_worker_without_questions_goes(monkeypatch: pytest.MonkeyPatch) 
         owned.append(store)
 
     await workers.ask(keep)
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while owned[0].is_open:  # noqa: ASYNC110 - it says so itself alone
             await anyio.sleep(0.01)
 

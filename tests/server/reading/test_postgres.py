@@ -66,7 +66,7 @@ async def test_a_client_that_goes_takes_its_question_along(
         async with client.stream(path):
             while await other.ask(WAITING) != 1:  # noqa: ASYNC110 - the server says it to those who ask
                 await anyio.sleep(0.01)
-        with anyio.fail_after(20):
+        with anyio.fail_after(120):
             while await other.ask(WAITING):  # noqa: ASYNC110 - likewise
                 await anyio.sleep(0.01)
 
