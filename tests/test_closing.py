@@ -41,7 +41,7 @@ from eventrec.testing.scripted import Numbered, ScriptedHandler, numbers, quickl
 BEYOND = 0.5
 """Seconds that an end may take beyond its timeout."""
 
-SLACK = 3.0
+SLACK = 6.0
 """What a slow machine adds."""
 
 

@@ -337,7 +337,9 @@ class Trial:
         (part,) = self.recorder.status().subscriptions.values()
         return part
 
-    async def until(self, condition: Callable[[SubscriptionStatus], object], seconds: float = 120) -> SubscriptionStatus:
+    async def until(
+        self, condition: Callable[[SubscriptionStatus], object], seconds: float = 120
+    ) -> SubscriptionStatus:
         with anyio.move_on_after(seconds):
             while not condition(part := self.part):  # noqa: ASYNC110 - delivery changes it
                 await anyio.sleep(0.02)
