@@ -10,6 +10,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -24,7 +25,7 @@ PASSED_OR_EMPTY = (0, 5)  # pytest's 5: nothing collected, in a room without an 
 OTHER_PYTHONS = ("3.12", "3.13")
 """What `tests-VERSION` runs the tests on, beside the Python that runs nox."""
 
-WORKERS = max(2, min((os.cpu_count() or 2) * 3 // 2, 16))  # more than cores: tests wait for disks and processes
+WORKERS = max(2, min((os.cpu_count() or 2) * 2, 16))  # more than cores: tests wait for disks and processes
 IN_PARALLEL = ("-n", str(WORKERS), "--dist", "loadgroup", "--max-worker-restart", "0")
 """Tests that need each other's quiet share an `xdist_group`; `-n 0` after `--` runs them one after another.
 
@@ -38,8 +39,13 @@ NEITHER_SERVER_NOR_KILL = ("--ignore=tests/examples", "--ignore=tests/package", 
 class Run(Protocol):
     """Runs commands of one environment."""
 
-    def __call__(self, command: str, /, *arguments: str, success_codes: tuple[int, ...] = (0,)) -> None:
-        """Run `command`; an exit code that is not in `success_codes` fails the session."""
+    def __call__(
+        self, command: str, /, *arguments: str, success_codes: tuple[int, ...] = (0,), silent: bool = False
+    ) -> None:
+        """Run `command`; an exit code that is not in `success_codes` fails the session.
+
+        Of one that is `silent` nothing is shown, unless it fails.
+        """
 
 
 def timed(work: Callable[[nox.Session], None]) -> object:
@@ -66,7 +72,7 @@ def environment(session: nox.Session, name: str, *install: str, python: str = sy
     commands = home / ("Scripts" if sys.platform == "win32" else "bin")
     path = f"{commands}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
-    def run(command: str, /, *arguments: str, success_codes: tuple[int, ...] = (0,)) -> None:
+    def run(command: str, /, *arguments: str, success_codes: tuple[int, ...] = (0,), silent: bool = False) -> None:
         session.run(
             str(commands / command),
             *arguments,
@@ -75,6 +81,7 @@ def environment(session: nox.Session, name: str, *install: str, python: str = sy
             env={"PATH": path, "VIRTUAL_ENV": str(home), "PYTHONDONTWRITEBYTECODE": ""},
             external=True,
             success_codes=success_codes,
+            silent=silent,
         )
 
     pyproject = (ROOT / "pyproject.toml").read_bytes()
@@ -83,7 +90,9 @@ def environment(session: nox.Session, name: str, *install: str, python: str = sy
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != made_of:
         shutil.rmtree(home, ignore_errors=True)
         session.run(python, "-m", "venv", str(home), external=True)
-        run("python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *install)
+        run("python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", *install)
+        # pip would compile one file after another. What fails is not Python of this version, and is imported by none.
+        run("python", "-m", "compileall", "-qq", "-j", "0", str(home), success_codes=(0, 1))
         stamp.write_text(made_of, encoding="utf-8")
     return run
 
@@ -120,10 +129,19 @@ def lint(session: nox.Session) -> None:
 
 @timed
 def types(session: nox.Session) -> None:
-    """Types, by mypy (strict, everything) and pyright (strict, the public surface as a user's checker sees it)."""
+    """Types, by mypy (strict, everything) and pyright (strict, the public surface as a user's checker sees it).
+
+    Beside them every test module is imported, so that the workers of the sessions that follow need not all compile it.
+    """
     run = workshop(session)
-    run("mypy")
-    run("pyright")
+    with ThreadPoolExecutor() as beside:
+        others = [
+            beside.submit(run, "pyright"),
+            beside.submit(run, "pytest", "-qq", "--collect-only", "--no-summary", silent=True),
+        ]
+        run("mypy")
+        for other in others:
+            other.result()
 
 
 @timed
@@ -182,7 +200,7 @@ def coverage(session: nox.Session) -> None:
 @timed
 def examples(session: nox.Session) -> None:
     """Each example, and the README's quickstart, as they are."""
-    workshop(session)("pytest", "tests/examples", *session.posargs)
+    workshop(session)("pytest", *IN_PARALLEL, "tests/examples", *session.posargs)
 
 
 @timed
@@ -197,7 +215,7 @@ def docs(session: nox.Session) -> None:
 @timed
 def package(session: nox.Session) -> None:
     """The wheel: what is in it, and that it works in an environment which holds nothing else."""
-    workshop(session)("pytest", "tests/package", *session.posargs)
+    workshop(session)("pytest", *IN_PARALLEL, "tests/package", *session.posargs)
 
 
 @timed

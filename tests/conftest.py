@@ -99,12 +99,15 @@ def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of one `xdist_group` run in one worker, one after the other.
+    """Tests of one `xdist_group` run in one worker, one after the other; what is slow comes first.
+
+    Else a worker may be left alone at the end with what takes longest. Groups come before all else, by their size.
 
     xdist 3.8 writes the group into `_nodeid`, where its scheduler looked for it; since 9.2 pytest reads no such thing.
     """
     if not hasattr(config, "workerinput") or not config.option.loadgroup:
         return
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     for item in items:
         groups = sorted({str(mark.args[0]) for mark in item.iter_markers("xdist_group")})
         suffix = f"@{'_'.join(groups)}"

@@ -22,6 +22,7 @@ def eventrec(home: Path, *arguments: str, stdin: str = "", app: str = "my-app") 
     )
 
 
+@pytest.mark.slow
 def test_each_command_answers(tmp_path: Path) -> None:
     file = tmp_path / ".config" / "my-app" / "analytics.json"
 

@@ -36,6 +36,7 @@ def has_all(directory: Path) -> bool:
     return all(each and each["standby"].next_offset == 20 for each in known)
 
 
+@pytest.mark.slow
 def test_a_directory_is_mirrored_and_drained_where_its_source_is_gone(
     start: Any, eventrec: Any, leave: Any, tmp_path: Path
 ) -> None:

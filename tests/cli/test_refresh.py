@@ -67,6 +67,7 @@ def shop(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(SHOP, encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shop")
 def test_new_rollups_are_filled_and_the_next_time_nothing_is_left_to_do(
     eventrec: Run, postgres_server: PostgresServer, postgres_database: str
@@ -137,6 +138,7 @@ def test_what_is_wrong_is_one_line(eventrec: Run, arguments: list[str], code: in
     assert said in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shop")
 def test_rollups_of_a_sqlite_file_are_kept_in_tables_once_they_are_refreshed(eventrec: Run, tmp_path: Path) -> None:
     lines = "".join(

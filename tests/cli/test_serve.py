@@ -123,6 +123,7 @@ def test_request_that_is_on_is_answered_before_it_ends(start: Start, tmp_path: P
     assert serving.end()[0] == 0
 
 
+@pytest.mark.slow
 def test_request_that_does_not_end_does_not_hold_the_end(start: Start, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text('[eventrec]\nclose_timeout = "200ms"\n[server]\nmax_requests = 7\n')
     serving = start(

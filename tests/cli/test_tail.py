@@ -226,6 +226,7 @@ def test_every_line_is_json_also_where_a_payload_has_line_ends_between_its_token
     assert json.loads(line)["payload"] == {"a": [1, "\t"]}
 
 
+@pytest.mark.slow
 def test_outage_while_following_is_said_and_its_end(eventrec: Run, start: Callable[..., Any], tmp_path: Path) -> None:
     url, path = f"sqlite:///{tmp_path}/t.db", tmp_path / "t.db"
     eventrec("record", "-", "--to", url, stdin='{"n":1}\n')

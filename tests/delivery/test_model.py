@@ -735,6 +735,7 @@ class Delivery(RuleBasedStateMachine):
         assert len(missing) <= world.dropped.total(), (missing, world.dropped)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_each_record_is_delivered_once_or_accounted_for(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL + 1, logger="eventrec")

@@ -278,6 +278,7 @@ class Replays(RuleBasedStateMachine):
         assert not self.directory.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_each_letter_is_delivered_once_or_waits(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL + 1, logger="eventrec")

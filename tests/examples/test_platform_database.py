@@ -98,6 +98,7 @@ def test_script_goes_from_an_empty_file_to_answers(tmp_path: Path) -> None:
     assert len(re.findall(r"^\d+ rows; complete to \d{4}-", said, re.MULTILINE)) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.handlers
 def test_postgres_has_the_tables_that_the_platform_always_had(
     tmp_path: Path, postgres_server: PostgresServer, postgres_database: str

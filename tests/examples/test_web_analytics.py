@@ -33,6 +33,7 @@ def browsers(load_module: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
     sys.modules.pop("web_events", None)
 
 
+@pytest.mark.slow
 def test_a_day_of_visits_is_stored_once_with_its_sessions_and_shown(
     servers: tuple[RedisServer, ClickHouseServer], browsers: Any, tmp_path: Path
 ) -> None:

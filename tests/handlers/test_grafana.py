@@ -145,6 +145,7 @@ async def metrics_of(recorder: EventRecorder) -> str:
     return body.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.handlers
 def test_every_query_has_an_answer_on_postgres(
     tmp_path: Path, postgres_server: PostgresServer, postgres_database: str

@@ -51,6 +51,7 @@ def test_sqlite_holds_each_record_once(tmp_path: Path) -> None:
     assert found == [(RECORDS, RECORDS)]
 
 
+@pytest.mark.slow
 def test_postgresql_holds_each_record_once(postgres_server: PostgresServer) -> None:
     namespace = f"killed_{next(_numbers)}"
 

@@ -451,6 +451,7 @@ class Ending:
         return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_refresh_that_is_killed_before_any_of_its_statements_leaves_right_answers_and_can_be_repeated(
     anyio_backend: str,
@@ -512,6 +513,7 @@ class Quarterly(Rollup, name="quarterly", events=["request"]):
     refresh = Refresh(window="3 days", lag=0)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60 + 3 * EXAMPLES)
 def test_random_histories_are_answered_as_from_the_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Events in order and late ones, updates, deletions at the end, refreshes whole, of one rollup, and killed."""

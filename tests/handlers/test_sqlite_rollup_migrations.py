@@ -141,6 +141,7 @@ async def test_what_was_migrated_is_refreshed_also_by_a_strict_handler(
     ]
 
 
+@pytest.mark.slow
 async def test_a_migration_that_is_killed_between_two_statements_goes_on_and_loses_no_mark(
     anyio_backend: str, path: Path, tmp_path: Path, batch: Batches
 ) -> None:

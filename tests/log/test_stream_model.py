@@ -8,6 +8,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -237,6 +238,7 @@ def _size(storage: FaultyStorage, first: int) -> int:
     return storage.size(segment_name(first)).length
 
 
+@pytest.mark.slow
 def test_a_mirror_is_identical_whatever_happens() -> None:
     run_state_machine_as_test(
         MirrorAgainstSource,

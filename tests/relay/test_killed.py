@@ -258,6 +258,7 @@ class Scene:
         assert {row["id"]: moment_of(row) for row in last.values()} == seen
 
 
+@pytest.mark.slow
 def test_events_and_sessions_are_exact_whatever_is_killed(
     tmp_path: Path,
     processes: Processes,

@@ -77,6 +77,7 @@ def test_document_is_one_of_openapi(tmp_path: Path, token: tuple[Path, str]) -> 
 
 
 # The server's thread draws when it retries, of the same generator: hypothesis takes that for its strategies.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning")
 def test_each_operation_answers_as_the_document_says(serve: Any, tmp_path: Path, token: tuple[Path, str]) -> None:
     app = app_of(tmp_path, token)

@@ -70,6 +70,7 @@ def assert_each_is_there_once(database: ClickHouseDatabase, runs: int) -> None:
     assert all(rows == numbers == last + 1 for _, rows, numbers, last in found), found
 
 
+@pytest.mark.slow
 def test_writer_that_is_killed_leaves_each_event_once(clickhouse: ClickHouseDatabase, tmp_path: Path) -> None:
     for run in range(2):
         run_and_kill(clickhouse, tmp_path, run, kills_server=False)

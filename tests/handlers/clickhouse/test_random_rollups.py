@@ -35,6 +35,7 @@ def readable(event: ReceivedEvent) -> ReceivedEvent:
     return replace(event, payload=payload or b"", context=context)
 
 
+@pytest.mark.slow
 def test_random_rollups_equal_brute_force(engine: ClickHouseEngine) -> None:
     """EVENTREC_TEST_EXAMPLES in the environment says how many there are."""
 

@@ -31,6 +31,7 @@ def readable(event: ReceivedEvent) -> ReceivedEvent:
     return replace(event, payload=payload or b"", context=context)
 
 
+@pytest.mark.slow
 def test_random_rollups_of_stored_events_equal_brute_force(
     clickhouse: ClickHouseDatabase, batch: Callable[..., Batch]
 ) -> None:

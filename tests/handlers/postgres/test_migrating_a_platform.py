@@ -14,6 +14,7 @@ from eventrec.analytics import MigrationError, MigrationRunner
 pytestmark = [pytest.mark.handlers, pytest.mark.anyio]
 
 
+@pytest.mark.slow
 def test_commands_on_an_empty_database(database: Any, commands_of_migrate: Callable[..., None]) -> None:
     commands_of_migrate(database.url(), database.dump)
 
@@ -32,6 +33,7 @@ def test_two_deployments_at_once(database: Any, migrate_platform: Callable[..., 
     assert [code for code, _, _ in ends] == [0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [61, pytest.param(1, marks=[pytest.mark.faults, pytest.mark.timeout(1_600)])])
 def test_killed_and_run_again_gives_the_same_schema(
     database: Any, killed_migrations: Callable[..., list[str]], every: int

@@ -251,6 +251,7 @@ async def paged(rollups: PostgresRollups, plan: RollupPlan, size: int, **asked: 
             return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("newest_first", [False, True])
 async def test_pages_are_the_whole_answer_whatever_waits(
     known: Events, rollups: PostgresRollups, monkeypatch: pytest.MonkeyPatch, *, newest_first: bool
@@ -369,6 +370,7 @@ class Killed:
         return call
 
 
+@pytest.mark.slow
 async def test_a_refresh_that_is_cut_before_any_of_its_statements_is_made_up_for_by_the_next(
     known: Events, database: Any
 ) -> None:

@@ -381,6 +381,7 @@ def produce(url: str, log: Path, count: int) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_producers_that_are_killed_lose_nothing_that_was_written_and_double_nothing(
     valkey: RedisServer, stream: str, tmp_path: Path
 ) -> None:

@@ -84,6 +84,7 @@ class Both:
         assert sorted(await redis.due("count", limit=9)) == sorted(await memory.due("count", limit=9))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 async def test_redis_agrees_with_the_bus_in_memory(place: Any, samples: Any, seed: int) -> None:
     chance, store, written = random.Random(seed), MemoryStore(), 0

@@ -231,6 +231,7 @@ def test_what_was_answered_200_is_stored_once_though_the_server_is_killed(tmp_pa
     kill_server_under_ingest(tmp_path, 1, seed=1)
 
 
+@pytest.mark.slow
 def test_a_log_that_is_shipped_to_a_server_is_stored_once_though_both_are_killed(tmp_path: Path) -> None:
     kill_server_and_sender(tmp_path, 1, seed=2)
 
