@@ -5,19 +5,22 @@
 
 from __future__ import annotations
 
+import html
 import importlib
 import inspect
 import re
 import tomllib
+import types
+import typing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 
 from mkdocs.structure.files import File
 
 from eventrec import EventRecorderOptions
 from eventrec.bridges.measures import MEASURES
 from eventrec.cli.app import app
-from eventrec.options import Backoff
+from eventrec.options import Backoff, MiB
 from eventrec.rules import RateLimit, Redaction, Sampling
 
 if TYPE_CHECKING:
@@ -82,12 +85,37 @@ def _fields(model: type[BaseModel], *, level: int, variable: Any = None) -> list
     found = []
     for name, field in model.model_fields.items():
         default = field.get_default(call_default_factory=True)
-        said = [f"default `{default!r}`" if default is not ... and not field.is_required() else "required"]
+        said = [
+            _code(_type(field.annotation)),
+            "required" if field.is_required() else f"default {_code(repr(default))}",
+        ]
         if variable is not None:
-            said.append(f"`{variable(name)}`")
+            said.append(_code(variable(name)))
         anchor = f"{model.__name__.lower()}-{name.replace('_', '-')}"
-        found += [f"{'#' * level} `{name}` {{ #{anchor} }}", ", ".join(said), _plain(field.description or "")]
+        found += [f"{'#' * level} `{name}` {{ #{anchor} }}", " · ".join(said), _plain(field.description or "")]
     return found
+
+
+def _type(annotation: Any) -> str:
+    """A type as a reader writes it."""
+    match get_origin(annotation):
+        case typing.Literal:
+            return " | ".join(map(repr, get_args(annotation)))
+        case typing.Union | types.UnionType:
+            parts = " | ".join(dict.fromkeys(map(_type, get_args(annotation))))
+            return parts.replace("float | str | timedelta", "duration")
+        case typing.Annotated:
+            return _type(get_args(annotation)[0])
+        case None:
+            is_class = isinstance(annotation, type) and annotation is not types.NoneType
+            return annotation.__name__ if is_class else str(annotation).replace("<class 'NoneType'>", "None")
+        case _:
+            return re.sub(r"\b(?:[a-z_]+\.)+(?=\w)", "", str(annotation))
+
+
+def _code(text: str) -> str:
+    """As code, also in a table, where a bar would end the cell."""
+    return f"<code>{html.escape(text, quote=False).replace('|', '&#124;')}</code>"
 
 
 def commands() -> str:
@@ -95,6 +123,7 @@ def commands() -> str:
     text: str = app.generate_docs(output_format="markdown", include_hidden=False)
     codes = inspect.cleandoc(importlib.import_module("eventrec.cli").__doc__ or "")
     title, _, rest = text.partition("\n")
+    rest = re.sub(r"## Table of Contents\n.*?(?=^\*\*Commands)", "", rest, flags=re.DOTALL | re.MULTILINE)
     return f"{title.replace('eventrec', 'Commands')}\n{rest}\n\n## Exit codes\n\n```text\n{codes}\n```\n"
 
 
@@ -138,15 +167,31 @@ def schemes() -> str:
 def handler(module: str, name: str) -> str:
     """What the constructor of a handler takes, and its contract."""
     cls = getattr(importlib.import_module(module), name)
-    rows = ["| argument | default |", "|---|---|"]
+    rows = ["| argument | type | default |", "|---|---|---|"]
+    names = vars(importlib.import_module(cls.__module__))
     for parameter in inspect.signature(cls).parameters.values():
-        default = "required" if parameter.default is parameter.empty else f"`{_shown(parameter.default)}`"
-        rows.append(f"| `{parameter.name}: {str(parameter.annotation).replace('|', chr(92) + '|')}` | {default} |")
+        default = "required" if parameter.default is parameter.empty else _code(_shown(parameter.default))
+        rows.append(f"| `{parameter.name}` | {_code(_evaluated(parameter.annotation, names))} | {default} |")
     return "\n".join([f"From `{module}`, `{name}`:", "", *rows, "", _plain(inspect.getdoc(cls) or "")])
 
 
+def _evaluated(annotation: str, names: dict[str, Any]) -> str:
+    """What the text of an annotation means; itself, where it names what only type checkers import."""
+    try:
+        return _type(eval(annotation, names))  # noqa: S307 - of our own code
+    except NameError:
+        return annotation
+
+
 def _shown(value: object) -> str:
-    return f"{value.__module__}.{value.__qualname__}" if inspect.isroutine(value) else repr(value)
+    """A default: sizes in MiB, functions by their names."""
+    match value:
+        case int() if value and value % MiB == 0:
+            return f"{value // MiB:,} MiB"
+        case frozenset() if not value:
+            return "empty"
+        case _:
+            return f"{value.__module__}.{value.__qualname__}" if inspect.isroutine(value) else repr(value)
 
 
 def _plain(docstring: str) -> str:
