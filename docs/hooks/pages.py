@@ -87,7 +87,7 @@ def _fields(model: type[BaseModel], *, level: int, variable: Any = None) -> list
         default = field.get_default(call_default_factory=True)
         said = [
             _code(_type(field.annotation)),
-            "required" if field.is_required() else f"default {_code(repr(default))}",
+            "required" if field.is_required() else f"default {_code(_shown(default))}",
         ]
         if variable is not None:
             said.append(_code(variable(name)))

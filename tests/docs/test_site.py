@@ -4,10 +4,15 @@ import os
 import re
 import subprocess
 import sys
+import threading
+from functools import partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from eventrec.testing.browser import Chromium
 
 ROOT = Path(__file__).parents[2]
 FETCHED = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "src", "form": "action"}
@@ -80,6 +85,34 @@ def test_a_browser_fetches_nothing_from_elsewhere(built: Path) -> None:
 
     assert fetched == set()
     assert styles == set()
+
+
+def test_a_browser_has_no_complaint_and_finds_what_is_searched_for(built: Path, chromium: Chromium) -> None:
+    files = partial(SimpleHTTPRequestHandler, directory=str(built))
+    with ThreadingHTTPServer(("127.0.0.1", 0), files) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        origin = f"http://127.0.0.1:{server.server_port}/"
+        asked: list[str] = []
+        complaints: list[str] = []
+
+        def look() -> str:
+            page = chromium.browser.new_page()
+            page.on("request", lambda request: asked.append(request.url))
+            page.on("console", lambda said: complaints.append(said.text) if said.type in {"error", "warning"} else None)
+            page.goto(f"{origin}operations.html")
+            page.click("input[name=query]")
+            page.keyboard.type("write_interval", delay=50)
+            page.wait_for_selector(".md-search-result__item", timeout=60_000)
+            found = page.inner_text(".md-search-result__list")
+            page.close()
+            return found
+
+        found = chromium.call(look)
+        server.shutdown()
+
+    assert "write_interval" in found
+    assert complaints == []
+    assert {url for url in asked if not url.startswith((origin, "data:", "blob:"))} == set()
 
 
 def test_reference_holds_every_option_and_every_command(built: Path) -> None:

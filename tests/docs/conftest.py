@@ -1,0 +1,5 @@
+"""A browser for the built site."""
+
+from eventrec.testing.browser import chromium
+
+__all__ = ["chromium"]
