@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 RECENT: Final = 60.0
 """Seconds for which `Status.health` says that records were refused for want of room, or lost."""
 
-_MOST_WHYS: Final = 3
+_MAX_WHYS: Final = 3
 """Of the reasons why logs of earlier runs wait, so many are said."""
 
 
@@ -258,7 +258,7 @@ class Status:
             for name, part in log.items():
                 if _is_recent(part.since_drop):
                     dropped.setdefault(name, Counter()).update(part.dropped)
-        whys = Counter(self.left.values()).most_common(_MOST_WHYS)
+        whys = Counter(self.left.values()).most_common(_MAX_WHYS)
         reasons += [f"{count:,} log{'s' * (count > 1)} of earlier runs: {why}" for why, count in whys]
         reasons += [f"{name}: records lost: {_by_reason(counts)} so far" for name, counts in dropped.items()]
         if _is_recent(self.since_forfeit):

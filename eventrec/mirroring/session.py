@@ -60,7 +60,7 @@ _LOOKS_EVERY: Final = 0.1
 _IN_TURNS: Final = 8
 """Logs that are sent in turns; each costs some descriptors."""
 
-_MOST_NAMES: Final = 4_000
+_MAX_NAMES: Final = 4_000
 """Files of checkpoints that are named when a stream begins: so many fit into a frame, however long their names are."""
 
 _RETRY_SECONDS: Final = 2.0
@@ -263,7 +263,7 @@ class MirrorSession:
                     is_dead=run.is_dead,
                     stream=stream,
                     is_fresh=last is None,
-                    checkpoints=checkpoints[:_MOST_NAMES],
+                    checkpoints=checkpoints[:_MAX_NAMES],
                 )
             )
         )

@@ -11,6 +11,8 @@ memory pressure or a power cut does, unless the log writes them again. A directo
 as before: there the journal has ended, and nothing succeeds until the file system is mounted again.
 """
 
+from __future__ import annotations
+
 import copy
 import errno
 import itertools
@@ -18,12 +20,12 @@ import os
 import random
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from eventrec.errors import LogLockedError
 from eventrec.log.storage import FileSize
 
-SECTOR = 512
+SECTOR: Final = 512
 
 
 @dataclass(eq=False)
@@ -50,7 +52,7 @@ class MemoryStorage:
         """See `Storage`."""
         return list(self._names)
 
-    def open(self, name: str, mode: Literal["read", "write", "create"]) -> "MemoryFile":
+    def open(self, name: str, mode: Literal["read", "write", "create"]) -> MemoryFile:
         """See `Storage`."""
         if mode == "create":
             if name in self._names:
@@ -78,7 +80,7 @@ class MemoryStorage:
     def sync_directory(self) -> None:
         """See `Storage`."""
 
-    def lock(self, name: str, *, shared: bool = False) -> "MemoryLock":
+    def lock(self, name: str, *, shared: bool = False) -> MemoryLock:
         """See `Storage`. It is held as long as the object returned."""
         held = self._locks.get(name, 0)
         if held < 0 or (held > 0 and not shared):
@@ -248,7 +250,7 @@ class FaultyStorage(MemoryStorage):
             for position, piece in node.unsynced:
                 _apply(node.seen, position, piece)
 
-    def crash(self, *, keep: float = 0.5) -> "FaultyStorage":
+    def crash(self, *, keep: float = 0.5) -> FaultyStorage:
         """What is on the disk after a power cut now. Each unsynced thing is there with probability `keep`."""
         after = FaultyStorage(self._random.randrange(1 << 30))
         names = dict(self._disk_names)
@@ -260,7 +262,7 @@ class FaultyStorage(MemoryStorage):
             after.put(name, contents[id(node)])
         return after
 
-    def kill(self) -> "FaultyStorage":
+    def kill(self) -> FaultyStorage:
         """What a process that is killed now leaves to the next: the page cache, a disk as bad as it was, no lock."""
         after = FaultyStorage(self._random.randrange(1 << 30), capacity=self.capacity, max_per_write=self.max_per_write)
         after._names, after._disk_names, after._unsynced_names, after._faults = copy.deepcopy(

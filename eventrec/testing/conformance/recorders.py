@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 import anyio
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from eventrec import Status
     from eventrec.testing.conformance.harness import Delivered, HandlerHarness
 
-EVENTS = 600
+EVENTS: Final = 600
 
 
 def _options(harness: HandlerHarness) -> EventRecorderOptions:

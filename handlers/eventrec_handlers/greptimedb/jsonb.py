@@ -220,10 +220,10 @@ def _double(value: float) -> bytes:
 
 def _packer(count: int) -> Callable[..., bytes]:
     """What packs `count` entries."""
-    return _small_packer(count) if count <= _MOST_PACKERS else Struct(f">{count}I").pack
+    return _small_packer(count) if count <= _MAX_PACKERS else Struct(f">{count}I").pack
 
 
-_MOST_PACKERS: Final = 256
+_MAX_PACKERS: Final = 256
 
 
 @cache
