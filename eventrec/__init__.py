@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from eventrec.delivery.subscription import NewDestination
+    from eventrec.durations import Duration
     from eventrec.errors import (
         BatchRefusedError,
         BatchTooLargeError,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from eventrec.events.fields import Column, Timestamp
     from eventrec.handler import DestinationCheckpoints, EventHandler
     from eventrec.intake.durable import Position
-    from eventrec.options import Backoff, Duration, EventRecorderOptions
+    from eventrec.options import Backoff, EventRecorderOptions
     from eventrec.reading import Cursor, EventPage, EventReader, StoredEvent
     from eventrec.recorder import EventRecorder
     from eventrec.records.batch import Batch
@@ -212,7 +213,7 @@ _HOMES: Final = {
     "DestinationCheckpoints": "eventrec.handler",
     "Disclosure": "eventrec.usage.disclosure",
     "DurableTimeoutError": "eventrec.errors",
-    "Duration": "eventrec.options",
+    "Duration": "eventrec.durations",
     "EncodeError": "eventrec.errors",
     "Event": "eventrec.events.event",
     "EventHandler": "eventrec.handler",

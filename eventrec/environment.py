@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from eventrec.errors import OptionsError
-from eventrec.options import CONFIG, LOG, TO, EventRecorderOptions, read_table
+from eventrec.option_sources import CONFIG, LOG, TO, read_table
+from eventrec.options import EventRecorderOptions
 
 if TYPE_CHECKING:
     import os

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,7 +18,9 @@ from pydantic import (
     model_validator,
 )
 
+from eventrec.durations import Duration, duration_seconds
 from eventrec.errors import OptionsError
+from eventrec.option_sources import OF_RECORDERS, OF_SERVER, PREFIX, first_errors, read_table, variables
 from eventrec.rules import (
     RateLimitOption,
     RedactionOption,
@@ -31,46 +28,12 @@ from eventrec.rules import (
 )
 from eventrec.runtime.field_docs import described
 
+if TYPE_CHECKING:
+    import os
+
 MiB: Final = 1 << 20
 
 _LEAST_SEGMENTS: Final = 8
-
-_UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
-_DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zµ]+)\s*")
-
-
-def seconds(value: object) -> object:
-    """A duration in seconds: of a number, a timedelta, or text such as "5s", "250ms", "1h 30m", "90d".
-
-    Anything else is returned as it is.
-
-    Raises:
-        ValueError: The text is not a duration.
-    """
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a duration: write seconds")  # noqa: TRY004 - pydantic expects it
-    if not isinstance(value, str):
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        pass
-    parts = _DURATION.findall(value)
-    if not parts or _DURATION.sub("", value) or any(unit not in _UNITS for _, unit in parts):
-        raise ValueError(f"{value!r} is not a duration: write seconds, or text with units {', '.join(_UNITS)}")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
-
-
-def _check_span(value: float | str | timedelta) -> float | str | timedelta:
-    if not (isinstance(value, float) and 0 <= value < math.inf):
-        raise ValueError(f"a duration is finite and not negative, got {value!r}")
-    return value
-
-
-Duration: TypeAlias = Annotated[float | str | timedelta, BeforeValidator(seconds), AfterValidator(_check_span)]
-"""Seconds, or text: "5s", "90d". Kept as seconds."""
 
 
 def _several(value: object) -> object:
@@ -227,15 +190,16 @@ class EventRecorderOptions(BaseModel):
         Raises:
             OptionsError: The file cannot be read, a name is unknown, or a value is not allowed.
         """
-        given = _read_toml(Path(path)) if path is not None else {}
+        table = {} if path is None else read_table(Path(path))
+        given = {name: value for name, value in table.items() if name not in OF_RECORDERS}
         known = sorted(cls.model_fields)
         for name in given:
             if name not in cls.model_fields:
                 raise OptionsError(f"unknown option {name!r} in {path}; known are {', '.join(known)}")
-        for name in variables(_PREFIX):
-            option = name.lower().removeprefix(_PREFIX.lower())
+        for name in variables(PREFIX):
+            option = name.lower().removeprefix(PREFIX.lower())
             if not name.startswith(OF_SERVER) and option.partition("__")[0] not in cls.model_fields:
-                named = ", ".join(f"{_PREFIX}{option.upper()}" for option in known)
+                named = ", ".join(f"{PREFIX}{option.upper()}" for option in known)
                 raise OptionsError(f"unknown option {name} in the environment; known are {named}")
         where = "in the environment" if path is None else f"in {path} or the environment"
         try:
@@ -357,75 +321,6 @@ for _model in (Backoff, EventRecorderOptions):
     _model.__doc__ = _documented(_model)
 
 
-def duration_seconds(duration: float | str | timedelta) -> float:
-    """`duration` in seconds; infinity is one, for waits without an end.
-
-    Raises:
-        OptionsError: It is not a duration, or negative.
-    """
-    try:
-        value = float(cast("float", seconds(duration)))
-    except (TypeError, ValueError, OverflowError) as exc:
-        raise OptionsError(str(exc)) from exc
-    if not value >= 0:
-        raise OptionsError(f"a duration is not negative, got {duration!r}")
-    return value
-
-
-_PREFIX: Final = "EVENTREC_"
-
-DISABLED: Final = f"{_PREFIX}DISABLED"
-FORCE: Final = f"{_PREFIX}FORCE"
-"""No options: `eventrec.consent.variables` reads them."""
-
-CATALOGUE: Final = f"{_PREFIX}CATALOGUE"
-TO: Final = f"{_PREFIX}TO"
-LOG: Final = f"{_PREFIX}LOG"
-CONFIG: Final = f"{_PREFIX}CONFIG"
-"""Nor are these: `eventrec.environment` reads them."""
-
-_NO_OPTIONS: Final = frozenset({DISABLED, FORCE, CATALOGUE, TO, LOG, CONFIG})
-
-_OF_RECORDERS: Final = frozenset({"to", "log"})
-"""Nor are these, in a file of options: likewise."""
-
-_OF_PROJECTS: Final = frozenset({"catalogue", "migrations"})
-"""Nor are these, in `[tool.eventrec]` of a project: commands read them."""
-
-SERVER: Final = "server"
-"""Nor is this table, in any file: the server reads it."""
-
-OF_SERVER: Final = f"{_PREFIX}SERVER_"
-"""Nor are variables that begin so."""
-
-_OF_KUBERNETES: Final = re.compile(
-    r"EVENTREC_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
-)
-"""What it puts into each container of a namespace with a Service called eventrec, or eventrec-something."""
-
-_OF_DOCKER: Final = re.compile(r"(EVENTREC_(?:[A-Z0-9_]+_)?)(?:NAME|ENV_\w+)")
-
-
-def _is_of_docker(name: str) -> bool:
-    """Whether a link of Docker to a container called eventrec made it; its name is one like "/shop/eventrec"."""
-    found = _OF_DOCKER.fullmatch(name)
-    return found is not None and os.environ.get(f"{found[1]}NAME", "").startswith("/")
-
-
-def variables(prefix: str) -> list[str]:
-    """The variables of the environment that set options: those that begin with `prefix`, unless they are for others."""
-    named = [name for name in os.environ if name.upper().startswith(prefix)]
-    return [
-        name
-        for name in named
-        if not (
-            name in {DISABLED, FORCE, CATALOGUE, TO, LOG, CONFIG}
-            or _OF_KUBERNETES.fullmatch(name)
-            or _is_of_docker(name)
-        )
-    ]
-
-
 @cache
 def _environment() -> type[EventRecorderOptions]:
     """The same options, with the environment above what is given."""
@@ -437,7 +332,7 @@ def _environment() -> type[EventRecorderOptions]:
 
     class Environment(EventRecorderOptions, BaseSettings):
         model_config = SettingsConfigDict(
-            frozen=True, extra="forbid", env_prefix=_PREFIX, env_nested_delimiter="__", env_ignore_empty=True
+            frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True
         )
 
         @classmethod
@@ -453,41 +348,3 @@ def _environment() -> type[EventRecorderOptions]:
             return env_settings, init_settings
 
     return Environment
-
-
-def _read_toml(path: Path) -> Mapping[str, Any]:
-    return {name: value for name, value in read_table(path).items() if name not in _OF_RECORDERS}
-
-
-def read_table(path: Path) -> Mapping[str, Any]:
-    """What a file of options says to a recorder.
-
-    Raises:
-        OptionsError: It cannot be read.
-    """
-    document, is_project = read_document(path), path.name == "pyproject.toml"
-    tool = document.get("tool", {}) if is_project else document
-    table = tool.get("eventrec", {} if is_project else tool) if isinstance(tool, dict) else None
-    if not isinstance(table, dict):
-        raise OptionsError(f"options file {path}: eventrec is a table of options, got {type(table).__name__}")
-    left_out = _OF_PROJECTS | {SERVER} if is_project else {SERVER}
-    return {name: value for name, value in table.items() if name not in left_out}
-
-
-def read_document(path: Path) -> dict[str, Any]:
-    """A file of options.
-
-    Raises:
-        OptionsError: It cannot be read.
-    """
-    import tomllib  # noqa: PLC0415 - likewise, where nothing is loaded
-
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as exc:  # also of what is TOML, but no number or nesting of Python's
-        raise OptionsError(f"options file {path}: {exc}") from exc
-
-
-def first_errors(exc: ValidationError) -> str:
-    """What is wrong with options, and with which, in one line."""
-    return "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()[:5])

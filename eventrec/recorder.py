@@ -19,12 +19,13 @@ import anyio
 from eventrec.account import Account, say_left
 from eventrec.consent.variables import is_disabled
 from eventrec.delivery.stopping import FailureStop
+from eventrec.durations import duration_seconds
 from eventrec.environment import read_settings, refuse_nowhere
 from eventrec.errors import OptionsError, RecorderStateError, SubscriptionError
 from eventrec.intake.drops import Drops
 from eventrec.intake.refusals import Refusals
 from eventrec.life import Life, Setup
-from eventrec.options import EventRecorderOptions, duration_seconds
+from eventrec.options import EventRecorderOptions
 from eventrec.records.context import encoded_fields
 from eventrec.runs.directory import LogDirectory
 from eventrec.runs.run import new_run_id
@@ -44,9 +45,10 @@ if TYPE_CHECKING:
     from eventrec.bus.stage import Stage
     from eventrec.delivery.subscription import NewDestination
     from eventrec.delivery.supervisor import Supervisor
+    from eventrec.durations import Duration
     from eventrec.events.encoder import Reason
     from eventrec.handler import EventHandler
-    from eventrec.options import Backoff, Duration
+    from eventrec.options import Backoff
     from eventrec.records.layout import Layout
     from eventrec.relay.options import RelayOptions
     from eventrec.relay.plan import RelayPlan

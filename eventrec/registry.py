@@ -13,9 +13,9 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from eventrec.durations import duration_seconds
 from eventrec.errors import HandlerURLError, OptionsError
 from eventrec.handler import EventHandler
-from eventrec.options import duration_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from eventrec.delivery.subscription import NewDestination, Subscription
+from eventrec.durations import duration_seconds
 from eventrec.errors import InvalidEventError, SubscriptionError
 from eventrec.events.layouts import class_layouts, layout_of
 from eventrec.handler import EventHandler
-from eventrec.options import EventRecorderOptions, duration_seconds
+from eventrec.options import EventRecorderOptions
 from eventrec.records.layout import layouts_by_table
 from eventrec.records.schema import check_name
 from eventrec.registry import default_name, handler_from_url, resolve_url, scheme_of

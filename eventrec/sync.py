@@ -8,8 +8,8 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NoReturn, Protocol, Self
 
+from eventrec.durations import duration_seconds
 from eventrec.errors import RecorderStateError
-from eventrec.options import duration_seconds
 from eventrec.runtime.logging import get_logger
 from eventrec.runtime.loop_thread import LoopEndedError, LoopThread
 from eventrec.runtime.native import RLock, threads_are_greenlets
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from eventrec.delivery.subscription import NewDestination
+    from eventrec.durations import Duration
     from eventrec.errors import EventrecError
     from eventrec.events.event import Event, Eventable
     from eventrec.handler import EventHandler
     from eventrec.intake.durable import Position
-    from eventrec.options import Backoff, Duration
+    from eventrec.options import Backoff
     from eventrec.status import Settled, Status
 
 _logger = get_logger("eventrec.recorder")

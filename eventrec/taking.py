@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NoReturn, cast
 
+from eventrec.durations import duration_seconds
 from eventrec.errors import EventrecError, InvalidEventError, NotDurableError, UnruledError
 from eventrec.events.clocks import checked_clock
 from eventrec.events.encoder import Encoder
@@ -22,7 +23,6 @@ from eventrec.intake.several import take_all, take_in_slices
 from eventrec.intake.switched_off import SwitchedOff
 from eventrec.intake.tickets import Ticket
 from eventrec.life import Life
-from eventrec.options import duration_seconds
 from eventrec.records.context import ContextFields
 from eventrec.records.trace_context import with_current_span
 from eventrec.runtime.logging import described, get_logger
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
     from eventrec.delivery.log_supervisor import LogSupervisor
     from eventrec.delivery.supervisor import Supervisor
+    from eventrec.durations import Duration
     from eventrec.events.encoder import Reason
     from eventrec.events.event import Event, Eventable
     from eventrec.life import Setup
-    from eventrec.options import Duration
 
 _logger = get_logger("eventrec.recorder")
 

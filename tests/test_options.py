@@ -8,16 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from eventrec import RateLimit, Redaction, Sampling
+from eventrec.durations import duration_seconds, seconds
 from eventrec.errors import OptionsError
-from eventrec.options import (
-    Backoff,
-    DeliverySettings,
-    EventRecorderOptions,
-    ResolvedOptions,
-    RetrySettings,
-    duration_seconds,
-    seconds,
-)
+from eventrec.options import Backoff, DeliverySettings, EventRecorderOptions, ResolvedOptions, RetrySettings
 
 MiB = 1 << 20
 DURATIONS = ["flush_interval", "write_interval", "close_timeout"]

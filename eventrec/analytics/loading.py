@@ -11,7 +11,7 @@ from typing import Final
 
 from eventrec.analytics.catalogue import Catalogue
 from eventrec.errors import CatalogueError
-from eventrec.options import CATALOGUE
+from eventrec.option_sources import CATALOGUE
 
 VARIABLE: Final = CATALOGUE
 PROJECT: Final = "pyproject.toml"

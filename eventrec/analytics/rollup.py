@@ -28,9 +28,9 @@ from eventrec.analytics.fields import KEYS, KINDS, is_plain_text
 from eventrec.analytics.lookup import ClassFields, table_of, type_of
 from eventrec.analytics.measures import MeasureDeclaration
 from eventrec.analytics.rollup_plan import Group, RefreshPlan, RollupPlan
+from eventrec.durations import duration_seconds
 from eventrec.errors import CatalogueError, OptionsError
 from eventrec.events.event import DEFAULT_TABLE, type_name
-from eventrec.options import duration_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

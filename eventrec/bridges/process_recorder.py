@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from eventrec.errors import EventrecError, OptionsError, RecorderStateError
-from eventrec.options import EventRecorderOptions, first_errors
+from eventrec.option_sources import first_errors
+from eventrec.options import EventRecorderOptions
 from eventrec.recorder import EventRecorder
 from eventrec.runtime.logging import get_logger
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from eventrec.options import DISABLED, FORCE
+from eventrec.option_sources import DISABLED, FORCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

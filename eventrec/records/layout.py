@@ -20,8 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from eventrec.durations import duration_seconds
 from eventrec.errors import LayoutError
-from eventrec.options import duration_seconds
 from eventrec.records.layout_columns import (
     CONTEXT,
     EVENT,
@@ -40,7 +40,7 @@ from eventrec.records.schema import MAX_COLUMNS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from eventrec.options import Duration
+    from eventrec.durations import Duration
     from eventrec.records.schema import ColumnSchema
 
 _RESERVED: Final = ("eventrec_", "sqlite_")

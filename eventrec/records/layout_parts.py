@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from eventrec.durations import duration_seconds
 from eventrec.errors import InvalidEventError, LayoutError, OptionsError
-from eventrec.options import duration_seconds
 from eventrec.records.schema import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eventrec.options import Duration
+    from eventrec.durations import Duration
 
 PartitionUnit: TypeAlias = Literal["day", "week", "month"]
 """How much time one partition holds, in UTC; weeks begin on Monday."""

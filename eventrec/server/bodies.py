@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import anyio
 import msgspec
 
-from eventrec.options import duration_seconds
+from eventrec.durations import duration_seconds
 from eventrec.runtime.backend import in_thread
 from eventrec.server.refusals import RefusedError
 from eventrec.server.unpacking import Unpacking

@@ -17,7 +17,7 @@ import anyio
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 
-from eventrec.options import duration_seconds
+from eventrec.durations import duration_seconds
 from eventrec.runtime.logging import get_logger
 from eventrec.server.access import TOKEN_NAME, host_of
 from eventrec.server.bodies import BYTES_IN

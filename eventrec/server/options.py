@@ -9,8 +9,10 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from eventrec.durations import Duration
 from eventrec.errors import OptionsError
-from eventrec.options import OF_SERVER, SERVER, Duration, MiB, first_errors, read_document, variables
+from eventrec.option_sources import OF_SERVER, SERVER, first_errors, read_document, variables
+from eventrec.options import MiB
 from eventrec.runtime.field_docs import described
 
 LOOPBACK: Final = "127.0.0.1"

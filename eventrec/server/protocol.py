@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from eventrec.options import duration_seconds
+from eventrec.durations import duration_seconds
 from eventrec.server.guards import HEADERS
 from eventrec.server.refusals import RefusedError
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from eventrec.options import duration_seconds
+from eventrec.durations import duration_seconds
 from eventrec.server.delivered import DeliveryRounds
 from eventrec.server.measures import Measures
 from eventrec.server.memory import BodyMemory

@@ -16,8 +16,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
+from eventrec.durations import duration_seconds
 from eventrec.errors import OptionsError
-from eventrec.options import duration_seconds
 from eventrec.records.layout_columns import LayoutSource, from_context, from_field, from_payload
 from eventrec.sessions.fields import EventFields
 from eventrec.sessions.life_cycle import Sessions

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
+    from eventrec.durations import Duration
     from eventrec.events.event import Eventable
     from eventrec.handler import EventHandler
-    from eventrec.options import Duration
     from eventrec.status import Settled, Status
     from eventrec.usage.session import Kind
 

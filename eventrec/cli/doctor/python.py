@@ -17,7 +17,7 @@ from eventrec.cli.doctor.findings import Finding, ok, problem, warning
 from eventrec.consent.variables import is_disabled
 from eventrec.errors import LogError
 from eventrec.log.compressed import load_zstd
-from eventrec.options import DISABLED
+from eventrec.option_sources import DISABLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -30,8 +30,9 @@ from eventrec.delivery.letters.kept import purge
 from eventrec.delivery.letters.log import LetterLog
 from eventrec.delivery.letters.shown import shown_letter
 from eventrec.delivery.replay import Replayed, replay
+from eventrec.durations import seconds
 from eventrec.errors import LogLockedError
-from eventrec.options import EventRecorderOptions, seconds
+from eventrec.options import EventRecorderOptions
 from eventrec.records.entry import SHAPE
 from eventrec.records.layout import layouts_by_table
 from eventrec.registry import default_name, handler_from_url, resolve_url

@@ -18,8 +18,8 @@ from eventrec.cli.declared import load_declared
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.terminal import Terminal, counted
 from eventrec.cli.termination import Interruption
+from eventrec.durations import duration_seconds
 from eventrec.errors import HandlerURLError, TransientError
-from eventrec.options import duration_seconds
 from eventrec.records.layout import layouts_by_table
 from eventrec.registry import handler_from_url
 

@@ -21,8 +21,9 @@ from eventrec.cli.serve.extra import needing_server
 from eventrec.cli.serve.listening import bound_sockets, known_tokens, readable, serve_until_signal, uvicorn_silent
 from eventrec.cli.terminal import Terminal, counted
 from eventrec.cli.termination import Interruption
+from eventrec.durations import duration_seconds
 from eventrec.errors import LogError, OptionsError, SubscriptionError
-from eventrec.options import EventRecorderOptions, duration_seconds
+from eventrec.options import EventRecorderOptions
 from eventrec.recorder import EventRecorder
 from eventrec.registry import handler_from_url, resolve_url
 from eventrec.relay import RelayOptions

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.durations import duration_seconds
 from eventrec.errors import LogError
 from eventrec.mirroring.addresses import Address
-from eventrec.options import duration_seconds
 from eventrec.recorder import subscriptions_of
 from eventrec.registry import handler_from_url
 

@@ -12,8 +12,8 @@ from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.root import Json  # noqa: TC001 - cyclopts reads annotations
 from eventrec.cli.serve.extra import needing_server
 from eventrec.cli.terminal import Terminal
+from eventrec.durations import duration_seconds
 from eventrec.errors import OptionsError
-from eventrec.options import duration_seconds
 
 token: Final = App(name="token", help="Make, list or revoke the tokens that clients of the server have.")
 

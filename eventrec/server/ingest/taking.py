@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import msgspec
 
+from eventrec.durations import duration_seconds
 from eventrec.errors import (
     BatchRefusedError,
     DurableTimeoutError,
@@ -29,7 +30,6 @@ from eventrec.errors import (
 from eventrec.events.event import ReceivedEvent
 from eventrec.ingest.received import LineError
 from eventrec.intake.several import SLICE, Turns
-from eventrec.options import duration_seconds
 from eventrec.records.entry import entry_size
 from eventrec.runtime.decoding import decodable
 from eventrec.server.refusals import MAX_ERRORS, ElementError, RefusedError, json_response, wait_header
