@@ -1,6 +1,7 @@
 """Pages of the documentation that are made from the code when it is built: none of them is in the repository.
 
-`<!-- handler module:Class -->` in a page becomes what that class takes, and what it promises.
+`<!-- handler module:Class -->` in a page becomes what that class takes, and what it promises; `<!-- url module -->`
+what the URLs of its handler may say.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[2]
 _HANDLER: Final = re.compile(r"<!-- handler ([\w.]+):(\w+) -->")
+_URL: Final = re.compile(r"<!-- url ([\w.]+) -->")
 _SCHEMES: Final = "<!-- schemes -->"
 _SECTION: Final = re.compile(r"^(Args|Attributes|Raises):$", re.MULTILINE)
 
@@ -46,6 +48,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Put in what a page has of the code."""
     del page, config, files
     markdown = markdown.replace(_SCHEMES, schemes()) if _SCHEMES in markdown else markdown
+    markdown = _URL.sub(lambda found: url(found[1]), markdown)
     return _HANDLER.sub(lambda found: handler(found[1], found[2]), markdown)
 
 
@@ -55,6 +58,7 @@ def made_pages() -> dict[str, str]:
         "reference/options.md": options(),
         "reference/commands.md": commands(),
         "reference/metrics.md": metrics(),
+        "handlers/new.md": (ROOT / "handlers" / "README.md").read_text(encoding="utf-8"),
         "reference/design.md": (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"),
         "reference/changes.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
     }
@@ -162,6 +166,11 @@ def schemes() -> str:
         needed = f"`pip install 'eventrec{extra}'`" if extra else "nothing more"
         rows.append(f"| `{scheme}:` | `{module.partition(':')[0]}` | {needed} |")
     return "\n".join(rows)
+
+
+def url(module: str) -> str:
+    """What a URL of a handler may say."""
+    return _plain(inspect.getdoc(importlib.import_module(module).from_url) or "")
 
 
 def handler(module: str, name: str) -> str:
