@@ -231,17 +231,28 @@ def faults(session: nox.Session) -> None:
     if "--mutants" in session.posargs:
         run("python", "tests/faults/mutants.py", *(each for each in session.posargs if each != "--mutants"))
     elif {"--minutes", "--seed"} & set(session.posargs):
-        run("python", "tests/faults/soak", *session.posargs)
+        run("python", "tests/faults/soak/soak.py", *session.posargs)
     else:
         run("pytest", "-m", "faults", *session.posargs, success_codes=PASSED_OR_EMPTY)
 
 
 @timed
 def bench(session: nox.Session) -> None:
-    """Each `tests/benchmarks/bench_*.py`: ratios against peers in the same run, printed, never a gate."""
-    run = workshop(session)
-    for script in sorted((ROOT / "tests" / "benchmarks").glob("bench_*.py")):
-        run("python", str(script), *session.posargs)
+    """What eventrec must cost, beside its peers in the same run: Markdown, JSON and pictures in .nox/bench, no gate.
+
+    `-- --quick` takes some three minutes, `-- --only record,append` measures these rows alone. `-- --each [ROUNDS]`
+    runs each tests/benchmarks/bench_*.py instead, which measure one thing, a handler or a page, more closely.
+    """
+    benchmarks = ROOT / "tests" / "benchmarks"
+    if "--each" in session.posargs:
+        run = workshop(session)
+        for script in sorted(benchmarks.glob("bench_*.py")):
+            run("python", str(script), *(each for each in session.posargs if each != "--each"))
+        return
+    lines = (benchmarks / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pinned = [line for line in lines if line and not line.startswith("#")]
+    run = environment(session, "bench", "--editable", ".[postgres]", *pinned)
+    run("python", str(benchmarks / "headline" / "headline.py"), *session.posargs)
 
 
 @timed

@@ -81,9 +81,9 @@ class Copy:
             check=False,
         )
 
-    def tested(self, *tests: str) -> subprocess.CompletedProcess[str]:
-        """Run pytest on `tests` up to the first failure; one that hangs has failed."""
-        options = ["-x", "-v", "-p", "no:cacheprovider", "-p", "no:randomly", "--timeout=30", "--color=no"]
+    def tested(self, *tests: str, timeout: int = 30) -> subprocess.CompletedProcess[str]:
+        """Run pytest on `tests` up to the first failure; one that takes longer than `timeout` seconds has failed."""
+        options = ["-x", "-v", "-p", "no:cacheprovider", "-p", "no:randomly", f"--timeout={timeout}", "--color=no"]
         return self._run("-m", "pytest", *options, *tests)
 
 
@@ -101,7 +101,7 @@ def main(only: list[str]) -> int:
     with tempfile.TemporaryDirectory() as directory:
         copy = Copy(Path(directory))
         start = time.perf_counter()
-        healthy = copy.tested(*sorted({test for each in chosen for test in each.tests}))
+        healthy = copy.tested(*sorted({test for each in chosen for test in each.tests}), timeout=120)
         if healthy.returncode:
             print(healthy.stdout)
             print("without a mutant the tests fail already: nothing is shown")

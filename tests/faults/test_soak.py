@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 def soaked(keep: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], dict[str, int]]:
     """What a short soak said, and its counts."""
-    command = [sys.executable, str(SOAK), "--keep", str(keep), *FEW, *arguments]
+    command = [sys.executable, str(SOAK / "soak.py"), "--keep", str(keep), *FEW, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = re.findall(r"^ *([0-9,]+)  ([^:\n]+)", done.stdout, re.MULTILINE)
     return done, {kind: int(count.replace(",", "")) for count, kind in found}

@@ -1,7 +1,7 @@
 """The soak: every fault at once, for minutes, from a seed; what was promised is compared with what there is.
 
     nox -s faults -- --minutes 20 --seed 7
-    python tests/faults/soak --minutes 20 --seed 7 [--only chain-17] [--keep DIR] [--no-servers]
+    python tests/faults/soak/soak.py --minutes 20 --seed 7 [--only chain-17] [--keep DIR] [--no-servers]
 
 Two lanes run beside each other until the time is up. One lives chains (`chains.py`): processes that record into one
 directory and are killed, with connections that are cut, full disks, clocks that step, forks, damaged files, things that
@@ -168,7 +168,7 @@ def main(arguments: list[str]) -> int:
         return 0
     start = time.monotonic()
     print(f"soak: --seed {given.seed} --minutes {given.minutes:g}", flush=True)
-    command = [sys.executable, str(Path(__file__).parent), *arguments, "--seed", str(given.seed), "--in-memory"]
+    command = [sys.executable, __file__, *arguments, "--seed", str(given.seed), "--in-memory"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         try:
             soak.live_chains()
