@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from eventrec.delivery.orphans import FIRST_PAUSE, HELD_IN_A_ROUND, LONGEST_PAUSE, Changes, OrphanQueue
+from eventrec.delivery.orphans import FIRST_PAUSE, HELD_IN_A_ROUND, LONGEST_PAUSE, Changes, Failures, OrphanQueue
 
 OWN = UUID(int=1 << 100)
 
@@ -256,3 +256,20 @@ def test_a_queue_says_how_many_it_knows_in_each_state() -> None:
     queue.note_adopted(ids[1])
 
     assert repr(queue) == "<OrphanQueue fresh=1 adopted=1 held=1>"
+
+
+def test_pauses_double_up_to_their_bound_and_begin_again_after_a_success() -> None:
+    failures = Failures(2.0, 10.0)
+
+    said, pauses = [], []
+    for _ in range(5):
+        said.append(failures.note_failed())
+        pauses.append(failures.pause)
+    failures.note_passed()
+    rested = failures.pause
+    said.append(failures.note_failed())
+
+    assert pauses == [2.0, 4.0, 8.0, 10.0, 10.0]
+    assert rested == 0.0
+    assert failures.pause == 2.0
+    assert said == [True, False, False, False, False, True]
