@@ -30,7 +30,11 @@ def check_word(what: str, name: object) -> None:
 
 
 def by_type(events: tuple[CataloguedEvent, ...]) -> dict[str, dict[int, CataloguedEvent]]:
-    """The events by their types, then by their versions, the oldest first; no two are of one."""
+    """The events by their types, then by their versions, the oldest first; no two are of one.
+
+    Raises:
+        CatalogueError: Two are of one type and version.
+    """
     found: dict[str, dict[int, CataloguedEvent]] = {}
     for event in events:
         other = found.setdefault(event.type, {}).setdefault(event.version, event)
@@ -46,7 +50,11 @@ def by_type(events: tuple[CataloguedEvent, ...]) -> dict[str, dict[int, Catalogu
 def checked_upgrades(
     by_type: Mapping[str, Mapping[int, CataloguedEvent]], upgrades: tuple[Upgrade[Any, Any], ...]
 ) -> dict[type, Upgrade[Any, Any]]:
-    """The upgrades by the class that they lead from: to a newer one of the same type, at most one from each."""
+    """The upgrades by the class that they lead from: to a newer one of the same type, at most one from each.
+
+    Raises:
+        CatalogueError: One leads from or to a class that is not among the events, or not to a newer one of its type.
+    """
     known = {event.cls: event for versions in by_type.values() for event in versions.values()}
     found: dict[type, Upgrade[Any, Any]] = {}
     for upgrade in upgrades:
@@ -118,7 +126,11 @@ def check_aliases(by_type: Mapping[str, Mapping[int, CataloguedEvent]], aliases:
 
 
 def with_class_layouts(given: tuple[Layout, ...], events: Iterable[CataloguedEvent]) -> tuple[Layout, ...]:
-    """`given`, and the layouts that the classes of `events` have for other tables."""
+    """`given`, and the layouts that the classes of `events` have for other tables.
+
+    Raises:
+        CatalogueError: Two classes have two layouts for one table.
+    """
     known: dict[str, tuple[Layout, CataloguedEvent]] = {}
     tables = {str(layout).lower() for layout in given}  # What is not a layout is refused further down.
     for event in events:
@@ -155,7 +167,11 @@ def check_layouts(layouts: Iterable[Layout], events: Iterable[CataloguedEvent]) 
 def check_rollups(
     rollups: Iterable[type[Rollup] | RollupPlan], layouts: Iterable[Layout], events: Iterable[CataloguedEvent]
 ) -> None:
-    """Refuse a rollup whose table, or index, is another's, also where a database takes both names for one."""
+    """Check that the table and the index of each rollup are its own, also where a database takes two names for one.
+
+    Raises:
+        CatalogueError: A name is taken.
+    """
     taken = {event.table.lower(): f"the table of {named(event.cls)}" for event in events}
     for layout in layouts:
         taken[layout.table.lower()] = repr(layout)

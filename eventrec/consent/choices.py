@@ -127,7 +127,11 @@ class ChoicesFile:
             return choices
 
     def is_in_first_run(self) -> bool:
-        """Whether the user was told by a process that is still running. Raises ConsentError where that is not known."""
+        """Whether the user was told by a process that is still running.
+
+        Raises:
+            ConsentError: That is not known.
+        """
         try:
             return is_held(self.path)
         except (OSError, ValueError) as exc:

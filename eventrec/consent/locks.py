@@ -25,7 +25,11 @@ _BUSY: Final = frozenset({errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN})
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Keep other processes out, where the system has such locks. Raises TimeoutError where one does not let go."""
+    """Keep other processes out, where the system has such locks.
+
+    Raises:
+        TimeoutError: One does not let go.
+    """
     fcntl = _fcntl()
     if fcntl is None:
         yield

@@ -61,7 +61,12 @@ class SharedHandler:
 
     @asynccontextmanager
     async def open_turn(self, *, is_orphan: bool) -> AsyncIterator[EventHandler]:
-        """Likewise, opened again if another worker has closed it."""
+        """Likewise, opened again if another worker has closed it.
+
+        Raises:
+            TransientError: It cannot be opened for now.
+            PauseError: It cannot be opened for another reason, which is not the fault of the batch in hand.
+        """
         async with self.turn(is_orphan=is_orphan) as handler:
             if not self.is_open:
                 try:

@@ -125,7 +125,11 @@ def write_all(file: File, piece: bytes, position: int) -> int:
 
 
 def write_some(file: File, piece: bytes, position: int) -> int:
-    """Write as much of `piece` as the file takes at once. Returns how many bytes that were: at least one."""
+    """Write as much of `piece` as the file takes at once. Returns how many bytes that were: at least one.
+
+    Raises:
+        OSError: The disk refused, or took nothing.
+    """
     taken = file.write(piece, position)
     if not taken:
         raise OSError(errno.EIO, "the disk took nothing and named no error")

@@ -56,7 +56,11 @@ class Parameters:
         return None if found is None else tuple(dict.fromkeys(filter(None, found)))
 
     def flag(self, name: str) -> bool:
-        """Whether it is true: `name`, `name=true`, `name=1`; false where it is not there."""
+        """Whether it is true: `name`, `name=true`, `name=1`; false where it is not there.
+
+        Raises:
+            RefusedError: It says neither.
+        """
         if name not in self._said:
             return False
         said = self._said[name][0].lower()
@@ -65,7 +69,11 @@ class Parameters:
         return said in _TRUE
 
     def whole(self, name: str, *, default: int, high: int, low: int = 1) -> int:
-        """A whole number from `low` to `high`."""
+        """A whole number from `low` to `high`.
+
+        Raises:
+            RefusedError: It is not one.
+        """
         said = self.text(name)
         if said is None:
             return default
@@ -74,7 +82,11 @@ class Parameters:
         return int(said)
 
     def choice(self, name: str, allowed: Collection[C]) -> C | None:
-        """One of `allowed`; None: it is not there."""
+        """One of `allowed`; None: it is not there.
+
+        Raises:
+            RefusedError: It is another one.
+        """
         said = self.text(name)
         for each in allowed:
             if said == each:
@@ -84,7 +96,11 @@ class Parameters:
         return None
 
     async def zone(self, name: str, *, default: str) -> str:
-        """A time zone."""
+        """A time zone.
+
+        Raises:
+            RefusedError: There is no such zone.
+        """
         said = self.text(name)
         try:
             return await known_zone(default if said is None else said)
@@ -92,7 +108,11 @@ class Parameters:
             raise refused(name, str(exc)) from None
 
     def moment(self, name: str, zone: str) -> int | None:
-        """A moment in nanoseconds since the epoch; in `zone`, where it names none. None: it is not there."""
+        """A moment in nanoseconds since the epoch; in `zone`, where it names none. None: it is not there.
+
+        Raises:
+            RefusedError: It is not a moment.
+        """
         said = self.text(name)
         if said is None:
             return None

@@ -17,7 +17,11 @@ Convert: TypeAlias = "Callable[[Any], Any]"
 
 
 def text(value: str) -> str:
-    """`value`, where it is one that a text column can hold."""
+    """`value`, where it is one that a text column can hold.
+
+    Raises:
+        ValueError: It holds a NUL character, or a lone surrogate.
+    """
     if "\0" in value:
         raise ValueError("it holds a NUL character")
     if not value.isascii():
@@ -29,7 +33,11 @@ def text(value: str) -> str:
 
 
 def json_text(value: bytes) -> str:
-    """JSON bytes as text."""
+    """JSON bytes as text.
+
+    Raises:
+        ValueError: They are not UTF-8, or hold a NUL character that is not escaped.
+    """
     try:
         decoded = value.decode()
     except UnicodeDecodeError as exc:
