@@ -26,7 +26,7 @@ from eventrec.testing.servers import PostgresServer
 
 pytestmark = pytest.mark.handlers
 
-EXAMPLES: Final = int(os.environ.get("EVENTREC_TEST_EXAMPLES", "30"))
+EXAMPLES: Final = int(os.environ.get("EVENTREC_TEST_EXAMPLES", "12"))
 EVENTS: Final = int(os.environ.get("EVENTREC_TEST_YEAR", "1500"))
 AFTER: Final = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000_000
 LOG: Final = UUID("01990000-0000-7000-8000-000000000001")

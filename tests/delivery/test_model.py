@@ -50,7 +50,7 @@ from eventrec.runs.checkpoint import Checkpoint
 from eventrec.runs.requests import OperatorRequest
 from eventrec.testing.clock import VirtualTimeLoop
 
-EXAMPLES: Final = int(os.environ.get("EVENTREC_TEST_EXAMPLES", "300"))
+EXAMPLES: Final = int(os.environ.get("EVENTREC_TEST_EXAMPLES", "150"))
 STEPS: Final = 40
 ID: Final = UUID(int=7)
 NAME: Final = "s"

@@ -42,7 +42,7 @@ class Database(NamedTuple):
         return sorted(json.loads(payload)["number"] for payload in payloads)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.handlers)])
+@pytest.fixture
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     if request.param == "sqlite":
 
@@ -84,13 +84,22 @@ def numbers_in(lines: Path) -> list[int]:
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(90):  # beside others every bad record of hundreds takes a while to be found
+    with anyio.fail_after(200):  # beside others every bad record of hundreds takes a while to be found
         while not condition():  # noqa: ASYNC110 - a thread or a database changes it
             await anyio.sleep(0.05)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("anyio_backend", "database"),
+    [
+        ("trio", "sqlite"),
+        pytest.param("asyncio", "postgresql", marks=[pytest.mark.handlers, pytest.mark.faults]),
+        pytest.param("asyncio", "sqlite", marks=pytest.mark.faults),
+        pytest.param("trio", "postgresql", marks=[pytest.mark.handlers, pytest.mark.faults]),
+    ],
+    indirect=True,
+)
 async def test_it_holds_others_flow_and_a_replay_puts_each_event_where_it_belongs(
     database: Database, tmp_path: Path
 ) -> None:

@@ -31,7 +31,7 @@ from eventrec.testing.storage import FaultyStorage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EXAMPLES = int(os.environ.get("EVENTREC_TEST_EXAMPLES", "250"))
+EXAMPLES = int(os.environ.get("EVENTREC_TEST_EXAMPLES", "120"))
 OPTIONS = LogOptions(segment_bytes=700, kept_bytes=900, index_interval=150)
 OPERATIONS = ["write", "sync", "truncate", "create", "replace", "sync_directory", "delete", "open"]
 ACTIONS = ["append", "write", "sync", "write_and_sync", "delete", "compress", "open", "reset_to", "retire"]

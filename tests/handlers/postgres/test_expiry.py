@@ -13,6 +13,14 @@ from eventrec_handlers.postgres.expiry import ACCIDENTS, Expiry
 
 pytestmark = pytest.mark.handlers
 
+
+@pytest.fixture(scope="module", params=["asyncio", pytest.param("trio", marks=pytest.mark.faults)])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """One is enough beside all other tests: what differs is the way to the driver, which has its own."""
+    backend: str = request.param
+    return backend
+
+
 Events = Callable[..., Event]
 Batches = Callable[..., Batch]
 

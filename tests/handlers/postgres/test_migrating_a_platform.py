@@ -34,7 +34,7 @@ def test_two_deployments_at_once(database: Any, migrate_platform: Callable[..., 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("every", [61, pytest.param(1, marks=[pytest.mark.faults, pytest.mark.timeout(1_600)])])
+@pytest.mark.parametrize("every", [139, pytest.param(1, marks=[pytest.mark.faults, pytest.mark.timeout(1_600)])])
 def test_killed_and_run_again_gives_the_same_schema(
     database: Any, killed_migrations: Callable[..., list[str]], every: int
 ) -> None:

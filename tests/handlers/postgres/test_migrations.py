@@ -346,7 +346,7 @@ async def test_text_does_not_depend_on_the_place(database: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("every", [23, pytest.param(1, marks=[pytest.mark.faults, pytest.mark.timeout(600)])])
+@pytest.mark.parametrize("every", [61, pytest.param(1, marks=[pytest.mark.faults, pytest.mark.timeout(600)])])
 def test_killed_at_any_point_and_run_again_gives_the_same_schema(database: Any, every: int) -> None:
     command = [sys.executable, "-W", "error", str(WRITER), database.url(namespace="s{}"), str(every)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=550)

@@ -15,6 +15,14 @@ from eventrec_handlers.postgres.rollups.retention import first_needed
 
 pytestmark = pytest.mark.handlers
 
+
+@pytest.fixture(scope="module", params=["asyncio", pytest.param("trio", marks=pytest.mark.faults)])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """One is enough beside all other tests: what differs is the way to the driver, which has its own."""
+    backend: str = request.param
+    return backend
+
+
 TABLE = (
     "CREATE TABLE events (id uuid, type text NOT NULL, timestamp timestamptz NOT NULL, payload jsonb, context jsonb)"
 )

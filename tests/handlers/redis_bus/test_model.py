@@ -85,7 +85,15 @@ class Both:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [
+        pytest.param(kind, seed, marks=[] if (kind, seed) in {("valkey", 0), ("redis", 1)} else pytest.mark.faults)
+        for kind in ("valkey", "redis")
+        for seed in range(3)
+    ],
+    indirect=["kind"],
+)
 async def test_redis_agrees_with_the_bus_in_memory(place: Any, samples: Any, seed: int) -> None:
     chance, store, written = random.Random(seed), MemoryStore(), 0
     async with MemoryBus(store) as memory:

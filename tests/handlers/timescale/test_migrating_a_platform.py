@@ -82,7 +82,7 @@ async def test_each_policy_does_its_work(schema: Any, platform_analytics: Any) -
     ) == [("web", "/", 1, 1)]
 
 
-@pytest.mark.parametrize("every", [89, pytest.param(1, marks=[pytest.mark.faults, pytest.mark.timeout(1_600)])])
+@pytest.mark.parametrize("every", [167, pytest.param(1, marks=[pytest.mark.faults, pytest.mark.timeout(1_600)])])
 def test_killed_and_run_again_gives_the_same_schema(
     schema: Any, killed_migrations: Callable[..., list[str]], every: int
 ) -> None:
