@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from eventrec import Batch, Layout
-    from eventrec.analytics import Catalogue
+    from eventrec.analytics import Catalogue, MigrationTarget
     from eventrec_handlers._sql import SchemaMode
     from eventrec_handlers.clickhouse.rows import Part
 
@@ -196,6 +196,11 @@ class ClickHouseHandler(EventHandler):
 
     def rollups(self) -> ClickHouseRollups:
         return ClickHouseRollups(self._target, self._options, layouts=self._layouts.known.declared)
+
+    def migrations(self) -> MigrationTarget:
+        from eventrec_handlers.clickhouse.migrations import ClickHouseMigrations  # noqa: PLC0415 - for those who migrate
+
+        return ClickHouseMigrations(self._target, self._options, self._ddl)
 
     def _rollups_of(self, catalogue: Catalogue) -> ClickHouseRollups:
         """What makes the rollups of `catalogue`, already on asyncio."""

@@ -94,6 +94,19 @@ class Ddl:
             return None
         return f"ALTER TABLE {quoted(layout.table)}{self.cluster} MODIFY TTL {expiry(quoted(time.name), self.ttl)}"
 
+    def engine(self, layout: Layout) -> str:
+        """What the table of `layout` is made with, without arguments."""
+        return (self._tables.get(layout.table) or self._usual(layout)).engine.partition("(")[0]
+
+    def column(self, layout: Layout, column: LayoutColumn) -> str:
+        """How a column of `layout` is declared, with its name."""
+        return self._column(layout, self._tables.get(layout.table) or ClickHouseTable(), column, None)
+
+    def retain(self, layout: Layout) -> str | None:
+        """When rows of the table of `layout` are dropped; None: never."""
+        said = next(self._ttl(layout, self._tables.get(layout.table) or ClickHouseTable()), None)
+        return None if said is None else said.removeprefix("TTL ")
+
     def make_layouts(self) -> str:
         """The statement that makes our own table of layouts."""
         return LAYOUTS_TABLE.format(cluster=self.cluster)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from eventrec import ColumnSchema, ColumnType, PauseError, default_layout
+from eventrec import PauseError
 from eventrec.analytics import Answer, Refreshed, RollupStore
 from eventrec_handlers._sql import KeptLayouts
 from eventrec_handlers.clickhouse.calls import Calls
 from eventrec_handlers.clickhouse.errors import UnknownCodeError
 from eventrec_handlers.clickhouse.layouts import read_layouts
 from eventrec_handlers.clickhouse.nodes import Nodes
+from eventrec_handlers.clickhouse.rollup_columns import columns_of
 from eventrec_handlers.clickhouse.rollups import Columns, KeptRollup, answer, answer_kept
 from eventrec_handlers.clickhouse.rollups.keeping import bring_up, why_not
 from eventrec_handlers.clickhouse.rollups.notes import read_notes
-from eventrec_handlers.clickhouse.rows import told_apart
 from eventrec_handlers.clickhouse.stored import settings_of
 from eventrec_handlers.clickhouse.tables import read_table
-from eventrec_handlers.clickhouse.types import INTEGERS, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -30,14 +29,6 @@ if TYPE_CHECKING:
     from eventrec_handlers.clickhouse.target import Target
 
 T = TypeVar("T")
-
-_TYPES: Final[Mapping[str, ColumnType]] = {
-    "Bool": ColumnType.BOOLEAN,
-    "Float32": ColumnType.FLOAT32,
-    "Float64": ColumnType.FLOAT64,
-    "String": ColumnType.STRING,
-    "FixedString": ColumnType.STRING,
-}
 
 
 class ClickHouseRollups(RollupStore):
@@ -132,18 +123,7 @@ class ClickHouseRollups(RollupStore):
             return None
         layouts = KeptLayouts(self._layouts)
         layouts.learn(await read_layouts(node))
-        layout = layouts.of(table) or default_layout(
-            table, told_apart(_schema(name, declared) for name, declared in state.columns.items())
-        )
-        return Columns(layout), state
-
-
-def _schema(name: str, declared: str) -> ColumnSchema:
-    """A column of a table of events, as far as rollups can look into it."""
-    type_ = parsed(declared).name
-    if type_ in INTEGERS:
-        return ColumnSchema(name, ColumnType.UINT64 if type_.startswith("U") else ColumnType.INT64)
-    return ColumnSchema(name, _TYPES.get(type_, ColumnType.BINARY))
+        return columns_of(table, state.columns, layouts.of(table)), state
 
 
 async def _connected(node: Node) -> None:
