@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -268,6 +269,24 @@ def test_flask_under_gunicorn_with_preload_stores_everything_once_though_a_worke
     found = orders(site)
     assert found[:12] == [*range(12)]
     assert set(found[12:]) == {100}
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed: it has no wheel for every Python")
+def test_flask_under_gevent_records_and_says_once_that_another_process_has_to_deliver(
+    serve_own: Callable[..., Any], site: Any, write: Callable[..., dict[str, str]]
+) -> None:
+    server = serve_own("gunicorn", "shop:app", "-b", "127.0.0.1:PORT", "-k", "gevent", **write(FLASK))
+
+    for n in range(12):
+        server.order(n)
+    said = server.terminate()
+    assert orders(site) == []
+    site.drain()
+
+    assert said.count("nothing is delivered from here") == 1
+    assert "eventrec drain" in said
+    assert orders(site) == [*range(12)]
 
 
 @pytest.mark.faults
