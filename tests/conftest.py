@@ -193,7 +193,7 @@ def small_volume(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Pat
 @pytest.fixture
 def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recorders of this process look for orphans, requests and the size of their log five times a second."""
-    monkeypatch.setattr("eventrec.delivery.adoption.SCAN_SECONDS", 0.2)
+    monkeypatch.setattr("eventrec.delivery.orphans.adoption.SCAN_SECONDS", 0.2)
     monkeypatch.setattr("eventrec.delivery.log_supervisor.SCAN_SECONDS", 0.2)
     monkeypatch.setattr("eventrec.delivery.retained_logs.FIRST_LOOK", 0.2)
     monkeypatch.setattr("eventrec.runs.measure.LOOKS_EVERY", 0.2)

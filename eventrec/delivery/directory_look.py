@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from eventrec.delivery.orphans import Changes
+from eventrec.delivery.orphans.queue import Changes
 from eventrec.runs.requests import read_requests, requests_changed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
 
-    from eventrec.delivery.orphan_locks import OrphanLocks
+    from eventrec.delivery.orphans.locks import OrphanLocks
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.requests import OperatorRequest
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from eventrec.delivery.orphans import Failures
+from eventrec.delivery.orphans.queue import Failures
 from eventrec.errors import LogError, LogFullError, LogLockedError
 from eventrec.runs.directory import DONE
 from eventrec.runs.done import delete_done
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from uuid import UUID
 
-    from eventrec.delivery.adoption import Adoption
     from eventrec.delivery.log_delivery import LogDelivery
+    from eventrec.delivery.orphans.adoption import Adoption
     from eventrec.intake.writer import Writer
     from eventrec.log.storage import Lock
     from eventrec.runs.directory import LogDirectory

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from eventrec.delivery.delivered_log import DeliveredLog
     from eventrec.delivery.letters.dead_letters import DeadLetters
-    from eventrec.delivery.opened_orphan import OpenedOrphan
+    from eventrec.delivery.orphans.opened_orphan import OpenedOrphan
     from eventrec.delivery.shared_handler import FailedBatch, SharedHandler
     from eventrec.delivery.subscription import Subscription
     from eventrec.runs.checkpoint import Checkpoint

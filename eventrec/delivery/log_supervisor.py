@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from eventrec.delivery.adoption import SCAN_SECONDS, Adoption
 from eventrec.delivery.deliveries import Deliveries
 from eventrec.delivery.disk import DiskQuota
 from eventrec.delivery.first_checkpoints import FirstCheckpoints
@@ -18,9 +17,10 @@ from eventrec.delivery.letters.kept import forfeit_settled
 from eventrec.delivery.letters.log import LetterLog
 from eventrec.delivery.log_layouts import LogLayouts
 from eventrec.delivery.new_requests import NewRequests
+from eventrec.delivery.orphans.adoption import SCAN_SECONDS, Adoption
+from eventrec.delivery.orphans.small_orphans import SmallOrphans
 from eventrec.delivery.retained_logs import RetainedLogs
 from eventrec.delivery.shared_handler import SharedHandler
-from eventrec.delivery.small_orphans import SmallOrphans
 from eventrec.delivery.supervisor import Supervisor, flush_workers
 from eventrec.intake.mirrored import MirrorWatch
 from eventrec.runs.directory import DEAD

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from eventrec.delivery.orphan_outcomes import OrphanOutcomes
-from eventrec.delivery.orphans import FIRST_PAUSE, OrphanQueue
+from eventrec.delivery.orphans.outcomes import OrphanOutcomes
+from eventrec.delivery.orphans.queue import FIRST_PAUSE, OrphanQueue
 from eventrec.errors import ContentError
 
 if TYPE_CHECKING:

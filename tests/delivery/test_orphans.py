@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from eventrec.delivery.orphans import FIRST_PAUSE, HELD_IN_A_ROUND, LONGEST_PAUSE, Changes, Failures, OrphanQueue
+from eventrec.delivery.orphans.queue import FIRST_PAUSE, HELD_IN_A_ROUND, LONGEST_PAUSE, Changes, Failures, OrphanQueue
 
 OWN = UUID(int=1 << 100)
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from eventrec import DeliveryError, PauseError, PermanentError, TransientError
-from eventrec.delivery.orphan_locks import OrphanLocks
+from eventrec.delivery.orphans.locks import OrphanLocks
 from eventrec.delivery.shared_handler import SharedHandler
 from eventrec.delivery.worker.piece import Piece
 from eventrec.records.entry import make_entry

@@ -12,9 +12,9 @@ import anyio
 import pytest
 
 from eventrec import Batch, TransientError
-from eventrec.delivery import small_orphans
+from eventrec.delivery.orphans import small_orphans
+from eventrec.delivery.orphans.small_orphans import SmallOrphans
 from eventrec.delivery.shared_handler import SharedHandler
-from eventrec.delivery.small_orphans import SmallOrphans
 from eventrec.delivery.subscription import Subscription
 from eventrec.records.entry import SIZE, make_entry
 from eventrec.records.schema import Shape

@@ -425,14 +425,14 @@ def fuzz(home: Path, number: int, unruly: Callable[[random.Random], Any], monkey
 def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks and tries again a hundred times as often."""
     for name in (
-        "delivery.adoption.SCAN_SECONDS",
+        "delivery.orphans.adoption.SCAN_SECONDS",
         "delivery.log_supervisor.SCAN_SECONDS",
         "delivery.retained_logs.FIRST_LOOK",
         "runs.measure.LOOKS_EVERY",
-        "delivery.adoption.FIRST_PAUSE",
-        "delivery.adoption.LONGEST_PAUSE",
-        "delivery.orphans.FIRST_PAUSE",
-        "delivery.orphans.LONGEST_PAUSE",
+        "delivery.orphans.adoption.FIRST_PAUSE",
+        "delivery.orphans.adoption.LONGEST_PAUSE",
+        "delivery.orphans.queue.FIRST_PAUSE",
+        "delivery.orphans.queue.LONGEST_PAUSE",
         "delivery.sources.log._PATIENCE",
         "delivery.supervisor._FIRST_PAUSE",
         "intake.writer._RETRY_SECONDS",

@@ -20,8 +20,8 @@ from typing import Any, Self
 
 import pytest
 
-from eventrec.delivery.adoption import MAX_ADOPTED
 from eventrec.delivery.letters.log import letters_of
+from eventrec.delivery.orphans.adoption import MAX_ADOPTED
 from eventrec.runs.directory import DEAD
 from eventrec.runs.run import list_runs
 from eventrec.testing.servers import PostgresServer, absent

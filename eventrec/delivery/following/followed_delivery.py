@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from eventrec.delivery.log_delivery import LogDelivery
-from eventrec.delivery.opened_orphan import OpenedOrphan, check_saved
+from eventrec.delivery.orphans.opened_orphan import OpenedOrphan, check_saved
 from eventrec.delivery.sources.followed import FollowedLog, FollowedSource
 from eventrec.errors import LogError
 from eventrec.runs.checkpoint import CheckpointFiles, Saved

@@ -18,7 +18,7 @@ from eventrec.delivery.following.live_logs import LiveLogs
 from eventrec.delivery.following.opening import LiveOpener
 from eventrec.delivery.following.sole_follower import SoleFollower
 from eventrec.delivery.following.turns import FollowTurns
-from eventrec.delivery.orphans import Failures
+from eventrec.delivery.orphans.queue import Failures
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
 from eventrec.runtime.starting import when_begun
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from eventrec.delivery.adoption import Adoption
     from eventrec.delivery.following.followed_delivery import FollowedDelivery
     from eventrec.delivery.following.live_logs import LiveMoves
     from eventrec.delivery.letters.log import LetterLog
     from eventrec.delivery.log_layouts import LogLayouts
-    from eventrec.delivery.opened_orphan import OpenedOrphan
+    from eventrec.delivery.orphans.adoption import Adoption
+    from eventrec.delivery.orphans.opened_orphan import OpenedOrphan
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.followed import FollowedRun
 

@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from eventrec.delivery.orphans import Changes
+from eventrec.delivery.orphans.queue import Changes
 from eventrec.errors import LogError
 from eventrec.log.segment import list_segments, segment_name
 from eventrec.runs.directory import LOCK

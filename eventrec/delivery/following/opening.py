@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from eventrec.delivery.following.sole_follower import SoleFollower
     from eventrec.delivery.letters.log import LetterLog
     from eventrec.delivery.log_layouts import LogLayouts
-    from eventrec.delivery.opened_orphan import OpenedOrphan
+    from eventrec.delivery.orphans.opened_orphan import OpenedOrphan
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.requests import OperatorRequest
 

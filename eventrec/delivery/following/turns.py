@@ -11,7 +11,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
-from eventrec.delivery.orphans import FIRST_PAUSE, LONGEST_PAUSE, Failures
+from eventrec.delivery.orphans.queue import FIRST_PAUSE, LONGEST_PAUSE, Failures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping

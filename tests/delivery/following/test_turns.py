@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from eventrec.delivery.following.turns import MAX_FOLLOWED, QUIET_SECONDS, TURN_SECONDS, FollowTurns
-from eventrec.delivery.orphans import FIRST_PAUSE
+from eventrec.delivery.orphans.queue import FIRST_PAUSE
 
 LOGS = [UUID(int=number) for number in range(100)]
 

@@ -16,11 +16,12 @@ import msgspec
 import pytest
 
 from eventrec import EventRecorder, TransientError
-from eventrec.delivery import adoption, orphan_opening
 from eventrec.delivery.letters.log import LetterLog
 from eventrec.delivery.log_delivery import LogDelivery
-from eventrec.delivery.opened_orphan import open_orphan
-from eventrec.delivery.orphan_locks import OrphanLocks
+from eventrec.delivery.orphans import adoption
+from eventrec.delivery.orphans import opening as orphan_opening
+from eventrec.delivery.orphans.locks import OrphanLocks
+from eventrec.delivery.orphans.opened_orphan import open_orphan
 from eventrec.errors import Damage
 from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import encode_header
@@ -280,7 +281,7 @@ async def test_a_checkpoint_that_cannot_be_saved_is_said_once_and_its_records_ar
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = await leave(tmp_path, "orders")
-    monkeypatch.setattr("eventrec.delivery.orphans.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("eventrec.delivery.orphans.queue.FIRST_PAUSE", 0.05)
     real, tries = CheckpointFiles.save, []
 
     def refuse(self: CheckpointFiles, checkpoint: Any, *, sync: bool) -> None:
@@ -327,7 +328,7 @@ async def test_descriptors_that_run_out_while_the_directory_is_looked_at_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = await leave(tmp_path, "orders")
-    monkeypatch.setattr("eventrec.delivery.orphans.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("eventrec.delivery.orphans.queue.FIRST_PAUSE", 0.05)
     real = DiskStorage.entries
     tries = []
 
@@ -426,7 +427,7 @@ async def test_an_orphan_whose_lock_was_taken_when_the_system_refused_something_
 async def test_a_log_that_was_refused_twice_in_two_ways_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventrec.delivery.orphans.FIRST_PAUSE", 0.02)
+    monkeypatch.setattr("eventrec.delivery.orphans.queue.FIRST_PAUSE", 0.02)
     left = await leave(tmp_path, "s", records=3)
     save, opened, saves = CheckpointFiles.save, open_orphan, count()
 
@@ -458,7 +459,7 @@ async def test_a_log_that_was_refused_twice_in_two_ways_is_tried_again(
 async def test_a_defect_while_an_orphan_is_delivered_is_said_once_and_it_is_delivered_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("eventrec.delivery.orphans.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("eventrec.delivery.orphans.queue.FIRST_PAUSE", 0.05)
     log = await leave(tmp_path, "orders")
     run, defects = LogDelivery.run, [ValueError("a defect"), ValueError("again")]
 

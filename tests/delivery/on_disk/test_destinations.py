@@ -12,7 +12,8 @@ import anyio.to_thread
 import pytest
 
 from eventrec import Batch, EventRecorder, PermanentError, TransientError
-from eventrec.delivery import adoption, orphans
+from eventrec.delivery.orphans import adoption
+from eventrec.delivery.orphans import queue as orphans
 from eventrec.runs.run import list_runs
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising, refusing

@@ -12,7 +12,7 @@ import pytest
 
 from eventrec.delivery import directory_look
 from eventrec.delivery.directory_look import DirectoryLook
-from eventrec.delivery.orphan_locks import OrphanLocks
+from eventrec.delivery.orphans.locks import OrphanLocks
 from eventrec.runs.directory import LogDirectory
 from eventrec.runs.requests import REQUESTS, OperatorRequest, read_requests, save_request
 from eventrec.runs.run import Run, new_run_id

@@ -13,9 +13,9 @@ import anyio.to_thread
 import pytest
 
 from eventrec import EventRecorder, LogError, TransientError
-from eventrec.delivery.adoption import MAX_ADOPTED
 from eventrec.delivery.directory_look import DirectoryLook, DirectoryNews
 from eventrec.delivery.disk import DiskQuota
+from eventrec.delivery.orphans.adoption import MAX_ADOPTED
 from eventrec.log.head import SPARED
 from eventrec.runs.run import DONE, list_runs
 from eventrec.runs.survey import tree_size

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from eventrec.delivery import group_adoption
-from eventrec.delivery.group_adoption import GroupAdoption
-from eventrec.delivery.orphan_locks import OrphanLocks
-from eventrec.delivery.orphans import OrphanQueue
-from eventrec.delivery.small_orphans import EndedGroup
+from eventrec.delivery.orphans import group_adoption
+from eventrec.delivery.orphans.group_adoption import GroupAdoption
+from eventrec.delivery.orphans.locks import OrphanLocks
+from eventrec.delivery.orphans.queue import OrphanQueue
+from eventrec.delivery.orphans.small_orphans import EndedGroup
 from eventrec.log.log import Log
 from eventrec.runs.directory import LogDirectory
 from eventrec.runs.run import Run, new_run_id

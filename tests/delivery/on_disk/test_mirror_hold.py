@@ -12,7 +12,7 @@ import pytest
 from anyio.to_thread import run_sync as in_thread
 
 from eventrec import EventRecorder
-from eventrec.delivery.adoption import MAX_ADOPTED
+from eventrec.delivery.orphans.adoption import MAX_ADOPTED
 from eventrec.log.segment import list_segments
 from eventrec.runs.directory import LogDirectory
 from eventrec.runs.files import file_name
@@ -84,7 +84,7 @@ async def test_segments_stay_till_the_mirror_has_them(tmp_path: Path) -> None:
 async def test_a_log_that_a_mirror_lacks_is_kept_at_close_and_goes_once_it_has_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventrec.delivery.orphans.FIRST_PAUSE", 0.1)
+    monkeypatch.setattr("eventrec.delivery.orphans.queue.FIRST_PAUSE", 0.1)
     await in_thread(Mirrors(tmp_path).register, "standby")
     handler = ScriptedHandler()
 

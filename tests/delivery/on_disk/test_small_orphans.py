@@ -14,9 +14,9 @@ import anyio.to_thread
 import pytest
 
 from eventrec import Batch, EventRecorder, PartialError, PermanentError, TransientError
-from eventrec.delivery.group_adoption import GROUP, GroupAdoption
 from eventrec.delivery.letters.log import letters_of
-from eventrec.delivery.small_orphans import SmallOrphans
+from eventrec.delivery.orphans.group_adoption import GROUP, GroupAdoption
+from eventrec.delivery.orphans.small_orphans import SmallOrphans
 from eventrec.events.encoder import Encoder
 from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log
@@ -276,7 +276,7 @@ async def test_a_recorder_that_is_closed_meanwhile_repeats_nothing_later(tmp_pat
 async def test_a_handler_that_hangs_keeps_no_orphan_from_another_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventrec.delivery.group_adoption._STUCK_SECONDS", 0.1)
+    monkeypatch.setattr("eventrec.delivery.orphans.group_adoption._STUCK_SECONDS", 0.1)
     await leave(tmp_path, "hangs", "orders", count=2 * GROUP + 4)
 
     class Hanging(ScriptedHandler):
@@ -296,7 +296,7 @@ async def test_a_handler_that_hangs_keeps_no_orphan_from_another_one(
 async def test_a_disk_that_refuses_to_delete_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, call: str
 ) -> None:
-    monkeypatch.setattr("eventrec.delivery.orphans.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("eventrec.delivery.orphans.queue.FIRST_PAUSE", 0.05)
     await leave(tmp_path, "orders")
     refused: list[object] = []
     real = getattr(DiskStorage, call)

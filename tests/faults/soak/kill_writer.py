@@ -25,7 +25,7 @@ import msgspec
 import trio  # noqa: F401 - before the fork
 
 from eventrec import Backoff, ColumnSchema, ColumnType, Event, EventRecorder, EventRecorderOptions, Row
-from eventrec.delivery import adoption
+from eventrec.delivery.orphans import adoption
 from eventrec.events.event import ReceivedEvent
 from eventrec.runs import leftovers
 from eventrec.runs.directory import DEAD

@@ -25,7 +25,9 @@ import msgspec
 import trio  # noqa: F401 - before the fork
 
 from eventrec import Backoff, Event, EventRecorder, EventRecorderOptions, LogFullError
-from eventrec.delivery import adoption, log_supervisor, orphans
+from eventrec.delivery import log_supervisor
+from eventrec.delivery.orphans import adoption
+from eventrec.delivery.orphans import queue as orphans
 from eventrec.intake import syncer, writer
 from eventrec.log import descriptors, disk
 from eventrec.runs import leftovers

@@ -1,6 +1,6 @@
 """Logs that earlier runs left: found, locked, delivered a few at a time, and given back where others can do more.
 
-`orphans.py` decides which one is next, and `orphan_outcomes.py` what follows for one that ended; here it is done.
+`queue.py` decides which one is next, and `outcomes.py` what follows for one that ended; here it is done.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from eventrec.delivery.directory_look import DirectoryLook
-from eventrec.delivery.group_adoption import GROUP, GroupAdoption
-from eventrec.delivery.orphan_locks import OrphanLocks
-from eventrec.delivery.orphan_opening import OrphanOpener
-from eventrec.delivery.orphan_outcomes import OrphanOutcomes
-from eventrec.delivery.orphans import FIRST_PAUSE, LONGEST_PAUSE, Changes, Failures, OrphanQueue
+from eventrec.delivery.orphans.group_adoption import GROUP, GroupAdoption
+from eventrec.delivery.orphans.locks import OrphanLocks
+from eventrec.delivery.orphans.opening import OrphanOpener
+from eventrec.delivery.orphans.outcomes import OrphanOutcomes
+from eventrec.delivery.orphans.queue import FIRST_PAUSE, LONGEST_PAUSE, Changes, Failures, OrphanQueue
 from eventrec.runs.leftovers import sweep
 from eventrec.runs.requests import sweep_requests
 from eventrec.runtime.backend import in_thread
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from eventrec.delivery.letters.log import LetterLog
     from eventrec.delivery.log_delivery import LogDelivery
     from eventrec.delivery.log_layouts import LogLayouts
-    from eventrec.delivery.opened_orphan import OpenedOrphan
-    from eventrec.delivery.small_orphans import SmallOrphans
+    from eventrec.delivery.orphans.opened_orphan import OpenedOrphan
+    from eventrec.delivery.orphans.small_orphans import SmallOrphans
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.requests import OperatorRequest
     from eventrec.runs.run import Run

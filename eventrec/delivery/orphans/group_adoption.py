@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import anyio
 
-from eventrec.delivery.orphans import FIRST_PAUSE, LONGEST_PAUSE, Failures
-from eventrec.delivery.small_orphans import SmallOrphan, end_group
+from eventrec.delivery.orphans.queue import FIRST_PAUSE, LONGEST_PAUSE, Failures
+from eventrec.delivery.orphans.small_orphans import SmallOrphan, end_group
 from eventrec.records.content import ContentDecoder
 from eventrec.runs.followers import Followers
 from eventrec.runs.requests import load_requests
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from eventrec.delivery.letters.log import LetterLog
-    from eventrec.delivery.orphan_locks import OrphanLocks
-    from eventrec.delivery.orphans import OrphanQueue
-    from eventrec.delivery.small_orphans import SmallOrphans
+    from eventrec.delivery.orphans.locks import OrphanLocks
+    from eventrec.delivery.orphans.queue import OrphanQueue
+    from eventrec.delivery.orphans.small_orphans import SmallOrphans
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.requests import OperatorRequest
     from eventrec.runs.small_log import SmallLog

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from eventrec.delivery.opened_orphan import OpenedOrphan, open_orphan
+from eventrec.delivery.orphans.opened_orphan import OpenedOrphan, open_orphan
 from eventrec.errors import LogError
 from eventrec.runs.requests import load_requests
 from eventrec.runs.run import Run
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from eventrec.delivery.letters.log import LetterLog
-    from eventrec.delivery.orphan_locks import OrphanLocks
+    from eventrec.delivery.orphans.locks import OrphanLocks
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.requests import OperatorRequest
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
     from uuid import UUID
 
-    from eventrec.delivery.orphan_opening import Refusal
-    from eventrec.delivery.orphans import OrphanQueue
+    from eventrec.delivery.orphans.opening import Refusal
+    from eventrec.delivery.orphans.queue import OrphanQueue
 
 _logger = get_logger("eventrec.delivery")
 

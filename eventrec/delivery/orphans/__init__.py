@@ -1,0 +1,1 @@
+"""Logs that earlier runs left: adopted, delivered, given back or deleted. Start reading at adoption.py."""
