@@ -131,6 +131,14 @@ class DestinationCheckpoints(ABC):
     `handle` moves the row in its transaction, only if it still stands at `batch.start`, and raises FencedError else.
     """
 
+    @property
+    def idle_check_seconds(self) -> float | None:
+        """Where there was nothing to send for so long, `resume` is asked again; None, the default: with the next batch.
+
+        For a destination that may lose what it had without an error that a handler would see.
+        """
+        return None
+
     @abstractmethod
     async def destination_id(self) -> str:
         """A random id, stored at the destination on first use; it survives backups and a change of host."""

@@ -75,6 +75,11 @@ def bus_from_url(url: str) -> Bus:
     return bus
 
 
+def is_bus_url(text: str) -> bool:
+    """Whether `text` has the scheme of a bus, or is a URL of something else, or a variable that holds one."""
+    return "://" in text or text.startswith("env:") or text.partition(":")[0].lower() in _points(BUSES, OUR_BUSES)
+
+
 def stage_from_text(text: str) -> Stage:
     """The stage that `text` names, with the options behind its "?".
 

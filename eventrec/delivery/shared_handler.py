@@ -90,6 +90,10 @@ class _Lease(EventHandler, DestinationCheckpoints):
     def checkpoints(self) -> DestinationCheckpoints | None:
         return None if self._shared.handler.checkpoints is None else self
 
+    @property
+    def idle_check_seconds(self) -> float | None:
+        return _checkpoints(self._shared.handler).idle_check_seconds
+
     async def open(self) -> None:
         async with self._shared.turn(is_orphan=self._is_orphan) as handler:
             if not self._shared.is_open:  # pragma: no branch - Python 3.11 hides the way out of an `async with`

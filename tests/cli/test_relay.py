@@ -124,6 +124,10 @@ def test_bus_status_shows_what_is_there_and_who_serves_it(
     told = json.loads(capsys.readouterr().out)
     assert main(["bus", "status", URL]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert main(["status", URL, "--json"]) == 0
+    assert [shard["name"] for shard in json.loads(capsys.readouterr().out)["shards"]] == ["memory", "memory/doubling"]
+    assert main(["status", URL]) == 0
+    assert capsys.readouterr().out.splitlines() == lines
 
     shard, outlet = told["shards"]
     assert (shard["name"], outlet["name"]) == ("memory", "memory/doubling")

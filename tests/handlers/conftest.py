@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -405,3 +407,69 @@ def _noted(calls: list[str], method: Callable[..., Awaitable[None]]) -> Callable
 def _delivering() -> Callable[..., AbstractAsyncContextManager[Trial]]:
     """Begins a trial of a handler, see `trial_of`."""
     return trial_of
+
+
+class Front:
+    """Ends TLS in front of a server, in threads of its own."""
+
+    def __init__(self, host: str, port: int, certificate: tuple[Path, Path]) -> None:
+        self._place = host, port
+        self._open: list[socket.socket] = []
+        self.show(certificate)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def show(self, certificate: tuple[Path, Path]) -> None:
+        """Show this one from now on; connections that are open are cut."""
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(*certificate)
+        self._cut()
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._cut()
+
+    def _cut(self) -> None:
+        for each in self._open:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                plain, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                client = self._context.wrap_socket(plain, server_side=True)
+            except OSError:  # it does not trust us
+                plain.close()
+                continue
+            target = socket.create_connection(self._place)
+            self._open += [client, target]
+            for pair in ((client, target), (target, client)):
+                threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while chunk := source.recv(65_536):
+                target.sendall(chunk)
+            target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def make_front() -> Iterator[Callable[..., Front]]:
+    """Ends TLS in front of a server that cannot, and shows the certificate that it is given."""
+    made: list[Front] = []
+
+    def make(host: str, port: int, certificate: tuple[Path, Path]) -> Front:
+        made.append(Front(host, port, certificate))
+        return made[-1]
+
+    yield make
+    for front in made:
+        front.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - cyclopts reads annotations
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
@@ -10,7 +10,9 @@ from cyclopts import Parameter
 from eventrec.cli.exit_codes import ExitCode
 from eventrec.cli.logs.directory import followers_in, see_all
 from eventrec.cli.logs.letters import count_by_subscription, unreadable_letters, waiting_letters
+from eventrec.cli.relay.bus import status as bus_status
 from eventrec.cli.terminal import Terminal, counted
+from eventrec.relaying import is_bus_url
 from eventrec.runs.summary import accounts, follower_summary, log_summary, total
 
 if TYPE_CHECKING:
@@ -22,8 +24,12 @@ if TYPE_CHECKING:
 Json = Annotated[bool, Parameter(negative="")]
 
 
-def status(directory: Path, /, *, json: Json = False) -> int:
+def status(
+    directory: Annotated[str, Parameter(help="A log directory; or the URL of a bus.")], /, *, json: Json = False
+) -> int:
     """Show what a log directory still holds, and for whom: of each log the account of each subscription, and a total.
+
+    Of a bus, by its URL, it shows what `eventrec bus status` does.
 
     Of a log that a process holds it shows, too, what is wrong with each subscription, be it that of the process itself
     or of `eventrec deliver`, and its last error, as of its last checkpoint. Then the subscriptions that `eventrec
@@ -37,9 +43,15 @@ def status(directory: Path, /, *, json: Json = False) -> int:
     ```
 
     Args:
-        directory: A log directory.
+        directory: A log directory; or the URL of a bus.
         json: Print JSON for a machine instead: one object with all logs, the total, and the dead letters.
     """
+    if not Path(directory).exists() and is_bus_url(directory):
+        return bus_status(directory, json=json)
+    return _of_directory(Path(directory), json=json)
+
+
+def _of_directory(directory: Path, *, json: bool) -> int:
     terminal = Terminal()
     with terminal.showing_logging():
         logs, letters = see_all(directory), count_by_subscription(waiting_letters(directory))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Final
 
@@ -134,6 +135,19 @@ class Destination:
         """Whether it can be asked where it is."""
         with contained():
             return self._handler.checkpoints is not None
+
+    @property
+    def idle_check_seconds(self) -> float:
+        """After how long without a batch it is asked where it is; infinity: never."""
+        if not self._is_open:
+            return math.inf
+        try:
+            with contained():
+                checkpoints = self._handler.checkpoints
+                seconds = None if checkpoints is None else checkpoints.idle_check_seconds
+                return math.inf if seconds is None else float(seconds)
+        except Exception:  # noqa: BLE001 - foreign code: the next batch meets it
+            return math.inf
 
     async def retire(self, end: int) -> None:
         """Have it remember that everything below `end`, which is the end, is settled. What it throws comes out."""

@@ -316,10 +316,21 @@ class Worker:
             await self._restore_attempt()
         self._may_restore = False
         if not self._hand:
-            self._hand.add(await self._reader.next_piece())
+            self._hand.add(await self._next_piece())
         while self._hand:
             self._hand.cut_next(self._reader.batching.rows)
             await self._settling.settle(self._hand.next)
+
+    async def _next_piece(self) -> Piece:
+        """What is to be sent next; while there is nothing, it is asked now and then whether what was sent is there."""
+        while True:
+            with anyio.move_on_after(self._destination.idle_check_seconds):
+                return await self._reader.next_piece()
+            self._destination.is_uncertain = True
+            try:
+                await self._settling.get_ready()
+            except Exception as exc:  # noqa: BLE001 - the next batch meets it too, and says so
+                _logger.debug("destination not asked", subscription=self.name, error=described(exc))
 
     def _give_up_below(self, end: int) -> None:
         """Count what is open below `end` as lost to the disk bound, in hand or not, and go on behind it."""

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from eventrec import HandlerURL, HandlerURLError
+from eventrec import HandlerURLError
 from eventrec_handlers.redis.handler import RedisHandler
-from eventrec_handlers.redis.options import TARGET_NAMES, Target
+from eventrec_handlers.redis.options import TARGET_NAMES, Target, parsed_url
 from eventrec_handlers.redis.record_keys import TYPE
 
 if TYPE_CHECKING:
@@ -38,12 +38,14 @@ _NAMES: Final = (
 def from_url(url: str) -> RedisHandler:
     """The handler for `redis://user:password@host:port/db?option=value`; `rediss://` with TLS, `redis+unix:///socket`.
 
+    Several hosts, parted by commas, are members of a cluster or sentinels.
+
     Options are the keyword arguments of `RedisHandler` and the attributes of `Target`.
 
     Raises:
         HandlerURLError: An option is unknown, or a value is not allowed.
     """
-    parsed = HandlerURL(url)
+    parsed = parsed_url(url)
     is_unix = parsed.scheme == "redis+unix"
     parsed.accept(*_NAMES, parts=("user", "password", *(("path",) if is_unix else ("host", "port", "path"))))
     overflows: tuple[Overflow, ...] = ("refuse", "drop_oldest")

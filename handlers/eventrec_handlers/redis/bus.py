@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from eventrec import HandlerURL, PauseError
+from eventrec import PauseError
 from eventrec.bus import Bus, Presence, ShardsChangedError
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.redis.connection import Connection
 from eventrec_handlers.redis.keys import relays_key, shard_keys, shards_key
-from eventrec_handlers.redis.options import TARGET_NAMES, Target
+from eventrec_handlers.redis.options import TARGET_NAMES, Target, parsed_url
 from eventrec_handlers.redis.relay_scripts import relay_scripts
 from eventrec_handlers.redis.shard import RedisShard
 from eventrec_handlers.redis.shard_count import shard_count
@@ -129,7 +129,7 @@ def from_bus_url(url: str) -> RedisBus:
     Raises:
         HandlerURLError: An option is unknown, or a value is not allowed.
     """
-    parsed = HandlerURL(url)
+    parsed = parsed_url(url)
     parts = ("path",) if parsed.scheme == "redis+unix" else ("host", "port", "path")
     parsed.accept(*TARGET_NAMES, *_BOUNDS, *_OF_PRODUCERS, parts=("user", "password", *parts))
     return RedisBus(

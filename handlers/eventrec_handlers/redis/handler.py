@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _NAMESPACE: Final = UUID("3f1c3a52-5d5c-5f5b-9c6e-0b7f1f6d4a10")
 
+_IDLE_CHECK_SECONDS: Final = 10.0
+"""One call, and one for each shard: what that costs a server is nothing."""
+
 _MAX_PLACES: Final = 1_024
 """Logs and subscriptions whose places are remembered. Of one that is not, `resume` is asked."""
 
@@ -44,7 +47,7 @@ class RedisHandler(EventHandler, DestinationCheckpoints):
 
     A server that lost all it had, or its last records, is the same destination: what is missing of a producer's log is
     sent again, as far as the log holds it (the recorder's option `retain`). What a relay had read of it before is then
-    read twice, under the same ids.
+    read twice, under the same ids. A producer that has nothing to send looks every few seconds whether that happened.
 
     Raises:
         ValueError: An argument is not one of those allowed.
@@ -90,6 +93,10 @@ class RedisHandler(EventHandler, DestinationCheckpoints):
     @property
     def checkpoints(self) -> Self:
         return self
+
+    @property
+    def idle_check_seconds(self) -> float | None:
+        return _IDLE_CHECK_SECONDS
 
     @property
     def remarks(self) -> Sequence[str]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
-from eventrec import HandlerURLError
+from eventrec import HandlerURL, HandlerURLError
 from eventrec_handlers.redis.keys import is_name
 
 if TYPE_CHECKING:
     from typing import Self
-
-    from eventrec import HandlerURL
 
 STREAM: Final = "events"
 TIMEOUT: Final = 30.0
@@ -97,6 +96,8 @@ class Target:
                 raise ValueError(f"{name} must be more than 0, got {getattr(self, name):g}")
         if self.cluster and (self.sentinel is not None or self.database or self.socket is not None):
             raise ValueError("a cluster has neither sentinels, nor other databases than 0, nor a Unix socket")
+        if len(self.nodes) > 1 and not self.cluster and self.sentinel is None:
+            raise ValueError("several hosts are members of a cluster (cluster=true), or sentinels (sentinel=NAME)")
         if self.tls_key is not None and self.tls_cert is None:
             raise ValueError("tls_key is the key of tls_cert, which is missing")
         if (self.tls_ca or self.tls_cert or not self.tls_verify) and not self.tls:
@@ -153,6 +154,24 @@ class Target:
             )
         except ValueError as exc:
             raise HandlerURLError(f"in a {url.scheme} URL, {exc}") from exc
+
+
+def parsed_url(url: str) -> HandlerURL:
+    """`url`, of which further hosts behind the first, as in `redis://a:1,b:2/0`, are the option `nodes`.
+
+    Raises:
+        HandlerURLError: It is not a URL, or has further hosts at both places.
+    """
+    scheme, mark, rest = url.partition("://")
+    end = min((i for i in map(rest.find, "/?#") if i >= 0), default=len(rest))
+    user, at, hosts = rest[:end].rpartition("@")
+    first, comma, further = hosts.partition(",")
+    if not mark or not comma:
+        return HandlerURL(url)
+    place, question, query = f"{scheme}://{user}{at}{first}{rest[end:]}".partition("?")
+    if re.search(r"(^|&)nodes=", query):
+        raise HandlerURLError(f"in a {scheme} URL, further hosts stand behind the first one or in nodes, not in both")
+    return HandlerURL(f"{place}?{query}{'&' if question and query else ''}nodes={quote(further)}")
 
 
 def _nodes(listed: str | None, default: int) -> list[tuple[str, int]]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import ssl
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -119,53 +116,8 @@ def buffer(server: RedisServer, stream: str, keys: ShardKeys, read_buffer: Calla
     return Buffer(server, stream, keys, read_buffer)
 
 
-class Front:
-    """Ends TLS in front of a server, in threads of its own."""
-
-    def __init__(self, server: RedisServer, certificate: tuple[Path, Path]) -> None:
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(*certificate)
-        self._server = server
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self._open: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for each in self._open:
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                plain, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                client = self._context.wrap_socket(plain, server_side=True)
-            except OSError:  # it does not trust us
-                plain.close()
-                continue
-            target = socket.create_connection((self._server.host, self._server.port))
-            self._open += [client, target]
-            for pair in ((client, target), (target, client)):
-                threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
-
-    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while chunk := source.recv(65_536):
-                target.sendall(chunk)
-            target.shutdown(socket.SHUT_WR)
-
-
 @pytest.fixture
-def tls_front(certificate: tuple[Path, Path], request: pytest.FixtureRequest) -> Iterator[Front]:
+def tls_front(make_front: Callable[..., Any], certificate: tuple[Path, Path], request: pytest.FixtureRequest) -> Any:
     """TLS in front of Valkey: the wheels are built without."""
-    front = Front(request.getfixturevalue("valkey"), certificate)
-    yield front
-    front.close()
+    server = request.getfixturevalue("valkey")
+    return make_front(server.host, server.port, certificate)

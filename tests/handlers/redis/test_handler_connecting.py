@@ -20,6 +20,7 @@ from eventrec import Batch, Event, FencedError, HandlerURL, HandlerURLError, Pau
 from eventrec.registry import default_name, handler_from_url
 from eventrec.testing.redis import RedisServer
 from eventrec_handlers.redis import RedisHandler, Target, from_url
+from eventrec_handlers.redis.bus import RedisBus, from_bus_url
 from eventrec_handlers.redis.connection import Connection
 
 pytestmark = [pytest.mark.anyio, pytest.mark.handlers]
@@ -297,6 +298,11 @@ async def test_script_that_the_server_has_forgotten_is_sent_again(
         ("redis://h?notice_by=x", "set notices"),
         ("redis://h?nodes=a:b", "nodes must be"),
         ("redis://h?timeout=0", "timeout must be more"),
+        ("redis://h,g/0", "several hosts are members of a cluster (cluster=true), or sentinels (sentinel=NAME)"),
+        ("redis://h:1,g:2/0?stream=x", "several hosts are members"),
+        ("redis://h?nodes=g", "several hosts are members"),
+        ("redis://h,g?cluster=true&nodes=i", "not in both"),
+        ("redis://h,g:x?cluster=true", "nodes must be"),
         ("redis+unix://", "names a socket"),
         ("redis+unix://host/x", "has no host"),
     ],
@@ -316,6 +322,23 @@ def test_parts_of_a_url_reach_the_target() -> None:
     assert (target.user, target.password, target.database, target.stream) == ("u", "p@", 3, "s")
     assert (target.tls, target.tls_verify, target.sentinel, target.shards, target.timeout) == (True, False, "m", 4, 2.0)
     assert "p@" not in repr(handler)
+
+
+@pytest.mark.parametrize("from_url", [from_url, from_bus_url])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:a,b@h:1,g:2,[::1]/0?sentinel=m",
+        "redis://u:a,b@h:1,g:2,[::1]?sentinel=m",
+        "redis://u:a,b@h:1,g:2,[::1]/?sentinel=m&stream=events",
+    ],
+)
+def test_several_hosts_are_sentinels_or_members_of_a_cluster(from_url: Any, url: str) -> None:
+    made = from_url(url)
+
+    target = made.target if isinstance(made, RedisBus) else made._target
+    assert target.nodes == (("h", 1), ("g", 2), ("::1", 26_379))
+    assert (target.user, target.password, target.database, target.stream) == ("u", "a,b", 0, "events")
 
 
 def test_all_schemes_are_one_subscription() -> None:

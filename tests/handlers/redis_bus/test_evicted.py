@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from eventrec import PauseError
 from eventrec.bus import Lease, LeaseLostError, Output, Shard, Step
-from eventrec_handlers.redis.shard import RedisShard
+from eventrec_handlers.redis.shard import RedisShard, Sizes
 
 pytestmark = [pytest.mark.handlers, pytest.mark.anyio]
 
@@ -320,3 +320,14 @@ async def test_shard_of_another_version_is_for_an_operator(place: Any, samples: 
     ):
         with pytest.raises(PauseError, match="version 2"):
             await attempt()
+
+
+async def test_stream_that_was_evicted_is_not_among_what_the_shard_holds(place: Any, samples: Any) -> None:
+    shard = await place.shard()
+    log = await place.append(samples(0, 5))
+    before = await shard.sizes()
+
+    await place.do("DEL", place.keys.log(log))
+
+    assert before.records == 5
+    assert await shard.sizes() == Sizes(0, 0)
