@@ -5,6 +5,7 @@ import gc
 import importlib
 import importlib.util
 import inspect
+import logging
 import re
 import shutil
 import signal
@@ -188,6 +189,24 @@ def small_volume(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Pat
         pytest.skip("a small file system cannot be mounted here: that needs root")
     yield path
     subprocess.run([umount, "-l", str(path)], check=True)
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """pytest's, without what asyncio says of a task of an earlier test, whose garbage is collected in this one."""
+
+    def is_of_this_test(record: logging.LogRecord) -> bool:
+        return record.name != "asyncio" or record.levelno < logging.ERROR
+
+    caplog.handler.addFilter(is_of_this_test)
+    yield caplog
+    caplog.handler.removeFilter(is_of_this_test)
+
+
+@pytest.fixture
+def said_by(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[logging.LogRecord]]:
+    """Gives the records of a logger: another one may speak of a recorder that an earlier test has left to garbage."""
+    return lambda logger: [record for record in caplog.records if record.name == logger]
 
 
 @pytest.fixture

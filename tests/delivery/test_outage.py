@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import anyio
 import pytest
@@ -35,7 +36,7 @@ async def record_through_an_outage(
 
 
 async def test_with_room_and_attempts_an_outage_loses_nothing_and_says_two_lines(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, said_by: Callable[[str], list[logging.LogRecord]]
 ) -> None:
     caplog.set_level(logging.INFO)
     options = EventRecorderOptions(queue_events=200_000, retry=Backoff())
@@ -44,7 +45,9 @@ async def test_with_room_and_attempts_an_outage_loses_nothing_and_says_two_lines
 
     assert offered >= 80_000
     assert handler.delivered == list(range(offered))
-    lines = [(record.levelname, record.getMessage().partition(" subscription")[0]) for record in caplog.records]
+    lines = [
+        (record.levelname, record.getMessage().partition(" subscription")[0]) for record in said_by("eventrec.delivery")
+    ]
     assert lines == [("WARNING", "delivery interrupted"), ("INFO", "delivery restored")]
     assert_conserved(recorder.status(), offered=offered)
 

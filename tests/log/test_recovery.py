@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -531,13 +532,13 @@ def test_a_copy_of_an_older_commit_in_a_damaged_one_is_not_ours() -> None:
     assert opened.appended == 3
 
 
-def test_opening_says_what_it_found(storage: FaultyStorage, caplog: pytest.LogCaptureFixture) -> None:
+def test_opening_says_what_it_found(storage: FaultyStorage, said_by: Callable[[str], list[logging.LogRecord]]) -> None:
     storage.put(segment_name(0), _log(storage, b"a") + b"torn")
 
     Log.open(storage)
     Log.open(storage)
 
-    assert [record.getMessage().split(" ")[:2] for record in caplog.records] == [["log", "recovered"]]
+    assert [record.getMessage().split(" ")[:2] for record in said_by("eventrec.log.log")] == [["log", "recovered"]]
 
 
 @pytest.mark.parametrize("byte", [*range(HEADER_SIZE, HEADER_SIZE + 26), 40, 41, 42])

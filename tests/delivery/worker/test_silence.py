@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -100,7 +100,9 @@ async def test_a_handler_that_hangs_in_its_close_is_said() -> None:
         assert delivery.worker.status().unanswered == pytest.approx(9, abs=1)
 
 
-async def test_it_is_well_again_once_it_answers(caplog: pytest.LogCaptureFixture) -> None:
+async def test_it_is_well_again_once_it_answers(
+    caplog: pytest.LogCaptureFixture, said_by: Callable[[str], list[logging.LogRecord]]
+) -> None:
     caplog.set_level(logging.INFO, logger="eventrec")
     delivery = Delivery(Slow(handle=40))
     delivery.grow()
@@ -113,13 +115,13 @@ async def test_it_is_well_again_once_it_answers(caplog: pytest.LogCaptureFixture
         status = delivery.worker.status()
 
     assert (status.state, status.healthy, status.unanswered, status.delivered) == ("delivering", True, None, 1)
-    said = [record.getMessage() for record in caplog.records]
+    said = [record.getMessage() for record in said_by("eventrec.delivery")]
     assert len(said) == 2
     assert "no answer for 10 s" in said[0]
     assert "delivery restored" in said[1]
 
 
-async def test_a_failure_behind_it_is_the_same_outage(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failure_behind_it_is_the_same_outage(said_by: Callable[[str], list[logging.LogRecord]]) -> None:
     handler = Slow(handle=20)
     handler.failure = TransientError("too slow")
     delivery = Delivery(handler)
@@ -134,7 +136,7 @@ async def test_a_failure_behind_it_is_the_same_outage(caplog: pytest.LogCaptureF
 
     assert (status.healthy, status.last_error) == (False, "too slow")
     assert status.state.startswith("retrying")
-    assert len(caplog.records) == 1
+    assert len(said_by("eventrec.delivery")) == 1
 
 
 async def test_what_is_always_slow_is_not_silent() -> None:

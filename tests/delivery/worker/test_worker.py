@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -222,7 +223,7 @@ async def test_resume_ends_a_pause_at_once() -> None:
 
 
 async def test_an_unknown_error_is_shown_once_and_gives_the_handler_a_fresh_start(
-    caplog: pytest.LogCaptureFixture,
+    said_by: Callable[[str], list[logging.LogRecord]],
 ) -> None:
     handler = ScriptedHandler(acts=[raising(ZeroDivisionError("oops"))] * 4)
 
@@ -232,7 +233,9 @@ async def test_an_unknown_error_is_shown_once_and_gives_the_handler_a_fresh_star
 
     assert handler.delivered == [0]
     assert (handler.opened, handler.closed) == (5, 5)
-    assert [record.exc_info is not None for record in caplog.records if record.levelno == logging.ERROR] == [True]
+    assert [
+        record.exc_info is not None for record in said_by("eventrec.delivery") if record.levelno == logging.ERROR
+    ] == [True]
     assert_conserved(recorder.status(), offered=1)
 
 
@@ -546,7 +549,9 @@ async def test_after_an_outage_batches_start_small_and_grow() -> None:
     assert handler.delivered == list(range(2_000))
 
 
-async def test_one_line_when_an_outage_starts_and_one_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+async def test_one_line_when_an_outage_starts_and_one_when_it_ends(
+    caplog: pytest.LogCaptureFixture, said_by: Callable[[str], list[logging.LogRecord]]
+) -> None:
     caplog.set_level(logging.INFO)
     handler = ScriptedHandler(acts=[raising(TransientError("down"))] * 20)
 
@@ -554,7 +559,7 @@ async def test_one_line_when_an_outage_starts_and_one_when_it_ends(caplog: pytes
         recorder.record_many(Numbered(n) for n in range(5))
         assert await recorder.flush(timeout=3600)
 
-    lines = [record.getMessage().split(" subscription")[0] for record in caplog.records]
+    lines = [record.getMessage().split(" subscription")[0] for record in said_by("eventrec.delivery")]
     assert lines == ["delivery interrupted", "delivery restored"]
 
 

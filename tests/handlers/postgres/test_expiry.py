@@ -193,6 +193,7 @@ async def test_what_cannot_be_deleted_is_said_once_and_its_end_too(  # noqa: PLR
     batch: Batches,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    said_by: Callable[[str], list[logging.LogRecord]],
     broken: tuple[str, ...],
     mended: tuple[str, ...],
     why: str,
@@ -208,15 +209,15 @@ async def test_what_cannot_be_deleted_is_said_once_and_its_end_too(  # noqa: PLR
 
     for start in range(times + 2):
         await handler.handle(batch(event("young"), start=start))
-        said.append(len(caplog.records))
+        said.append(len(said_by("eventrec.postgres")))
         clock[0] += 4_000
     remarks = handler.remarks
     database.execute(*mended)
     await handler.handle(batch(event("young"), start=times + 2))
 
     assert said == [0] * (times - 1) + [1, 1, 1]
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
-    first, last = (record.getMessage() for record in caplog.records)
+    assert [record.levelname for record in said_by("eventrec.postgres")] == ["WARNING", "INFO"]
+    first, last = (record.getMessage() for record in said_by("eventrec.postgres"))
     assert first.startswith("expired rows are not deleted table='events' error=")
     assert why in first
     assert last == "expired rows are deleted again table='events'"
@@ -266,6 +267,7 @@ async def test_policy_that_lets_no_row_go_and_right_that_is_missing_are_said(  #
     event: Events,
     batch: Batches,
     caplog: pytest.LogCaptureFixture,
+    said_by: Callable[[str], list[logging.LogRecord]],
     rights: str,
     shown: str,
     why: str,
@@ -291,7 +293,7 @@ async def test_policy_that_lets_no_row_go_and_right_that_is_missing_are_said(  #
     finally:
         database.execute(f"DROP OWNED BY {name}", f"DROP ROLE {name}")
 
-    assert len(caplog.records) == 1
+    assert len(said_by("eventrec.postgres")) == 1
     assert why in caplog.text
 
 

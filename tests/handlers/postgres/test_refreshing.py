@@ -237,8 +237,13 @@ async def test_what_has_the_name_of_a_rollup_and_is_not_its_table_holds_it(
     assert "\n" not in str(caught.value)
 
 
-async def test_a_handler_that_cannot_refresh_stores_batches_and_says_so(
-    opened: Any, database: Any, event: Events, batch: Batches, caplog: pytest.LogCaptureFixture
+async def test_a_handler_that_cannot_refresh_stores_batches_and_says_so(  # noqa: PLR0917
+    opened: Any,
+    database: Any,
+    event: Events,
+    batch: Batches,
+    caplog: pytest.LogCaptureFixture,
+    said_by: Callable[[str], list[logging.LogRecord]],
 ) -> None:
     with caplog.at_level(logging.INFO, "eventrec.postgres"):
         handler = await opened(database.url(), refresh=True, catalogue="no_such_module:catalogue")
@@ -249,7 +254,7 @@ async def test_a_handler_that_cannot_refresh_stores_batches_and_says_so(
 
     assert "no module 'no_such_module'" in handler.remarks[0]
     assert database.rows("SELECT count(*) FROM events") == [(1,)]
-    assert len([record for record in caplog.records if "not refreshed" in record.message]) == 1
+    assert len([record for record in said_by("eventrec.postgres") if "not refreshed" in record.message]) == 1
 
 
 async def test_closing_ends_a_refresh_that_waits_and_leaves_no_connection(
@@ -318,7 +323,7 @@ async def rounds(says: Callable[[str], Refreshed], number: int, note: Callable[[
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_one_rollup_that_cannot_be_refreshed_keeps_no_other_from_it(
-    anyio_backend: str, caplog: pytest.LogCaptureFixture
+    anyio_backend: str, caplog: pytest.LogCaptureFixture, said_by: Callable[[str], list[logging.LogRecord]]
 ) -> None:
     remarks: list[tuple[str, ...]] = []
     is_well = iter((False, False, True, True))
@@ -337,11 +342,13 @@ async def test_one_rollup_that_cannot_be_refreshed_keeps_no_other_from_it(
     assert pauses == [2, 4, 1, 1]
     said = "rollups are not refreshed: declared otherwise"
     assert remarks == [(said,), (said,), (), ()]
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert [record.levelname for record in said_by("eventrec.postgres")] == ["WARNING", "INFO"]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_pauses_grow_and_an_accident_is_not_said(anyio_backend: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_pauses_grow_and_an_accident_is_not_said(
+    anyio_backend: str, said_by: Callable[[str], list[logging.LogRecord]]
+) -> None:
     remarks: list[tuple[str, ...]] = []
 
     def says(asked: str) -> Refreshed:
@@ -352,7 +359,7 @@ async def test_pauses_grow_and_an_accident_is_not_said(anyio_backend: str, caplo
     assert pauses[:4] == [2, 4, 8, 16]
     assert pauses[-1] == LONGEST_PAUSE
     assert [bool(each) for each in remarks] == [False] * (ACCIDENTS - 1) + [True] * (15 - ACCIDENTS)
-    assert len(caplog.records) == 1
+    assert len(said_by("eventrec.postgres")) == 1
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
