@@ -12,7 +12,7 @@ from eventrec.records.layout_rows import lay_out
 from eventrec.records.rows import IdForm, RowInsertRequest, build_row_inserts_request, group_events_by_type
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from eventrec.records.entry import Entry
@@ -107,6 +107,23 @@ class Batch:
             for group in group_events_by_type(self.offsets, self._entries)
             if group.shape.table not in excluding
         ]
+
+    def slices(self, records: int) -> Iterator[Batch]:
+        """Its records, so many at a time, each time as a batch of the same range.
+
+        To make rows of one after the other, where those of all would hold up a loop.
+        """
+        for start in range(0, len(self), records):
+            yield Batch(
+                log_id=self.log_id,
+                subscription=self.subscription,
+                start=self.start,
+                end=self.end,
+                offsets=self.offsets[start : start + records],
+                entries=self._entries[start : start + records],
+                generation=self.generation,
+                static_context=self._static_context,
+            )
 
     def layout_rows(self, layouts: Mapping[str, Layout]) -> list[LayoutRows]:
         """The rows of the records for the tables in `layouts`, by these; one part for each, in the order of first ones.

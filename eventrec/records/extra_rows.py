@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
@@ -70,6 +70,19 @@ def encode_kept_rows(rows: Sequence[Row]) -> bytes:
 
 decode_rows: Final[Callable[[bytes], list[list[Any]]]] = msgspec.msgpack.Decoder(list[list[Any]]).decode
 """The rows that `encode_rows` encoded."""
+
+EachRows: TypeAlias = "list[tuple[tuple[Any, ...], ...]]"
+
+_decode_each: Final[Callable[[bytes], EachRows]] = msgspec.msgpack.Decoder(list[tuple[tuple[Any, ...], ...]]).decode
+
+
+def decode_each_rows(encoded: Sequence[bytes]) -> EachRows:
+    """The rows of each of `encoded`: in one step, which takes half of the time of one by one."""
+    return _decode_each(b"".join((_ARRAY_32, len(encoded).to_bytes(4), *encoded)))
+
+
+_ARRAY_32: Final = b"\xdd"
+"""msgpack: the number of elements follows in 4 bytes, then these."""
 
 
 def rows_document(shape: Shape, extra_rows: bytes) -> dict[str, Any]:

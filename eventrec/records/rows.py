@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import repeat
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from eventrec.errors import RowWidthError, SchemaMismatchError
 from eventrec.records.context import merged_context
 from eventrec.records.entry import SHAPE, Entry
-from eventrec.records.extra_rows import decode_rows
+from eventrec.records.extra_rows import decode_each_rows, encode_kept_rows
 from eventrec.records.schema import BASE_COLUMNS, CONTEXT_COLUMN, ColumnSchema, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from eventrec.records.extra_rows import EachRows
     from eventrec.records.ids import Ids
 
 IdForm: TypeAlias = Literal["text", "bytes"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RowInsertRequest:
     """Rows for one table.
 
     `schema` are the columns of every row: id, type, timestamp, payload, context where any record has one, then the
-    extra columns. Values are in the form that `eventrec.records.schema` documents; `id` is text or 16 bytes, as
-    asked for.
-    `offsets[i]` is the offset of the record that `rows[i]` belongs to, `explicit_ids[i]` the id that it brought with
-    it, 16 bytes, or None; where no record brought one, it is empty.
+    extra columns. `columns[i]` are the values of `schema[i]`, one for each row, in the form that
+    `eventrec.records.schema` documents; `id` is text or 16 bytes, as asked for.
+    `offsets[i]` is the offset of the record that row `i` belongs to, `explicit_ids[i]` the id that it brought with it,
+    16 bytes, or None; where no record brought one, it is empty.
     """
 
     table: str
     type: str
     schema: tuple[ColumnSchema, ...]
-    rows: list[tuple[Any, ...]]
+    columns: tuple[Sequence[Any], ...]
     offsets: Sequence[int]
     explicit_ids: Sequence[bytes | None] = ()
+
+    @cached_property
+    def rows(self) -> list[tuple[Any, ...]]:
+        """The same row by row, each with a value for each of `schema`."""
+        return list(zip(*self.columns, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,36 +93,47 @@ def build_row_inserts_request(
         offset, own = next((offset, own) for offset, own in zip(offsets, shapes, strict=True) if own != shape)
         raise SchemaMismatchError(f"record {offset} of type {own.type!r}", _named(shape), _named(own))
     firsts = ids.first_texts(offsets, entries) if id_form == "text" else ids.first_bytes(offsets, entries)
-    if not (has_context or shape.columns or extra_rows.count(None) != len(entries)):
-        # What most records are: nothing but base columns, one row each.
-        plain = list(zip(firsts, repeat(kind, len(entries)), timestamps, payloads, strict=True))
-        return RowInsertRequest(
-            shape.table, kind, schema, plain, list(offsets), explicits if explicits.count(None) != len(entries) else ()
-        )
-    make_id = ids.as_text if id_form == "text" else ids.as_bytes
+    base: tuple[Sequence[Any], ...] = (firsts, (kind,) * len(entries), timestamps, payloads)
+    if has_context:
+        base = (*base, [merged_context(static_context, of_call) for of_call in contexts])
+    row_ids = explicits if explicits.count(None) != len(entries) else ()
+    if not shape.columns and extra_rows.count(None) == len(entries):
+        return RowInsertRequest(shape.table, kind, schema, base, offsets, row_ids)
+    rows = decode_each_rows([_NO_VALUES if extras is None else extras for extras in extra_rows])
+    values = list(chain.from_iterable(rows))
     width = len(shape.columns)
-    rows: list[tuple[Any, ...]] = []
-    row_offsets: list[int] = []
-    row_ids: list[bytes | None] = []
-    for offset, id_, (_, timestamp, payload, of_call, extras, explicit, _) in zip(
-        offsets, firsts, entries, strict=True
+    if values and set(map(len, values)) != {width}:
+        wrong = ((at, len(row)) for at, own in zip(offsets, rows, strict=True) for row in own if len(row) != width)
+        offset, found = next(wrong)
+        raise RowWidthError(f"record {offset} of type {kind!r}", _named(shape), found)
+    if set(map(len, rows)) == {1}:
+        return RowInsertRequest(shape.table, kind, schema, (*base, *zip(*values, strict=True)), offsets, row_ids)
+    return _several_rows(RowInsertRequest(shape.table, kind, schema, base, offsets, explicits), rows, ids, id_form)
+
+
+def _several_rows(firsts: RowInsertRequest, rows: EachRows, ids: Ids, id_form: IdForm) -> RowInsertRequest:
+    """The request for records of which some have several rows, or none; `firsts` has a row for each of them."""
+    make_id = ids.as_text if id_form == "text" else ids.as_bytes
+    made: list[tuple[Any, ...]] = []
+    offsets: list[int] = []
+    explicits: list[bytes | None] = []
+    for offset, (id_, *base), explicit, own_rows in zip(
+        firsts.offsets, firsts.rows, firsts.explicit_ids, rows, strict=True
     ):
-        base: tuple[Any, ...] = (kind, timestamp, payload)
-        if has_context:
-            base = (*base, merged_context(static_context, of_call))
-        many = decode_rows(extras) if extras is not None else _ONE_ROW
-        for number, values in enumerate(many):
-            if len(values) != width:
-                raise RowWidthError(f"record {offset} of type {kind!r}", _named(shape), len(values))
-            rows.append((id_ if not number else make_id(offset, number, explicit), *base, *values))
-            row_offsets.append(offset)
-            row_ids.append(explicit)
-    return RowInsertRequest(
-        shape.table, kind, schema, rows, row_offsets, row_ids if row_ids.count(None) != len(rows) else ()
+        for number, values in enumerate(own_rows):
+            made.append((make_id(offset, number, explicit) if number else id_, *base, *values))
+            offsets.append(offset)
+            explicits.append(explicit)
+    return replace(
+        firsts,
+        columns=tuple(zip(*made, strict=True)) if made else ((),) * len(firsts.schema),
+        offsets=offsets,
+        explicit_ids=explicits if explicits.count(None) != len(made) else (),
     )
 
 
-_ONE_ROW: Final[tuple[tuple[Any, ...], ...]] = ((),)
+_NO_VALUES: Final = encode_kept_rows([()])
+"""One row without extra columns, as msgpack."""
 
 
 def _named(shape: Shape) -> list[str]:

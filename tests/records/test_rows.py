@@ -158,9 +158,10 @@ def test_request_holds_the_base_columns_and_one_row() -> None:
         table="events",
         type="event_a",
         schema=BASE_COLUMNS,
-        rows=[(IDS.as_text(0, 0, None), "event_a", 7, b'{"a":1}')],
-        offsets=[0],
+        columns=([IDS.as_text(0, 0, None)], ("event_a",), (7,), (b'{"a":1}',)),
+        offsets=(0,),
     )
+    assert request.rows == [(IDS.as_text(0, 0, None), "event_a", 7, b'{"a":1}')]
 
 
 def test_extra_columns_follow_the_base_columns() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from eventrec import PermanentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from eventrec import ColumnSchema
 
@@ -47,6 +47,22 @@ def json_text(value: bytes) -> str:
     return decoded
 
 
+def _texts(values: Sequence[Any]) -> Sequence[Any]:
+    text("".join(values))
+    return values
+
+
+def _json_texts(values: Sequence[Any]) -> Sequence[Any]:
+    decoded = list(map(bytes.decode, values))
+    if "\0" in "".join(decoded):
+        raise ValueError("one holds a NUL character that is not escaped")
+    return decoded
+
+
+_AT_ONCE: Final[Mapping[Convert, Callable[[Sequence[Any]], Sequence[Any]]]] = {text: _texts, json_text: _json_texts}
+"""What does the same for a whole column in half of the time; TypeError or ValueError where a value is not as most."""
+
+
 @dataclass(slots=True)
 class Refusals:
     """Why records of a batch cannot be stored: offset to reason, the first one of each."""
@@ -79,6 +95,11 @@ class Refusals:
 
 def converted(values: Sequence[Any], convert: Convert) -> tuple[Sequence[Any], dict[int, tuple[Any, str]]]:
     """Every value converted, None kept; and those that cannot be: index to value and reason, None in their places."""
+    try:
+        if (at_once := _AT_ONCE.get(convert)) is not None:
+            return at_once(values), {}
+    except (TypeError, ValueError):
+        pass  # one is None, or refused
     try:
         return [None if value is None else convert(value) for value in values], {}
     except ValueError:

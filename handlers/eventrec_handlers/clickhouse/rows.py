@@ -92,7 +92,7 @@ def parts_of(batch: Batch, layouts: Mapping[str, Layout], refusals: Refusals) ->
     """The rows of `batch`; tables in `layouts` by these. What does not fit there is noted in `refusals`."""
     requests: dict[str, list[RowInsertRequest]] = {}
     for request in batch.row_inserts(id_form="bytes", excluding=layouts):
-        if request.rows:
+        if request.offsets:
             requests.setdefault(request.table, []).append(request)
     parts = []
     for table, found in requests.items():
@@ -118,9 +118,8 @@ def _of_events(table: str, requests: Sequence[RowInsertRequest]) -> Part:
     by_name = {column.name: column for column in layout.columns}
     columns = []
     if len({request.schema for request in requests}) == 1:  # almost always
-        by_key = dict(
-            zip(schemas, zip(*(row for request in requests for row in request.rows), strict=True), strict=True)
-        )
+        whole = zip(*(request.columns for request in requests), strict=True)
+        by_key = {key: tuple(chain.from_iterable(parts)) for key, parts in zip(schemas, whole, strict=True)}
     else:
         by_key = {key: tuple(_values(requests, key)) for key in schemas}
     for key, schema in schemas.items():
@@ -138,7 +137,7 @@ def _of_events(table: str, requests: Sequence[RowInsertRequest]) -> Part:
         False,  # noqa: FBT003 - of the field's name
         tuple(columns),
         list(chain.from_iterable(request.offsets for request in requests)),
-        list(chain.from_iterable(request.explicit_ids or repeat(None, len(request.rows)) for request in requests))
+        list(chain.from_iterable(request.explicit_ids or repeat(None, len(request.offsets)) for request in requests))
         if brought
         else (),
     )
@@ -160,7 +159,7 @@ def _values(requests: Sequence[RowInsertRequest], key: tuple[object, ...]) -> Se
     found: list[Any] = []
     for request in requests:
         at = next((i for i, column in enumerate(request.schema) if _key(column) == key), None)
-        found.extend(repeat(None, len(request.rows)) if at is None else (row[at] for row in request.rows))
+        found.extend(repeat(None, len(request.offsets)) if at is None else request.columns[at])
     return found
 
 

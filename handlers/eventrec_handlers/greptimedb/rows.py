@@ -140,7 +140,7 @@ class RowEncoder:
 
     def _steps(self, begun: _Begun) -> Iterator[_Step]:
         for request in begun.batch.row_inserts():
-            if not request.rows:
+            if not request.offsets:
                 continue
             taken, columns = _declared(request)
             key = (request.table, columns)
@@ -149,11 +149,12 @@ class RowEncoder:
                 schema = _schema(columns, id_is_tag=self._id_is_tag, json=self._json)
                 insert = begun.made[key] = Insert(request.table, schema)
             json = [i for i in taken if request.schema[i].type in JSON_TYPES]
-            for start in range(0, len(request.rows), SLICE):
-                rows = request.rows[start : start + SLICE]
+            for start in range(0, len(request.offsets), SLICE):
+                end = min(start + SLICE, len(request.offsets))
                 encode = partial(self._slice, request, start, taken, columns, begun.refusals)
-                is_large = self._jsonb is not None and _bytes_of(rows, json) > LOOP_BYTES
-                yield _Step(insert, encode, len(rows), is_large)
+                documents = (request.columns[i][start:end] for i in json)
+                is_large = self._jsonb is not None and sum(map(_bytes_of, documents)) > LOOP_BYTES
+                yield _Step(insert, encode, end - start, is_large)
             insert.offsets.extend(request.offsets)
 
     def close(self) -> None:
@@ -170,7 +171,7 @@ class RowEncoder:
         refusals: Refusals,
     ) -> bytes:
         """The rows from `start` on as fields of Rows; what cannot be written is noted, and the bytes are then void."""
-        values = list(zip(*request.rows[start : start + SLICE], strict=True))
+        values = [column[start : start + SLICE] for column in request.columns]
         ids, _, timestamps, payloads = values[:_BASE]
         documents: Sequence[bytes]
         if self._jsonb is None:
@@ -214,9 +215,8 @@ class RowEncoder:
         return [NULL if value is None else value for value in kept]
 
 
-def _bytes_of(rows: Sequence[Sequence[Any]], places: Sequence[int]) -> int:
-    """What the values at `places` have, which are bytes or None."""
-    return sum(len(row[i]) for row in rows for i in places if row[i] is not None)
+def _bytes_of(values: Sequence[bytes | None]) -> int:
+    return sum(len(value) for value in values if value is not None)
 
 
 def _declared(request: RowInsertRequest) -> tuple[list[int], tuple[ColumnSchema, ...]]:
@@ -228,7 +228,7 @@ def _declared(request: RowInsertRequest) -> tuple[list[int], tuple[ColumnSchema,
     columns: list[ColumnSchema] = []
     for i, column in enumerate(request.schema):
         if column.type is ColumnType.VECTOR and column.dimensions is None:
-            sizes = [len(row[i]) for row in request.rows if row[i] is not None]
+            sizes = [len(value) for value in request.columns[i] if value is not None]
             if not sizes:
                 continue
             # An empty one is then refused, whatever the others are.

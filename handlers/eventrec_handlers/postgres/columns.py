@@ -31,13 +31,13 @@ from __future__ import annotations
 
 import re
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from eventrec import ColumnType
 from eventrec_handlers._sql import text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from eventrec import ColumnSchema
 
@@ -100,6 +100,18 @@ def text_field(value: str) -> bytes:
     """A text."""
     encoded = text(value).encode()
     return pack_length(len(encoded)) + encoded
+
+
+def text_pieces(values: Sequence[str | None]) -> Sequence[Iterable[bytes]]:
+    """`text_field` of each, in one piece or in two that stand side by side; ValueError where one is no such text."""
+    distinct = set(values)
+    if None in distinct or 2 * len(distinct) <= len(values):
+        fields = {value: NULL if value is None else text_field(value) for value in distinct}
+        return [[fields[value] for value in values]]
+    texts = cast("Sequence[str]", values)
+    text("".join(texts))
+    encoded = [value.encode() for value in texts]
+    return [map(pack_length, map(len, encoded)), encoded]
 
 
 def jsonb_field(value: bytes) -> bytes:

@@ -18,12 +18,11 @@ from itertools import chain
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
-from anyio.lowlevel import checkpoint
-
 from eventrec import GENERATED, TIMESTAMP, ColumnType, LayoutError
 from eventrec_handlers._sql import Refusals, ids_to_keep, quoted, refuse_laid_out
 from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.columns import NULL, STORED, json_refusal, jsonb_field, pack_length, text_field
+from eventrec_handlers.postgres.turns import SLICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -31,9 +30,7 @@ if TYPE_CHECKING:
     from eventrec import Layout, LayoutColumn, LayoutIndex, LayoutRows, LayoutType
     from eventrec_handlers._sql import TablePlan
     from eventrec_handlers.postgres.columns import Encode
-
-SLICE: Final = 200
-"""Rows encoded without giving the loop a turn."""
+    from eventrec_handlers.postgres.turns import Turns
 
 _WORDS: Final[Mapping[LayoutType, str]] = {
     "double": "double precision",
@@ -223,7 +220,7 @@ class LaidOut:
         """The columns to write. One that `plan` refuses holds nothing but NULL, and is left out."""
         return tuple(i for i, (name, _) in enumerate(self.wanted) if name not in plan.refused)
 
-    async def encode_ahead(self) -> None:
+    async def encode_ahead(self, turns: Turns) -> None:
         """Encode all slices now; one that holds what PostgreSQL cannot is left to be refused in its turn."""
         if self.rows.refused:
             return
@@ -233,7 +230,11 @@ class LaidOut:
             data = self.encoded(start, every, refusals)
             if not refusals.reasons:
                 self._ahead[start] = data
-            await checkpoint()
+            await turns.after(min(SLICE, len(self.rows) - start))
+
+    def is_ahead(self, start: int, taken: Sequence[int]) -> bool:
+        """Whether the slice from `start` on is encoded with these columns."""
+        return len(taken) == len(self.wanted) and start in self._ahead
 
     def encoded(self, start: int, taken: Sequence[int], refusals: Refusals) -> bytes:
         """The rows from `start` on, at most `SLICE`, with the columns `taken`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
+from anyio.lowlevel import checkpoint
 
 from eventrec import BatchTooLargeError, PauseError, PermanentError
 from eventrec_handlers._sql import Refusals
@@ -28,6 +29,7 @@ from eventrec_handlers.postgres.known_tables import KnownTables
 from eventrec_handlers.postgres.layouts import LaidOut
 from eventrec_handlers.postgres.partitions import has_no_partition, lacks_one_for_now
 from eventrec_handlers.postgres.staging import STAGED, Staging
+from eventrec_handlers.postgres.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 
 ROUNDS: Final = 5
 """How often a batch starts again because other programs have changed the tables meanwhile."""
+
+_SLICE: Final = 1_000
+"""Records of which rows are made without giving the loop a turn: 0.6 ms where they are plain."""
 
 
 class Store:
@@ -93,9 +98,10 @@ class Store:
 
     async def prepare(self, batch: Batch) -> None:
         """Encode the rows of `batch` before it is its turn; from any loop."""
-        parts = self._parts(batch)
+        parts = await self._parts(batch)
+        turns = Turns()
         for part in parts:
-            await part.encode_ahead()
+            await part.encode_ahead(turns)
         self._prepared = (batch, parts)
 
     async def store(self, connection: asyncpg.Connection, namespace: Namespace, batch: Batch) -> bool:
@@ -112,7 +118,7 @@ class Store:
             self.forget()
             self._without_copy.clear()
         prepared, self._prepared = self._prepared, None
-        parts = prepared[1] if prepared is not None and prepared[0] is batch else self._parts(batch)
+        parts = prepared[1] if prepared is not None and prepared[0] is batch else await self._parts(batch)
         is_checked = False
         is_cached = any(part.table in self._tables for part in parts)
         for rounds_left in reversed(range(ROUNDS)):
@@ -164,7 +170,7 @@ class Store:
         if not self._learn_layouts(await read_layouts(connection, namespace)) and not is_cached:
             refusals.raise_if_any(len(batch))
         self.forget()
-        return self._parts(batch)
+        return await self._parts(batch)
 
     def _meaning(self, exc: asyncpg.PostgresError, records: int) -> DeliveryError | None:
         """What `exc` means while rows are written, where it means something else than at other times."""
@@ -179,17 +185,20 @@ class Store:
 
     # -- what is to be written
 
-    def _parts(self, batch: Batch) -> list[Part]:
+    async def _parts(self, batch: Batch) -> list[Part]:
         """The rows of `batch`, by the layouts of their tables where these have one.
 
         Raises:
             PauseError: The layout that is kept of a table cannot be read.
         """
         layouts = self._layouts.among(batch.tables) if self._layouts.has_any else {}
-        requests = batch.row_inserts(id_form="bytes", excluding=layouts)
-        parts: list[Part] = [Rows.of(each, tells_apart=self._unique_ids) for each in requests if each.rows]
-        if layouts:
-            parts += [LaidOut.of(rows) for rows in batch.layout_rows(layouts) if rows.offsets]
+        parts: list[Part] = []
+        for some in batch.slices(_SLICE):
+            requests = some.row_inserts(id_form="bytes", excluding=layouts)
+            parts += [Rows.of(each, tells_apart=self._unique_ids) for each in requests if each.offsets]
+            if layouts:
+                parts += [LaidOut.of(rows) for rows in some.layout_rows(layouts) if rows.offsets]
+            await checkpoint()
         return parts
 
     async def _prepare_beside(

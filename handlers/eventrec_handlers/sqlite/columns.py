@@ -123,7 +123,7 @@ class Rows:
             (column.name, BASE_DECLARED.get(column.name, STORED[column.type][0])) for column in request.schema
         )
         # Column by column, so that what needs no conversion costs nothing.
-        values: list[Sequence[Any]] = list(zip(*request.rows, strict=True))
+        values = list(request.columns)
         kept_ids = request.explicit_ids if tells_apart else ()
         rows = cls(request.table, request.schema, wanted, values, request.offsets, kept_ids)
         for i, column in enumerate(request.schema):

@@ -95,7 +95,7 @@ class Store:
         refusals = Refusals()
         layouts = self._layouts.among(batch.tables) if self._layouts.has_any else {}
         requests = batch.row_inserts(excluding=layouts) if layouts else batch.row_inserts()
-        parts = [Rows.of(request, refusals, tells_apart=self._unique_ids) for request in requests if request.rows]
+        parts = [Rows.of(request, refusals, tells_apart=self._unique_ids) for request in requests if request.offsets]
         if layouts:
             parts += [LaidOut.of_layout(rows, refusals) for rows in batch.layout_rows(layouts)]
         return parts, refusals

@@ -11,7 +11,7 @@ from eventrec import Batch, ColumnSchema, ColumnType, Event, EventRecorder, Even
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered
 from eventrec_handlers.postgres import PostgresHandler
-from eventrec_handlers.postgres.copy import SLICE
+from eventrec_handlers.postgres.turns import SLICE
 
 pytestmark = pytest.mark.handlers
 

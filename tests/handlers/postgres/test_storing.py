@@ -9,7 +9,7 @@ import pytest
 
 from eventrec import Batch, ColumnSchema, ColumnType, Event, PermanentError, ReceivedEvent
 from eventrec_handlers.postgres import PostgresHandler
-from eventrec_handlers.postgres.copy import SLICE
+from eventrec_handlers.postgres.turns import SLICE
 
 pytestmark = pytest.mark.handlers
 

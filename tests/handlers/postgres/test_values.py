@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from eventrec import Batch, ColumnSchema, ColumnType, Event, PermanentError, ReceivedEvent
 from eventrec_handlers.postgres import PostgresHandler
 from eventrec_handlers.postgres.columns import STORED, json_refusal, numeric_field
-from eventrec_handlers.postgres.copy import SLICE
+from eventrec_handlers.postgres.turns import SLICE
 
 pytestmark = pytest.mark.handlers
 

@@ -270,7 +270,7 @@ def test_context_that_is_none_is_a_fault_of_its_record_alone(batch: BatchOf, con
     """`record()` lets none in; a log that is damaged, or of another version, may hold one."""
     (fine,) = batch(received("done", {}, distinct_id="me")).row_inserts()
     row = fine.rows[0]
-    request = replace(fine, rows=[row, (*row[:4], context)], offsets=[0, 1])
+    request = replace(fine, columns=tuple(zip(row, (*row[:4], context), strict=True)), offsets=[0, 1])
     refused: dict[int, str] = {}
 
     events = list(sendables(request, Persons(), refused))
