@@ -91,9 +91,10 @@ class EventRecorderOptions(BaseModel):
     max_event_bytes: int = Field(default=1 * MiB, ge=1)
     """Bytes of one event at most, counted likewise; a larger one is refused."""
     batch_rows: int = Field(default=1_000, ge=1)
-    """Rows of a batch at most."""
+    """Rows of a batch at most. Where neither this nor `batch_bytes` is set, a destination that keeps its checkpoints,
+    so takes a transaction of any size, gets up to four times as many while they wait."""
     batch_bytes: int = Field(default=1 * MiB, ge=1)
-    """Bytes of a batch at most."""
+    """Bytes of a batch at most; see `batch_rows`."""
     flush_interval: Duration = Field(default=1.0)
     """Longest time a record waits for its batch to fill. 0: none waits; what comes while a batch is written makes the
     next one."""
@@ -287,6 +288,8 @@ class DeliverySettings:
     ticks: bool
     retry: RetrySettings
     hold_unmapped: bool
+    backlog_batches: int = 1
+    """As how many full batches one may be, while more records wait."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -438,7 +438,7 @@ class Delivery(RuleBasedStateMachine):
 
     @initialize(
         kind=st.sampled_from(["fenced", "fenced", "preparing", "preparing", "token", "plain"]),
-        rows=st.integers(1, 6),
+        rows=st.tuples(st.integers(1, 6), st.sampled_from([1, 1, 4])),
         types=st.sampled_from([None, frozenset("ab"), frozenset("abcd")]),
         attempts=st.sampled_from([None, None, 2]),
         unmapped_and_new=st.tuples(
@@ -448,7 +448,7 @@ class Delivery(RuleBasedStateMachine):
     def begin(
         self,
         kind: Kind,
-        rows: int,
+        rows: tuple[int, int],
         types: frozenset[str] | None,
         attempts: int | None,
         unmapped_and_new: tuple[bool, NewDestination],
@@ -456,12 +456,13 @@ class Delivery(RuleBasedStateMachine):
         self.kind, self.types, self.attempts = kind, types, attempts
         hold, self.policy = unmapped_and_new
         self.settings = DeliverySettings(
-            batch_rows=rows,
+            batch_rows=rows[0],
             batch_bytes=1 << 20,
             flush_interval=0.05,
             ticks=False,
             retry=RetrySettings(first=0.5, factor=2, max=8, full_jitter=False, attempts=attempts),
             hold_unmapped=hold,
+            backlog_batches=rows[1],
         )
         self.world = World(kind)
         self.destination = self.world.destination

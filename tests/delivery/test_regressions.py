@@ -523,5 +523,5 @@ def test_what_is_not_due_yet_waits_for_some_time(oldest: float, interval: float)
     batching = Batching(quickly(flush_interval=interval).resolve(has_log=True).delivery, now=0.0)
     now = oldest + interval
 
-    assert batching.is_due(rows=1, size=1, oldest=oldest, more=False, now=now)
+    assert batching.is_due(rows=1, size=1, scanned=1, oldest=oldest, more=False, now=now)
     assert batching.seconds_left(oldest=oldest, now=now) == 0

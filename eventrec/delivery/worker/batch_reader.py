@@ -98,7 +98,9 @@ class BatchReader:
             if not is_cut and not self._is_full():
                 await self._read()
             now, more = anyio.current_time(), source.end > piece.end
-            is_due = batching.is_due(rows=len(piece), size=piece.size, oldest=self._oldest, more=more, now=now)
+            is_due = batching.is_due(
+                rows=len(piece), size=piece.size, scanned=piece.scanned, oldest=self._oldest, more=more, now=now
+            )
             is_flushed = self._flush_to > (piece.offsets[0] if piece.offsets else piece.end)
             if piece.entries and (is_due or is_cut or (is_flushed and (self._is_full() or not more))):
                 self.start_over(piece.end)
@@ -119,13 +121,14 @@ class BatchReader:
             await anyio.sleep_forever()
 
     def _is_full(self) -> bool:
-        return len(self.piece) >= self.batching.rows or self.piece.size >= self._settings.batch_bytes
+        piece, more = self.piece, self._source.end > self.piece.end
+        return self.batching.is_full(rows=len(piece), size=piece.size, scanned=piece.scanned, more=more)
 
     async def _read(self) -> None:
         piece = self.piece
         records = await self._cursor.read(
-            max_records=self.batching.rows - len(piece),
-            max_bytes=self._settings.batch_bytes - piece.size,
+            max_records=self.batching.max_rows - len(piece),
+            max_bytes=self.batching.max_bytes - piece.size,
         )
         if records.start == piece.end:
             self.take(records)

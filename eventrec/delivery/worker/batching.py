@@ -14,6 +14,8 @@ RAMP: Final = 16
 class Batching:
     """Decides when to send, and how much at most.
 
+    While more waits, a batch may be as large as `settings.backlog_batches` full ones: see `is_full`.
+
     With `settings.ticks`, a batch goes when the record after a full one has arrived, and at every tick, the first at
     once; else when it is full, or its oldest record has waited for `flush_interval`. Where that is 0, what is there
     goes at once: as much as there is.
@@ -22,15 +24,39 @@ class Batching:
     def __init__(self, settings: DeliverySettings, *, now: float) -> None:
         self._settings = settings
         self._next_tick = now
-        self.rows = settings.batch_rows
-        """Most records of the next batch."""
+        self._rows = settings.batch_rows
+        """Most records of the next batch where no more wait."""
 
-    def is_due(self, *, rows: int, size: int, oldest: float | None, more: bool, now: float) -> bool:
-        """Whether `rows` records of `size` bytes are a batch.
+    @property
+    def max_rows(self) -> int:
+        """Most records of the next batch, however many wait."""
+        return self._rows * self._factor
+
+    @property
+    def max_bytes(self) -> int:
+        """Most bytes of it, unless one record alone is larger."""
+        return self._settings.batch_bytes * self._factor
+
+    @property
+    def _factor(self) -> int:
+        """How much larger than a full batch one may be: after an outage not at all."""
+        return self._settings.backlog_batches if self._rows == self._settings.batch_rows else 1
+
+    def is_full(self, *, rows: int, size: int, scanned: int, more: bool) -> bool:
+        """Whether no more records belong to a batch that has `rows` of `size` bytes, of `scanned` offsets.
+
+        A transaction costs as much as the rows in it, so while `more` wait it grows; but not for records of which
+        nearly all are for others.
+        """
+        factor = self._factor if more and scanned < self.max_rows else 1
+        return rows >= self._rows * factor or size >= self._settings.batch_bytes * factor
+
+    def is_due(self, *, rows: int, size: int, scanned: int, oldest: float | None, more: bool, now: float) -> bool:
+        """Whether `rows` records of `size` bytes, of `scanned` offsets, are a batch.
 
         `oldest` is when the first of them was seen, `more` whether another one waits behind them; times are monotonic.
         """
-        is_full = rows >= self.rows or size >= self._settings.batch_bytes
+        is_full = self.is_full(rows=rows, size=size, scanned=scanned, more=more)
         if not self._settings.ticks:
             is_at_once = not self._settings.flush_interval
             is_old = oldest is not None and now >= oldest + self._settings.flush_interval
@@ -49,8 +75,8 @@ class Batching:
     def failed(self) -> None:
         """An outage: start small afterwards."""
         if not self._settings.ticks:
-            self.rows = max(1, self._settings.batch_rows // RAMP)
+            self._rows = max(1, self._settings.batch_rows // RAMP)
 
     def succeeded(self) -> None:
         """A batch went through: grow towards the full size."""
-        self.rows = min(self._settings.batch_rows, self.rows * 2)
+        self._rows = min(self._settings.batch_rows, self._rows * 2)

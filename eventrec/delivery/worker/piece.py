@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final
 
 from eventrec.records.batch import Batch
 from eventrec.records.context import merged_context
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from eventrec.records.entry import Entry
+
+
+_size_of: Final = itemgetter(SIZE)
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +52,11 @@ class Piece:
     def __len__(self) -> int:
         return len(self.entries)
 
+    @property
+    def scanned(self) -> int:
+        """Of how many offsets its records are, from the first of them on."""
+        return self.end - self.offsets[0] if self.offsets else 0
+
     def add(self, offset: int, entry: Entry) -> None:
         """One more record, of the same static context as the others."""
         self.offsets.append(offset)
@@ -64,7 +73,7 @@ class Piece:
             self.static_context = None
         self.offsets.extend(offsets)
         self.entries.extend(entries)
-        self.size += sum(entry[SIZE] for entry in entries)
+        self.size += sum(map(_size_of, entries))
 
     def halves(self) -> tuple[Piece, Piece]:
         """Two pieces of about the same number of records, left and right; there must be two records at least."""

@@ -318,7 +318,7 @@ class Worker:
         if not self._hand:
             self._hand.add(await self._next_piece())
         while self._hand:
-            self._hand.cut_next(self._reader.batching.rows)
+            self._hand.cut_next(self._reader.batching.max_rows)
             await self._settling.settle(self._hand.next)
 
     async def _next_piece(self) -> Piece:
