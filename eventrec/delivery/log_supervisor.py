@@ -22,6 +22,7 @@ from eventrec.delivery.orphans.small_orphans import SmallOrphans
 from eventrec.delivery.retained_logs import RetainedLogs
 from eventrec.delivery.shared_handler import SharedHandler
 from eventrec.delivery.supervisor import Supervisor, flush_workers
+from eventrec.intake.handover import Handover
 from eventrec.intake.mirrored import MirrorWatch
 from eventrec.runs.directory import DEAD
 from eventrec.runs.retention import Bound, Retain
@@ -297,6 +298,9 @@ class LogSupervisor(Supervisor):
             woken = self._woken
             if self.writer.log is not None and self.writer.run is not None:
                 self._own = self._making.of_our_own(self.writer.run, self.writer.log)
+                if self._subscriptions:
+                    self.writer.handover = handover = Handover()
+                    self._own.source.take_over_from(handover, static_context=self.writer.static_context)
                 self._own.note_saved(self._first.begun, is_synced=self._sync != "never")
                 self.workers = self._own.workers
                 self._wake_here()

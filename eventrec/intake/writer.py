@@ -16,10 +16,12 @@ import math
 import time
 from collections import deque
 from contextlib import nullcontext, suppress
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from eventrec.errors import LogError, LogFullError, LogLockedError, LogWriteError
 from eventrec.intake.consumer import Consumer
+from eventrec.intake.handover import Handover, Written
 from eventrec.intake.syncer import Syncer
 from eventrec.intake.tickets import Tickets
 from eventrec.log.head import SPARED
@@ -34,7 +36,7 @@ from eventrec.runtime.native import Signal, allocate_lock, start_new_thread
 from eventrec.runtime.process import register_exit, register_exit_of_child, unregister_exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
     from contextlib import AbstractContextManager
     from uuid import UUID
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from eventrec.intake.queue import Intake
     from eventrec.log.log import Log
     from eventrec.options import ResolvedOptions
+    from eventrec.records.entry import Entry
     from eventrec.records.layout import Layout
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.run import Run
@@ -92,6 +95,8 @@ class Writer:
         self.fork_guard = allocate_lock()
         """Held while the lock of a run is taken: until it stands where a forked child finds it, no fork may begin."""
         self.tickets = Tickets()
+        self.handover: Handover | None = None
+        """Where those who deliver in this process want what was written; None: they read it from the log."""
         self.consumer = Consumer(intake, write_interval=options.write_interval)
         self._intake = intake
         self._new_id = new_id
@@ -115,8 +120,10 @@ class Writer:
         self._look_at = 0.0
         self._former: OwnLog | None = None
         """What was written before, where another run was begun at the end."""
-        self._hand: deque[tuple[bytes, int, int]] = deque()
+        self._hand: deque[tuple[bytes, Sequence[Entry], int]] = deque()
         """Contents not yet appended, with their records and the bytes these count."""
+        self._to_be_written: list[Written] = []
+        """Commits that are appended, and are handed over once they are written."""
         self._ending = register_exit(self._at_exit)
 
     def __repr__(self) -> str:
@@ -364,7 +371,9 @@ class Writer:
             else:
                 offered = []
             self.log.write()
+            self._hand_over()
         except LogWriteError as exc:
+            self._to_be_written.clear()  # Once the disk takes them, they are read from there.
             self._look_at = 0.0
             if self.failure is None:
                 self._signal.set()  # Perhaps it is only that the directory is gone: try again at once, the first time.
@@ -414,6 +423,7 @@ class Writer:
         if not self._own.is_gone or log is None:
             return
         other = self._new_log()
+        self.handover = None  # Its offsets are those of this log.
         try:
             self._append_hand()
             log.write()
@@ -446,7 +456,8 @@ class Writer:
         contents = encode_take(entries, self.run.id, written=self._now(), static_context=self.static_context)
         start = 0
         for content, n in contents:
-            self._hand.append((content, n, sum(entry[SIZE] for entry in entries[start : start + n])))
+            inside = entries[start : start + n]
+            self._hand.append((content, inside, sum(map(itemgetter(SIZE), inside))))
             start += n
         self.consumer.hold()
         return True
@@ -454,12 +465,21 @@ class Writer:
     def _append_hand(self) -> None:
         assert self.log is not None  # noqa: S101 - see `_is_made`
         while self._hand:
-            content, n, size = self._hand[0]
-            self.log.append_encoded(content, n)
+            content, entries, size = self._hand[0]
+            offsets = self.log.append_encoded(content, len(entries))
             self._hand.popleft()
-            self.consumer.append(n)
+            if self.handover is not None:
+                self._to_be_written.append(Written(offsets.start, entries, size))
+            self.consumer.append(len(entries))
             self._intake.held_events = self.consumer.in_hand
             self._intake.freed_bytes += size
+
+    def _hand_over(self) -> None:
+        """All that was appended is written."""
+        commits, self._to_be_written = self._to_be_written, []
+        if self.handover is not None:
+            for commit in commits:
+                self.handover.add(commit)
 
     def _refused(self, error: LogError) -> None:
         if self.failure is None:

@@ -159,7 +159,7 @@ def test_request_holds_the_base_columns_and_one_row() -> None:
         type="event_a",
         schema=BASE_COLUMNS,
         columns=([IDS.as_text(0, 0, None)], ("event_a",), (7,), (b'{"a":1}',)),
-        offsets=(0,),
+        offsets=range(1),
     )
     assert request.rows == [(IDS.as_text(0, 0, None), "event_a", 7, b'{"a":1}')]
 

@@ -6,6 +6,8 @@ from bisect import bisect_right, insort
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate, islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 import anyio
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from eventrec.delivery.sources.source import OnLost, Start
+    from eventrec.intake.handover import Handover
     from eventrec.log.commit import Commit
     from eventrec.log.reader import Extent, LogReader
     from eventrec.log.resync import IsOurs
@@ -35,6 +38,8 @@ _READERS: Final = 4
 _THREADS: Final = 2
 _PATIENCE: Final = 0.5
 _ANY_OFFSET: Final = 1 << 62
+
+_size_of: Final = itemgetter(SIZE)
 
 _logger = get_logger("eventrec.delivery")
 
@@ -103,6 +108,9 @@ class LogSource:
     ) -> None:
         self.id = id_
         self.first = first
+        self._handover: Handover | None = None
+        self._handed_context: bytes | None = None
+        """The static context of what is handed over."""
         self._is_orphan = is_orphan
         self._log = log
         self.on_move = on_move
@@ -141,6 +149,10 @@ class LogSource:
         self._cursors.append(cursor)
         return cursor
 
+    def take_over_from(self, handover: Handover, *, static_context: bytes | None) -> None:
+        """Take what this process has just written, of which `static_context` is true, from `handover` where it can."""
+        self._handover, self._handed_context = handover, static_context
+
     @property
     def _begins_at_end(self) -> bool:
         """Whether what is there is not new to a subscription that wants the latest."""
@@ -173,6 +185,8 @@ class LogSource:
     async def read(self, start: int, *, max_records: int, max_bytes: int) -> Records:
         """Records from `start` on; none where nothing can be read there now, or where what is lost begins there."""
         found = self._from_window(start, max_records, max_bytes)
+        if self._take_over(found.end, max_records - len(found.entries), max_bytes):
+            found = self._from_window(start, max_records, max_bytes)
         if not found.entries and start < self.end:
             async with self._reading:
                 # Another worker may have read it meanwhile.
@@ -183,6 +197,17 @@ class LogSource:
                     else:
                         found = self._from_window(start, max_records, max_bytes)
         return found
+
+    def _take_over(self, offset: int, records: int, size: int) -> bool:
+        """Whether there is more from `offset` on in the window now: what was handed over, about as much as is asked."""
+        before = offset
+        while records > 0 and size > 0 and self._handover is not None:
+            commit = self._handover.take(offset, readable=self._log.readable)
+            if commit is None:
+                break
+            self._keep(_Decoded(commit.first, commit.entries, commit.size, self._handed_context))
+            offset, records, size = commit.end, records - len(commit.entries), size - commit.size
+        return offset > before
 
     async def _fill_window(self, start: int) -> int | None:
         """Read on at `start`; the first offset there is now. None: nothing can be read for the moment."""
@@ -253,14 +278,17 @@ class LogSource:
                 break
             static = decoded.static_context
             self._window.move_to_end(first)
-            for entry in decoded.entries[offset - first : offset - first + max_records - len(found)]:
-                size += entry[SIZE]
-                if size > max_bytes and found:
-                    break
-                found.append(entry)
-            else:
-                continue
-            break
+            part = decoded.entries[offset - first : offset - first + max_records - len(found)]
+            is_whole = len(part) == len(decoded.entries)
+            part_size = decoded.size if is_whole else sum(map(_size_of, part))
+            if size + part_size > max_bytes:
+                # The first record of a read is given whatever its size.
+                sizes = accumulate(map(_size_of, part), initial=size)
+                fitting = sum(each <= max_bytes for each in islice(sizes, 1, None))
+                found += part[: max(fitting, 0 if found else 1)]
+                break
+            size += part_size
+            found += part
         end = start + len(found)
         return Records(start, end, range(start, end), found, static)
 
@@ -316,7 +344,7 @@ class LogSource:
             raise ContentError(f"it is of the log {content.log_id}")
         if len(entries) != commit.n:
             raise ContentError(f"{len(entries)} records, and its commit says {commit.n}")
-        return _Decoded(commit.offset, entries, sum(entry[SIZE] for entry in entries), content.static_context)
+        return _Decoded(commit.offset, entries, sum(map(_size_of, entries)), content.static_context)
 
     def _keep_reader(self, reader: LogReader) -> None:
         other = self._readers.pop(reader.next_offset, None)
