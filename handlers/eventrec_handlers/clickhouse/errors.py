@@ -133,6 +133,15 @@ def failure_of(exc: BaseException, where: str, *, hides_values: bool = False) ->
     return failure
 
 
+def broken_answer(answer: bytes, where: str) -> Failure:
+    """What an answer means that is not the rows it should be: an error behind some of them, or half an answer."""
+    said = answer[-4 * MAX_QUOTED :].decode(errors="replace")
+    found = _CODE.search(said)
+    if found is None:
+        return Failure("transient", f"{where}: half an answer, or that of another server")
+    return _of_code(int(found[1]), said[found.start() :], where)
+
+
 def _failure_of(exc: BaseException, where: str) -> Failure:
     code = getattr(exc, "code", None) or _code(str(exc)) if isinstance(exc, ClickHouseError) else None
     if code is not None:

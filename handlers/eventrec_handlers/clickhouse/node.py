@@ -11,7 +11,14 @@ from clickhouse_connect.driver import options as client_options
 from clickhouse_connect.driver.transform import NativeTransform
 
 from eventrec_handlers._thread import WorkThread
-from eventrec_handlers.clickhouse.errors import TOO_MANY_QUERIES, Failure, failure_of, shown, without_values
+from eventrec_handlers.clickhouse.errors import (
+    TOO_MANY_QUERIES,
+    Failure,
+    broken_answer,
+    failure_of,
+    shown,
+    without_values,
+)
 from eventrec_handlers.clickhouse.options import REFERENCE_SETTINGS
 from eventrec_handlers.clickhouse.sql import quoted
 
@@ -90,7 +97,11 @@ class Node:
             **(settings or {}),
         }
         answer = await self._call(lambda client: client.raw_query(sql, settings=given, fmt="JSONCompactEachRow"))
-        return [msgspec.json.decode(line) for line in answer.split(b"\n") if line]
+        try:
+            return [msgspec.json.decode(line) for line in answer.split(b"\n") if line]
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            # What fails after the first rows were sent is said behind them, under the status of a success.
+            raise broken_answer(answer, self.where) from None
 
     async def run(self, sql: str) -> None:
         """Run a statement that gives no rows.

@@ -296,6 +296,67 @@ async def test_view_that_another_program_has_made_again_is_not_believed(
     assert await states() == counted(range(30))
 
 
+@pytest.mark.parametrize("away", ["RENAME TABLE events TO events_of_before", "DROP TABLE events"])
+async def test_events_in_another_table_of_the_name_are_not_left_out(
+    opened: Open, asked: Ask, batch: Batches, store: RollupStore, away: str
+) -> None:
+    """ClickHouse leaves the view with the table that it was made for, and says nothing."""
+    handler = await opened()
+    await handler.handle(batch(*events(0, 40)))
+    await store.refresh([PLAN])
+    await asked(away)
+    await handler.handle(batch(*events(0, 20), start=40))
+
+    answer = await store.answer(Question(PLAN))
+    await store.refresh([PLAN])
+    await handler.handle(batch(*events(20, 30), start=60))
+
+    assert totals(answer) == counted(range(20))
+    assert totals(await store.answer(Question(PLAN))) == counted(range(30))
+
+
+async def test_rollup_without_its_notes_is_counted_from_the_beginning(
+    opened: Open, asked: Ask, batch: Batches, store: RollupStore, states: Any
+) -> None:
+    handler = await opened()
+    await handler.handle(batch(*events(0, 10)))
+    await store.refresh([PLAN])
+    await handler.handle(batch(*events(10, 20), start=10))
+    await asked("DROP TABLE eventrec_rollup_notes")
+
+    await store.refresh([PLAN])
+
+    assert await states() == counted(range(20))
+
+
+async def test_rows_that_were_seen_and_taken_away_are_not_counted_twice(  # noqa: PLR0917 - fixtures
+    opened: Open, asked: Ask, batch: Batches, store: RollupStore, states: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = await opened()
+    await handler.handle(batch(*events(0, 10)))
+
+    async def killed(*_: Any) -> None:
+        raise OSError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keeping, "_settle", killed)
+        with pytest.raises(OSError, match="killed"):
+            await store.refresh([PLAN])
+    await handler.handle(batch(*events(10, 20), start=10))
+    with monkeypatch.context() as patched:
+        patched.setattr(keeping, "_sliced", killed)
+        with pytest.raises(OSError, match="killed"):
+            await store.refresh([PLAN])
+    ((seen,),) = await asked(
+        "SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE '%_seen_%'"
+    )
+    await asked(f"DROP TABLE {seen}")
+
+    await store.refresh([PLAN])
+
+    assert await states() == counted(range(20))
+
+
 async def test_broken_rollup_whose_events_are_gone_is_left(
     opened: Open, asked: Ask, batch: Batches, store: RollupStore
 ) -> None:

@@ -15,8 +15,10 @@ from eventrec.bus.memory import MemoryBus
 from eventrec.relay import RelayOptions
 from eventrec.testing.clickhouse_http import ClickHouseDatabase
 from eventrec_handlers.clickhouse import ClickHouseHandler
-from eventrec_handlers.clickhouse.errors import without_values
+from eventrec_handlers.clickhouse.errors import Failure, without_values
 from eventrec_handlers.clickhouse.node import Node
+from eventrec_handlers.clickhouse.options import Options
+from eventrec_handlers.clickhouse.target import Target
 
 pytestmark = pytest.mark.handlers
 
@@ -140,6 +142,32 @@ async def test_node_that_is_not_a_clickhouse_is_passed_over(
     await handler.handle(batch(*events(0, 40)))
 
     assert await asked("SELECT toUInt32(count()), toUInt32(uniqExact(id)) FROM events") == [[40, 40]]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "code"),
+    [
+        (b'[1,"a"]\n[2,"b', "transient", None),
+        (b"<html>It works!</html>", "transient", None),
+        (b"[1]\nCode: 241. DB::Exception: memory limit exceeded. (MEMORY_LIMIT_EXCEEDED)", "transient", 241),
+        (b"[1]\nCode: 497. DB::Exception: not enough privileges. (ACCESS_DENIED)", "pause", 497),
+        (b"\xff\xfe", "transient", None),
+    ],
+)
+async def test_half_an_answer_is_a_failure_of_the_node(
+    clickhouse: ClickHouseDatabase, monkeypatch: pytest.MonkeyPatch, answer: bytes, kind: str, code: int | None
+) -> None:
+    node = Node(Target(clickhouse.url()), ("127.0.0.1", clickhouse.server.port), Options())
+
+    async def broken(_: object) -> bytes:
+        return answer
+
+    monkeypatch.setattr(node, "_call", broken)
+
+    with pytest.raises(Failure) as caught:
+        await node.query("SELECT 1")
+
+    assert (caught.value.kind, caught.value.code) == (kind, code)
 
 
 async def test_view_made_while_we_write_has_a_window_within_a_second(opened: Open, asked: Ask, batch: Batches) -> None:

@@ -92,7 +92,13 @@ async def bring_up(
         settled = await _settle(node, kept, settling)
         if settled is None:
             return Refreshed(remaining=1, remarks=(f"rollup {kept.plan.name!r} waits for inserts that take long",))
-        await note(node, kept.about, "settled", {"block": settled, "counts": notes.counts}, tables=notes.tables)
+        await note(
+            node,
+            kept.about,
+            "settled",
+            {"block": settled, "counts": notes.counts, "seen": notes.seen},
+            tables=notes.tables,
+        )
         notes = await read_notes(node, kept)
     return await _fill(node, kept, notes, progress)
 

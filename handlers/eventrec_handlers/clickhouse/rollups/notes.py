@@ -34,7 +34,9 @@ class Notes:
 
     Attributes:
         tables: The uuid of its table of states; "": it is not there.
-        counts: The uuids of all that counts, by which it is known that nothing was made again.
+        counts: The uuids of all that counts, and of the events: they tell whether something was made again; "": it is
+            not all there.
+        seen: The uuid of the table of rows that were seen; "": it is not there.
         block: The last one of which nothing was counted; None: it has not begun.
         settled: The last one of which it is known what was counted; None: not yet.
         slicings: Each by its name: the times that part the rows.
@@ -44,11 +46,13 @@ class Notes:
         has_retention: Whether that was ever noted.
         others: Other declarations of its name that were begun and not dropped: key to version and fingerprint.
         filled_parts: The partitions of all statements that were noted.
+        settled_seen: What `seen` was then.
         counted_before: Whether something counted into these tables that is not there any more.
     """
 
     tables: str = ""
     counts: str = ""
+    seen: str = ""
     block: int | None = None
     settled: int | None = None
     slicings: dict[str, list[int]] = field(default_factory=dict)
@@ -59,11 +63,14 @@ class Notes:
     others: dict[str, tuple[int, str]] = field(default_factory=dict)
     filled_parts: set[int] = field(default_factory=set)
     counted_before: bool = False
+    settled_seen: str = ""
 
     @property
     def is_broken(self) -> bool:
         """Whether something was taken away, or made again, since it counted: nobody knows what it has missed."""
-        return bool(self.tables) and (self.counted_before or (self.block is not None and not self.counts))
+        has_lost_notes = self.block is None and bool(self.counts)  # it is noted before anything counts
+        has_lost_seen = self.parts is None and self.settled is not None and self.seen != self.settled_seen
+        return bool(self.tables) and (self.counted_before or has_lost_notes or has_lost_seen)
 
     def parts_of(self, slicing: str) -> dict[int, int]:
         """The slices that are counted, each with its partition: of several the one that was noted first."""
@@ -82,7 +89,7 @@ class Notes:
             case "settled" | "complete" if said["counts"] != self.counts:
                 self.counted_before = True
             case "settled":
-                self.settled = said["block"]
+                self.settled, self.settled_seen = said["block"], said["seen"]
             case "sliced":
                 self.slicings.setdefault(said["slicing"], said["bounds"])
             case "filled":
@@ -100,9 +107,20 @@ async def read_notes(node: Node, kept: KeptRollup) -> Notes:
     Raises:
         Failure: It does not tell.
     """
-    uuids = await _uuids(node, kept)
-    counts = ",".join(uuids.get(name, "") for name in kept.names.values())
-    notes = Notes(tables=uuids.get(kept.name("states"), ""), counts="" if len(uuids) < len(kept.names) else counts)
+    names = (*kept.names.values(), kept.plan.table)
+    listed = ", ".join(map(literal, (*names, kept.name("seen"))))
+    there = {
+        str(name): (str(uuid), fed)
+        for name, uuid, fed in await node.query(
+            "SELECT name, toString(uuid), dependencies_table FROM system.tables"  # noqa: S608 - literals
+            f" WHERE database = currentDatabase() AND name IN ({listed})"
+        )
+    }
+    # A view goes with a table that is renamed, and not to another one that is given its name.
+    is_fed = kept.plan.table in there and kept.name("feeding") in there[kept.plan.table][1]
+    counts = ",".join(there[name][0] for name in names) if is_fed and there.keys() >= set(names) else ""
+    states, seen = (there.get(kept.name(kind), ("",))[0] for kind in ("states", "seen"))
+    notes = Notes(tables=states, counts=counts, seen=seen)
     for key, tables, kind, said in await _rows(node, kept.plan.name):
         read = json.loads(said)
         if key == kept.key:
@@ -119,15 +137,6 @@ async def note(node: Node, about: tuple[str, str], kind: str, said: Mapping[str,
     """Add a note about a rollup and a key, and its `tables` of that uuid."""
     values = ", ".join(map(literal, (*about, tables, kind, json.dumps(said))))
     await node.run(f"INSERT INTO {NOTES} (rollup, key, tables, kind, said) VALUES ({values})")  # noqa: S608 - literals
-
-
-async def _uuids(node: Node, kept: KeptRollup) -> dict[str, str]:
-    listed = ", ".join(map(literal, kept.names.values()))
-    rows = await node.query(
-        "SELECT name, toString(uuid) FROM system.tables"  # noqa: S608 - literals
-        f" WHERE database = currentDatabase() AND name IN ({listed})"
-    )
-    return {str(name): str(uuid) for name, uuid in rows}
 
 
 async def _rows(node: Node, rollup: str) -> list[list[Any]]:
