@@ -71,7 +71,7 @@ class _Observer:
         self._running: dict[str, tuple[float, ExitStack]] = {}
 
     def start_process(self, **_: Any) -> None:
-        self._of_process.ensure_open()
+        self._of_process.start()
 
     def end_process(self, **_: Any) -> None:
         self._of_process.close()

@@ -69,6 +69,12 @@ class ProcessRecorder:
             self._opening_in = pid
             threading.Thread(target=self._open, args=(pid,), name="eventrec opening", daemon=True).start()
 
+    def start(self) -> None:
+        """As `ensure_open`, also where this process has closed it: a server, or a worker, starts in it once more."""
+        if self._closed_in == os.getpid():
+            self._settled_in = self._closed_in = None
+        self.ensure_open()
+
     def _open(self, pid: int) -> None:
         try:
             with suppress(RecorderStateError):  # Another thread opens it, or the application has.
@@ -87,7 +93,7 @@ class ProcessRecorder:
             self._opening_in = None
 
     def close(self) -> Status:
-        """Deliver what can be delivered within the recorder's `close_timeout`; this process does not open it again."""
+        """Deliver what can be delivered within the recorder's `close_timeout`; only `start` opens it again here."""
         self._settled_in = self._closed_in = os.getpid()
         return self._delivering.close()
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from eventrec.recorder import EventRecorder
     from eventrec.status import Status
 
-__all__ = ["close", "recorder"]
+__all__ = ["close", "recorder", "start"]
 
 
 def recorder() -> EventRecorder:
@@ -38,8 +38,20 @@ def recorder() -> EventRecorder:
     return of_process.recorder
 
 
+def start() -> None:
+    """Open the project's recorder before anything is recorded, also where this process has closed it.
+
+    Raises:
+        LookupError, django.core.exceptions.AppRegistryNotReady: As `recorder`.
+    """
+    _config().process_recorder.start()
+
+
 def close() -> Status:
-    """Close the project's recorder before this process ends, which otherwise does it; see `SyncRecorder.close`."""
+    """Close the project's recorder before this process ends, which otherwise does it; see `SyncRecorder.close`.
+
+    Only `start` opens it again in this process.
+    """
     return _config().process_recorder.close()
 
 

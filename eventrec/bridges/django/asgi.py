@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from anyio import to_thread
 from django.core.asgi import get_asgi_application as _django_application
 
-from eventrec.bridges.django import close, recorder
+from eventrec.bridges.django import close, start
 
 if TYPE_CHECKING:
     from eventrec.bridges.asgi import ASGIApp, Receive, Scope, Send
@@ -37,7 +37,7 @@ def with_lifespan(app: ASGIApp) -> ASGIApp:
         while True:
             match (await receive())["type"]:
                 case "lifespan.startup":
-                    await to_thread.run_sync(recorder)
+                    await to_thread.run_sync(start)
                     await send({"type": "lifespan.startup.complete"})
                 case "lifespan.shutdown":
                     await to_thread.run_sync(close)
