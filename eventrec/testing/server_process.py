@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -204,6 +205,10 @@ class ServerWithDirectory(ServerProcess):
         """Whether it can be asked."""
 
 
+OWN_GROUP: Final = None if sys.platform == "win32" else 0
+"""Ctrl-C on a terminal ends who has started a server, who then ends it: not the server first."""
+
+
 class ServerWithPipes(ServerProcess):
     """One that is told what to do line by line, says a line to each, and ends when there is nothing more to read."""
 
@@ -216,7 +221,13 @@ class ServerWithPipes(ServerProcess):
     def _begin(self, *command: str, stderr: int | None = None) -> subprocess.Popen[str]:
         """Its process, which has just begun."""
         self._process = subprocess.Popen(  # noqa: S603 - a server's
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True, encoding="utf-8"
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            encoding="utf-8",
+            process_group=OWN_GROUP,
         )
         return self._process
 
@@ -254,4 +265,6 @@ class ServerWithPipes(ServerProcess):
 def spawn(command: Sequence[str | Path], log: Path) -> subprocess.Popen[bytes]:
     """Begin a process that reads nothing, and whose words go to the end of `log`."""
     with log.open("ab") as out:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)  # noqa: S603 - a server's
+        return subprocess.Popen(  # noqa: S603 - a server's
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, process_group=OWN_GROUP
+        )

@@ -6,6 +6,7 @@ python examples/web_analytics/browse.py --to redis://127.0.0.1:6379/0?stream=web
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
@@ -49,7 +50,8 @@ def main() -> None:
     parser.add_argument("--live", action="store_true", help="they come from now on, until Ctrl-C")
     given = parser.parse_args()
     play = browse_live if given.live else browse
-    anyio.run(partial(play, given.to, given.log, seed=given.seed, visitors=given.visitors))
+    with suppress(KeyboardInterrupt):
+        anyio.run(partial(play, given.to, given.log, seed=given.seed, visitors=given.visitors))
 
 
 if __name__ == "__main__":

