@@ -81,6 +81,29 @@ def decode_each_rows(encoded: Sequence[bytes]) -> EachRows:
     return _decode_each(b"".join((_ARRAY_32, len(encoded).to_bytes(4), *encoded)))
 
 
+_decode_flat: Final[Callable[[bytes], list[Any]]] = msgspec.msgpack.Decoder(list[Any]).decode
+
+
+def decode_columns(encoded: Sequence[bytes], width: int) -> list[list[Any]] | None:
+    """The values of each of `width` columns, where each of `encoded` is one row of so many; None: perhaps not.
+
+    Takes two thirds of `decode_each_rows`, and makes nothing that the garbage collector looks through.
+    """
+    if not 0 < width <= _MAX_FIXARRAY:
+        return None
+    opening = bytes((_FIXARRAY | 1, _FIXARRAY | width))
+    values = [each[2:] for each in encoded if each[:2] == opening]
+    if len(values) != len(encoded):
+        return None
+    flat = _decode_flat(b"".join((_ARRAY_32, (len(encoded) * width).to_bytes(4), *values)))
+    return [flat[i::width] for i in range(width)]
+
+
+_FIXARRAY: Final = 0x90
+"""msgpack: an array of at most 15 elements, whose number is in the lower half of this byte."""
+
+_MAX_FIXARRAY: Final = 15
+
 _ARRAY_32: Final = b"\xdd"
 """msgpack: the number of elements follows in 4 bytes, then these."""
 

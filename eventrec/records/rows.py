@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from eventrec.errors import RowWidthError, SchemaMismatchError
 from eventrec.records.context import merged_context
 from eventrec.records.entry import SHAPE, Entry
-from eventrec.records.extra_rows import decode_each_rows, encode_kept_rows
+from eventrec.records.extra_rows import decode_columns, decode_each_rows, encode_kept_rows
 from eventrec.records.schema import BASE_COLUMNS, CONTEXT_COLUMN, ColumnSchema, Shape
 
 if TYPE_CHECKING:
@@ -99,9 +99,12 @@ def build_row_inserts_request(
     row_ids = explicits if explicits.count(None) != len(entries) else ()
     if not shape.columns and extra_rows.count(None) == len(entries):
         return RowInsertRequest(shape.table, kind, schema, base, offsets, row_ids)
-    rows = decode_each_rows([_NO_VALUES if extras is None else extras for extras in extra_rows])
-    values = list(chain.from_iterable(rows))
     width = len(shape.columns)
+    encoded = [_NO_VALUES if extras is None else extras for extras in extra_rows]
+    if (columns := decode_columns(encoded, width)) is not None:  # almost always
+        return RowInsertRequest(shape.table, kind, schema, (*base, *columns), offsets, row_ids)
+    rows = decode_each_rows(encoded)
+    values = list(chain.from_iterable(rows))
     if values and set(map(len, values)) != {width}:
         wrong = ((at, len(row)) for at, own in zip(offsets, rows, strict=True) for row in own if len(row) != width)
         offset, found = next(wrong)
