@@ -7,8 +7,8 @@
     without a code
     159, 209, 210, 241, 242, 252, 319, 425, 999 …        transient: loads, limits, parts, Keeper
     192–195, 497, 516, 81, 164, 472 …                    pause: an operator must act; so does TLS that does not work
-    16, 47, 60 …                                         schema: tables are not what they were
-    6, 27, 53, 117, 321, 349, 469 …                      data: what was sent is at fault
+    16, 47, 48, 53, 60 …                                 schema: tables are not what they were
+    6, 27, 117, 321, 349, 469 …                      data: what was sent is at fault
     any other code                                       unknown: what it concerns is found by trying
 
 202 (too many queries) is transient, and the one that is tried again in place. A failure "while pushing to view" is a
@@ -44,10 +44,8 @@ TRANSIENT: Final = frozenset(
     }
 )
 PAUSE: Final = frozenset({81, 115, 164, 192, 193, 194, 195, 291, 344, 446, 452, 472, 497, 511, 512, 516, 701})
-SCHEMA: Final = frozenset({8, 10, 16, 20, 44, 47, UNKNOWN_TABLE, 122, 218})
-DATA: Final = frozenset(
-    {*(6, 26, 27, 33, 36, 38, 41, 53, 69, 70, 72, 117, 131, 190, 321, 349, 376, 407, 469, 675, 691)}
-)
+SCHEMA: Final = frozenset({8, 10, 16, 20, 44, 47, 48, 53, UNKNOWN_TABLE, 122, 218})
+DATA: Final = frozenset({*(6, 26, 27, 33, 36, 38, 41, 69, 70, 72, 117, 131, 190, 321, 349, 376, 407, 469, 675, 691)})
 """Codes by what they mean: https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp."""
 
 _NEVER_SENT: Final[tuple[type[Exception], ...]] = (
@@ -127,7 +125,7 @@ def failure_of(exc: BaseException, where: str, *, hides_values: bool = False) ->
     `hides_values`: it is of an insert, and its rows are nobody's business.
     """
     failure = _failure_of(exc, where)
-    if hides_values:
+    if hides_values and (failure.kind in {"data", "unknown"} or _VIEW.search(str(failure)) is not None):
         said = str(failure).removeprefix(where)
         failure.args = (f"{where}{without_values(said)}",)
     return failure

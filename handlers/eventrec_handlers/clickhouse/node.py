@@ -40,6 +40,7 @@ IN_PLACE: Final = (0.1, 0.3, 0.9)
 ALWAYS: Final[Mapping[str, Any]] = {
     "async_insert": 0,  # it would answer before the rows are there
     "distributed_foreground_insert": 1,  # likewise, of a Distributed table
+    "input_format_native_allow_types_conversion": 0,  # 300 would be 44 in a column that is an Int8 by now
     "insert_deduplicate": 1,
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     "max_partitions_per_insert_block": 0,  # of old events each may be in a month of its own

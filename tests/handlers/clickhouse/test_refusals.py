@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from eventrec import Batch, EventRecorder, PartialError, PermanentError, ReceivedEvent
+from eventrec import (
+    Batch,
+    ColumnSchema,
+    ColumnType,
+    EventRecorder,
+    PartialError,
+    PermanentError,
+    ReceivedEvent,
+    TransientError,
+)
 from eventrec.bus.memory import MemoryBus
 from eventrec.relay import RelayOptions
 from eventrec.testing.clickhouse_http import ClickHouseDatabase
@@ -168,6 +177,33 @@ async def test_half_an_answer_is_a_failure_of_the_node(
         await node.query("SELECT 1")
 
     assert (caught.value.kind, caught.value.code) == (kind, code)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("ALTER TABLE events MODIFY COLUMN x Nullable(Int8)", "it is not from -128 to 127"),
+        ("ALTER TABLE events MODIFY COLUMN x Nullable(String)", "the table declares it Nullable.String"),
+        ("RENAME TABLE events TO moved; CREATE VIEW events AS SELECT * FROM moved", "its name is taken: a View"),
+    ],
+)
+async def test_what_others_change_while_we_write_is_seen_by_the_next_batch(
+    opened: Open, asked: Ask, batch: Batches, change: str, why: str
+) -> None:
+    """ClickHouse would put 300 as 44 into an Int8."""
+    columns = (ColumnSchema("x", ColumnType.INT64),)
+    handler = await opened()
+    await handler.handle(batch(ReceivedEvent("e", b"{}", 1, columns=columns, rows=((1,),))))
+    for statement in change.split("; "):
+        await asked(statement)
+    sent = batch(ReceivedEvent("e", b"{}", 2, columns=columns, rows=((300,),)), start=1)
+
+    with pytest.raises(TransientError):
+        await handler.handle(sent)
+    with pytest.raises(PermanentError, match=why):
+        await handler.handle(sent)
+
+    assert await asked(f"SELECT toUInt32(count()) FROM {'moved' if 'moved' in change else 'events'}") == [[1]]
 
 
 async def test_view_made_while_we_write_has_a_window_within_a_second(opened: Open, asked: Ask, batch: Batches) -> None:
