@@ -129,7 +129,9 @@ class Scene:
     producers: int
     chunks: int
     idle: int
-    pause: float = 0.05
+    every: float = 0.05
+    """Seconds from one chunk of a producer to the next."""
+    shards: int = 1
 
     @property
     def names(self) -> list[str]:
@@ -137,14 +139,23 @@ class Scene:
 
     @property
     def url(self) -> str:
-        return self.redis.url(stream="web")
+        """For producers; relays find out of how many shards the buffer is."""
+        return self.redis.url(stream="web", shards=self.shards, shard_by="device_id")
 
     def start(self) -> None:
         for name in self.names:
             where = (str(self.directory / f"{name}.notes"), str(self.directory / name), self.url)
-            self.processes.start(name, str(PRODUCER), *where, name, str(self.chunks), str(self.pause))
+            times = (str(time.time()), str(self.every))
+            self.processes.start(name, str(PRODUCER), *where, name, str(self.chunks), *times)
         for name in RELAYS:
-            ends = ("--from", self.url, "--to", self.clickhouse.url(), "--log", str(self.directory / name))
+            ends = (
+                "--from",
+                self.redis.url(stream="web"),
+                "--to",
+                self.clickhouse.url(),
+                "--log",
+                str(self.directory / name),
+            )
             stage = ("--stage", f"sessions?idle={self.idle}s", "--stage", "profiles", "--lease", "2s")
             self.processes.start(name, "-m", "eventrec.cli", "relay", *ends, *stage)
 
@@ -289,12 +300,14 @@ def test_a_million_events_and_their_sessions_are_exact_after_minutes_of_kills(
     seconds = float(os.environ.get("EVENTREC_TEST_SECONDS", "300"))
     chance = Random(int(os.environ.get("EVENTREC_TEST_SEED", "1")))
     chunks = number // 8 // 200
-    pause = 0.5 * seconds / chunks
-    scene = Scene(tmp_path, processes, *servers, load_module(PRODUCER), 8, chunks, idle=60, pause=pause)
+    scene = Scene(
+        tmp_path, processes, *servers, load_module(PRODUCER), 8, chunks, idle=60, every=seconds / chunks, shards=2
+    )
 
     scene.start()
     until_then = time.monotonic() + seconds
-    while time.monotonic() < until_then and scene.is_producing():
+    while time.monotonic() < until_then:
+        assert scene.is_producing()
         time.sleep(chance.uniform(0.3, 2.0))  # else no relay would live until it has a lease
         scene.kill(chance)
     scene.end()

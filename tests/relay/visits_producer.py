@@ -1,16 +1,18 @@
 """A producer that may be killed at any time: chunks of visits into a log, and from there onto a bus.
 
-    visits_producer.py NOTES LOG URL NAME CHUNKS PAUSE
+    visits_producer.py NOTES LOG URL NAME CHUNKS BEGAN EVERY
 
 Before a chunk is recorded `b NUMBER` is noted, and `d NUMBER` once it is written. Started again it goes on behind the
 last one that was begun. A device is in one chunk alone, and a chunk in one log. It ends when what it recorded itself
-is on the bus.
+is on the bus. No chunk is begun before its time, which is EVERY seconds behind the one before it, from BEGAN (seconds
+since the epoch) on: so a producer that lost time to a kill catches up, and none is done early.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -66,7 +68,7 @@ def recorded(event: VisitEvent) -> ReceivedEvent:
     return ReceivedEvent(event.type, msgspec.json.encode(said), event.at * 1_000_000, id=event_id(event))
 
 
-async def produce(notes: Path, log: str, url: str, *, name: str, chunks: int, pause: float) -> None:
+async def produce(notes: Path, log: str, url: str, *, name: str, chunks: int, began: float, every: float) -> None:
     """Record what is left of the chunks, and wait until all is on the bus."""
     begun = [int(line[2:]) for line in notes.read_text().splitlines() if line[:1] == "b"] if notes.exists() else []
     noted = os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -75,14 +77,15 @@ async def produce(notes: Path, log: str, url: str, *, name: str, chunks: int, pa
     )
     async with EventRecorder(url, log=log, options=options) as recorder:
         for chunk in range(max(begun, default=-1) + 1, chunks):
+            await anyio.sleep(max(0.0, began + chunk * every - time.time()))
             os.write(noted, b"b %d\n" % chunk)
             events = [recorded(event) for event in visits(name, chunk)]
             await recorder.record_all_durable(events, atomic=True, until="written")
             os.write(noted, b"d %d\n" % chunk)
-            await anyio.sleep(pause)
         assert await recorder.flush(timeout=300)
 
 
 if __name__ == "__main__":
-    _, notes_, log_, url_, name_, chunks_, pause_ = sys.argv
-    anyio.run(partial(produce, Path(notes_), log_, url_, name=name_, chunks=int(chunks_), pause=float(pause_)))
+    _, notes_, log_, url_, name_, chunks_, began_, every_ = sys.argv
+    times = {"began": float(began_), "every": float(every_)}
+    anyio.run(partial(produce, Path(notes_), log_, url_, name=name_, chunks=int(chunks_), **times))
