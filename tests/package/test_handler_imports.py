@@ -10,7 +10,7 @@ import eventrec.bus
 
 HANDLERS = Path(__file__).parents[2] / "handlers" / "eventrec_handlers"
 MODULES = sorted(HANDLERS.rglob("*.py"))
-SHARED = {"_http", "_lines", "_rows", "_sql", "_thread"}
+SHARED = {"_cursors", "_http", "_lines", "_rows", "_sql", "_thread"}
 HOOKS = {"timescale": {"eventrec_handlers.postgres", "eventrec_handlers.postgres.hook"}}
 """What a handler may import of another: one that builds on it."""
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 import msgspec
 
 from eventrec import EventPage, EventReader
+from eventrec_handlers._cursors import CursorText
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.jsonl.disk import errors_translated
 from eventrec_handlers.jsonl.folder import read_at
@@ -67,12 +68,14 @@ class JsonlReader(EventReader):
         cursor: str | None = None,
     ) -> EventPage:
         self.check_limit(limit)
-        after = None if cursor is None else _decoded(cursor, _Range).last
+        after = None if cursor is None else _CURSORS.decoded(cursor, _Range).last
         return await self._run(partial(_range, self._places(), start, end, limit, types, after))
 
     async def follow(self, cursor: str, *, limit: int, types: Collection[str] | None = None) -> EventPage:
         self.check_limit(limit)
-        return await self._run(partial(_follow, self._places(), _decoded(cursor, _Arrival).places, limit, types))
+        return await self._run(
+            partial(_follow, self._places(), _CURSORS.decoded(cursor, _Arrival).places, limit, types)
+        )
 
     def _places(self) -> Iterator[Place]:
         return places(self._path, is_awaited=self.is_awaited)
@@ -109,19 +112,7 @@ class _Range(msgspec.Struct, frozen=True, tag="range"):
     last: tuple[int, str, str, int] | None
 
 
-_DECODERS: Final = [msgspec.json.Decoder(kind) for kind in (_Arrival, _Range)]
-"""Made before there are threads: where two decode a class first, at once, msgspec ends the process."""
-
-
-def _decoded(cursor: str, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(cursor, type=kind)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as exc:
-        raise ValueError(f"not a cursor of a JsonlReader: {exc}") from exc
-
-
-def _encoded(cursor: _Arrival | _Range) -> str:
-    return msgspec.json.encode(cursor).decode()
+_CURSORS: Final = CursorText("JsonlReader", _Arrival, _Range)
 
 
 # -- from here on everything runs in the thread -----------------------------------------------------------------------
@@ -250,7 +241,7 @@ def _unread(place: Place, at: _At | None) -> list[tuple[File, int]]:
 
 
 def _arrival(ends: Mapping[str, _At | None]) -> str:
-    return _encoded(_Arrival({place: at for place, at in ends.items() if at is not None}))
+    return _CURSORS.encoded(_Arrival({place: at for place, at in ends.items() if at is not None}))
 
 
 def _range(  # noqa: PLR0917 - called by `range` alone, which has names for them
@@ -284,7 +275,7 @@ def _range(  # noqa: PLR0917 - called by `range` alone, which has names for them
 
     given = heapq.nsmallest(limit, found(), key=itemgetter(0))
     last = given[-1][0] if given else after
-    return EventPage.of((event for _, event in given), _encoded(_Range(last)), foreign)
+    return EventPage.of((event for _, event in given), _CURSORS.encoded(_Range(last)), foreign)
 
 
 def _head(descriptor: int) -> str:

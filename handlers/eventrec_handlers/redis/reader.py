@@ -15,6 +15,7 @@ import msgspec
 
 from eventrec import Batch, EventPage, EventReader, PauseError, StoredEvent
 from eventrec.bus import Ids
+from eventrec_handlers._cursors import CursorText
 from eventrec_handlers.redis.bus import RedisBus
 from eventrec_handlers.redis.connection import Connection
 from eventrec_handlers.redis.keys import shards_key
@@ -70,7 +71,7 @@ class RedisReader(EventReader):
             found += newest[len(newest) - min(limit, len(newest)) :]
         found.sort(key=lambda each: each.event.timestamp)
         events = [each.event for each in found[len(found) - min(limit, len(found)) :]]
-        return EventPage.of(events, _encoded(arrival))
+        return EventPage.of(events, _CURSORS.encoded(arrival))
 
     async def range(
         self,
@@ -82,7 +83,7 @@ class RedisReader(EventReader):
         cursor: str | None = None,
     ) -> EventPage:
         self.check_limit(limit)
-        after = None if cursor is None else _decoded(cursor, _Range).last
+        after = None if cursor is None else _CURSORS.decoded(cursor, _Range).last
         first: list[_Backwards] = []
         for shard in await self._bus.shards():
             for log in await shard.logs():
@@ -100,11 +101,11 @@ class RedisReader(EventReader):
                             push(first, _Backwards(key, each.event))
         first.sort(reverse=True)
         last = first[-1].key if first else after
-        return EventPage(tuple(each.event for each in first), _encoded(_Range(last)))
+        return EventPage(tuple(each.event for each in first), _CURSORS.encoded(_Range(last)))
 
     async def follow(self, cursor: str, *, limit: int, types: Collection[str] | None = None) -> EventPage:
         self.check_limit(limit)
-        arrival = _decoded(cursor, _Arrival)
+        arrival = _CURSORS.decoded(cursor, _Arrival)
         events: list[StoredEvent] = []
         for shard in await self._bus.shards():
             place = arrival.places.get(shard.name)
@@ -122,7 +123,7 @@ class RedisReader(EventReader):
                 arrival.places[shard.name] = reached
                 if len(events) == limit:
                     break
-        return EventPage.of(events, _encoded(arrival))
+        return EventPage.of(events, _CURSORS.encoded(arrival))
 
 
 # -- cursors ----------------------------------------------------------------------------------------------------------
@@ -148,19 +149,7 @@ class _Range(msgspec.Struct, frozen=True, tag="range"):
     last: tuple[int, str, str, int, int] | None
 
 
-_DECODERS: Final = [msgspec.json.Decoder(kind) for kind in (_Arrival, _Range)]
-"""Made before there are threads: where two decode a class first, at once, msgspec ends the process."""
-
-
-def _decoded(cursor: str, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(cursor, type=kind)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as exc:
-        raise ValueError(f"not a cursor of a RedisReader: {exc}") from exc
-
-
-def _encoded(cursor: _Arrival | _Range) -> str:
-    return msgspec.json.encode(cursor).decode()
+_CURSORS: Final = CursorText("RedisReader", _Arrival, _Range)
 
 
 # -- records ----------------------------------------------------------------------------------------------------------
