@@ -7,8 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable
 from uuid import UUID
+
+import msgspec
 
 import bench_record
 from eventrec import Batch, Event
@@ -43,7 +46,13 @@ def works() -> dict[str, tuple[Callable[[], object], int]]:
         )
         return sum(len(request.rows) for request in batch.row_inserts())
 
+    queue: deque[bytes] = deque()
+    to_bytes = msgspec.json.Encoder().encode
+    to_json = bench_record.CheckoutModel.__pydantic_serializer__.to_json
+
     return {
+        "deque.append + msgspec.json": (lambda: queue.append(to_bytes(bench_record.PAYLOAD)), ROUNDS),
+        "a model's own to_json": (lambda: to_json(model), ROUNDS),
         "record() of a dict": (lambda: recorder.record(event), ROUNDS),
         "record() of an EventStruct": (lambda: recorder.record(struct), ROUNDS),
         "record() of an EventModel": (lambda: recorder.record(model), ROUNDS),

@@ -14,6 +14,7 @@ from typing import Final
 from measured import Row, Way
 
 WORK: Final = Path(__file__).with_name("counted_work.py")
+PEERS: Final = ("deque.append + msgspec.json", "a model's own to_json")
 _DUMP: Final = re.compile(r"^desc: Trigger: dump part_(\d+)_([12])$", re.MULTILINE)
 _TOTAL: Final = re.compile(r"^totals: (\d+)$", re.MULTILINE)
 
@@ -53,5 +54,7 @@ def instructions() -> Row:
     for line in done.stdout.splitlines():
         number, times, name = line.split(" ", 2)
         once, twice = totals[int(number), 1], totals[int(number), 2]
-        row.ways.append(Way(name, [(twice - once) / int(times)], is_ours=True))
+        row.ways.append(Way(name, [(twice - once) / int(times)], name not in PEERS))
+    row.ask("record() of a dict / base", "record() of a dict", PEERS[0], at_most=2.2, aim="the aim in time")
+    row.ask("record() of an EventModel / to_json", "record() of an EventModel", PEERS[1], at_most=1.5)
     return row
