@@ -230,7 +230,7 @@ def faults(session: nox.Session) -> None:
     run = workshop(session)
     if "--mutants" in session.posargs:
         run("python", "tests/faults/mutants.py", *(each for each in session.posargs if each != "--mutants"))
-    elif {"--minutes", "--seed"} & set(session.posargs):
+    elif any(each.startswith(("--minutes", "--seed")) for each in session.posargs):
         run("python", "tests/faults/soak/soak.py", *session.posargs)
     else:
         run("pytest", "-m", "faults", *session.posargs, success_codes=PASSED_OR_EMPTY)
