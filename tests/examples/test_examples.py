@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from eventrec.testing.server_process import free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -43,8 +44,7 @@ def test_logging_bridge_stores_the_lines_of_both_libraries(tmp_path: Path) -> No
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The web service on a free port, answering."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, EXAMPLES / "web_service.py", str(port)],
         cwd=tmp_path,

@@ -30,7 +30,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"--junitxml={report}",
     ]
     done = subprocess.run(
-        [*command, str(PLANTED)], cwd=PLANTED.parents[2], check=False, capture_output=True, text=True, timeout=50
+        [*command, str(PLANTED)], cwd=PLANTED.parents[2], check=False, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 1, f"{done.stdout}\n{done.stderr}"
     return report

@@ -499,7 +499,7 @@ def test_writer_that_is_killed_at_any_instant_leaves_each_record_once(directory:
     for _ in range(12):
         with _writing(script, directory, log_id):
             time.sleep(luck.uniform(0, 0.25))
-    last = subprocess.run([sys.executable, script, directory, str(log_id)], check=False, timeout=50)
+    last = subprocess.run([sys.executable, script, directory, str(log_id)], check=False, timeout=200)
 
     written = [content["n"] for contents in files(directory, log_id).values() for content in contents]
     assert last.returncode == 0

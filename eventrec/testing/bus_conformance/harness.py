@@ -47,7 +47,7 @@ class BusHarness(ABC):
     lacks: ClassVar[Mapping[Capability, str]] = {}
     """Capability to the reason why it is lacking: what a skipped claim shows."""
 
-    patience: ClassVar[float] = 30.0
+    patience: ClassVar[float] = 90.0
     """Seconds after which a claim is given up."""
 
     tick: ClassVar[float] = 0.5

@@ -82,7 +82,7 @@ class HandlerHarness(ABC):
     longest_block: ClassVar[float] = 0.1
     """Seconds that the handler may keep the event loop from others."""
 
-    patience: ClassVar[float] = 30.0
+    patience: ClassVar[float] = 90.0
     """Seconds after which a claim is given up."""
 
     async def start(self) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -20,7 +21,7 @@ from eventrec.testing.conformance.log import Log, numbered
 from eventrec.testing.conformance.rows import assert_holds
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from eventrec import EventHandler
     from eventrec.testing.conformance.harness import HandlerHarness
@@ -37,6 +38,9 @@ ORDERS: Final = (
 
 POOLED: Final = ("AnyIO worker thread", "Trio thread", "asyncio_")
 """Names of threads that belong to the event loop and are kept for the next job."""
+
+MEASUREMENTS: Final = 5
+"""How often it is measured, at most, how long the loop stood still."""
 
 INSTANTS: Final = (0.0, 0.0002, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016)
 """Seconds after which a batch is cancelled."""
@@ -128,8 +132,8 @@ class LifecycleClaims(Claims):
 
         The shortest of several measurements counts, so that a busy machine is not taken for a bad handler.
         """
-        worst = []
-        for _ in range(5):
+        worst: list[float] = []
+        while not worst or (min(worst) >= harness.longest_block and len(worst) < MEASUREMENTS):
             log = Log(*numbered(0, harness.largest_batch))
             async with _Ticker() as ticker, opened(harness) as handler:
                 await deliver(handler, log, rows=harness.largest_batch)
@@ -235,7 +239,10 @@ async def _resumed(log: Log, handler: EventHandler) -> int:
 
 
 class _Ticker:
-    """Ticks beside what is measured; `longest` is the longest time between two ticks, in seconds."""
+    """Ticks beside what is measured; `longest` is the longest time between two ticks, in seconds.
+
+    Without the time that the thread waited for a processor, where the system tells: other processes had it then.
+    """
 
     def __init__(self) -> None:
         self.longest = 0.0
@@ -251,12 +258,27 @@ class _Ticker:
         await self._tasks.__aexit__(*exc_info)  # type: ignore[arg-type]
 
     async def _tick(self) -> None:
-        last = time.perf_counter()
-        while True:
-            await anyio.sleep(0.001)
-            now = time.perf_counter()
-            self.longest = max(self.longest, now - last)
-            last = now
+        with _waited() as waited:
+            last = time.perf_counter() - waited()
+            while True:
+                await anyio.sleep(0.001)
+                now = time.perf_counter() - waited()
+                self.longest = max(self.longest, now - last)
+                last = now
+
+
+@contextmanager
+def _waited() -> Iterator[Callable[[], float]]:
+    """Gives the seconds that this thread has waited for a processor; 0 where the system does not tell."""
+    try:
+        schedule = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+    except OSError:  # not Linux
+        yield lambda: 0.0
+        return
+    try:
+        yield lambda: int(os.pread(schedule, 100, 0).split()[1]) / 1e9
+    finally:
+        os.close(schedule)
 
 
 class _Leftovers:
@@ -279,8 +301,8 @@ class _Leftovers:
         return cls(tasks, threads, descriptors)
 
     async def assert_nothing_more(self, *, when: str) -> None:
-        """Assert that nothing was added, at the latest after a second: what is closed may take a turn of the loop."""
-        for _ in range(50):
+        """Assert that nothing was added, at the latest after ten seconds: what is closed may take turns of the loop."""
+        for _ in range(500):
             now = await self.now()
             tasks = [name for id_, name in now.tasks.items() if id_ not in self.tasks]
             threads = [name for id_, name in now.threads.items() if id_ not in self.threads]

@@ -10,6 +10,8 @@ from anyio import to_thread
 from eventrec import EventHandler, ReceivedEvent
 from eventrec.testing.clickhouse_http import ClickHouseDatabase, ClickHouseServer, new_database
 from eventrec.testing.conformance import Capability, Delivered, HandlerConformance, HandlerHarness
+from eventrec.testing.conformance.lifecycle import LifecycleClaims
+from eventrec.testing.conformance.recorders import RecorderClaims
 from eventrec.testing.proxy import FaultProxy
 from eventrec_handlers.clickhouse import ClickHouseHandler
 
@@ -111,6 +113,22 @@ class ClickHouseHarness(HandlerHarness):
 
 
 class TestClickHouseHandler(HandlerConformance):
+    @pytest.fixture(params=["asyncio", pytest.param("trio", marks=pytest.mark.faults)])
+    def anyio_backend(self, request: pytest.FixtureRequest) -> Any:
+        return request.param
+
+    @pytest.fixture
+    def harness(self, clickhouse_server: ClickHouseServer) -> HandlerHarness:
+        return ClickHouseHarness(clickhouse_server)
+
+
+class TestClickHouseHandlerOnTrio(LifecycleClaims, RecorderClaims):
+    """What differs is the way to a driver that knows asyncio alone: opening, calling, cancelling, closing."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "trio"
+
     @pytest.fixture
     def harness(self, clickhouse_server: ClickHouseServer) -> HandlerHarness:
         return ClickHouseHarness(clickhouse_server)

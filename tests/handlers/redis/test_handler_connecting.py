@@ -19,6 +19,7 @@ from anyio import to_thread
 from eventrec import Batch, Event, FencedError, HandlerURL, HandlerURLError, PauseError, TransientError
 from eventrec.registry import default_name, handler_from_url
 from eventrec.testing.redis import RedisServer
+from eventrec.testing.server_process import free_port
 from eventrec_handlers.redis import RedisHandler, Target, from_url
 from eventrec_handlers.redis.bus import RedisBus, from_bus_url
 from eventrec_handlers.redis.connection import Connection
@@ -123,10 +124,7 @@ async def test_what_an_operator_must_mend_pauses_in_one_line(refusing: Refusing,
 
 
 async def test_no_server_and_no_host_are_transient() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-
-    for url in (f"redis://127.0.0.1:{port}", "redis+unix:///nowhere/at/all", "redis://nowhere.invalid"):
+    for url in (f"redis://127.0.0.1:{free_port()}", "redis+unix:///nowhere/at/all", "redis://nowhere.invalid"):
         with pytest.raises(TransientError):
             await from_url(url).open()
 
