@@ -95,7 +95,9 @@ async def test_tail_shows_the_newest(handler: RedisHandler, numbered: Any, buffe
     command = [sys.executable, "-W", "error", "-m", "eventrec.cli", "tail", buffer.server.url(stream=buffer.stream)]
 
     done = await to_thread.run_sync(
-        lambda: subprocess.run([*command, "-n", "2", "--json"], capture_output=True, text=True, check=False, timeout=200)
+        lambda: subprocess.run(
+            [*command, "-n", "2", "--json"], capture_output=True, text=True, check=False, timeout=200
+        )
     )
 
     assert (done.returncode, done.stderr) == (0, "")
