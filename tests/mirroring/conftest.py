@@ -82,9 +82,16 @@ def noted(directory: Path, id_: UUID, name: str = "standby") -> Acknowledged:
 
 
 async def until(condition: Callable[[], object], seconds: float = 120) -> None:
-    """Return once `condition`, which may look at files, holds."""
+    """Return once `condition`, which may look at files, holds; it does not where one is moved under it."""
+
+    def holds() -> object:
+        try:
+            return condition()
+        except FileNotFoundError:
+            return False
+
     with anyio.fail_after(seconds):
-        while not await in_thread(condition):  # noqa: ASYNC110 - other tasks, threads and processes change it
+        while not await in_thread(holds):  # noqa: ASYNC110 - other tasks, threads and processes change it
             await anyio.sleep(0.01)
 
 
