@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from eventrec.delivery.sources.log import ReadableLog
+from eventrec.delivery.sources.readable_log import ReadableLog
 
 
 class DeliveredLog(ReadableLog, Protocol):

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import builtins  # noqa: TC003 - `type` is a field of the class below
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from eventrec.errors import DecodeError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from eventrec.records.schema import ColumnSchema, Shape
 
 Entry: TypeAlias = "tuple[Shape, int, bytes, bytes | None, bytes | None, bytes | None, int]"
@@ -40,6 +43,9 @@ SIZE: Final = 6
 OVERHEAD_BYTES: Final = 200
 """What an entry counts beyond its encoded length."""
 
+size_of: Final = itemgetter(SIZE)
+"""The size of an entry, for `map` and its like."""
+
 
 def entry_size(payload: bytes, context: bytes | None = None, extra_rows: bytes | None = None) -> int:
     """What a record counts against a bound, in bytes. The two loops that make most entries write its first line out."""
@@ -49,6 +55,11 @@ def entry_size(payload: bytes, context: bytes | None = None, extra_rows: bytes |
     if context is not None:
         size += len(context)
     return size
+
+
+def total_size(entries: Iterable[Entry]) -> int:
+    """What `entries` count against a bound together, in bytes."""
+    return sum(map(size_of, entries))
 
 
 def make_entry(  # noqa: PLR0917 - the fields of the tuple, in its order

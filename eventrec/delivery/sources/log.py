@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
 from collections import OrderedDict
-from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, islice
-from operator import itemgetter
-from typing import TYPE_CHECKING, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import anyio
 
 from eventrec.delivery.sources.source import Records
+from eventrec.delivery.sources.window import DecodedCommit, DecodedWindow
 from eventrec.errors import ContentError, LogError
 from eventrec.records.content import ContentDecoder, is_ours
-from eventrec.records.entry import SIZE
+from eventrec.records.entry import total_size
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from uuid import UUID
 
+    from eventrec.delivery.sources.readable_log import ReadableLog
     from eventrec.delivery.sources.source import OnLost, Start
     from eventrec.intake.handover import Handover
     from eventrec.log.commit import Commit
     from eventrec.log.reader import Extent, LogReader
-    from eventrec.log.resync import IsOurs
-    from eventrec.records.entry import Entry
 
 WINDOW_BYTES: Final = 8 << 20
 """Bytes of decoded commits kept for the next reader, by the size that entries count."""
@@ -39,51 +35,7 @@ _THREADS: Final = 2
 _PATIENCE: Final = 0.5
 _ANY_OFFSET: Final = 1 << 62
 
-_size_of: Final = itemgetter(SIZE)
-
 _logger = get_logger("eventrec.delivery")
-
-
-class ReadableLog(Protocol):
-    """What reading asks of a log: see `eventrec.log.log.Log`."""
-
-    @property
-    def first(self) -> int:
-        """The first offset of the oldest segment that is there. Blocking."""
-
-    @property
-    def written(self) -> int:
-        """Every record below is in the page cache."""
-
-    @property
-    def readable(self) -> int:
-        """Every record below can be read."""
-
-    @property
-    def extent(self) -> Extent:
-        """How far it can be read, and which bytes those are."""
-
-    def reader(self, start: int = 0, *, is_ours: IsOurs | None = None) -> LogReader:
-        """A reader from record `start` on. Blocking."""
-
-    def restore_deleted(self) -> int:
-        """Have what another program deleted there again, as far as that can be done. Blocking.
-
-        Returns below which offset what cannot be found is lost.
-
-        Raises:
-            OSError, LogError: It cannot be put there, or known, for now.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    """One commit: its first offset, its entries, what they count in bytes, and what is true of all of them."""
-
-    first: int
-    entries: Sequence[Entry]
-    size: int
-    static_context: bytes | None
 
 
 class LogSource:
@@ -120,10 +72,7 @@ class LogSource:
         """Why what was last found missing is lost."""
         self._floor = 0
         self._cursors: list[LogCursor] = []
-        self._window: OrderedDict[int, _Decoded] = OrderedDict()
-        """Commits by first offset, in the order of their last use."""
-        self._starts: list[int] = []
-        self._window_bytes = 0
+        self._window = DecodedWindow(self.window_bytes)
         self._readers: OrderedDict[int, LogReader] = OrderedDict()
         self._decoder = ContentDecoder()
         self._limiter = anyio.CapacityLimiter(_THREADS)
@@ -184,18 +133,18 @@ class LogSource:
 
     async def read(self, start: int, *, max_records: int, max_bytes: int) -> Records:
         """Records from `start` on; none where nothing can be read there now, or where what is lost begins there."""
-        found = self._from_window(start, max_records, max_bytes)
+        found = self._window.read(start, max_records=max_records, max_bytes=max_bytes)
         if self._take_over(found.end, max_records - len(found.entries), max_bytes):
-            found = self._from_window(start, max_records, max_bytes)
+            found = self._window.read(start, max_records=max_records, max_bytes=max_bytes)
         if not found.entries and start < self.end:
             async with self._reading:
                 # Another worker may have read it meanwhile.
-                found = self._from_window(start, max_records, max_bytes)
+                found = self._window.read(start, max_records=max_records, max_bytes=max_bytes)
                 if not found.entries and (first := await self._fill_window(start)) is not None:
                     if first > start:
                         self._lose(start, first)
                     else:
-                        found = self._from_window(start, max_records, max_bytes)
+                        found = self._window.read(start, max_records=max_records, max_bytes=max_bytes)
         return found
 
     def _take_over(self, offset: int, records: int, size: int) -> bool:
@@ -205,7 +154,7 @@ class LogSource:
             commit = self._handover.take(offset, readable=self._log.readable)
             if commit is None:
                 break
-            self._keep(_Decoded(commit.first, commit.entries, commit.size, self._handed_context))
+            self._window.keep(DecodedCommit(commit.first, commit.entries, commit.size, self._handed_context))
             offset, records, size = commit.end, records - len(commit.entries), size - commit.size
         return offset > before
 
@@ -225,7 +174,7 @@ class LogSource:
         self._is_unreadable = self._is_unreadable and not commits
         # The one that is asked for comes last, so that no other one of this read pushes it out of the window.
         for decoded in reversed(commits):
-            self._keep(decoded)
+            self._window.keep(decoded)
         if commits:
             return commits[0].first
         now = self._log.extent
@@ -263,56 +212,16 @@ class LogSource:
             _logger.warning("log unreadable", log=str(self.id), offset=start, error=str(error))
         self._is_unreadable = True
 
-    def _from_window(self, start: int, max_records: int, max_bytes: int) -> Records:
-        found: list[Entry] = []
-        size = 0
-        static: bytes | None = None
-        while len(found) < max_records:
-            offset = start + len(found)
-            place = bisect_right(self._starts, offset) - 1
-            if place < 0:
-                break
-            first = self._starts[place]
-            decoded = self._window[first]
-            if offset >= first + len(decoded.entries) or (found and decoded.static_context != static):
-                break
-            static = decoded.static_context
-            self._window.move_to_end(first)
-            part = decoded.entries[offset - first : offset - first + max_records - len(found)]
-            is_whole = len(part) == len(decoded.entries)
-            part_size = decoded.size if is_whole else sum(map(_size_of, part))
-            if size + part_size > max_bytes:
-                # The first record of a read is given whatever its size.
-                sizes = accumulate(map(_size_of, part), initial=size)
-                fitting = sum(each <= max_bytes for each in islice(sizes, 1, None))
-                found += part[: max(fitting, 0 if found else 1)]
-                break
-            size += part_size
-            found += part
-        end = start + len(found)
-        return Records(start, end, range(start, end), found, static)
-
-    def _keep(self, decoded: _Decoded) -> None:
-        if decoded.first in self._window:
-            return
-        self._window[decoded.first] = decoded
-        insort(self._starts, decoded.first)
-        self._window_bytes += decoded.size
-        while self._window_bytes > self.window_bytes and len(self._window) > 1:
-            oldest, freed = self._window.popitem(last=False)
-            del self._starts[bisect_right(self._starts, oldest) - 1]
-            self._window_bytes -= freed.size
-
     def _lose(self, start: int, end: int) -> None:
         for cursor in self._cursors:
             if cursor.next == start:
                 cursor.next = end
                 cursor.on_lost(self._lost_as, end - start, ())
 
-    def _read_commits(self, start: int) -> list[_Decoded]:
+    def _read_commits(self, start: int) -> list[DecodedCommit]:
         """In a thread. The commits from `start` on: at least one, if there is."""
         reader = self._readers.pop(start, None) or self._log.reader(start, is_ours=self._is_ours)
-        read: list[_Decoded] = []
+        read: list[DecodedCommit] = []
         while not read and (commits := reader.read(max_bytes=READ_BYTES)):
             for commit in commits:
                 try:
@@ -322,7 +231,7 @@ class LogSource:
                     if read:
                         break  # A hole is met at the beginning of a read.
                     continue
-                if read and commit.offset != read[-1].first + len(read[-1].entries):
+                if read and commit.offset != read[-1].end:
                     break
                 read.append(decoded)
             else:
@@ -333,18 +242,18 @@ class LogSource:
         self._keep_reader(reader)
         return read
 
-    def _read_afresh(self, start: int) -> list[_Decoded]:
+    def _read_afresh(self, start: int) -> list[DecodedCommit]:
         self.close()
         return self._read_commits(start)
 
-    def _decoded(self, commit: Commit) -> _Decoded:
+    def _decoded(self, commit: Commit) -> DecodedCommit:
         content = self._decoder.decode(commit.content)
         entries = content.entries
         if content.log_id != self.id:
             raise ContentError(f"it is of the log {content.log_id}")
         if len(entries) != commit.n:
             raise ContentError(f"{len(entries)} records, and its commit says {commit.n}")
-        return _Decoded(commit.offset, entries, sum(map(_size_of, entries)), content.static_context)
+        return DecodedCommit(commit.offset, entries, total_size(entries), content.static_context)
 
     def _keep_reader(self, reader: LogReader) -> None:
         other = self._readers.pop(reader.next_offset, None)

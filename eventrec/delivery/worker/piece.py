@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from eventrec.records.batch import Batch
 from eventrec.records.context import merged_context
-from eventrec.records.entry import SIZE
+from eventrec.records.entry import SIZE, total_size
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from eventrec.records.entry import Entry
-
-
-_size_of: Final = itemgetter(SIZE)
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +69,7 @@ class Piece:
             self.static_context = None
         self.offsets.extend(offsets)
         self.entries.extend(entries)
-        self.size += sum(map(_size_of, entries))
+        self.size += total_size(entries)
 
     def halves(self) -> tuple[Piece, Piece]:
         """Two pieces of about the same number of records, left and right; there must be two records at least."""
