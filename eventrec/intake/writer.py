@@ -14,20 +14,16 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections import deque
 from contextlib import nullcontext, suppress
-from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from eventrec.errors import LogError, LogFullError, LogLockedError, LogWriteError
 from eventrec.intake.consumer import Consumer
-from eventrec.intake.handover import Handover, Written
 from eventrec.intake.syncer import Syncer
+from eventrec.intake.takes import RECORDS_PER_WRITE, TAKES_PER_WRITE, Takes
 from eventrec.intake.tickets import Tickets
 from eventrec.log.head import SPARED
 from eventrec.log.log import LogOptions
-from eventrec.records.content import encode_take
-from eventrec.records.entry import SIZE
 from eventrec.runs.layouts import keep_layouts
 from eventrec.runs.mounts import check_is_local
 from eventrec.runs.own_log import OwnLog
@@ -36,24 +32,22 @@ from eventrec.runtime.native import Signal, allocate_lock, start_new_thread
 from eventrec.runtime.process import register_exit, register_exit_of_child, unregister_exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection
     from contextlib import AbstractContextManager
     from uuid import UUID
 
     from eventrec.events.encoder import Reason
     from eventrec.events.layouts import RecordedLayouts
+    from eventrec.intake.handover import Handover, Written
     from eventrec.intake.queue import Intake
     from eventrec.log.log import Log
     from eventrec.options import ResolvedOptions
-    from eventrec.records.entry import Entry
     from eventrec.records.layout import Layout
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.run import Run
 
 _logger = get_logger("eventrec.log")
 
-_TAKE: Final = 4_096
-_TAKES_PER_WRITE: Final = 8
 _RETRY_SECONDS: Final = 1.0
 _CLOSING_TRIES: Final = 3
 _CLOSING_PAUSE: Final = 0.1
@@ -99,8 +93,8 @@ class Writer:
         """Where those who deliver in this process want what was written; None: they read it from the log."""
         self.consumer = Consumer(intake, write_interval=options.write_interval)
         self._intake = intake
+        self._takes = Takes(intake, self.consumer, self.tickets, now=now, static_context=static_context)
         self._new_id = new_id
-        self._now = now
         self._layouts = layouts
         self._options = LogOptions(segment_bytes=options.segment_bytes)
         self._own = self._new_log(self._begin)
@@ -120,8 +114,6 @@ class Writer:
         self._look_at = 0.0
         self._former: OwnLog | None = None
         """What was written before, where another run was begun at the end."""
-        self._hand: deque[tuple[bytes, Sequence[Entry], int]] = deque()
-        """Contents not yet appended, with their records and the bytes these count."""
         self._to_be_written: list[Written] = []
         """Commits that are appended, and are handed over once they are written."""
         self._ending = register_exit(self._at_exit)
@@ -322,7 +314,7 @@ class Writer:
             return
         if not is_written:
             self._signal.wait(_CLOSING_PAUSE if self._is_closing else _RETRY_SECONDS)
-        elif len(self._intake) < _TAKE * _TAKES_PER_WRITE:
+        elif len(self._intake) < RECORDS_PER_WRITE:
             for seconds in self.consumer.pauses():
                 self._signal.wait((_LOOK_ANYWAY if pause is None else pause) if seconds is None else seconds)
                 if self._is_closing:
@@ -352,7 +344,7 @@ class Writer:
 
     def _move(self) -> bool:
         """Take, append and write everything, a few takes at a time; False: the disk refused, and what is left stays."""
-        assert self.log is not None  # noqa: S101 - see `_is_made`
+        assert self.run is not None and self.log is not None  # noqa: S101, PT018 - see `_is_made`
         if self._held is not None and not self._is_closing:
             self._refused(LogFullError(self._held))
             return False
@@ -360,14 +352,14 @@ class Writer:
         try:
             self._spare_the_rest()
             self._look_for_directory()
-            self._append_hand()
+            self._append()
             offered = self.tickets.offered()
-            for _ in range(_TAKES_PER_WRITE):
-                if not self._take():
+            for _ in range(TAKES_PER_WRITE):
+                if not self._takes.take(self.run.id):
                     break
                 if new := self._layouts.new():
                     self._keep_layouts(new)
-                self._append_hand()
+                self._append()
             else:
                 offered = []
             self.log.write()
@@ -425,15 +417,15 @@ class Writer:
         other = self._new_log()
         self.handover = None  # Its offsets are those of this log.
         try:
-            self._append_hand()
+            self._takes.append_to(log)
             log.write()
             log.sync()
             if not self.consumer.counts.waiting:
                 return
             run, another = other.make(first=log.appended)
             self._former, self._own = self._own, other
-            while self._take():
-                self._append_hand()
+            while self._takes.take(run.id):
+                self._takes.append_to(another)
                 another.write()
             another.close()
         except (OSError, LogError) as exc:
@@ -445,34 +437,12 @@ class Writer:
             _logger.warning("written into another log", log=str(run.path), records=another.written - log.written)
             run.release()
 
-    def _take(self) -> bool:
-        """Take, and turn it into contents; False: there is nothing."""
-        assert self.run is not None  # noqa: S101 - see `_is_made`
-        entries = self.consumer.take(_TAKE)
-        self._intake.held_events = self.consumer.in_hand
-        if not entries:
-            return False
-        self.tickets.number(entries, self.consumer.appended)
-        contents = encode_take(entries, self.run.id, written=self._now(), static_context=self.static_context)
-        start = 0
-        for content, n in contents:
-            inside = entries[start : start + n]
-            self._hand.append((content, inside, sum(map(itemgetter(SIZE), inside))))
-            start += n
-        self.consumer.hold()
-        return True
-
-    def _append_hand(self) -> None:
+    def _append(self) -> None:
+        """Append what was taken."""
         assert self.log is not None  # noqa: S101 - see `_is_made`
-        while self._hand:
-            content, entries, size = self._hand[0]
-            offsets = self.log.append_encoded(content, len(entries))
-            self._hand.popleft()
-            if self.handover is not None:
-                self._to_be_written.append(Written(offsets.start, entries, size))
-            self.consumer.append(len(entries))
-            self._intake.held_events = self.consumer.in_hand
-            self._intake.freed_bytes += size
+        appended = self._takes.append_to(self.log)
+        if self.handover is not None:
+            self._to_be_written += appended
 
     def _hand_over(self) -> None:
         """All that was appended is written."""
