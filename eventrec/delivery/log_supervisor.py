@@ -299,7 +299,8 @@ class LogSupervisor(Supervisor):
             if self.writer.log is not None and self.writer.run is not None:
                 self._own = self._making.of_our_own(self.writer.run, self.writer.log)
                 if self._subscriptions:
-                    self.writer.handover = handover = Handover()
+                    handover = Handover()
+                    self.writer.hand_over_to(handover)
                     self._own.source.take_over_from(handover, static_context=self.writer.static_context)
                 self._own.note_saved(self._first.begun, is_synced=self._sync != "never")
                 self.workers = self._own.workers

@@ -50,6 +50,11 @@ class Takes:
     def __repr__(self) -> str:
         return f"<Takes {len(self._hand)} contents in hand>"
 
+    @property
+    def waiting(self) -> int:
+        """Records in the intake and in hand."""
+        return self._consumer.counts.waiting
+
     def take(self, log_id: UUID) -> bool:
         """Take, and turn it into contents for the log `log_id`; False: there is nothing."""
         entries = self._consumer.take(_TAKE)

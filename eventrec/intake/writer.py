@@ -12,37 +12,31 @@ It is a daemon of the system's kind, also under gevent. It starts with the first
 from __future__ import annotations
 
 import itertools
-import math
 import time
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
-from eventrec.errors import LogError, LogFullError, LogLockedError, LogWriteError
+from eventrec.errors import LogError, LogFullError, LogWriteError
 from eventrec.intake.consumer import Consumer
 from eventrec.intake.syncer import Syncer
 from eventrec.intake.takes import RECORDS_PER_WRITE, TAKES_PER_WRITE, Takes
 from eventrec.intake.tickets import Tickets
-from eventrec.log.head import SPARED
-from eventrec.log.log import LogOptions
-from eventrec.runs.layouts import keep_layouts
-from eventrec.runs.mounts import check_is_local
-from eventrec.runs.own_log import OwnLog
+from eventrec.intake.written_log import WrittenLog
 from eventrec.runtime.logging import described, get_logger
 from eventrec.runtime.native import Signal, allocate_lock, start_new_thread
 from eventrec.runtime.process import register_exit, register_exit_of_child, unregister_exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
     from uuid import UUID
 
     from eventrec.events.encoder import Reason
     from eventrec.events.layouts import RecordedLayouts
-    from eventrec.intake.handover import Handover, Written
+    from eventrec.intake.handover import Handover
     from eventrec.intake.queue import Intake
     from eventrec.log.log import Log
     from eventrec.options import ResolvedOptions
-    from eventrec.records.layout import Layout
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.run import Run
 
@@ -52,7 +46,6 @@ _RETRY_SECONDS: Final = 1.0
 _CLOSING_TRIES: Final = 3
 _CLOSING_PAUSE: Final = 0.1
 _EXIT_SECONDS: Final = 5.0
-_LOOK_SECONDS: Final = 1.0
 _LOOK_ANYWAY: Final = 5.0
 """Seconds after which it looks without having been woken."""
 
@@ -89,15 +82,18 @@ class Writer:
         self.fork_guard = allocate_lock()
         """Held while the lock of a run is taken: until it stands where a forked child finds it, no fork may begin."""
         self.tickets = Tickets()
-        self.handover: Handover | None = None
-        """Where those who deliver in this process want what was written; None: they read it from the log."""
         self.consumer = Consumer(intake, write_interval=options.write_interval)
         self._intake = intake
         self._takes = Takes(intake, self.consumer, self.tickets, now=now, static_context=static_context)
         self._new_id = new_id
-        self._layouts = layouts
-        self._options = LogOptions(segment_bytes=options.segment_bytes)
-        self._own = self._new_log(self._begin)
+        self._written = WrittenLog(
+            directory,
+            new_id=new_id,
+            segment_bytes=options.segment_bytes,
+            guard=self.fork_guard,
+            beginning=self._begin,
+            layouts=layouts,
+        )
         self._on_take = on_take
         self._syncer = Syncer(
             policy=options.sync, interval=options.sync_interval, on_sync=self._changed, on_refusal=self._sync_refused
@@ -111,26 +107,11 @@ class Writer:
         self._is_given_back = False
         self._giving_back = allocate_lock()
         self._held: str | None = None
-        self._look_at = 0.0
-        self._former: OwnLog | None = None
-        """What was written before, where another run was begun at the end."""
-        self._to_be_written: list[Written] = []
-        """Commits that are appended, and are handed over once they are written."""
         self._ending = register_exit(self._at_exit)
 
     def __repr__(self) -> str:
         state = "ended" if self.is_ended else f"refused: {self.failure}" if self.failure else "writing"
         return f"<Writer {state} appended={self.consumer.appended} {self.log!r}>"
-
-    def _new_log(self, beginning: Callable[[Run], AbstractContextManager[object]] = nullcontext) -> OwnLog:
-        return OwnLog(
-            self.directory,
-            self._new_id,
-            on_gone=_say_gone,
-            options=self._options,
-            guard=self.fork_guard,
-            beginning=beginning,
-        )
 
     def _begin(self, run: Run) -> AbstractContextManager[object]:
         return self.beginning(run)
@@ -140,12 +121,16 @@ class Writer:
     @property
     def run(self) -> Run | None:
         """The run that is written; None before it is made."""
-        return self._own.run
+        return self._written.run
 
     @property
     def log(self) -> Log | None:
         """The log that is written; None before it is made."""
-        return self._own.log
+        return self._written.log
+
+    def hand_over_to(self, handover: Handover) -> None:
+        """From here on, give `handover` what is written too: those who deliver in this process need not read it."""
+        self._written.handover = handover
 
     def run_id(self) -> UUID:
         """The id of the run that is written, or of another one where none could be made."""
@@ -234,18 +219,9 @@ class Writer:
             if self._is_given_back:
                 return 0
             self._is_given_back = True
-            if self._former is not None:
-                with suppress(LogError):
-                    self._former.let_go()
-            if self.log is not None:
-                with suppress(LogError):
-                    self.log.close()
+            self._written.close()
             count = self.settle()
-            if self.run is not None and self.consumer.appended:
-                self.run.release()
-            elif self.run is not None:
-                with suppress(OSError):
-                    self.run.retire()
+            self._written.leave(is_empty=not self.consumer.appended)
             return count
 
     def _ended(self) -> None:
@@ -265,7 +241,7 @@ class Writer:
         """In the child of a fork, where the threads are not: close what was inherited, and touch nothing."""
         self.is_ended = True
         unregister_exit(self._ending)
-        self._own.abandon()
+        self._written.abandon()
 
     # -- the writing thread
 
@@ -323,10 +299,7 @@ class Writer:
     def _is_made(self) -> bool:
         if self.log is None:
             try:
-                if self.run is None:
-                    check_is_local(self.directory)
-                    self._keep_layouts(self._layouts.all())
-                _, log = self._own.make()
+                log = self._written.make()
             except (OSError, LogError) as exc:
                 self._refused(exc if isinstance(exc, LogError) else LogWriteError(f"make a log: {exc}"))
                 return False
@@ -334,39 +307,27 @@ class Writer:
             self._changed()
         return True
 
-    def _keep_layouts(self, layouts: Collection[Layout]) -> None:
-        """Have `layouts` beside the log: what delivers it may be a process that declares none."""
-        try:
-            keep_layouts(self.directory, layouts)
-        except OSError as exc:
-            # The records are safe without; only a process that knows no layout would not find one.
-            _logger.warning("layouts not kept beside the log", directory=str(self.directory), error=described(exc))
-
     def _move(self) -> bool:
         """Take, append and write everything, a few takes at a time; False: the disk refused, and what is left stays."""
-        assert self.run is not None and self.log is not None  # noqa: S101, PT018 - see `_is_made`
+        assert self.log is not None  # noqa: S101 - see `_is_made`
         if self._held is not None and not self._is_closing:
             self._refused(LogFullError(self._held))
             return False
         before = self.log.written
         try:
-            self._spare_the_rest()
-            self._look_for_directory()
-            self._append()
+            self._written.spare_the_rest(is_closing=self._is_closing)
+            if self._written.look():
+                self._changed()
+            self._written.append(self._takes)
             offered = self.tickets.offered()
             for _ in range(TAKES_PER_WRITE):
-                if not self._takes.take(self.run.id):
+                if not self._written.append_next(self._takes):
                     break
-                if new := self._layouts.new():
-                    self._keep_layouts(new)
-                self._append()
             else:
                 offered = []
-            self.log.write()
-            self._hand_over()
+            self._written.write()
         except LogWriteError as exc:
-            self._to_be_written.clear()  # Once the disk takes them, they are read from there.
-            self._look_at = 0.0
+            self._written.note_refused()
             if self.failure is None:
                 self._signal.set()  # Perhaps it is only that the directory is gone: try again at once, the first time.
             self._refused(exc)
@@ -381,75 +342,12 @@ class Writer:
             self._changed()
         return True
 
-    def _spare_the_rest(self) -> None:
-        """Leave a full disk the bytes that a checkpoint needs: else what is delivered could not be deleted."""
-        assert self.run is not None and self.log is not None  # noqa: S101, PT018 - see `_is_made`
-        room = math.inf
-        if not self._is_closing:
-            with suppress(OSError):
-                free, _ = self.run.storage.space()
-                room = free - SPARED
-        self.log.limit(room)
-        if room < 0:
-            raise LogFullError(f"fewer than {SPARED:,} bytes are free")
-
-    def _look_for_directory(self) -> None:
-        """Once a second: another program may have deleted it, or put another one in its place."""
-        now = time.monotonic()
-        if now < self._look_at:
-            return
-        self._look_at = now + _LOOK_SECONDS
-        try:
-            if self._own.look():
-                self._keep_layouts(self._layouts.all())
-                self._changed()
-        except (OSError, LogLockedError) as exc:
-            raise LogWriteError(f"make the log again: {exc}") from exc
-
     def _write_elsewhere(self) -> None:
-        """At the end, where our directory's place is taken: what waits goes into a run of its own, for the next one.
-
-        Only what was never numbered, and where all else is written: a record has one id.
-        """
-        log = self.log
-        if not self._own.is_gone or log is None:
-            return
-        other = self._new_log()
-        self.handover = None  # Its offsets are those of this log.
+        """At the end, where our directory's place is taken."""
         try:
-            self._takes.append_to(log)
-            log.write()
-            log.sync()
-            if not self.consumer.counts.waiting:
-                return
-            run, another = other.make(first=log.appended)
-            self._former, self._own = self._own, other
-            while self._takes.take(run.id):
-                self._takes.append_to(another)
-                another.write()
-            another.close()
+            self._written.write_elsewhere(self._takes)
         except (OSError, LogError) as exc:
-            if other is not self._own:
-                with suppress(LogError):
-                    other.let_go()
             self._refused(exc if isinstance(exc, LogError) else LogWriteError(f"make another log: {exc}"))
-        else:
-            _logger.warning("written into another log", log=str(run.path), records=another.written - log.written)
-            run.release()
-
-    def _append(self) -> None:
-        """Append what was taken."""
-        assert self.log is not None  # noqa: S101 - see `_is_made`
-        appended = self._takes.append_to(self.log)
-        if self.handover is not None:
-            self._to_be_written += appended
-
-    def _hand_over(self) -> None:
-        """All that was appended is written."""
-        commits, self._to_be_written = self._to_be_written, []
-        if self.handover is not None:
-            for commit in commits:
-                self.handover.add(commit)
 
     def _refused(self, error: LogError) -> None:
         if self.failure is None:
@@ -460,7 +358,7 @@ class Writer:
     def _sync_refused(self, error: LogError) -> None:
         """From the thread that syncs: have this one look at once whether the directory is gone, and make it again."""
         self._refused(error)
-        self._look_at = 0.0
+        self._written.look_soon()
         self._signal.set()
 
     def _changed(self) -> None:
@@ -479,7 +377,3 @@ class Writer:
     def _sync_by_itself(self) -> float | None:
         """Where there is no thread for it: seconds until it is to look again; None: no need."""
         return None if self._syncer.has_thread or self.log is None else self._syncer.sync_if_due(self.log)
-
-
-def _say_gone(run: Run, log: Log) -> None:
-    _logger.error("log directory gone", log=str(run.path), lost_below=log.kept_from)

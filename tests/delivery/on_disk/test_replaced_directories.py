@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("looking_often", "_looking_at_once")
 
 @pytest.fixture
 def _looking_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventrec.intake.writer._LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("eventrec.intake.written_log._LOOK_SECONDS", 0.02)
     monkeypatch.setattr("eventrec.intake.writer._RETRY_SECONDS", 0.02)
     monkeypatch.setattr("eventrec.delivery.sources.log._PATIENCE", 0.02)
 
