@@ -162,8 +162,10 @@ class Shard(ABC):
     async def read(self, log_id: UUID, start: int, *, max_records: int, max_bytes: int) -> Records:
         """What comes next from `start` on, without waiting: at least one record, where there is one.
 
-        The answer begins at `start`, or later where what lies between can never be read again (trimmed, or evicted); it
-        is empty, and begins and ends alike, where nothing more is there. A hole within it has no record.
+        The answer begins at `start`, or later where what lies between can never be read again; it is empty, and begins
+        and ends alike, where nothing more is there. A hole within it has no record. What is gone did so as `lost_as`
+        says: `overflow`, it made room for newer records; `lost`, something else removed it; `corrupt`, it is there and
+        cannot be read.
         """
 
     @abstractmethod

@@ -83,7 +83,7 @@ class BusSource:
         return self.end
 
     def subscribe(self, name: str, start: Start, on_lost: OnLost) -> BusCursor:
-        """The one cursor. What the bus dropped before it was read is told to `on_lost` as `overflow`.
+        """The one cursor. What the bus dropped before it was read is told to `on_lost` as `overflow`, or as it says.
 
         What was there of a log that the bus lost as a whole, as `lost`.
         """
@@ -167,7 +167,7 @@ class BusCursor:
             return Records(self.next, self.next)
         first = self._ahead[0]
         if first.start > self.next:
-            self._lose("overflow", first.start)
+            self._lose(first.lost_as, first.start)
             return Records(self.next, self.next)
         taken, rest = _parted(self._ahead.popleft(), max_records, max_bytes)
         if rest is not None:
@@ -245,7 +245,7 @@ def _without_holes(records: Records, asked: int) -> Iterator[Records]:
     offsets, entries = records.offsets, records.entries
     if not offsets:
         if records.end > asked:
-            yield Records(records.end, records.end)
+            yield Records(records.end, records.end, lost_as=records.lost_as)
         return
     if len(offsets) == records.end - records.start:
         yield records
@@ -254,7 +254,8 @@ def _without_holes(records: Records, asked: int) -> Iterator[Records]:
     for at in range(1, len(offsets) + 1):
         if at == len(offsets) or offsets[at] != offsets[at - 1] + 1:
             start, end = offsets[begin], offsets[at - 1] + 1
-            yield Records(start, end, range(start, end), entries[begin:at], records.static_context)
+            context, why = records.static_context, records.lost_as
+            yield Records(start, end, range(start, end), entries[begin:at], context, why)
             begin = at
     if offsets[-1] + 1 < records.end:
-        yield Records(records.end, records.end)
+        yield Records(records.end, records.end, lost_as=records.lost_as)

@@ -97,6 +97,8 @@ class Balancer:
         self._is_beyond = False
         self._changed = anyio.Event()
         self._said = ""
+        self.looked = anyio.Event()
+        """Set once it is known which relays there are, and parts that may ask for their lease were told so."""
 
     def __repr__(self) -> str:
         return f"<Balancer {self.subscription!r} {len(self._kept)} of {self._takes}, {len(self._parts)} shards>"
@@ -186,6 +188,7 @@ class Balancer:
             share = share_of(self._holder, present, len(self._parts))
             self._takes = share.takes
             self._admit()
+            self.looked.set()
             gives = min(share.gives, wished)
             if gives and anyio.current_time() - gave_at >= self._lease_seconds and self._give(gives):
                 gave_at = anyio.current_time()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio
@@ -225,7 +226,10 @@ class Part(ABC):
             nonlocal may_ask
             if balancer.is_full and not self._state.startswith("waiting"):
                 self._note_waiting("waiting: this relay serves as many shards as it may")
-            await balancer.permit(self)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(when_begun(self._say_for_whom, balancer))
+                await balancer.permit(self)
+                tasks.cancel_scope.cancel()
             may_ask = True
 
         await self.unless_leaving(permit)
@@ -243,14 +247,25 @@ class Part(ABC):
         elif not self.link.closing.is_set():
             self._note_waiting("waiting: handed over, so that relays have equal shares")
 
+    async def _say_for_whom(self, balancer: Balancer) -> None:
+        """That it waits, where it may not even ask for its lease: it is in another relay's share."""
+        await balancer.looked.wait()
+        if not self._state.startswith(("waiting", "retrying", "holding")):
+            with suppress(Exception):  # which the part meets once it asks
+                self._holder = await self._holder_of_lease()
+            self._note_waiting(f"waiting: {self._holder or 'another relay'} serves it")
+
+    async def _holder_of_lease(self) -> str:
+        held = await self.shard.subscriptions()
+        return next((each.holder for each in held if each.subscription == self.subscription), "")
+
     async def _serve_leased(self, balancer: Balancer) -> bool:
         """False: another relay has the lease."""
         seconds = self.link.options.lease_seconds
         asked = anyio.current_time()
         lease = await self.shard.acquire(self.subscription, self.link.holder, seconds=seconds)
         if lease is None:
-            held = await self.shard.subscriptions()
-            self._holder = next((each.holder for each in held if each.subscription == self.subscription), "")
+            self._holder = await self._holder_of_lease()
             self._note_waiting(f"waiting: {self._holder or 'another relay'} serves it")
             return False
         is_lost = False

@@ -402,7 +402,8 @@ class Fuzz:
         wild = {*self.unruly.handler.delivered, *self.dead()}
         lost = [numbers - wild for numbers in gone] + [numbers - set(self.fine.delivered) for numbers in gone]
         if any(lost):
-            assert (self.told_before + self.told)["corrupt"], f"lost in silence: {lost}"
+            told = self.told_before + self.told
+            assert told["corrupt"] + told["lost"], f"lost in silence: {lost}"
 
 
 def fuzz(home: Path, number: int, unruly: Callable[[random.Random], Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -616,7 +616,7 @@ async def test_what_was_synced_in_a_directory_that_is_deleted_is_counted_as_lost
         status = recorder.status().subscriptions["ScriptedHandler"]
 
     assert handler.delivered[-1] == 1_001
-    assert len(handler.delivered) + status.dropped.get("corrupt", 0) == 1_002
+    assert len(handler.delivered) + status.dropped.get("lost", 0) == 1_002
     assert_conserved(recorder.status(), offered=1_002)
 
 

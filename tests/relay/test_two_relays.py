@@ -105,6 +105,24 @@ async def test_second_relay_waits_and_takes_over_at_once_when_the_first_is_close
     assert sorted([*first.delivered, *second.delivered]) == list(range(200))
 
 
+async def test_relay_that_comes_late_says_at_once_for_whom_it_waits(store: MemoryStore, relay: Any, until: Any) -> None:
+    first, second = ScriptedHandler(), ScriptedHandler()
+
+    def served() -> list[int]:
+        return [presence.served for presence, *_ in store.present.get(NAME, {}).values()]
+
+    async with relay(first, name=NAME, relay=LONG) as one:
+        await until(lambda: served() == [1])
+        async with relay(second, name=NAME, relay=LONG) as late:
+            await until(lambda: late.status().relay and "serves it" in late.status().relay[0].state)
+            part = late.status().relay[0]
+            assert (part.healthy, part.holder) == (True, one.status().relay[0].holder)
+            store.append(numbered(0, 100))
+            await until(lambda: len(first.delivered) == 100)
+
+    assert second.delivered == []
+
+
 async def test_relay_that_is_stopped_for_good_is_taken_over_from_once_its_lease_ran_out(
     store: MemoryStore, relay: Any, until: Any
 ) -> None:

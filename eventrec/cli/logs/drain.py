@@ -51,8 +51,12 @@ _SAID_BY_DRAIN: Final = frozenset(
     }
 )
 """What the library logs, and the command says itself, where delivery does not wait for it."""
-_DAMAGE: Final = "corrupt"
-_LOST_TO: Final = {_DAMAGE: "damage", "rewound": "a destination that went back"}
+_GONE: Final = ("corrupt", "lost")
+_LOST_TO: Final = {
+    "corrupt": "damage",
+    "lost": "a program that deleted files of the log",
+    "rewound": "a destination that went back",
+}
 _WHY_SKIPPED: Final = {"held": "held by a process", "unknown": "this user may not open it"}
 
 
@@ -225,9 +229,9 @@ class Draining:
         gone = self._logs - sum(log.id in self._orphans.ids for log in rest)
         self._say_refused()
         filtered = self._left_out.count(rest) if self._left_out is not None else 0
-        # Of what was pending only bytes that went bad are lost; what a destination lost was delivered before.
+        # Of what was pending only bytes that went bad, or were deleted, are lost: what a destination lost was sent.
         dead = self._passed_dead(rest)
-        records -= filtered + self._lost[_DAMAGE] + dead
+        records -= filtered + sum(self._lost[reason] for reason in _GONE) + dead
         code = ExitCode.INCOMPLETE if rest or self._refusals or self._lost.total() or dead else ExitCode.OK
         if self._failure is not None:
             code = self._failure.code

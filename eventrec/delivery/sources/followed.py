@@ -184,7 +184,8 @@ class FollowedSource(LogSource):
                 # Not lost: gone from here, and perhaps in another directory of that name.
                 await anyio.sleep(_PATIENCE)
                 return None
-            self._lost_as = "retention" if first <= oldest else "corrupt"
+            if first <= oldest:
+                self._lost_as = "retention"
         return first
 
     def _oldest(self) -> int:

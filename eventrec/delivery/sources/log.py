@@ -11,6 +11,7 @@ import anyio
 from eventrec.delivery.sources.source import Records
 from eventrec.delivery.sources.window import DecodedCommit, DecodedWindow
 from eventrec.errors import ContentError, LogError
+from eventrec.log.walk import Tail
 from eventrec.records.content import ContentDecoder, is_ours
 from eventrec.records.entry import total_size
 from eventrec.runtime.backend import in_thread
@@ -69,7 +70,7 @@ class LogSource:
         self._is_ours = partial(is_ours, log_id=id_)
         self._is_unreadable = False
         self._lost_as = "corrupt"
-        """Why what was last found missing is lost."""
+        """Why what the last read did not find is: `corrupt`, or `lost` where no bytes stand in its place."""
         self._floor = 0
         self._cursors: list[LogCursor] = []
         self._window = DecodedWindow(self.window_bytes)
@@ -91,7 +92,8 @@ class LogSource:
     def subscribe(self, name: str, start: Start, on_lost: OnLost) -> LogCursor:
         """A cursor at the first record, or at the end of another run's log: what this one records is new to all.
 
-        What cannot be read is told to `on_lost` as `corrupt`.
+        What cannot be read is told to `on_lost` as `corrupt`; as `lost` where nothing is there to be read, because
+        another program deleted it, or a power cut took it.
         """
         at_end = start == "latest" and self._begins_at_end
         cursor = LogCursor(self, name, self.end if at_end else self.first, on_lost)
@@ -221,25 +223,30 @@ class LogSource:
     def _read_commits(self, start: int) -> list[DecodedCommit]:
         """In a thread. The commits from `start` on: at least one, if there is."""
         reader = self._readers.pop(start, None) or self._log.reader(start, is_ours=self._is_ours)
+        passed, are_readable = reader.skipped, True
         read: list[DecodedCommit] = []
-        while not read and (commits := reader.read(max_bytes=READ_BYTES)):
+        is_followed = True
+        while not read and is_followed and (commits := reader.read(max_bytes=READ_BYTES)):
             for commit in commits:
                 try:
                     decoded = self._decoded(commit)
                 except ContentError as exc:
+                    are_readable = False
                     _logger.exception("commit unreadable", log=str(self.id), offset=commit.offset, error=str(exc))
                     if read:
-                        break  # A hole is met at the beginning of a read.
+                        is_followed = False  # A hole is met at the beginning of a read.
+                        break
                     continue
                 if read and commit.offset != read[-1].end:
+                    is_followed = False
                     break
                 read.append(decoded)
-            else:
-                self._keep_reader(reader)
-                return read
+        is_damaged = not are_readable or reader.skipped > passed or reader.tail is not Tail.CLEAN
+        self._lost_as = "corrupt" if is_damaged else "lost"
+        if is_followed:
+            self._keep_reader(reader)
+        else:
             reader.close()
-            return read
-        self._keep_reader(reader)
         return read
 
     def _read_afresh(self, start: int) -> list[DecodedCommit]:

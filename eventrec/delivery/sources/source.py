@@ -25,6 +25,7 @@ class Records:
     Attributes:
         offsets: As many as `entries`; a `range` where there is no hole.
         static_context: What is true of all of them: a JSON object.
+        lost_as: Where it begins later than it was asked to: why what lies between is gone.
     """
 
     start: int
@@ -32,6 +33,7 @@ class Records:
     offsets: Sequence[int] = ()
     entries: Sequence[Entry] = ()
     static_context: bytes | None = None
+    lost_as: str = "overflow"
 
 
 class Cursor(Protocol):

@@ -207,7 +207,10 @@ class RedisHandler(EventHandler, DestinationCheckpoints):
             await shard.retire(_origin(log_id, subscription), end, known=least)
 
     async def sizes(self) -> list[tuple[int, int]]:
-        """Records and bytes of content that each shard holds: exact, in constant time."""
+        """Records and bytes of content that each shard holds: in time that goes by its logs, which are few.
+
+        What is gone from where a log begins is not counted, whatever removed it; a hole in the middle is, until then.
+        """
         return [await shard.sizes() for shard in self._shards]
 
     async def _append(self, batch: Batch, starts: list[int], parts: Sequence[Part]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from eventrec import PauseError
 from eventrec.bus import LogBounds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,24 +19,17 @@ class Picture:
 
     Attributes:
         joined: The ids of the logs, as meta has them.
-        held_bytes: Bytes of content that each log holds.
         is_known: There is a shard.
     """
 
     logs: Sequence[LogBounds] = ()
     joined: str = ""
-    held_bytes: Mapping[UUID, int] = field(default_factory=dict)
     is_known: bool = True
 
     @property
     def ids(self) -> list[UUID]:
         """Of all logs, the oldest first."""
         return [log.id for log in self.logs]
-
-    @property
-    def records(self) -> int:
-        """How many all logs hold."""
-        return sum(log.end - log.oldest for log in self.logs)
 
 
 def picture(answer: Sequence[bytes], run_id: bytes, where: str) -> Picture:
@@ -48,7 +41,7 @@ def picture(answer: Sequence[bytes], run_id: bytes, where: str) -> Picture:
     fields = dict(zip(answer[::2], answer[1::2], strict=True))
     joined = fields.get(b"logs", b"").decode(errors="replace")
     is_same_life = fields.get(b"run_id") == run_id
-    logs, held = [], {}
+    logs = []
     try:
         for text in joined.split():
             start = f"{text}:".encode()
@@ -61,7 +54,6 @@ def picture(answer: Sequence[bytes], run_id: bytes, where: str) -> Picture:
                 may_have_lost_tail=not is_live,
             )
             logs.append(log)
-            held[log.id] = int(fields[start + b"put"]) - int(fields[start + b"cut"])
     except (KeyError, ValueError) as exc:
         raise PauseError(f"{where}: its meta key holds what is not ours: {exc!r}") from exc
-    return Picture(logs, joined, held)
+    return Picture(logs, joined)

@@ -60,36 +60,37 @@ class CommitReader:
         return None
 
     def records(
-        self, log_id: UUID, found: Sequence[Any], start: int, end: int, *, max_records: int, max_bytes: int
+        self,
+        log_id: UUID,
+        found: Sequence[Any],
+        start: int,
+        end: int,
+        *,
+        dropped: int = 0,
+        max_records: int,
+        max_bytes: int,
     ) -> Records:
         """Records from `start` on, of the stream entries `found`: without a hole, and of one static context.
 
-        What lies between `start` and the first record that is there is lost, as where the answer begins says. `end`,
-        more than `start`, is where the log ends: entries behind it came later, or are not ours.
+        What lies between `start` and where the answer begins is lost, all of it as its `lost_as` says: what is below
+        `dropped` made room for newer records. `end`, more than `start`, is where the log ends: entries behind it came
+        later, or are not ours.
 
         Raises:
             PauseError: A commit is of a version that this eventrec does not know.
         """
-        first, next_ = start, start
+        ours = [(*_place(id_), id_, fields) for id_, fields in found if is_commit(fields)]
+        ours = [commit for commit in ours if commit[1] <= end]
+        first, is_damaged = self._beginning(log_id, ours, start)
+        next_, size = first, 0
         entries: list[Entry] = []
         context: bytes | None = None
-        size, passed = 0, start
-        for id_, fields in found:
-            begin, stop = _place(id_)
-            if stop > end:
+        for begin, stop, id_, fields in ours:
+            if stop <= next_ or begin >= stop:
+                continue
+            content = self._content(log_id, id_, begin, stop, fields) if begin <= next_ else None
+            if content is None or (entries and content.static_context != context):
                 break
-            if not is_commit(fields):
-                continue
-            passed = max(passed, stop)
-            if begin >= stop or stop <= next_:
-                continue
-            content = self._content(log_id, id_, begin, stop, fields)
-            if entries and (content is None or begin > next_ or content.static_context != context):
-                break
-            if content is None or begin > next_:
-                first = next_ = stop if content is None else begin
-            if content is None:
-                continue
             context = content.static_context
             taken = _cut(
                 content.entries[next_ - begin :], max_records - len(entries), max_bytes - size, at_least=not entries
@@ -101,8 +102,29 @@ class CommitReader:
                 break
         if not entries and next_ == start:
             # Nothing that is ours up to where the next entry stands, or the log ends: all of that is gone.
+            passed = max((stop for _, stop, *_ in ours), default=start)
             first = next_ = passed if passed > start else end
-        return Records(first, next_, range(first, next_), entries, context)
+        if is_damaged:
+            return Records(first, next_, range(first, next_), entries, context, "corrupt")
+        if start < dropped < first:
+            return Records(dropped, dropped)
+        return Records(first, next_, range(first, next_), entries, context, "overflow" if start < dropped else "lost")
+
+    def _beginning(self, log_id: UUID, ours: Sequence[Any], start: int) -> tuple[int, bool]:
+        """Where an answer from `start` on begins, and whether what lies between cannot be read; else it is not there.
+
+        Where both are so, only up to where the other begins: that is told by the next answer.
+        """
+        at = start
+        for begin, stop, id_, fields in ours:
+            if stop <= at or begin >= stop:
+                continue
+            if begin > at:
+                return (begin, False) if at == start else (at, True)
+            if self._content(log_id, id_, begin, stop, fields) is not None:
+                break
+            at = stop
+        return at, at > start
 
     def _content(self, log_id: UUID, id_: bytes, begin: int, stop: int, fields: Any) -> Content | None:
         """What is in a commit; None: nothing that can be read."""

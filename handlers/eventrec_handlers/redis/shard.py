@@ -27,6 +27,7 @@ from eventrec import DeliveryError
 from eventrec.bus import Held, Lease, LogBounds, Records, Shard
 from eventrec_handlers.redis.calls import ShardCalls, pairs, seconds_of
 from eventrec_handlers.redis.keys import channel as notice_channel
+from eventrec_handlers.redis.scripts import script
 from eventrec_handlers.redis.shard_logs import ShardLogs
 from eventrec_handlers.redis.stages import OutletBounds, ShardStages, stage_of
 from eventrec_handlers.redis.steps import milliseconds
@@ -237,13 +238,14 @@ class RedisShard(Shard):
         return await self._stages.size(stage)
 
     async def sizes(self) -> Sizes:
-        """How much the shard holds. What was evicted of it is not there, whatever is known of it."""
-        found = await self._logs.picture()
-        there = (
-            await self._calls.pipeline(*(("EXISTS", self._keys.log(log)) for log in found.ids)) if found.logs else []
-        )
-        held = [log for log, is_there in zip(found.logs, there, strict=True) if is_there]
-        return Sizes(sum(log.end - log.oldest for log in held), sum(found.held_bytes[log.id] for log in held))
+        """How much the shard holds. What is gone from where its logs begin is not there, whatever is known of it."""
+        joined = ""
+        while True:
+            streams = map(self._keys.log, joined.split())
+            answer = await self._calls.connection.run(script("sizes"), [self._keys.meta, *streams], [joined])
+            if len(answer) > 1:
+                return Sizes(int(answer[0]), int(answer[1]))
+            joined = answer[0].decode()
 
     async def left(self) -> int:
         """Records in it and in the outlets that were served here."""

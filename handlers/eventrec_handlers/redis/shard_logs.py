@@ -100,22 +100,26 @@ class ShardLogs:
         if kept is not None:
             return kept
         count = self._reader.commits(max_records, max_bytes)
-        bounds, found = await self._calls.pipeline(
-            ("HMGET", self._keys.meta, f"{log_id}:oldest", f"{log_id}:end"),
+        # In this order: nothing that is appended, or dropped, meanwhile is taken for lost.
+        stored, found, dropped = await self._calls.pipeline(
+            ("HGET", self._keys.meta, f"{log_id}:end"),
             ("XRANGE", self._keys.log(log_id), f"{start + 1}-0", "+", "COUNT", count),
+            ("HGET", self._keys.meta, f"{log_id}:dropped"),
         )
-        if bounds[1] is None:
+        if stored is None:
             if log_id in self._noted and log_id in (await self.picture()).ids:
                 return await self.read(log_id, start, max_records=max_records, max_bytes=max_bytes)
             return Records(start, start)
-        end = int(bounds[1])
+        end = int(stored)
         if end <= start:
             return Records(start, start)
         while found and not any(is_commit(fields) for _, fields in found):
             found = await self._calls.call(
                 "XRANGE", self._keys.log(log_id), b"(" + found[-1][0], f"{end}-{_LAST}", "COUNT", _PASSED_AT_ONCE
             )
-        return self._reader.records(log_id, found, start, end, max_records=max_records, max_bytes=max_bytes)
+        return self._reader.records(
+            log_id, found, start, end, dropped=int(dropped or 0), max_records=max_records, max_bytes=max_bytes
+        )
 
     async def wait(self, log_id: UUID, end: int, *, seconds: float) -> None:
         """As `Shard.wait`."""

@@ -56,6 +56,8 @@ class ShardWriter:
         self._overflow = overflow
         self._log = str(new_log_id())
         """The one that is taken for the current one."""
+        self._logs = ""
+        """All of them, as meta had them last."""
 
     def __repr__(self) -> str:
         return f"<ShardWriter {self.keys.base}>"
@@ -107,15 +109,21 @@ class ShardWriter:
                     self._log = rest[0].decode()
                 case _:
                     records, size = (int(each) for each in rest)
+                    if (records, size) != await self.sizes():
+                        continue  # Of what it was taken to hold something was evicted.
                     if self._overflow == "refuse":
                         raise TransientError(f"{self.keys.base} is full: {records} records, {size} bytes")
                     await self._make_room(part)
         raise TransientError(f"{self.keys.base}: other producers were faster, {_TRIES} times")
 
     async def sizes(self) -> tuple[int, int]:
-        """Records and bytes of content that the shard holds."""
-        records, size = await self._connection.run(script("sizes"), [self.keys.meta])
-        return int(records), int(size)
+        """Records and bytes of content that the shard holds: without what is gone from where its streams begin."""
+        while True:
+            streams = map(self.keys.log, self._logs.split())
+            answer = await self._connection.run(script("sizes"), [self.keys.meta, *streams], [self._logs])
+            if len(answer) > 1:
+                return int(answer[0]), int(answer[1])
+            self._logs = answer[0].decode()
 
     async def _make_room(self, part: Part) -> None:
         """Remove some of the oldest commits."""

@@ -173,7 +173,7 @@ def test_what_a_destination_has_beyond_the_end_of_a_log_that_lost_its_tail_is_go
         log.write()
 
         assert anyio.run(read, log) == 10
-    assert lost == [("corrupt", 6)]
+    assert lost == [("lost", 6)]
 
 
 def test_however_many_subscriptions_read_at_places_of_their_own_few_files_stay_open(
@@ -299,6 +299,36 @@ def test_what_another_program_deleted_is_read_once_its_writer_has_written_it_aga
     assert list(verify(DiskStorage(there if is_directory_gone else here))) == []
 
 
+@pytest.mark.parametrize("found", ["lost", "corrupt"])
+def test_what_another_program_deleted_is_lost_and_what_it_overwrote_is_corrupt(tmp_path: Path, found: str) -> None:
+    lost: list[tuple[str, int]] = []
+
+    async def read(log: Log) -> list[int]:
+        source = LogSource(log, LOG_ID, is_orphan=True, on_move=lambda: None)
+        cursor = source.subscribe("s", "earliest", lambda reason, count, _: lost.append((reason, count)))
+        offsets: list[int] = []
+        with anyio.fail_after(20):
+            while cursor.next < 9:
+                offsets += (await cursor.read(max_records=9, max_bytes=1 << 20)).offsets
+        source.close()
+        return offsets
+
+    with Log.create(DiskStorage(tmp_path)) as log:
+        for n in (2, 4, 3):
+            log.append_encoded(commits_of(n), n)
+            log.write()
+            log.begin_segment()
+        log.sync()
+        (middle,) = tmp_path.glob("*02.*log")
+        if found == "lost":
+            middle.unlink()
+        else:
+            middle.write_bytes(middle.read_bytes()[:-20] + b"x" * 20)
+
+        assert anyio.run(read, log) == [0, 1, 6, 7, 8]
+    assert lost == [(found, 4)]
+
+
 def test_of_deleted_segments_only_the_one_that_is_written_comes_back_and_the_rest_is_counted(tmp_path: Path) -> None:
     lost: list[tuple[str, int]] = []
 
@@ -322,7 +352,7 @@ def test_of_deleted_segments_only_the_one_that_is_written_comes_back_and_the_res
         delete_files(tmp_path)
 
         assert anyio.run(read, log) == [4, 5]
-    assert lost == [("corrupt", 4)]
+    assert lost == [("lost", 4)]
 
 
 def test_where_an_orphan_was_deleted_what_is_not_read_is_lost_at_once(tmp_path: Path) -> None:
@@ -341,4 +371,4 @@ def test_where_an_orphan_was_deleted_what_is_not_read_is_lost_at_once(tmp_path: 
         delete_files(tmp_path)
 
         assert anyio.run(read, log) == 4
-    assert lost == [("corrupt", 4)]
+    assert lost == [("lost", 4)]

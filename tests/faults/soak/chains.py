@@ -317,7 +317,8 @@ class Chain:
             wrong += [f"{destination.name}: {what}: {found}" for what, found in problems.items() if found]
         self.counts["lost by damage, and told"] += len(missing)
         flips_only = not any(damage.kind == "segments cut" for damage in self.damages)
-        if missing and flips_only and "corrupt" not in self.drops.read_text():
+        drops = self.drops.read_text()
+        if missing and flips_only and "corrupt" not in drops and "lost" not in drops:
             wrong.append(f"lost in silence: {sorted(missing)}")
         wrong += [f"changed: {path}" for path, before in self.foreign.items() if state_of(path) != before]
         if runs := list_runs(self.log):

@@ -9,9 +9,13 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from eventrec import PauseError
+from eventrec import HandlerURL, PauseError, TransientError
 from eventrec.bus import Lease, LeaseLostError, Output, Shard, Step
+from eventrec_handlers.redis.commits import Part
+from eventrec_handlers.redis.handler import RedisHandler
+from eventrec_handlers.redis.options import Target
 from eventrec_handlers.redis.shard import RedisShard, Sizes
+from eventrec_handlers.redis.shard_writer import ShardWriter
 
 pytestmark = [pytest.mark.handlers, pytest.mark.anyio]
 
@@ -331,3 +335,82 @@ async def test_stream_that_was_evicted_is_not_among_what_the_shard_holds(place: 
 
     assert before.records == 5
     assert await shard.sizes() == Sizes(0, 0)
+
+
+@pytest.mark.parametrize(("removed", "reason"), [("dropped", "overflow"), ("trimmed", "lost"), ("damaged", "corrupt")])
+async def test_what_is_gone_says_why(place: Any, samples: Any, numbers: Any, removed: str, reason: str) -> None:
+    shard = await place.shard()
+    for start in range(0, 9, 3):
+        log = UUID(await place.append(samples(start, start + 3)))
+    stream = place.keys.log(log)
+    match removed:
+        case "dropped":
+            await place.drop(str(log), 6)
+        case "trimmed":
+            await place.do("XTRIM", stream, "MINID", "7-0")
+        case _:
+            await place.do("DEL", stream)
+            for end, content in ((3, b"\x01bad"), (6, b"\x01bad")):
+                await place.do("XADD", stream, f"{end}-3", "b", 0, "c", content)
+            await place.do("HSET", place.keys.meta, f"{log}:end", "6")
+            await place.append(samples(6, 9))
+
+    records = await shard.read(log, 0, max_records=100, max_bytes=ALL)
+
+    assert (records.start, records.lost_as, numbers(records.entries)) == (6, reason, [6, 7, 8])
+
+
+async def test_what_was_dropped_and_what_an_operator_trimmed_behind_it_are_told_apart(
+    place: Any, samples: Any, numbers: Any
+) -> None:
+    shard = await place.shard()
+    for start in range(0, 12, 3):
+        log = UUID(await place.append(samples(start, start + 3)))
+    await place.drop(str(log), 3)
+    await place.do("XDEL", place.keys.log(log), "6-3")
+
+    found = []
+    at = 0
+    while at < 12:
+        records = await shard.read(log, at, max_records=100, max_bytes=ALL)
+        found.append((at, records.start, records.lost_as if records.start > at else "", numbers(records.entries)))
+        at = records.end
+
+    assert found == [(0, 3, "overflow", []), (3, 6, "lost", [6, 7, 8, 9, 10, 11])]
+
+
+@pytest.mark.parametrize("how", ["evicted", "trimmed", "evicted and appended to"])
+async def test_what_producers_are_told_a_shard_holds_is_what_is_there(place: Any, samples: Any, how: str) -> None:
+    shard = await place.shard()
+    for start in range(0, 9, 3):
+        log = await place.append(samples(start, start + 3))
+    stream = place.keys.log(log)
+    if how == "trimmed":
+        await place.do("XTRIM", stream, "MINID", "7-0")
+    else:
+        await place.do("DEL", stream)
+    if how == "evicted and appended to":
+        await place.append(samples(9, 12))
+    left = await place.do("XRANGE", stream, "-", "+")
+
+    handler = RedisHandler(Target.of(HandlerURL(place.url())))
+    await handler.open()
+    held = await handler.sizes()
+    await handler.close()
+
+    assert held == [(3 * len(left), sum(len(fields[3]) for _, fields in left))]
+    assert await shard.sizes() == Sizes(*held[0])
+
+
+async def test_shard_of_which_something_was_evicted_has_room_again(place: Any, samples: Any) -> None:
+    await place.shard()
+    log = await place.append(samples(0, 5))
+    await place.do("DEL", place.keys.log(log))
+    connection = place.connection
+    writer = ShardWriter(connection, place.keys, channel="", max_records=5, max_bytes=0, overflow="refuse")
+    assert await writer.resume("origin", 0) == 0
+    part = Part(commits=(3, b"content"), records=3, size=7)
+
+    await writer.append("origin", 0, 3, part)
+    with pytest.raises(TransientError, match="is full: 3 records"):
+        await writer.append("origin", 3, 6, part)

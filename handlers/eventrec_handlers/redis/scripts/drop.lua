@@ -20,5 +20,6 @@ for _ = 1, tonumber(ARGV[6]) do
   oldest, cut, from = stop, bytes_before + size, behind
 end
 trim(meta, stream, id, oldest)
+if oldest > before.oldest then redis.call('HSET', meta, id .. ':dropped', text(oldest)) end
 local after = log_of(meta, id)
 return {text(after.oldest - before.oldest), text(after.cut - before.cut)}

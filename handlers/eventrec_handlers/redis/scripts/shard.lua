@@ -12,6 +12,7 @@
 --   LOG:oldest     what lies below was trimmed, or is gone; records = end - oldest, there is no hole between
 --   LOG:put        bytes of content that were ever appended
 --   LOG:cut        bytes of content below `oldest`: what is held is put - cut
+--   LOG:dropped    what lies below went to make room for newer records; what is gone above it was not removed by us
 --   LOG:sealed     '1': another log has begun since, and it may have lost its tail
 --
 -- An entry of the stream of a log is one commit: id <end>-<count>, fields b (bytes of content before it) and c (content).
@@ -85,7 +86,7 @@ local function current(meta)
 end
 
 local function drop_fields(meta, id)
-  redis.call('HDEL', meta, id .. ':oldest', id .. ':end', id .. ':put', id .. ':cut', id .. ':sealed')
+  redis.call('HDEL', meta, id .. ':oldest', id .. ':end', id .. ':put', id .. ':cut', id .. ':sealed', id .. ':dropped')
 end
 
 -- Begin the log `id`, which never was; the one before is sealed, or forgotten where nothing was ever in it.
@@ -139,7 +140,9 @@ local function look(meta, stream, id, log)
   local stop, count, before = next_commit(stream, '-', text(log.next))
   local oldest, cut = log.next, log.put
   if stop then oldest, cut = stop - count, before end
-  redis.call('HSET', meta, id .. ':oldest', text(oldest), id .. ':cut', text(cut))
+  if oldest ~= log.oldest or cut ~= log.cut then
+    redis.call('HSET', meta, id .. ':oldest', text(oldest), id .. ':cut', text(cut))
+  end
 end
 
 -- Remove the commits of which every record lies below `offset`.
