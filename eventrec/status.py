@@ -167,7 +167,8 @@ class Status:
     `state` is new, open, forked, closed, or disabled: switched off from the start.
 
     Under `refused` stands also what was taken first and lost before it was in the log: pushed out by newer events
-    (`overflow`), or never written because the disk refused to the end (`not_written`); `on_drop` is told of both.
+    (`overflow`), or never written, because the disk refused to the end or the log cannot hold it (`not_written`);
+    `on_drop` is told of both.
     """
 
     state: str

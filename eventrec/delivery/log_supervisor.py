@@ -71,6 +71,8 @@ class LogSupervisor(Supervisor):
         self.workers = {}
         self.writer = writer
         self.mirrors = MirrorWatch(writer.directory)
+        self._unwritable = 0
+        """Records that the writer lost, as far as it was told."""
         self._subscriptions = list(subscriptions)
         self._handlers = {each.name: SharedHandler(each.handler) for each in self._subscriptions}
         self._letters = LetterLog(
@@ -143,6 +145,9 @@ class LogSupervisor(Supervisor):
         woken, self._woken = self._woken, anyio.Event()
         woken.set()
         self._drops.note_pushed_out(self._intake)
+        unwritable = self.writer.unwritable
+        self._drops.note("not_written", unwritable - self._unwritable)
+        self._unwritable = unwritable
         if self._own is not None:
             self._own.source.grew()
 

@@ -73,8 +73,8 @@ Reason: TypeAlias = Literal[
 open and has no log. `no_writer`: the system gives no thread to write the log, or the interpreter ends.
 `interrupted`: an exception that is not the event's came in between, and went on to the caller: KeyboardInterrupt, or
 what a signal handler of the application raised. `not_written`: it was taken, and the disk kept it out of the log to the
-end. `disabled`: the recorder is switched off. `stopped`: a send failed, and the option `on_failure` is "stop".
-`incomplete`: it was to be taken with others or not at all, and one of these was refused.
+end, or the log cannot hold it. `disabled`: the recorder is switched off. `stopped`: a send failed, and the option
+`on_failure` is "stop". `incomplete`: it was to be taken with others or not at all, and one of these was refused.
 """
 
 _NO_RULES: Final[Mapping[str, Rule]] = {}
@@ -252,21 +252,20 @@ class Encoder:
         shape = self._shape(event.table, event.type, event.columns)
         if self._is_filtered(shape):
             return "filtered"
-        for what, given in (("payload", event.payload), ("context", event.context or b"")):
-            if not isinstance(given, bytes):
-                raise InvalidEventError(f"a received {what} is JSON text as bytes, got {type(given).__name__}")
+        payload = _exact_bytes("payload", event.payload)
+        own_context = None if event.context is None else _exact_bytes("context", event.context)
         if shape.type in self._sampled_types:
-            sources = msgspec.json.decode(event.payload), msgspec.json.decode(event.context or b"{}")
+            sources = msgspec.json.decode(payload), msgspec.json.decode(own_context or b"{}")
             refusal = self._refusal(shape, sources, event.rows)
             if refusal is not None:
                 return refusal
-        if event.context is not None:
-            check_context(event.context)
+        if own_context is not None:
+            check_context(own_context)
         extras = None if event.rows is ONE_ROW and not shape.columns else encode_rows(shape, event.rows)
         id_ = None if event.id is None else _checked_id(event.id)
         stamp = self._now() if event.timestamp is None else checked_time(event.timestamp)
-        context = merged_context(_as_bytes(self._context()), event.context)
-        return make_entry(shape, stamp, event.payload, context, extras, explicit_id=id_)
+        context = merged_context(_as_bytes(self._context()), own_context)
+        return make_entry(shape, stamp, payload, context, extras, explicit_id=id_)
 
     def _plan_of_json(self) -> Callable[[Any], Entry | Reason]:
         """For `ReceivedJson`: the short way where every type is taken, else that of all received events."""
@@ -370,9 +369,20 @@ def _as_bytes(context: ContextBlock | bytes | None) -> bytes | None:
 
 
 def _checked_id(given: object) -> bytes:
-    if not isinstance(given, bytes) or len(given) != 16:  # noqa: PLR2004 - as many as a UUID has
+    if not isinstance(given, bytes) or bytes.__len__(given) != 16:  # noqa: PLR2004 - as many as a UUID has
         raise InvalidEventError(f"an id is 16 bytes, got {brief(given)}")
-    return given
+    return _plain_bytes(given)
+
+
+def _exact_bytes(what: str, given: object) -> bytes:
+    if not isinstance(given, bytes):
+        raise InvalidEventError(f"a received {what} is JSON text as bytes, got {type(given).__name__}")
+    return _plain_bytes(given)
+
+
+def _plain_bytes(given: bytes) -> bytes:
+    """Of a subclass, what it is: no log takes another."""
+    return given if type(given) is bytes else bytes(memoryview(given))
 
 
 def _filtered(_: object) -> Reason:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from operator import attrgetter
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -117,10 +119,12 @@ def _struct_payload(
 def _struct_shortcut(
     cls: type[msgspec.Struct], fields: FieldPlan, rest: type[msgspec.Struct] | None
 ) -> Shortcut | None:
-    is_whole = not fields.excluded or rest is not None
-    if fields.rules or not is_whole or cls.__getattribute__ is not msgspec.Struct.__getattribute__:
+    is_whole = not fields.excluded
+    if fields.rules or not (is_whole or rest) or cls.__getattribute__ is not msgspec.Struct.__getattribute__:
         return None
     names = cls.__struct_fields__ if rest is None else rest.__struct_fields__
+    if is_whole and not all(isinstance(inspect.getattr_static(cls, name), MemberDescriptorType) for name in names):
+        return None  # A property stands before a field, and what msgspec writes is the field.
     types = annotated_types(cls)
     checked = {name: _checked(types[name]) for name in names}
     return Shortcut(checked=checked, rest=rest, columns=fields.column_fields)

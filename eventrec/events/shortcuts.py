@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import itertools
 import linecache
+import unicodedata
 import weakref
 from dataclasses import dataclass, field
 from keyword import iskeyword
@@ -71,11 +72,14 @@ class Shortcut:
     columns: tuple[str, ...] = ()
 
     def is_for(self, shape: Shape) -> bool:
-        """Whether code can be made of it: JSON in a column may hold marked values, and a keyword is no variable."""
+        """Whether code can be made of it: JSON in a column may hold marked values, and code not every name."""
         names = (*self.checked, *self.columns)
-        return not any(column.type in _JSON for column in shape.columns) and not any(
-            iskeyword(name) or not name.isidentifier() for name in names
-        )
+        return not any(column.type in _JSON for column in shape.columns) and all(map(_can_be_written, names))
+
+
+def _can_be_written(name: str) -> bool:
+    """Whether `name` in code means what it says: Python reads one that is not in the form NFKC as another one."""
+    return name.isidentifier() and not iskeyword(name) and unicodedata.is_normalized("NFKC", name)
 
 
 def make_shortcut(
@@ -90,7 +94,7 @@ def make_shortcut(
     as_bytes: Callable[[Any], bytes | None],
 ) -> Callable[[Any], Any]:
     """The function that turns an instance of `cls` into an entry of `shape`; `long_way` does it for any instance."""
-    name = f"entry_of_{cls.__name__ if cls.__name__.isidentifier() else 'event'}"
+    name = f"entry_of_{cls.__name__ if _can_be_written(cls.__name__) else 'event'}"
     source = "\n".join(_lines(name, said, shape, has_timestamp=timestamp_of is not None))
     names: dict[str, Any] = {
         "shape": shape,

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from eventrec.intake.queue import Intake
     from eventrec.records.entry import Entry
@@ -66,6 +66,13 @@ class Consumer:
         """What was taken is kept by the caller from here on; the next `take` gives others."""
         appended, held, taken, lost = self._state
         self._state = _State(appended, held + len(taken), [], lost)
+
+    def lose(self, entries: Collection[Entry]) -> None:
+        """`entries`, which were taken, never will be numbered."""
+        appended, held, taken, lost = self._state
+        gone = set(map(id, entries))
+        rest = [entry for entry in taken if id(entry) not in gone]
+        self._state = _State(appended, held, rest, lost + len(taken) - len(rest))
 
     def append(self, count: int) -> None:
         """`count` of the records that are held were numbered."""

@@ -196,7 +196,9 @@ async def _wait_here(
         for ticket in islice(tickets, len(found), None):
             offset = ticket.offset
             if ticket.is_lost:
-                found.append(LogFullError("dropped before it was written: the intake overflowed"))
+                found.append(
+                    LogFullError("dropped before it was written: the intake overflowed, or no log can hold it")
+                )
             elif run is not None and offset is not None and offset < reached:
                 found.append(Position(run.id, offset))
             else:

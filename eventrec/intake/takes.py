@@ -6,8 +6,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from eventrec.intake.handover import Written
-from eventrec.records.content import encode_take
-from eventrec.records.entry import total_size
+from eventrec.records.content import UNWRITABLE, encode_take, unwritable
+from eventrec.records.entry import SHAPE, total_size
+from eventrec.runtime.logging import described, get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
     from eventrec.log.log import Log
     from eventrec.records.entry import Entry
 
+_logger = get_logger("eventrec.log")
+
 _TAKE: Final = 4_096
 TAKES_PER_WRITE: Final = 8
 RECORDS_PER_WRITE: Final = _TAKE * TAKES_PER_WRITE
+_TYPES_SAID: Final = 5
 
 
 class Takes:
@@ -46,6 +50,8 @@ class Takes:
         self._static_context = static_context
         self._hand: deque[tuple[bytes, Sequence[Entry], int]] = deque()
         """Contents not yet appended, with their records and the bytes these count."""
+        self.unwritable = 0
+        """Records that were lost, one by one, because no log can hold them."""
 
     def __repr__(self) -> str:
         return f"<Takes {len(self._hand)} contents in hand>"
@@ -61,8 +67,13 @@ class Takes:
         self._intake.held_events = self._consumer.in_hand
         if not entries:
             return False
+        try:
+            # All of them before any is in hand: what comes again after an error must not be there already.
+            contents = list(encode_take(entries, log_id, written=self._now(), static_context=self._static_context))
+        except UNWRITABLE as exc:
+            self._lose(unwritable(entries, log_id), log_id, exc)
+            return True
         self._tickets.number(entries, self._consumer.appended)
-        contents = encode_take(entries, log_id, written=self._now(), static_context=self._static_context)
         start = 0
         for content, n in contents:
             inside = entries[start : start + n]
@@ -70,6 +81,23 @@ class Takes:
             start += n
         self._consumer.hold()
         return True
+
+    def _lose(self, lost: Sequence[Entry], log_id: UUID, error: Exception) -> None:
+        """What cannot be encoded, each by itself: else nothing that follows would ever be written."""
+        if not lost:
+            raise error
+        self._consumer.lose(lost)
+        self.unwritable += len(lost)
+        self._intake.held_events = self._consumer.in_hand
+        self._intake.freed_bytes += total_size(lost)
+        types = sorted({entry[SHAPE].type for entry in lost})[:_TYPES_SAID]
+        _logger.error(
+            "records lost: they cannot be encoded",
+            log=str(log_id),
+            types=types,
+            records=len(lost),
+            error=described(error),
+        )
 
     def append_to(self, log: Log) -> list[Written]:
         """Append all that is in hand to `log`. Returns its commits, in order, which are yet to be written.

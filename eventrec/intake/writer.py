@@ -132,6 +132,11 @@ class Writer:
         """From here on, give `handover` what is written too: those who deliver in this process need not read it."""
         self._written.handover = handover
 
+    @property
+    def unwritable(self) -> int:
+        """Records that were lost, one by one, because no log can hold them."""
+        return self._takes.unwritable
+
     def run_id(self) -> UUID:
         """The id of the run that is written, or of another one where none could be made."""
         return self.run.id if self.run is not None else self._new_id()
@@ -313,7 +318,7 @@ class Writer:
         if self._held is not None and not self._is_closing:
             self._refused(LogFullError(self._held))
             return False
-        before = self.log.written
+        before, lost_before = self.log.written, self.unwritable
         try:
             self._written.spare_the_rest(is_closing=self._is_closing)
             if self._written.look():
@@ -335,7 +340,7 @@ class Writer:
         if self.failure is not None:
             self.failure = None
             _logger.info("log written again", log=str(self.directory))
-        has_lost = self.tickets.lose(offered)
+        has_lost = self.tickets.lose(offered) or self.unwritable > lost_before
         if self.log.written > before:
             self._syncer.look()
         if has_lost or self.log.written > before:

@@ -87,6 +87,23 @@ def encode_take(
         yield _encoded(entries[start:], log_id, written, static_context), len(entries) - start
 
 
+UNWRITABLE: Final = (TypeError, ValueError, OverflowError)
+"""What `encode_take` raises where an entry holds what msgpack does not know: a defect of what made the entry."""
+
+
+def unwritable(entries: Sequence[Entry], log_id: UUID) -> list[Entry]:
+    """Those of `entries` that no commit can hold."""
+
+    def is_writable(entry: Entry) -> bool:
+        try:
+            _encoded([entry], log_id, 0, None)
+        except UNWRITABLE:
+            return False
+        return True
+
+    return [entry for entry in entries if not is_writable(entry)]
+
+
 def _encoded(entries: Sequence[Entry], log_id: UUID, written: int, static_context: bytes | None) -> bytes:
     numbers: dict[int, int] = {}
     shapes: list[Shape] = []

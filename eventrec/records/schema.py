@@ -24,7 +24,8 @@ class ColumnSchema:
     """One column. `precision` and `scale` are for DECIMAL128 alone, `dimensions` for VECTOR alone.
 
     Raises:
-        InvalidEventError: The name is empty, holds NUL, or is longer than 255 bytes; a parameter does not fit the type.
+        InvalidEventError: The name is empty, holds NUL, or is longer than 255 bytes; `type` or `semantic` is not one;
+            a parameter is not an int, or does not fit the type.
     """
 
     name: str
@@ -38,8 +39,17 @@ class ColumnSchema:
         check_name("column", self.name)
         if not isinstance(self.type, ColumnType):
             raise InvalidEventError(f"column {self.name!r}: a type is a ColumnType, got {self.type!r:.60}")
-        if (self.precision, self.scale, self.dimensions) == (None, None, None):
-            return
+        if not isinstance(self.semantic, SemanticType):
+            raise InvalidEventError(f"column {self.name!r}: semantic is a SemanticType, got {self.semantic!r:.60}")
+        if type(self.name) is not str:  # of a subclass, what it is: no log takes another
+            object.__setattr__(self, "name", str.__str__(self.name))
+        if (self.precision, self.scale, self.dimensions) != (None, None, None):
+            self._check_parameters()
+
+    def _check_parameters(self) -> None:
+        for given in (self.precision, self.scale, self.dimensions):
+            if given is not None and type(given) is not int:
+                raise InvalidEventError(f"column {self.name!r}: a parameter is a whole number, got {given!r:.60}")
         if self.type is not ColumnType.DECIMAL128 and (self.precision, self.scale) != (None, None):
             raise InvalidEventError(
                 f"column {self.name!r}: precision and scale are for DECIMAL128, not {self.type.name}"

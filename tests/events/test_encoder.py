@@ -479,6 +479,22 @@ def test_payload_of_a_received_event_is_bytes() -> None:
         encoded(ReceivedEvent("a", "{}"))  # type: ignore[arg-type]
 
 
+def test_bytes_of_a_received_event_are_kept_as_what_they_are() -> None:
+    class Blob(bytes):
+        def __len__(self) -> int:
+            return 3
+
+    given = ReceivedEvent("a", Blob(b"[1]"), context=Blob(b'{"b":2}'), id=Blob(bytes(16)))
+
+    _, _, payload, context, _, id_, _ = encoded(given)
+
+    assert [(type(each), each) for each in (payload, context, id_)] == [
+        (bytes, b"[1]"),
+        (bytes, b'{"b":2}'),
+        (bytes, bytes(16)),
+    ]
+
+
 def test_text_in_place_of_rows_keeps_its_columns_name() -> None:
     shape = Shape("t", "e", (A, B))
 

@@ -9,13 +9,16 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from pydantic import create_model
 
 from eventrec import Column, ColumnType, EncodeError, Event, EventModel, EventStruct, Timestamp
 from eventrec.events import shortcuts
 from eventrec.events.encoder import Encoder
 from eventrec.events.plain_payloads import MAX_LESSONS, PlainPayloads
+from eventrec.records.entry import EXTRA_ROWS, PAYLOAD
+from eventrec.records.extra_rows import decode_rows
 from eventrec.records.json import is_plain_object
 
 
@@ -170,6 +173,80 @@ def test_a_column_of_json_has_no_shortcut() -> None:
         details: Annotated[dict[str, int], Column()]
 
     assert not hasattr(plan_of(Detailed({"a": 1})), "__source__")
+
+
+@pytest.mark.parametrize("value", [math.nan, b"bytes", {"in": math.inf}])
+def test_a_property_that_stands_before_a_field_does_not_answer_for_it(value: Any) -> None:
+    class Raw(EventStruct):
+        amount: Any
+
+    class Rounded(Raw):
+        @property  # type: ignore[misc]
+        def amount(self) -> float:
+            return 1.5
+
+    with pytest.raises(EncodeError, match="not a JSON value"):
+        encoder().encode(Rounded(value))
+
+
+LIGATURE, ACCENT = "\N{LATIN SMALL LIGATURE FI}", "e\N{COMBINING ACUTE ACCENT}"
+
+
+def said_of(event: object) -> tuple[Any, list[list[Any]] | None]:
+    """Payload and extra rows of what it becomes."""
+    entry: Any = encoder().encode(event)
+    rows = entry[EXTRA_ROWS]
+    return msgspec.json.decode(entry[PAYLOAD]), None if rows is None else decode_rows(rows)
+
+
+def test_names_that_code_would_read_as_another_one_are_of_their_own_field() -> None:
+    struct = msgspec.defstruct("Odd", [(LIGATURE, str), ("fi", Annotated[str, Column()])], bases=(EventStruct,))
+
+    assert said_of(struct("ligature", "letters")) == ({LIGATURE: "ligature"}, [["letters"]])
+
+
+def test_names_that_code_would_read_as_no_field_are_recorded() -> None:
+    fields: dict[str, Any] = {"a": (str, ...), ACCENT: (Annotated[str, Column()], ...)}
+    model: Any = create_model("Odd", __base__=EventModel, **fields)
+    struct = msgspec.defstruct("Odd", [(ACCENT, str)], bases=(EventStruct,))
+
+    assert said_of(model(**{"a": "x", ACCENT: "y"})) == ({"a": "x"}, [["y"]])
+    assert said_of(struct("z")) == ({ACCENT: "z"}, None)
+
+
+@pytest.mark.parametrize("name", [LIGATURE, ACCENT, "two words", 'quoted"\n', "class", "\N{ROMAN NUMERAL TWELVE}"])
+def test_a_class_of_any_name_has_a_shortcut(name: str) -> None:
+    plan = plan_of(msgspec.defstruct(name, [("a", str)], bases=(EventStruct,))("x"))
+
+    assert hasattr(plan, "__source__")
+
+
+ANNOTATIONS: list[Any] = [
+    *(str, int, float, bool, Any, str | None, list[str], dict[str, Any], datetime),
+    *(Annotated[each, Column()] for each in (str, int, float, bytes, datetime)),
+    Annotated[Any, Column(ColumnType.STRING)],
+]
+NAMES = st.sampled_from(["a", "event", "payload_", "rows", "when", "shape", "encode", "len", "match", "\xe9"])
+SETTINGS = st.sampled_from(
+    [{}, {"rename": "camel"}, {"tag": True}, {"tag": 7}, {"omit_defaults": True}, {"kw_only": True}, {"weakref": True}]
+)
+
+
+@settings(max_examples=30)
+@given(
+    fields=st.lists(st.tuples(NAMES, st.sampled_from(ANNOTATIONS)), max_size=4, unique_by=lambda field: field[0]),
+    config=SETTINGS,
+    rows=st.lists(st.lists(VALUES, min_size=4, max_size=4), min_size=1, max_size=4),
+)
+def test_a_struct_of_any_class_becomes_what_the_long_way_makes_of_it(
+    fields: list[tuple[str, Any]], config: dict[str, Any], rows: list[list[Any]]
+) -> None:
+    cls = msgspec.defstruct("Made", [(*field, None) for field in fields], bases=(EventStruct,), **config)
+    events = [cls(**dict(zip(cls.__struct_fields__, values, strict=False))) for values in rows]
+    plan = plan_of(cls())
+    assume(hasattr(plan, "__source__"))  # Where values are left out, and some are columns, there is none.
+    for event in events:
+        assert outcome(lambda: plan(event)) == outcome(lambda: plan.__globals__["long_way"](event))  # noqa: B023 - called at once
 
 
 # -- payloads that are dicts

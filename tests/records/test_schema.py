@@ -85,6 +85,22 @@ def test_type_of_a_column_must_be_a_column_type(column_type: Any, shown: str) ->
         ColumnSchema("a", column_type)
 
 
+@pytest.mark.parametrize("semantic", ["TAG", 0, 9, None])
+def test_semantic_of_a_column_must_be_a_semantic_type(semantic: Any) -> None:
+    with pytest.raises(InvalidEventError, match=f"column 'a': semantic is a SemanticType, got {semantic!r}"):
+        ColumnSchema("a", ColumnType.STRING, semantic)
+
+
+@pytest.mark.parametrize("given", [2.0, 1.5, True, "2", SemanticType.TIMESTAMP], ids=repr)
+@pytest.mark.parametrize(
+    ("column_type", "parameter"),
+    [(ColumnType.DECIMAL128, "precision"), (ColumnType.DECIMAL128, "scale"), (ColumnType.VECTOR, "dimensions")],
+)
+def test_parameters_are_whole_numbers(column_type: ColumnType, parameter: str, given: Any) -> None:
+    with pytest.raises(InvalidEventError, match="column 'a': a parameter is a whole number, got "):
+        ColumnSchema("a", column_type, **{parameter: given})
+
+
 @pytest.mark.parametrize(
     ("column_type", "parameters", "why"),
     [
@@ -121,6 +137,15 @@ def test_shape_keeps_what_a_str_subclass_is_not_what_it_looks_like() -> None:
     shape = Shape(Kind.OPENED, Kind.OPENED)
 
     assert (f"{shape.table} {shape.type}", type(shape.type)) == ("opened opened", str)
+
+
+def test_column_keeps_of_its_name_what_a_str_subclass_is() -> None:
+    class Name(str):
+        __slots__ = ()
+
+    column = ColumnSchema(Name("a"), ColumnType.STRING)
+
+    assert (column, type(column.name)) == (A, str)
 
 
 def test_shape_says_itself() -> None:
