@@ -38,6 +38,7 @@ from eventrec.events.event import DEFAULT_TABLE, ReceivedEvent
 from eventrec.ingest.elements import TOO_MUCH, Total, is_deeper, stable_id
 from eventrec.ingest.names import is_name, uuid_in
 from eventrec.ingest.received import LineError
+from eventrec.otlp_names import INFO, JSON_BODY, RESOURCE, SEVERITIES, TABLE, TIME, UID, UNKNOWN_SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -52,33 +53,10 @@ MAX_LEVELS: Final = 64
 MAX_VALUES: Final = 5_000_000
 """Fields and values of one request. An attribute is four of them."""
 
-UID: Final = "log.record.uid"
-TABLE: Final = "eventrec.table"
-TIME: Final = "eventrec.time_unix_nano"
-JSON_BODY: Final = "eventrec.body"
 EVENT_NAME: Final = "event.name"
-UNKNOWN_SERVICE: Final = "unknown_service"
 SCOPE: Final = "eventrec"
 
-INFO: Final = 9
-SEVERITIES: Final[Mapping[str, int]] = {
-    "trace": 1,
-    "debug": 5,
-    "info": INFO,
-    "notice": 10,
-    "warn": 13,
-    "warning": 13,
-    "error": 17,
-    "critical": 21,
-    "fatal": 21,
-}
-"""What a payload's `level` says, as the handler for OTLP has it."""
-
-_RESOURCE: Final[Mapping[str, str]] = {
-    "service.name": "service",
-    "host.name": "host",
-    "deployment.environment.name": "environment",
-}
+_CONTEXT: Final[Mapping[str, str]] = {attribute: name for name, attribute in RESOURCE.items()}
 _MAX_TIME: Final = 2**63 - 1
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -116,9 +94,9 @@ class Origin:
         said: dict[str, Any] = {}
         others: dict[str, Any] = {}
         for name, value in self.resource.items():
-            if name in _RESOURCE and isinstance(value, str):
+            if name in _CONTEXT and isinstance(value, str):
                 if (name, value) != ("service.name", UNKNOWN_SERVICE):
-                    said[_RESOURCE[name]] = value
+                    said[_CONTEXT[name]] = value
             else:
                 others[name] = value
         if others:

@@ -7,10 +7,16 @@ import pytest
 import eventrec
 import eventrec.analytics
 import eventrec.bus
+import eventrec.otlp_names
 
 HANDLERS = Path(__file__).parents[2] / "handlers" / "eventrec_handlers"
 MODULES = sorted(HANDLERS.rglob("*.py"))
 SHARED = {"_cursors", "_http", "_lines", "_rows", "_sql", "_thread"}
+PUBLIC = {
+    "analytics": eventrec.analytics.__all__,
+    "bus": eventrec.bus.__all__,
+    "otlp_names": eventrec.otlp_names.__all__,
+}
 HOOKS = {"timescale": {"eventrec_handlers.postgres", "eventrec_handlers.postgres.hook"}}
 """What a handler may import of another: one that builds on it."""
 
@@ -32,10 +38,8 @@ def is_allowed(handler: str, module: str, name: str | None) -> bool:
     match module.split("."):
         case ["eventrec"]:
             return name is None or name in eventrec.__all__
-        case ["eventrec", "analytics"]:
-            return name in eventrec.analytics.__all__
-        case ["eventrec", "bus"]:
-            return name in eventrec.bus.__all__
+        case ["eventrec", room] if room in PUBLIC:
+            return name in PUBLIC[room]
         case ["eventrec_handlers", room, *_]:
             return room in {handler, *SHARED} or module in HOOKS.get(handler, ())
         case ["eventrec_handlers"]:

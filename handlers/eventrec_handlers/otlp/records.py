@@ -28,45 +28,20 @@ from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
+from eventrec.otlp_names import INFO, JSON_BODY, RESOURCE, SEVERITIES, TABLE, TIME, UID, UNKNOWN_SERVICE
 from eventrec_handlers._rows import BASE, columns_in, fault_of, in_slices, refuse
 from eventrec_handlers.otlp.encodings import Group, Said
 from eventrec_handlers.otlp.values import column_value, context_members, json_value
 from eventrec_handlers.otlp.wire import InexactError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from eventrec import Batch, RowInsertRequest
     from eventrec_handlers.otlp.encodings import Encoding
 
 Body: TypeAlias = Literal["map", "json"]
 BODIES: Final[tuple[Body, ...]] = get_args(Body)
-
-UID: Final = "log.record.uid"
-TABLE: Final = "eventrec.table"
-TIME: Final = "eventrec.time_unix_nano"
-JSON_BODY: Final = "eventrec.body"
-UNKNOWN_SERVICE: Final = "unknown_service"
-"""What OpenTelemetry calls a service without a name."""
-
-INFO: Final = 9
-SEVERITIES: Final[Mapping[str, int]] = {
-    "trace": 1,
-    "debug": 5,
-    "info": INFO,
-    "notice": 10,
-    "warn": 13,
-    "warning": 13,
-    "error": 17,
-    "critical": 21,
-    "fatal": 21,
-}
-
-_RESOURCE: Final[Mapping[str, str]] = {
-    "service": "service.name",
-    "host": "host.name",
-    "environment": "deployment.environment.name",
-}
 
 _TRACE_ID: Final = re.compile(r"(?!0{32})[0-9a-f]{32}", re.IGNORECASE)
 _SPAN_ID: Final = re.compile(r"(?!0{16})[0-9a-f]{16}", re.IGNORECASE)
@@ -163,8 +138,8 @@ class Requests:
 
     def _read_context(self, context: bytes | None, taken: frozenset[str]) -> _Context:
         members = {} if context is None else context_members(context)
-        resource = {_RESOURCE["service"]: UNKNOWN_SERVICE}
-        for name, known in _RESOURCE.items():
+        resource = {RESOURCE["service"]: UNKNOWN_SERVICE}
+        for name, known in RESOURCE.items():
             if isinstance(members.get(name), str):
                 resource[known] = members.pop(name)
         trace_id = _hexadecimal(members, "trace_id", _TRACE_ID)
