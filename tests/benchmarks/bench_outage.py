@@ -119,6 +119,36 @@ async def gigabyte(directory: Path) -> None:
     print(f"open beside one segment {one * 1e3:.1f} ms, beside 1 GiB {many * 1e3:.1f} ms: {many / one:.2f} x")
 
 
+async def draining(directory: Path, events: int) -> float:
+    """Records a second that a handler is given of `events` which wait in the log, by a recorder that is opened."""
+    down = Counting(is_down=True)
+    async with EventRecorder(down, log=directory) as recorder:
+        recorder.record_many(Numbered(n) for n in range(events))
+        while recorder.status().appended < events:  # noqa: ASYNC110 - the account tells nobody
+            await anyio.sleep(0.01)
+        down.is_down = False
+        recorder.resume("Counting")
+        started = time.perf_counter()
+        assert await recorder.flush(timeout=120)
+        return down.count / (time.perf_counter() - started)
+
+
+async def adopting(directory: Path, count: int) -> float:
+    """Orphans of one record a second that are delivered and removed; `count` of them are there."""
+    for _ in range(count):
+        orphan(directory, 1, records=1)
+    handler = Counting()
+    recorder = EventRecorder(handler, log=directory)
+    started = time.perf_counter()
+    await recorder.open()
+    with anyio.fail_after(300):
+        while handler.count < count or len(list(directory.iterdir())) > 1:  # noqa: ASYNC110 - as above
+            await anyio.sleep(0.05)
+    took = time.perf_counter() - started
+    await recorder.close()
+    return count / took
+
+
 async def orphans(directory: Path) -> None:
     """`open` beside 10,000 orphans of one commit; own events flow meanwhile."""
     for _ in range(10_000):

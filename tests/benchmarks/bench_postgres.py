@@ -232,13 +232,20 @@ def by_psql(server: PostgresServer, path: Path) -> Measured:
 
 
 async def by_recorder(url: str, events: Sequence[Any], log: Path | None = None) -> Measured:
-    """From `record()` to the database, through a log in the directory `log` where there is one."""
+    """From `record()` to the database, through a log in the directory `log` where there is one.
+
+    The first event is there before the clock starts: by then the handler is connected, as those by hand are.
+    """
     options = EventRecorderOptions(queue_events=2 * EVENTS, queue_bytes=1 << 30)
 
     async with EventRecorder(PostgresHandler(url), log=log, options=options) as recorder:
+        recorder.record(events[0])
+        assert await recorder.flush(timeout=120)
 
         async def work() -> None:
-            for start in range(0, EVENTS, 100):
+            for one in events[1:100]:
+                recorder.record(one)
+            for start in range(100, EVENTS, 100):
                 for one in events[start : start + 100]:
                     recorder.record(one)
                 await asyncio.sleep(0)

@@ -44,6 +44,7 @@ def measures() -> dict[str, Measures]:
         "sqlite": delivering.sqlite,
         "loop": delivering.loop_lag,
         "open": storing.opening,
+        "backlog": storing.backlog,
         "read": storing.reading,
         "instructions": lambda _: instructions(),
     }

@@ -154,6 +154,25 @@ def opening(plan: Plan) -> Row:
     return row
 
 
+def backlog(plan: Plan) -> list[Row]:
+    """What waits when a destination comes back, and what runs that are gone have left."""
+    events, orphans = plan.events(1_000_000, least=200_000), plan.events(10_000, least=1_000)
+    drained = Row("drained", f"{events:,} events that wait in the log, to a handler that counts", "events/s", "higher")
+    adopted = Row("adopted", f"{orphans:,} logs of one event that others left", "logs/s", "higher")
+
+    def fresh(work: Callable[[Path], float]) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            return work(Path(folder) / "log")
+
+    ways = {"eventrec": lambda: fresh(lambda log: asyncio.run(bench_outage.draining(log, events)))}
+    interleaved(drained, ways, list(ways), min(3, plan.rounds))
+    drained.ratios.append(ratio_to(drained, "eventrec", 250e3))
+    ways = {"eventrec": lambda: fresh(lambda log: asyncio.run(bench_outage.adopting(log, orphans)))}
+    interleaved(adopted, ways, list(ways), 1)
+    adopted.ratios.append(Ratio("logs a second", adopted.way("eventrec").values, "at least", 1_000))
+    return [drained, adopted]
+
+
 def reading(plan: Plan) -> Row:
     """What was written, read back: every checksum verified, decoded, and grouped by type."""
     records, per_commit = plan.events(400_000, least=100_000), 1_000
