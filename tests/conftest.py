@@ -1,11 +1,13 @@
 """What holds for every test: async ones run on asyncio and on trio, and none may block the loop."""
 
 import _thread
+import faulthandler
 import gc
 import importlib
 import importlib.util
 import inspect
 import logging
+import os
 import re
 import shutil
 import signal
@@ -44,10 +46,11 @@ settings.load_profile("busy machine")
 
 
 def pytest_configure() -> None:
-    """Ctrl-C reaches what tests start; coverage is measured in the system's own threads too.
+    """Stacks have somewhere to go, Ctrl-C reaches what tests start, coverage looks at the threads of the system too.
 
     `threading` alone tells new ones to trace.
     """
+    _stderr()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell that starts the run in the background has it so, and every process of ours would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -62,6 +65,33 @@ def pytest_configure() -> None:
             return start(run, ())
 
         _thread.start_new_thread = start_traced  # type: ignore[assignment]
+
+
+SECONDS_TO_TELL = 10.0
+"""A test's stacks are printed so long before its time is over."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Every stack is printed before a test's own time limit ends its worker, which says nothing itself.
+
+    No earlier, as pytest's `faulthandler_timeout` would for a test that may take longer than others: stacks are read
+    while their threads run, and now and then that ends the process.
+    """
+    limit = item.get_closest_marker("timeout")
+    seconds = float(limit.args[0] if limit else item.config.getoption("timeout") or item.config.getini("timeout"))
+    if seconds > SECONDS_TO_TELL:
+        faulthandler.dump_traceback_later(seconds - SECONDS_TO_TELL, file=_stderr())
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@cache
+def _stderr() -> int:
+    """The file of standard error, whatever takes its number while a test runs."""
+    return os.dup(2)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
