@@ -72,7 +72,7 @@ async def compare(rollups: RollupStore, case: RollupCase) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60 + 3 * EXAMPLES)
+@pytest.mark.timeout(240 + 3 * EXAMPLES)
 def test_random_rollups_equal_brute_force(url: str) -> None:
     """Also those that are refreshed when some of the events are there, and asked when others wait.
 

@@ -22,7 +22,7 @@ from eventrec import (
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.faults
 
 
 class Interrupted(EventHandler):

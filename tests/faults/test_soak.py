@@ -23,7 +23,7 @@ from eventrec.runs import files
 SOAK = Path(__file__).with_name("soak")
 FEW = ("--units", "1", "--lives", "4", "--flips", "150", "--examples", "2")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 
 def soaked(keep: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], dict[str, int]]:

@@ -370,7 +370,7 @@ class LogAgainstList(RuleBasedStateMachine):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60 + EXAMPLES)
+@pytest.mark.timeout(240 + EXAMPLES)
 def test_the_log_behaves_like_a_list_on_a_disk_that_fails() -> None:
     run_state_machine_as_test(
         LogAgainstList,

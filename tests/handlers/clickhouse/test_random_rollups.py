@@ -21,7 +21,7 @@ from eventrec_handlers.clickhouse.rollups import Columns, answer, create_table
 
 EXAMPLES: Final = int(os.environ.get("EVENTREC_TEST_EXAMPLES", "15"))
 
-pytestmark = [pytest.mark.handlers, pytest.mark.timeout(60 + 3 * EXAMPLES)]
+pytestmark = [pytest.mark.handlers, pytest.mark.timeout(240 + 3 * EXAMPLES)]
 
 _numbers = count()
 

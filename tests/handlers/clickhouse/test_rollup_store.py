@@ -19,7 +19,7 @@ from eventrec_handlers.clickhouse import ClickHouseHandler
 
 EXAMPLES = int(os.environ.get("EVENTREC_TEST_EXAMPLES", "6"))
 
-pytestmark = [pytest.mark.handlers, pytest.mark.timeout(60 + 8 * EXAMPLES)]
+pytestmark = [pytest.mark.handlers, pytest.mark.timeout(240 + 8 * EXAMPLES)]
 
 
 def readable(event: ReceivedEvent) -> ReceivedEvent:
