@@ -98,6 +98,8 @@ class RelayPart:
         counts: Of a stage, what became of them in its own words.
         keys: Of a stage, how many keys it keeps on this shard, whichever relays filled them, as of a few seconds ago.
         kept: What such a key is.
+        tallies: Of a stage, what it counts of what it keeps, exactly, whichever relays did: `open_sessions`. As of a
+            few seconds ago; None: not known.
         seen: Of a stage, how many members of each index were seen of late: of `live:PROJECT`, its visitors now. It has
             the indexes that have changed in this process, the latest 50.
         remark: What an operator should know beside.
@@ -121,6 +123,7 @@ class RelayPart:
     counts: dict[str, int] = field(default_factory=dict)
     keys: int | None = None
     kept: str = ""
+    tallies: dict[str, int] | None = None
     seen: dict[str, int] = field(default_factory=dict)
     remark: str = ""
 

@@ -84,6 +84,13 @@ STAGE_RECORDS: Final = Measure(
 STAGE_KEYS: Final = Measure(
     "stage_keys", "gauge", "keys", "Keys that a stage keeps: open sessions, profiles.", ("shard", "part")
 )
+STAGE_TALLY: Final = Measure(
+    "stage_tally",
+    "gauge",
+    "items",
+    "What a stage counts of what it keeps: open_sessions.",
+    ("shard", "part", "of"),
+)
 STAGE_SEEN: Final = Measure(
     "stage_seen",
     "gauge",
@@ -123,6 +130,7 @@ MEASURES: Final = (
     STAGE_PROCESSED,
     STAGE_RECORDS,
     STAGE_KEYS,
+    STAGE_TALLY,
     STAGE_SEEN,
     PHASE_RUNS,
     PHASE_TIME,
@@ -172,6 +180,8 @@ def _of_relay(status: Status) -> Iterator[tuple[Measure, Mapping[str, str], floa
         if each.kind == "stage" and each.keys is not None and each.since is not None:
             # Of what another relay serves, that one tells.
             yield STAGE_KEYS, part, each.keys
+            for name, count in (each.tallies or {}).items():
+                yield STAGE_TALLY, {**part, "of": name}, count
             for index, count in each.seen.items():
                 yield STAGE_SEEN, {**part, "index": index}, count
         if each.kind == "stage":

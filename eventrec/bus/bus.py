@@ -272,6 +272,15 @@ class Shard(ABC):
     async def size(self, stage: str) -> int:
         """How many keys the stage keeps, exactly, in constant time."""
 
+    async def tallies(self, stage: str) -> Mapping[str, int] | None:
+        """What the stage has counted of its state, exactly, in constant time: sums of `Output.tallies`.
+
+        They change together with the state, and begin at 0 with an empty one. None: they are not known, because what
+        is kept began before they were counted; or the bus keeps none, as by default.
+        """
+        del stage
+        return None
+
     # -- views: what stages publish for others to read
 
     @abstractmethod

@@ -231,6 +231,9 @@ class MemoryShard(Shard):
     async def size(self, stage: str) -> int:
         return await self._bus.call("size", lambda: len(self._logs.stage(stage).state))
 
+    async def tallies(self, stage: str) -> Mapping[str, int] | None:
+        return await self._bus.call("tallies", lambda: dict(self._logs.stage(stage).tallies))
+
     # -- views
 
     async def view(self, stage: str, key: str) -> bytes | None:
@@ -278,8 +281,17 @@ def _read(log: MemoryLog, start: int, max_records: int, max_bytes: int) -> Recor
     return Records(first, max(end, first), offsets, entries, context) if end > start else Records(start, start)
 
 
+def _count(stage: MemoryStage, tallies: Mapping[str, int]) -> None:
+    """Change what is counted of the state, which has not changed yet."""
+    if not stage.state:
+        stage.tallies.clear()
+    for name, change in tallies.items():
+        stage.tallies[name] = stage.tallies.get(name, 0) + change
+
+
 def _keep(stage: MemoryStage, output: Output, now: float) -> None:
     """Change `stage` as `output` says."""
+    _count(stage, output.tallies)
     for key, value in output.state.items():
         if value is None:
             stage.state.pop(key, None)

@@ -132,6 +132,7 @@ class MemoryStage:
     views: dict[str, tuple[bytes, float]] = field(default_factory=dict)
     """Value, and until when."""
     seen: dict[str, dict[str, float]] = field(default_factory=dict)
+    tallies: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass

@@ -50,6 +50,8 @@ class Output:
         seen: Likewise.
         notices: For whoever listens: channel to messages; sent after all of it is kept, perhaps.
         counts: Records by what became of them, for the metrics.
+        tallies: By how much what is counted of the state changes, as `{"open_sessions": 1}`. Names are words without a
+            blank. What was counted of a state begins at 0 with an empty one.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -60,6 +62,7 @@ class Output:
     seen: list[Seen] = field(default_factory=list)
     notices: dict[str, list[bytes]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    tallies: dict[str, int] = field(default_factory=dict)
 
 
 class Stage(ABC):

@@ -27,6 +27,7 @@ class Holdings:
         self._keys: int | None = None
         self._indexes: dict[str, float] = {}
         self._seen: dict[str, int] = {}
+        self._tallies: dict[str, int] | None = None
 
     def note(self, output: Output) -> None:
         """What is given out says which indexes there are; those that changed long ago are forgotten."""
@@ -47,6 +48,8 @@ class Holdings:
         self._looked = anyio.current_time()
         name = self._stage.name
         self._keys = await self._shard.size(name)
+        tallies = await self._shard.tallies(name)
+        self._tallies = None if tallies is None else dict(tallies)
         seen = {}
         for index, seconds in list(self._indexes.items()):
             seen[index] = await self._shard.count_seen(name, index, seconds=seconds)
@@ -54,4 +57,4 @@ class Holdings:
 
     def told(self) -> dict[str, Any]:
         """As members of `RelayPart`. From any thread."""
-        return {"keys": self._keys, "kept": self._stage.kept, "seen": self._seen}
+        return {"keys": self._keys, "kept": self._stage.kept, "seen": self._seen, "tallies": self._tallies}

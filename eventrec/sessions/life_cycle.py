@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from eventrec.sessions.emitted import SESSION_END, SESSION_START, OpenSession, SessionWriter
 from eventrec.sessions.kept import FORMAT, DeviceState, decode_state, encode_state, profile_state
 from eventrec.sessions.payloads import encode, with_members, with_session
-from eventrec.sessions.policy import SessionPolicy
+from eventrec.sessions.policy import OPEN_SESSIONS, SessionPolicy
 from eventrec.sessions.session import Session, opened
 
 if TYPE_CHECKING:
@@ -226,6 +226,7 @@ class Sessions(SessionPolicy):
         turn.notes.setdefault("touched", {})[id(session)] = touched
         turn.entries.append(self._write.start(touched, event.at, event.entry[3]))
         turn.counts["opened"] += 1
+        turn.tallies[OPEN_SESSIONS] += 1
         self._pass(event, touched, turn, is_first=True)
         return touched
 
@@ -250,6 +251,7 @@ class Sessions(SessionPolicy):
         touched: OpenSession | None = turn.notes.get("touched", {}).get(id(session))
         turn.entries.append(self._write.end(touched or self._write.open(project, device, session)))
         turn.counts["ended"] += 1
+        turn.tallies[OPEN_SESSIONS] -= 1
 
     def _pass(self, event: SessionEvent, touched: OpenSession, turn: Turn, *, is_first: bool) -> None:
         turn.counts["in_session"] += 1

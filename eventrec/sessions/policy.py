@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from eventrec.sessions.fields import SessionEvent
 
 
+OPEN_SESSIONS: Final = "open_sessions"
+"""What policies count of their state as sessions open and end, so that it is known without a look at any of them."""
+
+
 class SessionPolicy(ABC):
     """What opens, extends and ends a session; what is held back, inherited and emitted; when one is idle.
 

@@ -10,7 +10,7 @@ from eventrec.errors import PauseError
 from eventrec.records.content import PlainShape, Shapes, plain_shape
 from eventrec.records.entry import make_entry
 from eventrec.sessions.payloads import encode, members_of, with_members
-from eventrec.sessions.policy import SessionPolicy
+from eventrec.sessions.policy import OPEN_SESSIONS, SessionPolicy
 from eventrec.sessions.session import short, uuid_text
 from eventrec.sessions.turn import LIVE_SECONDS, with_context
 
@@ -153,6 +153,7 @@ class ReferenceSessions(SessionPolicy):
         """The view that was held is passed on: how long it lasted, nobody knows."""
         self._release(turn.get(key), None, turn)
         turn.put(key, None)
+        turn.tallies[OPEN_SESSIONS] -= 1
 
     def _take_view(self, key: str, event: SessionEvent, held: HeldView | None, turn: Turn) -> None:
         view = View(event.at, event.id, short(event.path), short(event.origin))
@@ -169,6 +170,8 @@ class ReferenceSessions(SessionPolicy):
         if held is not None:
             self._release(held, event.at, turn)
             views = held.views
+        else:
+            turn.tallies[OPEN_SESSIONS] += 1
         entry = with_context(event.entry, turn.static_context)
         shape, timestamp, payload, context, extras, _, _ = entry
         turn.put(
@@ -194,6 +197,7 @@ class ReferenceSessions(SessionPolicy):
         if held is not None:
             self._release(held, event.at, turn)
             turn.put(key, None)
+            turn.tallies[OPEN_SESSIONS] -= 1
         visitors = dict.fromkeys([event.profile or event.device, *([held.profile] if held is not None else [])])
         for visitor in visitors:
             for name in _names_of_last_view(event.project, visitor, event.session):

@@ -43,6 +43,7 @@ class Turn:
         entries: What is passed on, in order.
         static_context: That of the records of this turn.
         counts: Records by what became of them.
+        tallies: By how much what is counted of the state changes.
         notes: For the policy itself.
     """
 
@@ -50,6 +51,7 @@ class Turn:
         self.entries: list[Entry] = []
         self.static_context = static
         self.counts: Counter[str] = Counter()
+        self.tallies: Counter[str] = Counter()
         self.notes: dict[str, Any] = {}
         self._form = form
         self._state = state
@@ -121,6 +123,7 @@ class Turn:
         if self._form.has_flat_properties:
             self.entries = [with_payload(entry, with_flat_properties(entry[2])) for entry in self.entries]
         output = Output(entries=self.entries, static_context=self.static_context, counts=dict(self.counts))
+        output.tallies = {name: change for name, change in self.tallies.items() if change}
         values = self._values
         for key, seconds in self._changed.items():
             value = values[key]

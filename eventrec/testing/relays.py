@@ -75,7 +75,12 @@ class Doubling(Stage):
             raise ValueError(f"cannot digest {sorted(self.bad & set(found))}")
         made = [entry for number in found for first in (number, number + ABOVE) for entry in numbered(first, first + 1)]
         count = int(state["count"] or b"0") + len(found)
-        return Output(entries=made, state={"count": str(count).encode()}, counts={"doubled": len(found)})
+        return Output(
+            entries=made,
+            state={"count": str(count).encode()},
+            counts={"doubled": len(found)},
+            tallies={"doubled": len(found)},
+        )
 
 
 @dataclass

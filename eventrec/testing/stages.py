@@ -26,6 +26,7 @@ class StageRun:
         entries: All that was given out, in order, each with the static context of its output in its own.
         state: What is kept, by key; `deadlines` when each is due.
         published: What can be read now; `seen` when a member of an index was seen last.
+        counts: What became of records; `tallies` what the stage has counted of its state.
         now: Seconds by the clock of the bus.
     """
 
@@ -40,6 +41,7 @@ class StageRun:
         self.seen: dict[tuple[str, str], float] = {}
         self.notices: dict[str, list[bytes]] = {}
         self.counts: Counter[str] = Counter()
+        self.tallies: Counter[str] = Counter()
         self._published: dict[str, tuple[bytes, float]] = {}
         self._decode = ContentDecoder().decode
 
@@ -97,6 +99,7 @@ class StageRun:
         for channel, messages in output.notices.items():
             self.notices.setdefault(channel, []).extend(messages)
         self.counts.update(output.counts)
+        self.tallies.update(output.tallies)
         self.next = step.end or self.next
 
     @property

@@ -160,9 +160,13 @@ async def test_what_a_relay_does_is_seen_in_the_figures(tmp_path: Path) -> None:
 
     async with recorder:
         assert await recorder.flush(timeout=60)
+        with anyio.fail_after(60):
+            while not any(part.tallies == {"doubled": 10} for part in recorder.status().relay):  # noqa: ASYNC110 - looked at now and then
+                await anyio.sleep(0.05)
         told = generate_latest(registry).decode()
 
     part = 'part="stage:doubling",shard="memory"'
+    assert f'eventrec_stage_tally{{of="doubled",{part}}} 10.0\n' in told
     assert 'eventrec_delivered_total{subscription="one"} 20.0\n' in told
     assert f"eventrec_stage_processed_total{{{part}}} 10.0\n" in told
     assert f'eventrec_stage_outcomes_total{{outcome="doubled",{part}}} 10.0\n' in told

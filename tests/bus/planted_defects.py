@@ -388,6 +388,15 @@ class CountsRoughly(MemoryShard):
         return await super().size(stage) // 10 * 10
 
 
+@caught_by("what_is_counted_of_the_state_changes_with_it_and_begins_at_nothing")
+class CountsBeforeItKnows(MemoryShard):
+    async def commit(self, lease: Lease, step: Step) -> None:
+        tallies = self._logs.stage(lease.subscription.removeprefix("stage:")).tallies
+        for name, change in step.output.tallies.items():
+            tallies[name] = tallies.get(name, 0) + change
+        await super().commit(lease, replace(step, output=replace(step.output, tallies={})))
+
+
 @caught_by("views_are_published_for_their_time")
 class ViewsForEver(MemoryShard):
     async def view(self, stage: str, key: str) -> bytes | None:

@@ -18,6 +18,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from eventrec.sessions.kept import DeviceState, decode_state
 from eventrec.testing.clickhouse_http import ClickHouseServer, need_clickhouse
 from eventrec.testing.profiles import last_rows, moment_of
 from eventrec.testing.redis import RedisServer, installed
@@ -230,6 +231,7 @@ class Scene:
 
     def check(self) -> None:
         """Compare what is in ClickHouse with what was recorded, and with the sessions that this comes to."""
+        self.check_open()
         known = self.events("b")
         ids = self.ids()
         there = set(ids)
@@ -253,6 +255,16 @@ class Scene:
             (row["device_id"], row["duration"], row["screen_view_count"], row["event_count"]) for row in left.values()
         ) == sorted((each.device, each.duration, each.screen_view_count, each.event_count) for each in expected)
         self.check_profiles([event for id_, event in known.items() if id_ in there], expected)
+
+    def check_open(self) -> None:
+        """What is counted of open sessions is what lies in Redis, at whatever moment that is looked at."""
+        for key in self.redis.execute("KEYS", "*:stage:sessions:state"):
+            flat = self.redis.execute("HGETALL", key)
+            state = dict(zip(flat[::2], flat[1::2], strict=True))
+            counted = dict(word.split("=") for word in state.pop(b"\xff").decode().split())
+            kept = [decode_state(name.decode(), value) for name, value in state.items()]
+            devices = [each for each in kept if isinstance(each, DeviceState)]
+            assert int(counted.get("open_sessions", 0)) == sum(1 + (each.late is not None) for each in devices)
 
     def check_profiles(self, events: Sequence[VisitEvent], sessions: Sequence[ExpectedSession]) -> None:
         """Of each device there is one, created by its first event, and last seen at the end of its last session."""
@@ -283,6 +295,7 @@ def test_events_and_sessions_are_exact_whatever_is_killed(
     for _ in range(8):
         time.sleep(chance.uniform(0.1, 0.6))
         scene.kill(chance)
+        scene.check_open()
     scene.end()
 
     scene.check()
@@ -310,6 +323,7 @@ def test_a_million_events_and_their_sessions_are_exact_after_minutes_of_kills(
         assert scene.is_producing()
         time.sleep(chance.uniform(0.3, 2.0))  # else no relay would live until it has a lease
         scene.kill(chance)
+        scene.check_open()
     scene.end()
 
     scene.check()

@@ -11,6 +11,8 @@ import pytest
 from eventrec.bus import STAGE_PREFIX, Entry, LeaseLostError, MemoryBus, MemoryStore, Shard, Stage, Step
 from eventrec.errors import TransientError
 from eventrec.sessions import Sessions, SessionStage
+from eventrec.sessions.kept import DeviceState, decode_state
+from eventrec.sessions.session import Session
 from eventrec.testing.sessions import VisitEvent, brute_force, collapsed, entry_of
 from eventrec.testing.stages import payloads
 
@@ -48,6 +50,20 @@ async def given_out(shard: Shard) -> list[Entry]:
             found += records.entries
             at = records.end
     return found
+
+
+async def open_sessions(store: MemoryStore) -> int:
+    """How many the stage has counted."""
+    async with MemoryBus(store) as bus:
+        (shard,) = await bus.shards()
+        return ((await shard.tallies("sessions")) or {}).get("open_sessions", 0)
+
+
+def looked_through(store: MemoryStore) -> list[Session]:
+    """All that are kept open, device by device."""
+    states = [decode_state(key, kept) for key, kept in store.shards[0].stage("sessions").state.items()]
+    devices = [state for state in states if isinstance(state, DeviceState)]
+    return [session for state in devices for session in (state.current, state.late) if session is not None]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -91,6 +107,7 @@ async def test_killed_anywhere_each_event_is_there_once_and_each_session_ends_on
     for start in range(0, len(events), 10):
         store.append([entry_of(event, number=event.id) for event in events[start : start + 10]])
         await run_once(f"relay {start}", is_calm=False)
+        assert await open_sessions(store) == len(looked_through(store))
     while not await run_once("one more", is_calm=False):
         pass
     store.advance(1_800)
@@ -103,6 +120,7 @@ async def test_killed_anywhere_each_event_is_there_once_and_each_session_ends_on
         left = await shard.size("sessions")
     assert faults["commit"] > 0
     assert left == 0
+    assert await open_sessions(store) == 0
     passed = Counter(each["number"] for each in payloads(found, "screen_view", "click"))
     assert passed == Counter(event.id for event in events)
     assert len({entry[5] for entry in found}) == len(found)

@@ -52,6 +52,7 @@ CALLS: Final[dict[str, Callable[[Shard, Lease, UUID], Awaitable[Any]]]] = {
     "commit": lambda shard, lease, log: shard.commit(lease, Step(Output(), log, 0, 1)),
     "time": lambda shard, _lease, _log: shard.time(),
     "size": lambda shard, _lease, _log: shard.size(NAME),
+    "tallies": lambda shard, _lease, _log: shard.tallies(NAME),
     "view": lambda shard, _lease, _log: shard.view(NAME, "a"),
     "count_seen": lambda shard, _lease, _log: shard.count_seen(NAME, "a", seconds=1.0),
 }

@@ -229,6 +229,34 @@ class StageClaims(BusClaims):
             assert await shard.size(NAME) == 0
 
     @claim()
+    async def test_what_is_counted_of_the_state_changes_with_it_and_begins_at_nothing(
+        self, harness: BusHarness
+    ) -> None:
+        await harness.append(samples(0, 5))
+        async with first_shard(harness) as shard:
+            log_id = await live_log(shard)
+            lease = await acquired(shard, STAGE)
+            none_yet = await shard.tallies(NAME)
+            step = Step(Output(state={"a": b"1", "b": b"1"}, tallies={"open": 2, "more": 1}), log_id, 0, 3)
+            await shard.commit(lease, step)
+            await refused_with_lease_lost(shard.commit(lease, step), "the same step again")
+            await refused_with_lease_lost(
+                shard.commit(lease, Step(Output(tallies={"open": 1}), log_id, 4, 5)), "a step from elsewhere"
+            )
+            await change(shard, lease, state={"a": None}, tallies={"open": -1})
+            await change(shard, lease, state={"c": b"1"})
+            await shard.release(lease)
+            await refused_with_lease_lost(change(shard, lease, tallies={"open": 5}), "a late holder's")
+            counted = await shard.tallies(NAME)
+            lease = await acquired(shard, STAGE, "another")
+            await change(shard, lease, state={"b": None, "c": None})
+            await change(shard, lease, state={"d": b"1"}, tallies={"open": 1})
+
+            assert not none_yet
+            assert counted == {"open": 1, "more": 1}
+            assert await shard.tallies(NAME) == {"open": 1}
+
+    @claim()
     async def test_members_are_counted_while_they_were_seen_lately(self, harness: BusHarness) -> None:
         async with first_shard(harness) as shard:
             lease, tick = await acquired(shard, STAGE), harness.tick

@@ -11,7 +11,7 @@
     BASE:at:LOG                          ZSET    subscription → scanned
     BASE:saved:SUBSCRIPTION              HASH    LOG → what its holder has saved
     BASE:lease:SUBSCRIPTION              HASH    holder, token, until (ms), for (ms), done
-    BASE:stage:STAGE:state               HASH    key → what the stage keeps
+    BASE:stage:STAGE:state               HASH    key → what the stage keeps; 0xFF → what it has counted of that
     BASE:stage:STAGE:due                 ZSET    key → deadline (ms)
     BASE:stage:STAGE:at                  HASH    LOG → next offset
     BASE:stage:STAGE:view:KEY            STRING  what it has published, for as long as that holds

@@ -237,6 +237,9 @@ class RedisShard(Shard):
     async def size(self, stage: str) -> int:
         return await self._stages.size(stage)
 
+    async def tallies(self, stage: str) -> Mapping[str, int] | None:
+        return await self._stages.tallies(stage)
+
     async def sizes(self) -> Sizes:
         """How much the shard holds. What is gone from where its logs begin is not there, whatever is known of it."""
         joined = ""

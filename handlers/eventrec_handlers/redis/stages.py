@@ -150,6 +150,16 @@ class ShardStages:
         total, has_mark = await self._calls.pipeline(("HLEN", key), ("HEXISTS", key, _MARK))
         return int(total) - int(has_mark)
 
+    async def tallies(self, stage: str) -> Mapping[str, int] | None:
+        """As `Shard.tallies`."""
+        key = self._keys.stage_state(stage)
+        told, total = await self._calls.pipeline(("HGET", key, _MARK), ("HLEN", key))
+        is_empty = int(total) - (told is not None) == 0
+        if not told and not is_empty:
+            return None
+        words = [] if is_empty else told.decode().split()
+        return {name: int(number) for name, _, number in (word.partition("=") for word in words)}
+
     async def view(self, stage: str, key: str) -> bytes | None:
         """As `Shard.view`."""
         found: bytes | None = await self._calls.call("GET", self._keys.view(stage, key))

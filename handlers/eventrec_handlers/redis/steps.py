@@ -29,7 +29,7 @@ class PackedStep:
     """What a step changes, for `scripts/commit.lua`.
 
     Attributes:
-        changes: State, deadlines, views and what was seen, as it says.
+        changes: State, deadlines, views, what was seen, and tallies, as it says.
         views: Their keys within the stage, in order.
         indexes: Likewise, of what was seen.
         contents: Count, content, and so on: what goes out.
@@ -76,7 +76,8 @@ def pack_step(output: Output, *, log_id: UUID, written: int) -> PackedStep:
         contents += (count, content)
     deadlines = [part for seconds, keys in due.items() for part in (_packed(milliseconds(seconds)), _packed_list(keys))]
     lists = [_packed_list(each) for each in (put, gone, deadlines, never)]
-    changes = _packed_list([*lists, _packed(views), _packed(lasting)])
+    tallies = [part for name, change in output.tallies.items() if change for part in (name, change)]
+    changes = _packed_list([*lists, _packed(views), _packed(lasting), _packed(tallies)])
     return PackedStep(changes, list(published), list(seen), contents)
 
 

@@ -9,6 +9,7 @@ const NUMBERS = [
   ["Processed", (stage) => count(stage.processed)],
   ["Pending", (stage) => count(stage.pending)],
   ["Keeps", (stage) => (stage.keys === null ? "–" : count(stage.keys))],
+  ["Open sessions", (stage) => (stage.open === null ? "–" : count(stage.open))],
   ["Live visitors", (stage) => (stage.live === null ? "–" : count(stage.live))],
 ];
 
@@ -62,6 +63,7 @@ function stagesOf(parts) {
       pending: sum(ours, (part) => part.pending),
       keys: ours.some((part) => part.keys !== null) ? sum(ours, (part) => part.keys ?? 0) : null,
       kept: all[0].kept,
+      open: ours.some((part) => part.tallies?.open_sessions !== undefined) ? sum(ours, (part) => part.tallies?.open_sessions ?? 0) : null,
       live: indexes.length ? sum(indexes, ([, n]) => n) : null,
       projects: new Set(indexes.map(([index]) => index)).size,
       counts: [...counts].filter(([, n]) => n > 0).sort((a, b) => b[1] - a[1]),

@@ -5,7 +5,7 @@
 -- ARGV: token, subscription, mark of the commit, log or '', start, end, ids of the two streams of the outlet,
 --   most records, most bytes of the outlet (0: any), changes, then count, content, … of what goes out
 --   changes (msgpack): {state: key, value, …}, {state that goes}, {deadlines: ms, {key, …}, …}, {deadlines that go},
---   {views: value or false, ms, …}, {seen: {ms, members}, …}
+--   {views: value or false, ms, …}, {seen: {ms, members}, …}, {tallies: name, by how much, …}
 -- Returns {'lost'}, {'gone'}: there is no such log, {'at', place}: elsewhere than `start`, {'log', current one of the
 --   outlet}, {'full'}; else what `settle` does, and what was lost before: 'state', 'due'
 local token, subscription, log = ARGV[1], ARGV[2], ARGV[4]
@@ -67,6 +67,7 @@ if is_new then
 elseif not redis.call('ZSCORE', due, MARK) then
   lost[#lost + 1] = 'due'
 end
+tally(state, changes[7])
 local kept, put = {}, changes[1]
 for i = 1, #put, 2 do kept[put[i]] = true end
 in_chunks('HSET', state, put)

@@ -5,7 +5,9 @@
 --   at:LOG         how far each of them is, as scores: the lowest is found without a look at the others
 --   saved:SUB      log → what its holder has saved
 --   stage:S:at     log → next. What it has is in at:LOG too: they change together, so one that is missing was evicted
---   stage:S:state  with the field MARK, stage:S:due with the member MARK: where it is missing, the key was evicted
+--   stage:S:state  with the field MARK, stage:S:due with the member MARK: where it is missing, the key was evicted. That
+--                  field holds what the stage has counted of its state, 'name=number …': so both are lost together. '',
+--                  though the stage keeps something: that began before anything was counted
 --
 -- What drains a full server must not be stopped by its being full, so these scripts may be run out of memory.
 
@@ -30,6 +32,28 @@ local function in_chunks(command, key, values)
   for first = 1, #values, CHUNK do
     redis.call(command, key, unpack(values, first, math.min(first + CHUNK - 1, #values)))
   end
+end
+
+-- Add to what a stage has counted of its state: names and numbers in turn. Before the state changes: where nothing is in
+-- it, all begins at 0.
+local function tally(state, changes)
+  if #changes == 0 then return end
+  local before, order, sums = redis.call('HGET', state, MARK) or '', {}, {}
+  if redis.call('HLEN', state) <= 1 then
+    before = ''
+  elseif before == '' then
+    return
+  end
+  for name, number in string.gmatch(before, '(%S+)=(%-?%d+)') do
+    order[#order + 1] = name
+    sums[name] = tonumber(number)
+  end
+  for i = 1, #changes, 2 do
+    if not sums[changes[i]] then order[#order + 1] = changes[i] end
+    sums[changes[i]] = (sums[changes[i]] or 0) + changes[i + 1]
+  end
+  for i, name in ipairs(order) do order[i] = name .. '=' .. text(sums[name]) end
+  redis.call('HSET', state, MARK, table.concat(order, ' '))
 end
 
 -- What every subscription and stage has settled in a log; nil: there is none, or one that has settled nothing yet.
