@@ -39,13 +39,13 @@ def ids_to_keep(rows: LayoutRows) -> Sequence[bytes | None]:
     return rows.explicit_ids if rows.layout.column_of(ID) is None else ()
 
 
-def remembered_ids(rows: Identified) -> dict[bytes, int]:
-    """The ids that are to be kept of `rows`, each with the offset of its first record."""
+def remembered_ids(*parts: Identified) -> dict[bytes, int]:
+    """The ids that are to be kept of `parts`, rows of one table, each with the offset of its first record."""
     found: dict[bytes, int] = {}
-    if rows.kept_ids:
-        for id_, offset in zip(rows.kept_ids, rows.offsets, strict=True):
+    for rows in parts:
+        for id_, offset in zip(rows.kept_ids, rows.offsets if rows.kept_ids else (), strict=True):
             if id_ is not None:
-                found.setdefault(id_, offset)
+                found[id_] = min(offset, found.get(id_, offset))
     return found
 
 

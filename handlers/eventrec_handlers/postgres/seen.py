@@ -17,7 +17,7 @@ from eventrec_handlers.postgres.checkpoints import creating, is_made, make_own
 from eventrec_handlers.postgres.errors import brief
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from eventrec_handlers.postgres.checkpoints import Namespace
     from eventrec_handlers.postgres.copy import Part
@@ -64,22 +64,36 @@ class Seen:
                 await make_own(connection, namespace, SEEN)
         self._is_there = True
 
-    async def new(self, connection: asyncpg.Connection, namespace: Namespace, part: Part) -> Part:
-        """The rows of `part` whose records were not stored before, and each once; in the transaction that stores them.
+    async def new(self, connection: asyncpg.Connection, namespace: Namespace, parts: Sequence[Part]) -> Sequence[Part]:
+        """The rows of `parts` whose records were not stored before, and each once; in the transaction that stores them.
 
         Ids are kept only of records that brought one with them, and only where the table does not tell them apart.
         """
-        first = remembered_ids(part)
+        of_table: dict[str, list[Part]] = {}
+        for part in parts:
+            if part.kept_ids:
+                of_table.setdefault(part.table, []).append(part)
+        first = {table: found for table, some in of_table.items() if (found := remembered_ids(*some))}
         if not first:
-            return part
+            return parts
         self._is_used = True
+        # All of them in one statement: the order of several would be that of the batch.
         rows = await connection.fetch(
             f"INSERT INTO {namespace.named(SEEN)} (table_name, id)"  # noqa: S608 - quoted
-            " SELECT $1, id FROM unnest($2::uuid[]) AS id ORDER BY id ON CONFLICT DO NOTHING RETURNING id",
-            part.table,
-            [UUID(bytes=id_) for id_ in first],
+            " SELECT name, id FROM unnest($1::text[], $2::uuid[]) AS given (name, id) ORDER BY name, id"
+            " ON CONFLICT DO NOTHING RETURNING table_name, id",
+            [table for table, ids in first.items() for _ in ids],
+            [UUID(bytes=id_) for ids in first.values() for id_ in ids],
         )
-        return part.only(new_rows(part, first, {row[0].bytes for row in rows}))
+        new: dict[str, set[bytes]] = {table: set() for table in first}
+        for table, id_ in rows:
+            new[table].add(id_.bytes)
+        return [
+            part.only(new_rows(part, first[part.table], new[part.table]))
+            if part.kept_ids and part.table in first
+            else part
+            for part in parts
+        ]
 
     @property
     def is_due(self) -> bool:

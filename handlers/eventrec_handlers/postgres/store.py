@@ -233,7 +233,7 @@ class Store:
             f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = {namespace.commit};"
             f" SET LOCAL lock_timeout = {namespace.lock_timeout}"
         )
-        new = [await self._seen.new(connection, namespace, part) if part.kept_ids else part for part in parts]
+        new = await self._seen.new(connection, namespace, parts)
         copies = _copies(new, plans, refusals)
         for number, copy in enumerate(copies, 1):
             await self._write_rows(

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+import anyio
+import asyncpg
 import pytest
 
 from eventrec import Batch, ColumnSchema, ColumnType, PermanentError, ReceivedEvent
@@ -72,6 +74,54 @@ async def test_two_handlers_store_it_once(opened: Any, database: Any, batch: Bat
     await other.handle(of_other)
 
     assert database.rows("SELECT id FROM events") == [(ID,)]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_two_handlers_that_store_the_same_records_at_once_wait_for_each_other_and_no_more(
+    opened: Any, database: Any, batch: Batches
+) -> None:
+    # Of so many records rows are made in several steps. Each handler meets them in an order of its own, and waits on
+    # the way, for the id that it alone has, until the other one has come as far.
+    some, others = ([brought(b"1", n) for n in range(start, start + 1_000)] for start in (1_000, 3_000))
+    batches = [
+        batch(*some, brought(b"1", 1), *others, subscription="one"),
+        batch(*others, brought(b"1", 2), *some, subscription="two"),
+    ]
+    handlers = [await opened(database.url(), unique_ids=True) for _ in batches]
+    for handler, each in zip(handlers, batches, strict=True):
+        await handler.resume(each.log_id, each.subscription, 0)
+    await handlers[0].handle(batch(brought(b"1")))
+    other = await asyncpg.connect(database.url())
+    try:
+        await other.execute("BEGIN")
+        await other.executemany(
+            "INSERT INTO eventrec_seen (table_name, id) VALUES ('events', $1)",
+            [(UUID(int=ID.int + number),) for number in (1, 2)],
+        )
+        async with anyio.create_task_group() as tasks:
+            for handler, each in zip(handlers, batches, strict=True):
+                tasks.start_soon(handler.handle, each)
+            with anyio.fail_after(120):
+                while await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:  # noqa: ASYNC110 - the server says it
+                    await anyio.sleep(0.01)
+            await other.execute("ROLLBACK")
+    finally:
+        await other.close()
+
+    assert database.rows("SELECT count(*) FROM events") == [(2_003,)]
+    assert "deadlock" not in await anyio.to_thread.run_sync(database.server.log)
+
+
+async def test_of_two_records_with_one_id_in_a_long_batch_the_first_is_stored(
+    opened: Any, database: Any, batch: Batches
+) -> None:
+    events = [brought(b"%d" % number, number % 700) for number in range(1_500)]
+    handler = await opened(database.url(), unique_ids=True)
+
+    await handler.handle(batch(*events))
+
+    payloads = database.rows("SELECT payload::text::int FROM events ORDER BY 1")
+    assert payloads == [(number,) for number in range(700)]
 
 
 def test_url_may_ask_for_it() -> None:
