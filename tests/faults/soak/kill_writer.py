@@ -1,22 +1,18 @@
 """A recorder that lives many short lives, and dies at a step or a moment that it is told: `kill_writer.py`.
 
-Reads a life from each line of stdin, as JSON, and prints what became of it. Each is a fork of this process, which has
-imported everything, started nothing, and has one thread: so a life costs what it does, not what Python's start does.
+Reads a life from each line of stdin, as JSON, and prints what became of it: see `lives.py`.
 """
 
 from __future__ import annotations
 
 import itertools
 import mmap
-import os
-import select
 import signal
 import sys
-import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +26,7 @@ from eventrec.events.event import ReceivedEvent
 from eventrec.runs import leftovers
 from eventrec.runs.directory import DEAD
 from eventrec_handlers import jsonl, postgres, sqlite
+from lives import answer_lives, live_and_die
 from steps import Steps, name_steps
 
 HANDLERS = {"sqlite": sqlite.from_url, "postgresql": postgres.from_url, "jsonl": jsonl.from_url}
@@ -179,36 +176,20 @@ def _left(directory: Path, *, tidies: bool) -> list[str]:
 
 def main() -> None:
     counts = memoryview(mmap.mmap(-1, 16)).cast("q")  # shared with every child
-    for line in sys.stdin.buffer:
-        life = msgspec.json.decode(line, type=Life)
+
+    def death_of(life: Life) -> Death:
         counts[0] = counts[1] = -1
-        end, alive = os.pipe()
-        born = time.monotonic()
-        child = os.fork()
-        if not child:
-            _be_born(life, counts)
-        os.close(alive)
-        # The other end is closed when the child is gone, however it went.
-        if not select.select([end], [], [], life.seconds)[0]:
-            os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        os.close(end)
-        died_by = os.waitstatus_to_exitcode(status)
-        if died_by not in (0, -signal.SIGKILL):
-            sys.exit(f"ended with {died_by}: {life}")
-        death = Death(counts[0], counts[1], time.monotonic() - born, is_killed=died_by != 0)
-        sys.stdout.buffer.write(msgspec.json.encode(death) + b"\n")
-        sys.stdout.buffer.flush()
+        code, seconds = live_and_die(partial(_live_in_steps, life, counts), seconds=life.seconds, patience=PATIENCE)
+        if code not in (0, -signal.SIGKILL):
+            sys.exit(f"ended with {code}: {life}")
+        return Death(counts[0], counts[1], seconds, is_killed=code != 0)
+
+    answer_lives(Life, death_of)
 
 
-def _be_born(life: Life, counts: Any) -> None:
-    try:
-        name_steps(Steps(life.step, life.nth))
-        anyio.run(live, life, counts, backend=life.backend)
-    except BaseException:  # noqa: BLE001 - the end of this process
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
+def _live_in_steps(life: Life, counts: Any) -> None:
+    name_steps(Steps(life.step, life.nth))
+    anyio.run(live, life, counts, backend=life.backend)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Lives of a recorder with every fault that can happen inside of a process: `soak_writer.py`, told by `chains.py`.
 
-Reads a life from each line of stdin, as JSON, and prints what became of it. Each is a fork of this process, which has
-imported everything, started nothing, and has one thread.
+Reads a life from each line of stdin, as JSON, and prints what became of it: see `lives.py`.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ import faulthandler
 import gc
 import mmap
 import os
-import select
 import signal
 import sys
 import time
 import traceback
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -37,6 +36,7 @@ from eventrec.runs.requests import REQUESTS
 from eventrec.testing import assert_conserved
 from eventrec_handlers import jsonl, postgres, redis, sqlite
 from kill_writer import Sold
+from lives import answer_lives, live_and_die
 from steps import Steps, name_steps
 
 HANDLERS: Final = {
@@ -302,36 +302,19 @@ def main() -> None:
     hasten()
     counts = memoryview(mmap.mmap(-1, 32)).cast("q")  # shared with every child
     gc.freeze()
-    for line in sys.stdin.buffer:
-        life = msgspec.json.decode(line, type=Life)
+
+    def death_of(life: Life) -> Death:
         counts[:] = memoryview(bytes(32)).cast("q")
-        end, alive = os.pipe()
-        born = time.monotonic()
-        child = os.fork()
-        if not child:
-            _be_born(life, counts)
-        os.close(alive)
-        # The other end is closed when the child is gone, however it went.
-        if not select.select([end], [], [], life.seconds)[0]:
-            os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        # A child that it had may live longer: what lies in the directory is at rest when all are gone.
-        assert select.select([end], [], [], PATIENCE)[0], f"a child of {life} lives on"
-        os.close(end)
-        death = Death(os.waitstatus_to_exitcode(status), time.monotonic() - born, list(counts))
-        sys.stdout.buffer.write(msgspec.json.encode(death) + b"\n")
-        sys.stdout.buffer.flush()
+        code, seconds = live_and_die(partial(_live_in_steps, life, counts), seconds=life.seconds, patience=PATIENCE)
+        return Death(code, seconds, list(counts))
+
+    answer_lives(Life, death_of)
 
 
-def _be_born(life: Life, counts: Any) -> None:
+def _live_in_steps(life: Life, counts: Any) -> None:
     faulthandler.dump_traceback_later(PATIENCE - 5)
-    try:
-        name_steps(Steps(life.step, life.nth))
-        anyio.run(live, life, counts, backend=life.backend)
-    except BaseException:  # noqa: BLE001 - the end of this process
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
+    name_steps(Steps(life.step, life.nth))
+    anyio.run(live, life, counts, backend=life.backend)
 
 
 if __name__ == "__main__":
