@@ -33,7 +33,7 @@ from eventrec import (
 )
 from eventrec.log import descriptors
 from eventrec.log.log import Log
-from eventrec.runs.run import list_runs
+from eventrec.runs.directory import list_runs
 from eventrec.runs.run_folder import is_locked
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, numbers, quickly, raising

@@ -20,11 +20,11 @@ import anyio
 
 from eventrec.delivery.orphans.queue import Failures
 from eventrec.errors import LogError, LogFullError, LogLockedError
-from eventrec.runs.directory import DONE
+from eventrec.runs.directory import DONE, list_runs
 from eventrec.runs.done import delete_done
 from eventrec.runs.measure import LOOKS_EVERY, LOOKS_SELDOM, SharedMeasure
 from eventrec.runs.retention import BoundChange, Kept, Overrun, forfeited, to_free
-from eventrec.runs.run import Run, list_runs
+from eventrec.runs.run import Run
 from eventrec.runs.survey import see_opened
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger

@@ -21,7 +21,7 @@ from uuid import UUID
 
 from eventrec.log.segment import list_odd_segments, segment_name
 from eventrec.runs.checkpoint import CHECKPOINTS
-from eventrec.runs.directory import DONE, GONE, LOCK, NEW, LogDirectory, list_runs, mark_of
+from eventrec.runs.directory import DONE, GONE, LOCK, NEW, LogDirectory, mark_of
 from eventrec.runs.run_folder import delete_folder, lock_folder, size_of_run
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from eventrec.log.disk import DiskStorage
     from eventrec.log.storage import Lock
-
-__all__ = ["CHECKPOINTS", "DONE", "LOCK", "Run", "list_runs", "new_run_id"]
 
 _NEW_LOCK: Final = "lock.new"
 

@@ -29,8 +29,9 @@ from eventrec.log.log import Log
 from eventrec.mirroring.addresses import Address, client_context, server_context
 from eventrec.mirroring.mirror import Mirror
 from eventrec.mirroring.server import MirrorServer
+from eventrec.runs.directory import list_runs
 from eventrec.runs.mirrors import Mirrors
-from eventrec.runs.run import Run, list_runs, new_run_id
+from eventrec.runs.run import Run, new_run_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,8 +21,8 @@ from eventrec import Batch, EventHandler, EventRecorder, EventRecorderOptions, T
 from eventrec.events.encoder import Encoder
 from eventrec.log.log import Log, LogOptions
 from eventrec.records.content import encode_take
-from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
-from eventrec.runs.run import CHECKPOINTS, Run, new_run_id
+from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles, Progress
+from eventrec.runs.run import Run, new_run_id
 from eventrec.testing.scripted import Numbered
 
 EVENTS = 1_000_000

@@ -17,8 +17,8 @@ import anyio.to_thread
 import pytest
 
 from eventrec import EventRecorder, TransientError
+from eventrec.runs.directory import list_runs
 from eventrec.runs.requests import OperatorRequest, load_requests, save_request, sweep_requests
-from eventrec.runs.run import list_runs
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, quickly, raising, refusing
 

@@ -11,7 +11,7 @@ import pytest
 from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log
 from eventrec.log.reader import LogReader
-from eventrec.runs.run import list_runs
+from eventrec.runs.directory import list_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

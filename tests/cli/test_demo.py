@@ -15,7 +15,7 @@ import pytest
 
 from eventrec import cli
 from eventrec.cli.demo.shop import TABLES, count_by_type, shop_events
-from eventrec.runs.run import list_runs
+from eventrec.runs.directory import list_runs
 from eventrec.runs.run_folder import is_locked
 
 QUICK = ("demo", "--events", "2000", "--seconds", "0.5")

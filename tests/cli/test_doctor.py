@@ -20,7 +20,9 @@ from eventrec.cli.doctor.directory import (
 from eventrec.cli.doctor.findings import Level
 from eventrec.cli.doctor.logs import newest_log
 from eventrec.cli.doctor.python import look_at_checksum, look_at_clocks, look_at_environment, numbers_of, parsed
-from eventrec.runs.run import CHECKPOINTS, Run, list_runs
+from eventrec.runs.checkpoint import CHECKPOINTS
+from eventrec.runs.directory import list_runs
+from eventrec.runs.run import Run
 
 Main = Callable[..., tuple[int, str, str]]
 Leave = Callable[..., None]

@@ -19,7 +19,8 @@ import pytest
 
 from eventrec import EventRecorder
 from eventrec.log.log import Log
-from eventrec.runs.run import Run, list_runs, new_run_id
+from eventrec.runs.directory import list_runs
+from eventrec.runs.run import Run, new_run_id
 from eventrec.testing.scripted import Numbered, quickly
 
 Main = Callable[..., tuple[int, str, str]]

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from eventrec import EventRecorder, EventStruct, PermanentError, TransientError
-from eventrec.runs.run import list_runs
+from eventrec.runs.directory import list_runs
 from eventrec.testing.scripted import ScriptedHandler, quickly, raising
 
 

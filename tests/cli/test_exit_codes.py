@@ -18,7 +18,8 @@ from eventrec import cli
 from eventrec.cli.exit_codes import ExitCode
 from eventrec.log.log import Log, LogOptions
 from eventrec.log.maintenance import compress_below
-from eventrec.runs.run import Run, list_runs, new_run_id
+from eventrec.runs.directory import list_runs
+from eventrec.runs.run import Run, new_run_id
 
 Main = Callable[..., tuple[int, str, str]]
 Leave = Callable[..., None]

@@ -16,11 +16,11 @@ import pytest
 from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log, LogOptions
 from eventrec.log.reader import LogReader
-from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
-from eventrec.runs.directory import LogDirectory
+from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles, Progress
+from eventrec.runs.directory import LogDirectory, list_runs
 from eventrec.runs.follower_locks import FollowerLocks
 from eventrec.runs.followers import Followers
-from eventrec.runs.run import CHECKPOINTS, Run, list_runs, new_run_id
+from eventrec.runs.run import Run, new_run_id
 from eventrec.runs.survey import QUOTA
 
 Main = Callable[..., tuple[int, str, str]]

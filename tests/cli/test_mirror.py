@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from eventrec.runs.directory import list_runs
 from eventrec.runs.mirrors import Mirrors
-from eventrec.runs.run import list_runs
 
 
 def eventually(condition: Callable[[], object], seconds: float = 120) -> None:

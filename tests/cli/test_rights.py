@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from eventrec import EventRecorder, EventStruct, PermanentError
-from eventrec.runs.run import list_runs
+from eventrec.runs.directory import list_runs
 from eventrec.testing.scripted import ScriptedHandler, quickly, raising
 
 Main = Callable[..., tuple[int, str, str]]

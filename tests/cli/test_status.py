@@ -5,11 +5,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
-from eventrec.runs.directory import LogDirectory
+from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles, Progress
+from eventrec.runs.directory import LogDirectory, list_runs
 from eventrec.runs.follower_locks import FollowerLocks
 from eventrec.runs.followers import Followers
-from eventrec.runs.run import CHECKPOINTS, Run, list_runs
+from eventrec.runs.run import Run
 
 Main = Callable[..., tuple[int, str, str]]
 Leave = Callable[..., None]

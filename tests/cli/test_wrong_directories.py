@@ -14,7 +14,7 @@ import pytest
 
 from eventrec.cli.exit_codes import CommandError
 from eventrec.cli.logs.log_directory import check_log_directory
-from eventrec.runs.run import list_runs
+from eventrec.runs.directory import list_runs
 
 TO = ["--to", "sqlite:///x.db"]
 

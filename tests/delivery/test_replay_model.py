@@ -36,7 +36,7 @@ from eventrec.records.batch import Batch
 from eventrec.records.entry import OVERHEAD_BYTES
 from eventrec.records.ids import Ids
 from eventrec.records.schema import Shape
-from eventrec.runs.run import list_runs
+from eventrec.runs.directory import list_runs
 from eventrec.runtime.backend import take_no_thread
 from eventrec.testing.clock import VirtualTimeLoop
 

@@ -23,8 +23,7 @@ from typing import Self
 import pytest
 
 from eventrec.delivery.letters.log import letters_of
-from eventrec.runs.directory import DEAD
-from eventrec.runs.run import list_runs
+from eventrec.runs.directory import DEAD, list_runs
 from eventrec.testing.servers import PostgresServer
 
 PROGRAM = Path(__file__).with_name("soak") / "kill_writer.py"

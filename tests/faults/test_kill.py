@@ -22,7 +22,7 @@ from eventrec.log.disk import DiskStorage
 from eventrec.log.reader import LogReader
 from eventrec.log.verify import verify
 from eventrec.records.content import ContentDecoder
-from eventrec.runs.run import list_runs
+from eventrec.runs.directory import list_runs
 from eventrec.testing.scripted import quickly
 
 RATE = 20_000

@@ -22,8 +22,7 @@ import pytest
 
 from eventrec.delivery.letters.log import letters_of
 from eventrec.delivery.orphans.adoption import MAX_ADOPTED
-from eventrec.runs.directory import DEAD
-from eventrec.runs.run import list_runs
+from eventrec.runs.directory import DEAD, list_runs
 from eventrec.testing.servers import PostgresServer, absent
 
 PROGRAM = Path(__file__).with_name("soak") / "kill_writer.py"

@@ -26,9 +26,8 @@ import pytest
 from eventrec.log.disk import DiskStorage
 from eventrec.log.mirror import StreamReader
 from eventrec.log.segment import HEADER_SIZE, list_segments, segment_name
-from eventrec.runs.directory import LogDirectory
+from eventrec.runs.directory import LogDirectory, list_runs
 from eventrec.runs.mirrors import Mirrors
-from eventrec.runs.run import list_runs
 
 KILLS = int(os.environ.get("EVENTREC_TEST_KILLS", "50"))
 FAIL_OVERS = int(os.environ.get("EVENTREC_TEST_FAIL_OVERS", "20"))

@@ -36,9 +36,10 @@ from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log
 from eventrec.log.reader import LogReader
 from eventrec.records.content import ContentDecoder
-from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
+from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles, Progress
+from eventrec.runs.directory import list_runs
 from eventrec.runs.files import file_name
-from eventrec.runs.run import CHECKPOINTS, Run, list_runs, new_run_id
+from eventrec.runs.run import Run, new_run_id
 from eventrec.runs.run_folder import is_locked
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising

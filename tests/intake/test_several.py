@@ -30,7 +30,7 @@ from eventrec.log.reader import LogReader
 from eventrec.records.content import ContentDecoder
 from eventrec.records.entry import Entry, make_entry
 from eventrec.records.schema import Shape
-from eventrec.runs.run import list_runs
+from eventrec.runs.directory import list_runs
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly, raising
 

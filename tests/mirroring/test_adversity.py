@@ -20,9 +20,10 @@ from eventrec.log.segment import list_segments
 from eventrec.mirroring.addresses import Address
 from eventrec.mirroring.frames import FROM_MIRROR, Frame, FrameParser, Kind
 from eventrec.mirroring.messages import Ack, Begin, Hello, Runs, Stopped, Welcome, decode, encode, encode_data
-from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
+from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles, Progress
+from eventrec.runs.directory import list_runs
 from eventrec.runs.mirrors import MIRRORS, Mirrors
-from eventrec.runs.run import CHECKPOINTS, Run, list_runs, new_run_id
+from eventrec.runs.run import Run, new_run_id
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ from eventrec.mirroring.messages import (
 from eventrec.runs import files
 from eventrec.runs.checkpoint import Checkpoint as Saved
 from eventrec.runs.checkpoint import Progress
-from eventrec.runs.directory import LogDirectory
-from eventrec.runs.run import Run, list_runs, new_run_id
+from eventrec.runs.directory import LogDirectory, list_runs
+from eventrec.runs.run import Run, new_run_id
 
 LOG = new_run_id()
 

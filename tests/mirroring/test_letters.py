@@ -15,10 +15,10 @@ from eventrec.delivery.letters.kept import forfeit_settled, kept_letters, purge,
 from eventrec.delivery.letters.log import LetterLog
 from eventrec.mirroring.served_run import ServedRun
 from eventrec.records.schema import Shape
-from eventrec.runs.checkpoint import CheckpointFiles
-from eventrec.runs.directory import DEAD, LogDirectory
+from eventrec.runs.checkpoint import CHECKPOINTS, CheckpointFiles
+from eventrec.runs.directory import DEAD, LogDirectory, list_runs
 from eventrec.runs.mirrors import MIRRORS, Acknowledged, Mirrors
-from eventrec.runs.run import CHECKPOINTS, Run, list_runs, new_run_id
+from eventrec.runs.run import Run, new_run_id
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from anyio.to_thread import run_sync as in_thread
 
 from eventrec.log.log import Log
 from eventrec.log.segment import list_segments, segment_name
-from eventrec.runs.checkpoint import CheckpointFiles
-from eventrec.runs.directory import DEAD
+from eventrec.runs.checkpoint import CHECKPOINTS, CheckpointFiles
+from eventrec.runs.directory import DEAD, list_runs
 from eventrec.runs.files import file_name
 from eventrec.runs.mirrors import MIRRORS, Mirrors
-from eventrec.runs.run import CHECKPOINTS, Run, list_runs
+from eventrec.runs.run import Run
 
 
 @pytest.fixture

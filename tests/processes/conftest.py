@@ -24,7 +24,7 @@ from eventrec import EventRecorder, EventRecorderOptions
 from eventrec.log.disk import DiskStorage
 from eventrec.log.reader import LogReader
 from eventrec.records.content import ContentDecoder
-from eventrec.runs.run import list_runs
+from eventrec.runs.directory import list_runs
 from eventrec.testing import assert_conserved
 from eventrec.testing.server_process import free_port
 

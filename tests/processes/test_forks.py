@@ -27,7 +27,7 @@ START = """
 import asyncio, atexit, ctypes, gc, multiprocessing, os, signal, sys, threading, time
 from pathlib import Path
 from eventrec import EventRecorder, EventRecorderOptions, SubscriptionError, TransientError
-from eventrec.runs.run import list_runs
+from eventrec.runs.directory import list_runs
 from eventrec.runs.run_folder import is_locked
 from eventrec.testing.scripted import Numbered, ScriptedHandler, raising
 

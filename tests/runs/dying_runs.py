@@ -16,7 +16,8 @@ from typing import Any
 
 from eventrec.log.log import Log
 from eventrec.runs import leftovers
-from eventrec.runs.run import Run, list_runs, new_run_id
+from eventrec.runs.directory import list_runs
+from eventrec.runs.run import Run, new_run_id
 
 CALLS = ("mkdir", "open", "close", "fstat", "stat", "fchmod", "chmod", "rename", "unlink", "rmdir", "fsync", "replace")
 

@@ -14,11 +14,11 @@ import pytest
 from eventrec.log.log import Log
 from eventrec.log.segment import encode_header, segment_name
 from eventrec.runs.checkpoint import CHECKPOINTS
-from eventrec.runs.directory import DEAD, DONE, LOCK, LogDirectory, mark_of
+from eventrec.runs.directory import DEAD, DONE, LOCK, LogDirectory, list_runs, mark_of
 from eventrec.runs.done import delete_done, take_up_done
 from eventrec.runs.leftovers import sweep
 from eventrec.runs.requests import REQUESTS
-from eventrec.runs.run import Run, list_runs, new_run_id
+from eventrec.runs.run import Run, new_run_id
 from eventrec.runs.run_folder import is_locked
 from eventrec.runs.survey import list_foreign, see, see_all, tree_size
 

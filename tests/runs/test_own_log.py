@@ -14,8 +14,9 @@ from eventrec.errors import LogLockedError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log
 from eventrec.log.reader import LogReader
+from eventrec.runs.directory import list_runs
 from eventrec.runs.own_log import OwnLog
-from eventrec.runs.run import Run, list_runs, new_run_id
+from eventrec.runs.run import Run, new_run_id
 from eventrec.runs.run_folder import is_locked
 
 if TYPE_CHECKING:

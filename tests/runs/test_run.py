@@ -16,9 +16,11 @@ import pytest
 from eventrec.errors import LogLockedError
 from eventrec.log import descriptors, disk
 from eventrec.log.log import Log
+from eventrec.runs.checkpoint import CHECKPOINTS
+from eventrec.runs.directory import LOCK, list_runs
 from eventrec.runs.done import delete_done
 from eventrec.runs.leftovers import sweep
-from eventrec.runs.run import CHECKPOINTS, LOCK, Run, list_runs, new_run_id
+from eventrec.runs.run import Run, new_run_id
 from eventrec.runs.run_folder import is_locked
 
 

@@ -16,7 +16,7 @@ from eventrec.errors import LogError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import index_name, list_segments, segment_name
 from eventrec.log.verify import verify
-from eventrec.runs.run import list_runs
+from eventrec.runs.directory import list_runs
 from eventrec.runs.summary import total
 
 if TYPE_CHECKING:

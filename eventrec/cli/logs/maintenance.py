@@ -20,13 +20,13 @@ from eventrec.log.compressed import load_zstd
 from eventrec.log.disk import DiskStorage
 from eventrec.log.maintenance import compress_below, delete_below
 from eventrec.log.segment import list_segments
-from eventrec.runs.checkpoint import CheckpointFiles
-from eventrec.runs.directory import LogDirectory
+from eventrec.runs.checkpoint import CHECKPOINTS, CheckpointFiles
+from eventrec.runs.directory import LOCK, LogDirectory
 from eventrec.runs.files import file_name
 from eventrec.runs.follower_locks import FollowerLocks
 from eventrec.runs.followers import FOLLOWING, Followers
 from eventrec.runs.mirrors import Mirrors
-from eventrec.runs.run import CHECKPOINTS, LOCK, Run
+from eventrec.runs.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

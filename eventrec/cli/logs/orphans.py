@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.directory import listed, refuse_memory, see
 from eventrec.registry import GROUP, default_name, handler_from_url, resolve_url, scheme_of
-from eventrec.runs.checkpoint import CheckpointFiles
-from eventrec.runs.run import CHECKPOINTS, list_runs
+from eventrec.runs.checkpoint import CHECKPOINTS, CheckpointFiles
+from eventrec.runs.directory import list_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -10,11 +10,11 @@ from eventrec.delivery.letters.log import letters_of
 from eventrec.errors import LogError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.verify import describe
-from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
-from eventrec.runs.directory import LogDirectory
+from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles, Progress
+from eventrec.runs.directory import LogDirectory, list_runs
 from eventrec.runs.files import file_name
 from eventrec.runs.mirrors import Mirrors
-from eventrec.runs.run import CHECKPOINTS, Run, list_runs
+from eventrec.runs.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

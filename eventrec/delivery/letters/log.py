@@ -19,10 +19,9 @@ from eventrec.log.reader import LogReader
 from eventrec.log.walk import Tail
 from eventrec.records.content import Shapes
 from eventrec.records.entry import SIZE
-from eventrec.runs.directory import LOCK, LogDirectory
+from eventrec.runs.directory import LOCK, LogDirectory, list_runs
 from eventrec.runs.leftovers import sweep
 from eventrec.runs.own_log import OwnLog
-from eventrec.runs.run import list_runs
 from eventrec.runs.survey import tree_size
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger

@@ -24,7 +24,8 @@ from eventrec.delivery.letters.dead_letters import DeadLetter, DeadLetterFile, N
 from eventrec.delivery.letters.log import LetterLog, letters_of
 from eventrec.records.entry import make_entry
 from eventrec.records.schema import Shape
-from eventrec.runs.run import list_runs, new_run_id
+from eventrec.runs.directory import list_runs
+from eventrec.runs.run import new_run_id
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly, refusing
 

@@ -23,8 +23,8 @@ from eventrec.log.log import Log
 from eventrec.log.segment import segment_name
 from eventrec.records.entry import make_entry
 from eventrec.records.schema import Shape
-from eventrec.runs.directory import LOCK, LogDirectory
-from eventrec.runs.run import Run, list_runs, new_run_id
+from eventrec.runs.directory import LOCK, LogDirectory, list_runs
+from eventrec.runs.run import Run, new_run_id
 from eventrec.testing.scripted import ScriptedHandler, quickly, raising
 
 if TYPE_CHECKING:

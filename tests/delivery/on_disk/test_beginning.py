@@ -9,7 +9,7 @@ import pytest
 
 from eventrec import EventRecorder
 from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles
-from eventrec.runs.run import list_runs
+from eventrec.runs.directory import list_runs
 from eventrec.runtime.native import get_ident
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly

@@ -12,7 +12,7 @@ import anyio.to_thread
 import pytest
 
 from eventrec import Backoff, Batch, EventRecorder, PermanentError, TransientError
-from eventrec.runs.run import list_runs
+from eventrec.runs.directory import list_runs
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising
 

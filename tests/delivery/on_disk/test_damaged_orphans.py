@@ -28,8 +28,9 @@ from eventrec.log.segment import encode_header
 from eventrec.log.verify import verify
 from eventrec.runs import files
 from eventrec.runs.checkpoint import CHECKPOINTS, CheckpointFiles, Progress
+from eventrec.runs.directory import list_runs
 from eventrec.runs.files import file_name
-from eventrec.runs.run import Run, list_runs
+from eventrec.runs.run import Run
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly, raising
 
 DOWN = raising(TransientError("down"))

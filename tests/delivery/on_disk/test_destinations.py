@@ -14,7 +14,7 @@ import pytest
 from eventrec import Batch, EventRecorder, PermanentError, TransientError
 from eventrec.delivery.orphans import adoption
 from eventrec.delivery.orphans import queue as orphans
-from eventrec.runs.run import list_runs
+from eventrec.runs.directory import list_runs
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising, refusing
 

@@ -17,7 +17,7 @@ from eventrec.delivery.directory_look import DirectoryLook, DirectoryNews
 from eventrec.delivery.disk import DiskQuota
 from eventrec.delivery.orphans.adoption import MAX_ADOPTED
 from eventrec.log.head import SPARED
-from eventrec.runs.run import DONE, list_runs
+from eventrec.runs.directory import DONE, list_runs
 from eventrec.runs.survey import tree_size
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising

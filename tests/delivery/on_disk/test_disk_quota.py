@@ -18,10 +18,10 @@ from eventrec.log.log import Log
 from eventrec.log.segment import segment_name
 from eventrec.records.content import encode_take
 from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
-from eventrec.runs.directory import DONE, LogDirectory
+from eventrec.runs.directory import DONE, LogDirectory, list_runs
 from eventrec.runs.measure import SharedMeasure
 from eventrec.runs.retention import Bound, Retain
-from eventrec.runs.run import Run, list_runs, new_run_id
+from eventrec.runs.run import Run, new_run_id
 from eventrec.testing.scripted import Numbered
 
 if TYPE_CHECKING:

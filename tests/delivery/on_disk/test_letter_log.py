@@ -26,9 +26,9 @@ from eventrec.log.descriptors import DiskFile
 from eventrec.records.content import Shapes
 from eventrec.records.entry import OVERHEAD_BYTES
 from eventrec.records.schema import Shape
-from eventrec.runs.checkpoint import CheckpointFiles
-from eventrec.runs.directory import DEAD, LogDirectory
-from eventrec.runs.run import CHECKPOINTS, list_runs, new_run_id
+from eventrec.runs.checkpoint import CHECKPOINTS, CheckpointFiles
+from eventrec.runs.directory import DEAD, LogDirectory, list_runs
+from eventrec.runs.run import new_run_id
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, quickly, raising, refusing
 

@@ -15,9 +15,9 @@ from eventrec.delivery.subscription import Subscription
 from eventrec.errors import LogWriteError
 from eventrec.log.log import Log
 from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles, Progress
-from eventrec.runs.directory import LogDirectory
+from eventrec.runs.directory import LogDirectory, list_runs
 from eventrec.runs.retention import Retain
-from eventrec.runs.run import Run, list_runs, new_run_id
+from eventrec.runs.run import Run, new_run_id
 from eventrec.testing.scripted import ScriptedHandler, quickly
 
 if TYPE_CHECKING:

@@ -14,10 +14,9 @@ from anyio.to_thread import run_sync as in_thread
 from eventrec import EventRecorder
 from eventrec.delivery.orphans.adoption import MAX_ADOPTED
 from eventrec.log.segment import list_segments
-from eventrec.runs.directory import LogDirectory
+from eventrec.runs.directory import LogDirectory, list_runs
 from eventrec.runs.files import file_name
 from eventrec.runs.mirrors import MIRRORS, Acknowledged, Mirrors
-from eventrec.runs.run import list_runs
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly
 
 pytestmark = pytest.mark.usefixtures("looking_often")

@@ -16,7 +16,8 @@ import pytest
 from eventrec import EventRecorder, LogError, TransientError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import create_segment
-from eventrec.runs.run import LOCK, Run, list_runs, new_run_id, retire_all
+from eventrec.runs.directory import LOCK, list_runs
+from eventrec.runs.run import Run, new_run_id, retire_all
 from eventrec.runs.run_folder import is_locked
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly, raising

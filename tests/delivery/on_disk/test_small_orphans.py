@@ -23,9 +23,9 @@ from eventrec.log.log import Log
 from eventrec.log.segment import segment_name
 from eventrec.records.content import encode_take
 from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
-from eventrec.runs.directory import DEAD
+from eventrec.runs.directory import DEAD, list_runs
 from eventrec.runs.requests import OperatorRequest, save_request
-from eventrec.runs.run import Run, list_runs, new_run_id
+from eventrec.runs.run import Run, new_run_id
 from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, numbers, quickly, raising, refusing
 
 pytestmark = pytest.mark.usefixtures("looking_often")

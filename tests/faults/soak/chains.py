@@ -27,8 +27,7 @@ from uuid import uuid4
 from damaging import Damage, damage_segment, damage_small_file, small_files
 from destinations import Destination, Servers, mend
 from eventrec.delivery.letters.log import letters_of
-from eventrec.runs.directory import DEAD
-from eventrec.runs.run import list_runs
+from eventrec.runs.directory import DEAD, list_runs
 from soak_writer import FORKED, FULL, NO_ROOM, OFFERED, REFUSED, STEPPED, SYNCED, WRITTEN
 from steps import STEPS
 

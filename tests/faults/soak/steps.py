@@ -21,7 +21,8 @@ from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log
 from eventrec.runs import leftovers, run_folder
 from eventrec.runs import run as run_room
-from eventrec.runs.checkpoint import CheckpointFiles
+from eventrec.runs.checkpoint import CHECKPOINTS, CheckpointFiles
+from eventrec.runs.directory import LOCK
 from eventrec.runs.own_log import OwnLog
 from eventrec_handlers.jsonl import JsonlHandler
 from eventrec_handlers.jsonl.disk import Disk
@@ -114,7 +115,7 @@ def name_steps(steps: Steps) -> None:
     _name_steps_of_letters(steps)
 
     def is_checkpoint(storage: DiskStorage, *_: object) -> bool:
-        return storage.directory.name == run_room.CHECKPOINTS
+        return storage.directory.name == CHECKPOINTS
 
     def is_retired(_: object, __: str, ___: object, target: str) -> bool:
         return target.startswith("gone-")
@@ -172,7 +173,7 @@ def _name_steps_of_deleting(steps: Steps) -> None:
     delete = run_folder.delete_folder
 
     def deleted(base: DiskStorage, name: str, storage: DiskStorage) -> None:
-        files = sorted(file for file in storage.list() if file != run_room.LOCK)
+        files = sorted(file for file in storage.list() if file != LOCK)
         for file in files[: (len(files) + 1) // 2]:
             storage.delete(file)
         steps.passed("half deleted")

@@ -16,8 +16,8 @@ from eventrec import EventRecorder
 from eventrec.bridges.prometheus import RecorderCollector
 from eventrec.delivery.letters.kept import KeptLetter, kept_letters, purge
 from eventrec.errors import PermanentError
+from eventrec.runs.directory import list_runs
 from eventrec.runs.requests import load_requests
-from eventrec.runs.run import list_runs
 from eventrec.server import Tokens, application
 from eventrec.server.operations.letter_counts import LetterCounter
 from eventrec.server.operations.metrics import recorder_families
