@@ -18,6 +18,7 @@ A payload of other keys is looked at in the general way, and learned in its turn
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from eventrec.events.shortcuts import compiled
@@ -49,11 +50,16 @@ class PlainPayloads:
         """Whether it is plain, see `is_plain_object`; it is learned for the next one."""
         if not is_plain_object(given):
             return False
-        if self._lessons_left:
+        if self._lessons_left > 0:  # of two threads each may take the last
             self._lessons_left -= 1
-            is_short = len(given) <= MAX_KEYS and all(type(key) is str and len(key) <= MAX_KEY for key in given)
-            self.is_like_before = _learned(self._cls, given) if self._lessons_left and is_short else _is_nothing
+            # Where memory or the stack is too short for a lesson, the next payload is looked at in the general way too.
+            with suppress(MemoryError, RecursionError):
+                self._learn(given)
         return True
+
+    def _learn(self, given: dict[Any, Any]) -> None:
+        is_short = len(given) <= MAX_KEYS and all(type(key) is str and len(key) <= MAX_KEY for key in given)
+        self.is_like_before = _learned(self._cls, given) if self._lessons_left and is_short else _is_nothing
 
 
 def _is_nothing(_: dict[Any, Any]) -> bool:

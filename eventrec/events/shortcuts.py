@@ -120,7 +120,8 @@ def make_shortcut(
 
 def compiled(name: str, source: str, *, of: type, names: Mapping[str, Any]) -> Callable[[Any], Any]:
     """The function `name` that `source` defines for the class `of`, in which `names` are known."""
-    file = f"<eventrec: {name} of {of.__module__}.{of.__qualname__}, {next(_numbers)}>"
+    named = f"{of.__module__}.{of.__qualname__}".replace("\0", "?")  # the one character that no file's name has
+    file = f"<eventrec: {name} of {named}, {next(_numbers)}>"
     scope = dict(names)
     exec(compile(source, file, "exec"), scope)  # noqa: S102 - names in it are identifiers, and texts are literals
     made: Any = scope.pop(name)  # Else the two would hold each other, and all that they know.

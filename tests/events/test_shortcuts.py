@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import create_model
 
 from eventrec import Column, ColumnType, EncodeError, Event, EventModel, EventStruct, Timestamp
-from eventrec.events import shortcuts
+from eventrec.events import plain_payloads, shortcuts
 from eventrec.events.encoder import Encoder
 from eventrec.events.plain_payloads import MAX_LESSONS, PlainPayloads
 from eventrec.records.entry import EXTRA_ROWS, PAYLOAD
@@ -221,6 +221,15 @@ def test_a_class_of_any_name_has_a_shortcut(name: str) -> None:
     assert hasattr(plan, "__source__")
 
 
+def test_a_class_may_call_itself_what_no_file_is_called() -> None:
+    class Named(EventStruct):
+        a: str
+
+    Named.__qualname__ = "No\0file"
+
+    assert hasattr(plan_of(Named("x")), "__source__")
+
+
 ANNOTATIONS: list[Any] = [
     *(str, int, float, bool, Any, str | None, list[str], dict[str, Any], datetime),
     *(Annotated[each, Column()] for each in (str, int, float, bytes, datetime)),
@@ -292,6 +301,15 @@ def test_the_keys_of_a_payload_are_learned() -> None:
     assert not payloads.is_like_before({"items": [b""], "amount": 2.5, "order": "b"})
     assert not payloads.is_like_before({"items": [], "amount": 2.5, "other": "b"})
     assert not payloads.is_like_before({"items": [], "amount": 2.5})
+
+
+def test_a_payload_is_taken_where_none_can_be_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(plain_payloads, "compiled", fail)
+
+    assert encoder().encode(Said({"a": 1}))[2] == b'{"a":1}'
 
 
 def test_keys_that_go_on_changing_are_given_up() -> None:
