@@ -33,6 +33,9 @@ Kind: TypeAlias = Literal["down", "transient", "pause", "schema", "data", "unkno
 TOO_MANY_QUERIES: Final = 202
 UNKNOWN_TABLE: Final = 60
 TOO_MANY_PARTS: Final = 252
+TOO_MUCH_AT_ONCE: Final = frozenset({159, 160, 209, 241})
+"""Time, its estimate, a socket's time, memory."""
+
 MAX_QUOTED: Final = 400
 """Characters of the server's message that an error quotes."""
 
@@ -75,6 +78,7 @@ class Failure(Exception):  # noqa: N818 - one thing, told apart by its kind
         is_uncertain: Whether the rows may be there, or come to be there.
         row: The row of an insert that the server names, from 0 on, or None.
         is_of_node: Whether it says more of the node, or of what stands before it, than of ClickHouse.
+        is_slow: Whether it took too long, or too much memory: less at once may go through.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Failure(Exception):  # noqa: N818 - one thing, told apart by its kind
         is_uncertain: bool = False,
         row: int | None = None,
         is_of_node: bool = False,
+        is_slow: bool = False,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -93,6 +98,7 @@ class Failure(Exception):  # noqa: N818 - one thing, told apart by its kind
         self.is_uncertain = is_uncertain
         self.row = row
         self.is_of_node = is_of_node
+        self.is_slow = is_slow or code in TOO_MUCH_AT_ONCE
 
     def as_delivery_error(self) -> Exception:
         """What a handler raises for it, where nothing more can be found out."""
@@ -145,7 +151,7 @@ def _failure_of(exc: BaseException, where: str) -> Failure:
     if code is not None:
         return _of_code(int(code), str(exc), where)
     if isinstance(exc, TimeoutError):
-        return Failure("transient", f"{where}: no answer in time", is_uncertain=True)
+        return Failure("transient", f"{where}: no answer in time", is_uncertain=True, is_slow=True)
     if isinstance(exc, (DataError, ProgrammingError)):
         return Failure("data" if isinstance(exc, DataError) else "pause", f"{where}: {shown(str(exc))}")
     if not isinstance(exc, (ClickHouseError, aiohttp.ClientError, OSError)):

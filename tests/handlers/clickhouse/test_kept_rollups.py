@@ -9,8 +9,9 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio import to_thread
 
-from eventrec import Batch, ColumnSchema, ColumnType, PauseError, ReceivedEvent, default_layout
+from eventrec import Batch, ColumnSchema, ColumnType, PauseError, ReceivedEvent, TransientError, default_layout
 from eventrec.analytics import Answer, Bucket, Catalogue, Field, Group, Measure, Question, RollupPlan, RollupStore
 from eventrec.testing.clickhouse_http import ClickHouseDatabase
 from eventrec_handlers.clickhouse import ClickHouseHandler, ClickHouseTable
@@ -202,6 +203,81 @@ async def test_fill_that_is_killed_after_each_statement_counts_each_event_once( 
     assert left_over == []
 
 
+async def refuse_fills(clickhouse: ClickHouseDatabase, code: int, *, times: int) -> None:
+    """The next statements that fill."""
+    refuse = clickhouse.server.refuse
+    said = "too much at once"
+    await to_thread.run_sync(lambda: refuse(code, holding="/* eventrec_fill", times=times, message=said))
+
+
+@pytest.mark.parametrize("code", [159, 241])
+async def test_slice_that_takes_too_long_is_halved_until_it_goes_through(  # noqa: PLR0917 - fixtures
+    opened: Open,
+    batch: Batches,
+    clickhouse: ClickHouseDatabase,
+    store: RollupStore,
+    states: Any,
+    asked: Ask,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+) -> None:
+    monkeypatch.setattr(keeping, "FILL_ROWS", 40)
+    handler = await opened()
+    await handler.handle(batch(*events(0, 60)))
+    told: list[tuple[int, int]] = []
+    await refuse_fills(clickhouse, code, times=3)
+
+    done = await store.backfill(PLAN, progress=lambda *at: told.append(at))
+    await handler.handle(batch(*events(60, 70), start=60))
+
+    assert done.buckets == 5  # of two slices, one halved three times
+    assert told[-1] == (5, 5)
+    assert await states() == counted(range(70))
+    await handler.handle(batch(*events(70, 80), start=70))
+    assert (await store.refresh([PLAN])).buckets == 0
+    assert totals(await store.answer(Question(PLAN))) == counted(range(80))
+
+
+async def test_halved_slice_is_gone_on_with_by_whoever_comes_next(
+    opened: Open, batch: Batches, clickhouse: ClickHouseDatabase, store: RollupStore, states: Any
+) -> None:
+    handler = await opened()
+    await handler.handle(batch(*events(0, 60)))
+    for _ in range(4):
+        await refuse_fills(clickhouse, 159, times=1)
+        run, left = Node.run, [3]
+
+        async def dying(self: Node, sql: str, run: Any = run, left: list[int] = left) -> None:
+            await run(self, sql)
+            left[0] -= "'sliced'" in sql or "'filled'" in sql
+            if not left[0]:
+                raise OSError("killed")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Node, "run", dying)
+            try:
+                await store.refresh([PLAN])
+            except OSError:
+                continue
+            break
+    await refuse_fills(clickhouse, 159, times=0)
+
+    await store.refresh([PLAN])
+
+    assert await states() == counted(range(60))
+
+
+async def test_slice_of_one_time_that_takes_too_long_is_said(
+    opened: Open, batch: Batches, clickhouse: ClickHouseDatabase, store: RollupStore
+) -> None:
+    handler = await opened()
+    await handler.handle(batch(*(events(7, 8) * 5)))
+    await refuse_fills(clickhouse, 159, times=1)
+
+    with pytest.raises(TransientError, match="too much at once"):
+        await store.refresh([PLAN])
+
+
 async def test_two_processes_that_fill_at_once_count_each_event_once(
     opened: Open, batch: Batches, clickhouse: ClickHouseDatabase, states: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,7 +411,7 @@ async def test_rows_that_were_seen_and_taken_away_are_not_counted_twice(  # noqa
     handler = await opened()
     await handler.handle(batch(*events(0, 10)))
 
-    async def killed(*_: Any) -> None:
+    async def killed(*_: Any, **__: Any) -> None:
         raise OSError("killed")
 
     with monkeypatch.context() as patched:
@@ -344,7 +420,7 @@ async def test_rows_that_were_seen_and_taken_away_are_not_counted_twice(  # noqa
             await store.refresh([PLAN])
     await handler.handle(batch(*events(10, 20), start=10))
     with monkeypatch.context() as patched:
-        patched.setattr(keeping, "_sliced", killed)
+        patched.setattr(keeping, "_slice", killed)
         with pytest.raises(OSError, match="killed"):
             await store.refresh([PLAN])
     ((seen,),) = await asked(

@@ -2,7 +2,7 @@
 
     make       its tables and views; from then on inserts count
     settle     wait until every insert that began before has ended: up to a block it is known what was counted
-    fill       count the rest of the rows up to there, slice by slice
+    fill       count the rest of the rows up to there, slice by slice; one that takes too long is halved
     complete   from now on it answers; what was needed to fill it goes, and an older declaration is set aside
 
 Processes may do this beside one another: each step may be done twice, and what was noted first holds.
@@ -11,21 +11,20 @@ Processes may do this beside one another: each step may be done twice, and what 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import anyio
+import structlog
 
 from eventrec import CatalogueError, PauseError
 from eventrec.analytics import Refreshed
+from eventrec_handlers.clickhouse.errors import Failure
 from eventrec_handlers.clickhouse.rollups.notes import note, read_notes
 from eventrec_handlers.clickhouse.rollups.views import LIVE, NOTES_TABLE, dropped, named, number_blocks
 from eventrec_handlers.clickhouse.sql import literal, quoted
 from eventrec_handlers.clickhouse.state import BLOCK_NUMBERS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from eventrec.analytics import Progress
     from eventrec_handlers.clickhouse.node import Node
     from eventrec_handlers.clickhouse.rollups.notes import Notes
@@ -42,20 +41,10 @@ SETTLING: Final = 30.0
 LOOK: Final = 0.05
 """Seconds between two looks at what is inserted; growing up to a second."""
 
+_logger = structlog.get_logger("eventrec.clickhouse")
+
 _MARK: Final = "eventrec_fill"
 """Stands in the statements that fill, which are inserts too, and need not be waited for."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Filling:
-    """How the rows before are counted: `bounds` are the times that part them."""
-
-    slicing: str
-    bounds: Sequence[int]
-
-    def slices(self) -> list[tuple[int | None, int | None]]:
-        """From when to when each is; None: from the first, to the last."""
-        return list(zip((None, *self.bounds), (*self.bounds, None), strict=True))
 
 
 async def bring_up(
@@ -132,43 +121,66 @@ async def _inserts_ended(node: Node) -> None:
 async def _fill(node: Node, kept: KeptRollup, notes: Notes, progress: Progress | None) -> Refreshed:
     assert notes.block is not None  # noqa: S101 - it was begun
     assert notes.settled is not None  # noqa: S101 - and settled
-    blocks = (notes.block, notes.settled)
-    filling = await _sliced(node, kept, notes)
-    slices = filling.slices()
-    counted, done = notes.parts_of(filling.slicing), 0
-    for at, (since, until) in enumerate(slices):
-        if at not in counted:
-            part = LIVE + 1 + secrets.randbelow(2**62)
-            await node.run(f"/* {_MARK} */ {kept.fill(part, blocks, since, until)}")
-            await note(
-                node, kept.about, "filled", {"slicing": filling.slicing, "slice": at, "part": part}, tables=notes.tables
-            )
+    if notes.slicing is None:
+        await _slice(node, kept, notes.settled, tables=notes.tables)
+    blocks, tables, counts, done = (notes.block, notes.settled), notes.tables, notes.counts, 0
+    while True:
+        notes = await read_notes(node, kept)
+        slices, counted = notes.slices(), notes.counted()
+        if notes.tables != tables or not slices:
+            return Refreshed(buckets=done, remaining=1)  # made again by another program meanwhile
+        if progress is not None and counted:
+            progress(len(counted), len(slices))
+        at = next((at for at in range(len(slices)) if at not in counted), None)
+        if at is None:
+            break
+        part = LIVE + 1 + secrets.randbelow(2**62)
+        try:
+            await node.run(f"/* {_MARK} */ {kept.fill(part, blocks, *slices[at])}")
+        except Failure as exc:
+            if not exc.is_slow:
+                raise
+            await _halve(node, kept, notes, at, exc)
+        else:
+            await note(node, kept.about, "filled", {"slicing": notes.slicing, "slice": at, "part": part}, tables=tables)
             done += 1
-        if progress is not None:
-            progress(at + 1, len(slices))
-    parts = (await read_notes(node, kept)).parts_of(filling.slicing)  # of a slice that two have filled, one
-    said = {"slicing": filling.slicing, "parts": sorted(parts.values()), "counts": notes.counts}
-    await note(node, kept.about, "complete", said, tables=notes.tables)
+    said = {"slicing": notes.slicing, "parts": sorted(counted.values()), "counts": counts}
+    await note(node, kept.about, "complete", said, tables=tables)
     notes = await read_notes(node, kept)
     if notes.is_complete:
         await _tidy(node, kept, notes)
     return Refreshed(buckets=done)
 
 
-async def _sliced(node: Node, kept: KeptRollup, notes: Notes) -> _Filling:
-    """How the rows are parted: as it was noted, else anew."""
-    for noted in notes.slicings.items():
-        return _Filling(*noted)
-    assert notes.settled is not None  # noqa: S101 - the caller looked
-    ((rows,),) = await node.query(kept.size(notes.settled))
+async def _slice(node: Node, kept: KeptRollup, settled: int, *, tables: str) -> None:
+    """Note how the rows are parted, which holds unless another process has noted it first."""
+    ((rows,),) = await node.query(kept.size(settled))
     number = max(1, min(MAX_SLICES, -(-int(rows) // FILL_ROWS)))
     bounds: list[int] = []
     if number > 1:
-        ((found,),) = await node.query(kept.sample(notes.settled, number))
+        ((found,),) = await node.query(kept.sample(settled, number))
         bounds = sorted({int(at) for at in found})
-    said = {"slicing": secrets.token_hex(8), "bounds": bounds}
+    await note(node, kept.about, "sliced", {"slicing": secrets.token_hex(8), "bounds": bounds}, tables=tables)
+
+
+async def _halve(node: Node, kept: KeptRollup, notes: Notes, at: int, why: Failure) -> None:
+    """Part the rows as before, but for the slice `at`, which took too long, into two.
+
+    Raises:
+        Failure: `why`, where all of it is of one time; or that cannot be found out.
+    """
+    assert notes.settled is not None  # noqa: S101 - it is being filled
+    assert notes.slicing is not None  # noqa: S101 - likewise
+    ((first, middle, last),) = await node.query(kept.middle(notes.settled, *notes.slices()[at]))
+    if first is None or int(first) == int(last):
+        raise why
+    parting = int(middle)
+    if not int(first) < parting <= int(last):
+        parting = int(first) + (int(last) - int(first) + 1) // 2
+    bounds = sorted({*notes.slicings[notes.slicing], parting})
+    said = {"slicing": secrets.token_hex(8), "bounds": bounds, "instead": notes.slicing}
+    _logger.info("slice of a rollup halved", rollup=kept.plan.name, slices=len(bounds) + 1, why=str(why))
     await note(node, kept.about, "sliced", said, tables=notes.tables)
-    return _Filling(*next(iter((await read_notes(node, kept)).slicings.items())))
 
 
 # -- what is not needed any more

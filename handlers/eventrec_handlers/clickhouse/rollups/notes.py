@@ -4,6 +4,7 @@
                                     the last block of events before the view was made; of several the lowest holds
     settled    {block, counts}      every insert that no view has seen had ended: up to that block; what counts, by uuid
     sliced     {slicing, bounds}    how the rows before are parted by time
+               {…, instead}         finer than another slicing, a slice of which took too long; the first one holds
     filled     {slicing, slice, part}
     complete   {slicing, parts}     all of them are counted: by these partitions; the first one holds
     kept       {retention}          that of the states, in seconds, or null
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from eventrec_handlers.clickhouse.errors import UNKNOWN_TABLE, Failure
 from eventrec_handlers.clickhouse.rollups.views import NOTES
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
     from eventrec_handlers.clickhouse.node import Node
     from eventrec_handlers.clickhouse.rollups.views import KeptRollup
+
+
+Slice: TypeAlias = "tuple[int | None, int | None]"
+"""From when to when; None: from the first, to the last."""
 
 
 @dataclass(slots=True)
@@ -40,6 +45,7 @@ class Notes:
         block: The last one of which nothing was counted; None: it has not begun.
         settled: The last one of which it is known what was counted; None: not yet.
         slicings: Each by its name: the times that part the rows.
+        finer: The name of each slicing that is not used any more, to the one in its place.
         filled: Partitions of slices that are counted: slicing and slice to partition.
         parts: The partitions that count; None: it is not complete.
         retention: Of the states, in seconds.
@@ -56,6 +62,7 @@ class Notes:
     block: int | None = None
     settled: int | None = None
     slicings: dict[str, list[int]] = field(default_factory=dict)
+    finer: dict[str, str] = field(default_factory=dict)
     filled: dict[tuple[str, int], int] = field(default_factory=dict)
     parts: Sequence[int] | None = None
     retention: float | None = None
@@ -72,9 +79,28 @@ class Notes:
         has_lost_seen = self.parts is None and self.settled is not None and self.seen != self.settled_seen
         return bool(self.tables) and (self.counted_before or has_lost_notes or has_lost_seen)
 
-    def parts_of(self, slicing: str) -> dict[int, int]:
-        """The slices that are counted, each with its partition: of several the one that was noted first."""
-        return {at: part for (name, at), part in self.filled.items() if name == slicing}
+    @property
+    def slicing(self) -> str | None:
+        """The name of the slicing that is used; None: there is none yet."""
+        name = next(iter(self.slicings), None)
+        while name is not None and name in self.finer:
+            name = self.finer[name]
+        return name
+
+    def slices(self) -> list[Slice]:
+        """Of the slicing that is used: from when to when each is; None: from the first, to the last."""
+        return [] if self.slicing is None else _slices(self.slicings[self.slicing])
+
+    def counted(self) -> dict[int, int]:
+        """Those of them that are counted, by number, each with its partition: of several the one noted first.
+
+        What was counted as a slice of another slicing, and is one of this as well, is counted.
+        """
+        found: dict[Slice, int] = {}
+        for (name, at), part in self.filled.items():
+            if name in self.slicings:
+                found.setdefault(_slices(self.slicings[name])[at], part)
+        return {at: found[one] for at, one in enumerate(self.slices()) if one in found}
 
     @property
     def is_complete(self) -> bool:
@@ -92,6 +118,8 @@ class Notes:
                 self.settled, self.settled_seen = said["block"], said["seen"]
             case "sliced":
                 self.slicings.setdefault(said["slicing"], said["bounds"])
+                if "instead" in said:
+                    self.finer.setdefault(said["instead"], said["slicing"])
             case "filled":
                 self.filled.setdefault((said["slicing"], said["slice"]), said["part"])
                 self.filled_parts.add(said["part"])
@@ -99,6 +127,10 @@ class Notes:
                 self.parts = said["parts"]
             case "kept":
                 self.has_retention, self.retention = True, said["retention"]
+
+
+def _slices(bounds: Sequence[int]) -> list[Slice]:
+    return list(zip((None, *bounds), (*bounds, None), strict=True))
 
 
 async def read_notes(node: Node, kept: KeptRollup) -> Notes:

@@ -140,12 +140,7 @@ class KeptRollup:
         `blocks` are the last block of which no row was counted, and the last one whose rows were all seen, if counted.
         """
         last, settled = blocks
-        time = quoted(self.columns.time)
-        within = [
-            f"{time} {operator} fromUnixTimestamp64Nano(toInt64('{at}'), 'UTC')"
-            for operator, at in ((">=", since), ("<", until))
-            if at is not None
-        ]
+        within = self._within(since, until)
         names = ", ".join((BUCKET, TIME, *self._aliases.values()))
         before = self._rows([*within, f"_block_number <= {last}"])
         found = f"SELECT {names} FROM ({before})"  # noqa: S608 - quoted, as all below
@@ -166,6 +161,23 @@ class KeptRollup:
         return (
             f"SELECT quantiles({levels})({self.columns.moment}) FROM {quoted(self.plan.table)} WHERE {where} {SETTINGS}"  # noqa: S608 - quoted
         )
+
+    def middle(self, settled: int, since: int | None, until: int | None) -> str:
+        """The statement for the first, the middle and the last time of rows of [`since`, `until`), null without any."""
+        where = " AND ".join((f"_block_number <= {settled}", *self._within(since, until), *self._conditions))
+        moment = self.columns.moment
+        return (
+            f"SELECT minOrNull({moment}), quantile(0.5)({moment}), maxOrNull({moment})"  # noqa: S608 - quoted
+            f" FROM {quoted(self.plan.table)} WHERE {where} {SETTINGS}"
+        )
+
+    def _within(self, since: int | None, until: int | None) -> list[str]:
+        time = quoted(self.columns.time)
+        return [
+            f"{time} {operator} fromUnixTimestamp64Nano(toInt64('{at}'), 'UTC')"
+            for operator, at in ((">=", since), ("<", until))
+            if at is not None
+        ]
 
     def size(self, settled: int) -> str:
         """The statement for how many rows up to block `settled` it counts."""
