@@ -58,6 +58,11 @@ class Client:
         async with self.stream(path, parameters, headers=headers, **more) as stream:
             return await stream.answer()
 
+    async def head(self, path: str, /, **headers: str) -> ClientAnswer:
+        """What is answered to the question what `get` would be answered."""
+        async with self._asked("HEAD", path, b"", headers, b"", takes=None) as stream:
+            return await stream.answer()
+
     async def post(
         self, path: str, body: object, *, content_type: str | None = "application/json", **headers: str
     ) -> ClientAnswer:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventrec_handlers._sql import KeptLayouts
-from eventrec_handlers.sqlite.arrival import Arrival, decoded
+from eventrec_handlers.sqlite.arrival import CURSORS, Arrival
 from eventrec_handlers.sqlite.reader import _follow, _latest
 
 pytestmark = pytest.mark.handlers
@@ -78,7 +78,7 @@ class World:
     def poll(self, limit: int) -> None:
         """Follow until nothing is new."""
         while True:
-            seen = decoded(self.cursor, Arrival).tables
+            seen = CURSORS.decoded(self.cursor, Arrival).tables
             page = _follow(self.connection, KeptLayouts(), seen=seen, limit=limit, types=None)
             assert len(page.events) <= limit
             self.shown += [event.id for event in page.events]

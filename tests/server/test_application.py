@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import msgspec
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
@@ -15,6 +14,7 @@ from starlette.routing import Mount, Route
 from eventrec import EventRecorder
 from eventrec.server import Tokens, application, running
 from eventrec.server.token_file import new_token, revoke_token
+from eventrec.testing.asgi import Client
 from eventrec.testing.scripted import Numbered
 
 
@@ -105,48 +105,17 @@ async def test_application_answers_on_asyncio_and_on_trio(tmp_path: Path) -> Non
     recorder = EventRecorder(f"sqlite:///{tmp_path}/events.db", log=tmp_path / "log")
     app = application(recorder, log=tmp_path / "log")
 
+    client = Client(app)
+    replay = gzip.compress(b'{"subscription":"sqlite"}' + b" " * 900_000)
+
     async with running(app):
         answers = [
-            await answered(app, "GET", "/status"),
-            await answered(app, "POST", "/dead/replay", gzip.compress(b'{"subscription":"sqlite"}' + b" " * 900_000)),
-            await answered(app, "GET", "/nothing"),
-            await answered(app, "HEAD", "/openapi.json"),
+            await client.get("/status"),
+            await client.post("/dead/replay", replay, content_encoding="gzip"),
+            await client.get("/nothing"),
+            await client.head("/openapi.json"),
         ]
 
-    assert [status for status, _ in answers] == [200, 200, 404, 200]
-    assert msgspec.json.decode(answers[1][1])["is_done"] is True
-    assert answers[3][1] == b""
-
-
-async def answered(app: Any, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
-    """Status and body of what `app` answers, asked without a socket."""
-    headers = {b"host": b"localhost", b"content-type": b"application/json"}
-    if body:
-        headers[b"content-encoding"] = b"gzip"
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": list(headers.items()),
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 80),
-    }
-    pending = [{"type": "http.request", "body": body, "more_body": False}]
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        if pending:
-            return pending.pop()
-        return await anyio.sleep_forever()
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await app(scope, receive, send)
-    return sent[0]["status"], b"".join(each.get("body", b"") for each in sent[1:])
+    assert [answer.status for answer in answers] == [200, 200, 404, 200]
+    assert answers[1].json["is_done"] is True
+    assert answers[3].body == b""

@@ -10,18 +10,17 @@ numbers (2^63 - 1), after which SQLite takes any that is free.
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from eventrec_handlers._cursors import CursorText
 from eventrec_handlers._sql import quoted
 
 if TYPE_CHECKING:
     import sqlite3
 
     from eventrec_handlers.sqlite.tables import EventTable
-
-C = TypeVar("C", bound="Arrival | Place")
 
 LOWEST: Final = -(2**63)
 """Below every row number."""
@@ -75,25 +74,7 @@ class Place(msgspec.Struct, frozen=True, tag="range"):
     number: int
 
 
-_DECODERS: Final = [msgspec.json.Decoder(kind) for kind in (Arrival, Place)]
-"""Made before there are threads: where two decode a class first, at once, msgspec ends the process."""
-
-
-def encoded(cursor: Arrival | Place) -> str:
-    """`cursor` as the text that a caller keeps."""
-    return msgspec.json.encode(cursor).decode()
-
-
-def decoded(cursor: str, kind: type[C]) -> C:
-    """The cursor of this kind that `cursor` says.
-
-    Raises:
-        ValueError: It is not one.
-    """
-    try:
-        return msgspec.json.decode(cursor, type=kind)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as exc:
-        raise ValueError(f"not a cursor of a SqliteReader: {exc}") from exc
+CURSORS: Final = CursorText("SqliteReader", Arrival, Place)
 
 
 def seen_up_to(connection: sqlite3.Connection, table: EventTable, last: int) -> Seen:

@@ -13,13 +13,12 @@ from eventrec import EventPage, EventReader, StoredEvent
 from eventrec_handlers._sql import KeptLayouts, fold_ascii
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.sqlite.arrival import (
+    CURSORS,
     HIGHEST,
     LOWEST,
     Arrival,
     Place,
     Seen,
-    decoded,
-    encoded,
     go_on_after,
     is_seen,
     seen_up_to,
@@ -81,12 +80,13 @@ class SqliteReader(EventReader):
         self.check_limit(limit)
         high = None if end is None or end > HIGHEST else max(end, LOWEST)
         low = LOWEST if start is None else min(max(start, LOWEST), HIGHEST)
-        after = Place(low, "", LOWEST) if cursor is None else decoded(cursor, Place)
+        after = Place(low, "", LOWEST) if cursor is None else CURSORS.decoded(cursor, Place)
         return await self._read(partial(_range, end=high, limit=limit, types=types, after=after))
 
     async def follow(self, cursor: str, *, limit: int, types: Collection[str] | None = None) -> EventPage:
         self.check_limit(limit)
-        return await self._read(partial(_follow, seen=decoded(cursor, Arrival).tables, limit=limit, types=types))
+        seen = CURSORS.decoded(cursor, Arrival).tables
+        return await self._read(partial(_follow, seen=seen, limit=limit, types=types))
 
     async def _read(self, job: Callable[[sqlite3.Connection, KeptLayouts], EventPage]) -> EventPage:
         def read(connection: sqlite3.Connection) -> EventPage:
@@ -113,7 +113,7 @@ def _latest(
         seen[table.name] = seen_up_to(connection, table, HIGHEST)
     newest = heapq.nlargest(limit, (found for part in parts for found in part.events), key=_timestamp)
     foreign.update(why for part in parts for _, why in part.foreign)
-    return EventPage.of((event for _, event in reversed(newest)), encoded(Arrival(seen)), foreign)
+    return EventPage.of((event for _, event in reversed(newest)), CURSORS.encoded(Arrival(seen)), foreign)
 
 
 def _follow(
@@ -145,7 +145,7 @@ def _follow(
         foreign.update(why for number, why in part.foreign if number <= end)
         is_unchanged = end == HIGHEST and not (part.events or part.foreign or part.has_moved or types)
         after[name] = before[name] if is_unchanged else seen_up_to(connection, part.table, end)
-    return EventPage.of(events, encoded(Arrival(after)), foreign)
+    return EventPage.of(events, CURSORS.encoded(Arrival(after)), foreign)
 
 
 def _known(connection: sqlite3.Connection, table: EventTable, seen: Mapping[str, Seen]) -> Seen:
@@ -186,7 +186,7 @@ def _range(
         number, event = merged[-1]
         after = Place(event.timestamp, event.table, number)
     foreign.update(why for part in parts for _, why in part.foreign)
-    return EventPage.of((event for _, event in merged), encoded(after), foreign)
+    return EventPage.of((event for _, event in merged), CURSORS.encoded(after), foreign)
 
 
 @dataclass(slots=True)
