@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,21 +73,38 @@ class Copy:
         if found.count(str(path)) != len(found.split()):
             raise RuntimeError(f"not the copy is imported: {found}")
 
-    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.path,
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+    def _run(self, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+        return run_in_group([sys.executable, *arguments], cwd=self.path, env=self._environment, seconds=seconds)
 
-    def tested(self, *tests: str, timeout: int = 30) -> subprocess.CompletedProcess[str]:
-        """Run pytest on `tests` up to the first failure; one that takes longer than `timeout` seconds has failed."""
+    def tested(self, *tests: str, timeout: int = 30, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+        """Run pytest on `tests` up to the first failure; one that takes longer than `timeout` seconds has failed.
+
+        All of them may take `seconds`.
+        """
         options = ["-x", "-v", "-p", "no:cacheprovider", "-p", "no:randomly", f"--timeout={timeout}", "--color=no"]
-        return self._run("-m", "pytest", *options, *tests)
+        return self._run("-m", "pytest", *options, *tests, seconds=seconds)
+
+
+def run_in_group(
+    command: list[str], *, cwd: Path, env: Mapping[str, str], seconds: float
+) -> subprocess.CompletedProcess[str]:
+    """Run `command` in a process group of its own; what it started, and left running, is killed at its end.
+
+    It is killed itself after `seconds`. Its output is what it and they have said by then.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:  # A pipe would wait for all of them.
+        process = subprocess.Popen(
+            command, cwd=cwd, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        said.seek(0)
+        return subprocess.CompletedProcess(command, process.returncode, said.read())
 
 
 def catcher(output: str) -> str:
@@ -101,7 +121,7 @@ def main(only: list[str]) -> int:
     with tempfile.TemporaryDirectory() as directory:
         copy = Copy(Path(directory))
         start = time.perf_counter()
-        healthy = copy.tested(*sorted({test for each in chosen for test in each.tests}), timeout=120)
+        healthy = copy.tested(*sorted({test for each in chosen for test in each.tests}), timeout=120, seconds=3_600)
         if healthy.returncode:
             print(healthy.stdout)
             print("without a mutant the tests fail already: nothing is shown")
