@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from eventrec.intake.durable import Position
     from eventrec.options import Backoff, EventRecorderOptions
     from eventrec.reading import Cursor, EventPage, EventReader, StoredEvent
-    from eventrec.recorder import EventRecorder
+    from eventrec.recorder import EventRecorder, SyncRecorder
     from eventrec.records.batch import Batch
     from eventrec.records.column_types import ColumnType, SemanticType
     from eventrec.records.entry import Record
@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     from eventrec.rules import RateLimit, Redaction, Sampling
     from eventrec.runs.files import safe_name
     from eventrec.status import Health, Settled, Status, SubscriptionStatus
-    from eventrec.sync import AsyncRecorder, SyncRecorder
+    from eventrec.sync import AsyncRecorder
     from eventrec.usage.analytics import Analytics
     from eventrec.usage.disclosure import Disclosure
 
@@ -270,7 +270,7 @@ _HOMES: Final = {
     "StoredEvent": "eventrec.reading",
     "SubscriptionError": "eventrec.errors",
     "SubscriptionStatus": "eventrec.status",
-    "SyncRecorder": "eventrec.sync",
+    "SyncRecorder": "eventrec.recorder",
     "Timestamp": "eventrec.events.fields",
     "TransientError": "eventrec.errors",
     "Truncated": "eventrec.records.marks",

@@ -33,7 +33,7 @@ from eventrec.runtime.backend import current_backend, in_thread
 from eventrec.runtime.logging import get_logger
 from eventrec.runtime.process import never_finalize
 from eventrec.subscriptions import Subscriptions
-from eventrec.sync import SyncRecorder
+from eventrec.sync import BlockingRecorder
 from eventrec.taking import Taking
 
 if TYPE_CHECKING:
@@ -160,8 +160,7 @@ class EventRecorder(Taking):
 
         EVENTREC_TO is the URL of the destination (several parted by white space, or as a JSON array), EVENTREC_LOG the
         log directory, EVENTREC_… each option; in the file `to`, `log`, and the options. `environment` gives the
-        destinations, the log and the file; options always come from that of the process. `.sync()` makes of it what a
-        program without a loop needs.
+        destinations, the log and the file; options always come from that of the process.
 
         Raises:
             OptionsError: The file cannot be read, a name is unknown, or a value is not allowed; or neither a
@@ -450,6 +449,30 @@ class EventRecorder(Taking):
         if inherited.supervisor is not None:
             never_finalize((inherited, list(self._subscriptions)))
         self._account = Account(self._life)
+
+
+class SyncRecorder(BlockingRecorder):
+    """`EventRecorder` for a program without a loop.
+
+        with EventRecorder("sqlite:///events.db").sync() as recorder:
+            recorder.record(OrderPlaced(...))
+
+    All methods may be called from any thread; but those that block not on its own loop, where handlers and `on_drop`
+    run: there they raise `RecorderStateError` at once. At the end of the process it closes itself. In a
+    forked child it may be opened again.
+    """
+
+    @classmethod
+    def from_env(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        layouts: Iterable[Layout | type] = (),
+        on_drop: Callable[[str, int], object] | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> SyncRecorder:
+        """See `EventRecorder.from_env`."""
+        return EventRecorder.from_env(path, layouts=layouts, on_drop=on_drop, environment=environment).sync()
 
 
 def _relay_plan(

@@ -51,7 +51,7 @@ _LONGEST_WAIT: Final = min(threading.TIMEOUT_MAX, 1e9)
 
 
 class AsyncRecorder(Protocol):
-    """The verbs of `EventRecorder`, as far as they need its loop: what `SyncRecorder` blocks on."""
+    """The verbs of `EventRecorder`, as far as they need its loop: what `BlockingRecorder` blocks on."""
 
     async def open(self) -> None:
         """Start delivering on the running loop."""
@@ -118,11 +118,8 @@ class AsyncRecorder(Protocol):
         """Take nothing more, deliver what can be delivered, and return the account."""
 
 
-class SyncRecorder:
-    """`EventRecorder` for a program without a loop.
-
-        with EventRecorder("sqlite:///events.db").sync() as recorder:
-            recorder.record(OrderPlaced(...))
+class BlockingRecorder:
+    """The verbs of `recorder`, over a loop in a thread of its own: all of `SyncRecorder` but how it is made.
 
     All methods may be called from any thread; but those that block not on its own loop, where handlers and `on_drop`
     run: there they raise `RecorderStateError` at once. At the end of the process it closes itself. In a

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from eventrec import EventRecorder, HandlerURLError, OptionsError, ReceivedEvent, reader_from_url
+from eventrec import EventRecorder, HandlerURLError, OptionsError, ReceivedEvent, SyncRecorder, reader_from_url
 from eventrec.testing import assert_conserved
 
 
@@ -28,6 +28,23 @@ async def test_destination_log_and_options_come_from_the_environment(
     async with reader_from_url(f"sqlite:///{tmp_path}/events.db") as reader:
         (event,) = (await reader.latest(limit=10)).events
     assert event.context == '{"service":"shop"}'
+
+
+def test_a_program_without_a_loop_is_given_the_same(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/events.db"
+    drops: list[str] = []
+
+    def note_drop(reason: str, count: int) -> None:
+        drops.append(f"{reason} {count}")
+
+    with SyncRecorder.from_env(environment={"EVENTREC_TO": url}, on_drop=note_drop) as recorder:
+        recorder.record(ReceivedEvent("said", b"{}"))
+        assert recorder.flush(30)
+
+    status = recorder.status()
+    assert_conserved(status, offered=1)
+    assert status.subscriptions["sqlite"].delivered == 1
+    assert drops == []
 
 
 def test_the_environment_goes_before_the_file_whose_log_lies_beside_it(

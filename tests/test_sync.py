@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from eventrec import Batch, EventHandler, EventRecorder, RecorderStateError, Status
+from eventrec.recorder import SyncRecorder
 from eventrec.runtime.loop_thread import LoopEndedError, LoopThread
-from eventrec.sync import SyncRecorder
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly
 

@@ -35,8 +35,7 @@ from eventrec.runtime.logging import ROOT
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from eventrec.recorder import EventRecorder
-    from eventrec.sync import SyncRecorder
+    from eventrec.recorder import EventRecorder, SyncRecorder
 
 TYPE: Final = "logged"
 
