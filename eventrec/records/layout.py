@@ -78,7 +78,7 @@ class Layout:
     compression: LayoutCompression | None = None
 
     def __post_init__(self) -> None:
-        named("the table of a layout", self.table)
+        object.__setattr__(self, "table", named("the table of a layout", self.table))
         if self.table.lower().startswith(_RESERVED):
             raise self._refused(f"names that start with {' or '.join(_RESERVED)} are reserved")
         object.__setattr__(self, "columns", tuple(self.columns))

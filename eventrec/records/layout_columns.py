@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from eventrec.errors import InvalidEventError, LayoutError
 from eventrec.records.column_types import ColumnType
-from eventrec.records.schema import check_name
+from eventrec.records.schema import check_name, exact_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,6 +79,8 @@ class LayoutSource:
             raise LayoutError(f"{self}: a path consists of texts without NUL")
         if (self.kind in _WHOLE and self.path) or (self.kind == "field" and len(self.path) != 1):
             raise LayoutError(f"{self}: this source has {'one name' if self.kind == 'field' else 'no path'}")
+        object.__setattr__(self, "kind", exact_text(self.kind))
+        object.__setattr__(self, "path", tuple(map(exact_text, self.path)))
 
     def __str__(self) -> str:
         if not self.path:
@@ -202,6 +204,11 @@ class LayoutColumn:
             raise self._refused(
                 f"a type is a ColumnType or one of {', '.join(get_args(LayoutType))}: {self.type!r:.60}"
             )
+        object.__setattr__(self, "name", exact_text(self.name))
+        if not isinstance(self.type, ColumnType):
+            object.__setattr__(self, "type", exact_text(self.type))
+        if isinstance(self.default, str):
+            object.__setattr__(self, "default", exact_text(self.default))
         if self.source in ALWAYS_THERE or self.source == TIMESTAMP:
             object.__setattr__(self, "nullable", False)  # there is always a value
         self._check_length()
@@ -269,7 +276,7 @@ def _is_default(value: object, word: LayoutType | None) -> bool:
         case "smallint" | "integer" | "bigint":
             return type(value) is int and -RANGES[word] <= value < RANGES[word]
         case "real" | "double":
-            if not isinstance(value, int | float) or isinstance(value, bool):
+            if not isinstance(value, int | float) or type(value) not in {int, float}:
                 return False
             return -LARGEST[word] <= value <= LARGEST[word]
         case _:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from eventrec.durations import duration_seconds
 from eventrec.errors import InvalidEventError, LayoutError, OptionsError
-from eventrec.records.schema import check_name
+from eventrec.records.schema import check_name, exact_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ class LayoutIndex:
     kind: Literal["ordered", "json"] = "ordered"
 
     def __post_init__(self) -> None:
-        named("the name of an index", self.name)
+        object.__setattr__(self, "name", named("the name of an index", self.name))
         for attribute in ("columns", "descending", "where_not_null"):
             object.__setattr__(self, attribute, names(f"{attribute} of index {self.name!r}", getattr(self, attribute)))
         if not self.columns or not set(self.descending) <= set(self.columns):
@@ -69,12 +69,13 @@ class LayoutCompression:
             raise LayoutError("what descends in a compression is among its order_by")
 
 
-def named(what: str, name: object) -> None:
-    """Raise LayoutError unless `name`, called `what` in it, is a name."""
+def named(what: str, name: str) -> str:
+    """`name` as it is kept; LayoutError, which calls it `what`, where it is not a name."""
     try:
         check_name(what, name)
     except InvalidEventError as exc:
         raise LayoutError(str(exc)) from exc
+    return exact_text(name)
 
 
 def names(what: str, names: object) -> tuple[str, ...]:
@@ -83,7 +84,7 @@ def names(what: str, names: object) -> tuple[str, ...]:
         raise LayoutError(f"{what}: a tuple of names, got {names!r:.60}")
     if len(set(names)) != len(names):
         raise LayoutError(f"{what}: a name stands there twice")
-    return tuple(names)
+    return tuple(map(exact_text, names))
 
 
 def span(what: str, span: object) -> float:

@@ -41,8 +41,8 @@ class ColumnSchema:
             raise InvalidEventError(f"column {self.name!r}: a type is a ColumnType, got {self.type!r:.60}")
         if not isinstance(self.semantic, SemanticType):
             raise InvalidEventError(f"column {self.name!r}: semantic is a SemanticType, got {self.semantic!r:.60}")
-        if type(self.name) is not str:  # of a subclass, what it is: no log takes another
-            object.__setattr__(self, "name", str.__str__(self.name))
+        if type(self.name) is not str:
+            object.__setattr__(self, "name", exact_text(self.name))
         if (self.precision, self.scale, self.dimensions) != (None, None, None):
             self._check_parameters()
 
@@ -92,9 +92,8 @@ class Shape(msgspec.Struct, gc=False, eq=False):
     def __post_init__(self) -> None:
         check_name("table", self.table)
         check_name("type", self.type)
-        # A str subclass says in its own way what it looks like; from here on only what it is counts.
-        self.table = str.__str__(self.table)
-        self.type = str.__str__(self.type)
+        self.table = exact_text(self.table)
+        self.type = exact_text(self.type)
         self.columns = tuple(self.columns)
         check_columns(self.columns)
         self.normalizers = tuple(NORMALIZERS[column.type](column) for column in self.columns)
@@ -124,6 +123,11 @@ def check_name(what: str, name: object) -> None:
         raise InvalidEventError(f"{what} {name!r} is not valid Unicode: {exc.reason}") from exc
     if not name or size > MAX_NAME_BYTES or "\0" in name:
         raise InvalidEventError(f"{what} must be 1 to {MAX_NAME_BYTES} bytes without NUL, got {size}: {name[:40]!r}")
+
+
+def exact_text(given: str) -> str:
+    """What `given` is, whatever a subclass of str says that it looks like: JSON and msgpack take nothing else."""
+    return str.__str__(given)
 
 
 def check_columns(columns: Sequence[ColumnSchema]) -> None:

@@ -82,6 +82,37 @@ def test_layout_is_the_same_after_its_json(layout: Layout) -> None:
     assert Layout.from_json(text.encode()).to_json() == text
 
 
+class Word(str):
+    """A text that says in its own way what it looks like, as members of an `Enum` of texts do."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "another one"
+
+    __repr__ = __str__
+
+
+def test_layout_keeps_of_its_texts_what_they_are() -> None:
+    def made(text: Any) -> Layout:
+        return Layout(
+            text("t"),
+            [
+                LayoutColumn(text("at"), TIMESTAMP, text("timestamptz"), default=text("now")),
+                LayoutColumn("name", from_payload(text("name")), "text", default=text("none")),
+                LayoutColumn("own", from_field(text("own")), ColumnType.STRING),
+            ],
+            primary_key=[text("at")],
+            indexes=[LayoutIndex(text("by_name"), [text("name")])],
+        )
+
+    layout = made(Word)
+
+    assert layout.to_json() == made(str).to_json()
+    assert f"{layout.table} {layout.columns[0]}" == "t at timestamptz"
+    assert Layout.from_json(layout.to_json()) == layout
+
+
 def test_json_of_a_layout_is_law() -> None:
     golden = (
         '{"version":1,"table":"t","columns":[{"name":"k","source":"type","type":"varchar","length":9,"nullable":false},'
