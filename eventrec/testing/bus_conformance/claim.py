@@ -8,7 +8,7 @@ from uuid import UUID
 
 import anyio
 
-from eventrec.bus import Bus, Entry, Lease, Records, Shard, make_entry
+from eventrec.bus import STAGE_PREFIX, Bus, Entry, Lease, Records, Shard, make_entry
 from eventrec.errors import LeaseLostError, TransientError
 from eventrec.records.entry import EXPLICIT_ID
 from eventrec.records.schema import Shape
@@ -25,6 +25,10 @@ A = TypeVar("A")
 SHAPE: Final = Shape("events", "sample", ())
 LONG: Final = 600.0
 """Seconds of a lease that lasts as long as a claim."""
+
+NAME: Final = "halve"
+STAGE: Final = f"{STAGE_PREFIX}{NAME}"
+"""A stage, and its subscription."""
 
 ALL: Final = 1 << 30
 PAUSE: Final = 0.05
@@ -110,6 +114,16 @@ async def acquired(shard: Shard, subscription: str, holder: str = "a", *, second
     assert lease is not None, f"{subscription!r} is free, and {holder!r} is not given its lease"
     assert (lease.subscription, lease.holder) == (subscription, holder)
     return lease
+
+
+@asynccontextmanager
+async def held_shard(
+    harness: BusHarness, subscription: str = STAGE, *, records: int = 5
+) -> AsyncIterator[tuple[Shard, UUID, Lease]]:
+    """The first shard with so many records, the log that they are in, and the lease of `subscription`."""
+    await harness.append(samples(0, records))
+    async with first_shard(harness) as shard:
+        yield shard, await live_log(shard), await acquired(shard, subscription)
 
 
 async def taken_over(harness: BusHarness, shard: Shard, subscription: str) -> tuple[Lease, Lease]:

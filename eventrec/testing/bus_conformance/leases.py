@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from eventrec.bus import STAGE_PREFIX, Lease, Output, Step
+from eventrec.bus import Lease, Output, Step
 from eventrec.testing.bus_conformance.claim import (
     LONG,
+    STAGE,
     BusClaims,
     acquired,
     claim,
     entries_of,
     first_shard,
+    held_shard,
     live_log,
     refused_with_lease_lost,
     samples,
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from eventrec.bus import Shard
     from eventrec.testing.bus_conformance.harness import BusHarness
 
-STAGE = f"{STAGE_PREFIX}halve"
 FENCED_VERBS = ["renew", "load", "save", "progress", "commit"]
 
 
@@ -139,11 +140,7 @@ class LeaseClaims(BusClaims):
     async def test_holder_whose_subscription_was_forgotten_changes_nothing(
         self, harness: BusHarness, verb: str
     ) -> None:
-        await harness.append(samples(0, 2))
-        async with first_shard(harness) as shard:
-            log_id = await live_log(shard)
-            lease = await acquired(shard, STAGE)
-
+        async with held_shard(harness, records=2) as (shard, log_id, lease):
             assert await shard.forget(STAGE)
 
             await refused_with_lease_lost(attempt(verb, shard, lease, log_id), verb)

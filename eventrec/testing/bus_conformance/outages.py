@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import pytest
 
-from eventrec.bus import STAGE_PREFIX, Lease, Output, Shard, Step
+from eventrec.bus import Lease, Output, Shard, Step
 from eventrec.errors import LeaseLostError, PauseError, TransientError
 from eventrec.testing.bus_conformance.claim import (
     ALL,
     LONG,
+    NAME,
+    STAGE,
     BusClaims,
     acquired,
     claim,
     entries_of,
     first_shard,
+    held_shard,
     live_log,
     numbers_of,
     opened,
@@ -32,8 +35,6 @@ if TYPE_CHECKING:
     from eventrec.bus import Bus
     from eventrec.testing.bus_conformance.harness import BusHarness
 
-NAME: Final = "halve"
-STAGE: Final = f"{STAGE_PREFIX}{NAME}"
 
 CALLS: Final[dict[str, Callable[[Shard, Lease, UUID], Awaitable[Any]]]] = {
     "logs": lambda shard, _lease, _log: shard.logs(),
@@ -73,11 +74,7 @@ class OutageClaims(BusClaims):
     async def test_call_out_of_reach_is_transient_and_works_again_afterwards(
         self, harness: BusHarness, verb: str
     ) -> None:
-        await harness.append(samples(0, 5))
-        async with first_shard(harness) as shard:
-            log_id = await live_log(shard)
-            lease = await acquired(shard, STAGE)
-
+        async with held_shard(harness) as (shard, log_id, lease):
             await harness.disconnect()
 
             with pytest.raises(TransientError):
@@ -174,10 +171,7 @@ class OutageClaims(BusClaims):
 
     @claim("lost_answer")
     async def test_lost_answer_is_transient(self, harness: BusHarness) -> None:
-        await harness.append(samples(0, 5))
-        async with first_shard(harness) as shard:
-            log_id = await live_log(shard)
-            lease = await acquired(shard, "sqlite")
+        async with held_shard(harness, "sqlite") as (shard, log_id, lease):
             await harness.lose_answer()
 
             with pytest.raises(TransientError):

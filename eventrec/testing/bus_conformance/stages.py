@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from eventrec.bus import STAGE_PREFIX, Lease, Output, Published, Seen, Shard, Step
+from eventrec.bus import Lease, Output, Published, Seen, Shard, Step
 from eventrec.errors import LeaseLostError
 from eventrec.testing.bus_conformance.claim import (
+    NAME,
+    STAGE,
     BusClaims,
     acquired,
     claim,
     entries_of,
     first_shard,
+    held_shard,
     live_log,
     numbers_of,
     patiently,
@@ -26,9 +29,6 @@ from eventrec.testing.bus_conformance.claim import (
 
 if TYPE_CHECKING:
     from eventrec.testing.bus_conformance.harness import BusHarness
-
-NAME = "halve"
-STAGE = f"{STAGE_PREFIX}{NAME}"
 
 
 async def change(shard: Shard, lease: Lease, **output: object) -> None:
@@ -46,10 +46,7 @@ class StageClaims(BusClaims):
 
     @claim()
     async def test_step_is_committed_as_a_whole(self, harness: BusHarness) -> None:
-        await harness.append(samples(0, 5))
-        async with first_shard(harness) as shard:
-            log_id = await live_log(shard)
-            lease = await acquired(shard, STAGE)
+        async with held_shard(harness) as (shard, log_id, lease):
             output = Output(
                 entries=samples(100, 103), static_context=b'{"by":"stage"}', state={"a": b"\x00\xff", "ü 🙂": b""}
             )
@@ -67,10 +64,7 @@ class StageClaims(BusClaims):
 
     @claim()
     async def test_step_is_committed_once(self, harness: BusHarness) -> None:
-        await harness.append(samples(0, 5))
-        async with first_shard(harness) as shard:
-            log_id = await live_log(shard)
-            lease = await acquired(shard, STAGE)
+        async with held_shard(harness) as (shard, log_id, lease):
             step = Step(Output(entries=samples(100, 103), state={"a": b"1"}), log_id, 0, 3)
             await shard.commit(lease, step)
 
@@ -81,10 +75,7 @@ class StageClaims(BusClaims):
 
     @claim()
     async def test_step_from_elsewhere_changes_nothing(self, harness: BusHarness) -> None:
-        await harness.append(samples(0, 5))
-        async with first_shard(harness) as shard:
-            log_id = await live_log(shard)
-            lease = await acquired(shard, STAGE)
+        async with held_shard(harness) as (shard, log_id, lease):
             await shard.commit(lease, Step(Output(), log_id, 0, 3))
             for start, end in [(2, 4), (4, 5), (0, 5)]:
                 output = Output(
@@ -117,10 +108,7 @@ class StageClaims(BusClaims):
 
     @claim()
     async def test_step_of_time_leaves_the_stage_where_it_is(self, harness: BusHarness) -> None:
-        await harness.append(samples(0, 5))
-        async with first_shard(harness) as shard:
-            log_id = await live_log(shard)
-            lease = await acquired(shard, STAGE)
+        async with held_shard(harness) as (shard, log_id, lease):
             await shard.commit(lease, Step(Output(), log_id, 0, 2))
 
             await change(shard, lease, entries=samples(100, 101), state={"a": b"1"})
@@ -232,10 +220,7 @@ class StageClaims(BusClaims):
     async def test_what_is_counted_of_the_state_changes_with_it_and_begins_at_nothing(
         self, harness: BusHarness
     ) -> None:
-        await harness.append(samples(0, 5))
-        async with first_shard(harness) as shard:
-            log_id = await live_log(shard)
-            lease = await acquired(shard, STAGE)
+        async with held_shard(harness) as (shard, log_id, lease):
             none_yet = await shard.tallies(NAME)
             step = Step(Output(state={"a": b"1", "b": b"1"}, tallies={"open": 2, "more": 1}), log_id, 0, 3)
             await shard.commit(lease, step)
@@ -248,9 +233,9 @@ class StageClaims(BusClaims):
             await shard.release(lease)
             await refused_with_lease_lost(change(shard, lease, tallies={"open": 5}), "a late holder's")
             counted = await shard.tallies(NAME)
-            lease = await acquired(shard, STAGE, "another")
-            await change(shard, lease, state={"b": None, "c": None})
-            await change(shard, lease, state={"d": b"1"}, tallies={"open": 1})
+            another = await acquired(shard, STAGE, "another")
+            await change(shard, another, state={"b": None, "c": None})
+            await change(shard, another, state={"d": b"1"}, tallies={"open": 1})
 
             assert not none_yet
             assert counted == {"open": 1, "more": 1}
@@ -286,38 +271,32 @@ class StageClaims(BusClaims):
     async def test_cancelled_commit_is_whole_or_absent_and_certain_once_acquired_again(
         self, harness: BusHarness, delay: float
     ) -> None:
-        await harness.append(samples(0, 5))
-        async with first_shard(harness) as shard:
-            log_id = await live_log(shard)
-            lease = await acquired(shard, STAGE)
+        async with held_shard(harness) as (shard, log_id, lease):
             step = Step(Output(entries=samples(100, 2_100), state={"a": b"1"}), log_id, 0, 3)
             with anyio.move_on_after(delay):
                 await shard.commit(lease, step)
 
-            lease = await acquired(shard, STAGE)
-            at = (await shard.progress(lease)).get(log_id, 0)
+            again = await acquired(shard, STAGE)
+            at = (await shard.progress(again)).get(log_id, 0)
 
             (kept,) = await shard.state(NAME, ["a"])
             found = at, len(await entries_of(shard.outlet(NAME))), kept
             assert found in {(0, 0, None), (3, 2_000, b"1")}
             if not at:
-                await shard.commit(lease, step)
+                await shard.commit(again, step)
             assert numbers_of(await entries_of(shard.outlet(NAME))) == list(range(100, 2_100))
 
     @claim("lost_answer")
     async def test_commit_whose_answer_is_lost_is_found_done(self, harness: BusHarness) -> None:
-        await harness.append(samples(0, 5))
-        async with first_shard(harness) as shard:
-            log_id = await live_log(shard)
-            lease = await acquired(shard, STAGE)
+        async with held_shard(harness) as (shard, log_id, lease):
             await harness.lose_answer()
 
             with pytest.raises(Exception) as caught:  # noqa: PT011 - which one, the claim about outages says
                 await shard.commit(lease, Step(Output(entries=samples(100, 101)), log_id, 0, 3))
 
-            lease = await patiently(harness, lambda: acquired(shard, STAGE))
+            again = await patiently(harness, lambda: acquired(shard, STAGE))
             assert caught.value is not None
-            assert dict(await shard.progress(lease)) == {log_id: 3}
+            assert dict(await shard.progress(again)) == {log_id: 3}
             assert numbers_of(await entries_of(shard.outlet(NAME))) == [100]
 
     @claim()
