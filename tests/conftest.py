@@ -185,7 +185,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 def postgres_database(postgres_server: PostgresServer) -> Iterator[str]:
     """The name of a database of the test's own on the server of this process. Connections left at its end are cut."""
     name = f"own_{next(_numbers)}"
-    postgres_server.execute(f"CREATE DATABASE {name}")
+    postgres_server.execute(f"CREATE DATABASE {name} STRATEGY FILE_COPY")  # the faster one, with a server in memory
     yield name
     postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

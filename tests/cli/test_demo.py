@@ -25,6 +25,10 @@ class Run(Protocol):
     def __call__(self, *arguments: str | Path, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]: ...
 
 
+class Main(Protocol):
+    def __call__(self, *arguments: str | Path) -> tuple[int, str, str]: ...
+
+
 def count_rows(database: Path) -> dict[str, int]:
     union = " UNION ALL ".join(f"SELECT type FROM {table}" for table in TABLES)
     with closing(sqlite3.connect(database)) as connection:
@@ -54,8 +58,8 @@ def test_database_holds_what_the_shop_made(eventrec: Run, tmp_path: Path) -> Non
         assert words in done.stdout
 
 
-def test_second_run_counts_anew(eventrec: Run, tmp_path: Path) -> None:
-    told = [json.loads(eventrec(*QUICK, "--dir", "d", "--json").stdout) for _ in range(2)]
+def test_second_run_counts_anew(main: Main, tmp_path: Path) -> None:
+    told = [json.loads(main(*QUICK, "--dir", "d", "--json")[1]) for _ in range(2)]
 
     assert [Path(each["database"]) for each in told] == [Path("d/run-1/shop.db"), Path("d/run-2/shop.db")]
     for each in told:
@@ -64,30 +68,30 @@ def test_second_run_counts_anew(eventrec: Run, tmp_path: Path) -> None:
         assert each["account"]["offered"] == each["killed_at"] == 1_000
 
 
-def test_a_killed_half_is_neither_missing_nor_doubled(eventrec: Run) -> None:
-    done = eventrec("demo", "--events", "5001", "--seconds", "1", "--json")
+def test_a_killed_half_is_neither_missing_nor_doubled(main: Main) -> None:
+    code, out, _ = main("demo", "--events", "5001", "--seconds", "1", "--json")
 
-    told = json.loads(done.stdout)
-    assert done.returncode == 0
+    told = json.loads(out)
+    assert code == 0
     assert told["rows"] == 5_001
     assert told["stored_at_kill"] < told["killed_at"] == 2_500
     assert list(Path(told["database"]).parent.glob("log/*")) == []
 
 
 @pytest.mark.parametrize(("events", "seconds"), [(2, 0), (41, 0), (4_000, 0.1), (4_000, 0)])
-def test_the_kill_always_leaves_something_for_the_log_to_save(eventrec: Run, events: int, seconds: float) -> None:
-    done = eventrec("demo", "--events", str(events), "--seconds", str(seconds), "--json")
+def test_the_kill_always_leaves_something_for_the_log_to_save(main: Main, events: int, seconds: float) -> None:
+    code, out, _ = main("demo", "--events", str(events), "--seconds", str(seconds), "--json")
 
-    told = json.loads(done.stdout)
-    assert (done.returncode, told["rows"]) == (0, events)
+    told = json.loads(out)
+    assert (code, told["rows"]) == (0, events)
     assert told["killed_at"] - told["stored_at_kill"] >= max(1, events // 2 // 20)
 
 
-def test_as_fast_as_it_goes_nothing_overflows(eventrec: Run) -> None:
-    done = eventrec("demo", "--events", "30000", "--seconds", "0", "--json")
+def test_as_fast_as_it_goes_nothing_overflows(main: Main) -> None:
+    code, out, _ = main("demo", "--events", "30000", "--seconds", "0", "--json")
 
-    told = json.loads(done.stdout)
-    assert done.returncode == 0
+    told = json.loads(out)
+    assert code == 0
     assert told["rows"] == 30_000
     assert told["account"]["refused"] == {}
 
@@ -113,19 +117,19 @@ def test_counts_that_differ_are_said_and_an_exit_code(
     assert "are NOT equal; the account balances" in capsys.readouterr().out
 
 
-def test_no_event_at_all_is_fine(eventrec: Run) -> None:
-    assert eventrec("demo", "--events", "0", "--seconds", "0").returncode == 0
+def test_no_event_at_all_is_fine(main: Main) -> None:
+    assert main("demo", "--events", "0", "--seconds", "0")[0] == 0
 
 
-def test_directory_that_cannot_be_made_is_one_line(eventrec: Run, tmp_path: Path) -> None:
+def test_directory_that_cannot_be_made_is_one_line(main: Main, tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
 
     for directory in ("taken", "taken/below"):
-        done = eventrec(*QUICK, "--dir", directory)
+        code, _, err = main(*QUICK, "--dir", directory)
 
-        assert done.returncode == 4
-        assert len(done.stderr.splitlines()) == 1
-        assert "see --dir" in done.stderr
+        assert code == 4
+        assert len(err.splitlines()) == 1
+        assert "see --dir" in err
 
 
 def test_progress_is_shown_on_a_terminal(on_terminal: Callable[..., Any]) -> None:
