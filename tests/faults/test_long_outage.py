@@ -146,6 +146,7 @@ class Outage:
             self.dead.sizes.clear()
             while self.recorder.status().subscriptions["dead"].pending > PER_SECOND * 5:
                 await self.record_for(10, loop)
+            await self.record_for(10, loop)  # the log is looked at again, however fast it was made up for
             loop.at_work += 1  # what is left of it takes the time it takes
 
     async def record_for(self, seconds: int, loop: WorkingLoop) -> None:
