@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from eventrec.delivery.forfeiting import delete_forfeited, forfeit, needed_from, renew, sealed, trim
 from eventrec.delivery.orphans.queue import Failures
 from eventrec.errors import LogError, LogFullError, LogLockedError
 from eventrec.runs.directory import DONE, list_runs
@@ -118,7 +119,7 @@ class DiskQuota:
         """Look, and have go what must."""
         self._is_far = False
         is_full, own = isinstance(self._writer.failure, LogFullError), self._own()
-        if is_full and own is not None and await own.renew():
+        if is_full and own is not None and await renew(own):
             self._writer.wake()  # It may go on at once.
         excess = await in_thread(self._last_excess)
         if excess is None or excess > 0:
@@ -239,20 +240,20 @@ class DiskQuota:
     async def _trim(self) -> None:
         for delivery in [*self._adoption.adopted.values(), self._own()]:
             if delivery is not None:
-                await delivery.trim()
+                await trim(delivery)
 
     async def _forfeit(self, own: LogDelivery, excess: int) -> int:
-        segments = await in_thread(own.sealed)
-        end = forfeited(segments, await own.needed_from(), excess, by_all=self._by_all)
+        segments = await in_thread(sealed, own)
+        end = forfeited(segments, await needed_from(own), excess, by_all=self._by_all)
         if end is None:
             return 0
         of_mirrors = await in_thread(own.needs.forfeit_of_mirrors, end)
-        lost = own.forfeit(end)
+        lost = forfeit(own, end)
         # What our subscriptions lose, their workers count.
         self._count({name: count for name, count in lost.items() if name not in own.workers})
         self._on_drop("retention", sum(count for name, count in lost.items() if name not in own.workers))
         self._lost(lost, of_mirrors, log=str(own.run_of.id))
-        await own.forfeited(end)
+        await delete_forfeited(own, end)
         return sum(segment.size for segment in segments if segment.end <= end)
 
     def _lost(self, lost: Mapping[str, int], of_mirrors: Mapping[str, int] | None = None, **where: str) -> None:

@@ -16,7 +16,6 @@ from eventrec.delivery.sources.log import LogSource
 from eventrec.delivery.worker.worker import Worker
 from eventrec.errors import LogError, TransientError
 from eventrec.runs.checkpoint import CheckpointFiles, Saved
-from eventrec.runs.retention import SealedSegment
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
 from eventrec.runtime.starting import when_begun
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 _logger = get_logger("eventrec.delivery")
 
 _STAMP_SECONDS: Final = 5.0
-_FORFEIT_SECONDS: Final = 5.0
 
 _BETWEEN_SAVES: Final = 0.05
 """Seconds: as much as a handler without checkpoints of its own may have to take again after a crash."""
@@ -122,13 +120,13 @@ class LogDelivery:
     def is_settled(self) -> bool:
         """Whether our subscriptions are past everything that is written."""
         end = self.source.end
-        return bool(self.workers) and self._settled_below(end) >= end
+        return bool(self.workers) and self.settled_below(end) >= end
 
     @property
     def is_done(self) -> bool:
         """Whether no subscription needs anything of what was appended any more."""
         end = max(self.source.end, self.log.appended)
-        return self.needs.lowest(self._settled_below(end)) >= end and (bool(self.workers) or end == 0)
+        return self.needs.lowest(self.settled_below(end)) >= end and (bool(self.workers) or end == 0)
 
     @property
     def waiting(self) -> frozenset[str]:
@@ -147,13 +145,6 @@ class LogDelivery:
         end = self.source.end
         return {name: end - scanned for name, scanned in self.needs.of_others.items() if scanned < end}
 
-    async def needed_from(self) -> list[int]:
-        """From which offset on each subscription and each mirror needs it, those of others too, which are looked at."""
-        with suppress(OSError):  # The bound holds all the same.
-            await in_thread(self.needs.look)
-        of_ours = [worker.progress.scanned for worker in self.workers.values()]
-        return [*of_ours, *self.needs.of_others.values(), *await in_thread(self.needs.of_mirrors)]
-
     @property
     def is_stuck(self) -> bool:
         """Whether it waits for nothing but destinations that are down, or for an operator."""
@@ -171,76 +162,14 @@ class LogDelivery:
         """Its lock means nothing: never delete it."""
         self._is_trusted = False
 
-    def forfeit_all(self) -> dict[str, int]:
-        """All that is open is lost, for everybody, to the disk bound: how many records, by subscription."""
-        end = self.source.end
-        lost = {name: end - worker.progress.scanned for name, worker in self.workers.items()}
-        lost |= self.needs.give_up(end)
-        for worker in self.workers.values():
-            worker.forfeit(end)
-        return {name: count for name, count in lost.items() if count}
-
-    def forfeit(self, end: int) -> dict[str, int]:
-        """The subscriptions that are behind `end`, those of others too, lose what lies below it.
-
-        How many records each, at most.
-        """
-        lost = self.needs.forfeit(end)
-        for name, worker in self.workers.items():
-            if worker.progress.scanned < end:
-                lost[name] = end - worker.progress.scanned
-                worker.forfeit(end)
-        return lost
-
-    async def forfeited(self, end: int) -> None:
-        """Once no subscription is behind `end` any more, delete what lies below."""
-        with anyio.move_on_after(_FORFEIT_SECONDS):
-            while any(worker.progress.scanned < end for worker in self.workers.values()):
-                await self._moved_once()
-        await self.save(sync=True, must_delete=True)
-        await self.source.let_go()
-
-    async def _moved_once(self) -> None:
+    async def moved_once(self) -> None:
+        """Return once a subscription has acknowledged something, or after 50 ms."""
         with anyio.move_on_after(_BETWEEN_SAVES):
             await self._moved.wait()
 
-    def sealed(self) -> list[SealedSegment]:
-        """Blocking. What could go of it, oldest first."""
-        try:
-            return [SealedSegment(first, end, size) for first, end, size, _ in self.log.sealed()]
-        except LogError:
-            return []
-
-    async def trim(self) -> None:
-        """Delete what is delivered, retained or not: the disk is full."""
-        self.needs.retain_nothing()
-        await self.save(sync=True, must_delete=True)
-
-    @property
-    def _is_passed_by_all(self) -> bool:
-        """Whether all that is written is settled, here and as far as we know elsewhere."""
-        end = self.source.end
-        return self.needs.lowest(self._settled_below(end)) >= end
-
-    def _settled_below(self, end: int) -> int:
+    def settled_below(self, end: int) -> int:
         """Up to where all subscriptions of ours are past it; `end` where there is none."""
         return min((worker.progress.scanned for worker in self.workers.values()), default=end)
-
-    async def renew(self) -> bool:
-        """Delete all that is written, where it is delivered, the segment that is written now included; whether it was.
-
-        Else a segment that is larger than its disk would keep that full for ever.
-        """
-        if self._is_passed_by_all:
-            try:
-                has_begun = await in_thread(self.log.begin_segment)
-            except LogError:
-                return False  # It is tried again.
-            if has_begun:
-                await self.trim()
-                await self.source.let_go()
-                return True
-        return False
 
     def status(self) -> dict[str, SubscriptionStatus]:
         """The account, by subscription."""
@@ -338,7 +267,7 @@ class LogDelivery:
                 await self.source.wait_past(written)
 
     def _has_deletable(self) -> bool:
-        return self.needs.has_deletable(self._settled_below(self.source.end))
+        return self.needs.has_deletable(self.settled_below(self.source.end))
 
     async def _freeze(self) -> None:
         """Make the checkpoints durable.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from eventrec.delivery.directory_look import DirectoryLook
+from eventrec.delivery.forfeiting import forfeit_all
 from eventrec.delivery.orphans.group_adoption import GROUP, GroupAdoption
 from eventrec.delivery.orphans.locks import OrphanLocks
 from eventrec.delivery.orphans.opening import OrphanOpener
@@ -335,7 +336,7 @@ class Adoption:
 
     async def give_up(self, id_: UUID) -> dict[str, int]:
         """Forfeit all that is open of an adopted log, and delete it: how many records, by subscription."""
-        lost = self.adopted[id_].forfeit_all()
+        lost = forfeit_all(self.adopted[id_])
         with anyio.move_on_after(_GIVE_UP_SECONDS):
             while id_ in self.adopted:
                 await self._freed.wait()

@@ -9,6 +9,7 @@ from uuid import UUID
 import anyio
 import pytest
 
+from eventrec.delivery.forfeiting import renew, sealed
 from eventrec.delivery.log_delivery import LogDelivery
 from eventrec.delivery.shared_handler import SharedHandler
 from eventrec.delivery.subscription import Subscription
@@ -85,7 +86,7 @@ def test_where_the_segments_cannot_be_listed_none_is_offered_to_the_disk_bound(
     monkeypatch.setattr(Log, "sealed", refuse)
 
     async def check(delivery: LogDelivery) -> list[object]:
-        return [*delivery.sealed()]
+        return [*sealed(delivery)]
 
     assert delivering(tmp_path, check) == []
 
@@ -95,7 +96,7 @@ def test_a_disk_that_takes_no_new_segment_keeps_the_one_that_is_written(
 ) -> None:
     async def check(delivery: LogDelivery) -> bool:
         monkeypatch.setattr(Log, "begin_segment", refuse)
-        await delivery.renew()
+        await renew(delivery)
         return delivery.is_refused
 
     assert delivering(tmp_path, check) is False
