@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection
 from itertools import count
@@ -52,7 +53,13 @@ async def leave(directory: Path, *names: str, records: int = 20, delivered: int 
         handler = ScriptedHandler(always=lambda batch: None if batch.end <= delivered else DOWN(batch))
         recorder.register(handler, name=name, batch_rows=1)
     await recorder.open()
-    recorder.record_many(Numbered(n) for n in range(records))
+    events = [Numbered(n) for n in range(records)]
+    switched = sys.getswitchinterval()
+    sys.setswitchinterval(60)  # one take, and so one commit: the writer takes none in between, however busy the machine
+    try:
+        recorder.record_many(events)
+    finally:
+        sys.setswitchinterval(switched)
     with anyio.fail_after(60):
         while any(part.scanned < delivered for part in recorder.status().subscriptions.values()):  # noqa: ASYNC110
             await anyio.sleep(0.01)
