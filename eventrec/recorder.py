@@ -289,7 +289,8 @@ class EventRecorder(Taking):
 
         `Settled`, which counts as true: all of it is settled, but since the last `flush` some became dead letters or
         were dropped. False: `timeout` seconds passed, or a subscription is paused or holding, or the recorder is not
-        open. True where it is switched off from the start: nothing waits.
+        open; or the disk refuses, and not all is in the log: that is said at once, however long the timeout. True where
+        it is switched off from the start: nothing waits.
         """
         self._note_fork()
         supervisor = self._life.supervisor
