@@ -210,9 +210,9 @@ async def dirty_hour(server: PostgresServer, rounds: int, name: str) -> None:
             before = await connection.fetchval(read)
             took, done = await timed(lambda: store.refresh(plans))
             assert done.buckets == 1
-            assert store._connection is not None
-            await store._connection.execute("SELECT pg_stat_force_next_flush()")
-            await store._connection.execute("SELECT 1")
+            assert store._single._connection is not None
+            await store._single._connection.execute("SELECT pg_stat_force_next_flush()")
+            await store._single._connection.execute("SELECT 1")
             await connection.execute("SELECT pg_stat_clear_snapshot()")
             shares.append((await connection.fetchval(read) - before) / inside)
             seconds.append(took)

@@ -8,16 +8,13 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
-from anyio import CancelScope
 
 from eventrec import EventPage, EventReader, PauseError, StoredEvent
 from eventrec_handlers._sql import LAYOUTS, KeptLayouts, quoted
-from eventrec_handlers.postgres.calls import Calls
-from eventrec_handlers.postgres.connections import end_query
 from eventrec_handlers.postgres.cursor import START, Arrival, Reached
-from eventrec_handlers.postgres.errors import raise_refused_connection
 from eventrec_handlers.postgres.event_tables import PLACE, EventTable, event_tables
 from eventrec_handlers.postgres.queries import UNCOMPRESSED, arrived, by_timestamp, foreign_rows, transactions_since
+from eventrec_handlers.postgres.single_connection import SingleConnection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
@@ -64,26 +61,17 @@ class PostgresReader(EventReader):
         self._layouts = layouts or {}
         self._target = target
         self._options = options
-        self._calls = Calls(str(target), timeout=options.timeout)
-        self._connection: asyncpg.Connection | None = None
+        self._single = SingleConnection(target, options, timeout=options.timeout)
         self._not_before = 0.0
 
     def __repr__(self) -> str:
-        return f"<PostgresReader '{self._target}' {'closed' if self._connection is None else 'open'}>"
+        return f"<PostgresReader '{self._target}' {self._single.state}>"
 
     async def open(self) -> None:
-        self._calls.start()
-        try:
-            await self._calls.run(self._connected)
-        except BaseException:
-            await self.close()
-            raise
+        await self._single.open()
 
     async def close(self) -> None:
-        with CancelScope(shield=True):
-            if self._connection is not None:
-                await self._calls.run(self._disconnect)
-            await self._calls.stop()
+        await self._single.close()
 
     async def latest(self, *, limit: int, types: Collection[str] | None = None) -> EventPage:
         self.check_limit(limit)
@@ -149,37 +137,17 @@ class PostgresReader(EventReader):
     # -- from here on everything runs on asyncio
 
     async def _read(self, read: Callable[[_Moment], Awaitable[T]]) -> T:
-        self._calls.start()
-
         async def whole() -> T:
-            connection = await self._connected()
+            connection = await self._single.connected()
             try:
                 async with connection.transaction(isolation="repeatable_read", readonly=True):
                     return await read(await _Moment.of(connection, self._options.namespace, self._layouts))
             except BaseException as exc:
                 if not isinstance(exc, (asyncpg.PostgresError, PauseError)) or connection.is_closed():
-                    self._connection = None
-                    await end_query(connection)
+                    await self._single.end(connection)
                 raise
 
-        return await self._calls.run(whole)
-
-    async def _connected(self) -> asyncpg.Connection:
-        if self._connection is None or self._connection.is_closed():
-            try:
-                self._connection = await asyncpg.connect(
-                    **self._target.arguments(), statement_cache_size=0, timeout=self._options.connect_timeout
-                )
-            except Exception as exc:
-                raise_refused_connection(exc, str(self._target))
-                raise
-            await self._target.watch(self._connection)
-        return self._connection
-
-    async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()
+        return await self._single.run(whole)
 
 
 class _Moment:

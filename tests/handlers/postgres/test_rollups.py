@@ -386,7 +386,7 @@ async def test_a_refresh_that_is_cut_before_any_of_its_statements_is_made_up_for
     while is_cut:
         store = PostgresHandler(database.url()).rollups()
         await store.open()
-        store._connection = Killed(store._connection, at)
+        store._single._connection = Killed(store._single._connection, at)
         try:
             await store.refresh([plan], now=nanoseconds(NOW))
             is_cut = False

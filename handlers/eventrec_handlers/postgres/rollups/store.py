@@ -10,16 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import asyncpg
-from anyio import CancelScope
 
 from eventrec import EventrecError, PauseError, default_layout
 from eventrec.analytics import Answer, Refreshed, RollupStore
-from eventrec_handlers.postgres.calls import Calls
 from eventrec_handlers.postgres.catalog import read_tables
 from eventrec_handlers.postgres.checkpoints import Namespace
-from eventrec_handlers.postgres.connections import end_query
 from eventrec_handlers.postgres.divided import read_divided
-from eventrec_handlers.postgres.errors import errors_translated, raise_refused_connection
+from eventrec_handlers.postgres.errors import errors_translated
 from eventrec_handlers.postgres.rollups.answering import Answering
 from eventrec_handlers.postgres.rollups.fields import Columns
 from eventrec_handlers.postgres.rollups.refreshing import MAX_SET, SET, SET_SECONDS, Refreshing, distribute
@@ -32,6 +29,7 @@ from eventrec_handlers.postgres.rollups.registry import (
     rollups_of_others,
 )
 from eventrec_handlers.postgres.rollups.retention import raise_floor, remove_old
+from eventrec_handlers.postgres.single_connection import SingleConnection
 from eventrec_handlers.postgres.time_partitions import TimePartitions
 
 if TYPE_CHECKING:
@@ -61,26 +59,17 @@ class PostgresRollups(RollupStore):
         self._target = target
         self._options = options
         self._layouts = dict(layouts or {})
-        self._calls = Calls(str(target), timeout=LONGEST)
-        self._connection: asyncpg.Connection | None = None
+        self._single = SingleConnection(target, options, timeout=LONGEST, on_connect=self._forget_namespace)
         self._namespace: Namespace | None = None
 
     def __repr__(self) -> str:
-        return f"<PostgresRollups '{self._target}' {'closed' if self._connection is None else 'open'}>"
+        return f"<PostgresRollups '{self._target}' {self._single.state}>"
 
     async def open(self) -> None:
-        self._calls.start()
-        try:
-            await self._calls.run(self._connected)
-        except BaseException:
-            await self.close()
-            raise
+        await self._single.open()
 
     async def close(self) -> None:
-        with CancelScope(shield=True):
-            if self._connection is not None:
-                await self._calls.run(self._disconnect)
-            await self._calls.stop()
+        await self._single.close()
 
     async def answer(self, question: Question) -> Answer:
         async def ask(connection: asyncpg.Connection, namespace: Namespace) -> Answer:
@@ -227,31 +216,19 @@ class PostgresRollups(RollupStore):
     async def _run(
         self, work: Callable[[asyncpg.Connection, Namespace], Awaitable[T]], *, seconds: float = LONGEST
     ) -> T:
-        self._calls.start()
-
         async def whole() -> T:
             async with asyncio.timeout(seconds):
-                connection = await self._connected()
+                connection = await self._single.connected()
                 try:
                     return await work(connection, await self._found(connection))
                 except BaseException as exc:
                     await self._clear(connection, exc)
                     raise
 
-        return await self._calls.run(whole)
+        return await self._single.run(whole)
 
-    async def _connected(self) -> asyncpg.Connection:
-        if self._connection is None or self._connection.is_closed():
-            try:
-                self._connection = await asyncpg.connect(
-                    **self._target.arguments(), statement_cache_size=0, timeout=self._options.connect_timeout
-                )
-            except Exception as exc:
-                raise_refused_connection(exc, str(self._target))
-                raise
-            await self._target.watch(self._connection)
-            self._namespace = None
-        return self._connection
+    def _forget_namespace(self) -> None:
+        self._namespace = None
 
     async def _found(self, connection: asyncpg.Connection) -> Namespace:
         """Where the tables are. Nothing is made."""
@@ -285,13 +262,7 @@ class PostgresRollups(RollupStore):
                 if connection.is_in_transaction():
                     await connection.execute("ROLLBACK")
                 return
-        self._connection = None
-        await end_query(connection)
-
-    async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()
+        await self._single.end(connection)
 
 
 def _adapted(size: int, took: float) -> int:
