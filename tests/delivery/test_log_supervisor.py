@@ -34,6 +34,7 @@ class Writer:
         self.consumer: Any = SimpleNamespace(counts=Counts(appended=0, in_intake=10, in_hand=0))
         self.failure: LogWriteError | None = None
         self.is_ended = False
+        self.unwritable = 0
         self.on_change: Callable[[], object] = lambda: None
         self.looks = 0
         self._logs = list(logs) or [None]
