@@ -7,10 +7,11 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
+from eventrec.sessions.profiles import ProfileRow
 from eventrec.testing.clickhouse_http import ClickHouseServer, need_clickhouse
 from eventrec.testing.redis import RedisServer, installed
 from eventrec.testing.sessions import VisitEvent, brute_force
@@ -31,6 +32,15 @@ def browsers(load_module: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
     monkeypatch.syspath_prepend(str(EXAMPLE))
     yield load_module(EXAMPLE / "browsers.py")
     sys.modules.pop("web_events", None)
+
+
+def test_the_profile_that_the_catalogue_declares_is_the_row_that_the_relay_makes(browsers: Any) -> None:
+    del browsers  # which has loaded it
+    declared = sys.modules["web_events"].Profile
+
+    fields = {name: field.annotation for name, field in declared.model_fields.items()}
+
+    assert fields == get_type_hints(ProfileRow)
 
 
 @pytest.mark.slow

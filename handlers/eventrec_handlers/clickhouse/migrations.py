@@ -20,6 +20,7 @@ import anyio
 
 from eventrec import PauseError
 from eventrec.analytics import MigrationError, MigrationRecord, MigrationTarget
+from eventrec_handlers._sql.locks import acquired
 from eventrec_handlers.clickhouse.calls import Calls
 from eventrec_handlers.clickhouse.errors import Failure
 from eventrec_handlers.clickhouse.lease import LEASE, OWNER, Lease
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RECORDS: Final = "eventrec_migrations"
-WAIT: Final = 0.05
-"""Seconds between two looks at a lock that another process holds; growing up to half a second."""
 
 _COLUMNS: Final = ("version", "name", "phase", "checksum", "text", "done", "undone", "adopted")
 _RECORDS_TABLE: Final = (
@@ -92,13 +91,7 @@ class ClickHouseMigrations(MigrationTarget):
 
     @asynccontextmanager
     async def lock(self, on_wait: Callable[[], object]) -> AsyncIterator[None]:
-        pause, is_said = WAIT, False
-        while not await self._run(lambda: self._lease.acquire(self._node)):
-            if not is_said:
-                is_said = True
-                on_wait()
-            await anyio.sleep(pause)
-            pause = min(pause * 2, 0.5)
+        await acquired(lambda: self._run(lambda: self._lease.acquire(self._node)), on_wait)
         try:
             await self._run(self._start_renewing)
             yield

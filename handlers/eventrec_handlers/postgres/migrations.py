@@ -24,6 +24,7 @@ import asyncpg
 from eventrec import PauseError
 from eventrec.analytics import MigrationError, MigrationRecord, MigrationTarget
 from eventrec_handlers._sql import quoted
+from eventrec_handlers._sql.locks import acquired
 from eventrec_handlers.postgres.calls import Calls
 from eventrec_handlers.postgres.catalog import read_tables
 from eventrec_handlers.postgres.checkpoints import Namespace
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RECORDS: Final = "eventrec_migrations"
-WAIT: Final = 0.05
-"""Seconds between two looks at a lock that another process holds; growing up to half a second."""
 
 LOCK_MOMENT: Final = 1_000
 """Milliseconds that those who use a table may have to wait behind a statement that waits for it."""
@@ -109,13 +108,7 @@ class PostgresMigrations(MigrationTarget):
 
     @asynccontextmanager
     async def lock(self, on_wait: Callable[[], object]) -> AsyncIterator[None]:
-        pause, is_said = WAIT, False
-        while not await self._run(self._try_lock):
-            if not is_said:
-                is_said = True
-                on_wait()
-            await anyio.sleep(pause)
-            pause = min(pause * 2, 0.5)
+        await acquired(lambda: self._run(self._try_lock), on_wait)
         try:
             yield
         finally:

@@ -20,6 +20,7 @@ import anyio
 
 from eventrec import PauseError
 from eventrec.analytics import EarlierMigrations, MigrationError, MigrationRecord, MigrationTarget
+from eventrec_handlers._sql.locks import acquired
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.sqlite import ddl
 from eventrec_handlers.sqlite.file import check_kind, connect, errors_translated, is_at_rest, read_table
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RECORDS: Final = "eventrec_migrations"
-WAIT: Final = 0.05
-"""Seconds between two looks at a lock that another process holds; growing up to half a second."""
 
 _RECORDS_TABLE: Final = (
     f"CREATE TABLE IF NOT EXISTS {RECORDS} (version INTEGER PRIMARY KEY, name TEXT NOT NULL, phase TEXT NOT NULL,"
@@ -95,13 +94,7 @@ class SqliteMigrations(MigrationTarget):
 
     @asynccontextmanager
     async def lock(self, on_wait: Callable[[], object]) -> AsyncIterator[None]:
-        pause, is_said = WAIT, False
-        while (held := await self._run(lambda: _locked(self._path))) is None:
-            if not is_said:
-                is_said = True
-                on_wait()
-            await anyio.sleep(pause)
-            pause = min(pause * 2, 0.5)
+        held = await acquired(lambda: self._run(lambda: _locked(self._path)), on_wait)
         try:
             yield
         finally:
