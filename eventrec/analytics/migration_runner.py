@@ -7,7 +7,7 @@ begun is ended as it began, whatever the catalogue says by then.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from eventrec.analytics.migration import Migration, Phase
 from eventrec.analytics.migration_files import MigrationFileError
@@ -87,19 +87,28 @@ class MigrationRunner:
         earlier = None if records else await self._target.earlier()
         if earlier is not None and earlier.remark is not None:
             remarks.append(earlier.remark)
+        unsure = await self._target.unsure()
+        if unsure is not None:
+            remarks.append(unsure)
         for each in status.pending:
             if not each.is_recorded:
                 remarks += [said async for _, said in self._standing(each.migration, known)]
         return replace(status, remarks=tuple(remarks))
 
-    async def run(self, phase: Phase | None = None) -> list[Migration]:
+    async def run(
+        self, phase: Phase | None = None, *, unsure: Literal["ran", "again"] | None = None
+    ) -> list[Migration]:
         """Apply what is pending, only of `phase` if given; what was applied. Other processes are waited for.
+
+        `unsure` says what became of a statement of which it is not known whether it ran: see `MigrationTarget.unsure`.
 
         Raises:
             MigrationError: A statement failed: which, and why; what is before it is done. Or, as `status`.
         """
         applied: list[Migration] = []
         async with self._target.lock(lambda: self._tell("another process migrates this database: waiting for it")):
+            if unsure is not None:
+                await self._target.settle_unsure(unsure)
             records = await self._target.records()
             status = self._status(records)
             self._refuse_out_of_order(status, phase)
@@ -116,8 +125,10 @@ class MigrationRunner:
                 self._on_applied(each.migration)
         return applied
 
-    async def rollback(self, version: int | None = None) -> list[Migration]:
-        """Undo the newest migration, or all from `version` on, the newest first; what was undone.
+    async def rollback(
+        self, version: int | None = None, *, unsure: Literal["ran", "again"] | None = None
+    ) -> list[Migration]:
+        """Undo the newest migration, or all from `version` on, the newest first; what was undone. `unsure` as in `run`.
 
         Raises:
             RollbackNotSupportedError: One of them cannot be undone; nothing was.
@@ -125,6 +136,8 @@ class MigrationRunner:
         """
         undone: list[Migration] = []
         async with self._target.lock(lambda: self._tell("another process migrates this database: waiting for it")):
+            if unsure is not None:
+                await self._target.settle_unsure(unsure)
             records = sorted(await self._target.records(), key=lambda record: record.version, reverse=True)
             wanted = records[:1] if version is None else [each for each in records if each.version >= version]
             if version is not None and version not in {each.version for each in records}:

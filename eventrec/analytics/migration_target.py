@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from eventrec.analytics.migration_text import parsed
 from eventrec.errors import MigrationError
@@ -208,6 +208,18 @@ class MigrationTarget(ABC):
     async def earlier(self) -> EarlierMigrations | None:
         """What another program has noted of its migrations here; None: nothing. Changes nothing."""
         return None
+
+    async def unsure(self) -> str | None:
+        """A sentence about a statement that was sent, of which it is not known whether it ran; None: there is none.
+
+        A database without transactions has such, where a process was killed in the middle of a statement that must not
+        run twice. `apply` and `undo` refuse it. Changes nothing.
+        """
+        return None
+
+    async def settle_unsure(self, how: Literal["ran", "again"]) -> None:
+        """An operator has looked: that statement, if there is one, ran, or it is to run again. Under the lock."""
+        del how
 
     @abstractmethod
     async def prepare(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path  # cyclopts reads annotations
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
 
@@ -50,6 +50,7 @@ def migrate(
     to: str | None = None,
     catalogue: str | None = None,
     files: Path | None = None,
+    unsure: Literal["ran", "again"] | None = None,
     json: Json = False,
 ) -> int:
     """Bring a database to what the catalogue of an application declares: tables, indexes, policies, rollups.
@@ -79,13 +80,15 @@ def migrate(
         catalogue: Where the catalogue is, module:object; else EVENTREC_CATALOGUE, else `catalogue` in `[tool.eventrec]`
             of pyproject.toml.
         files: A directory of migrations that were reviewed: these are applied. Else `migrations` in `[tool.eventrec]`.
+        unsure: Where a process was killed in the middle of a statement that must not run twice, in a database without
+            transactions: you have looked, and it `ran`, or it is to run `again`. `status` names the statement.
         json: Print JSON for a machine instead.
     """
     terminal = Terminal()
     if command not in COMMANDS or (argument is not None and command not in {"rollback", "files"}):
         terminal.say(USAGE)
         return ExitCode.INCOMPLETE
-    work = _Work(terminal, json=json, to=to, catalogue=catalogue, files=files)
+    work = _Work(terminal, json=json, to=to, catalogue=catalogue, files=files, unsure=unsure)
     try:
         return anyio.run(work.run, command, argument)
     except MigrationFileError as exc:
@@ -100,13 +103,21 @@ class _Work:
     """One run of the command."""
 
     def __init__(
-        self, terminal: Terminal, *, json: bool, to: str | None, catalogue: str | None, files: Path | None
+        self,
+        terminal: Terminal,
+        *,
+        json: bool,
+        to: str | None,
+        catalogue: str | None,
+        files: Path | None,
+        unsure: Literal["ran", "again"] | None,
     ) -> None:
         self._terminal = terminal
         self._json = json
         self._to = to
         self._catalogue = catalogue
         self._directory = files
+        self._unsure = unsure
 
     async def run(self, command: str, argument: str | None) -> int:
         if command == "files":
@@ -120,9 +131,9 @@ class _Work:
                 case "dry-run":
                     self._show_sql(await runner.status())
                 case "rollback":
-                    self._show_done("rolled_back", await runner.rollback(_version(argument)))
+                    self._show_done("rolled_back", await runner.rollback(_version(argument), unsure=self._unsure))
                 case _:
-                    self._show_done("applied", await runner.run(_PHASES[command]))
+                    self._show_done("applied", await runner.run(_PHASES[command], unsure=self._unsure))
         return ExitCode.OK
 
     # -- what is given ------------------------------------------------------------------------------------------------

@@ -1,9 +1,12 @@
 """Migrates a ClickHouse: each statement, then the note that it ran. There are no transactions.
 
-    eventrec_migrations   version, name, phase, checksum, text, done, undone, adopted, state, noted_at
+    eventrec_migrations   version, name, phase, checksum, text, done, undone, adopted, state, noted_at,
+                          sent: the number, from 1 on, of a statement that was sent and may have run; below 0, of the
+                          rollback; 0: none
 
 A note is a row that is added; the newest of a version holds. Killed between a statement and its note, the next run runs
-the statement again: what we make may be, and what stands in a file by hand must be such that it does no harm.
+the statement again where that does no harm, as with all that we make (`repeatable.py`). Any other one is noted before
+it is sent, too: killed behind that, the next run does not know whether it ran, names it, and asks an operator.
 
 One process at a time migrates, by a lease (`lease.py`).
 """
@@ -14,7 +17,7 @@ import asyncio
 import json
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar
 
 import anyio
 
@@ -26,6 +29,7 @@ from eventrec_handlers.clickhouse.errors import Failure
 from eventrec_handlers.clickhouse.lease import LEASE, OWNER, Lease
 from eventrec_handlers.clickhouse.migration_ddl import MigrationDdl, differences
 from eventrec_handlers.clickhouse.node import Node
+from eventrec_handlers.clickhouse.repeatable import is_repeatable
 from eventrec_handlers.clickhouse.sql import literal
 
 if TYPE_CHECKING:
@@ -40,12 +44,18 @@ T = TypeVar("T")
 
 RECORDS: Final = "eventrec_migrations"
 
+_SHOWN: Final = 200
+"""Characters of a statement that a message quotes."""
+
 _COLUMNS: Final = ("version", "name", "phase", "checksum", "text", "done", "undone", "adopted")
 _RECORDS_TABLE: Final = (
     f"CREATE TABLE IF NOT EXISTS {RECORDS} (version UInt32, name String, phase String, checksum String, text String,"
     " done UInt32, undone UInt32, adopted String, state Enum8('begun' = 0, 'applied' = 1, 'gone' = 2),"
-    " noted_at DateTime64(9, 'UTC') DEFAULT now64(9)) ENGINE = MergeTree ORDER BY (version, noted_at)"
+    " noted_at DateTime64(9, 'UTC') DEFAULT now64(9), sent Int32 DEFAULT 0)"
+    " ENGINE = MergeTree ORDER BY (version, noted_at)"
 )
+_ADD_SENT: Final = f"ALTER TABLE {RECORDS} ADD COLUMN IF NOT EXISTS sent Int32 DEFAULT 0"
+"""What a table of an earlier eventrec lacks."""
 
 
 class ClickHouseMigrations(MigrationTarget):
@@ -60,6 +70,8 @@ class ClickHouseMigrations(MigrationTarget):
         self._calls = Calls()
         self._lease = Lease()
         self._renewing: asyncio.Task[None] | None = None
+        self._has_sent = False
+        """Whether the table of records is known to have that column."""
 
     def __repr__(self) -> str:
         return f"<ClickHouseMigrations '{self._target}'>"
@@ -123,24 +135,56 @@ class ClickHouseMigrations(MigrationTarget):
 
     async def prepare(self) -> None:
         async def make() -> None:
-            await self._check_records()
+            names = await self._check_records()
             await self._node.run(_RECORDS_TABLE)
+            if names and "sent" not in names:
+                await self._node.run(_ADD_SENT)
 
         await self._run(make)
+
+    async def unsure(self) -> str | None:
+        async def look() -> str | None:
+            for row in await self._rows() if await self._check_records() else ():
+                if row[9]:
+                    migration = _record_of(row).migration
+                    statement = (migration.up[row[9] - 1] if row[9] > 0 else (migration.down or ())[-row[9] - 1]).sql
+                    what = f"statement {row[9]}" if row[9] > 0 else f"statement {-row[9]} of its rollback"
+                    shown = " ".join(statement.split())[:_SHOWN]
+                    return f"migration {migration}: {what} was sent, and it is not known whether it ran: {shown}"
+            return None
+
+        return await self._run(look)
+
+    async def settle_unsure(self, how: Literal["ran", "again"]) -> None:
+        async def settle() -> None:
+            for row in await self._rows() if await self._check_records() else ():
+                if not row[9]:
+                    continue
+                migration, (done, undone) = _record_of(row).migration, (row[5], row[6])
+                state = str(row[8])
+                if how == "ran" and row[9] > 0:
+                    done += 1
+                    state = "applied" if done == len(migration.up) else "begun"
+                elif how == "ran":
+                    undone += 1
+                    state = "gone" if undone >= len(migration.down or ()) else state
+                await self._note(migration, done=done, undone=undone, adopted=row[7], state=state)
+
+        await self._run(settle)
 
     async def begin(self, migration: Migration, adopted: Sequence[str]) -> None:
         async def store() -> None:
             known = await self._noted(migration.version)
-            done, undone = (known[5], known[6]) if known is not None else (0, 0)
+            done, undone, sent = (known[5], known[6], known[9]) if known is not None else (0, 0, 0)
             kept = json.dumps(list(adopted)) if known is None else known[7]
-            await self._note(migration, done=done, undone=undone, adopted=kept, state="begun")
+            await self._note(migration, done=done, undone=undone, adopted=kept, state="begun", sent=sent)
 
         await self._run(store)
 
     async def apply(self, migration: Migration, number: int) -> None:
         async def step() -> None:
             known = await self._expected(migration, done=number)
-            await self._execute(migration.up[number])
+            await self._send(migration, migration.up[number], known, sent=number + 1)
             is_last = number + 1 == len(migration.up)
             state = "applied" if is_last else "begun"
             await self._note(migration, done=number + 1, undone=known[6], adopted=known[7], state=state)
@@ -152,7 +196,7 @@ class ClickHouseMigrations(MigrationTarget):
             known = await self._expected(migration, undone=number)
             down = migration.down or ()
             if down:
-                await self._execute(down[number])
+                await self._send(migration, down[number], known, sent=-number - 1)
             state = "gone" if number + 1 >= len(down) else str(known[8])
             await self._note(migration, done=known[5], undone=number + 1, adopted=known[7], state=state)
 
@@ -188,6 +232,29 @@ class ClickHouseMigrations(MigrationTarget):
             await asyncio.wait([renewing])
         await self._lease.release(self._node)
 
+    async def _send(self, migration: Migration, statement: Statement, known: Sequence[Any], *, sent: int) -> None:
+        """Run `statement`; where it must not run twice, that it is sent is noted first, and taken back if refused.
+
+        Raises:
+            MigrationError: It was sent before, and it is not known whether it ran.
+        """
+        if known[9]:
+            raise MigrationError(
+                "it was sent before, and it is not known whether it ran: look whether it did, then say"
+                " `--unsure ran`, or `--unsure again` to have it run"
+            )
+        if is_repeatable(statement.sql):
+            await self._execute(statement)
+            return
+        held: dict[str, Any] = {"done": known[5], "undone": known[6], "adopted": known[7], "state": str(known[8])}
+        await self._note(migration, **held, sent=sent)
+        try:
+            await self._execute(statement)
+        except Failure as exc:
+            if exc.code is not None and not exc.is_uncertain:
+                await self._note(migration, **held)  # refused: it did nothing
+            raise
+
     async def _execute(self, statement: Statement) -> None:
         await self._node.run(statement.sql)
 
@@ -200,7 +267,7 @@ class ClickHouseMigrations(MigrationTarget):
             MigrationError: It is not this, or the lock is not ours any more.
         """
         known = await self._noted(migration.version)
-        if known is not None and known[9] != self._lease.owner:
+        if known is not None and known[10] != self._lease.owner:
             raise MigrationError("another process has taken over: this one was silent for too long")
         if known is None or done not in {None, known[5]} or undone not in {None, known[6]}:
             raise MigrationError(f"another process has changed what is noted of migration {migration.version}")
@@ -209,14 +276,16 @@ class ClickHouseMigrations(MigrationTarget):
     async def _noted(self, version: int) -> Sequence[Any] | None:
         return next((row for row in await self._rows() if row[0] == version), None)
 
-    async def _note(self, migration: Migration, *, done: int, undone: int, adopted: str, state: str) -> None:
+    async def _note(
+        self, migration: Migration, *, done: int, undone: int, adopted: str, state: str, sent: int = 0
+    ) -> None:
         texts = (migration.name, migration.phase.value, migration.checksum, migration.text)
         values = f"{migration.version:d}, {', '.join(map(literal, texts))}, {done:d}, {undone:d}, {literal(adopted)}"
-        columns = f"{', '.join(_COLUMNS)}, state"
-        await self._node.run(f"INSERT INTO {RECORDS} ({columns}) VALUES ({values}, {literal(state)})")  # noqa: S608 - literals
+        columns = f"{', '.join(_COLUMNS)}, state, sent"
+        await self._node.run(f"INSERT INTO {RECORDS} ({columns}) VALUES ({values}, {literal(state)}, {sent:d})")  # noqa: S608 - literals
 
-    async def _check_records(self) -> bool:
-        """Whether there is a table of records.
+    async def _check_records(self) -> set[str]:
+        """The columns of the table of records; none: there is no such table.
 
         Raises:
             PauseError: Something else has its name.
@@ -224,14 +293,16 @@ class ClickHouseMigrations(MigrationTarget):
         there = await self._node.query(
             f"SELECT name FROM system.columns WHERE database = currentDatabase() AND table = '{RECORDS}'"  # noqa: S608 - a constant
         )
-        names = {name for (name,) in there}
+        names = {str(name) for (name,) in there}
         if names and not {*_COLUMNS, "state", "noted_at"} <= names:
             raise PauseError(f"{RECORDS} is another program's: rename it")
-        return bool(names)
+        return names
 
     async def _rows(self) -> list[list[Any]]:
         """The newest note of each version that is not gone, by version; last in a row, who has the lock."""
-        newest = ", ".join(f"argMax({name}, noted_at)" for name in (*_COLUMNS[1:], "toString(state)"))
+        self._has_sent = self._has_sent or "sent" in await self._check_records()
+        sent = "sent" if self._has_sent else "toInt32(0)"
+        newest = ", ".join(f"argMax({name}, noted_at)" for name in (*_COLUMNS[1:], "toString(state)", sent))
         newest = f"{newest}, ({OWNER})"
         rows = await self._node.query(f"SELECT version, {newest} FROM {RECORDS} GROUP BY version ORDER BY version")  # noqa: S608 - constants
         return [row for row in rows if row[8] != "gone"]
@@ -239,7 +310,8 @@ class ClickHouseMigrations(MigrationTarget):
     async def _records(self) -> list[MigrationRecord]:
         if not await self._check_records():
             return []
-        return [
-            MigrationRecord.of(dict(zip(_COLUMNS, row, strict=False)), is_applied=row[8] == "applied")
-            for row in await self._rows()
-        ]
+        return [_record_of(row) for row in await self._rows()]
+
+
+def _record_of(row: Sequence[Any]) -> MigrationRecord:
+    return MigrationRecord.of(dict(zip(_COLUMNS, row, strict=False)), is_applied=row[8] == "applied")

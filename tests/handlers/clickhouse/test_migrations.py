@@ -47,6 +47,7 @@ from eventrec.analytics.migration_text import with_text
 from eventrec.testing.clickhouse_http import ClickHouseDatabase, ClickHouseServer
 from eventrec_handlers.clickhouse import ClickHouseHandler, lease
 from eventrec_handlers.clickhouse.migrations import ClickHouseMigrations
+from eventrec_handlers.clickhouse.node import Node
 
 pytestmark = pytest.mark.handlers
 
@@ -199,6 +200,79 @@ async def test_statement_that_is_refused_is_named_and_gone_on_with(clickhouse: C
     assert len(done) == 1
     assert await migrate(clickhouse.url(), files=files) == []
     assert (await asked("SELECT toUInt32(max(done)) FROM eventrec_migrations")) == [[2]]
+
+
+INSERTING = ("CREATE TABLE IF NOT EXISTS kinds (x Int8) ENGINE = MergeTree ORDER BY x", "INSERT INTO kinds VALUES (1)")
+
+
+async def killed_behind(statement: str, url: str, files: list[Migration]) -> None:
+    """Migrate, and die once `statement` ran, before that is noted."""
+    run = Node.run
+
+    async def dying(self: Node, sql: str) -> None:
+        await run(self, sql)
+        if sql.startswith(statement):
+            raise OSError("killed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Node, "run", dying)
+        with pytest.raises(OSError, match="killed"):
+            await migrate(url, files=files)
+
+
+@pytest.mark.parametrize(("how", "left"), [("ran", 1), ("again", 2)])
+async def test_statement_that_may_have_run_is_named_and_runs_no_second_time_unless_that_is_said(
+    clickhouse: ClickHouseDatabase, asked: Ask, how: Any, left: int
+) -> None:
+    files = [by_hand(*INSERTING)]
+    await killed_behind("INSERT INTO kinds", clickhouse.url(), files)
+
+    with pytest.raises(MigrationError, match=r"statement 2 of 2 failed.*not known whether it ran.*--unsure"):
+        await migrate(clickhouse.url(), files=files)
+    async with migration_target_from_url(clickhouse.url()) as target:
+        runner = MigrationRunner(target, files=files)
+        remarks = (await runner.status()).remarks
+        rows = await asked("SELECT toUInt32(count()) FROM kinds")
+        await runner.run(unsure=how)
+        after = (await runner.status()).remarks
+
+    assert [each for each in remarks if "statement 2 was sent" in each and "INSERT INTO kinds" in each] == list(remarks)
+    assert (rows, after) == ([[1]], ())
+    assert await asked("SELECT toUInt32(count()) FROM kinds") == [[left]]
+    assert await migrate(clickhouse.url(), files=files) == []
+
+
+async def test_statement_that_may_run_twice_runs_again_by_itself(clickhouse: ClickHouseDatabase, asked: Ask) -> None:
+    files = [by_hand(*INSERTING)]
+    await killed_behind("CREATE TABLE IF NOT EXISTS kinds", clickhouse.url(), files)
+
+    await migrate(clickhouse.url(), files=files)
+
+    assert await asked("SELECT toUInt32(count()) FROM kinds") == [[1]]
+
+
+async def test_statement_that_was_refused_did_not_run(clickhouse: ClickHouseDatabase, asked: Ask) -> None:
+    files = [by_hand("INSERT INTO later VALUES (1)")]
+    with pytest.raises(MigrationError, match=r"statement 1 of 1 failed.*Code: 60"):
+        await migrate(clickhouse.url(), files=files)
+    await asked("CREATE TABLE later (x Int8) ENGINE = Memory")
+
+    await migrate(clickhouse.url(), files=files)
+
+    assert await asked("SELECT toUInt32(count()) FROM later") == [[1]]
+
+
+async def test_records_of_an_earlier_version_are_gone_on_with(clickhouse: ClickHouseDatabase, asked: Ask) -> None:
+    first, second = by_hand(INSERTING[0]), by_hand(INSERTING[1], version=2)
+    await migrate(clickhouse.url(), files=[first])
+    await asked("ALTER TABLE eventrec_migrations DROP COLUMN sent")
+
+    async with migration_target_from_url(clickhouse.url()) as target:
+        pending = (await MigrationRunner(target, files=[first, second]).status()).pending
+    await migrate(clickhouse.url(), files=[first, second])
+
+    assert [each.migration.version for each in pending] == [2]
+    assert await asked("SELECT toUInt32(count()) FROM kinds") == [[1]]
 
 
 async def test_who_comes_second_waits_and_finds_it_done(clickhouse: ClickHouseDatabase) -> None:
