@@ -80,6 +80,15 @@ def counts(*recorders: Any) -> list[int]:
     return sorted(len(serving(each)) for each in recorders)
 
 
+async def longest_stall(seconds: float) -> float:
+    """For so long, how late the loop was at the most."""
+    longest, until = 0.0, anyio.current_time() + seconds
+    while (now := anyio.current_time()) < until:
+        await anyio.sleep(0.01)
+        longest = max(longest, anyio.current_time() - now - 0.01)
+    return longest
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_relays_that_join_and_leave_have_equal_shares_and_each_record_arrives_once(
     store: MemoryStore, relay: Any, until: Any
@@ -118,10 +127,15 @@ async def test_shares_rest_once_they_are_equal_and_a_look_is_one_call(
         relays = [
             await stack.enter_async_context(relay(another(table), name=NAME, bus=bus, relay=QUICK)) for bus in buses
         ]
-        await until(lambda: counts(*relays) == [1, 1, 2, 2])
-        shares = [serving(each) for each in relays]
-        before = [dict(bus.calls) for bus in buses]
-        await anyio.sleep(3 * QUICK.lease_seconds)
+        for _ in range(100):
+            await until(lambda: counts(*relays) == [1, 1, 2, 2])
+            shares = [serving(each) for each in relays]
+            before = [dict(bus.calls) for bus in buses]
+            if await longest_stall(3 * QUICK.lease_seconds) < QUICK.lease_seconds / 4:
+                break
+            # Leases ran out while the machine did something else: that is not what is looked at here.
+        else:
+            pytest.fail("this machine never had a second for the test")
 
         assert [serving(each) for each in relays] == shares
         for bus, earlier in zip(buses, before, strict=True):
