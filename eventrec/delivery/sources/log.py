@@ -85,8 +85,11 @@ class LogSource:
 
     @property
     def end(self) -> int:
-        """What is written; or what a destination has, which is more than a log that lost its tail."""
-        self._floor = max(self._floor, self._log.readable)
+        """What is written, whether it can be read for now or not.
+
+        Or what a destination has, which is more than a log that lost its tail.
+        """
+        self._floor = max(self._floor, self._log.written)
         return self._floor
 
     def subscribe(self, name: str, start: Start, on_lost: OnLost) -> LogCursor:
@@ -138,7 +141,9 @@ class LogSource:
         found = self._window.read(start, max_records=max_records, max_bytes=max_bytes)
         if self._take_over(found.end, max_records - len(found.entries), max_bytes):
             found = self._window.read(start, max_records=max_records, max_bytes=max_bytes)
-        if not found.entries and start < self.end:
+        if not found.entries and self._log.readable <= start < self._log.written:
+            await anyio.sleep(_PATIENCE)  # A sync failed: not in the way of those who read what is synced.
+        elif not found.entries and start < self.end:
             async with self._reading:
                 # Another worker may have read it meanwhile.
                 found = self._window.read(start, max_records=max_records, max_bytes=max_bytes)

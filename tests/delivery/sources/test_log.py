@@ -252,6 +252,41 @@ def test_what_a_failed_sync_withholds_for_a_while_is_not_lost(
     assert log.failed_syncs
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_what_a_failed_sync_withholds_counts_as_waiting_and_is_in_nobodys_way(
+    monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    monkeypatch.setattr("eventrec.delivery.sources.log._PATIENCE", 30)
+    storage = FaultyStorage()
+
+    async def read() -> tuple[int, list[int]]:
+        source = LogSource(log, LOG_ID, on_move=lambda: None)
+        ahead, behind = (source.subscribe(name, "earliest", lambda *_: None) for name in ("ahead", "behind"))
+        ahead.seek(2)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: ahead.read(max_records=10, max_bytes=1 << 20))
+            await anyio.wait_all_tasks_blocked()
+            with anyio.fail_after(10):
+                found = list((await behind.read(max_records=10, max_bytes=1 << 20)).offsets)
+            tasks.cancel_scope.cancel()
+        source.close()
+        return source.end, found
+
+    with Log.create(storage) as log:
+        for count in (2, 3):
+            log.append_encoded(commits_of(count), count)
+            log.write()
+            if count == 2:
+                log.sync()
+        storage.fail("sync", times=2)
+        with suppress(LogWriteError):
+            log.sync()
+        assert (log.readable, log.written) == (2, 5)
+
+        assert anyio.run(read, backend=backend) == (5, [0, 1])
+        storage.heal()
+
+
 def commits_of(n: int) -> bytes:
     ((content, _),) = encode_take([ENTRY] * n, LOG_ID, written=1)
     return content
