@@ -121,10 +121,12 @@ async def test_of_two_for_one_subscription_the_second_waits_and_takes_over(
 
 
 async def test_one_that_waits_ends_at_once(follower: Recorder, eventually: Eventually, runs: Runs) -> None:
-    async with follower(ScriptedHandler()), follower(ScriptedHandler(), close_timeout=30.0) as waiting:
-        await eventually(lambda: len(runs()) == 2)
-        with anyio.fail_after(25):  # less than its `close_timeout`
-            await waiting.close()
+    async with follower(ScriptedHandler()) as leading:
+        await eventually(lambda: leading.status().following == "following")
+        async with follower(ScriptedHandler(), close_timeout=30.0) as waiting:
+            await eventually(lambda: len(runs()) == 2)
+            with anyio.fail_after(25):  # less than its `close_timeout`
+                await waiting.close()
 
 
 async def test_two_for_different_subscriptions_share_a_log(

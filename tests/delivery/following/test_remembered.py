@@ -251,12 +251,14 @@ async def test_one_that_waits_says_for_whom_and_is_remembered_already(
     follower: Recorder, eventually: Eventually, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sole_follower, "_AGAIN_SECONDS", 0.01)
-    async with follower(ScriptedHandler()), follower(FencedHandler(), ScriptedHandler()) as waiting:
-        await eventually(lambda: waiting.status().following == f"waiting: {NAME!r} by process {os.getpid()}")
-        # Of the other one nothing is delivered to meanwhile; it is kept.
-        assert remembered(tmp_path) == ["FencedHandler.subscription", f"{NAME}.subscription"]
-        status = waiting.status()
-        assert (status.health.ready, status.not_followed, status.follow_refusals) == (True, None, 0)
+    async with follower(ScriptedHandler()) as leading:
+        await eventually(lambda: leading.status().following == "following")
+        async with follower(FencedHandler(), ScriptedHandler()) as waiting:
+            await eventually(lambda: waiting.status().following == f"waiting: {NAME!r} by process {os.getpid()}")
+            # Of the other one nothing is delivered to meanwhile; it is kept.
+            assert remembered(tmp_path) == ["FencedHandler.subscription", f"{NAME}.subscription"]
+            status = waiting.status()
+            assert (status.health.ready, status.not_followed, status.follow_refusals) == (True, None, 0)
 
 
 async def test_what_is_wrong_with_what_follows_stands_in_the_log_that_it_follows(
