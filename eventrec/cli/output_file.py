@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,9 @@ from eventrec.log.storage import write_all
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_DESCRIPTOR: Final = re.compile(r"/dev/(?:std(?:in|out|err)|fd/.*)|/proc/.*")
+"""Names under which a process finds what it has open, which may be a file."""
 
 _ANYBODYS: Final = 0o666
 """What a new file may be to others, less what the umask takes away."""
@@ -41,7 +45,7 @@ def _is_written_to(path: Path) -> bool:
         is_file = stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:
         return False
-    return not is_file or path.absolute().parts[1:2] in {("dev",), ("proc",)}
+    return not is_file or _DESCRIPTOR.fullmatch(str(path.absolute())) is not None
 
 
 def _replace(target: Path, content: bytes) -> None:
