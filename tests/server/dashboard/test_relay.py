@@ -123,7 +123,7 @@ def test_stages_parts_and_leases_are_told(relay: Callable[..., Starlette], serve
 
     sessions, profiles = page.locator("#relay-stages li").all()
     assert sessions.locator("h3").inner_text() == "stage:sessions"
-    assert sessions.locator("dd").all_inner_texts() == ["20", "0", "10", "7"]
+    assert sessions.locator("dd").all_inner_texts() == ["20", "0", "10", "7", "7"]
     assert "keeps devices and known profiles in open sessions" in sessions.inner_text()
     assert profiles.locator("dd").all_inner_texts()[2] == "7"
     assert "created 7" in profiles.inner_text()
