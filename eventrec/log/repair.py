@@ -12,6 +12,7 @@ from eventrec.log.index import ENTRY_SIZE, INDEX_INTERVAL, Entry, IndexPlan, Off
 from eventrec.log.segment import (
     HEADER_SIZE,
     Segment,
+    create_segment,
     index_name,
     list_leftovers,
     list_segments,
@@ -73,7 +74,7 @@ def recover(
     while firsts and is_empty(storage, firsts[-1]):
         empty.append(firsts.pop())
     if firsts:
-        found = _recover_segment(storage, firsts[-1], strict=strict, is_ours=is_ours)
+        found = _recover_segment(storage, firsts[-1], strict=strict, is_ours=is_ours, counts_tail=counts_tail)
     else:
         found = Recovered(None, 0, 0, 0, (), 0)
     for name in list_leftovers(storage):
@@ -98,7 +99,9 @@ def is_empty(storage: Storage, first: int) -> bool:
         file.close()
 
 
-def _recover_segment(storage: Storage, first: int, *, strict: bool, is_ours: IsOurs | None) -> Recovered:
+def _recover_segment(
+    storage: Storage, first: int, *, strict: bool, is_ours: IsOurs | None, counts_tail: bool
+) -> Recovered:
     segment = Segment.open(storage, first)
     try:
         if strict and segment.damage:
@@ -128,6 +131,9 @@ def _recover_segment(storage: Storage, first: int, *, strict: bool, is_ours: IsO
         if is_closed or not is_kept or not has_commits:
             sync_again(storage, first, None)
             return Recovered(None, 0, walk.offset, epoch, tuple(gaps), 0, lost=lost)
+        if counts_tail and lost:
+            # Before it is cut: should this be the last that we do, nothing else says that there were records.
+            create_segment(storage, walk.offset + lost)
         sync_again(storage, first, walk.position if rest else None)
         if entry.position == HEADER_SIZE:
             rebuild_index(storage, first)

@@ -188,7 +188,7 @@ def test_what_a_module_prints_while_it_is_imported_is_not_in_the_result(
         assert line not in done.stdout
         assert line in done.stderr
     documents = [done.stdout] if "export" in command else done.stdout.splitlines()
-    assert [isinstance(json.loads(document), dict) for document in documents] == [True]
+    assert [isinstance(json.loads(document), dict) for document in documents] == [True], (done.returncode, done.stderr)
 
 
 def test_package_that_the_application_lacks_has_its_own_exit_code(eventrec: Run, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import logging
 from typing import TYPE_CHECKING
 
@@ -557,6 +558,40 @@ def test_a_last_commit_that_went_bad_keeps_its_offsets_where_they_are_counted(by
     with Log.open(storage, counts_tail=True) as log:
         assert log.recovered.lost == 0
         assert log.appended > 1
+
+
+@pytest.mark.parametrize("keep", [None, 0.0, 0.5, 1.0])
+def test_a_tail_that_is_counted_is_counted_though_the_first_to_open_it_is_killed(keep: float | None) -> None:
+    raw = encode_header() + encode_commit(0, b"whole", 3) + encode_commit(3, b"records", 5)
+
+    for calls in itertools.count():
+        storage = _only(raw[:-1] + b"x")
+        if keep is None:
+            storage.kill_in(calls)
+        else:
+            storage.cut_power_in(calls, keep=keep)
+        Log.open(storage, counts_tail=True).close()
+        if storage.wreck is None:
+            break
+
+        with Log.open(storage.wreck, counts_tail=True) as log:
+            assert log.appended == 8, f"killed before call {calls}: {storage.calls[calls]}"
+    assert calls > 10
+
+
+@pytest.mark.parametrize("operation", ["open", "create", "replace", "write", "truncate", "sync", "sync_directory"])
+def test_a_tail_that_is_counted_is_counted_though_the_disk_refused_first(operation: str) -> None:
+    raw = encode_header() + encode_commit(0, b"whole", 3) + encode_commit(3, b"records", 5)
+
+    for after in range(8):
+        storage = _only(raw[:-1] + b"x")
+        storage.fail(operation, after=after)
+        with contextlib.suppress(LogWriteError, OSError):
+            Log.open(storage, counts_tail=True).close()
+        storage.heal()
+
+        with Log.open(storage, counts_tail=True) as log:
+            assert log.appended == 8, f"{operation} failed after {after}: {storage.calls}"
 
 
 def test_a_clean_end_and_reserved_space_hold_no_records() -> None:

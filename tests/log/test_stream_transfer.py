@@ -169,10 +169,13 @@ def test_a_log_is_mirrored_while_it_is_written_rotated_compressed_and_deleted(
     log = Log.create(source, LogOptions(segment_bytes=4000, index_interval=300))
     acknowledged = [0]
     errors: list[BaseException] = []
+    is_half_mirrored = threading.Event()
 
     def write() -> None:
         try:
             for n in range(600):
+                if n == 400:  # However fast the disk is, there is something to delete from here on.
+                    assert is_half_mirrored.wait(60)
                 log.append([bytes([n % 256]) * (n % 97)] * (1 + n % 3))
                 log.write()
                 if n % 50 == 0:
@@ -190,6 +193,8 @@ def test_a_log_is_mirrored_while_it_is_written_rotated_compressed_and_deleted(
         while thread.is_alive() or writer.next_offset < log.written:
             writer.write(reader.read(1500))
             acknowledged[0] = writer.sync_all()
+            if acknowledged[0] >= 400:
+                is_half_mirrored.set()
         writer.finish()
     thread.join()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -161,8 +162,10 @@ async def test_a_destination_that_fails_in_between_gets_each_record_once_and_no_
         await until(lambda: len(left(tmp_path)) == 1)
 
     assert sorted(orders.delivered) == ALL
-    assert len(orders.tokens) == COUNT + 2
-    failed = next(token for token in orders.tokens if orders.tokens.count(token) == 2)
+    # One that is delivered singly afterwards may be so in two batches, on a busy machine.
+    times = Counter(orders.tokens)
+    assert sorted(times.values()) == [*[1] * (len(times) - 2), 2, 2]
+    failed = next(token for token in orders.tokens if times[token] == 2)
     first, second = (when for token, when in zip(orders.tokens, orders.times, strict=True) if token == failed)
     assert second - first > 0.1
 
