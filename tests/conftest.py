@@ -72,6 +72,19 @@ def pytest_configure(config: pytest.Config) -> None:
         _thread.start_new_thread = start_traced  # type: ignore[assignment]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """What passed leaves no files in memory; where a test failed they stay for a person to look at."""
+    config = session.config
+    if exitstatus in PASSED_OR_EMPTY and not hasattr(config, "workerinput"):  # whose folders are in this one
+        folder: Path = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+        if folder.is_relative_to(MEMORY) and not config.option.basetemp:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+PASSED_OR_EMPTY = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+MEMORY = Path("/dev/shm")  # noqa: S108 - nothing is made by this name
+
 SECONDS_TO_TELL = 10.0
 """A test's stacks are printed so long before its time is over."""
 
