@@ -25,15 +25,23 @@ PASSED_OR_EMPTY = (0, 5)  # pytest's 5: nothing collected, in a room without an 
 OTHER_PYTHONS = ("3.12", "3.13")
 """What `tests-VERSION` runs the tests on, beside the Python that runs nox."""
 
-WORKERS = max(2, min((os.cpu_count() or 2) * 2, 16))  # more than cores: tests wait for disks and processes
-IN_PARALLEL = ("-n", str(WORKERS), "--dist", "loadgroup", "--max-worker-restart", "0")
+CORES = os.cpu_count() or 2
+
+
+def in_parallel(per_core: int) -> tuple[str, ...]:
+    """The options of pytest for so many workers per core, two at least: more than one, since tests wait for disks."""
+    return ("-n", str(max(2, min(CORES * per_core, 16))), "--dist", "loadgroup", "--max-worker-restart", "0")
+
+
+IN_PARALLEL = in_parallel(2)
 """Tests that need each other's quiet share an `xdist_group`; `-n 0` after `--` runs them one after another.
 
 A test beyond its time limit ends its worker, and so the run: another worker in its place would wait for ever.
 """
 
 CHEAP = ("-m", "not handlers and not faults and not docs")
-NEITHER_SERVER_NOR_KILL = ("--ignore=tests/examples", "--ignore=tests/package", *CHEAP)
+NEITHER_SERVER_NOR_KILL = (*in_parallel(3), "--ignore=tests/examples", "--ignore=tests/package", *CHEAP)
+"""What waits for threads, clocks and processes of its own more than for the processor: a tenth faster than by two."""
 
 
 class Run(Protocol):
@@ -153,7 +161,7 @@ def layers(session: nox.Session) -> None:
 @timed
 def tests(session: nox.Session) -> None:
     """What needs no server, kills no process and runs no example."""
-    workshop(session)("pytest", *IN_PARALLEL, *NEITHER_SERVER_NOR_KILL, *session.posargs)
+    workshop(session)("pytest", *NEITHER_SERVER_NOR_KILL, *session.posargs)
 
 
 def tests_on(version: str) -> None:
@@ -164,7 +172,7 @@ def tests_on(version: str) -> None:
         if python is None:
             session.skip(f"Python {version} is not here")
         run = environment(session, f"dev-{version}", "--editable", ".[dev,contract]", python=python)
-        run("pytest", *IN_PARALLEL, *NEITHER_SERVER_NOR_KILL, *session.posargs)
+        run("pytest", *NEITHER_SERVER_NOR_KILL, *session.posargs)
 
     run.__name__ = f"tests-{version}"
     run.__doc__ = f"The session `tests` on Python {version}."
@@ -192,7 +200,7 @@ def coverage(session: nox.Session) -> None:
     """
     run = workshop(session)
     run("coverage", "erase")
-    run("coverage", "run", "-m", "pytest", *IN_PARALLEL, *NEITHER_SERVER_NOR_KILL, *session.posargs)
+    run("coverage", "run", "-m", "pytest", *NEITHER_SERVER_NOR_KILL, *session.posargs)
     run("coverage", "combine", "--quiet")
     run("coverage", "report")
 
