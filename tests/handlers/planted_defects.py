@@ -460,7 +460,7 @@ class BlocksTheLoop(ModelHandler):
     """A driver that waits."""
 
     async def handle(self, batch: Batch) -> None:
-        time.sleep(0.15)  # noqa: ASYNC251 - the defect
+        time.sleep(0.25)  # noqa: ASYNC251 - the defect
         await super().handle(batch)
 
 

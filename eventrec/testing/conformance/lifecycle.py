@@ -259,12 +259,21 @@ class _Ticker:
 
     async def _tick(self) -> None:
         with _waited() as waited:
-            last = time.perf_counter() - waited()
+            last = _had(waited)
             while True:
                 await anyio.sleep(0.001)
-                now = time.perf_counter() - waited()
+                now = _had(waited)
                 self.longest = max(self.longest, now - last)
                 last = now
+
+
+def _had(waited: Callable[[], float]) -> float:
+    """The time now, less what this thread has `waited`: both of one instant, between which it waited for nothing."""
+    while True:
+        before = waited()
+        now = time.perf_counter()
+        if waited() == before:
+            return now - before
 
 
 @contextmanager
