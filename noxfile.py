@@ -40,8 +40,9 @@ A test beyond its time limit ends its worker, and so the run: another worker in 
 """
 
 CHEAP = ("-m", "not handlers and not faults and not docs")
-NEITHER_SERVER_NOR_KILL = (*in_parallel(3), "--ignore=tests/examples", "--ignore=tests/package", *CHEAP)
-"""What waits for threads, clocks and processes of its own more than for the processor: a tenth faster than by two."""
+NEITHER_SERVER_NOR_KILL = ("--ignore=tests/examples", "--ignore=tests/package", *CHEAP)
+MOSTLY_WAITING = in_parallel(3)
+"""For these: they wait for threads, clocks and processes of their own more than for the processor."""
 
 
 class Run(Protocol):
@@ -161,7 +162,7 @@ def layers(session: nox.Session) -> None:
 @timed
 def tests(session: nox.Session) -> None:
     """What needs no server, kills no process and runs no example."""
-    workshop(session)("pytest", *NEITHER_SERVER_NOR_KILL, *session.posargs)
+    workshop(session)("pytest", *MOSTLY_WAITING, *NEITHER_SERVER_NOR_KILL, *session.posargs)
 
 
 def tests_on(version: str) -> None:
@@ -172,7 +173,7 @@ def tests_on(version: str) -> None:
         if python is None:
             session.skip(f"Python {version} is not here")
         run = environment(session, f"dev-{version}", "--editable", ".[dev,contract]", python=python)
-        run("pytest", *NEITHER_SERVER_NOR_KILL, *session.posargs)
+        run("pytest", *MOSTLY_WAITING, *NEITHER_SERVER_NOR_KILL, *session.posargs)
 
     run.__name__ = f"tests-{version}"
     run.__doc__ = f"The session `tests` on Python {version}."
@@ -200,7 +201,7 @@ def coverage(session: nox.Session) -> None:
     """
     run = workshop(session)
     run("coverage", "erase")
-    run("coverage", "run", "-m", "pytest", *NEITHER_SERVER_NOR_KILL, *session.posargs)
+    run("coverage", "run", "-m", "pytest", *MOSTLY_WAITING, *NEITHER_SERVER_NOR_KILL, *session.posargs)
     run("coverage", "combine", "--quiet")
     run("coverage", "report")
 

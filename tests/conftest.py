@@ -45,6 +45,12 @@ settings.register_profile("busy machine", deadline=None, suppress_health_check=[
 settings.load_profile("busy machine")
 
 
+IN_MEMORY = pytest.StashKey[bool]()
+"""Whether temporary files are in memory, as far as they are where pytest itself puts them."""
+
+PASSED_OR_EMPTY = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Files are in memory, stacks have somewhere to go, Ctrl-C reaches what tests start, coverage looks at threads.
 
@@ -55,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
     _stderr()
     memory = home_of(THROW_AWAY)
     if memory is not None and config.option.markexpr != "faults" and not os.statvfs(memory).f_flag & os.ST_NOEXEC:
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+        config.stash[IN_MEMORY] = os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory)) == str(memory)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell that starts the run in the background has it so, and every process of ours would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -76,14 +82,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """What passed leaves no files in memory; where a test failed they stay for a person to look at."""
     config = session.config
-    if exitstatus in PASSED_OR_EMPTY and not hasattr(config, "workerinput"):  # whose folders are in this one
+    is_in_memory = config.stash.get(IN_MEMORY, False) and not config.option.basetemp
+    is_worker = hasattr(config, "workerinput")  # Its folders are in those of the process that started it.
+    if exitstatus in PASSED_OR_EMPTY and is_in_memory and not is_worker:
         folder: Path = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
-        if folder.is_relative_to(MEMORY) and not config.option.basetemp:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
-
-PASSED_OR_EMPTY = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
-MEMORY = Path("/dev/shm")  # noqa: S108 - nothing is made by this name
 
 SECONDS_TO_TELL = 10.0
 """A test's stacks are printed so long before its time is over."""

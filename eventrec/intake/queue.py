@@ -16,7 +16,7 @@ from operator import call
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Literal
 
-from eventrec.records.entry import SIZE, KeptEntry
+from eventrec.records.entry import SIZE, KeptEntry, total_size
 from eventrec.runtime.native import get_ident
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Intake:
         Raises:
             BaseException: A signal handler's; `cell.is_taken` says whether they are taken.
         """
-        size = sum(entry[SIZE] for entry in entries)
+        size = total_size(entries)
         reason = self._make_room(cell, size, len(entries)) if entries else self._closed
         if reason is None and self._armed:
             # The consumer comes first: where there is none to be had, nothing need be taken back.
@@ -200,7 +200,7 @@ class Intake:
 
     def never_fits(self, entries: Sequence[Entry]) -> bool:
         """Whether `entries` together are more than there is room for when nothing waits."""
-        return len(entries) > self._event_bound or sum(entry[SIZE] for entry in entries) > self._max_bytes
+        return len(entries) > self._event_bound or total_size(entries) > self._max_bytes
 
     def keeps(self, entry: Entry) -> Entry:
         """`entry` as one of several that are taken together: newer ones do not push it out."""

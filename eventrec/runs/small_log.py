@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from eventrec.errors import ContentError, CorruptCommitError
 from eventrec.log.commit import VERSION, decode_commit
 from eventrec.log.segment import HEADER_SIZE, decode_header, index_name, list_segments_in, segment_name
-from eventrec.records.entry import SIZE
+from eventrec.records.entry import total_size
 from eventrec.runs.checkpoint import CHECKPOINTS, CheckpointFiles
 from eventrec.runs.directory import LOCK
 
@@ -85,7 +85,7 @@ def read_small_log(run: Run, decoder: ContentDecoder) -> SmallLog | None:
     checkpoints = CheckpointFiles(storage).load_all()
     if len(contexts) != 1 or first + len(entries) > MAX_OFFSET or checkpoints is None:
         return None
-    size = sum(entry[SIZE] for entry in entries)
+    size = total_size(entries)
     return SmallLog(run, first, entries, size, contexts.pop(), checkpoints, len(content))
 
 

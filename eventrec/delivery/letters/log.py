@@ -18,7 +18,7 @@ from eventrec.errors import ContentError, LogError
 from eventrec.log.reader import LogReader
 from eventrec.log.walk import Tail
 from eventrec.records.content import Shapes
-from eventrec.records.entry import SIZE
+from eventrec.records.entry import total_size
 from eventrec.runs.directory import LOCK, LogDirectory, list_runs
 from eventrec.runs.leftovers import sweep
 from eventrec.runs.own_log import OwnLog
@@ -94,7 +94,7 @@ class LetterLog:
         with self._writing:
             if self._is_closed:
                 raise OSError("the recorder is closed")
-            size = sum(letter.entry[SIZE] for letter in letters)
+            size = total_size(letter.entry for letter in letters)
             if tree_size(self._directory) + size > self._max_bytes:
                 self._make_room()
             if (held := tree_size(self._directory)) + size > self._max_bytes:

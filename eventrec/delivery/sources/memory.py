@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from eventrec.delivery.sources.source import Records
-from eventrec.records.entry import SIZE
+from eventrec.records.entry import SIZE, total_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,7 +81,7 @@ class MemorySource:
         had_room = self.room() > 0
         self._entries.extend(entries)
         self.end += len(entries)
-        self._bytes += sum(entry[SIZE] for entry in entries)
+        self._bytes += total_size(entries)
         if had_room and self._cursors:
             # Also where it is filled by this: else the next room would be made for what the slowest keeps.
             first = max(cursor.next for cursor in self._cursors)
@@ -151,8 +151,8 @@ class MemorySource:
     def seek(self, cursor: MemoryCursor, offset: int) -> None:
         """Move `cursor` to `offset`, or as near as what is held allows."""
         offset = max(self._start, min(offset, self.end))
-        cursor.bytes += sum(entry[SIZE] for entry in self._slice(cursor.next, offset))
-        cursor.bytes -= sum(entry[SIZE] for entry in self._slice(offset, cursor.next))
+        cursor.bytes += total_size(self._slice(cursor.next, offset))
+        cursor.bytes -= total_size(self._slice(offset, cursor.next))
         cursor.next = offset
         self._moved_on()
 

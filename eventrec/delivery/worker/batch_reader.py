@@ -9,7 +9,7 @@ import anyio
 
 from eventrec.delivery.worker.batching import Batching
 from eventrec.delivery.worker.piece import Piece
-from eventrec.records.entry import SHAPE, SIZE
+from eventrec.records.entry import SHAPE, total_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -72,7 +72,7 @@ class BatchReader:
             self.start_over(offset)
             return
         _, self.piece = self.piece.split_at(offset)
-        self.piece.size = sum(entry[SIZE] for entry in self.piece.entries)
+        self.piece.size = total_size(self.piece.entries)
 
     def start_clock(self) -> None:
         """The loop runs again: so do the ticks."""

@@ -27,8 +27,8 @@ from eventrec import DeliveryError
 from eventrec.bus import Held, Lease, LogBounds, Records, Shard
 from eventrec_handlers.redis.calls import ShardCalls, pairs, seconds_of
 from eventrec_handlers.redis.keys import channel as notice_channel
-from eventrec_handlers.redis.scripts import script
 from eventrec_handlers.redis.shard_logs import ShardLogs
+from eventrec_handlers.redis.shard_sizes import ShardSizes
 from eventrec_handlers.redis.stages import OutletBounds, ShardStages, stage_of
 from eventrec_handlers.redis.steps import milliseconds
 
@@ -68,6 +68,7 @@ class RedisShard(Shard):
         bounds: OutletBounds = _UNBOUNDED,
     ) -> None:
         self._calls = ShardCalls(connection, keys, name)
+        self._sizes = ShardSizes(connection, keys)
         self._keys = keys
         self._claim = claim
         self._bounds = bounds
@@ -242,13 +243,7 @@ class RedisShard(Shard):
 
     async def sizes(self) -> Sizes:
         """How much the shard holds. What is gone from where its logs begin is not there, whatever is known of it."""
-        joined = ""
-        while True:
-            streams = map(self._keys.log, joined.split())
-            answer = await self._calls.connection.run(script("sizes"), [self._keys.meta, *streams], [joined])
-            if len(answer) > 1:
-                return Sizes(int(answer[0]), int(answer[1]))
-            joined = answer[0].decode()
+        return Sizes(*await self._sizes.look())
 
     async def left(self) -> int:
         """Records in it and in the outlets that were served here."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from eventrec import FencedError, TransientError
 from eventrec.bus import new_log_id
 from eventrec_handlers.redis.scripts import script
+from eventrec_handlers.redis.shard_sizes import ShardSizes
 
 if TYPE_CHECKING:
     from eventrec_handlers.redis.commits import Part
@@ -56,8 +57,7 @@ class ShardWriter:
         self._overflow = overflow
         self._log = str(new_log_id())
         """The one that is taken for the current one."""
-        self._logs = ""
-        """All of them, as meta had them last."""
+        self._sizes = ShardSizes(connection, keys)
 
     def __repr__(self) -> str:
         return f"<ShardWriter {self.keys.base}>"
@@ -118,12 +118,7 @@ class ShardWriter:
 
     async def sizes(self) -> tuple[int, int]:
         """Records and bytes of content that the shard holds: without what is gone from where its streams begin."""
-        while True:
-            streams = map(self.keys.log, self._logs.split())
-            answer = await self._connection.run(script("sizes"), [self.keys.meta, *streams], [self._logs])
-            if len(answer) > 1:
-                return int(answer[0]), int(answer[1])
-            self._logs = answer[0].decode()
+        return await self._sizes.look()
 
     async def _make_room(self, part: Part) -> None:
         """Remove some of the oldest commits."""
