@@ -290,7 +290,10 @@ def without_collector() -> Iterator[None]:
 
 @pytest.fixture
 def handling() -> Callable[..., AbstractContextManager[None]]:
-    """Gives a signal another handler inside of a `with` block: its number, then the handler."""
+    """Gives a signal another handler inside of a `with` block: its number, then the handler.
+
+    A timer ends with the block, since SIGALRM without a handler ends the process, and with it what the test found.
+    """
 
     @contextmanager
     def handle(number: signal.Signals, handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
@@ -298,6 +301,7 @@ def handling() -> Callable[..., AbstractContextManager[None]]:
         try:
             yield
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(number, before)
 
     return handle

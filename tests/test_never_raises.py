@@ -20,6 +20,7 @@ import pytest
 
 from eventrec import Column, Event, EventModel, EventRecorder, EventRecorderOptions, EventStruct
 from eventrec.runtime.signals import error_of_signal_handler
+from eventrec.status import Status
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly
 
@@ -133,6 +134,25 @@ def raise_alarm(number: int, frame: FrameType | None) -> None:
     raise AlarmError
 
 
+def few_within_each_other(handler: Callable[[], object]) -> Callable[[int, FrameType | None], None]:
+    """A signal handler that is interrupted by its own signal, but not until the stack is full.
+
+    On a busy machine a timer's next signal comes before the handler has dealt with the last one, again and again.
+    """
+    within: list[None] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if len(within) >= 10:
+            return
+        within.append(None)
+        try:
+            handler()
+        finally:
+            within.pop()
+
+    return handle
+
+
 class Caller:
     """A handler as an object, and as a method."""
 
@@ -234,7 +254,8 @@ def test_records_of_signal_handlers_and_finalisers_are_counted_exactly(handling:
     inner: list[None] = []
     outer: list[None] = []
 
-    def record_within(number: int, frame: FrameType | None) -> None:
+    @few_within_each_other
+    def record_within() -> None:
         for each in (Numbered(1), Numbered(1, kind="other"), Raising(ValueError())):
             recorder.record(each)
             inner.append(None)
@@ -266,17 +287,26 @@ def test_records_of_signal_handlers_and_finalisers_are_counted_exactly(handling:
 
 
 async def test_the_account_balances_in_a_signal_handler_and_in_other_threads(tmp_path: Path) -> None:
+    asked: list[float] = []
     for log in (None, tmp_path):
         recorder = EventRecorder(log=log, options=quickly(batch_rows=50, queue_events=100_000))
         recorder.register(ScriptedHandler(), name="all")
         recorder.register(ScriptedHandler(), name="some", types=["b"])
         recorder.record_many(Numbered(n, kind="ab"[n % 3 == 0]) for n in range(20_000))
-        asked: list[bool] = []
+        unbalanced: list[Status] = []
         done = threading.Event()
 
-        def ask(recorder: EventRecorder = recorder, asked: list[bool] = asked, done: threading.Event = done) -> None:
+        def ask(
+            recorder: EventRecorder = recorder,
+            unbalanced: list[Status] = unbalanced,
+            asked: list[float] = asked,
+            done: threading.Event = done,
+        ) -> None:
             while not done.is_set():
-                asked.append(recorder.status().is_balanced)
+                asked.append(time.monotonic())
+                status = recorder.status()
+                if not status.is_balanced:
+                    unbalanced.append(status)
 
         thread = threading.Thread(target=ask)
         thread.start()
@@ -285,7 +315,7 @@ async def test_the_account_balances_in_a_signal_handler_and_in_other_threads(tmp
         done.set()
         await anyio.to_thread.run_sync(thread.join)
 
-        assert all(asked)
+        assert not unbalanced
         assert len(asked) > 10
 
 
@@ -298,7 +328,8 @@ async def test_the_account_balances_in_a_signal_handler_that_interrupts_delivery
     recorder.register(ScriptedHandler(), name="none", types=["other"])
     asked: list[bool] = []
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    @few_within_each_other
+    def ask() -> None:
         asked.append(all(part.is_balanced for part in recorder.status().subscriptions.values()))
 
     async with recorder:
