@@ -128,7 +128,7 @@ class RedisServer(ServerWithDirectory):
 
     def _answers(self) -> bool:
         try:
-            self.execute("ECHO", "")
+            self.execute("PING")
         except (OSError, EOFError):
             return False
         except ServerError as exc:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from eventrec.testing import servers
+from eventrec.testing.redis import Kind, RedisServer, installed
 from eventrec.testing.servers import THROW_AWAY, home_of
 
 
@@ -34,3 +35,15 @@ def test_without_room_in_memory_they_are_kept_where_temporary_files_are(
     monkeypatch.setattr(servers, "_ROOM", 1)
     monkeypatch.setattr(servers, "_MEMORY", memory / "absent")
     assert home_of(THROW_AWAY) is None
+
+
+@pytest.mark.handlers
+@pytest.mark.parametrize("kind", ["valkey", "redis"])
+def test_a_redis_that_has_much_to_load_answers_when_it_is_started(kind: Kind) -> None:
+    slow = {"key-load-delay": "200"}  # microseconds for each of 3,000 keys; it answers others after 1,024 of them
+    with RedisServer(installed(kind), persists=True, settings=slow) as server:
+        server.execute("EVAL", "for i = 1, 3000 do redis.call('SET', i, 'kept') end", 0)
+
+        server.restart()
+
+        assert server.execute("GET", "3000") == b"kept"
