@@ -326,7 +326,9 @@ class Walk:
 
     def _may_go_on(self, position: int, offset: int) -> bool:
         """Whether what stands at `position` is one that comes later, or may be the one at `offset`, torn or damaged."""
-        if not any(self.segment.file.read(position, self._head)) or self._head_at(position)[0] == offset:
+        head = self.segment.file.read(position, self._head)
+        # Torn, it may have been cut in the middle of its offset, with which it begins.
+        if not any(head) or offset.to_bytes(8, "little").startswith(head[:8]):
             return True
         further = self._offset_at(position)
         return further is not None and further > offset

@@ -102,6 +102,19 @@ def test_zeros_with_a_commit_behind_are_a_gap() -> None:
     assert walk.tail is Tail.CLEAN
 
 
+@pytest.mark.parametrize("keep", [1, 2, 7, 8, 13, 21, 22, 25, 60])
+def test_a_flipped_bit_before_a_torn_end_costs_nothing_in_between(keep: int) -> None:
+    """One bit of the first commit's header, and so many bytes of the fourth commit that were written."""
+    whole = b"".join(_commits(0, 1, 2)) + _commits(3)[0][:keep]
+
+    for bit in range(22 * 8):
+        raw = bytearray(whole)
+        raw[bit // 8] ^= 1 << bit % 8
+        steps, walk = _walk(bytes(raw))
+        assert [step.offset for step in steps if isinstance(step, Commit)] == [1, 2], bit
+        assert (walk.tail, walk.offset) == (Tail.TORN, 3)
+
+
 @pytest.mark.parametrize("version", [0, 1])
 def test_every_flipped_bit_costs_at_most_the_commit_it_is_in(
     foreign_segment: Callable[..., bytes], version: int
