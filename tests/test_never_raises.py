@@ -9,20 +9,26 @@ import sys
 import threading
 import time
 import traceback
+import typing
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any
+from types import FrameType, SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import anyio
 import pytest
 
 from eventrec import Column, Event, EventModel, EventRecorder, EventRecorderOptions, EventStruct
+from eventrec.intake.consumer import Counts
+from eventrec.intake.queue import Intake
 from eventrec.runtime.signals import error_of_signal_handler
 from eventrec.status import Status
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly
+
+if TYPE_CHECKING:
+    from eventrec.delivery.supervisor import Supervisor
 
 Handling = Callable[..., AbstractContextManager[None]]
 
@@ -210,6 +216,38 @@ def test_in_another_thread_no_signal_handler_runs(handling: Handling) -> None:
     assert found == [None]
 
 
+@pytest.mark.parametrize("before", range(3))
+@pytest.mark.parametrize("base", [Numbered, Struct, Model], ids=lambda each: each.__name__)
+def test_what_a_signal_handler_raises_while_a_class_is_read_reaches_the_program(
+    base: type[Any], before: int, monkeypatch: pytest.MonkeyPatch, handling: Handling
+) -> None:
+    """So many of the looks at its annotations `before` are not interrupted."""
+    event = type("New", (base,), {"__module__": __name__})(number=1)
+    read = typing.get_type_hints
+    looks: list[None] = []
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        looks.append(None)
+        if len(looks) == before + 1:
+            signal.raise_signal(signal.SIGUSR1)
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(typing, "get_type_hints", interrupted)
+    recorder = EventRecorder()
+    raised = 0
+    with handling(signal.SIGUSR1, raise_alarm):
+        for _ in range(2):
+            try:
+                recorder.record(event)
+            except AlarmError:
+                raised += 1
+
+    assert raised == (len(looks) > before)
+    assert recorder.status().offered == 2
+    assert recorder.status().is_balanced
+    recorder._life.stay_unopened()
+
+
 def test_a_signal_that_raises_at_any_moment_neither_stalls_nor_unbalances(tmp_path: Path, handling: Handling) -> None:
     recorder = EventRecorder(log=tmp_path)
     calls, taken, raised = 0, 0, 0
@@ -219,15 +257,19 @@ def test_a_signal_that_raises_at_any_moment_neither_stalls_nor_unbalances(tmp_pa
         if time.monotonic() < end:  # Once the loop is over, what it raises has no caller.
             raise AlarmError
 
+    def record_until_interrupted(delay: float) -> None:  # By itself, so that nothing of it stands beside the `try`.
+        nonlocal calls, taken
+        signal.setitimer(signal.ITIMER_REAL, delay)
+        while time.monotonic() < end:
+            calls += 1
+            taken += recorder.record(Numbered(calls))
+
     gc.disable()  # Nor has it in a callback of the collector.
     with handling(signal.SIGALRM, raise_alarm_in_time):
         end = time.monotonic() + 0.3
         for delay in itertools.cycle([0.0001, 0.00013, 0.00017]):
             try:
-                signal.setitimer(signal.ITIMER_REAL, delay)
-                while time.monotonic() < end:
-                    calls += 1
-                    taken += recorder.record(Numbered(calls))
+                record_until_interrupted(delay)
                 break
             except AlarmError:
                 raised += 1
@@ -317,6 +359,24 @@ async def test_the_account_balances_in_a_signal_handler_and_in_other_threads(tmp
 
         assert not unbalanced
         assert len(asked) > 10
+
+
+def test_opened_while_another_thread_asks_it_gives_counts_of_one_instant(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = EventRecorder()
+    recorder.record_many(Numbered(n) for n in range(20))
+    life, length = recorder._life, Intake.__len__
+
+    def opened_meanwhile(intake: Intake) -> int:
+        # What was there is moved by a supervisor that was not there yet.
+        monkeypatch.setattr(Intake, "__len__", length)
+        life.supervisor = cast("Supervisor", SimpleNamespace(counts=Counts(5, 15, 0)))
+        intake.take(5)
+        return length(intake)
+
+    monkeypatch.setattr(Intake, "__len__", opened_meanwhile)
+
+    assert life.counts == Counts(5, 15, 0)
+    life.stay_unopened()
 
 
 @pytest.mark.parametrize("kind", ["memory", "log"])

@@ -27,6 +27,7 @@ from eventrec.records.layout import Layout
 from eventrec.records.marked import rules_of
 from eventrec.records.marked_values import MarkedValueError
 from eventrec.records.schema import check_name
+from eventrec.runtime.signals import error_of_signal_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -143,7 +144,9 @@ class SaidEvent:
         """Whether it still says what its source does."""
         try:
             payload = msgspec.json.encode(self.payload)  # Where there is another object, or other members in it.
-        except Exception:  # noqa: BLE001 - of an application's own objects
+        except Exception as exc:  # of an application's own objects
+            if error_of_signal_handler(exc) is not None:
+                raise
             return False
         now = (self.type, self.table, self.timestamp, self.columns, self.rows)
         return payload == self.made_of[0] and all(one is two for one, two in zip(self.made_of[1:], now, strict=True))

@@ -173,9 +173,9 @@ class Intake:
         reason = self._make_room(cell, size, len(entries)) if entries else self._closed
         if reason is None and self._armed:
             # The consumer comes first: where there is none to be had, nothing need be taken back.
-            self._armed = False
-            reason = self._wake()
-            self._armed = self._armed or reason is not None
+            reason = self._woken()
+            if reason is not None:
+                self._armed = True
         if reason is not None:
             return reason
         cell.allowance -= size
@@ -209,8 +209,16 @@ class Intake:
     def nudge(self) -> None:
         """Wake the consumer though nothing arrived: there is something to say."""
         if self._armed:
-            self._armed = False
-            self._wake()
+            self._woken()
+
+    def _woken(self) -> Reason | None:
+        """Wake the consumer; where that is interrupted, or no frame is left for it, the next entry does."""
+        self._armed = False
+        try:
+            return self._wake()
+        except BaseException:
+            self._armed = True
+            raise
 
     def _make_room(self, cell: Cell, size: int, count: int = 1) -> Reason | None:
         """Room for `count` events of `size` bytes, by dropping the oldest where that is the policy; or why not."""

@@ -28,6 +28,7 @@ from eventrec.records.mark_rules import (
     rule_of,
 )
 from eventrec.records.marks import MASKS, Mark
+from eventrec.runtime.signals import error_of_signal_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -223,7 +224,9 @@ def _hints(cls: type, *, excluding: Collection[str] = ()) -> dict[str, object]:
     """
     try:
         return typing.get_type_hints(cls, include_extras=True)
-    except Exception:  # noqa: BLE001 - annotations are foreign code
+    except Exception as exc:  # annotations are foreign code
+        if error_of_signal_handler(exc) is not None:
+            raise
         return _readable_hints(cls, excluding)
 
 
@@ -240,6 +243,8 @@ def _readable_hints(cls: type, excluding: Collection[str]) -> dict[str, object]:
                 holder = type("holder", (), {"__annotations__": {name: said}, "__module__": base.__module__})
                 hints |= typing.get_type_hints(holder, vars(module) if module else {}, vars(base), include_extras=True)
             except Exception as exc:  # foreign code, likewise
+                if error_of_signal_handler(exc) is not None:
+                    raise
                 if name not in excluding and _NAMES_A_MARKER.search(said):
                     raise TypeError(f"{cls.__name__}.{name}: the annotation {said} cannot be read: {exc}") from exc
     return hints

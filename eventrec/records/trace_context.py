@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec.errors import OptionsError
 from eventrec.records.context import ContextBlock, merged_context
+from eventrec.runtime.signals import error_of_signal_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +45,9 @@ def with_current_span(
             if of is not span:
                 ids = b'{"trace_id":"%032x","span_id":"%016x"}' % (span.trace_id, span.span_id)
                 last = span, ids  # in one step, for other threads
-        except Exception:  # noqa: BLE001 - a tracer may be anybody's code
+        except Exception as exc:  # a tracer may be anybody's code
+            if error_of_signal_handler(exc) is not None:
+                raise
             return block
         said = None if block is None else block.encoded
         if said is None:

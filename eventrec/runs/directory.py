@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import heapq
 import os
-import threading
 from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
@@ -69,7 +68,6 @@ class LogDirectory:
         self._storage: DiskStorage | None = None
         self._ours: dict[str, int] = {}
         """The inode of each directory in it that was found to be ours."""
-        self._looking = os.getpid(), threading.Lock()
 
     @classmethod
     def of(cls, directory: str | os.PathLike[str]) -> LogDirectory:
@@ -87,19 +85,6 @@ class LogDirectory:
 
     def __truediv__(self, name: str) -> LogDirectory:
         return LogDirectory(self.path / name, within=self)
-
-    @property
-    def looking(self) -> threading.Lock:
-        """Held, for a fraction of a second at a time, by a thread of this process that goes through many runs.
-
-        Two beside each other would hand the interpreter to and fro at every call of the system, and each would take
-        longer than both do one after the other.
-        """
-        process, lock = self._looking
-        if process != os.getpid():  # In the child of a fork, where the thread that holds it is not.
-            lock = threading.Lock()
-            self._looking = os.getpid(), lock
-        return lock
 
     def opened(self, *, create: bool = False) -> DiskStorage:
         """The directory itself. With `create` it is made where it is not there.
@@ -127,7 +112,7 @@ class LogDirectory:
     def ids(self) -> list[UUID]:
         """The ids among the names in it, oldest first: those of runs, and perhaps of what only looks like one."""
         # Their one spelling sorts as they do. A large sort is one call, which keeps other threads from running.
-        names = [name for name, _ in self.folders()]
+        names = [name for name, _ in self._folders()]
         sorted_names = heapq.merge(*(sorted(names[n : n + _SORTED]) for n in range(0, len(names), _SORTED)))
         return [id_ for name in sorted_names if (id_ := id_in(name)) is not None]
 
@@ -137,15 +122,14 @@ class LogDirectory:
 
     def has_several(self) -> bool:
         """Whether there is more than one run in it that is ours: stops looking at the second."""
-        runs = (name for name, inode in self.folders() if id_in(name) is not None and self.is_member(name, inode))
+        runs = (name for name, inode in self._folders() if id_in(name) is not None and self._is_member(name, inode))
         return len(list(islice(runs, 2))) > 1
 
     def members(self) -> list[str]:
         """The names of the directories in it that are ours: runs, and what is half made or half deleted of them."""
-        return [name for name, inode in self.folders() if self.is_member(name, inode)]
+        return [name for name, inode in self._folders() if self._is_member(name, inode)]
 
-    def is_member(self, name: str, inode: int) -> bool:
-        """Whether the directory `name` is ours. One that was, and still is of that `inode`, is not looked into."""
+    def _is_member(self, name: str, inode: int) -> bool:
         if self._ours.get(name) == inode:
             return True
         if (id_ := id_of(name)) is None or not self.is_ours(id_, name=name):
@@ -159,8 +143,7 @@ class LogDirectory:
             return [entry.name for entry in self.opened().entries()]
         return []
 
-    def folders(self) -> Iterator[tuple[str, int]]:
-        """Name and inode of each directory in it, ours or not."""
+    def _folders(self) -> Iterator[tuple[str, int]]:
         with suppress(FileNotFoundError, NotADirectoryError):
             for entry in self.opened().entries():
                 if entry.is_dir(follow_symlinks=False):

@@ -37,10 +37,6 @@ QUOTA: Final = ".eventrec-quota"
 """The lock of the process that judges how large a log directory is, a file in it."""
 
 _OLD_QUOTA: Final = "quota"
-_SLICE: Final = 200
-"""Runs that are looked into before another thread may: 20 ms."""
-
-_SLICE_PAUSE: Final = 0.001
 _SETTLED_SECONDS: Final = 1.0
 """How old a change of a directory must be for a later one to have another time."""
 
@@ -246,15 +242,9 @@ def tree_size(directory: str | os.PathLike[str], known: dict[str, KnownSize] | N
     log, total = LogDirectory.of(directory), 0
     before = {} if known is None else dict(known)
     now: dict[str, KnownSize] = {}
-    folders = list(log.folders())
-    for start in range(0, len(folders), _SLICE):
-        if start:
-            time.sleep(_SLICE_PAUSE)  # so that another thread that waits for it has it
-        with log.looking:
-            for name, inode in folders[start : start + _SLICE]:
-                with suppress(OSError):
-                    if log.is_member(name, inode):
-                        total += _size_of(log.opened(), name, before.get(name), now)
+    for name in log.members():
+        with suppress(OSError):
+            total += _size_of(log.opened(), name, before.get(name), now)
     if known is not None:
         known.clear()
         known.update(now)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,11 +13,10 @@ import pytest
 from eventrec.errors import LogLockedError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log
-from eventrec.runs import survey
 from eventrec.runs.directory import DEAD, DONE, LogDirectory
 from eventrec.runs.measure import LOOKS_EVERY, LOOKS_SELDOM, Measured, SharedMeasure
 from eventrec.runs.run import Run, new_run_id
-from eventrec.runs.survey import QUOTA, tree_size
+from eventrec.runs.survey import QUOTA
 
 
 @pytest.fixture
@@ -111,51 +107,3 @@ def test_looking_takes_a_tenth_of_the_time_at_most() -> None:
     now = time.time()
 
     assert [Measured(0, now, seconds).lasts for seconds in (0.0, 0.5, 60.0)] == [LOOKS_EVERY, 5.0, LOOKS_SELDOM]
-
-
-def test_whoever_looks_through_many_runs_has_turns_with_the_one_that_measures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(survey, "_SLICE", 1)
-    directory = LogDirectory(tmp_path)
-    runs = [Run.create(directory, new_run_id()) for _ in range(3)]
-    seen: list[int] = []
-    looked_into: list[str] = []
-    is_member = LogDirectory.is_member
-    lets_go, has_gone_on = threading.Event(), threading.Event()
-
-    def counted(self: LogDirectory, name: str, inode: int) -> bool:
-        looked_into.append(name)
-        return is_member(self, name, inode)
-
-    def pause(_seconds: float) -> None:
-        lets_go.set()
-        assert has_gone_on.wait(60)
-
-    monkeypatch.setattr(LogDirectory, "is_member", counted)
-    with directory.looking:
-        thread = threading.Thread(target=lambda: seen.append(tree_size(directory)))
-        thread.start()
-        time.sleep(0.05)
-        assert looked_into == []
-        monkeypatch.setattr(survey, "time", SimpleNamespace(sleep=pause, time=time.time))
-    assert lets_go.wait(60)
-    with directory.looking:
-        between = len(looked_into)
-        has_gone_on.set()
-    thread.join()
-
-    assert between == 1
-    assert seen == [sum(run.size() for run in runs)]
-    for run in runs:
-        run.release()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="os.fork")
-def test_in_the_child_of_a_fork_nobody_looks_through_runs(tmp_path: Path) -> None:
-    directory = LogDirectory(tmp_path)
-    with directory.looking:
-        child = os.fork()
-        if not child:
-            os._exit(0 if directory.looking.acquire(blocking=False) else 1)
-        assert os.waitpid(child, 0)[1] == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import anyio
 
@@ -41,9 +41,6 @@ _STUCK_SECONDS: Final = 2.0
 
 _logger = get_logger("eventrec.delivery")
 
-_P = TypeVar("_P")
-_T = TypeVar("_T")
-
 _Refused: TypeAlias = Literal["held", "gone", "single"]
 
 
@@ -77,8 +74,6 @@ class GroupAdoption:
         self._ended = anyio.Event()
         self._delivering: set[UUID] = set()
         """Those that handlers have."""
-        self._one = anyio.CapacityLimiter(1)
-        """Threads at work: see `LogDirectory.looking`. One that waits for that lock is in the way, too."""
         self._failures = Failures(FIRST_PAUSE, LONGEST_PAUSE)
         self._not_before = 0.0
 
@@ -130,13 +125,15 @@ class GroupAdoption:
             async with self._opening:
                 # A lock is ours once it is taken, also where this task is cancelled meanwhile.
                 with anyio.CancelScope(shield=True):
-                    orphans, refused = await in_thread(self._alone, self._open, ids, limiter=self._one)
+                    orphans, refused = await in_thread(self._open, ids)
                 self._locked += 1
         except Exception as exc:  # noqa: BLE001 - descriptors ran out, the disk fails: none of it ends delivery
             self._pause(exc)
             self._queue.note_single(ids)
             return
         except BaseException:
+            # A shield does not stop asyncio's own `task.cancel()`: the thread has gone to its end, and has the locks.
+            self._locks.release(ids)
             self._queue.note_single(ids)
             raise
         delivering = {each.log.run.id for each in orphans}
@@ -159,7 +156,7 @@ class GroupAdoption:
     async def _end(self, orphans: Sequence[SmallOrphan]) -> None:
         ids = [each.log.run.id for each in orphans]
         try:
-            ended = await in_thread(self._alone, end_group, orphans, limiter=self._one)
+            ended = await in_thread(end_group, orphans)
         except Exception as exc:  # noqa: BLE001 - likewise
             await in_thread(self._locks.release, ids)
             self._pause(exc)
@@ -195,11 +192,6 @@ class GroupAdoption:
                 self._queue.note_single([id_])
 
     # -- in a thread
-
-    def _alone(self, work: Callable[[_P], _T], given: _P) -> _T:
-        """Do `work` while no other thread goes through runs."""
-        with self._directory.looking:
-            return work(given)
 
     def _open(self, ids: list[UUID]) -> tuple[list[SmallOrphan], dict[UUID, _Refused]]:
         """Those of `ids` that are small, locked, and why not the others."""

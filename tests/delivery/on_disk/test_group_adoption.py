@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import threading
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -226,3 +228,38 @@ def test_who_needs_all_locks_given_back_waits_for_the_group_that_has_them(tmp_pa
     anyio.run(judged.run, meanwhile)
 
     assert order == ["delivered", True, False]
+
+
+def test_where_asyncio_itself_cancels_while_a_thread_takes_the_locks_they_are_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the end of `asyncio.run` does: no scope shields from that."""
+    (run,) = leave(tmp_path, 1)
+    run.release()
+    judged = Groups(tmp_path, [run.id])
+    judged.small.plan = lambda log: log
+    has_locked, may_return = threading.Event(), threading.Event()
+    take = OrphanLocks.take
+
+    def slow(self: OrphanLocks, ids: Sequence[UUID]) -> Any:
+        found = take(self, ids)
+        has_locked.set()
+        assert may_return.wait(60)
+        return found
+
+    monkeypatch.setattr(OrphanLocks, "take", slow)
+
+    async def main() -> None:
+        task = asyncio.create_task(judged.run())
+        while not has_locked.is_set():  # noqa: ASYNC110 - set in a thread
+            await asyncio.sleep(0.001)
+        for each in asyncio.all_tasks() - {asyncio.current_task()}:
+            each.cancel()
+        asyncio.get_running_loop().call_later(0.05, may_return.set)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+    assert judged.locks.ids() == []
+    assert is_free(tmp_path, run.id)

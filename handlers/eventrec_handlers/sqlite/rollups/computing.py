@@ -45,7 +45,8 @@ class Computing:
         """The time of the first event of the rollup's types in [`start`, `end`)."""
         if self._plan.types == ():
             return None
-        found: int | None = self._connection.execute(oldest(self._plan, self._columns), (start, end)).fetchone()[0]
+        within = {"start": start, "end": end}
+        found: int | None = self._connection.execute(oldest(self._plan, self._columns), within).fetchone()[0]
         return found
 
     def newest(self) -> int | None:

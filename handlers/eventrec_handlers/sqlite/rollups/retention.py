@@ -102,7 +102,7 @@ class Retention:
     def _old(self, end: int, number: str, limit: int) -> list[int]:
         """The numbers of at most so many rows that are older than `end`."""
         table, at = quoted(self._table), self._time
-        found = f"SELECT {number} FROM {table} WHERE {at} < ?1"  # noqa: S608 - quoted
+        found = f"SELECT {number} FROM {table} WHERE {at} < ?"  # noqa: S608 - quoted
         if self._kind is not None:
             # Each type by itself: the index begins with it.
             found = (
@@ -110,7 +110,7 @@ class Retention:
                 f" UNION ALL SELECT (SELECT min({self._kind}) FROM {table} WHERE {self._kind} > kinds.kind)"
                 " FROM kinds WHERE kinds.kind IS NOT NULL)"
                 f" SELECT known.{number} FROM kinds CROSS JOIN {table} AS known"
-                f" WHERE known.{self._kind} = kinds.kind AND known.{at} < ?1"
+                f" WHERE known.{self._kind} = kinds.kind AND known.{at} < ?"
             )
         return [row for (row,) in self._connection.execute(f"{found} LIMIT {limit}", (end,))]
 

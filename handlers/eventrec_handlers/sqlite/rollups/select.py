@@ -89,9 +89,9 @@ def newest(plan: RollupPlan, columns: Columns) -> str:
 
 
 def oldest(plan: RollupPlan, columns: Columns) -> str:
-    """The statement for the time of the oldest event of the rollup's types from parameter 1 on, and before 2."""
+    """The statement for the time of the oldest event of the rollup's types from `:start` on, and before `:end`."""
     time = quoted(columns.time)
-    return _extreme(plan, columns, "min", f"{time} >= ?1 AND {time} < ?2")
+    return _extreme(plan, columns, "min", f"{time} >= :start AND {time} < :end")
 
 
 def _extreme(plan: RollupPlan, columns: Columns, function: str, where: str) -> str:
