@@ -166,7 +166,10 @@ def tests(session: nox.Session) -> None:
 
 
 def tests_on(version: str) -> None:
-    """Make a session `tests-VERSION`: the session `tests` on another Python; skipped where that one is missing."""
+    """Make a session `tests-VERSION`: `tests` on another Python, and the handlers that need no server.
+
+    It is skipped where that Python is missing.
+    """
 
     def run(session: nox.Session) -> None:
         python = interpreter(version)
@@ -174,9 +177,10 @@ def tests_on(version: str) -> None:
             session.skip(f"Python {version} is not here")
         run = environment(session, f"dev-{version}", "--editable", ".[dev,contract]", python=python)
         run("pytest", *MOSTLY_WAITING, *NEITHER_SERVER_NOR_KILL, *session.posargs)
+        run("pytest", *IN_PARALLEL, "tests/handlers", "-m", "handlers and not faults", "-k", "sqlite or jsonl")
 
     run.__name__ = f"tests-{version}"
-    run.__doc__ = f"The session `tests` on Python {version}."
+    run.__doc__ = f"The session `tests`, and the handlers that need no server, on Python {version}."
     timed(run)
 
 

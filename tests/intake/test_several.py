@@ -1,6 +1,7 @@
 """Several events at once: what is told of each, one wait for all, and all or none."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -202,7 +203,8 @@ async def _outcome(recorder: EventRecorder) -> object:
 async def test_what_waits_too_long_stays_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with EventRecorder(log=tmp_path, options=quickly(sync="never")) as recorder:
         with monkeypatch.context() as patched:
-            patched.setattr(Log, "sync", lambda _: None)
+            # It says again and again that it has synced; without a pause the loop would do nothing but listen.
+            patched.setattr(Log, "sync", lambda _: time.sleep(0.001))
             with pytest.raises(DurableTimeoutError):
                 await recorder.record_all_durable([Numbered(0), Numbered(1)], timeout=0.05)
 
