@@ -327,8 +327,8 @@ class Walk:
     def _may_go_on(self, position: int, offset: int) -> bool:
         """Whether what stands at `position` is one that comes later, or may be the one at `offset`, torn or damaged."""
         head = self.segment.file.read(position, self._head)
-        # Torn, it may have been cut in the middle of its offset, with which it begins.
-        if not any(head) or offset.to_bytes(8, "little").startswith(head[:8]):
+        # Torn, it may have been cut in the middle of its offset, with which it begins. One may end at 2**64.
+        if not any(head) or offset.to_bytes(9, "little").startswith(head[:8]):
             return True
         further = self._offset_at(position)
         return further is not None and further > offset

@@ -115,6 +115,21 @@ def test_a_flipped_bit_before_a_torn_end_costs_nothing_in_between(keep: int) -> 
         assert (walk.tail, walk.offset) == (Tail.TORN, 3)
 
 
+def test_behind_damage_a_commit_may_end_with_the_last_offset_of_all(foreign_commit: Callable[..., bytes]) -> None:
+    first = MAX_OFFSET - 2
+    damaged = bytearray(foreign_commit(first, b"a"))
+    damaged[-1] ^= 1
+    storage = FaultyStorage()
+    last = foreign_commit(first + 1, b"b", n=2)
+    storage.put(segment_name(first), encode_header(1) + bytes(damaged[:-1]) + last + b"rest")
+    walk = Walk(Segment.open(storage, first))
+
+    while walk.step():
+        pass
+
+    assert walk.tail is not Tail.CLEAN
+
+
 @pytest.mark.parametrize("version", [0, 1])
 def test_every_flipped_bit_costs_at_most_the_commit_it_is_in(
     foreign_segment: Callable[..., bytes], version: int
