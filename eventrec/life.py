@@ -105,14 +105,13 @@ class Life:
     @property
     def counts(self) -> Counts:
         """Records that are numbered, and those that are taken and are not. From any thread."""
-        if self.supervisor is None and self.writer is None:
+        if self.supervisor is None:
+            if self.writer is not None:
+                return self.writer.consumer.counts
             waiting = len(self.intake)
-            if self.supervisor is None:  # Still: else the supervisor may have taken some of them before that was asked.
+            if self.supervisor is None:  # Still: else it may have taken some of them before that was asked.
                 return Counts(0, waiting, 0)
-        if self.supervisor is not None:
-            return self.supervisor.counts
-        assert self.writer is not None  # noqa: S101 - see above
-        return self.writer.consumer.counts
+        return self.supervisor.counts
 
     @property
     def why_no_writer(self) -> object:

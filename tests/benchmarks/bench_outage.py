@@ -7,14 +7,12 @@ Each part runs in a process of its own, so that memory and descriptors are its o
 
 from __future__ import annotations
 
-import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from itertools import islice
 from pathlib import Path
 
 import anyio
@@ -24,6 +22,7 @@ from eventrec.events.encoder import Encoder
 from eventrec.log.log import Log, LogOptions
 from eventrec.records.content import encode_take
 from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles, Progress
+from eventrec.runs.directory import LogDirectory
 from eventrec.runs.run import Run, new_run_id
 from eventrec.testing.scripted import Numbered
 
@@ -135,12 +134,6 @@ async def draining(directory: Path, events: int) -> float:
         return down.count / (time.perf_counter() - started)
 
 
-def has_orphans(directory: Path) -> bool:
-    """Whether there is more than one run in it. What processes leave there for each other is none."""
-    with os.scandir(directory) as found:
-        return len(list(islice((each for each in found if each.name.count("-") == 4), 2))) > 1
-
-
 async def adopting(directory: Path, count: int) -> float:
     """Orphans of one record a second that are delivered and removed; `count` of them are there."""
     for _ in range(count):
@@ -150,7 +143,7 @@ async def adopting(directory: Path, count: int) -> float:
     started = time.perf_counter()
     await recorder.open()
     with anyio.fail_after(300):
-        while handler.count < count or has_orphans(directory):  # noqa: ASYNC110 - as above
+        while handler.count < count or LogDirectory(directory).has_several():  # noqa: ASYNC110 - as above
             await anyio.sleep(0.05)
     took = time.perf_counter() - started
     await recorder.close()
@@ -167,7 +160,7 @@ async def orphans(directory: Path) -> None:
     await recorder.open()
     opened = time.perf_counter() - started
     lags, most = [], 0
-    while has_orphans(directory) and time.perf_counter() - started < 300:
+    while LogDirectory(directory).has_several() and time.perf_counter() - started < 300:
         sent = time.perf_counter()
         recorder.record(Numbered(-1))
         with anyio.move_on_after(30):

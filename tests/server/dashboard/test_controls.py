@@ -134,9 +134,8 @@ def test_dead_letters_are_shown_replayed_and_gone(opened: Any, serve: Any, view:
     page.click("#replay-dialog button[type=submit]")
     page.wait_for_selector("#dead-head:has-text('0 delivered, 3 refused again, 3 left')")
     opened.accept_orders()
-    while not page.is_visible(
-        "#replay-dialog"
-    ):  # The list is drawn anew behind a replay: a click in that moment is lost.
+    # The list is drawn anew behind a replay: a click in that moment is lost.
+    while not page.is_visible("#replay-dialog"):
         page.click(".letter-group .replay")
         page.wait_for_timeout(100)
     page.keyboard.press("Enter")
