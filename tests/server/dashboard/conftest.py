@@ -57,9 +57,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if "view" not in pyfuncitem.fixturenames:
         return None
     given = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    browser = pyfuncitem.funcargs["chromium"]
+    browser, view = pyfuncitem.funcargs["chromium"], pyfuncitem.funcargs["view"]
     assert isinstance(browser, Chromium)
-    browser.call(pyfuncitem.obj, **given)
+    assert isinstance(view, View)
+    try:
+        browser.call(pyfuncitem.obj, **given)
+    except Exception:
+        pyfuncitem.add_report_section("call", "pages", browser.call(view.shown))
+        raise
     return True
 
 
@@ -114,6 +119,11 @@ class View:
 
     def close(self) -> None:
         self._open.close()
+
+    def shown(self) -> str:
+        """What the pages show, and what the browser has said: the first that one asks where a test has failed."""
+        texts = [page.inner_text("body") for context in self.chromium.browser.contexts for page in context.pages]
+        return "\n\n".join([*texts, *self.said])
 
     def serious(self, page: Page) -> list[str]:
         """What axe finds serious or critical."""

@@ -16,7 +16,7 @@ from eventrec import Batch, PauseError
 from eventrec.testing.scripted import ScriptedHandler, raising
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page, Request
+    from playwright.sync_api import Page, Request, Route
 
 FIRST_ROLLUP = ".rollup:nth-child(1)"
 
@@ -132,18 +132,63 @@ def test_dead_letters_are_shown_replayed_and_gone(opened: Any, serve: Any, view:
     assert not page.is_visible("#replay-dialog")
     page.click(".letter-group .replay")
     page.click("#replay-dialog button[type=submit]")
-    page.wait_for_selector("#dead-head:has-text('0 delivered, 3 refused again, 3 left')")
+    page.wait_for_selector("#replay-said:has-text('0 delivered, 3 refused again, 3 left')")
     opened.accept_orders()
-    # The list is drawn anew behind a replay: a click in that moment is lost.
-    while not page.is_visible("#replay-dialog"):
-        page.click(".letter-group .replay")
-        page.wait_for_timeout(100)
+    page.click(".letter-group .replay")
     page.keyboard.press("Enter")
 
-    page.wait_for_selector("#dead-head:has-text('3 delivered, 0 refused again, 0 left')")
+    page.wait_for_selector("#replay-said:has-text('3 delivered, 0 refused again, 0 left')")
     assert page.text_content("#announcement") == "3 delivered, 0 refused again, 0 left"
     page.wait_for_selector("#dead-state:has-text('No dead letter waits.')")
     page.wait_for_selector("#dead-count:has-text('0')")
+    with page.expect_response("**/dead?*"):
+        page.click("#dead-refresh")
+    assert page.text_content("#replay-said") == "3 delivered, 0 refused again, 0 left"
+
+
+def test_a_list_of_dead_letters_that_comes_late_is_not_shown(opened: Any, serve: Any, view: Any) -> None:
+    opened.refuse_orders(3)
+    page = view.open(serve(opened.app).url)
+    page.wait_for_selector(".letter-group")
+    held: list[Route] = []
+    page.route("**/dead?*", lambda route: route.continue_() if held else held.append(route))
+    page.click("#dead-refresh")
+    while not held:
+        page.wait_for_timeout(10)
+
+    page.evaluate("document.querySelector('.letter-group').dataset.known = 'yes'")
+    with page.expect_response("**/dead?*"):
+        page.click("#dead-refresh")
+    held[0].fulfill(json={"letters": [], "waiting": 0, "unreadable": {}})
+    page.wait_for_timeout(100)
+
+    assert page.locator(".letter-group[data-known]").count() == 1
+
+
+def test_letters_stay_shown_while_they_are_replayed(opened: Any, serve: Any, view: Any) -> None:
+    view.expected = ["net::ERR_FAILED"]
+    opened.refuse_orders(3)
+    page = view.open(serve(opened.app).url)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/dead/replay", hold)
+    page.click(".letter-group .replay")
+    page.click("#replay-dialog button[type=submit]")
+    page.wait_for_selector(".replay:has-text('Replaying')")
+    page.route("**/dead?*", lambda route: route.fulfill(json={"letters": [], "waiting": 0, "unreadable": {}}))
+
+    with page.expect_response("**/dead?*"):
+        page.click("#dead-refresh")
+    page.wait_for_selector("#dead-head", state="hidden")
+
+    assert page.locator(".letter-offsets li").count() == 3
+    assert page.text_content("#replay-said").startswith("Replaying for sqlite")
+    held[0].abort()
+    page.wait_for_selector("#dead-state:has-text('No dead letter waits.')")
+    assert page.text_content("#replay-said") == "no answer"
 
 
 @dataclass

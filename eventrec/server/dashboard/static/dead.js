@@ -14,6 +14,8 @@ const REPLAY_SECONDS = 60;
 export class DeadLetters {
   #asked = null; // the group whose replay waits for a yes
   #busy = new Set(); // subscriptions that are being replayed
+  #groups = []; // what was shown last
+  #loading = null; // what the newest question is ended by
   #known = null; // how many wait; null: no log
 
   constructor() {
@@ -39,9 +41,12 @@ export class DeadLetters {
 
   async load() {
     if (this.#known === null) return state("dead", "This recorder keeps no log, and so no dead letters.");
+    this.#loading?.abort();
+    const loading = (this.#loading = new AbortController());
     try {
-      this.#show(await ask("dead", { limit: MOST }));
+      this.#show(await ask("dead", { limit: MOST }, { signal: loading.signal }));
     } catch (error) {
+      if (loading.signal.aborted) return undefined; // a newer question is under way, and shows what it finds
       this.#fail(error);
       throw error;
     }
@@ -49,7 +54,7 @@ export class DeadLetters {
   }
 
   #show({ letters, waiting, unreadable }) {
-    const groups = grouped(letters);
+    const groups = (this.#groups = this.#merged(letters));
     const rest = waiting > letters.length ? `, the oldest ${count(letters.length)} of them here` : "";
     const cut = groups.length > GROUPS ? `, ${GROUPS} of ${count(groups.length)} kinds shown` : "";
     const damaged = Object.keys(unreadable).length;
@@ -58,14 +63,25 @@ export class DeadLetters {
       $("dead-head"),
       waiting || damaged ? `${count(waiting)} ${waiting === 1 ? "waits" : "wait"}${rest}${cut}${more}` : "",
     );
+    this.#draw();
+    state("dead", groups.length ? "" : "No dead letter waits.");
+  }
+
+  #draw() {
     keyed(
       $("dead-list"),
-      groups.slice(0, GROUPS),
+      this.#groups.slice(0, GROUPS),
       (group) => group.key,
       (group) => this.#make(group),
       (node, group) => this.#update(node, group),
     );
-    state("dead", letters.length ? "" : "No dead letter waits.");
+  }
+
+  /** The groups of `letters`; those of a subscription under replay, whose letters come and go, as they were shown. */
+  #merged(letters) {
+    const isBusy = ({ subscription }) => this.#busy.has(subscription);
+    const found = grouped(letters.filter((letter) => !isBusy(letter)));
+    return largestFirst([...found, ...this.#groups.filter(isBusy)]);
   }
 
   #make(group) {
@@ -142,7 +158,8 @@ export class DeadLetters {
 
   async #replay({ subscription }) {
     this.#busy.add(subscription);
-    say($("dead-head"), `replaying for ${subscription}, for ${span(REPLAY_SECONDS)} at most`);
+    this.#draw();
+    replaySaid(`Replaying for ${subscription}, for ${span(REPLAY_SECONDS)} at most`);
     let said;
     try {
       const body = { subscription, timeout: REPLAY_SECONDS };
@@ -156,7 +173,7 @@ export class DeadLetters {
     }
     this.#busy.delete(subscription);
     await this.load().catch(() => {});
-    say($("dead-head"), said);
+    replaySaid(said);
     announce(said);
   }
 
@@ -176,5 +193,13 @@ function grouped(letters) {
       found.set(key, { key, subscription: letter.subscription, type: letter.type, reason: letter.reason, letters: [] });
     found.get(key).letters.push(letter);
   }
-  return [...found.values()].sort((a, b) => b.letters.length - a.letters.length);
+  return largestFirst([...found.values()]);
+}
+
+const largestFirst = (groups) => groups.sort((a, b) => b.letters.length - a.letters.length);
+
+/** What became of the last replay: it stays until the next one, whatever the list shows meanwhile. */
+function replaySaid(text) {
+  say($("replay-said"), text);
+  $("replay-said").hidden = false;
 }

@@ -1,6 +1,7 @@
 // When the server is asked: never before the last answer has come, rarely while nobody looks, ever later while it fails.
 
 const FIRST_PAUSE = 1_000;
+const LEAST_PAUSE = 2_000; // between two questions, whatever came of the first
 const MAX_PAUSE = 60_000;
 
 /** How long to wait after so many failures in a row. */
@@ -71,7 +72,8 @@ export class Poller {
     const since = performance.now();
     while (!this.#isWanted) {
       const usual = document.hidden ? this.#hidden : this.#every;
-      const pause = failures ? Math.max(usual, least, pauseAfter(failures)) : usual;
+      const again = Math.max(document.hidden ? usual : LEAST_PAUSE, least, pauseAfter(failures));
+      const pause = failures ? again : usual;
       const left = pause - (performance.now() - since);
       if (left <= 0) return;
       await new Promise((resolve) => {
