@@ -144,6 +144,8 @@ class MigrationRunner:
                 raise MigrationError(f"migration {version} is not applied: there is nothing to undo")
             for record in wanted:
                 _refuse_unless_undoable(record)
+            if wanted:
+                await self._target.prepare()
             for record in wanted:
                 await self._undo(record)
                 undone.append(record.migration)

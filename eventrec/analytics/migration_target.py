@@ -223,7 +223,7 @@ class MigrationTarget(ABC):
 
     @abstractmethod
     async def prepare(self) -> None:
-        """Make the table of records where it is missing. Under the lock."""
+        """Make the table of records where it is missing, or what one of an earlier version lacks. Under the lock."""
 
     @abstractmethod
     async def begin(self, migration: Migration, adopted: Sequence[str]) -> None:

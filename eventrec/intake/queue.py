@@ -174,8 +174,6 @@ class Intake:
         if reason is None and self._armed:
             # The consumer comes first: where there is none to be had, nothing need be taken back.
             reason = self._woken()
-            if reason is not None:
-                self._armed = True
         if reason is not None:
             return reason
         cell.allowance -= size
@@ -212,13 +210,16 @@ class Intake:
             self._woken()
 
     def _woken(self) -> Reason | None:
-        """Wake the consumer; where that is interrupted, or no frame is left for it, the next entry does."""
+        """Wake the consumer, or say why there is none to be had; where it was not woken, the next entry does it."""
         self._armed = False
         try:
-            return self._wake()
+            reason = self._wake()
         except BaseException:
             self._armed = True
             raise
+        if reason is not None:
+            self._armed = True
+        return reason
 
     def _make_room(self, cell: Cell, size: int, count: int = 1) -> Reason | None:
         """Room for `count` events of `size` bytes, by dropping the oldest where that is the policy; or why not."""

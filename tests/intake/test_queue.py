@@ -52,3 +52,15 @@ def test_bytes_of_what_no_consumer_comes_for_are_free_again() -> None:
     assert refused == ["no_writer"] * 50
     assert woken.intake.waiting_bytes() == 0
     assert len(woken.intake) == 0
+
+
+def test_a_nudge_that_no_consumer_comes_for_is_given_again() -> None:
+    woken = Woken("no_writer")
+    assert woken.intake.arm()
+
+    woken.intake.nudge()
+    woken.why = None
+    woken.intake.nudge()
+    woken.intake.nudge()
+
+    assert woken.wakes == 2

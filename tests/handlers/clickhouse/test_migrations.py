@@ -275,6 +275,19 @@ async def test_records_of_an_earlier_version_are_gone_on_with(clickhouse: ClickH
     assert await asked("SELECT toUInt32(count()) FROM kinds") == [[1]]
 
 
+async def test_a_migration_of_an_earlier_version_is_undone(clickhouse: ClickHouseDatabase, asked: Ask) -> None:
+    file = with_text(replace(by_hand(INSERTING[0]), down=(Statement("DROP TABLE kinds", in_transaction=False),)))
+    await migrate(clickhouse.url(), files=[file])
+    await asked("ALTER TABLE eventrec_migrations DROP COLUMN sent")
+
+    async with migration_target_from_url(clickhouse.url()) as target:
+        undone = await MigrationRunner(target, files=[file]).rollback()
+        assert await target.records() == []
+
+    assert undone == [file]
+    assert await asked("EXISTS TABLE kinds") == [[0]]
+
+
 async def test_who_comes_second_waits_and_finds_it_done(clickhouse: ClickHouseDatabase) -> None:
     said: list[str] = []
     waits = anyio.Event()
