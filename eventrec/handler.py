@@ -118,7 +118,8 @@ class EventHandler(ABC):
         """Deliver `batch`. Returning means: every record is safe at the destination.
 
         Raises:
-            DeliveryError: See the table above. Anything else is taken for a bug, or an outage that has no word.
+            DeliveryError: See the table in `help("eventrec.handler")`. Anything else is taken for a bug, or an outage
+                that has no word.
         """
 
     async def close(self) -> None:

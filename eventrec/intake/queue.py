@@ -211,14 +211,15 @@ class Intake:
 
     def _woken(self) -> Reason | None:
         """Wake the consumer, or say why there is none to be had; where it was not woken, the next entry does it."""
-        self._armed = False
+        reason: Reason | None = None
         try:
+            self._armed = False
             reason = self._wake()
+            if reason is not None:
+                self._armed = True
         except BaseException:
             self._armed = True
             raise
-        if reason is not None:
-            self._armed = True
         return reason
 
     def _make_room(self, cell: Cell, size: int, count: int = 1) -> Reason | None:

@@ -15,7 +15,7 @@ from eventrec.cli.doctor.python import look_at_checksum, look_at_clocks, look_at
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.log_directory import check_log_directory
 from eventrec.cli.terminal import Terminal
-from eventrec.errors import DeliveryError, HandlerURLError
+from eventrec.errors import DeliveryError, HandlerURLError, PauseError
 from eventrec.registry import handler_from_url, resolve_url, scheme_of
 from eventrec.runtime.logging import described, text_of
 
@@ -109,6 +109,8 @@ async def _opened(scheme: str, handler: EventHandler) -> Finding:
                 await handler.close()
     except TimeoutError:
         return problem("destination", f"{scheme}: no answer within {_PATIENCE:.0f} s", "see whether it can be reached")
+    except PauseError as exc:
+        return problem("destination", f"{scheme}: {text_of(exc)}", "mend that: delivery waits for it")
     except DeliveryError as exc:
         return problem("destination", f"{scheme}: {text_of(exc)}", "see that it runs, and who may use it")
     except Exception as exc:  # noqa: BLE001 - foreign code

@@ -111,7 +111,10 @@ class HandlerHarness(ABC):
         raise NotImplementedError
 
     def poison(self) -> Event | ReceivedEvent:
-        """An event that the destination refuses for good, though its neighbours are fine."""
+        """An event that the destination refuses for good, though its neighbours are fine.
+
+        It comes through a recorder: one that is larger than `max_event_bytes` (1 MiB) would not get so far.
+        """
         raise NotImplementedError
 
     def oversized(self) -> Sequence[Event]:

@@ -74,8 +74,9 @@ class MigrationNotes:
             PauseError: Something else has its name.
         """
         names = await self._columns()
-        await self._node.run(_MAKE)
-        if names and "sent" not in names:
+        if not names:  # else it would take the right to make tables, for nothing
+            await self._node.run(_MAKE)
+        elif "sent" not in names:
             await self._node.run(_ADD_SENT)
 
     async def newest(self) -> list[Note]:

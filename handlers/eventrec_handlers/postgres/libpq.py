@@ -87,7 +87,7 @@ _REFUSED: Final[Mapping[str, str]] = {
     "oauth_scope": "the driver cannot log in with OAuth",
 }
 
-OPTIONS: Final = (*DRIVER, *_OURS, *_ONLY, *_REFUSED)
+OPTIONS: Final = tuple(dict.fromkeys((*DRIVER, *_OURS, *_ONLY, *_REFUSED)))
 """Every parameter that has an answer: it is taken, or refused with a reason of its own."""
 
 ENCODE: Final = (

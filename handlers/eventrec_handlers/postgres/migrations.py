@@ -143,8 +143,10 @@ class PostgresMigrations(MigrationTarget):
                 exists = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname::text = $1)"
                 if not await connection.fetchval(exists, namespace.namespace):
                     await connection.execute(f"CREATE SCHEMA {quoted(namespace.namespace)}")
-                await connection.execute(_RECORDS_TABLE.format(namespace.named(RECORDS)))
                 there = (await read_tables(connection, namespace, [RECORDS]))[RECORDS]
+                if there.kind is None:  # else it would take the right to make tables, for nothing
+                    await connection.execute(_RECORDS_TABLE.format(namespace.named(RECORDS)))
+                    there = (await read_tables(connection, namespace, [RECORDS]))[RECORDS]
                 if there.kind != "table" or not {*_COLUMNS, "applied_at"} <= there.columns.keys():
                     raise PauseError(f"{namespace.named(RECORDS)} is another program's: rename it")
 

@@ -191,6 +191,24 @@ async def test_rollback_takes_rollups_away_and_no_events(database: Any) -> None:
     database.execute("INSERT INTO orders VALUES (gen_random_uuid(), 'placed', now(), '{}')")
 
 
+async def test_rollback_takes_no_right_that_it_does_not_need(database: Any) -> None:
+    files = [by_hand("CREATE TABLE t (a int)", down=("DROP TABLE t",))]
+    await migrate(database.url(), files=files)
+    name = f"undoing_{database.name}"
+    database.execute(
+        f"CREATE ROLE {name} LOGIN",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON eventrec_migrations TO {name}",
+        f"ALTER TABLE t OWNER TO {name}",  # but no table may be made
+    )
+    try:
+        async with target_from_url(database.url().replace("postgres@", f"{name}@")) as target:
+            assert await MigrationRunner(target, files=files).rollback() == files
+    finally:
+        database.execute(f"DROP OWNED BY {name}", f"DROP ROLE {name}")
+
+    assert "t" not in database.tables()
+
+
 async def test_post_waits_for_pre(database: Any) -> None:
     async with target_from_url(database.url()) as target:
         runner = MigrationRunner(target, catalogue=BEFORE)

@@ -132,18 +132,18 @@ def test_dead_letters_are_shown_replayed_and_gone(opened: Any, serve: Any, view:
     assert not page.is_visible("#replay-dialog")
     page.click(".letter-group .replay")
     page.click("#replay-dialog button[type=submit]")
-    page.wait_for_selector("#replay-said:has-text('0 delivered, 3 refused again, 3 left')")
+    page.wait_for_selector("#replays:has-text('sqlite: 0 delivered, 3 refused again, 3 left')")
     opened.accept_orders()
     page.click(".letter-group .replay")
     page.keyboard.press("Enter")
 
-    page.wait_for_selector("#replay-said:has-text('3 delivered, 0 refused again, 0 left')")
-    assert page.text_content("#announcement") == "3 delivered, 0 refused again, 0 left"
+    page.wait_for_selector("#replays:has-text('sqlite: 3 delivered, 0 refused again, 0 left')")
+    assert page.text_content("#announcement") == "sqlite: 3 delivered, 0 refused again, 0 left"
     page.wait_for_selector("#dead-state:has-text('No dead letter waits.')")
     page.wait_for_selector("#dead-count:has-text('0')")
     with page.expect_response("**/dead?*"):
         page.click("#dead-refresh")
-    assert page.text_content("#replay-said") == "3 delivered, 0 refused again, 0 left"
+    assert page.text_content("#replays") == "sqlite: 3 delivered, 0 refused again, 0 left"
 
 
 def test_a_list_of_dead_letters_that_comes_late_is_not_shown(opened: Any, serve: Any, view: Any) -> None:
@@ -185,10 +185,10 @@ def test_letters_stay_shown_while_they_are_replayed(opened: Any, serve: Any, vie
     page.wait_for_selector("#dead-head", state="hidden")
 
     assert page.locator(".letter-offsets li").count() == 3
-    assert page.text_content("#replay-said").startswith("Replaying for sqlite")
+    assert page.text_content("#replays").startswith("sqlite: replaying")
     held[0].abort()
     page.wait_for_selector("#dead-state:has-text('No dead letter waits.')")
-    assert page.text_content("#replay-said") == "no answer"
+    assert page.text_content("#replays") == "sqlite: no answer"
 
 
 @dataclass

@@ -83,7 +83,7 @@ def test_a_token_is_asked_for_told_wrong_taken_kept_and_forgotten(
     opened.accept_orders()
     page.click(".letter-group .replay")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#replay-said:has-text('1 delivered')")
+    page.wait_for_selector("#replays:has-text('1 delivered')")
 
     page.click("#token-open")
     page.click("#token-forget")

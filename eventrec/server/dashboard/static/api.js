@@ -7,10 +7,11 @@ const PATIENCE = 20_000;
 
 /** The server has refused: `status`, and why. */
 export class Refusal extends Error {
-  constructor(status, detail, retryAfter = null) {
+  constructor(status, detail, { retryAfter = null, held = null } = {}) {
     super(detail);
     this.status = status;
     this.retryAfter = retryAfter;
+    this.held = held; // the token that was sent
   }
 }
 
@@ -87,11 +88,11 @@ async function request(path, query, { method = "GET", headers = {}, body, signal
     if (signal?.aborted && error.name === "AbortError") throw error;
     throw new Unreachable("no answer");
   }
-  if (!response.ok) throw await refusal(response);
+  if (!response.ok) throw await refusal(response, held);
   return response;
 }
 
-async function refusal(response) {
+async function refusal(response, held) {
   const after = Number.parseFloat(response.headers.get("Retry-After"));
   let detail = response.statusText;
   try {
@@ -99,7 +100,8 @@ async function refusal(response) {
   } catch {
     // A proxy's own page: its status has to do.
   }
-  return new Refusal(response.status, detail || `status ${response.status}`, Number.isNaN(after) ? null : after);
+  const retryAfter = Number.isNaN(after) ? null : after;
+  return new Refusal(response.status, detail || `status ${response.status}`, { retryAfter, held });
 }
 
 /** Server-sent events out of pieces of text, as the HTML standard has them. */

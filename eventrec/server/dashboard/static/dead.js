@@ -10,16 +10,22 @@ const MOST = 1_000; // asked for
 const SHOWN = 8; // of one group, as buttons
 const GROUPS = 20;
 const REPLAY_SECONDS = 60;
+const REPLAYS = 5; // of which it is said what became of them
 
 export class DeadLetters {
   #asked = null; // the group whose replay waits for a yes
   #busy = new Set(); // subscriptions that are being replayed
   #groups = []; // what was shown last
   #loading = null; // what the newest question is ended by
-  #known = null; // how many wait; null: no log
+  #known; // how many wait; null: no log; undefined: not known yet
+  #replays = new Map(); // by subscription, what is said of the last one
+  #opened = null; // the letter whose text is shown, or asked for
+  #unanswered;
 
-  constructor() {
-    $("dead-refresh").addEventListener("click", () => this.load().catch(() => {}));
+  /** `unanswered` is called where what somebody asked for by hand got no answer: it is to be asked again. */
+  constructor({ unanswered }) {
+    this.#unanswered = unanswered;
+    $("dead-refresh").addEventListener("click", () => this.load().catch(unanswered));
     $("letter-close").addEventListener("click", () => $("letter-dialog").close());
     $("replay-cancel").addEventListener("click", () => $("replay-dialog").close());
     $("replay-form").addEventListener("submit", (event) => {
@@ -40,6 +46,7 @@ export class DeadLetters {
   }
 
   async load() {
+    if (this.#known === undefined) return undefined;
     if (this.#known === null) return state("dead", "This recorder keeps no log, and so no dead letters.");
     this.#loading?.abort();
     const loading = (this.#loading = new AbortController());
@@ -133,15 +140,17 @@ export class DeadLetters {
   }
 
   async #open(letter) {
+    this.#opened = letter;
     say($("letter-title"), `Record ${letter.offset}: ${letter.type}`);
     say($("letter-text"), "Loading");
     $("letter-dialog").showModal();
+    let text;
     try {
-      const found = await ask(`dead/${encodeURIComponent(letter.id)}`, {}, { asText: true });
-      say($("letter-text"), JSON.stringify(parsed(found), null, 2));
+      text = JSON.stringify(parsed(await ask(`dead/${encodeURIComponent(letter.id)}`, {}, { asText: true })), null, 2);
     } catch (error) {
-      say($("letter-text"), error.message);
+      text = error.message;
     }
+    if (this.#opened === letter) say($("letter-text"), text);
   }
 
   #ask(group) {
@@ -159,7 +168,7 @@ export class DeadLetters {
   async #replay({ subscription }) {
     this.#busy.add(subscription);
     this.#draw();
-    replaySaid(`Replaying for ${subscription}, for ${span(REPLAY_SECONDS)} at most`);
+    this.#replaySaid(subscription, `replaying, for ${span(REPLAY_SECONDS)} at most`);
     let said;
     try {
       const body = { subscription, timeout: REPLAY_SECONDS };
@@ -172,14 +181,28 @@ export class DeadLetters {
         wantToken(error, { scope: "admin", insist: true });
     }
     this.#busy.delete(subscription);
-    await this.load().catch(() => {});
-    replaySaid(said);
-    announce(said);
+    this.#draw();
+    this.#replaySaid(subscription, said);
+    announce(`${subscription}: ${said}`);
+    await this.load().catch(this.#unanswered);
+  }
+
+  /** What became of the last replay of each: it stays until the next one, whatever the list shows meanwhile. */
+  #replaySaid(subscription, said) {
+    this.#replays.delete(subscription); // the newest stands last
+    this.#replays.set(subscription, said);
+    keyed(
+      $("replays"),
+      [...this.#replays].slice(-REPLAYS),
+      ([name]) => name,
+      () => el("li"),
+      (node, [name, text]) => say(node, `${name}: ${text}`),
+    );
   }
 
   #fail(error) {
     if ($("dead-list").childElementCount === 0)
-      state("dead", error.message, { bad: true, again: () => this.load().catch(() => {}) });
+      state("dead", error.message, { bad: true, again: () => this.load().catch(this.#unanswered) });
     else say($("dead-head"), error.message);
   }
 }
@@ -197,9 +220,3 @@ function grouped(letters) {
 }
 
 const largestFirst = (groups) => groups.sort((a, b) => b.letters.length - a.letters.length);
-
-/** What became of the last replay: it stays until the next one, whatever the list shows meanwhile. */
-function replaySaid(text) {
-  say($("replay-said"), text);
-  $("replay-said").hidden = false;
-}

@@ -28,6 +28,10 @@ const kept = new WeakMap();
 export function keyed(parent, items, key, make, update) {
   const before = kept.get(parent) ?? new Map();
   const after = new Map();
+  const wanted = new Set(items.map(key));
+  const focused = parent.contains(document.activeElement) ? document.activeElement : null;
+  // What goes, goes first: else all that stands behind it would be moved, and a moved element loses the focus.
+  for (const [name, node] of before) if (!wanted.has(name)) node.remove();
   let place = parent.firstChild;
   for (const item of items) {
     const name = key(item);
@@ -38,7 +42,7 @@ export function keyed(parent, items, key, make, update) {
     if (node === place) place = place.nextSibling;
     else parent.insertBefore(node, place);
   }
-  for (const [name, node] of before) if (after.get(name) !== node) node.remove();
+  if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
   kept.set(parent, after);
 }
 
@@ -56,5 +60,6 @@ export function state(section, text, { bad = false, again = null } = {}) {
 
 /** Tell a screen reader, once, of a change that a reader must know. */
 export function announce(text) {
-  say($("announcement"), text);
+  // The same once more is a change too: with a space that is not heard.
+  $("announcement").textContent = $("announcement").textContent === text ? `${text}\u00a0` : text;
 }

@@ -21,8 +21,8 @@ const ROLLUPS = { every: 30_000, hidden: 600_000 };
 
 const link = new Link();
 const rates = new Rates();
-const dead = new DeadLetters();
-const rollups = new Rollups();
+const dead = new DeadLetters({ unanswered: () => deadLetters.now() });
+const rollups = new Rollups({ unanswered: () => answers.now() });
 const tail = new Tail({ link, refused: (refusal) => wantToken(refusal) });
 
 const status = new Poller({ ...STATUS, ask: askStatus });
@@ -113,10 +113,10 @@ function showLosses(account) {
 
 useTheme($("theme"), () => rollups.redraw());
 useTokens(() => {
-  for (const poller of [status, deadLetters, answers]) poller.now();
+  for (const poller of [status, deadLetters, answers]) poller.now({ insist: true });
   tail.again();
 });
-$("try-now").addEventListener("click", () => status.now());
+$("try-now").addEventListener("click", () => status.now({ insist: true }));
 link.addEventListener("up", () => {
   for (const poller of [deadLetters, answers]) poller.now();
 });

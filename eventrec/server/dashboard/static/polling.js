@@ -3,6 +3,7 @@
 const FIRST_PAUSE = 1_000;
 const LEAST_PAUSE = 2_000; // between two questions, whatever came of the first
 const MAX_PAUSE = 60_000;
+export const MAX_TIMER = 2 ** 31 - 1; // a longer one would be over at once
 
 /** How long to wait after so many failures in a row. */
 export const pauseAfter = (failures) => Math.min(MAX_PAUSE, FIRST_PAUSE * 2 ** (failures - 1));
@@ -36,6 +37,7 @@ export class Poller {
   #link;
   #wake = () => {};
   #isWanted = false;
+  #isInsisted = false;
 
   constructor({ every, hidden, ask, link = null }) {
     this.#every = every;
@@ -46,16 +48,17 @@ export class Poller {
     addEventListener("online", () => this.now());
   }
 
-  /** Ask as soon as the answer to the last question is there. */
-  now() {
+  /** Ask as soon as the answer to the last question is there; where the server said how long to wait, only then. */
+  now({ insist = false } = {}) {
     this.#isWanted = true;
+    this.#isInsisted ||= insist;
     this.#wake();
   }
 
   async run() {
     for (let failures = 0; ;) {
       await this.#link?.untilUp();
-      this.#isWanted = false;
+      this.#isWanted = this.#isInsisted = false;
       let least = 0;
       try {
         await this.#ask(failures);
@@ -70,14 +73,14 @@ export class Poller {
 
   async #rest(failures, least) {
     const since = performance.now();
-    while (!this.#isWanted) {
+    for (;;) {
       const usual = document.hidden ? this.#hidden : this.#every;
-      const again = Math.max(document.hidden ? usual : LEAST_PAUSE, least, pauseAfter(failures));
-      const pause = failures ? again : usual;
-      const left = pause - (performance.now() - since);
+      const again = Math.max(document.hidden ? usual : LEAST_PAUSE, pauseAfter(failures));
+      const pause = this.#isWanted ? 0 : failures ? again : usual;
+      const left = Math.max(pause, this.#isInsisted ? 0 : least) - (performance.now() - since);
       if (left <= 0) return;
       await new Promise((resolve) => {
-        const timer = setTimeout(resolve, left);
+        const timer = setTimeout(resolve, Math.min(left, MAX_TIMER));
         this.#wake = () => {
           clearTimeout(timer);
           resolve();

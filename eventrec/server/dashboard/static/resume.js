@@ -11,7 +11,7 @@ const TEXT =
 export class Resuming {
   #name = null; // of the subscription that waits for a yes
   #called = "";
-  #isBusy = false;
+  #busy = new Set(); // names of those that are being resumed
   #resumed;
 
   /** `resumed` is called when one goes on. */
@@ -26,37 +26,47 @@ export class Resuming {
 
   /** Ask whether the subscription `name`, or what of a relay goes on with it, is to go on. */
   ask(name, called = name) {
-    if (this.#isBusy) return;
     this.#name = name;
     this.#called = called;
     say($("resume-title"), `Resume ${called}`);
     say($("resume-text"), TEXT);
     say($("resume-error"), "");
     $("resume-from").value = "";
+    this.#showBusy();
     $("resume-dialog").showModal();
   }
 
   async #resume(name) {
-    if (this.#isBusy) return;
-    this.#busy(true);
+    if (this.#busy.has(name)) return;
+    const called = this.#called;
+    const isShown = () => $("resume-dialog").open && this.#name === name;
+    this.#busy.add(name);
+    this.#showBusy();
     try {
       await ask(`resume/${encodeURIComponent(name)}`, { from: $("resume-from").value || null }, { method: "POST" });
-      $("resume-dialog").close();
-      announce(`${this.#called} is told to go on.`);
+      if (isShown()) $("resume-dialog").close();
+      announce(`${called} is told to go on.`);
       this.#resumed();
     } catch (error) {
-      say($("resume-error"), error.message);
-      if (error instanceof Refusal && [401, 403].includes(error.status)) {
-        $("resume-dialog").close();
-        wantToken(error, { scope: "admin", insist: true });
-      }
+      const isOfToken = error instanceof Refusal && [401, 403].includes(error.status);
+      if (isShown() && isOfToken) $("resume-dialog").close();
+      if (isOfToken) wantToken(error, { scope: "admin", insist: true });
+      else this.#failed(name, called, error.message);
     } finally {
-      this.#busy(false);
+      this.#busy.delete(name);
+      this.#showBusy();
     }
   }
 
-  #busy(isBusy) {
-    this.#isBusy = isBusy;
+  /** Say why, in the dialog of that one: again where it was closed meanwhile, and no other one is open. */
+  #failed(name, called, why) {
+    if (!$("resume-dialog").open) this.ask(name, called);
+    if (this.#name === name) say($("resume-error"), why);
+    else announce(`${called} does not go on: ${why}`);
+  }
+
+  #showBusy() {
+    const isBusy = this.#busy.has(this.#name);
     $("resume-yes").setAttribute("aria-disabled", String(isBusy));
     say($("resume-yes"), isBusy ? "Resuming" : "Resume");
   }

@@ -16,7 +16,8 @@ export class Card {
   #answer = null;
   #asking = null;
 
-  constructor(rollup) {
+  /** `unanswered` is called where a question of somebody's got no answer. */
+  constructor(rollup, unanswered) {
     this.#rollup = rollup;
     const id = `rollup-${rollup.name}`;
     const measures = rollup.measures.filter((each) => each.kind === "integer" || each.kind === "float");
@@ -34,7 +35,7 @@ export class Card {
     this.body = el("tbody");
     this.note = el("p", { class: "table-note" });
     this.measure.select.addEventListener("change", () => this.#show());
-    this.group.select.addEventListener("change", () => this.load().catch(() => {}));
+    this.group.select.addEventListener("change", () => this.load().catch(unanswered));
     const table = el("table", { "aria-labelledby": id }, el("thead", {}, this.head), this.body);
     const scroll = {
       class: "scroll table-scroll",
@@ -78,13 +79,14 @@ export class Card {
         signal,
         patience: PATIENCE,
       });
-      await this.#show();
+      this.#show(); // plotly.js may take its time: the next one need not wait
     } catch (error) {
       if (signal.aborted) return;
       if (error instanceof Refusal)
         this.#fail(error.message); // of this rollup alone
       else {
         if (this.#answer === null) this.#clear("No answer.");
+        else say(this.complete, `${error.message}: what is shown was asked for before`);
         throw error;
       }
     } finally {
@@ -131,6 +133,7 @@ export class Card {
 
   async #show() {
     const answer = this.#answer;
+    if (answer === null) return undefined;
     say(this.complete, completeness(answer));
     this.remarks.replaceChildren(...answer.remarks.map((remark) => el("li", {}, remark)));
     this.#showTable(answer);
@@ -148,8 +151,10 @@ export class Card {
         isCount: column.kind === "integer",
       });
     } catch {
+      if (this.#answer !== answer) return undefined;
       return this.#clear("plotly.js did not come, so nothing is drawn: see the table.");
     }
+    if (this.#answer !== answer) return undefined; // a newer one has come meanwhile, and says what is shown
     this.says.hidden = true;
     this.legend.replaceChildren(
       ...legend(shown),
@@ -193,13 +198,14 @@ export class Card {
   }
 
   #fail(why) {
+    const isNews = this.says.hidden || this.says.textContent !== why;
     this.#answer = null;
     say(this.complete, "\u00a0");
     this.head.replaceChildren();
     this.body.replaceChildren();
     say(this.note, "");
     this.#clear(why, true);
-    announce(`${this.#rollup.name}: ${why}`);
+    if (isNews) announce(`${this.#rollup.name}: ${why}`);
   }
 }
 

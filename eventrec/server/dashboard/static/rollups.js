@@ -8,8 +8,12 @@ export class Rollups {
   #cards = new Map();
   #asking = null;
 
-  constructor() {
-    const again = () => this.load().catch(() => {});
+  #unanswered;
+
+  /** `unanswered` is called where what somebody asked for by hand got no answer: it is to be asked again. */
+  constructor({ unanswered }) {
+    this.#unanswered = unanswered;
+    const again = () => this.load().catch(unanswered);
     $("range").addEventListener("change", () => {
       const isCustom = $("range").value === "custom";
       $("custom-range").hidden = !isCustom;
@@ -34,7 +38,7 @@ export class Rollups {
     } catch (error) {
       if (asking.signal.aborted) return undefined;
       if (this.#cards.size === 0)
-        state("rollups", error.message, { bad: true, again: () => this.load().catch(() => {}) });
+        state("rollups", error.message, { bad: true, again: () => this.load().catch(this.#unanswered) });
       throw error;
     }
     return undefined;
@@ -47,7 +51,7 @@ export class Rollups {
 
   #list(rollups) {
     const make = (rollup) => {
-      const card = new Card(rollup);
+      const card = new Card(rollup, this.#unanswered);
       this.#cards.set(rollup.name, card);
       return card.node;
     };

@@ -4,12 +4,13 @@ import { ask, follow, Refusal, server, Unreachable } from "./api.js";
 import { showBars } from "./bars.js";
 import { $, el, keyed, say, state } from "./dom.js";
 import { count, counted, moment, parsed, rate, span } from "./format.js";
-import { pauseAfter } from "./polling.js";
+import { MAX_TIMER, pauseAfter } from "./polling.js";
 
 const ROWS = 200; // shown at most
 const RECENT = 1_000; // whose types are counted
 const LATEST = 500; // asked for at first
 const SHOWING = 250; // milliseconds between two changes of the table
+const LASTING = 30_000; // milliseconds that it went well
 const PAYLOAD = 4_000; // characters of a payload that are kept
 
 export class Tail {
@@ -53,14 +54,15 @@ export class Tail {
       if (document.hidden) await shown();
       const ending = (this.#ending = new AbortController());
       const started = performance.now();
+      let least = 0;
       try {
         await this.#once(ending.signal);
-        failures = 0;
       } catch (error) {
         if (!ending.signal.aborted) this.#fail(error);
-        failures = performance.now() - started > 30_000 ? 1 : failures + 1;
+        least = 1_000 * (error.retryAfter ?? 0);
       }
-      if (!ending.signal.aborted) await rest(pauseAfter(Math.max(1, failures)), ending.signal);
+      failures = performance.now() - started > LASTING ? 1 : failures + 1;
+      if (!ending.signal.aborted) await rest(Math.max(least, pauseAfter(failures)), ending.signal);
       else failures = 0;
     }
   }
@@ -253,6 +255,6 @@ const shown = () =>
 
 const rest = (milliseconds, signal) =>
   new Promise((resolve) => {
-    const timer = setTimeout(resolve, milliseconds);
+    const timer = setTimeout(resolve, Math.min(milliseconds, MAX_TIMER));
     signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
   });

@@ -32,6 +32,7 @@ export function useTokens(changed) {
 
 /** Ask for a token because the server has refused: once, until there is another one; `insist` asks again. */
 export function wantToken(refusal, { scope = "read", insist = false } = {}) {
+  if (refusal.held !== token.get()) return; // another one is in use by now
   if (asked && !insist) return;
   asked = true;
   open(reason(refusal, scope));

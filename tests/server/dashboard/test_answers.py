@@ -1,0 +1,255 @@
+"""Answers that come late, in another order, or not at all: what the page shows then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from eventrec import PauseError
+from eventrec.testing.scripted import ScriptedHandler, raising
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page, Route
+
+NO_ANSWER = ["net::ERR_FAILED"]
+
+
+class Held:
+    """Requests of `page` to `pattern` that get no answer before a test gives one."""
+
+    def __init__(self, page: Page, pattern: str, *, most: int | None = None) -> None:
+        self._page = page
+        self._most = most
+        self.routes: list[Route] = []
+        page.route(pattern, self._hold)
+
+    def _hold(self, route: Route) -> None:
+        if self._most is not None and len(self.routes) >= self._most:
+            route.fallback()
+        else:
+            self.routes.append(route)
+
+    def wait(self, number: int = 1) -> Route:
+        """The newest one, once there are so many."""
+        while len(self.routes) < number:
+            self._page.wait_for_timeout(5)
+        return self.routes[-1]
+
+
+def letter(number: int, subscription: str) -> dict[str, Any]:
+    """A dead letter as the server tells it."""
+    return {
+        "id": f"{subscription}-{number}",
+        "subscription": subscription,
+        "offset": number,
+        "time": "2026-01-31T12:00:00Z",
+        "type": "seen",
+        "reason": "no",
+    }
+
+
+def dead(*letters: dict[str, Any]) -> dict[str, Any]:
+    """What the server answers when it is asked for them."""
+    return {"letters": list(letters), "waiting": len(letters), "unreadable": {}}
+
+
+@pytest.fixture
+def letters(shop: Callable[..., Any], serve: Any, view: Any) -> Callable[..., Page]:
+    """Opens a page that is told of these dead letters."""
+
+    def opened(*told: dict[str, Any], before: Callable[[Page], object] = lambda page: None) -> Any:
+        def prepare(page: Page) -> None:
+            page.route("**/dead?*", lambda route: route.fulfill(json=dead(*told)))
+            before(page)
+
+        page = view.open(serve(shop().app).url, prepare=prepare)
+        if told:
+            page.wait_for_selector(".letter-group")
+        return page
+
+    return opened
+
+
+def replay(page: Page, subscription: str) -> None:
+    page.click(f"[aria-label='Replay the dead letters of {subscription}']")
+    page.click("#replay-dialog button[type=submit]")
+
+
+def test_two_replays_at_once_have_a_line_each(letters: Any, view: Any) -> None:
+    page = letters(letter(1, "a"), letter(2, "b"))
+    held = Held(page, "**/dead/replay")
+    done = {"delivered": 1, "refused_again": 0, "waiting": 0, "is_done": True, "state": ""}
+
+    replay(page, "a")
+    first = held.wait(1)
+    replay(page, "b")
+    held.wait(2).fulfill(json=done)
+    page.wait_for_selector("#replays li:has-text('b: 1 delivered')")
+    assert page.inner_text("#replays li >> nth=0").startswith("a: replaying")
+    assert page.text_content("#announcement").startswith("b: 1 delivered")
+    first.fulfill(json=done)
+
+    page.wait_for_selector("#replays li:has-text('a: 1 delivered')")
+    assert page.locator("#replays li").count() == 2
+
+
+def test_after_a_replay_without_an_answer_it_may_be_asked_for_again(letters: Any, view: Any) -> None:
+    view.expected = NO_ANSWER
+    page = letters(letter(1, "a"))
+    page.route("**/dead/replay", lambda route: route.abort())
+    page.route("**/dead?*", lambda route: route.abort())
+
+    replay(page, "a")
+    page.wait_for_selector("#replays li:has-text('a: no answer')")
+
+    assert page.get_attribute(".replay", "aria-disabled") == "false"
+    page.click(".letter-group .replay")
+    page.wait_for_selector("#replay-dialog[open]")
+
+
+def test_a_letter_shows_its_own_text_though_that_of_another_comes_late(letters: Any) -> None:
+    page = letters(letter(1, "a"), letter(2, "a"))
+    held = Held(page, "**/dead/a-*")
+
+    page.click(".letter-offsets li:nth-child(1) button")
+    first = held.wait(1)
+    page.click("#letter-close")
+    page.click(".letter-offsets li:nth-child(2) button")
+    held.wait(2).fulfill(json={"said": "second"})
+    page.wait_for_selector("#letter-text:has-text('second')")
+    first.fulfill(json={"said": "first"})
+    page.wait_for_timeout(100)
+
+    assert "second" in page.text_content("#letter-text")
+    assert page.text_content("#letter-title") == "Record 2: seen"
+
+
+def test_a_list_that_is_asked_for_by_hand_and_not_answered_is_asked_for_again(letters: Any, view: Any) -> None:
+    view.expected = NO_ANSWER
+    page = letters(letter(1, "a"))
+    page.route("**/dead?*", lambda route: route.abort(), times=1)
+
+    with page.expect_event("requestfailed"):
+        page.click("#dead-refresh")
+    with page.expect_response("**/dead?*", timeout=10_000):  # it is asked for every 15 s else
+        pass
+
+
+def test_before_the_first_status_nothing_is_said_of_a_log(shop: Callable[..., Any], serve: Any, view: Any) -> None:
+    held: list[Held] = []
+    page = view.open(serve(shop().app).url, prepare=lambda page: held.append(Held(page, "**/status")))
+    held[0].wait()
+
+    page.click("#dead-refresh")
+
+    assert page.text_content("#dead-state") == "Asking the server"
+    held[0].routes[0].continue_()
+
+
+def test_as_long_as_the_server_says_is_waited_whatever_happens(shop: Callable[..., Any], serve: Any, view: Any) -> None:
+    view.expected = ["503 (Service Unavailable)"]
+    busy = {"status": 503, "headers": {"Retry-After": "2592000"}, "json": {"detail": "too much to do"}}
+    paths: list[str] = []
+
+    def prepare(page: Page) -> None:
+        page.clock.install()
+        page.on("request", lambda request: paths.append(urlsplit(request.url).path))
+        for asked in ("dead?*", "rollups", "events?*"):
+            page.route(f"**/{asked}", lambda route: route.fulfill(**busy))
+
+    opened = shop()
+    opened.sell(1_000)
+    page = view.open(serve(opened.app).url, prepare=prepare)
+    for section in ("dead", "rollups", "tail"):
+        page.wait_for_selector(f"#{section}-state:has-text('too much to do')")
+    opened.refuse_orders(1)
+    del paths[:]
+
+    for _ in range(10):
+        with page.expect_response("**/status"):
+            page.clock.fast_forward(2_500)
+    page.wait_for_selector("#dead-count:has-text('1')")
+
+    assert not {"/dead", "/rollups", "/events"} & {*paths}
+    with page.expect_request("**/dead?*"):
+        page.click("#dead-refresh")
+
+
+def test_while_one_is_resumed_another_one_may_be(shop: Callable[..., Any], serve: Any, view: Any) -> None:
+    view.expected = NO_ANSWER
+    handlers = [ScriptedHandler(always=raising(PauseError("revoked"))) for _ in range(2)]
+    opened = shop(*handlers)
+    opened.sell(10)
+    page = view.open(serve(opened.app).url)
+    held = Held(page, "**/resume/*")
+
+    page.click("[aria-label='Resume other-0']")
+    page.click("#resume-yes")
+    first = held.wait()
+    page.click("#resume-cancel")
+    page.click("[aria-label='Resume other-1']")
+    page.wait_for_selector("#resume-title:has-text('Resume other-1')")
+    assert page.text_content("#resume-yes") == "Resume"
+    page.click("#resume-cancel")
+    first.abort()
+
+    page.wait_for_selector("#resume-title:has-text('Resume other-0')")
+    page.wait_for_selector("#resume-error:has-text('no answer')")
+
+
+def test_the_focus_stays_where_what_stands_before_it_goes(letters: Any) -> None:
+    page = letters(letter(1, "a"), letter(2, "a"), letter(3, "a"))
+    page.focus("[aria-label='Show record 3']")
+    page.route("**/dead?*", lambda route: route.fulfill(json=dead(letter(2, "a"), letter(3, "a"))))
+
+    with page.expect_response("**/dead?*"):
+        page.evaluate("document.querySelector('#dead-refresh').click()")
+    page.wait_for_selector("[aria-label='Show record 1']", state="detached")
+
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Show record 3"
+
+
+def test_a_chart_that_is_drawn_late_does_not_stand_over_a_newer_answer(
+    shop: Callable[..., Any], serve: Any, view: Any
+) -> None:
+    opened = shop()
+    opened.sell(300)
+    held: list[Held] = []
+    page = view.open(serve(opened.app).url, prepare=lambda page: held.append(Held(page, "**/plotly.min.js", most=1)))
+    late = held[0].wait()
+    page.wait_for_selector(".rollup:nth-child(3) tbody tr", timeout=10_000)  # though nothing is drawn yet
+
+    page.select_option("#range", "custom")
+    page.fill("#range-from", "2020-01-01")
+    page.fill("#range-to", "2020-01-02")
+    page.wait_for_selector(".rollup:nth-child(3) .chart-state:has-text('No event in this range.')")
+    late.continue_()
+    while not page.evaluate("'Plotly' in globalThis"):
+        page.wait_for_timeout(10)
+    page.wait_for_timeout(300)
+
+    assert page.is_visible(".rollup:nth-child(1) .chart-state:has-text('No event in this range.')")
+
+
+def test_a_token_that_was_given_up_is_not_asked_for_again(
+    shop: Callable[..., Any], serve: Any, view: Any, make_tokens: Any
+) -> None:
+    view.expected = ["401 (Unauthorized)"]
+    tokens, secrets = make_tokens("read")
+    held: list[Held] = []
+    url = serve(shop(tokens=tokens).app).url
+    page = view.open(url, prepare=lambda page: held.append(Held(page, "**/status", most=1)))
+    page.fill("#token", "not-this-one")
+    page.click("#token-form button[type=submit]")
+    late = held[0].wait()
+    page.click("#token-open")
+    page.fill("#token", secrets["read"])
+    page.click("#token-form button[type=submit]")
+
+    late.fulfill(status=401, json={"detail": "no"})
+
+    page.wait_for_selector("#connection[data-state=good]")
+    assert not page.is_visible("#token-dialog")
