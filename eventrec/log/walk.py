@@ -330,6 +330,8 @@ class Walk:
         # Torn, it may have been cut in the middle of its offset, with which it begins. One may end at 2**64.
         if not any(head) or offset.to_bytes(9, "little").startswith(head[:8]):
             return True
+        if len(head) == self._head and (int.from_bytes(head[:8], "little") ^ offset).bit_count() == 1:
+            return True  # Of its offset a bit is flipped.
         further = self._offset_at(position)
         return further is not None and further > offset
 

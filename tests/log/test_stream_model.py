@@ -229,7 +229,8 @@ class MirrorAgainstSource(RuleBasedStateMachine):
         assert [first for first in mirrored if first >= min(firsts, default=self.log.appended)] == firsts
         for first, upper in itertools.pairwise([*firsts, None]):
             assert first is not None
-            assert _content(self.source, first, upper) == self.target.read(segment_name(first))
+            # What was cut off at the end of a segment may be there again after a power cut: it is superseded.
+            assert _content(self.source, first, upper) == _content(self.target, first, upper)
         commits: list[Commit] = list(LogReader(self.target, strict=True).commits())
         assert [commit.offset for commit in commits[1:]] == [commit.end for commit in commits[:-1]]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import struct
+from itertools import product
 from typing import TYPE_CHECKING
 
 import google_crc32c
@@ -113,6 +114,19 @@ def test_a_flipped_bit_before_a_torn_end_costs_nothing_in_between(keep: int) -> 
         steps, walk = _walk(bytes(raw))
         assert [step.offset for step in steps if isinstance(step, Commit)] == [1, 2], bit
         assert (walk.tail, walk.offset) == (Tail.TORN, 3)
+
+
+def test_two_flipped_bits_cost_the_two_commits_that_they_are_in() -> None:
+    """One of the first commit's header, and one of the last one's offset."""
+    commits = _commits(0, 1, 2, 3)
+    last = 8 * sum(map(len, commits[:3]))
+
+    for first, other in product(range(22 * 8), range(0, 8 * 8, 3)):
+        raw = bytearray(b"".join(commits))
+        for bit in (first, last + other):
+            raw[bit // 8] ^= 1 << bit % 8
+        steps, _ = _walk(bytes(raw))
+        assert [step.offset for step in steps if isinstance(step, Commit)] == [1, 2], (first, other)
 
 
 def test_behind_damage_a_commit_may_end_with_the_last_offset_of_all(foreign_commit: Callable[..., bytes]) -> None:
