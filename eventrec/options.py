@@ -92,7 +92,7 @@ class EventRecorderOptions(BaseModel):
     """Bytes of one event at most, counted likewise; a larger one is refused."""
     batch_rows: int = Field(default=1_000, ge=1)
     """Rows of a batch at most. Where neither this nor `batch_bytes` is set, a destination that keeps its checkpoints,
-    so takes a transaction of any size, gets up to ten times as many while they wait."""
+    so takes a transaction of any size, gets up to four times as many while they wait."""
     batch_bytes: int = Field(default=1 * MiB, ge=1)
     """Bytes of a batch at most; see `batch_rows`."""
     flush_interval: Duration = Field(default=1.0)

@@ -93,12 +93,13 @@ class Consumer:
         self._state = _State(min(appended, beyond), 0, [], lost + count)
         return count
 
-    def pauses(self) -> Iterator[float | None]:
+    def pauses(self, *, spent: float = 0.0) -> Iterator[float | None]:
         """How long to wait before the next take, in seconds, wait by wait; None: until woken.
 
-        A wake-up for each event would cost more than the event.
+        A wake-up for each event would cost more than the event. What the last take, with all that was done to write it,
+        has `spent` counts twice: what comes just behind a take waits for that one, for the pause, and for its own.
         """
-        yield self._write_interval
+        yield max(0.0, self._write_interval - 2 * spent)
         if not len(self._intake) and self._intake.arm():
             yield None
 

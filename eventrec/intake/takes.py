@@ -24,7 +24,6 @@ _logger = get_logger("eventrec.log")
 
 _TAKE: Final = 4_096
 TAKES_PER_WRITE: Final = 8
-RECORDS_PER_WRITE: Final = _TAKE * TAKES_PER_WRITE
 _TYPES_SAID: Final = 5
 
 

@@ -1,6 +1,7 @@
 """The thread that writes: from the intake into the log. It never waits for the loop, nor for the thread that syncs.
 
-    take     everything in the intake, every `write_interval` while something comes, else as soon as something does
+    take     everything in the intake, every `write_interval` while something comes, else as soon as something does;
+             where so much comes that this takes a quarter of that time, what was taken is written first
     append   encoded and numbered, in commits of at most 4,096 records
     write    into the page cache: from here on it survives the end of the process
     sync     in a thread of its own (`syncer.py`); where the system gives no second one, here
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from eventrec.errors import LogError, LogFullError, LogWriteError
 from eventrec.intake.consumer import Consumer
 from eventrec.intake.syncer import Syncer
-from eventrec.intake.takes import RECORDS_PER_WRITE, TAKES_PER_WRITE, Takes
+from eventrec.intake.takes import TAKES_PER_WRITE, Takes
 from eventrec.intake.tickets import Tickets
 from eventrec.intake.written_log import WrittenLog
 from eventrec.runtime.logging import described, get_logger
@@ -101,6 +102,9 @@ class Writer:
         self._is_started = False
         self._threads = itertools.count()
         self._restart_at = 0.0
+        self._write_interval = options.write_interval
+        self._has_emptied = True
+        self._spent = 0.0
         self._signal, self._end_signal = Signal(), Signal()
         self._is_closing = False
         self._is_left = False
@@ -295,8 +299,8 @@ class Writer:
             return
         if not is_written:
             self._signal.wait(_CLOSING_PAUSE if self._is_closing else _RETRY_SECONDS)
-        elif len(self._intake) < RECORDS_PER_WRITE:
-            for seconds in self.consumer.pauses():
+        elif self._has_emptied:
+            for seconds in self.consumer.pauses(spent=self._spent):
                 self._signal.wait((_LOOK_ANYWAY if pause is None else pause) if seconds is None else seconds)
                 if self._is_closing:
                     return
@@ -315,6 +319,7 @@ class Writer:
     def _move(self) -> bool:
         """Take, append and write everything, a few takes at a time; False: the disk refused, and what is left stays."""
         assert self.log is not None  # noqa: S101 - see `_is_made`
+        began = time.monotonic()
         if self._held is not None and not self._is_closing:
             self._refused(LogFullError(self._held))
             return False
@@ -325,10 +330,8 @@ class Writer:
                 self._changed()
             self._written.append(self._takes)
             offered = self.tickets.offered()
-            for _ in range(TAKES_PER_WRITE):
-                if not self._written.append_next(self._takes):
-                    break
-            else:
+            self._has_emptied = self._append_taken(until=began + self._write_interval / 4)
+            if not self._has_emptied:
                 offered = []
             self._written.write()
         except LogWriteError as exc:
@@ -345,7 +348,17 @@ class Writer:
             self._syncer.look()
         if has_lost or self.log.written > before:
             self._changed()
+        self._spent = time.monotonic() - began
         return True
+
+    def _append_taken(self, *, until: float) -> bool:
+        """Take and append till nothing is left; False: it is time to write, by the clock or by their number."""
+        for _ in range(TAKES_PER_WRITE):
+            if not self._written.append_next(self._takes):
+                return True
+            if time.monotonic() >= until:
+                return False
+        return False
 
     def _write_elsewhere(self) -> None:
         """At the end, where our directory's place is taken."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from eventrec.intake.consumer import Consumer, Counts
 from eventrec.intake.queue import Intake
 from eventrec.records.entry import Entry, make_entry
@@ -82,6 +84,11 @@ def test_after_a_take_it_waits_a_little_and_then_asks_to_be_woken() -> None:
     assert next(pauses) is None
     staged.offer(3)
     assert staged.wakes == 1, "one wake-up for all of them"
+
+
+@pytest.mark.parametrize(("spent", "pause"), [(0.1, 0.05), (0.125, 0.0), (10.0, 0.0)])
+def test_what_a_take_has_spent_is_waited_less(spent: float, pause: float) -> None:
+    assert next(Staged().consumer.pauses(spent=spent)) == pytest.approx(pause)
 
 
 def test_what_came_in_the_little_while_is_taken_without_a_wake_up() -> None:

