@@ -104,7 +104,7 @@ class Writer:
         self._restart_at = 0.0
         self._write_interval = options.write_interval
         self._has_emptied = True
-        self._spent = 0.0
+        self._spent = self._write_seconds = 0.0
         self._signal, self._end_signal = Signal(), Signal()
         self._is_closing = False
         self._is_left = False
@@ -330,10 +330,14 @@ class Writer:
                 self._changed()
             self._written.append(self._takes)
             offered = self.tickets.offered()
-            self._has_emptied = self._append_taken(until=began + self._write_interval / 4)
+            # Where writing itself takes long, as much again is taken at once: that halves the rate at most.
+            slice_ = max(self._write_interval / 4, self._write_seconds)
+            self._has_emptied = self._append_taken(until=began + slice_)
             if not self._has_emptied:
                 offered = []
+            writes = time.monotonic()
             self._written.write()
+            self._write_seconds = time.monotonic() - writes
         except LogWriteError as exc:
             self._written.note_refused()
             if self.failure is None:
@@ -357,7 +361,7 @@ class Writer:
             if not self._written.append_next(self._takes):
                 return True
             if time.monotonic() >= until:
-                return False
+                return not len(self._intake)
         return False
 
     def _write_elsewhere(self) -> None:

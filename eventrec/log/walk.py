@@ -330,10 +330,20 @@ class Walk:
         # Torn, it may have been cut in the middle of its offset, with which it begins. One may end at 2**64.
         if not any(head) or offset.to_bytes(9, "little").startswith(head[:8]):
             return True
-        if len(head) == self._head and (int.from_bytes(head[:8], "little") ^ offset).bit_count() == 1:
-            return True  # Of its offset a bit is flipped.
+        if self._would_be(position, offset, head):
+            return True
         further = self._offset_at(position)
         return further is not None and further > offset
+
+    def _would_be(self, position: int, offset: int, head: bytes) -> bool:
+        """Whether a valid commit stands at `position` but for its offset, which would be `offset`."""
+        if len(head) < self._head or offset > MAX_OFFSET:
+            return False
+        _, _, size = peek_header(head, self.segment.version)
+        if size > min(self.size - position, _LARGE):
+            return False
+        raw = self.segment.file.read(position, size)
+        return google_crc32c.value(offset.to_bytes(8, "little") + raw[8:]) == RESIDUE
 
     def _behind(self) -> Resync:
         """The commits behind damage: one pass over the bytes, however often it is asked."""

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -35,7 +36,7 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MemorySto
 
 def rows(path: str = "e.db") -> int:
     try:
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
             return int(database.execute("SELECT count(*) FROM events").fetchone()[0])
     except sqlite3.OperationalError:
         return 0
@@ -70,7 +71,7 @@ def test_relay_delivers_through_its_stage_until_a_signal_comes(
     assert code == 0
     assert json.loads(told.out)["subscriptions"]["sqlite"]["delivered"] == 200
     assert "relaying to sqlite, until Ctrl-C or SIGTERM" in told.err
-    with sqlite3.connect("e.db") as database:
+    with closing(sqlite3.connect("e.db")) as database:
         found = {json.loads(payload)["number"] for (payload,) in database.execute("SELECT payload FROM events")}
     assert found == {*range(100), *range(ABOVE, ABOVE + 100)}
 

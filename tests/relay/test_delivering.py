@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ async def test_rows_are_in_the_database_once_under_their_own_ids(
         async with relay(f"sqlite:///{path}") as recorder:
             assert await recorder.flush(60)
 
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database:
         rows = database.execute("SELECT id, payload FROM events ORDER BY rowid").fetchall()
     assert [json.loads(payload)["number"] for _, payload in rows] == list(range(600))
     assert rows[7][0] == "00000000-0000-8000-8000-000000000007"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -31,7 +32,7 @@ async def test_sessions_end_once_whichever_relay_sees_them_end(
     path, stage = tmp_path / "e.db", STAGE
 
     def ended() -> list[tuple[str, int]]:
-        with sqlite3.connect(path) as database:
+        with closing(sqlite3.connect(path)) as database:
             found = database.execute("SELECT type, count(*) FROM events GROUP BY type ORDER BY type").fetchall()
         return [(str(kind), int(count)) for kind, count in found]
 
