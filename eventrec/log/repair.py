@@ -147,15 +147,14 @@ def _recover_segment(
 def sync_again(storage: Storage, first: int, size: int | None) -> None:
     """Cut the segment to `size`, and have it on the disk: what a writer that died left is relied on from now.
 
-    Every byte that the disk holds is written again, in its place. After a sync that failed, be it that writer's, the
-    kernel's own or ours when this was tried before, ext4 and xfs keep the bytes in the page cache and take them for
-    written (Rebello et al., USENIX ATC 2020): a sync of what is not written again succeeds, and the disk is without
-    them.
+    Every byte that the disk holds is written again, in its place, and the length is set again. After a sync that
+    failed, be it that writer's, the kernel's own or ours when this was tried before, ext4 and xfs keep the bytes in the
+    page cache and take them for written (Rebello et al., USENIX ATC 2020): a sync of what is not written again
+    succeeds, and the disk is without them.
     """
     file = storage.open(segment_name(first), "write")
     try:
-        if size is not None:
-            file.truncate(size)
+        file.truncate(file.size() if size is None else size)
         for position, piece in pieces(file, 0, file.size()):
             write_all(file, piece, position)
         file.sync()

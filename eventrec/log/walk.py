@@ -343,7 +343,7 @@ class Walk:
         if size > min(self.size - position, _LARGE):
             return False
         raw = self.segment.file.read(position, size)
-        return google_crc32c.value(offset.to_bytes(8, "little") + raw[8:]) == RESIDUE
+        return bool(google_crc32c.value(offset.to_bytes(8, "little") + raw[8:]) == RESIDUE)
 
     def _behind(self) -> Resync:
         """The commits behind damage: one pass over the bytes, however often it is asked."""

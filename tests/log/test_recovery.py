@@ -636,3 +636,23 @@ def test_an_index_on_a_disk_whose_positions_no_file_can_have_is_passed_over(tmp_
     with Log.open(storage) as log:
         assert log.appended == 5
     storage.close()
+
+
+@pytest.mark.parametrize("after", range(6))
+def test_what_an_opened_log_holds_survives_though_the_sync_of_a_cut_failed_before(after: int) -> None:
+    storage = FaultyStorage()
+    log = Log.create(storage)
+    for _ in range(3):
+        log.append([b"record"])
+        log.sync()
+    storage.fail("sync", after=after)
+    with contextlib.suppress(LogWriteError):
+        log.reset_to(0)
+    log.abandon()
+    storage.heal()
+
+    opened = Log.open(storage)
+    opened.abandon()
+
+    left = [commit.offset for commit in LogReader(storage.crash(keep=0)).commits()]
+    assert left == list(range(opened.appended))
