@@ -1,7 +1,7 @@
 """The thread that writes: from the intake into the log. It never waits for the loop, nor for the thread that syncs.
 
     take     everything in the intake, every `write_interval` while something comes, else as soon as something does;
-             where so much comes that this takes a quarter of that time, what was taken is written first
+             where that takes a quarter of it, or as long as the last write, what was taken is written first
     append   encoded and numbered, in commits of at most 4,096 records
     write    into the page cache: from here on it survives the end of the process
     sync     in a thread of its own (`syncer.py`); where the system gives no second one, here
@@ -317,7 +317,7 @@ class Writer:
         return True
 
     def _move(self) -> bool:
-        """Take, append and write everything, a few takes at a time; False: the disk refused, and what is left stays."""
+        """Take, append and write what there is time for; False: the disk refused, and what is left stays."""
         assert self.log is not None  # noqa: S101 - see `_is_made`
         began = time.monotonic()
         if self._held is not None and not self._is_closing:
@@ -330,10 +330,11 @@ class Writer:
                 self._changed()
             self._written.append(self._takes)
             offered = self.tickets.offered()
+            waiting, numbered = len(self._intake), self.consumer.appended
             # Where writing itself takes long, as much again is taken at once: that halves the rate at most.
-            slice_ = max(self._write_interval / 4, self._write_seconds)
-            self._has_emptied = self._append_taken(until=began + slice_)
-            if not self._has_emptied:
+            seconds = max(self._write_interval / 4, self._write_seconds)
+            self._has_emptied = self._append_taken(until=began + seconds)
+            if not self._has_emptied and self.consumer.appended - numbered < waiting:
                 offered = []
             writes = time.monotonic()
             self._written.write()

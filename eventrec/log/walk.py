@@ -330,12 +330,12 @@ class Walk:
         # Torn, it may have been cut in the middle of its offset, with which it begins. One may end at 2**64.
         if not any(head) or offset.to_bytes(9, "little").startswith(head[:8]):
             return True
-        if self._would_be(position, offset, head):
+        if self._is_valid_as(position, offset, head):
             return True
         further = self._offset_at(position)
         return further is not None and further > offset
 
-    def _would_be(self, position: int, offset: int, head: bytes) -> bool:
+    def _is_valid_as(self, position: int, offset: int, head: bytes) -> bool:
         """Whether a valid commit stands at `position` but for its offset, which would be `offset`."""
         if len(head) < self._head or offset > MAX_OFFSET:
             return False

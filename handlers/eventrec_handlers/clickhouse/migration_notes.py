@@ -74,7 +74,7 @@ class MigrationNotes:
             PauseError: Something else has its name.
         """
         names = await self._columns()
-        if not names:  # else it would take the right to make tables, for nothing
+        if not names:  # else it would need the right to make tables, for nothing
             await self._node.run(_MAKE)
         elif "sent" not in names:
             await self._node.run(_ADD_SENT)

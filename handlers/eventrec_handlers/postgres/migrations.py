@@ -144,7 +144,7 @@ class PostgresMigrations(MigrationTarget):
                 if not await connection.fetchval(exists, namespace.namespace):
                     await connection.execute(f"CREATE SCHEMA {quoted(namespace.namespace)}")
                 there = (await read_tables(connection, namespace, [RECORDS]))[RECORDS]
-                if there.kind is None:  # else it would take the right to make tables, for nothing
+                if there.kind is None:  # else it would need the right to make tables, for nothing
                     await connection.execute(_RECORDS_TABLE.format(namespace.named(RECORDS)))
                     there = (await read_tables(connection, namespace, [RECORDS]))[RECORDS]
                 if there.kind != "table" or not {*_COLUMNS, "applied_at"} <= there.columns.keys():

@@ -198,7 +198,8 @@ async def test_rollback_takes_no_right_that_it_does_not_need(database: Any) -> N
     database.execute(
         f"CREATE ROLE {name} LOGIN",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON eventrec_migrations TO {name}",
-        f"ALTER TABLE t OWNER TO {name}",  # but no table may be made
+        f"ALTER TABLE t OWNER TO {name}",
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
     )
     try:
         async with target_from_url(database.url().replace("postgres@", f"{name}@")) as target:

@@ -122,7 +122,8 @@ class View:
 
     def shown(self) -> str:
         """What the pages show, and what the browser has said: the first that one asks where a test has failed."""
-        texts = [page.inner_text("body") for context in self.chromium.browser.contexts for page in context.pages]
+        pages = [page for context in self.chromium.browser.contexts for page in context.pages]
+        texts = [page.inner_text("body") if not page.is_closed() else "closed" for page in pages]
         return "\n\n".join([*texts, *self.said])
 
     def serious(self, page: Page) -> list[str]:

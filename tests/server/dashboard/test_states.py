@@ -140,7 +140,8 @@ def test_a_page_that_is_not_looked_at_asks_rarely(shop: Callable[..., Any], serv
     page.evaluate(HIDE)
     paths = counting(page)
     answered: list[str] = []
-    page.on("requestfinished", lambda request: answered.append(request.url))
+    for end in ("requestfinished", "requestfailed"):
+        page.on(end, lambda request: answered.append(request.url))
 
     for _ in range(60):
         page.clock.fast_forward(10_000)

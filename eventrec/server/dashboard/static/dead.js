@@ -19,13 +19,13 @@ export class DeadLetters {
   #loading = null; // what the newest question is ended by
   #known; // how many wait; null: no log; undefined: not known yet
   #replays = new Map(); // by subscription, what is said of the last one
-  #opened = null; // the letter whose text is shown, or asked for
-  #unanswered;
+  #opened = null; // for each letter that is shown, another object
+  #failed;
 
-  /** `unanswered` is called where what somebody asked for by hand got no answer: it is to be asked again. */
-  constructor({ unanswered }) {
-    this.#unanswered = unanswered;
-    $("dead-refresh").addEventListener("click", () => this.load().catch(unanswered));
+  /** `failed` is called with the error of a list that a user asked for: it is to be asked for again. */
+  constructor({ failed }) {
+    this.#failed = failed;
+    $("dead-refresh").addEventListener("click", () => this.load().catch(failed));
     $("letter-close").addEventListener("click", () => $("letter-dialog").close());
     $("replay-cancel").addEventListener("click", () => $("replay-dialog").close());
     $("replay-form").addEventListener("submit", (event) => {
@@ -140,7 +140,7 @@ export class DeadLetters {
   }
 
   async #open(letter) {
-    this.#opened = letter;
+    const opened = (this.#opened = {});
     say($("letter-title"), `Record ${letter.offset}: ${letter.type}`);
     say($("letter-text"), "Loading");
     $("letter-dialog").showModal();
@@ -150,7 +150,7 @@ export class DeadLetters {
     } catch (error) {
       text = error.message;
     }
-    if (this.#opened === letter) say($("letter-text"), text);
+    if (this.#opened === opened) say($("letter-text"), text);
   }
 
   #ask(group) {
@@ -168,7 +168,7 @@ export class DeadLetters {
   async #replay({ subscription }) {
     this.#busy.add(subscription);
     this.#draw();
-    this.#replaySaid(subscription, `replaying, for ${span(REPLAY_SECONDS)} at most`);
+    this.#tellReplay(subscription, `replaying, for ${span(REPLAY_SECONDS)} at most`);
     let said;
     try {
       const body = { subscription, timeout: REPLAY_SECONDS };
@@ -182,13 +182,13 @@ export class DeadLetters {
     }
     this.#busy.delete(subscription);
     this.#draw();
-    this.#replaySaid(subscription, said);
+    this.#tellReplay(subscription, said);
     announce(`${subscription}: ${said}`);
-    await this.load().catch(this.#unanswered);
+    await this.load().catch(this.#failed);
   }
 
   /** What became of the last replay of each: it stays until the next one, whatever the list shows meanwhile. */
-  #replaySaid(subscription, said) {
+  #tellReplay(subscription, said) {
     this.#replays.delete(subscription); // the newest stands last
     this.#replays.set(subscription, said);
     keyed(
@@ -202,7 +202,7 @@ export class DeadLetters {
 
   #fail(error) {
     if ($("dead-list").childElementCount === 0)
-      state("dead", error.message, { bad: true, again: () => this.load().catch(this.#unanswered) });
+      state("dead", error.message, { bad: true, again: () => this.load().catch(this.#failed) });
     else say($("dead-head"), error.message);
   }
 }

@@ -21,8 +21,8 @@ const ROLLUPS = { every: 30_000, hidden: 600_000 };
 
 const link = new Link();
 const rates = new Rates();
-const dead = new DeadLetters({ unanswered: () => deadLetters.now() });
-const rollups = new Rollups({ unanswered: () => answers.now() });
+const dead = new DeadLetters({ failed: (error) => deadLetters.again(error) });
+const rollups = new Rollups({ failed: (error) => answers.again(error) });
 const tail = new Tail({ link, refused: (refusal) => wantToken(refusal) });
 
 const status = new Poller({ ...STATUS, ask: askStatus });
@@ -114,7 +114,7 @@ function showLosses(account) {
 useTheme($("theme"), () => rollups.redraw());
 useTokens(() => {
   for (const poller of [status, deadLetters, answers]) poller.now({ insist: true });
-  tail.again();
+  tail.again({ insist: true });
 });
 $("try-now").addEventListener("click", () => status.now({ insist: true }));
 link.addEventListener("up", () => {

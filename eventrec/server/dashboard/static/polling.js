@@ -1,7 +1,7 @@
 // When the server is asked: never before the last answer has come, rarely while nobody looks, ever later while it fails.
 
 const FIRST_PAUSE = 1_000;
-const LEAST_PAUSE = 2_000; // between two questions, whatever came of the first
+const LEAST_PAUSE = 2_000; // behind a question that failed
 const MAX_PAUSE = 60_000;
 export const MAX_TIMER = 2 ** 31 - 1; // a longer one would be over at once
 
@@ -38,6 +38,7 @@ export class Poller {
   #wake = () => {};
   #isWanted = false;
   #isInsisted = false;
+  #notBefore = 0; // by the page's clock: what the server said
 
   constructor({ every, hidden, ask, link = null }) {
     this.#every = every;
@@ -55,29 +56,39 @@ export class Poller {
     this.#wake();
   }
 
+  /** As `now`, because of the error that came of the same question, asked beside this one. */
+  again(error) {
+    this.#waits(error);
+    this.now();
+  }
+
+  #waits(error) {
+    this.#notBefore = performance.now() + 1_000 * (error.retryAfter ?? 0);
+  }
+
   async run() {
     for (let failures = 0; ;) {
       await this.#link?.untilUp();
       this.#isWanted = this.#isInsisted = false;
-      let least = 0;
       try {
         await this.#ask(failures);
         failures = 0;
       } catch (error) {
         failures += 1; // what asks has said it
-        least = 1_000 * (error.retryAfter ?? 0);
+        this.#waits(error);
       }
-      await this.#rest(failures, least);
+      await this.#rest(failures);
     }
   }
 
-  async #rest(failures, least) {
+  async #rest(failures) {
     const since = performance.now();
     for (;;) {
       const usual = document.hidden ? this.#hidden : this.#every;
       const again = Math.max(document.hidden ? usual : LEAST_PAUSE, pauseAfter(failures));
       const pause = this.#isWanted ? 0 : failures ? again : usual;
-      const left = Math.max(pause, this.#isInsisted ? 0 : least) - (performance.now() - since);
+      const now = performance.now();
+      const left = Math.max(since + pause, this.#isInsisted ? 0 : this.#notBefore) - now;
       if (left <= 0) return;
       await new Promise((resolve) => {
         const timer = setTimeout(resolve, Math.min(left, MAX_TIMER));

@@ -40,18 +40,20 @@ export class Resuming {
     if (this.#busy.has(name)) return;
     const called = this.#called;
     const isShown = () => $("resume-dialog").open && this.#name === name;
+    const from = $("resume-from").value;
     this.#busy.add(name);
     this.#showBusy();
     try {
-      await ask(`resume/${encodeURIComponent(name)}`, { from: $("resume-from").value || null }, { method: "POST" });
+      await ask(`resume/${encodeURIComponent(name)}`, { from: from || null }, { method: "POST" });
       if (isShown()) $("resume-dialog").close();
       announce(`${called} is told to go on.`);
       this.#resumed();
     } catch (error) {
       const isOfToken = error instanceof Refusal && [401, 403].includes(error.status);
-      if (isShown() && isOfToken) $("resume-dialog").close();
-      if (isOfToken) wantToken(error, { scope: "admin", insist: true });
-      else this.#failed(name, called, error.message);
+      const wasShown = isShown();
+      if (!isOfToken || !wantToken(error, { scope: "admin", insist: true }))
+        this.#failed(name, called, { from, why: error.message });
+      else if (wasShown) $("resume-dialog").close();
     } finally {
       this.#busy.delete(name);
       this.#showBusy();
@@ -59,8 +61,11 @@ export class Resuming {
   }
 
   /** Say why, in the dialog of that one: again where it was closed meanwhile, and no other one is open. */
-  #failed(name, called, why) {
-    if (!$("resume-dialog").open) this.ask(name, called);
+  #failed(name, called, { from, why }) {
+    if (!$("resume-dialog").open) {
+      this.ask(name, called);
+      $("resume-from").value = from;
+    }
     if (this.#name === name) say($("resume-error"), why);
     else announce(`${called} does not go on: ${why}`);
   }

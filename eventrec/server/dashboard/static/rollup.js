@@ -16,8 +16,8 @@ export class Card {
   #answer = null;
   #asking = null;
 
-  /** `unanswered` is called where a question of somebody's got no answer. */
-  constructor(rollup, unanswered) {
+  /** `failed` is called with the error of what a user asked for. */
+  constructor(rollup, failed) {
     this.#rollup = rollup;
     const id = `rollup-${rollup.name}`;
     const measures = rollup.measures.filter((each) => each.kind === "integer" || each.kind === "float");
@@ -35,7 +35,7 @@ export class Card {
     this.body = el("tbody");
     this.note = el("p", { class: "table-note" });
     this.measure.select.addEventListener("change", () => this.#show());
-    this.group.select.addEventListener("change", () => this.load().catch(unanswered));
+    this.group.select.addEventListener("change", () => this.load().catch(failed));
     const table = el("table", { "aria-labelledby": id }, el("thead", {}, this.head), this.body);
     const scroll = {
       class: "scroll table-scroll",

@@ -8,12 +8,12 @@ export class Rollups {
   #cards = new Map();
   #asking = null;
 
-  #unanswered;
+  #failed;
 
-  /** `unanswered` is called where what somebody asked for by hand got no answer: it is to be asked again. */
-  constructor({ unanswered }) {
-    this.#unanswered = unanswered;
-    const again = () => this.load().catch(unanswered);
+  /** `failed` is called with the error of what a user asked for: it is to be asked for again. */
+  constructor({ failed }) {
+    this.#failed = failed;
+    const again = () => this.load().catch(failed);
     $("range").addEventListener("change", () => {
       const isCustom = $("range").value === "custom";
       $("custom-range").hidden = !isCustom;
@@ -38,7 +38,7 @@ export class Rollups {
     } catch (error) {
       if (asking.signal.aborted) return undefined;
       if (this.#cards.size === 0)
-        state("rollups", error.message, { bad: true, again: () => this.load().catch(this.#unanswered) });
+        state("rollups", error.message, { bad: true, again: () => this.load().catch(this.#failed) });
       throw error;
     }
     return undefined;
@@ -51,7 +51,7 @@ export class Rollups {
 
   #list(rollups) {
     const make = (rollup) => {
-      const card = new Card(rollup, this.#unanswered);
+      const card = new Card(rollup, this.#failed);
       this.#cards.set(rollup.name, card);
       return card.node;
     };

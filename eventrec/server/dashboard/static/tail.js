@@ -23,6 +23,7 @@ export class Tail {
   #type = ""; // the only one that is followed
   #outage = ""; // why the destination cannot be read
   #ending = null;
+  #notBefore = 0; // by the page's clock: what the server said
   #refused;
   #link;
 
@@ -34,12 +35,13 @@ export class Tail {
     $("tail-clear").addEventListener("click", () => this.#clear());
     $("tail-wrap").addEventListener("change", () => $("tail").classList.toggle("wrapped", $("tail-wrap").checked));
     $("tail-text").addEventListener("input", () => this.#showAll());
-    $("tail-type").addEventListener("change", () => this.again());
+    $("tail-type").addEventListener("change", () => this.again({ insist: true }));
     document.addEventListener("visibilitychange", () => this.again());
   }
 
-  /** Begin again, with the newest events. */
-  again() {
+  /** Begin again, with the newest events; where the server said how long to wait, only then, or where one insists. */
+  again({ insist = false } = {}) {
+    if (insist) this.#notBefore = 0;
     this.#ending?.abort();
   }
 
@@ -53,16 +55,20 @@ export class Tail {
       await this.#link.untilUp();
       if (document.hidden) await shown();
       const ending = (this.#ending = new AbortController());
+      const early = this.#notBefore - performance.now();
+      if (early > 0) {
+        await rest(early, ending.signal);
+        continue;
+      }
       const started = performance.now();
-      let least = 0;
       try {
         await this.#once(ending.signal);
       } catch (error) {
         if (!ending.signal.aborted) this.#fail(error);
-        least = 1_000 * (error.retryAfter ?? 0);
+        this.#notBefore = performance.now() + 1_000 * (error.retryAfter ?? 0);
       }
       failures = performance.now() - started > LASTING ? 1 : failures + 1;
-      if (!ending.signal.aborted) await rest(Math.max(least, pauseAfter(failures)), ending.signal);
+      if (!ending.signal.aborted) await rest(pauseAfter(failures), ending.signal);
       else failures = 0;
     }
   }

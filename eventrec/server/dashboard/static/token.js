@@ -30,12 +30,13 @@ export function useTokens(changed) {
   });
 }
 
-/** Ask for a token because the server has refused: once, until there is another one; `insist` asks again. */
+/** Ask for a token because the server has refused: once, until there is another one; `insist` asks again. Whether. */
 export function wantToken(refusal, { scope = "read", insist = false } = {}) {
-  if (refusal.held !== token.get()) return; // another one is in use by now
-  if (asked && !insist) return;
+  if (refusal.held !== token.get()) return false; // another one is in use by now
+  if (asked && !insist) return false;
   asked = true;
   open(reason(refusal, scope));
+  return true;
 }
 
 function reason(refusal, scope) {
