@@ -166,7 +166,8 @@ class StreamReader:
             return []
         before = (self._at, self._segment)
         try:
-            pieces = self._collect(max_bytes)
+            while (pieces := self._collect(max_bytes)) is None:
+                self._go_back(*before)
             if not pieces or not self._sync or self._has_synced():
                 self.next_offset = max(self.next_offset, self._at)
                 if self._end is not None and self._at >= self._end:
@@ -185,13 +186,15 @@ class StreamReader:
         while piece := await in_thread(self.read, max_bytes):
             await stream.send(piece)
 
-    def _collect(self, max_bytes: int) -> list[bytes | memoryview]:
-        """Headers and commits of one segment."""
+    def _collect(self, max_bytes: int) -> list[bytes | memoryview] | None:
+        """Headers and commits of one segment. None: another one was begun inside of them, which holds them now."""
         pieces: list[bytes | memoryview] = []
-        size = 0
+        size = end = 0
         try:
             while size < max_bytes and (found := self._peek()) is not None:
                 if pieces and found.segment != self._segment:
+                    if self._at < end:
+                        return None
                     break
                 pieces.append(found.raw)
                 size += len(found.raw)
@@ -201,6 +204,7 @@ class StreamReader:
                     pieces += (run := self._log.read_run(max_bytes - size))
                     size += sum(map(len, run))
                     self._at = max(self._at, self._log.next_offset)
+                end = self._at
         except (CorruptCommitError, TrimmedError) as exc:
             # What was read before it is not lost by it; the next call meets it first.
             self._failure = exc

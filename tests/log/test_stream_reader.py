@@ -13,7 +13,7 @@ from eventrec.errors import CorruptCommitError, Damage, DivergedError, TrimmedEr
 from eventrec.log.log import Log, LogOptions
 from eventrec.log.mirror import LastCommit, StreamReader
 from eventrec.log.reader import LogReader
-from eventrec.log.segment import encode_header, index_name, segment_name
+from eventrec.log.segment import encode_header, index_name, list_segments, segment_name
 from eventrec.testing.storage import FaultyStorage, MemoryStorage
 
 if TYPE_CHECKING:
@@ -476,3 +476,28 @@ def test_much_at_once_gives_what_one_commit_after_the_other_gives_over_damage_to
     one_by_one = stream(1 << 40, 1)
 
     assert stream(None, data.draw(st.sampled_from([1, 50, 200, 1 << 20]))) == one_by_one
+
+
+def test_what_was_written_again_elsewhere_meanwhile_is_given_out_from_there_alone() -> None:
+    storage = FaultyStorage()
+    log = Log.create(storage)
+    log.append([b"first"])
+    log.write()
+    log.begin_segment()
+    log.append([b"second"])
+    log.write()
+    log.sync()
+    log.append([b"third"])
+    log.write()
+    reader = StreamReader(storage, sync=True)
+    given = [reader.read()]  # the first segment; what comes next is read already
+
+    storage.fail("sync")
+    log.sync()  # the third goes into a segment of its own
+    while piece := reader.read():
+        given.append(piece)
+        assert reader.next_offset == len(given)
+
+    log.close()
+    assert list_segments(storage) == [0, 1, 2]
+    assert b"".join(given) == b"".join(storage.read(segment_name(first)) for first in list_segments(storage))
