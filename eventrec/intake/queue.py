@@ -211,7 +211,6 @@ class Intake:
 
     def _woken(self) -> Reason | None:
         """Wake the consumer, or say why there is none to be had; where it was not woken, the next entry does it."""
-        reason: Reason | None = None
         try:
             self._armed = False
             reason = self._wake()

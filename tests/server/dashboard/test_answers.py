@@ -60,12 +60,12 @@ def dead(*letters: dict[str, Any]) -> dict[str, Any]:
 def letters(shop: Callable[..., Any], serve: Any, view: Any) -> Callable[..., Page]:
     """Opens a page that is told of these dead letters."""
 
-    def opened(*told: dict[str, Any], before: Callable[[Page], object] = lambda page: None) -> Any:
-        def prepare(page: Page) -> None:
-            page.route("**/dead?*", lambda route: route.fulfill(json=dead(*told)))
-            before(page)
-
-        page = view.open(serve(shop().app).url, prepare=prepare)
+    def opened(*told: dict[str, Any]) -> Any:
+        answer = dead(*told)
+        page = view.open(
+            serve(shop().app).url,
+            prepare=lambda page: page.route("**/dead?*", lambda route: route.fulfill(json=answer)),
+        )
         if told:
             page.wait_for_selector(".letter-group")
         return page
@@ -108,6 +108,48 @@ def test_after_a_replay_without_an_answer_it_may_be_asked_for_again(letters: Any
     assert page.get_attribute(".replay", "aria-disabled") == "false"
     page.click(".letter-group .replay")
     page.wait_for_selector("#replay-dialog[open]")
+
+
+def test_a_list_of_dead_letters_that_comes_late_is_not_shown(shop: Callable[..., Any], serve: Any, view: Any) -> None:
+    opened = shop()
+    opened.sell(1_000)
+    opened.refuse_orders(3)
+    page = view.open(serve(opened.app).url)
+    page.wait_for_selector(".letter-group")
+    held = Held(page, "**/dead?*", limit=1)
+    page.click("#dead-refresh")
+    late = held.wait()
+
+    page.evaluate("document.querySelector('.letter-group').dataset.known = 'yes'")
+    with page.expect_response("**/dead?*"):
+        page.click("#dead-refresh")
+    late.fulfill(json=dead())
+    page.wait_for_timeout(100)
+
+    assert page.locator(".letter-group[data-known]").count() == 1
+
+
+def test_letters_stay_shown_while_they_are_replayed(shop: Callable[..., Any], serve: Any, view: Any) -> None:
+    view.expected = NO_ANSWER
+    opened = shop()
+    opened.sell(1_000)
+    opened.refuse_orders(3)
+    page = view.open(serve(opened.app).url)
+    held = Held(page, "**/dead/replay")
+    page.click(".letter-group .replay")
+    page.click("#replay-dialog button[type=submit]")
+    page.wait_for_selector(".replay:has-text('Replaying')")
+    page.route("**/dead?*", lambda route: route.fulfill(json=dead()))
+
+    with page.expect_response("**/dead?*"):
+        page.click("#dead-refresh")
+    page.wait_for_selector("#dead-head", state="hidden")
+
+    assert page.locator(".letter-offsets li").count() == 3
+    assert page.text_content("#replays").startswith("sqlite: replaying")
+    held.wait().abort()
+    page.wait_for_selector("#dead-state:has-text('No dead letter waits.')")
+    assert page.text_content("#replays") == "sqlite: no answer"
 
 
 def test_a_letter_shows_its_own_text_though_that_of_another_comes_late(letters: Any) -> None:

@@ -16,7 +16,7 @@ from eventrec import Batch, PauseError
 from eventrec.testing.scripted import ScriptedHandler, raising
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page, Request, Route
+    from playwright.sync_api import Page, Request
 
 FIRST_ROLLUP = ".rollup:nth-child(1)"
 
@@ -144,51 +144,6 @@ def test_dead_letters_are_shown_replayed_and_gone(opened: Any, serve: Any, view:
     with page.expect_response("**/dead?*"):
         page.click("#dead-refresh")
     assert page.text_content("#replays") == "sqlite: 3 delivered, 0 refused again, 0 left"
-
-
-def test_a_list_of_dead_letters_that_comes_late_is_not_shown(opened: Any, serve: Any, view: Any) -> None:
-    opened.refuse_orders(3)
-    page = view.open(serve(opened.app).url)
-    page.wait_for_selector(".letter-group")
-    held: list[Route] = []
-    page.route("**/dead?*", lambda route: route.continue_() if held else held.append(route))
-    page.click("#dead-refresh")
-    while not held:
-        page.wait_for_timeout(10)
-
-    page.evaluate("document.querySelector('.letter-group').dataset.known = 'yes'")
-    with page.expect_response("**/dead?*"):
-        page.click("#dead-refresh")
-    held[0].fulfill(json={"letters": [], "waiting": 0, "unreadable": {}})
-    page.wait_for_timeout(100)
-
-    assert page.locator(".letter-group[data-known]").count() == 1
-
-
-def test_letters_stay_shown_while_they_are_replayed(opened: Any, serve: Any, view: Any) -> None:
-    view.expected = ["net::ERR_FAILED"]
-    opened.refuse_orders(3)
-    page = view.open(serve(opened.app).url)
-    held: list[Route] = []
-
-    def hold(route: Route) -> None:
-        held.append(route)
-
-    page.route("**/dead/replay", hold)
-    page.click(".letter-group .replay")
-    page.click("#replay-dialog button[type=submit]")
-    page.wait_for_selector(".replay:has-text('Replaying')")
-    page.route("**/dead?*", lambda route: route.fulfill(json={"letters": [], "waiting": 0, "unreadable": {}}))
-
-    with page.expect_response("**/dead?*"):
-        page.click("#dead-refresh")
-    page.wait_for_selector("#dead-head", state="hidden")
-
-    assert page.locator(".letter-offsets li").count() == 3
-    assert page.text_content("#replays").startswith("sqlite: replaying")
-    held[0].abort()
-    page.wait_for_selector("#dead-state:has-text('No dead letter waits.')")
-    assert page.text_content("#replays") == "sqlite: no answer"
 
 
 @dataclass

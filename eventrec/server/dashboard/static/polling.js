@@ -8,6 +8,9 @@ export const MAX_TIMER = 2 ** 31 - 1; // a longer one would be over at once
 /** How long to wait after so many failures in a row. */
 export const pauseAfter = (failures) => Math.min(MAX_PAUSE, FIRST_PAUSE * 2 ** (failures - 1));
 
+/** By the page's clock, when the server wants to be asked again after `error`. */
+export const notBefore = (error) => performance.now() + 1_000 * (error.retryAfter ?? 0);
+
 /** Whether the server answers, as the question that is asked most often finds out; all others wait for it. */
 export class Link extends EventTarget {
   isUp = false;
@@ -58,12 +61,8 @@ export class Poller {
 
   /** As `now`, because of the error that came of the same question, asked beside this one. */
   again(error) {
-    this.#waits(error);
+    this.#notBefore = notBefore(error);
     this.now();
-  }
-
-  #waits(error) {
-    this.#notBefore = performance.now() + 1_000 * (error.retryAfter ?? 0);
   }
 
   async run() {
@@ -75,7 +74,7 @@ export class Poller {
         failures = 0;
       } catch (error) {
         failures += 1; // what asks has said it
-        this.#waits(error);
+        this.#notBefore = notBefore(error);
       }
       await this.#rest(failures);
     }

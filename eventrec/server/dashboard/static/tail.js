@@ -4,7 +4,7 @@ import { ask, follow, Refusal, server, Unreachable } from "./api.js";
 import { showBars } from "./bars.js";
 import { $, el, keyed, say, state } from "./dom.js";
 import { count, counted, moment, parsed, rate, span } from "./format.js";
-import { MAX_TIMER, pauseAfter } from "./polling.js";
+import { MAX_TIMER, notBefore, pauseAfter } from "./polling.js";
 
 const ROWS = 200; // shown at most
 const RECENT = 1_000; // whose types are counted
@@ -65,7 +65,7 @@ export class Tail {
         await this.#once(ending.signal);
       } catch (error) {
         if (!ending.signal.aborted) this.#fail(error);
-        this.#notBefore = performance.now() + 1_000 * (error.retryAfter ?? 0);
+        this.#notBefore = notBefore(error);
       }
       failures = performance.now() - started > LASTING ? 1 : failures + 1;
       if (!ending.signal.aborted) await rest(pauseAfter(failures), ending.signal);
