@@ -232,7 +232,7 @@ class Walk:
         if reason in (Damage.CHECKSUM, Damage.NO_RECORDS):
             end = self.position + size
             is_last = reason is Damage.CHECKSUM and offset == self.offset and end == self.size
-            is_last = is_last and self.upper in (None, offset + n)
+            is_last = is_last and (self.upper is None or offset + n <= self.upper)
             follower = self._offset_at(end) if end < self.size else None
             if follower is not None and self._is_length_right(offset, n, end, follower):
                 # Looking inside its records could only find what is not a commit of ours.
@@ -301,7 +301,7 @@ class Walk:
                 position, offset = position + commit.size, commit.end
         except CorruptCommitError:
             return position, offset, False
-        return position, offset, self.upper in (None, offset)
+        return position, offset, self.upper is None or offset <= self.upper
 
     def _offset_at(self, position: int) -> int | None:
         try:

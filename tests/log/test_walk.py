@@ -129,6 +129,18 @@ def test_two_flipped_bits_cost_the_two_commits_that_they_are_in() -> None:
         assert [step.offset for step in steps if isinstance(step, Commit)] == [1, 2], (first, other)
 
 
+@pytest.mark.parametrize("upper", [None, 6, 7, 1_000])
+def test_two_flipped_bits_cost_the_last_commit_nothing_wherever_the_next_segment_begins(upper: int | None) -> None:
+    """One of the first commit's header, and one of the second one's records. A segment may begin past the last one."""
+    first, second, last = _commits(0, 2, 4, n=2)
+
+    for bit in range(22 * 8):
+        raw = bytearray(first + _spoilt(second, 30, 1) + last)
+        raw[bit // 8] ^= 1 << bit % 8
+        steps, _ = _walk(bytes(raw), upper=upper)
+        assert [step.offset for step in steps if isinstance(step, Commit)] == [4], bit
+
+
 def test_behind_damage_a_commit_may_end_with_the_last_offset_of_all(foreign_commit: Callable[..., bytes]) -> None:
     first = MAX_OFFSET - 2
     damaged = bytearray(foreign_commit(first, b"a"))
@@ -454,13 +466,16 @@ def test_every_flipped_bit_around_a_record_that_holds_commits_costs_that_one(inn
 
 
 @pytest.mark.parametrize("inner", [(0,), (1,), (7,)])
-def test_the_last_record_of_a_log_makes_no_commit_either(inner: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("upper", [None, 1, 2, 1_000])
+def test_the_last_record_of_a_segment_makes_no_commit_either(inner: tuple[int, ...], upper: int | None) -> None:
     alone = _holding(0, *_commits(*inner))
 
-    for byte in [*LENGTH, *NUMBER]:
-        steps, walk = _walk(_spoilt(alone, byte, 2))
+    for byte in range(len(alone)):
+        if 28 <= byte < len(alone) - 10:
+            continue  # What stands in the records may be damaged, too.
+        steps, walk = _walk(_spoilt(alone, byte, 2), upper=upper)
 
-        assert [step for step in steps if isinstance(step, Commit)] == []
+        assert [step for step in steps if isinstance(step, Commit)] == [], byte
         assert walk.claimed() >= 1
 
 
