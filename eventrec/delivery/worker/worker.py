@@ -20,12 +20,11 @@ from eventrec.delivery.worker.destination import Destination
 from eventrec.delivery.worker.hand import Hand
 from eventrec.delivery.worker.health import Health, Outage
 from eventrec.delivery.worker.ledger import Ledger
-from eventrec.delivery.worker.piece import Piece
+from eventrec.delivery.worker.open_records import OpenRecords
 from eventrec.delivery.worker.quarantine import Quarantine
 from eventrec.delivery.worker.retry import Pauses
 from eventrec.delivery.worker.sending import Sending
 from eventrec.delivery.worker.settling import Settling
-from eventrec.records.entry import TIMESTAMP
 from eventrec.runtime.logging import described, get_logger
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from eventrec.delivery.letters.dead_letters import DeadLetters
     from eventrec.delivery.sources.source import Source
     from eventrec.delivery.subscription import NewDestination, Subscription
+    from eventrec.delivery.worker.piece import Piece
     from eventrec.handler import EventHandler
     from eventrec.runs.checkpoint import Checkpoint, Progress
     from eventrec.runs.requests import OperatorRequest
@@ -73,14 +73,20 @@ class Worker:
         self.subscription = subscription
         self.name = subscription.name
         self._source = source
-        self._ledger = Ledger(subscription, source, checkpoint=checkpoint, on_drop=on_drop, on_reread=self._reread)
+        self._ledger = Ledger(
+            subscription,
+            source,
+            checkpoint=checkpoint,
+            on_drop=on_drop,
+            on_reread=self._read_again,
+        )
         outage = outage or Outage()
         self._on_health = on_health
         self._health = Health(self.name, self._note_health, outage, clock=clock)
         self._destination = Destination(
             subscription, source.id, handler or subscription.handler, self._ledger, self._health
         )
-        self._freezer = Freezer(self._ledger, freeze, always=self._destination.knows_tokens)
+        freezer = Freezer(self._ledger, freeze, always=self._destination.knows_tokens)
         self._quarantine = Quarantine(subscription, source.id, letters, outage.brake)
         self._hand = Hand()
         self._reader = BatchReader(
@@ -93,12 +99,21 @@ class Worker:
             on_empty=self._ledger.settle_empty,
             on_forfeited=self._ledger.skip_to,
         )
+        self._open = OpenRecords(
+            self.name,
+            source,
+            hand=self._hand,
+            reader=self._reader,
+            ledger=self._ledger,
+            freezer=freezer,
+            quarantine=self._quarantine,
+        )
         sending = Sending(
             hand=self._hand,
             reader=self._reader,
             ledger=self._ledger,
             destination=self._destination,
-            freezer=self._freezer,
+            freezer=freezer,
             quarantine=self._quarantine,
         )
         self._settling = Settling(
@@ -118,6 +133,9 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<Worker {self.name!r} next={self.progress.scanned} lag={self.lag} {self._health.state}>"
+
+    def _read_again(self, first: int) -> None:
+        self._open.read_again(first)
 
     def _note_health(self) -> None:
         self._ledger.tell()
@@ -155,10 +173,7 @@ class Worker:
     def status(self) -> SubscriptionStatus:
         """Its part of the account."""
         in_hand = self._reader.end - self.progress.scanned
-        # Slices, since another thread may ask while the loop's settles something.
-        firsts = [piece.entries[:1] for piece in (*self._hand.pieces, self._reader.piece)]
-        oldest = next((first[0][TIMESTAMP] for first in firsts if first), None)
-        return self._ledger.status(self._health, in_hand=in_hand, oldest=oldest)
+        return self._ledger.status(self._health, in_hand=in_hand, oldest=self._open.oldest)
 
     def abandon(self) -> None:
         """In the child of a fork: never use the handler again, whose connections are the parent's."""
@@ -255,15 +270,7 @@ class Worker:
 
         No loop needs to run.
         """
-        ledger, cursor = self._ledger, self._ledger.cursor
-        for piece in [*self._quarantine.take_back(), *self._hand.take_all(), self._reader.piece]:
-            ledger.give_up(piece, reason)
-        ledger.skip_to(cursor.next)
-        while cursor.next < self._source.end:
-            self._reader.start_over(cursor.next)
-            self._reader.add(await cursor.read(max_records=self._source.end, max_bytes=1 << 62))
-            ledger.give_up(self._reader.piece, reason)
-        self._reader.start_over(cursor.next)
+        await self._open.give_up_all(reason)
         self._health.closes()
 
     async def close(self, *, is_last: bool = False) -> None:
@@ -305,7 +312,8 @@ class Worker:
                     await self._deliver_one()
                 self._at_work = None
                 if self._forfeit_to > self.progress.scanned:
-                    self._give_up_below(self._forfeit_to)
+                    self._destination.is_uncertain = True
+                    self._open.give_up_below(self._forfeit_to, "retention")
                 pauses.start_over()
             except Exception as exc:  # noqa: BLE001 - a defect of ours, or the system's: of this subscription alone
                 await self._settling.survive(exc, pauses.next())
@@ -313,7 +321,7 @@ class Worker:
     async def _deliver_one(self) -> None:
         """Fill a batch, and settle all that becomes of it."""
         if self._may_restore and not self._hand and self.progress.scanned == self._reader.end:
-            await self._restore_attempt()
+            await self._open.restore_attempt()
         self._may_restore = False
         if not self._hand:
             self._hand.add(await self._next_piece())
@@ -331,42 +339,6 @@ class Worker:
                 await self._settling.get_ready()
             except Exception as exc:  # noqa: BLE001 - the next batch meets it too, and says so
                 _logger.debug("destination not asked", subscription=self.name, error=described(exc))
-
-    def _give_up_below(self, end: int) -> None:
-        """Count what is open below `end` as lost to the disk bound, in hand or not, and go on behind it."""
-        self._destination.is_uncertain = True
-        reading = self._reader.piece
-        for piece in [*self._quarantine.take_back(), *self._hand.take_all(), reading]:
-            gone, rest = (piece, None) if piece.end <= end else piece.split_at(end)
-            if gone.end > self.progress.scanned:
-                self._ledger.give_up(gone, "retention")
-            if piece is reading:
-                self._reader.take_up(rest or Piece(end))
-            elif rest is not None and rest.entries:
-                self._hand.add(rest)
-            elif rest is not None:
-                self._ledger.settle(rest, delivered=0)
-        self._ledger.give_up_below(end, "retention")
-
-    async def _restore_attempt(self) -> None:
-        """The batch that a run before us may have sent: the same records, under the same token."""
-        pieces, read = await self._freezer.restore(self._ledger.cursor, self._quarantine.known_dead())
-        attempt = self._ledger.attempt
-        if attempt is None:
-            _logger.warning("frozen batch lost records", subscription=self.name, log=str(self._source.id))
-            for records in read:
-                self._reader.take(records)
-            return
-        self._reader.start_over(attempt.end)
-        self._hand.add(pieces[0])
-        for suspect in pieces[1:]:
-            self._quarantine.suspect(suspect, attempt.suspects[suspect.offsets[0]])
-
-    def _reread(self, first: int) -> None:
-        """What is in hand was read too far ahead: begin again at `first`."""
-        self._hand.take_all()
-        self._quarantine.take_back()
-        self._reader.start_over(first)
 
 
 def _storable(text: str) -> str:
