@@ -12,6 +12,7 @@ from eventrec.delivery.deliveries import Deliveries
 from eventrec.delivery.disk import DiskQuota
 from eventrec.delivery.first_checkpoints import FirstCheckpoints
 from eventrec.delivery.following.following import Following
+from eventrec.delivery.last_writes import write_rest
 from eventrec.delivery.letters.dead_letters import DeadLetterFile
 from eventrec.delivery.letters.kept import forfeit_settled
 from eventrec.delivery.letters.log import LetterLog
@@ -264,9 +265,8 @@ class LogSupervisor(Supervisor):
                 self._spawn(tasks, beside)
             await self._closing.wait()
             with anyio.CancelScope(deadline=self._deadline):
-                self.writer.close()
-                while not self.writer.is_ended:
-                    await self._woken.wait()
+                ways = self.flush_what_is_written, self._settle_others
+                await write_rest(self.writer, self._own, ways=ways, next_change=self.next_change)
                 await self.flush_what_is_written()
                 await self._settle_others()
             tasks.cancel_scope.cancel()
@@ -381,7 +381,7 @@ class LogSupervisor(Supervisor):
 
     def _close_elsewhere(self) -> None:
         super()._close_elsewhere()
-        self.writer.close()
+        self.writer.close(waits_for_room=True)
 
     def _all_workers(self) -> list[Worker]:
         return [worker for delivery in self._deliveries() for worker in delivery.workers.values()]

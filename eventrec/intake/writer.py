@@ -106,7 +106,7 @@ class Writer:
         self._has_emptied = True
         self._spent = self._write_seconds = 0.0
         self._signal, self._end_signal = Signal(), Signal()
-        self._is_closing = False
+        self._is_closing = self._gives_up = False
         self._is_left = False
         self._is_given_back = False
         self._giving_back = allocate_lock()
@@ -181,9 +181,13 @@ class Writer:
         if not self._syncer.has_thread:
             self._signal.set()
 
-    def close(self) -> None:
-        """Write and sync what is in the intake, and end. Returns at once; the intake must take nothing any more."""
+    def close(self, *, waits_for_room: bool = False) -> None:
+        """Write and sync what is in the intake, and end. Returns at once; the intake must take nothing any more.
+
+        Where the disk refuses for good, it ends without; but with `waits_for_room` only once it was called without it.
+        """
         self._is_closing = True
+        self._gives_up |= not waits_for_room
         self._restart_at = 0.0
         if self._is_started or (len(self._intake) and self._start()):
             self._signal.set()
@@ -270,7 +274,7 @@ class Writer:
                     if is_written and not has_more and self._sync_rest():
                         return
                     tries = 0 if is_written and has_more else tries + 1
-                    if tries > _CLOSING_TRIES:
+                    if tries > _CLOSING_TRIES and self._gives_up:
                         self._write_elsewhere()
                         return
                 self._rest(pause, is_written=is_written)

@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from eventrec import EventRecorder, LogError, TransientError
+from eventrec import Backoff, EventRecorder, LogError, TransientError
 from eventrec.delivery.directory_look import DirectoryLook, DirectoryNews
 from eventrec.delivery.disk import DiskQuota
 from eventrec.delivery.orphans.adoption import MAX_ADOPTED
@@ -147,6 +147,48 @@ async def test_a_disk_that_is_full_of_what_is_delivered_is_written_again(small_v
     assert taken == 20_000
     assert handler.delivered == list(range(taken))
     assert_conserved(recorder.status(), offered=taken)
+
+
+@pytest.mark.parametrize("small_volume", ["1m", "1m,nr_inodes=12"], indirect=True)
+@pytest.mark.parametrize("pause", [0.0, 0.2])
+async def test_what_a_full_disk_keeps_out_is_written_while_close_delivers(small_volume: Path, pause: float) -> None:
+    """What is in the log makes room for what is not, as soon as it is delivered, and `close` has the time for it."""
+    handler = ScriptedHandler(always=DOWN)
+    retry = Backoff(first=0.01, max=0.05)
+    options = quickly(keep_free=0, flush_interval=0.05, segment_bytes=100_000, retry=retry)
+    recorder = EventRecorder(handler, log=small_volume / "log", options=options)
+    await recorder.open()
+    taken = 0
+    while taken < 20_000:
+        taken += recorder.record_many(Long(n) for n in range(taken, taken + 200))
+        await anyio.sleep(0.01)
+    await eventually(lambda: recorder.status().failure is not None)
+    handler.always = lambda _: None
+    await anyio.sleep(pause)
+
+    status = await recorder.close(30)
+
+    assert status.refused == {}
+    assert_conserved(status, offered=taken)
+    assert sorted(set(handler.delivered)) == list(range(taken))
+
+
+async def test_a_full_disk_that_nothing_makes_room_on_does_not_hold_up_the_end(small_volume: Path) -> None:
+    handler = ScriptedHandler()
+    recorder = EventRecorder(handler, log=small_volume / "log", options=quickly(keep_free=0))
+    await recorder.open()
+    recorder.record(Long(0))
+    assert await recorder.flush(timeout=30)
+    filler = small_volume / "filler"
+    await anyio.to_thread.run_sync(filler.write_bytes, b"\0" * shutil.disk_usage(small_volume).free)
+    recorder.record_many(Long(n) for n in range(1, 5_001))
+    began = anyio.current_time()
+
+    status = await recorder.close(30)
+
+    assert anyio.current_time() - began < 15
+    assert_conserved(status, offered=5_001)
+    assert status.refused["not_written"] > 0
 
 
 async def test_a_disk_that_is_nearly_full_keeps_the_bytes_that_a_checkpoint_needs(small_volume: Path) -> None:
