@@ -12,7 +12,7 @@ import time
 import weakref
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import anyio
 
@@ -32,7 +32,7 @@ from eventrec.runs.run import new_run_id
 from eventrec.runtime.backend import current_backend, in_thread
 from eventrec.runtime.logging import get_logger
 from eventrec.runtime.process import never_finalize
-from eventrec.subscriptions import Subscriptions
+from eventrec.subscriptions import Start, Subscriptions, check_word
 from eventrec.sync import BlockingRecorder
 from eventrec.taking import Taking
 
@@ -308,8 +308,10 @@ class EventRecorder(Taking):
 
         Raises:
             RecorderStateError: The recorder is not open.
-            SubscriptionError: No subscription has this name.
+            SubscriptionError: No subscription has this name, or `start` is another word.
         """
+        if start is not None:
+            check_word("start", start, get_args(Start))
         supervisor = None if self._is_inert else self._open_supervisor()
         if name not in self._subscriptions.names:
             raise SubscriptionError(f"no subscription {name!r}; there are {sorted(self._subscriptions.names)}")

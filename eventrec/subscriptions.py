@@ -101,8 +101,8 @@ class Subscriptions:
         Raises:
             SubscriptionError, HandlerURLError, pydantic.ValidationError: As `EventRecorder.register`.
         """
-        _check_word("start", start, get_args(Start))
-        _check_word("on_new_destination", on_new_destination, get_args(NewDestination))
+        check_word("start", start, get_args(Start))
+        check_word("on_new_destination", on_new_destination, get_args(NewDestination))
         wanted = _checked_types(types)
         given: object = handler_or_url  # Not every application has a type checker.
         if isinstance(given, str):
@@ -206,7 +206,8 @@ def _keeps_checkpoints(handler: EventHandler) -> bool:
         return False
 
 
-def _check_word(argument: str, given: object, allowed: tuple[str, ...]) -> None:
+def check_word(argument: str, given: object, allowed: tuple[str, ...]) -> None:
+    """Raise SubscriptionError where `given` is none of the words that are `allowed` for `argument`."""
     if not isinstance(given, str) or given not in allowed:
         raise SubscriptionError(f"{argument} is one of {', '.join(allowed)}, got {given!r}")
 

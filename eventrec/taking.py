@@ -17,7 +17,7 @@ from eventrec.errors import EventrecError, InvalidEventError, NotDurableError, U
 from eventrec.events.clocks import checked_clock
 from eventrec.events.encoder import Encoder
 from eventrec.events.privacy_plans import Privacy
-from eventrec.intake.durable import Position, take, wait_durably, wait_for_all
+from eventrec.intake.durable import Position, check_until, take, wait_durably, wait_for_all
 from eventrec.intake.refusals import UNSAID, Refusals
 from eventrec.intake.several import take_all, take_in_slices
 from eventrec.intake.switched_off import SwitchedOff
@@ -173,7 +173,10 @@ class Taking(ABC):
             LogFullError: The intake or the disk is full.
             LogError: The disk refused; `LogClosedError` where the recorder is closed meanwhile.
             DurableTimeoutError: It took longer than `timeout`. It is a TimeoutError too.
+            OptionsError: `until` is none of these words, or `timeout` no duration: nothing is recorded.
         """
+        check_until(until)
+        seconds = None if timeout is None else duration_seconds(timeout)
         self._note_fork()
         if self._refuse is not None:
             self._refuse()
@@ -193,7 +196,7 @@ class Taking(ABC):
                 supervisor,
                 until=until,
                 mirrors=self._setup.options.mirrors,
-                timeout=None if timeout is None else duration_seconds(timeout),
+                timeout=seconds,
             )
         )
 
@@ -220,7 +223,10 @@ class Taking(ABC):
             LogError: The disk refuses: nothing was taken where it did so before, and else all that could be.
                 `LogClosedError` where the recorder is closed meanwhile.
             DurableTimeoutError: It took longer than `timeout`; what was taken stays taken.
+            OptionsError: As `record_durable`.
         """
+        check_until(until)
+        seconds = None if timeout is None else duration_seconds(timeout)
         given = list(events)
         self._note_fork()
         if self._refuse is not None:
@@ -247,7 +253,7 @@ class Taking(ABC):
                     supervisor,
                     until=until,
                     mirrors=self._setup.options.mirrors,
-                    timeout=None if timeout is None else duration_seconds(timeout),
+                    timeout=seconds,
                 )
             )
         )

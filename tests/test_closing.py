@@ -154,6 +154,38 @@ async def test_close_is_bounded_where_a_handler_waits_for_a_thread(where: str, k
     assert_conserved(status, offered=1)
 
 
+@pytest.mark.parametrize("outcome", ["arrives", "fails"])
+async def test_what_a_handler_does_not_let_go_of_is_counted_as_lost_without_a_log(outcome: str) -> None:
+    """What it has, and what it was never given: also where it comes back later, with whatever answer."""
+    told: list[tuple[str, int]] = []
+    handler = Hanging("handle", in_thread=True)
+    if outcome == "fails":
+        handler.handle = raising_after(handler.handle)  # type: ignore[method-assign,assignment]
+    recorder = EventRecorder(handler, options=quickly(), on_drop=lambda *each: told.append(each))
+    await recorder.open()
+    recorder.record_many(Numbered(n) for n in range(6))
+    await recorder.flush(timeout=0.2)
+    recorder.record_many(Numbered(n) for n in range(6, 10))
+
+    status = await recorder.close(0.2)
+    handler.let_go.set()
+    await anyio.sleep(0.2)
+
+    for each in (status, recorder.status()):
+        assert_conserved(each, offered=10)
+        (part,) = each.subscriptions.values()
+        assert (part.pending, part.dropped, part.state) == (0, {"closed": 10}, "closed")
+    assert told == [("closed", 10)]
+
+
+def raising_after(handle: Callable[[Batch], Awaitable[None]]) -> Callable[[Batch], Awaitable[None]]:
+    async def failing(batch: Batch) -> None:
+        await handle(batch)
+        raise TransientError("too late")
+
+    return failing
+
+
 async def test_a_second_close_is_bounded_by_its_own_timeout() -> None:
     recorder = EventRecorder(Hanging("handle"), options=quickly())
     await recorder.open()

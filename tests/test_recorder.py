@@ -698,6 +698,14 @@ async def test_resume_of_an_unknown_name_is_refused() -> None:
             recorder.resume("nobody")
 
 
+@pytest.mark.parametrize("start", ["latests", "Earliest", "", 1])
+async def test_resume_at_a_word_that_it_does_not_know_is_refused(start: Any) -> None:
+    """Else a typing error would skip all that is kept."""
+    async with EventRecorder(ScriptedHandler()) as recorder:
+        with pytest.raises(SubscriptionError, match="start is one of earliest, latest"):
+            recorder.resume("ScriptedHandler", start=start)
+
+
 async def test_context_and_static_fields_reach_the_handler() -> None:
     seen: list[bytes | None] = []
 

@@ -126,7 +126,9 @@ class MemorySupervisor(Supervisor):
             await worker.drop_rest("closed")
 
     async def _let_go(self) -> None:
-        """Nothing here is anybody else's."""
+        """Nothing here is anybody else's, and nobody delivers it any more: it is lost, whatever holds up the end."""
+        await self._end()
+        self._drops.tell()
 
     def end_stranded(self) -> None:
         """Count what is left as lost, as `_end` does."""

@@ -1,4 +1,6 @@
-"""What pydantic's serializer must not be given: values nested deeper than the stack, and times that it would change.
+"""What pydantic's serializer must not be given: values nested deeper than the stack, and what it would change.
+
+It writes times to the microsecond, and two keys that are one key in JSON both, of which a reader has one.
 
 The same look tells whether there may be markers: it is measured, and a second one costs as much again.
 """
@@ -19,6 +21,7 @@ from uuid import UUID
 
 import msgspec
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from eventrec.errors import EncodeError
 from eventrec.records.marked import is_marked
@@ -37,6 +40,7 @@ _LEVEL_BYTES: Final = 2_048
 """Of the stack for a level: pydantic takes 900; the other half is for what called `record`."""
 
 _LEAVES: Final = frozenset({str, int, float, bool, type(None), bytes, UUID, Decimal, date})
+_join: Final = "".join
 _BUILTIN: Final = frozenset({dict, list, tuple, set, frozenset, deque, datetime, time, timedelta})
 
 
@@ -44,7 +48,8 @@ def refuse_unserializable(values: Iterable[object], *, with_times: bool = True) 
     """Raise EncodeError where one of `values` would overrun the stack in pydantic's serializer, or change in it.
 
     That serializer takes 900 bytes of stack a level, and ends the process where there are none left. It writes times
-    to the microsecond, and their offsets to the minute; `with_times=False` lets these pass.
+    to the microsecond, and their offsets to the minute; `with_times=False` lets these pass. Of two keys that are one
+    in JSON it writes both.
 
     Return whether something in them may be marked for privacy: False is certain, True is to be looked into.
     """
@@ -75,10 +80,26 @@ def refuse_unserializable(values: Iterable[object], *, with_times: bool = True) 
     return has_marks
 
 
+def _refuse_equal_keys(value: dict[Any, object]) -> None:
+    try:
+        _join(value)
+    except TypeError:
+        pass
+    else:
+        return
+    try:
+        written = msgspec.json.decode(to_json(dict.fromkeys(value)))
+    except Exception:  # noqa: BLE001 - hooks of the caller's run in here; the serializer meets them too, and says so
+        return
+    if len(written) != len(value):
+        raise EncodeError(f"not a JSON value: {len(value)} keys, of which JSON can tell {len(written)} apart")
+
+
 def _children(part: Any) -> Iterable[object]:
     found: Iterable[object] = ()
     match part:
         case dict():
+            _refuse_equal_keys(part)
             found = chain(part, part.values())
         case list() | tuple() | set() | frozenset() | deque():
             found = part

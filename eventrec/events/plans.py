@@ -311,6 +311,7 @@ _CONTENTS: Final = {
     "dict": ("keys_schema", "values_schema"),
 }
 _CONTAINERS: Final = frozenset(_CONTENTS)
+_KEYS: Final = frozenset({"str", "int", "bool", "uuid", "date"})
 _WRAPPERS: Final = frozenset({"function-before", "function-after", "function-wrap", "model"})
 
 
@@ -337,6 +338,8 @@ def _has_only(schema: Mapping[str, Any], kinds: frozenset[str]) -> bool:
         return False
     if any(key not in schema for key in _CONTENTS.get(schema["type"], ())):
         return False  # A bare list holds anything.
+    if schema["type"] == "dict" and schema["keys_schema"].get("type") not in _KEYS:
+        return False  # Of several kinds, two keys may be one in JSON.
     parts: list[Any] = [schema[key] for key in ("schema", "keys_schema", "values_schema") if key in schema]
     for key in ("items_schema", "choices"):
         inside = schema.get(key, [])

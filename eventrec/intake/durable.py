@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import anyio
 
@@ -15,6 +15,7 @@ from eventrec.errors import (
     LogClosedError,
     LogError,
     LogFullError,
+    OptionsError,
     RecorderStateError,
     UnruledError,
 )
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 
 Until: TypeAlias = Literal["written", "synced", "mirrored"]
+_UNTIL: Final = get_args(Until)
 """What a caller waits for: in the page cache; on the disk; on the disks of mirrors too."""
 
 _PATIENCE: Final = 0.05
@@ -139,6 +141,12 @@ def attempt(event: Event | Eventable, encoder: Encoder) -> Entry | Reason | Unfi
         return Unfit("not_encodable", error)
     except BaseException as exc:  # noqa: BLE001 - it goes on to the caller, once it is counted
         return Unfit("interrupted", exc)
+
+
+def check_until(until: str) -> None:
+    """Raise OptionsError where `until` is none of these: to wait for less than was meant would tell nobody."""
+    if until not in _UNTIL:
+        raise OptionsError(f"until is one of {', '.join(map(repr, _UNTIL))}, not {until!r}")
 
 
 async def wait_durably(

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, ConfigDict, computed_field
 
-from eventrec import Column, EventModel
+from eventrec import Column, ColumnType, EventModel
 from eventrec.errors import EncodeError
 from eventrec.events.encoder import Encoder
 from eventrec.events.nesting import MAX_LEVELS, SAFE_LEVELS, levels_on_this_stack, refuse_unserializable
@@ -194,3 +194,30 @@ def test_deep_payload_never_ends_the_process(kibibytes: int, levels: int) -> Non
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("[")
+
+
+class Keyed(EventModel):
+    v: dict[int | str, str]
+
+
+class Noted(EventModel):
+    v: Annotated[Any, Column(ColumnType.JSON)] = None
+
+
+@pytest.mark.parametrize(
+    ("cls", "keys"),
+    [(Anything, (1, "1")), (Anything, ("true", True)), (Keyed, (1, "1")), (Open, (1, "1")), (Noted, (1, "1"))],
+)
+def test_keys_that_json_writes_alike_are_refused(cls: type[EventModel], keys: tuple[Any, Any]) -> None:
+    event = cls.model_validate({"v": dict.fromkeys(keys, "x")})
+
+    with pytest.raises(EncodeError, match="2 keys, of which JSON can tell 1 apart"):
+        Encoder(types=None, context=lambda: None, now=lambda: 0).encode(event)
+
+
+@pytest.mark.parametrize("value", [{1: "a", 2: "b"}, {1: "a", "2": "b"}, {"1": "a", "2": "b"}])
+def test_keys_that_json_tells_apart_are_written(value: dict[Any, str]) -> None:
+    for cls in (Anything, Keyed):
+        entry = Encoder(types=None, context=lambda: None, now=lambda: 0).encode(cls(v=value))
+        assert isinstance(entry, tuple)
+        assert entry[PAYLOAD] == b'{"v":{"1":"a","2":"b"}}'

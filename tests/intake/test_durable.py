@@ -11,7 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import anyio
@@ -27,6 +27,7 @@ from eventrec import (
     LogError,
     LogFullError,
     NotDurableError,
+    OptionsError,
     Position,
     RecorderClosedError,
     TransientError,
@@ -374,6 +375,23 @@ async def test_many_waiters_share_a_sync(tmp_path: Path, monkeypatch: pytest.Mon
 
     assert sorted(position.offset for position in positions if position is not None) == list(range(500))
     assert_conserved(recorder.status(), offered=500)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        *(({"until": word}, "until is one of") for word in ("mirror", "Synced", None)),
+        *(({"timeout": duration}, "duration") for duration in ("soon", -1)),
+    ],
+)
+async def test_durable_takes_no_promise_that_it_does_not_know(given: dict[str, Any], said: str, tmp_path: Path) -> None:
+    async with EventRecorder(log=tmp_path, options=quickly()) as recorder:
+        with pytest.raises(OptionsError, match=said):
+            await recorder.record_durable(Numbered(0), **given)
+        with pytest.raises(OptionsError, match=said):
+            await recorder.record_all_durable([Numbered(0)], **given)
+
+    assert_conserved(recorder.status(), offered=0)
 
 
 async def test_durable_refuses_by_name(tmp_path: Path) -> None:

@@ -128,7 +128,8 @@ class Settling:
         except Exception as exc:  # noqa: BLE001 - foreign code: what it means is decided below
             failure = exc
             await self._failed(piece, exc)
-        await self._perform(piece, outcome_of(piece, failure, self._remembered()))
+        if self._hand.is_next(piece):  # Else it was given up: the handler did not let go of it in time.
+            await self._perform(piece, outcome_of(piece, failure, self._remembered()))
 
     def _remembered(self) -> Remembered:
         self._hand.is_probing |= self._unknown_errors.is_stuck(now=anyio.current_time())
