@@ -98,7 +98,8 @@ class EventHandler(ABC):
     def remarks(self) -> Sequence[str]:
         """What an operator should know while batches are delivered, a sentence each: what cannot be cleaned up, say.
 
-        They are among the reasons of `Status.health`. Asked for at any time, from any thread; what it raises is
+        They are among the reasons of `Status.health`. Asked for at any time, from any thread, by `status()` and by the
+        end of `close`, which take as long as this takes: tell what is known, and wait for nothing. What it raises is
         ignored.
         """
         return ()

@@ -331,9 +331,9 @@ class EventRecorder(Taking):
     async def close(self, timeout: Duration | None = None) -> Status:
         """Take nothing more, deliver what can be delivered within `timeout` seconds, and return the account.
 
-        It returns at most half a second later, whatever handlers do: what is left then stays in the log, or is lost
-        without one. From any task, thread or loop; a second call waits for the first. Being cancelled does not cut the
-        flush short.
+        It returns at most half a second later, whatever handlers wait for: what is left then stays in the log, or is
+        lost without one. Only code that blocks the thread in which it is awaited holds it up. From any task, thread or
+        loop; a second call waits for the first. Being cancelled does not cut the flush short.
         """
         self._note_fork()
         seconds = self._close_timeout if timeout is None else duration_seconds(timeout)
