@@ -21,7 +21,6 @@ from uuid import UUID
 
 import msgspec
 
-from eventrec.errors import InvalidEventError
 from eventrec.events.event import ReceivedEvent, ReceivedJson
 from eventrec.ingest.cloud_events import check_cloud_event, own_cloud_event
 from eventrec.ingest.elements import (
@@ -34,8 +33,7 @@ from eventrec.ingest.elements import (
 )
 from eventrec.ingest.enriched import enriched_event, is_enriched
 from eventrec.ingest.members import decode_members, repeats_names
-from eventrec.ingest.own_lines import own_event
-from eventrec.ingest.received import EventTooLargeError, LineError, Reading, received_events
+from eventrec.ingest.received import EventTooLargeError, LineError, Reading, own_line, received_events
 from eventrec.records.entry import entry_size
 
 if TYPE_CHECKING:
@@ -145,8 +143,6 @@ def _known_or_why_not(element: bytes, reading: BatchReading) -> ReceivedEvent | 
         event = _known(members, reading)
     except LineError as exc:
         return exc.with_traceback(None)
-    except InvalidEventError:
-        return LineError("its columns cannot be read")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return LineError("it cannot be read")
     if event is not None:
@@ -162,8 +158,7 @@ def _known(members: Mapping[str, msgspec.Raw], reading: BatchReading) -> Receive
     if "specversion" in members:
         return own_cloud_event(members, table=reading.table)
     if "payload" in members:
-        event = own_event(members)
-        return event if event is None or reading.table is None else replace(event, table=reading.table)
+        return own_line(members, table=reading.table)
     if is_enriched(members):
         return enriched_event(members, table=reading.table, tables=reading.tables, spellings=reading.spellings)
     return None

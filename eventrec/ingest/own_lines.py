@@ -7,10 +7,15 @@
     dead list --json  log, offset   those, log_id for log, and what became of the record
     GET /events       `id`          columns: name to value; the timestamp is RFC 3339
 
-A line is one of ours if it has type, table, a timestamp, a payload, and a UUID as id or log and offset, and nothing
-that is not in this table. A timestamp is integer nanoseconds, or with `id` a time with its zone. Type, table, time,
-payload, context and the id of the first row come back exactly. Columns come back with the types that the line names
-(`"n INT64"`), else with those that follow from their values in JSON; a null is left out, since its type is unknown.
+An object is a line of ours by its members alone: it has type, table, timestamp and payload, an id or a log and an
+offset, and nothing that is not in this table. It is taken as one, or refused: what a value of it is not never makes
+another event of it, which would get a new id each time. An object with any other member, or without one of these, is
+none.
+
+Its id, or its log, is a UUID. Its timestamp is whole nanoseconds, or a text as that of a CloudEvent (`iso` in
+`timestamps.py`). Type, table, time, payload, context and the id of the first row come back exactly. Columns come back
+with the types that the line names (`"n INT64"`), else with those that follow from their values in JSON; a null is left
+out, since its type is unknown.
 """
 
 from __future__ import annotations
@@ -42,25 +47,36 @@ _OF_LETTERS: Final = frozenset({"run", "number", "subscription", "handler", "rea
 _KNOWN: Final = _NEEDED | _OTHERS | _OF_LETTERS
 
 _ID: Final = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
-_ZONED: Final = re.compile(r"[-0-9]{10}T[:0-9]{8}(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 _MAX_OFFSET: Final = 2**48
 
 
+class OwnLineError(InvalidEventError):
+    """A line of ours cannot be taken as one.
+
+    Attributes:
+        without_values: The same, and nothing of the line's values in it.
+    """
+
+    def __init__(self, message: str, *, without_values: str | None = None) -> None:
+        super().__init__(message)
+        self.without_values = message if without_values is None else without_values
+
+
 def own_event(members: Mapping[str, msgspec.Raw]) -> ReceivedEvent | None:
-    """The event of a line of ours; None where it is none.
+    """The event of a line of ours; None where an object of these members is none.
 
     Raises:
-        InvalidEventError: It is one of ours, and what it says of its columns cannot be one event's.
+        OwnLineError: It is one of ours, and its values cannot be one event's.
     """
-    if not (members.keys() >= _NEEDED and members.keys() <= _KNOWN):
+    if not (members.keys() >= _NEEDED and members.keys() <= _KNOWN and _is_numbered(members)):
         return None
-    kind, table, timestamp = text_of(members["type"]), text_of(members["table"]), _timestamp(members)
+    kind, table = _name(members, "type"), _name(members, "table")
+    timestamp = _timestamp(members["timestamp"])
     id_ = _id(members)
-    if kind is None or table is None or timestamp is None or id_ is None:
-        return None
-    if not (is_name(kind) and is_name(table)):
-        return None
-    columns, rows = _columns(members)
+    try:
+        columns, rows = _columns(members)
+    except InvalidEventError as exc:
+        raise OwnLineError(str(exc), without_values="its columns cannot be read") from exc
     context = members.get("context")
     return ReceivedEvent(
         kind,
@@ -74,32 +90,53 @@ def own_event(members: Mapping[str, msgspec.Raw]) -> ReceivedEvent | None:
     )
 
 
-def _timestamp(members: Mapping[str, msgspec.Raw]) -> int | None:
-    written = text_of(members["timestamp"])
-    if written is None:
-        return integer_of(members["timestamp"])
-    if "id" not in members or _ZONED.fullmatch(written) is None:
-        return None
-    try:
-        return nanoseconds(written, "iso")
-    except ValueError:
-        return None
+def _is_numbered(members: Mapping[str, msgspec.Raw]) -> bool:
+    return "id" in members or ("offset" in members and ("log" in members or "log_id" in members))
 
 
-def _id(members: Mapping[str, msgspec.Raw]) -> bytes | None:
+def _refused(why: str, shown: str | None = None) -> OwnLineError:
+    rest = "; an object of just these members is an event with its own id"
+    return OwnLineError(f"{why if shown is None else shown}{rest}", without_values=f"{why}{rest}")
+
+
+def _name(members: Mapping[str, msgspec.Raw], member: str) -> str:
+    written = text_of(members[member])
+    if written is None or not is_name(written):
+        raise _refused(f"its {member!r} cannot be one: a text of 1 to 255 bytes without NUL")
+    return written
+
+
+def _timestamp(raw: msgspec.Raw) -> int:
+    written = text_of(raw)
+    if written is not None:
+        try:
+            return nanoseconds(written, "iso")
+        except ValueError as exc:
+            raise _refused(
+                "its 'timestamp' is not a time in ISO 8601, from 1677 to 2262", f"its 'timestamp': {exc}"
+            ) from exc
+    whole = integer_of(raw)
+    if whole is None:
+        raise _refused("its 'timestamp' is neither a text nor whole nanoseconds in 64 bits")
+    return whole
+
+
+def _id(members: Mapping[str, msgspec.Raw]) -> bytes:
     """The id of its first row: as it is written, or as it follows from where the record stands."""
     if "id" in members:
-        return _uuid(members["id"])
-    log = _uuid(members.get("log", members.get("log_id")))
-    offset = integer_of(members.get("offset"))
-    if log is None or offset is None or not 0 <= offset < _MAX_OFFSET:
-        return None
+        return _uuid(members, "id")
+    log = _uuid(members, "log" if "log" in members else "log_id")
+    offset = integer_of(members["offset"])
+    if offset is None or not 0 <= offset < _MAX_OFFSET:
+        raise _refused("its 'offset' is not one of a log")
     return Ids(UUID(bytes=log)).as_bytes(offset, 0, None)
 
 
-def _uuid(raw: msgspec.Raw | None) -> bytes | None:
-    written = text_of(raw)
-    return UUID(written).bytes if written is not None and _ID.fullmatch(written) else None
+def _uuid(members: Mapping[str, msgspec.Raw], member: str) -> bytes:
+    written = text_of(members[member])
+    if written is None or _ID.fullmatch(written) is None:
+        raise _refused(f"its {member!r} is not a UUID")
+    return UUID(written).bytes
 
 
 # -- columns

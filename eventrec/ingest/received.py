@@ -5,7 +5,8 @@
     timestamp  `timestamp_field`  `time`                 none: it is stamped when it is recorded
     id         `id_field`         `source` with `id`     none: it is numbered like any record
 
-A line that we wrote ourselves (`own_lines.py`) is taken back as it was, unless a field is named.
+A line that we wrote ourselves, and what has its members (`own_lines.py`), is taken back as it was or refused, unless a
+field is named.
 
 A field that is named must be there. A CloudEvent's attribute that is null is not set.
 
@@ -32,7 +33,7 @@ from eventrec.errors import InvalidEventError
 from eventrec.events.event import DEFAULT_TABLE, ReceivedEvent, ReceivedJson
 from eventrec.ingest.members import decode_members, encode_members, is_null, is_number, object_without, text_of
 from eventrec.ingest.names import uuid_in
-from eventrec.ingest.own_lines import own_event
+from eventrec.ingest.own_lines import OwnLineError, own_event
 from eventrec.ingest.timestamps import Unit, nanoseconds
 from eventrec.records.entry import OVERHEAD_BYTES, entry_size
 from eventrec.records.schema import check_name
@@ -99,7 +100,9 @@ def received_event(line: bytes, reading: Reading) -> ReceivedEvent:
         LineError: It is not a JSON object, a field is missing or of the wrong kind, or the event would be too large.
     """
     members = _decoded(line)
-    event = (None if reading.names_fields else _own(members, reading)) or _foreign(line, members, reading)
+    event = (None if reading.names_fields else own_line(members, table=reading.table)) or _foreign(
+        line, members, reading
+    )
     size = entry_size(event.payload, event.context)
     if size > reading.max_event_bytes:
         raise EventTooLargeError(size, reading.max_event_bytes)
@@ -156,12 +159,17 @@ def _known_kind(raw: bytes) -> str | None:
     return None if not kind or _why_no_type(kind) else kind
 
 
-def _own(members: Mapping[str, msgspec.Raw], reading: Reading) -> ReceivedEvent | None:
+def own_line(members: Mapping[str, msgspec.Raw], *, table: str | None) -> ReceivedEvent | None:
+    """The event of a line of ours, for `table` where that is given; None where an object of these members is none.
+
+    Raises:
+        LineError: It is one, and its values cannot be one event's.
+    """
     try:
         event = own_event(members)
-    except InvalidEventError as exc:
-        raise LineError(str(exc), without_values="its columns cannot be read") from exc
-    return event if event is None or reading.table is None else replace(event, table=reading.table)
+    except OwnLineError as exc:
+        raise LineError(str(exc), without_values=exc.without_values) from exc
+    return event if event is None or table is None else replace(event, table=table)
 
 
 def _foreign(line: bytes, members: Mapping[str, msgspec.Raw], reading: Reading) -> ReceivedEvent:

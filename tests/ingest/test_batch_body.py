@@ -141,6 +141,37 @@ def test_an_object_that_has_more_in_it_is_none_and_nothing_of_it_is_lost() -> No
     assert one(given) == ReceivedJson("event", "events", json.dumps(given).encode())
 
 
+# -- lines of ours
+
+LINE: dict[str, Any] = {"id": ID, "type": "order_placed", "table": "orders", "timestamp": AT, "payload": {"n": 1}}
+
+
+@pytest.mark.parametrize("form", ["json", "ndjson"])
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"id": f"{{{ID}}}"}, "its 'id' is not a UUID"),
+        ({"timestamp": "2026-02-30T12:34:56Z"}, "its 'timestamp' is not a time"),
+        ({"timestamp": "2300-01-31T12:34:56Z"}, "its 'timestamp' is not a time"),
+        ({"table": ""}, "its 'table' cannot be one"),
+        ({"type": 5}, "its 'type' cannot be one"),
+    ],
+)
+def test_a_line_of_ours_that_is_not_right_is_never_another_event(changes: dict[str, Any], why: str, form: Form) -> None:
+    given = json.dumps({**LINE, **changes}).encode()
+    for reading in (BatchReading(form=form), BatchReading(form=form, key="k"), BatchReading(form=form, table="t")):
+        assert why in refused(given, reading)
+        assert "12:34:56" not in refused(given, reading)
+        assert ID not in refused(given, reading)
+
+
+@pytest.mark.parametrize("written", ["2026-01-31T10:00:00", "2026-01-31 10:00:00Z", "2026-01-31t10:00:00+0000"])
+def test_a_line_of_ours_is_taken_at_its_time_however_that_is_written(written: str) -> None:
+    assert one({**LINE, "timestamp": written}) == ReceivedEvent(
+        "order_placed", b'{"n": 1}', NS // 10**9 * 10**9, "orders", UUID(ID).bytes
+    )
+
+
 # -- what others make
 
 

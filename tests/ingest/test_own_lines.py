@@ -12,7 +12,7 @@ import pytest
 
 from eventrec.events.encoder import Encoder
 from eventrec.events.event import ReceivedEvent
-from eventrec.ingest.received import EventTooLargeError, LineError, Reading, received_event
+from eventrec.ingest.received import EventTooLargeError, LineError, Reading, received_event, received_events
 from eventrec.records.column_types import ColumnType
 from eventrec.records.extra_rows import decode_rows, rows_document
 from eventrec.records.ids import Ids
@@ -50,14 +50,26 @@ def test_type_table_time_payload_and_id_are_those_of_the_line(given: dict[str, A
     assert event == ReceivedEvent(BASE["type"], PAYLOAD.encode(), BASE["timestamp"], BASE["table"], id_)
 
 
-@pytest.mark.parametrize("zone", ["Z", "+00:00"])
-def test_time_is_taken_as_a_server_tells_it(zone: str) -> None:
-    given = line(id=str(ID), **BASE | {"timestamp": f"2026-01-31T10:00:00.123456789{zone}"})
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2026-01-31T10:00:00.123456789Z",
+        "2026-01-31T10:00:00.123456789+00:00",
+        "2026-01-31t10:00:00.123456789z",
+        "2026-01-31 11:00:00.123456789+01:00",
+        "2026-01-31T10:00:00.123456789+0000",
+        "2026-01-31T10:00:00.123456789",
+    ],
+)
+def test_time_is_taken_as_that_of_a_cloud_event_is(written: str) -> None:
+    given = line(id=str(ID), **BASE | {"timestamp": written})
+    cloud_event = {"specversion": "1.0", "source": "/s", "id": "1", "type": "t", "time": written}
 
     event = received_event(given, Reading())
 
     when = 1_769_853_600_123_456_789
     assert event == ReceivedEvent(BASE["type"], PAYLOAD.encode(), when, BASE["table"], ID.bytes)
+    assert received_event(json.dumps(cloud_event).encode(), Reading()).timestamp == when
 
 
 def test_context_comes_back() -> None:
@@ -121,31 +133,80 @@ def test_columns_with_a_type_come_back_exactly() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "reason"),
     [
-        {"id": "A-17"},
-        {"id": 17},
-        {"id": None},
-        {"timestamp": 1.5},
-        {"timestamp": "2026-01-31"},
-        {"timestamp": "2026-01-31T10:00:00"},
-        {"timestamp": "2026-01-31 10:00:00Z"},
-        {"timestamp": "2026-02-30T10:00:00Z"},
-        {"timestamp": "9999-01-31T10:00:00Z"},
-        {"id": None, "log": str(LOG), "offset": 7, "timestamp": "2026-01-31T10:00:00Z"},
-        {"timestamp": 2**63},
-        {"type": ""},
-        {"table": 5},
-        {"customer": "another member"},
+        ({"id": "A-17"}, "its 'id' is not a UUID"),
+        ({"id": f"{{{ID}}}"}, "its 'id' is not a UUID"),
+        ({"id": 17}, "its 'id' is not a UUID"),
+        ({"id": None}, "its 'id' is not a UUID"),
+        ({"id": None, "log": str(LOG), "offset": 7}, "its 'id' is not a UUID"),
+        ({"timestamp": 1.5}, "its 'timestamp' is neither a text nor whole nanoseconds"),
+        ({"timestamp": None}, "its 'timestamp' is neither a text nor whole nanoseconds"),
+        ({"timestamp": True}, "its 'timestamp' is neither a text nor whole nanoseconds"),
+        ({"timestamp": 2**63}, "its 'timestamp' is neither a text nor whole nanoseconds"),
+        ({"timestamp": ""}, "its 'timestamp' is not a time"),
+        ({"timestamp": "1700000000"}, "its 'timestamp' is not a time"),
+        ({"timestamp": "2026-02-30T10:00:00Z"}, "its 'timestamp' is not a time"),
+        ({"timestamp": "2300-01-31T10:00:00Z"}, "its 'timestamp' is not a time"),
+        ({"type": ""}, "its 'type' cannot be one"),
+        ({"type": 5}, "its 'type' cannot be one"),
+        ({"table": ""}, "its 'table' cannot be one"),
+        ({"table": "a\0b"}, "its 'table' cannot be one"),
+        ({"table": 5}, "its 'table' cannot be one"),
     ],
 )
-def test_line_that_is_only_alike_stays_as_it_is(changes: dict[str, Any]) -> None:
+def test_what_has_the_members_of_a_line_of_ours_is_refused_where_it_cannot_be_taken_as_one(
+    changes: dict[str, Any], reason: str
+) -> None:
     given = line(**{"id": str(ID), **BASE, **changes})
 
-    event = received_event(given, Reading())
+    with pytest.raises(LineError) as refused:
+        received_event(given, Reading())
+    (among_others,) = received_events([given], Reading())
 
-    assert "payload" in json.loads(event.payload)
-    assert event.table == "events"
+    assert reason in refused.value.without_values
+    assert isinstance(among_others, LineError)
+    assert "an object of just these members is an event with its own id" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"log": "l-17", "offset": 7}, "its 'log' is not a UUID"),
+        ({"log": None, "offset": 7}, "its 'log' is not a UUID"),
+        ({"log_id": 5, "offset": 7}, "its 'log_id' is not a UUID"),
+        ({"log": str(LOG), "offset": -1}, "its 'offset' is not one of a log"),
+        ({"log": str(LOG), "offset": "7"}, "its 'offset' is not one of a log"),
+    ],
+)
+def test_line_by_its_place_is_refused_where_that_is_none(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(LineError, match=reason):
+        received_event(line(**BASE, **changes), Reading())
+
+
+PLAIN: dict[str, Any] = {"id": 17, "type": "order_placed", "timestamp": "soon", "table": "orders"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"id": 17, "type": "order_placed"},
+        {**PLAIN, "customer": "another member", "payload": {}},
+        {"id": str(ID), **BASE, "customer": "another member", "payload": {}},
+        {name: value for name, value in PLAIN.items() if name != "table"} | {"payload": 1},
+        PLAIN,
+        {**BASE, "payload": {}},
+        {**BASE, "payload": {}, "offset": 7},
+        {**BASE, "payload": {}, "log": "l"},
+        {**BASE, "payload": {}, "reason": "r", "number": 5},
+    ],
+)
+def test_object_of_other_members_stays_as_it_is(given: dict[str, Any]) -> None:
+    event = received_event(json.dumps(given).encode(), Reading())
+
+    rest = {name: value for name, value in given.items() if name != "type"}
+    assert (event.type, event.table, event.id, event.timestamp) == ("order_placed", "events", None, None)
+    assert json.loads(event.payload) == rest
 
 
 def test_where_a_field_is_named_no_line_is_taken_for_ours() -> None:

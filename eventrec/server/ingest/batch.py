@@ -162,8 +162,9 @@ BATCH: Final = (
         summary="Take events, and answer once they are written.",
         description=(
             "An array of the platform's envelopes, of CloudEvents, of lines that eventrec wrote, or of other objects; "
-            "one such object; or one on each line. An element that cannot be taken is told by its index, and the rest "
-            "is taken."
+            "one such object; or one on each line. What has just the members of a line of eventrec's (id, type, table, "
+            "timestamp, payload; perhaps context and columns) is taken as one or refused. An element that cannot be "
+            "taken is told by its index, and the rest is taken."
         ),
         tag="ingest",
         parameters=QUERIES,

@@ -173,6 +173,19 @@ async def test_what_cannot_be_taken_is_named_by_its_index_and_the_rest_is_taken(
     assert [each.type for each in handler.records] == ["task_created", "b"]
 
 
+async def test_an_event_with_an_id_of_its_own_is_never_stored_as_another_one(serving: Serving, tmp_path: Path) -> None:
+    handler = MemoryHandler()
+    recorder = EventRecorder(handler, log=tmp_path, options=quickly())
+    good = {"id": IDS[0], "type": "own", "timestamp": "2026-01-31t10:00:00", "table": "orders", "payload": {"a": 1}}
+    wrong = ({"timestamp": "2026-02-30T10:00:00Z"}, {"id": f"{{{IDS[0]}}}"}, {"table": ""})
+    async with serving(recorder) as client:
+        answers = [await client.post(PATH, [good, *({**good, **each} for each in wrong)]) for _ in range(2)]
+        await recorder.flush(timeout=60)
+
+    assert [[error["index"] for error in answer.json["errors"]] for answer in answers] == [[1, 2, 3]] * 2
+    assert rows(handler) == [(IDS[0], "own", "orders", NS // 10**9 * 10**9, '{"a":1}')] * 2
+
+
 async def test_where_all_are_refused_it_is_422_with_the_first_hundred(serving: Serving, tmp_path: Path) -> None:
     recorder = EventRecorder(log=tmp_path, options=quickly())
     async with serving(recorder) as client:
