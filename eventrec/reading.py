@@ -64,7 +64,8 @@ class EventPage:
         events: Sorted by their timestamps; equal ones in the order of arrival, where the destination knows it.
         cursor: Goes on after them: from `latest` and `follow` to `follow`, from `range` to the next part of that range.
         foreign: Rows that were passed over because they are not events: why, with the table or file → how many. A
-            reader looks no further than it has to, so a page tells of those that it met.
+            reader looks no further than it has to, so a page tells of those that it met. A table that cannot be read is
+            among them, as one.
     """
 
     events: tuple[StoredEvent, ...]

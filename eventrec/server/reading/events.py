@@ -64,7 +64,7 @@ class EventsAnswer(msgspec.Struct):
         events: In the order that was asked for.
         cursor: Asks for those that follow; null: there are none. A page may be shorter than its limit and have one.
         follow: A cursor for `/events/follow`: what arrives after these; null where they are not the newest.
-        passed_over: Rows that are not events: why, and how many.
+        passed_over: Rows that are not events, and tables that cannot be read: why, and how many.
     """
 
     events: list[EventAnswer]

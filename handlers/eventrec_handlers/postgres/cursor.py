@@ -8,8 +8,11 @@ the oldest transaction still open has been. Numbers are 64 bits; a row carries t
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _ARRIVAL, _RANGE = "pg1", "pgr1"
 
@@ -26,16 +29,28 @@ class Arrival:
         low: Every transaction below it has been seen.
         seen: The others that were.
         after: The last row that was shown, where not all rows of its transaction were.
+        behind: What has been seen of tables, by oid, that could not be read with the others; it names none itself.
     """
 
     server: str
     low: int
     seen: frozenset[int] = frozenset()
     after: Place | None = None
+    behind: Mapping[int, Arrival] = field(default_factory=dict)
+
+    def of_table(self, oid: int) -> Arrival:
+        """What has been seen of the table of this oid."""
+        return self.behind.get(oid, self)
 
     def to_text(self) -> str:
         """It as a cursor."""
-        return json.dumps([_ARRIVAL, self.server, self.low, sorted(self.seen), self.after], separators=(",", ":"))
+        parts = [_ARRIVAL, self.server, *self._parts()]
+        if self.behind:
+            parts.append([[oid, *one._parts()] for oid, one in sorted(self.behind.items())])  # noqa: SLF001 - its own
+        return json.dumps(parts, separators=(",", ":"))
+
+    def _parts(self) -> list[Any]:
+        return [self.low, sorted(self.seen), self.after]
 
     @classmethod
     def of(cls, cursor: str) -> Arrival:
@@ -44,9 +59,14 @@ class Arrival:
         Raises:
             ValueError: It is not such a cursor.
         """
-        match _parsed(cursor):
-            case [kind, str(server), int(low), list(seen), after] if kind == _ARRIVAL:
-                return cls(server, low, frozenset(int(one) for one in seen), None if after is None else _place(after))
+        try:
+            match _parsed(cursor):
+                case [kind, str(server), int(low), list(seen), after, *rest] if kind == _ARRIVAL and len(rest) <= 1:
+                    tables = rest[0] if rest else ()
+                    behind = {int(oid): cls(server, int(at), _numbers(has), _place(to)) for oid, at, has, to in tables}
+                    return cls(server, low, _numbers(seen), _place(after), behind)
+        except (TypeError, ValueError):
+            pass
         raise ValueError(_NOT_OURS.format(cursor))
 
 
@@ -92,6 +112,12 @@ def _parsed(cursor: str) -> Any:
         raise ValueError(_NOT_OURS.format(cursor)) from None
 
 
-def _place(value: Any) -> Place:
+def _numbers(values: list[Any]) -> frozenset[int]:
+    return frozenset(int(one) for one in values)
+
+
+def _place(value: Any) -> Place | None:
+    if value is None:
+        return None
     transaction, oid, ctid = value
     return int(transaction), int(oid), str(ctid)

@@ -47,11 +47,13 @@ _NOT_SO: Final = frozenset({"0A000", "42809", "42P16", "P0001"})
 """The last one is what a function raises: here that of an event trigger, with which an operator forbids DDL."""
 
 _NOT_UNDERSTOOD: Final = ("22", "42")
+_GONE: Final = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05"})
 _TOO_SLOW: Final = frozenset({"57014", "25P04"})
 
 UNSUPPORTED: Final = "0A000"
 LIMITED: Final = "53400"
 DENIED: Final = "42501"
+LOCKED: Final = "55P03"
 
 
 def state(exc: BaseException) -> str:
@@ -81,6 +83,11 @@ def is_about_functions(exc: BaseException) -> bool:
     That has a place in the function: what is wrong with our own statement has none.
     """
     return state(exc).startswith("42") and bool(getattr(exc, "context", None))
+
+
+def is_about_table(exc: asyncpg.PostgresError) -> bool:
+    """Whether, met while a table is read, it may be about that table: the server is there and answers."""
+    return state(exc) not in _GONE and getattr(exc, "severity_en", None) not in {"FATAL", "PANIC"}
 
 
 def is_permanent(exc: BaseException) -> bool:

@@ -66,6 +66,7 @@ class EventTable:
     """A table that has our base columns, or those of its layout.
 
     Attributes:
+        oid: What the server calls it, whatever its name becomes.
         name: Its name.
         quoted: It in SQL, with its schema.
         extra: The columns beside the base ones, name to SQL for their value.
@@ -78,6 +79,7 @@ class EventTable:
         place: SQL for the place of a row in its table or partition, a tid: no two of one time, and id, have the same.
     """
 
+    oid: int
     name: str
     quoted: str
     extra: Mapping[str, str]
@@ -193,6 +195,7 @@ def _event_table(namespace: str, rows: list[Any], *, is_chunked: bool) -> EventT
     has_context = declared.get("context") in _JSON
     base = (*REQUIRED, "context") if has_context else REQUIRED
     return EventTable(
+        oid=rows[0]["oid"],
         name=name,
         quoted=f"{quoted(namespace)}.{quoted(name)}",
         extra={
@@ -232,6 +235,7 @@ def _laid_out_table(namespace: str, rows: list[Any], layout: Layout, *, is_chunk
     required = {column.name for column in layout.columns if not column.source.path and column.source.kind in _NEEDED}
     place = _compressible_place(layout) if is_chunked else PLACE
     return EventTable(
+        oid=rows[0]["oid"],
         name=layout.table,
         quoted=f"{quoted(namespace)}.{quoted(layout.table)}",
         extra={

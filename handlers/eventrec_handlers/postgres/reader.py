@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import asyncpg
 
 from eventrec import EventPage, EventReader, PauseError, StoredEvent
-from eventrec_handlers._sql import LAYOUTS, KeptLayouts, quoted
 from eventrec_handlers.postgres.cursor import START, Arrival, Reached
-from eventrec_handlers.postgres.event_tables import PLACE, EventTable, event_tables
-from eventrec_handlers.postgres.queries import UNCOMPRESSED, arrived, by_timestamp, foreign_rows, transactions_since
+from eventrec_handlers.postgres.errors import is_about_table
+from eventrec_handlers.postgres.moment import Moment, Row
+from eventrec_handlers.postgres.queries import arrived, by_timestamp
 from eventrec_handlers.postgres.single_connection import SingleConnection
 
 if TYPE_CHECKING:
@@ -31,7 +30,8 @@ SLOW: Final = 1.0
 PAUSE: Final = 4.0
 """How much longer such a pause is than what it follows."""
 
-FOREIGN: Final = "without an id, a type, a timestamp or a payload"
+LOCK_WAIT: Final = 2.0
+"""Seconds that a call waits for a lock on one of several tables."""
 
 
 class PostgresReader(EventReader):
@@ -44,6 +44,11 @@ class PostgresReader(EventReader):
     these began; rows that another program updates are shown again. Where no transaction has begun since it asks for
     nothing more; else it reads each table once, so it costs the more the larger the tables are. Where that takes more
     than a second it looks again only after four times as long: what arrives meanwhile is shown later.
+
+    **Tables that cannot be read.** A table whose rows the server refuses, for a column, a policy or a partition that
+    fails, a byte that is not text, a lock or a missing right, is passed over and named, and the others are read. Where
+    none can be read, that is raised. `follow` goes on in a table from where it was when it last could be read, so what
+    arrives there is shown once it can be again; what `latest` and `range` have passed over they do not give later.
 
     Extra columns come as bool, int, float, Decimal, str, bytes or a list of floats; what is of any other type comes as
     the text that PostgreSQL writes for it.
@@ -63,6 +68,8 @@ class PostgresReader(EventReader):
         self._options = options
         self._single = SingleConnection(target, options, timeout=options.timeout)
         self._not_before = 0.0
+        self._unread: Mapping[str, int] = {}
+        self._locked: frozenset[int] = frozenset()
 
     def __repr__(self) -> str:
         return f"<PostgresReader '{self._target}' {self._single.state}>"
@@ -76,16 +83,17 @@ class PostgresReader(EventReader):
     async def latest(self, *, limit: int, types: Collection[str] | None = None) -> EventPage:
         self.check_limit(limit)
 
-        async def read(moment: _Moment) -> EventPage:
-            rows: list[_Row] = []
+        async def read(moment: Moment) -> EventPage:
+            rows: list[Row] = []
             for table in moment.tables if limit else ():
-                sql, values = by_timestamp(table, types=types, limit=limit, newest=True)
-                rows += [_Row(table, row) for row in await moment.connection.fetch(sql, *values)]
-            newest = sorted(rows, key=_Row.by_time)[-limit:] if limit else []
+                rows += await moment.rows(table, by_timestamp(table, types=types, limit=limit, newest=True)) or ()
+            newest = sorted(rows, key=Row.by_time)[-limit:] if limit else []
             foreign = await moment.foreign() if limit else {}
             await moment.leave_out_compressed()
             seen = await moment.seen()
-            return EventPage(_events(newest), Arrival(moment.server, moment.low, seen).to_text(), foreign)
+            return EventPage(
+                _events(newest), Arrival(moment.server, moment.low, seen).to_text(), foreign | moment.unread()
+            )
 
         return await self._read(read)
 
@@ -101,14 +109,14 @@ class PostgresReader(EventReader):
         self.check_limit(limit)
         after = None if cursor is None else Reached.of(cursor)
 
-        async def read(moment: _Moment) -> EventPage:
+        async def read(moment: Moment) -> EventPage:
             parts = []
             for table in moment.tables if limit else ():
-                sql, values = by_timestamp(table, types=types, limit=limit, start=start, end=end, after=after)
-                parts.append([_Row(table, row) for row in await moment.connection.fetch(sql, *values)])
-            page = list(heapq.merge(*parts, key=_Row.in_range))[:limit]
+                query = by_timestamp(table, types=types, limit=limit, start=start, end=end, after=after)
+                parts.append(await moment.rows(table, query) or [])
+            page = list(heapq.merge(*parts, key=Row.in_range))[:limit]
             foreign = await moment.foreign(start=start, end=end) if cursor is None and limit else {}
-            return EventPage(_events(page), page[-1].reached() if page else cursor or START, foreign)
+            return EventPage(_events(page), page[-1].reached() if page else cursor or START, foreign | moment.unread())
 
         return await self._read(read)
 
@@ -116,32 +124,34 @@ class PostgresReader(EventReader):
         self.check_limit(limit)
         given = Arrival.of(cursor)
 
-        async def read(moment: _Moment) -> EventPage:
+        async def read(moment: Moment) -> EventPage:
             since = moment.valid(given)
-            if not limit or (since.after is None and moment.is_as_at(since)) or self._clock() < self._not_before:
+            is_quiet = since.after is None and moment.is_as_at(since)
+            if not limit or (is_quiet and not since.behind) or self._clock() < self._not_before:
                 return EventPage((), since.to_text())
             await moment.leave_out_compressed()
-            parts = []
             begun = self._clock()
-            for table in moment.tables:
-                sql, values = arrived(table, since, end=moment.end, types=types, limit=limit)
-                parts.append([_Row(table, row) for row in await moment.connection.fetch(sql, *values)])
-            page = list(heapq.merge(*parts, key=_Row.in_arrival))[:limit]
+            parts: dict[int, list[Row]] = {}
+            looked_at = [table for table in moment.tables if not is_quiet or table.oid in since.behind]
+            for table in looked_at:
+                query = arrived(table, since.of_table(table.oid), end=moment.end, types=types, limit=limit)
+                if (rows := await moment.rows(table, query)) is not None:
+                    parts[table.oid] = rows
+            page, after = moment.page_after(since, parts, limit=limit)
             if (took := self._clock() - begun) > SLOW and len(page) < limit:
                 self._not_before = self._clock() + PAUSE * took
-            after = moment.after(since, page, is_whole=len(page) < limit)
-            return EventPage.of(_events(page), after.to_text(), await moment.foreign(since=since))
+            foreign = await moment.foreign(looked_at, since=since)
+            return EventPage.of(_events(page), after.to_text(), foreign | moment.unread())
 
         return await self._read(read)
 
     # -- from here on everything runs on asyncio
 
-    async def _read(self, read: Callable[[_Moment], Awaitable[T]]) -> T:
+    async def _read(self, read: Callable[[Moment], Awaitable[T]]) -> T:
         async def whole() -> T:
             connection = await self._single.connected()
             try:
-                async with connection.transaction(isolation="repeatable_read", readonly=True):
-                    return await read(await _Moment.of(connection, self._options.namespace, self._layouts))
+                return await self._in_snapshot(connection, read)
             except BaseException as exc:
                 if not isinstance(exc, (asyncpg.PostgresError, PauseError)) or connection.is_closed():
                     await self._single.end(connection)
@@ -149,157 +159,36 @@ class PostgresReader(EventReader):
 
         return await self._single.run(whole)
 
+    async def _in_snapshot(self, connection: asyncpg.Connection, read: Callable[[Moment], Awaitable[T]]) -> T:
+        """What `read` gives, in one snapshot; where it fails, in another one in which tables may be passed over.
 
-class _Moment:
-    """One snapshot of the database: its tables of events, and which transactions have ended in it."""
+        So what was only changed meanwhile is read as it is now, and where all is well no table costs a savepoint.
+        """
+        try:
+            return await self._in_one(connection, read, passes_over=bool(self._unread))
+        except asyncpg.PostgresError as exc:
+            if self._unread or not is_about_table(exc) or connection.is_closed():
+                raise
+        return await self._in_one(connection, read, passes_over=True)
 
-    def __init__(
-        self,
-        connection: asyncpg.Connection,
-        tables: list[EventTable],
-        *,
-        faults: Mapping[str, int],
-        server: str,
-        low: int,
-        end: int,
-        has_chunks: bool,
-    ) -> None:
-        self.connection = connection
-        self._has_chunks = has_chunks
-        # Where none may be read, the server says so.
-        self.tables = [table for table in tables if table.may_be_read] or tables
-        self._faults = faults
-        self._unreadable = [table.name for table in tables if not table.may_be_read]
-        self.server = server
-        self.low = low
-        """Every transaction below it has ended."""
-        self.end = end
-        """No transaction from it on has."""
-
-    @classmethod
-    async def of(cls, connection: asyncpg.Connection, namespace: str | None, declared: Mapping[str, Layout]) -> _Moment:
-        name, low, end, exists, may_ask, has_chunks = await connection.fetchrow(
-            "WITH here AS (SELECT coalesce($1::text, current_schema()::text) AS name, txid_current_snapshot() AS now)"
-            " SELECT name, txid_snapshot_xmin(now), txid_snapshot_xmax(now),"
-            " EXISTS (SELECT FROM pg_namespace WHERE nspname::text = name),"
-            " coalesce(has_function_privilege(to_regprocedure('pg_control_system()'), 'EXECUTE')"
-            " AND has_function_privilege(to_regprocedure('pg_control_checkpoint()'), 'EXECUTE'), false),"
-            " to_regclass('timescaledb_information.hypertables') IS NOT NULL FROM here",
-            namespace,
-        )
-        if not exists:
-            raise PauseError("no schema of the search path exists" if name is None else f"there is no schema {name!r}")
-        server = f"{'system_identifier' if may_ask else 0} || ':' || {'timeline_id' if may_ask else 0} || ':' || oid"
-        known = await connection.fetchval(
-            f"SELECT {server} FROM pg_database{', pg_control_system(), pg_control_checkpoint()' * may_ask}"  # noqa: S608 - no input
-            " WHERE datname = current_database()"
-        )
-        layouts, faults = KeptLayouts(declared), Counter[str]()
-        layouts.learn(await _kept_layouts(connection, name))
-        hypertables = await _hypertables(connection, name) if has_chunks else frozenset[str]()
-        tables = await event_tables(connection, name, layouts, faults, hypertables=hypertables)
-        has_chunks = any(table.place != PLACE for table in tables)
-        return cls(connection, tables, faults=faults, server=known, low=low, end=end, has_chunks=has_chunks)
-
-    async def leave_out_compressed(self) -> None:
-        """From here on only what is not compressed is read: the rest does not tell which transaction wrote it."""
-        if self._has_chunks:
-            await self.connection.execute(UNCOMPRESSED)
-
-    def valid(self, since: Arrival) -> Arrival:
-        """`since`, unless it is of another server, or of a time to which this one has gone back: then nothing."""
-        return since if since.server == self.server and since.low <= self.end else Arrival(self.server, 0)
-
-    def is_as_at(self, since: Arrival) -> bool:
-        """Whether no transaction has begun since."""
-        return since.low == self.low == self.end
-
-    async def seen(self) -> frozenset[int]:
-        """The transactions from `low` on whose rows are there."""
-        found: set[int] = set()
-        for table in self.tables if self.low < self.end else ():
-            sql, values = transactions_since(table, self.low, end=self.end)
-            found |= {row[0] for row in await self.connection.fetch(sql, *values)}
-        return frozenset(found)
-
-    def after(self, since: Arrival, page: list[_Row], *, is_whole: bool) -> Arrival:
-        """How far a reader is that went on from `since` and was given `page`; `is_whole`: there was no more."""
-        seen = since.seen | {row.place[0] for row in page}
-        last = None
-        if not is_whole:
-            last = page[-1].place
-            seen -= {last[0]}
-            if since.after is not None and since.after[0] != last[0]:
-                seen |= {since.after[0]}
-        elif since.after is not None:
-            seen |= {since.after[0]}
-        # What is shown is shown in the order of transactions: below the last one nothing is left that has ended.
-        low = self.low if last is None else min(self.low, last[0])
-        return Arrival(self.server, low, frozenset(one for one in seen if one >= low), last)
-
-    async def foreign(self, **window: Any) -> dict[str, int]:
-        """How many rows of a window are not events, by table; and which tables may not be read."""
-        counts = {f"table {name!r} may not be read by this user": 1 for name in self._unreadable}
-        counts |= self._faults
-        for table in self.tables:
-            if table.may_hold_foreign:
-                sql, values = foreign_rows(table, end_of_transactions=self.end, **window)
-                if count := await self.connection.fetchval(sql, *values):
-                    counts[f"{FOREIGN}: {table.name}"] = count
-        return counts
+    async def _in_one(
+        self, connection: asyncpg.Connection, read: Callable[[Moment], Awaitable[T]], *, passes_over: bool
+    ) -> T:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            moment = await Moment.of(
+                connection,
+                self._options.namespace,
+                self._layouts,
+                passes_over=passes_over,
+                lock_wait=min(LOCK_WAIT, self._options.lock_timeout),
+                locked=self._locked,
+            )
+            try:
+                return await read(moment)
+            finally:
+                self._unread, self._locked = moment.unread(), frozenset(moment.locked)
 
 
-class _Row:
-    """A row as it was fetched, and its places in the three orders."""
-
-    def __init__(self, table: EventTable, row: Any) -> None:
-        self._table = table
-        self._row = row
-        self.place: tuple[int, int, str] = (row["x"], row["o"], row["c"])
-
-    def event(self) -> StoredEvent | str:
-        return self._table.event(self._row)
-
-    @property
-    def _key(self) -> str:
-        """What the server orders events of one time by."""
-        return "" if self._table.base.order == "''::text" else self._row["id"]
-
-    def by_time(self) -> tuple[int, str, int, tuple[int, ...]]:
-        return self._row["us"], self._key, self.place[1], _numbers(self.place[2])
-
-    def in_range(self) -> tuple[int, str, str, int, tuple[int, ...]]:
-        return self._row["us"], self._table.name, self._key, self.place[1], _numbers(self.place[2])
-
-    def in_arrival(self) -> tuple[int, int, tuple[int, ...]]:
-        return self.place[0], self.place[1], _numbers(self.place[2])
-
-    def reached(self) -> str:
-        _, oid, ctid = self.place
-        return Reached(self._row["us"], self._table.name, self._key, oid, ctid).to_text()
-
-
-def _events(rows: Iterable[_Row]) -> tuple[StoredEvent, ...]:
+def _events(rows: Iterable[Row]) -> tuple[StoredEvent, ...]:
     """Those of `rows` that are events."""
     return tuple(event for row in rows if not isinstance(event := row.event(), str))
-
-
-async def _kept_layouts(connection: asyncpg.Connection, namespace: str) -> dict[str, str]:
-    table = f"{quoted(namespace)}.{quoted(LAYOUTS)}"
-    may_read = "SELECT coalesce(has_table_privilege(to_regclass($1), 'SELECT'), false)"
-    if not await connection.fetchval(may_read, table):
-        return {}
-    rows = await connection.fetch(f"SELECT table_name::text, layout::text FROM {table}")  # noqa: S608 - quoted
-    return {row[0]: row[1] for row in rows}
-
-
-async def _hypertables(connection: asyncpg.Connection, namespace: str) -> frozenset[str]:
-    rows = await connection.fetch(
-        "SELECT hypertable_name::text FROM timescaledb_information.hypertables WHERE hypertable_schema::text = $1",
-        namespace,
-    )
-    return frozenset(row[0] for row in rows)
-
-
-def _numbers(ctid: str) -> tuple[int, ...]:
-    return tuple(map(int, ctid.strip("()").split(",")))

@@ -336,7 +336,11 @@ async def test_following_large_tables_leaves_the_server_most_of_its_time(
 
 
 @pytest.mark.parametrize(
-    "cursor", ["", "x", "[]", "[1]", '["pg1"]', '["pgr1",1,"t","i",1,"c"]', "1" * 5_000, "[" * 9_999]
+    "cursor",
+    [
+        *("", "x", "[]", "[1]", '["pg1"]', '["pgr1",1,"t","i",1,"c"]', "1" * 5_000, "[" * 9_999),
+        *(f'["pg1","s",1,{rest}]' for rest in ("[],5", "[[]],null", "[],null,5", "[],null,[[1,2]]", "[],null,[],[]")),
+    ],
 )
 async def test_cursor_of_others_is_refused(reader: PostgresReader, cursor: str) -> None:
     with pytest.raises(ValueError, match="not a cursor of a reader of PostgreSQL"):

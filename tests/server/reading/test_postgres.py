@@ -56,6 +56,29 @@ async def test_what_it_answers_is_what_a_file_answers(
     await other.app.state.server.pool.close()
 
 
+async def test_a_table_of_another_program_that_fails_hides_no_events(
+    client_of: Callable[..., Client], filled: str
+) -> None:
+    client = client_of(filled)
+    before = (await client.get("/events", limit=500)).json
+    async with Other(filled) as other:
+        await other.run(
+            "CREATE TABLE audit (id uuid, type text, timestamp timestamptz, payload jsonb, n int,"
+            " r int GENERATED ALWAYS AS (1 / n) VIRTUAL);"
+            " INSERT INTO audit VALUES (gen_random_uuid(), 'x', now(), '{}', 0)"
+        )
+
+    after = [await client.get("/events", limit=500, **more) for more in ({}, {"order": "newest"})]
+    rolled_up = await client.get("/rollups/orders_per_day")
+
+    assert after[0].json["events"] == before["events"] != []
+    assert [list(answer.json["passed_over"]) for answer in after] == [
+        ["table 'audit' cannot be read: division by zero (22012)"]
+    ] * 2
+    assert rolled_up.status == 200
+    await client.app.state.server.pool.close()
+
+
 @pytest.mark.parametrize("path", ["/rollups/orders_per_hour", "/events"])
 async def test_a_client_that_goes_takes_its_question_along(
     client_of: Callable[..., Client], filled: str, path: str
