@@ -202,6 +202,12 @@ def is_about_statement(exc: sqlite3.Error) -> bool:
     return _code(exc) == sqlite3.SQLITE_ERROR
 
 
+def is_about_table(exc: sqlite3.Error) -> bool:
+    """Whether, met while one table is read, it may be about that table alone, of a file that is sound."""
+    is_virtual = getattr(exc, "sqlite_errorcode", 0) == sqlite3.SQLITE_CORRUPT_VTAB
+    return is_about_statement(exc) or is_virtual or _code(exc) == sqlite3.SQLITE_TOOBIG
+
+
 def _code(exc: sqlite3.Error) -> int:
     """SQLite's primary result code; 0 where the error is Python's own."""
     code: int = getattr(exc, "sqlite_errorcode", 0)

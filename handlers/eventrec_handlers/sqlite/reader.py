@@ -25,11 +25,11 @@ from eventrec_handlers.sqlite.arrival import (
 )
 from eventrec_handlers.sqlite.kept_layouts import read_layouts
 from eventrec_handlers.sqlite.snapshot import Snapshots
-from eventrec_handlers.sqlite.tables import EventTable, event_tables, rows
+from eventrec_handlers.sqlite.tables import EventTable, event_tables, rows, unless_unreadable
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from eventrec import Layout
@@ -50,6 +50,9 @@ class SqliteReader(EventReader):
     arrival; those that arrived together, and those of several tables, go by their timestamps. `arrival.py` says what
     deleting rows does to it. `busy_timeout` is how many seconds to wait for a lock, which no writer in WAL mode holds
     against readers.
+
+    A table of which the rows cannot be read, for a column that is computed or a virtual table that fails, is passed
+    over and named. `follow` goes on in it from where it was once it can be read again.
     """
 
     def __init__(self, path: Path, *, busy_timeout: float, layouts: Mapping[str, Layout] | None = None) -> None:
@@ -103,14 +106,20 @@ class SqliteReader(EventReader):
 def _latest(
     connection: sqlite3.Connection, layouts: KeptLayouts, *, limit: int, types: Collection[str] | None
 ) -> EventPage:
+    look_at = limit + TOGETHER if limit else 0
+
+    def read(table: EventTable) -> tuple[_Part, Seen]:
+        found = rows(connection, table, types=types, order=f"{table.number} DESC")
+        part = _Part.of(table, found, limit=look_at, max_foreign=MAX_FOREIGN)
+        return part, seen_up_to(connection, table, HIGHEST)
+
     parts = []
     seen = {}
     foreign: Counter[str] = Counter()
-    look_at = limit + TOGETHER if limit else 0
     for table in event_tables(connection, layouts, foreign):
-        found = rows(connection, table, types=types, order=f"{table.number} DESC")
-        parts.append(_Part.of(table, found, limit=look_at, max_foreign=MAX_FOREIGN))
-        seen[table.name] = seen_up_to(connection, table, HIGHEST)
+        if (readable := unless_unreadable(table, foreign, read)) is not None:
+            part, seen[table.name] = readable
+            parts.append(part)
     newest = heapq.nlargest(limit, (found for part in parts for found in part.events), key=_timestamp)
     foreign.update(why for part in parts for _, why in part.foreign)
     return EventPage.of((event for _, event in reversed(newest)), CURSORS.encoded(Arrival(seen)), foreign)
@@ -124,28 +133,72 @@ def _follow(
     limit: int,
     types: Collection[str] | None,
 ) -> EventPage:
-    parts = []
-    before = {}
-    foreign: Counter[str] = Counter()
-    for table in event_tables(connection, layouts, foreign):
-        before[table.name] = known = _known(connection, table, seen)
+    def read(table: EventTable) -> tuple[_Part, Seen]:
+        known = _known(connection, table, seen)
         start = go_on_after(connection, table, known)
         has_moved = bool(known.anchors) and start != known.anchors[0].number
         found = rows(connection, table, types=types, where=f"{table.number} > ?", values=[start], order=table.number)
         if has_moved:
             found = _without(found, known.events)
-        parts.append(_Part.of(table, found, limit=limit, max_foreign=MAX_FOREIGN, start=start, has_moved=has_moved))
+        part = _Part.of(table, found, limit=limit, max_foreign=MAX_FOREIGN, start=start, has_moved=has_moved)
+        return part, known
 
-    merged = islice(heapq.merge(*(part.events for part in parts), key=_timestamp), limit)
-    events = [event for _, event in merged]
-    taken = Counter(event.table for event in events)
+    parts = []
+    before = {}
+    foreign: Counter[str] = Counter()
+    # A table that cannot be read stays where it was.
     after = {}
+    for table in event_tables(connection, layouts, foreign):
+        if (readable := unless_unreadable(table, foreign, read)) is not None:
+            part, before[table.name] = readable
+            parts.append(part)
+        elif table.name in seen:
+            after[table.name] = seen[table.name]
+    is_whole = False
+    while not is_whole:
+        events, reached = _given(connection, parts, before, foreign, limit=limit, is_typed=bool(types))
+        is_whole = len(reached) == len(parts)
+        # Of what else was read it cannot be remembered how far, so it is not given.
+        parts = [part for part in parts if part.table.name in reached]
+    after |= before | reached
+    taken = Counter(event.table for event in events)
     for part in parts:
-        name, end = part.table.name, part.end_of(taken[part.table.name])
+        end = part.end_of(taken[part.table.name])
         foreign.update(why for number, why in part.foreign if number <= end)
-        is_unchanged = end == HIGHEST and not (part.events or part.foreign or part.has_moved or types)
-        after[name] = before[name] if is_unchanged else seen_up_to(connection, part.table, end)
     return EventPage.of(events, CURSORS.encoded(Arrival(after)), foreign)
+
+
+def _given(
+    connection: sqlite3.Connection,
+    parts: Sequence[_Part],
+    before: Mapping[str, Seen],
+    foreign: Counter[str],
+    *,
+    limit: int,
+    is_typed: bool,
+) -> tuple[list[StoredEvent], dict[str, Seen]]:
+    """The first events of `parts`, and what a cursor remembers of each table from then on.
+
+    A table of which that cannot be read is missing there, and `foreign` gets why.
+    """
+    events = [event for _, event in islice(heapq.merge(*(part.events for part in parts), key=_timestamp), limit)]
+    taken = Counter(event.table for event in events)
+    reached = {}
+    for part in parts:
+        name = part.table.name
+        remember = partial(_seen_of, connection, part, taken[name], before[name], is_typed=is_typed)
+        if (seen := unless_unreadable(part.table, foreign, remember)) is not None:
+            reached[name] = seen
+    return events, reached
+
+
+def _seen_of(
+    connection: sqlite3.Connection, part: _Part, taken: int, before: Seen, table: EventTable, *, is_typed: bool
+) -> Seen:
+    """What a cursor remembers of `table`, of which the first `taken` events of `part` were given."""
+    end = part.end_of(taken)
+    is_unchanged = end == HIGHEST and not (part.events or part.foreign or part.has_moved or is_typed)
+    return before if is_unchanged else seen_up_to(connection, table, end)
 
 
 def _known(connection: sqlite3.Connection, table: EventTable, seen: Mapping[str, Seen]) -> Seen:
@@ -171,16 +224,19 @@ def _range(
     types: Collection[str] | None,
     after: Place,
 ) -> EventPage:
-    parts = []
-    foreign: Counter[str] = Counter()
-    for table in event_tables(connection, layouts, foreign):
+    def read(table: EventTable) -> _Part:
         # Equal timestamps are parted by table, then by row number.
         number = after.number if table.name == after.table else HIGHEST if table.name < after.table else LOWEST
         where, values = f"({table.time}, {table.number}) > (?, ?)", [after.timestamp, number]
         if end is not None:
             where, values = f"{where} AND {table.time} < ?", [*values, end]
         found = rows(connection, table, types=types, where=where, values=values, order=f"{table.time}, {table.number}")
-        parts.append(_Part.of(table, found, limit=limit, max_foreign=None))
+        return _Part.of(table, found, limit=limit, max_foreign=None)
+
+    foreign: Counter[str] = Counter()
+    tables = event_tables(connection, layouts, foreign)
+    found_in = [unless_unreadable(table, foreign, read) for table in tables]
+    parts = [part for part in found_in if part is not None]
     merged = list(islice(heapq.merge(*(part.events for part in parts), key=_timestamp), limit))
     if merged:
         number, event = merged[-1]

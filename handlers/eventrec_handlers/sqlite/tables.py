@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from eventrec import EVENT, ID, PAYLOAD, TIMESTAMP, TYPE, LayoutError, StoredEvent
 from eventrec_handlers._sql import fold_ascii, quoted
 from eventrec_handlers.sqlite.columns import REQUIRED
-from eventrec_handlers.sqlite.file import is_about_statement, is_reserved, table_columns
+from eventrec_handlers.sqlite.file import is_about_statement, is_about_table, is_reserved, table_columns
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from eventrec import Layout, LayoutSource
     from eventrec_handlers._sql import KeptLayouts
+
+T = TypeVar("T")
 
 Found: TypeAlias = "tuple[int, StoredEvent | str]"
 """The number of a row, and its event, or why it is not one."""
@@ -42,6 +44,12 @@ class EventTable:
     columns: tuple[str, ...]
     stored: tuple[str, ...]
     layout: Layout | None = None
+
+    @property
+    def has_stored_events(self) -> bool:
+        """Whether no column that an event is made of is computed."""
+        needed = REQUIRED if self.layout is None else (column.name for column in self.layout.columns)
+        return {*needed} <= {*self.stored}
 
     @property
     def id(self) -> str:
@@ -121,6 +129,21 @@ def event_tables(connection: sqlite3.Connection, layouts: KeptLayouts, faults: C
             yield table
 
 
+def unless_unreadable(table: EventTable, faults: Counter[str], read: Callable[[EventTable], T]) -> T | None:
+    """What `read` gives of `table`; None: it cannot be read, and `faults` gets why.
+
+    Raises:
+        sqlite3.Error: It is not about this table.
+    """
+    try:
+        return read(table)
+    except sqlite3.Error as exc:
+        if not is_about_table(exc):
+            raise
+        faults[f"table {table.name!r} cannot be read: {exc}"] += 1
+        return None
+
+
 def _unreadable(layout: Layout, columns: Collection[str]) -> str | None:
     """Why rows of a table with these columns are not events that `layout` describes; None: they are."""
     if layout.column_of(TIMESTAMP) is None:
@@ -171,9 +194,9 @@ def rows(
                 event = table.event(number, dict(zip(columns, found, strict=True)))
                 if unasked is None or isinstance(event, str) or event.type in unasked:
                     yield number, event
-        except sqlite3.OperationalError as exc:
+        except sqlite3.Error as exc:
             # A computed column that fails for what a row holds: that row, and those that follow, are read without.
-            if not is_about_statement(exc) or columns == table.stored:
+            if not is_about_table(exc) or columns == table.stored or not table.has_stored_events:
                 raise
         else:
             return
