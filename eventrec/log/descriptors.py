@@ -93,13 +93,18 @@ def make_directory(name: str | Path, within: int | None = None, *, mode: int = P
     """Make one directory, of that mode whatever the umask.
 
     Raises:
-        OSError: It is there, or could not be made.
+        OSError: It is there, or could not be made: then it is not there.
     """
     os.mkdir(name, mode, dir_fd=within)
-    made = stat.S_IMODE(os.stat(name, dir_fd=within, follow_symlinks=False).st_mode)
-    # A directory within one whose group is kept has that bit too.
-    if made & CHECKED_MODE != mode:
-        os.chmod(name, mode, dir_fd=within)
+    try:
+        made = stat.S_IMODE(os.stat(name, dir_fd=within, follow_symlinks=False).st_mode)
+        # A directory within one whose group is kept has that bit too.
+        if made & CHECKED_MODE != mode:
+            os.chmod(name, mode, dir_fd=within)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.rmdir(name, dir_fd=within)
+        raise
 
 
 def make_directories(path: Path) -> None:

@@ -96,7 +96,13 @@ class DiskStorage:
             except FileExistsError:
                 if exclusive:
                     raise
-        return DiskStorage(self.directory / name, within=self)
+        try:
+            return DiskStorage(self.directory / name, within=self)
+        except OSError:
+            if exclusive:  # It is ours, and empty.
+                with contextlib.suppress(OSError):
+                    self.remove_folder(name)
+            raise
 
     @_says_where
     def open_folder(self, name: str, flags: int) -> int:
@@ -339,8 +345,10 @@ class DiskLock:
         if delete:
             with contextlib.suppress(OSError):
                 self._storage.delete(self._name)
-        descriptors.unlock(self._fd)
-        os.close(self._fd)
+        try:
+            descriptors.unlock(self._fd)
+        finally:
+            os.close(self._fd)
 
     def forget(self) -> None:
         """See `Lock`."""

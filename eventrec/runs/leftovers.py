@@ -1,4 +1,4 @@
-"""What processes that died left half made or half deleted in a log directory: deleted by the next that looks."""
+"""What processes that died, or tries that were refused, left half made or half deleted in a log directory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec.errors import LogLockedError
 from eventrec.runs.directory import GONE, LOCK, NEW, LogDirectory, id_of, mark_of
-from eventrec.runs.run_folder import delete_folder, lock_folder
+from eventrec.runs.run_folder import delete_folder, holds_nothing, lock_folder
 
 if TYPE_CHECKING:
     import os
@@ -28,6 +28,36 @@ def sweep(directory: str | os.PathLike[str]) -> int:
         if is_half and (id_ := id_of(name)) is not None:
             swept += _sweep(log, name, id_)
     return swept
+
+
+def sweep_tries(log: LogDirectory, id_: UUID) -> None:
+    """Delete what refused tries to make the run `id_` left, under each name that one has. Blocking.
+
+    A run that holds anything or that a process holds stays, and so does what is not ours.
+
+    Raises:
+        OSError: What is there cannot be told.
+    """
+    base, gone = log.opened(), f"{GONE}{id_}"
+    for name in (f"{NEW}{id_}", gone):
+        if base.holds(name):
+            _sweep(log, name, id_)
+    if not base.holds(str(id_)):
+        return
+    locked = lock_folder(log, str(id_), id_)
+    if isinstance(locked, str):
+        if locked == "gone":
+            _sweep_unmarked(log, str(id_), id_)
+        return
+    storage, lock = locked
+    try:
+        if holds_nothing(storage):
+            base.move_folder(str(id_), base, gone)
+            storage.directory = log.path / gone
+            delete_folder(base, gone, storage)
+    finally:
+        lock.release()
+        storage.close()
 
 
 def _sweep(log: LogDirectory, name: str, id_: UUID) -> bool:

@@ -66,6 +66,7 @@ class OwnLog:
             LogError: Locks do not work in that file system, or the log cannot be made. The run stays, for the next try.
         """
         beginning: AbstractContextManager[object] = nullcontext()
+        was_refused = self.run is not None
         if self.run is None:
             with self._guard:
                 self.run = Run.create(self._directory, self._new_id(), sync=False)
@@ -73,7 +74,10 @@ class OwnLog:
             beginning = self._beginning(self.run)
         if self.log is None:
             with beginning:
-                log = Log.create(self.run.storage, self._options, first=first)
+                if was_refused:  # Its segment may be there.
+                    log = Log.open(self.run.storage, self._options, at_least=first)
+                else:
+                    log = Log.create(self.run.storage, self._options, first=first)
             # Last: what was made before goes to the disk with the first sync, and this one finds little to do.
             self._sync_name(self.run, log)
             self.log = log

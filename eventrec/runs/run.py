@@ -22,7 +22,8 @@ from uuid import UUID
 from eventrec.log.segment import list_odd_segments, segment_name
 from eventrec.runs.checkpoint import CHECKPOINTS
 from eventrec.runs.directory import DONE, GONE, LOCK, NEW, LogDirectory, mark_of
-from eventrec.runs.run_folder import delete_folder, lock_folder, size_of_run
+from eventrec.runs.leftovers import sweep_tries
+from eventrec.runs.run_folder import delete_folder, delete_made, lock_folder, size_of_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,12 +70,15 @@ class Run:
     def create(cls, directory: str | os.PathLike[str], id_: UUID, *, sync: bool = True) -> Run:
         """Make and lock `<directory>/<id>`. On return its name is on the disk; without `sync` after `sync_name`.
 
+        Where it was refused before, what that left of the same id is deleted first.
+
         Raises:
             OSError: It cannot be made; FileExistsError where something has that name.
             LogLockedError: Locks do not work in that file system.
         """
         log = LogDirectory.of(directory)
         base, made = log.opened(create=True), f"{NEW}{id_}"
+        sweep_tries(log, id_)
         _check_free(base, str(id_))
         storage = base.folder(made, exclusive=True, is_unfinished=True)
         name, lock = made, None
@@ -91,11 +95,17 @@ class Run:
             if sync:
                 base.sync_directory()
         except BaseException:
+            # What cannot be deleted is for the next try, or for others, to sweep.
             with suppress(OSError):
-                delete_folder(base, name, storage)
-            # What could not be deleted is for others to sweep.
+                if name != made:
+                    base.move_folder(name, base, f"{GONE}{id_}")
+                    name = f"{GONE}{id_}"
+                    storage.directory = log.path / name
+            with suppress(OSError):
+                delete_made(base, name, storage)
             if lock is not None:
-                lock.release()
+                with suppress(OSError):
+                    lock.release()
             storage.close()
             raise
         return cls(id_, log, storage, lock)

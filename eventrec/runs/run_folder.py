@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from eventrec.errors import LogLockedError
 from eventrec.log.descriptors import LARGE_HOLE
+from eventrec.log.segment import HEADER_SIZE
 from eventrec.runs.checkpoint import CHECKPOINTS
 from eventrec.runs.directory import LOCK, LogDirectory, has_mark
 from eventrec.runtime.logging import get_logger
@@ -24,9 +25,8 @@ _NOT_OURS: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 """There is nothing of that name, or something that we never make."""
 
 _TEMPORARY: Final = r"(\.\d+-\d+\.tmp)?"
-_OF_A_RUN: Final = re.compile(
-    rf"\d{{20}}\.stdb\.(log|ofs|lock){_TEMPORARY}|\d{{20}}\.\d+\.gap{_TEMPORARY}|replay|lock\.new", re.ASCII
-)
+_OF_A_LOG: Final = re.compile(rf"\d{{20}}\.stdb\.(log|ofs|lock){_TEMPORARY}", re.ASCII)
+_OF_A_RUN: Final = re.compile(rf"{_OF_A_LOG.pattern}|\d{{20}}\.\d+\.gap{_TEMPORARY}|replay|lock\.new", re.ASCII)
 _OF_CHECKPOINTS: Final = re.compile(rf"[^/]+\.json{_TEMPORARY}|[^/]+\.new")
 
 _logger = get_logger("eventrec.runs.run")
@@ -115,6 +115,36 @@ def delete_folder(base: DiskStorage, name: str, storage: DiskStorage) -> None:
         with suppress(OSError):
             storage.note_unfinished(is_unfinished=False)
         _logger.warning("delivered log holds what is not ours: left", directory=str(base.directory / name))
+
+
+def delete_made(base: DiskStorage, name: str, storage: DiskStorage) -> None:
+    """Delete the directory `name` in `base`, which we made just now. It takes no descriptor: there may be none left.
+
+    Raises:
+        OSError: The disk refused, or another program put something there. What is left is found by the next sweep.
+    """
+    with suppress(FileNotFoundError):
+        storage.remove_folder(CHECKPOINTS)
+    storage.note_unfinished(is_unfinished=True)
+    with suppress(FileNotFoundError):
+        storage.delete(LOCK)
+    base.remove_folder(name)
+
+
+def holds_nothing(storage: DiskStorage) -> bool:
+    """Whether there is nothing in a run's directory but what is made with it: no record, no checkpoint, nothing else.
+
+    Raises:
+        OSError: That cannot be told.
+    """
+    for name in [entry.name for entry in storage.entries()]:
+        if name == CHECKPOINTS:
+            with closing(storage.folder(CHECKPOINTS)) as checkpoints:
+                if checkpoints.entries():
+                    return False
+        elif name != LOCK and not (_OF_A_LOG.fullmatch(name) and storage.size(name).length <= HEADER_SIZE):
+            return False
+    return True
 
 
 def _delete_checkpoints(storage: DiskStorage) -> None:
