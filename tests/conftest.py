@@ -281,6 +281,18 @@ def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def without_stdin() -> Iterator[None]:
+    """The number of stdin is free, as in a daemon that closed it: what is opened next gets it from the system."""
+    kept = os.dup(0)
+    os.close(0)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+
+
+@pytest.fixture
 def without_collector() -> Iterator[None]:
     """Nothing is collected during the test: at the recursion limit, finalizers of what other tests left would fail."""
     gc.disable()

@@ -13,6 +13,8 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from eventrec.log.descriptors import open_descriptor
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -34,7 +36,7 @@ def locked(directory: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = open_descriptor(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         latest = time.monotonic() + _SECONDS
         while not _is_taken(fcntl, descriptor):
@@ -55,7 +57,7 @@ def hold(file: Path) -> int | None:
     fcntl = _fcntl()
     if fcntl is None:
         return None
-    descriptor = os.open(file, _LOOKING)
+    descriptor = open_descriptor(file, _LOOKING)
     _is_taken(fcntl, descriptor)
     return descriptor
 
@@ -73,7 +75,7 @@ def is_held(file: Path) -> bool:
         return False
     with ExitStack() as opened:
         for path in (file.parent, file):
-            descriptor = os.open(path, _LOOKING)
+            descriptor = open_descriptor(path, _LOOKING)
             opened.callback(os.close, descriptor)
             if not _is_taken(fcntl, descriptor, fcntl.LOCK_SH):
                 return True

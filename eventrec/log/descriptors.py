@@ -34,6 +34,10 @@ UNFINISHED: Final = 0o1700
 CHECKED_MODE: Final = 0o1777
 
 NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+FIRST_OWN: Final = 3
+"""The least number of a descriptor that is kept: those below are of the standard streams, open or not."""
+
+_WRITES: Final = os.O_WRONLY | os.O_RDWR
 WITHOUT_WAITING: Final = getattr(os, "O_NONBLOCK", 0)
 """For a pipe in the place of a file: it has no writer."""
 
@@ -121,13 +125,55 @@ def make_directories(path: Path) -> None:
         make_directory(path)
 
 
+def open_descriptor(
+    path: str | os.PathLike[str], flags: int, within: int | None = None, *, mode: int = PRIVATE_FILE
+) -> int:
+    """As `os.open`, and never the number of a standard stream, which gets what a program prints by habit.
+
+    In a process that closed its standard streams, as daemons do, the system gives out their numbers first. Before a
+    file is opened there to be written, those that are free lead to /dev/null, for reading alone, and stay so: to print
+    is an error as before. SQLite does likewise. On Windows the system does not give them out.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    if _fcntl is not None and flags & _WRITES and not _has_streams():
+        _lead_streams_to_null()
+    fd = os.open(path, flags, mode, dir_fd=within)
+    return fd if fd >= FIRST_OWN or _fcntl is None else _moved(fd)
+
+
+def _has_streams() -> bool:
+    try:
+        for number in range(FIRST_OWN):
+            os.get_inheritable(number)
+    except OSError:
+        return False
+    return True
+
+
+def _lead_streams_to_null() -> None:
+    # To move a file later is too late: before this thread has the interpreter again, another one may print into it.
+    with contextlib.suppress(OSError):
+        while (fd := os.open(os.devnull, os.O_RDONLY)) < FIRST_OWN:
+            pass
+        os.close(fd)
+
+
+def _moved(fd: int) -> int:
+    try:
+        return int(_fcntl.fcntl(fd, _fcntl.F_DUPFD_CLOEXEC, FIRST_OWN))
+    finally:
+        os.close(fd)
+
+
 def open_file(path: str, flags: int, within: int | None) -> int:
     """Open a regular file; one that is made is 0600 whatever the umask.
 
     Raises:
         OSError: It is something else, or what root must not write: a file of others that has another name too.
     """
-    fd = os.open(path, flags | NO_LINK, PRIVATE_FILE, dir_fd=within)
+    fd = open_descriptor(path, flags | NO_LINK, within)
     try:
         _check_file(found := os.fstat(fd), path, flags)
         if flags & os.O_CREAT:

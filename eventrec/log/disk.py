@@ -27,6 +27,8 @@ _T = TypeVar("_T")
 _CLOSED: Final = -1
 """What is neither a descriptor nor a shorthand for the working directory."""
 
+_DIRECTORY: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+
 _BY_DESCRIPTOR: Final = {os.open, os.stat, os.unlink, os.rename} <= os.supports_dir_fd
 
 
@@ -108,7 +110,7 @@ class DiskStorage:
     def open_folder(self, name: str, flags: int) -> int:
         """A descriptor of the directory `name` in this one; NotADirectoryError where it is a link."""
         try:
-            return os.open(self._path(name), flags, dir_fd=self._dir)
+            return descriptors.open_descriptor(self._path(name), flags, self._dir)
         except OSError as exc:
             if exc.errno == errno.ELOOP:
                 raise NotADirectoryError(errno.ENOTDIR, "a link", name) from exc
@@ -149,7 +151,7 @@ class DiskStorage:
                 yield found
             return
         # A descriptor has one place in the directory, which two threads that list at once would share.
-        own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0), dir_fd=self._dir)
+        own = descriptors.open_descriptor(".", _DIRECTORY, self._dir)
         try:
             with os.scandir(own) as found:
                 yield found
@@ -356,7 +358,6 @@ class DiskLock:
 
 
 def _open_directory(path: Path, within: DiskStorage | None) -> int:
-    flags = os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0)
     if within is None:
-        return os.open(path, flags)
-    return within.open_folder(path.name, flags | descriptors.NO_LINK)
+        return descriptors.open_descriptor(path, _DIRECTORY)
+    return within.open_folder(path.name, _DIRECTORY | descriptors.NO_LINK)

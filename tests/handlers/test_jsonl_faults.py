@@ -12,7 +12,7 @@ import pytest
 
 from eventrec import Batch, Event, PauseError, PermanentError, ReceivedEvent
 from eventrec_handlers.jsonl import JsonlHandler
-from eventrec_handlers.jsonl.folder import HAS_DESCRIPTORS
+from eventrec_handlers.jsonl.folder import HAS_DESCRIPTORS, Folder
 from eventrec_handlers.jsonl.sidecar import Next, UnreadableError, decoded, encoded
 
 pytestmark = pytest.mark.handlers
@@ -35,6 +35,21 @@ async def opened(directory: Path, log_id: UUID) -> JsonlHandler:
 
 def lines_in(directory: Path) -> list[bytes]:
     return [line for file in sorted(directory.rglob("*.jsonl")) for line in file.read_bytes().splitlines()]
+
+
+@pytest.mark.usefixtures("without_stdin")
+def test_nothing_that_is_opened_keeps_the_number_of_a_standard_stream(directory: Path) -> None:
+    directory.mkdir()
+
+    with Folder.opened(directory) as folder:
+        folder.make("place")
+        with folder.folder("place") as place, place.file("1.jsonl", os.O_RDWR | os.O_CREAT) as descriptor:
+            numbers = [folder._descriptor, place._descriptor, descriptor]
+
+            with pytest.raises(OSError, match="Bad file"):
+                os.write(0, b"progress")
+            assert not os.get_inheritable(descriptor)
+    assert min(number for number in numbers if number is not None) > 2
 
 
 # -- payloads that nothing has looked at

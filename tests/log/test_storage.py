@@ -5,6 +5,7 @@ import fcntl
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -284,6 +285,82 @@ def test_windows_locks_by_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     DiskStorage(tmp_path).lock("l").release()
 
     assert fake.called == [(2, 1), (0, 1)]
+
+
+def is_free(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return True
+    return False
+
+
+@pytest.mark.usefixtures("without_stdin")
+def test_what_is_opened_to_be_read_leaves_the_number_of_a_standard_stream_free(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x")
+
+    with closing(DiskStorage(tmp_path)) as directory, closing(directory.open("f", "read")) as file:
+        directory.entries()
+
+        assert is_free(0)
+        assert (file.read(0, 9), os.get_inheritable(file._fd)) == (b"x", False)
+
+
+@pytest.mark.usefixtures("without_stdin")
+@pytest.mark.parametrize("opened", ["create", "write", "lock"])
+def test_what_is_written_has_the_number_of_a_standard_stream_at_no_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: str
+) -> None:
+    (tmp_path / "write").write_bytes(b"")
+    real, given = os.open, []
+
+    def noting(path: Any, flags: int, *args: Any, **options: Any) -> int:
+        given.append((real(path, flags, *args, **options), path))
+        return given[-1][0]
+
+    assert os.open(os.devnull, os.O_RDONLY) == 0
+    with closing(DiskStorage(tmp_path)) as directory:
+        os.close(0)
+        monkeypatch.setattr(os, "open", noting)
+        if opened == "lock":
+            directory.lock("lock").release()
+        else:
+            directory.open(opened, "create" if opened == "create" else "write").close()
+
+    assert [number > 2 for number, path in given if path == opened] == [True]
+    with pytest.raises(OSError, match="Bad file"):
+        os.write(0, b"progress")
+
+
+@pytest.mark.usefixtures("without_stdin")
+def test_where_nothing_else_can_have_the_number_of_a_standard_stream_a_file_is_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "devnull", str(tmp_path / "no"))
+
+    with closing(DiskStorage(tmp_path)) as directory, closing(directory.open("f", "create")):
+        assert is_free(0)
+
+
+@pytest.mark.usefixtures("without_stdin")
+def test_what_cannot_be_given_another_number_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "fcntl", refuse)
+        with pytest.raises(OSError, match="Too many"):
+            DiskStorage(tmp_path)
+
+    assert is_free(0)
+
+
+@pytest.mark.usefixtures("without_stdin")
+def test_a_system_without_fcntl_gives_out_no_such_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descriptors, "_fcntl", None)
+
+    with closing(DiskStorage(tmp_path)) as directory, closing(directory.open("f", "create")) as file:
+        assert write_all(file, b"x", 0) == 1
 
 
 def test_a_module_of_another_system_is_none() -> None:

@@ -11,7 +11,7 @@ import eventrec.otlp_names
 
 HANDLERS = Path(__file__).parents[2] / "handlers" / "eventrec_handlers"
 MODULES = sorted(HANDLERS.rglob("*.py"))
-SHARED = {"_cursors", "_http", "_lines", "_rows", "_sql", "_thread"}
+SHARED = {"_cursors", "_descriptors", "_http", "_lines", "_rows", "_sql", "_thread"}
 PUBLIC = {
     "analytics": eventrec.analytics.__all__,
     "bus": eventrec.bus.__all__,

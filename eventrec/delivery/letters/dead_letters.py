@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import msgspec
 
+from eventrec.log.descriptors import open_descriptor
 from eventrec.records.column_types import ColumnType
 from eventrec.records.context import merged_context
 from eventrec.records.entry import SHAPE, SIZE
@@ -95,7 +96,7 @@ class DeadLetterFile:
 
     def _append(self, lines: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        descriptor = open_descriptor(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             size = os.fstat(descriptor).st_size
             written = os.write(descriptor, lines)

@@ -11,6 +11,8 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
+from eventrec_handlers._descriptors import open_descriptor
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -42,7 +44,7 @@ class Folder:
             path.stat()
             yield cls(path, None)
             return
-        descriptor = os.open(path, _DIRECTORY | _COMMON)
+        descriptor = open_descriptor(path, _DIRECTORY | _COMMON)
         try:
             yield cls(path, descriptor)
         finally:
@@ -76,8 +78,8 @@ class Folder:
         flags |= _NO_LINK | _NO_WAIT  # the last one only matters for pipes, which no file here is
         try:
             if self._descriptor is None:
-                return os.open(self.path / name, flags, mode)
-            return os.open(name, flags, mode, dir_fd=self._descriptor)
+                return open_descriptor(self.path / name, flags, mode)
+            return open_descriptor(name, flags, mode, within=self._descriptor)
         except OSError as exc:
             raise OSError(exc.errno, exc.strerror, str(self.path / name)) from exc
 

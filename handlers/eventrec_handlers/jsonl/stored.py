@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from eventrec import PauseError, StoredEvent
+from eventrec_handlers._descriptors import open_descriptor
 from eventrec_handlers.jsonl.folder import Folder, read_at
 from eventrec_handlers.jsonl.sidecar import SIDECAR, UnreadableError, decoded, file_order
 
@@ -84,7 +85,7 @@ class Place:
             try:
                 descriptor = stack.enter_context(self.folder.file(file.name))
             except FileNotFoundError:
-                descriptor = os.open(os.devnull, os.O_RDONLY)
+                descriptor = open_descriptor(os.devnull, os.O_RDONLY)
                 stack.callback(os.close, descriptor)
             yield descriptor
 

@@ -20,6 +20,7 @@ import anyio
 
 from eventrec import PauseError
 from eventrec.analytics import EarlierMigrations, MigrationError, MigrationRecord, MigrationTarget
+from eventrec_handlers._descriptors import open_descriptor
 from eventrec_handlers._sql.locks import acquired
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.sqlite import ddl
@@ -286,7 +287,7 @@ def _locked(path: Path) -> tuple[int, Path] | None:
     beside = path.with_name(f"{path.name}-migrate")
     while True:
         try:
-            descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            descriptor = open_descriptor(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as exc:
             raise PauseError(f"{beside}: {exc.strerror}") from exc
         try:
