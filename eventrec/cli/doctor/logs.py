@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from eventrec.cli.doctor.findings import Finding, ok, problem, warning
 from eventrec.cli.doctor.python import has_zstd
 from eventrec.cli.exit_codes import CommandError
-from eventrec.cli.logs.directory import see_all
-from eventrec.cli.logs.letters import count_by_subscription, unreadable_letters, waiting_letters
+from eventrec.cli.logs.directory import see_again
+from eventrec.cli.logs.letters import count_by_subscription, letters_left, unreadable_letters
 from eventrec.cli.terminal import counted
 from eventrec.errors import LogError
 from eventrec.log.disk import DiskStorage
@@ -37,9 +37,9 @@ def newest_log(directory: Path) -> int | None:
 
 
 def look_at_logs(directory: Path) -> Iterator[Finding]:
-    """Every log in `directory`."""
+    """Every log in `directory`, which is a log directory, or was one just now."""
     try:
-        logs, letters = see_all(directory), count_by_subscription(waiting_letters(directory))
+        logs, letters = see_again(directory), count_by_subscription(letters_left(directory))
         unreadable = unreadable_letters(directory)
     except (CommandError, OSError) as exc:
         advice = "chown it, or run as its owner" if has_zstd() else "pip install 'eventrec[zstd]'"

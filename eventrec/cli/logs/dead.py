@@ -13,10 +13,11 @@ from cyclopts import App, Parameter
 
 from eventrec.cli.declared import CatalogueName, declared_layouts, layouts_beside
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.logs.directory import refuse_memory, see_all
+from eventrec.cli.logs.directory import refuse_memory, see_again
 from eventrec.cli.logs.letters import (
     count_by_subscription,
     known_names,
+    letters_left,
     refuse_unknown,
     say_unreadable,
     sweep_settled,
@@ -166,7 +167,7 @@ def replay_(
         replayed, interrupted_by = anyio.run(_replay, directory / DEAD, handler, chosen, timeout, terminal)
     sweep_settled(directory)
     is_whole = say_unreadable(directory, terminal) is ExitCode.OK
-    left = count_by_subscription(waiting_letters(directory)).get(chosen, 0)
+    left = count_by_subscription(letters_left(directory)).get(chosen, 0)
     waits = f"{left:,} {'waits' if left == 1 else 'wait'}"
     terminal.show(f"{replayed.delivered:,} delivered, {replayed.dead:,} refused again, {waits}")
     if interrupted_by is not None:
@@ -252,7 +253,7 @@ def skip(directory: Directory, name: str, offset: int, /, *, log: UUID | None = 
 
 def _check_offset(directory: Path, name: str, offset: int, log: UUID | None) -> None:
     """Raise CommandError where no log has such a record that the subscription has not passed."""
-    logs = [each for each in see_all(directory) if log in (None, each.id) and each.state != "unknown"]
+    logs = [each for each in see_again(directory) if log in (None, each.id) and each.state != "unknown"]
     if log is not None and not logs and not (directory / str(log)).exists():
         raise CommandError(f"there is no log {log} in {directory}", ExitCode.USAGE)
     waiting = {each.id: (each.end - each.pending(name), each.end) for each in logs if each.pending(name)}

@@ -16,7 +16,7 @@ from cyclopts import Parameter
 
 from eventrec.cli.declared import CatalogueName, declared_layouts, layouts_beside
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.logs.directory import followers_in, names_in, refuse_memory, see_all
+from eventrec.cli.logs.directory import followers_in, names_in, refuse_memory, see_again, see_all
 from eventrec.cli.logs.log_directory import check_not_part_of_one
 from eventrec.cli.logs.orphans import chosen_name
 from eventrec.cli.terminal import Terminal, counted
@@ -155,7 +155,7 @@ async def _follow(recorder: EventRecorder, directory: Path, names: Sequence[str]
 
 def report_left(directory: Path, names: Sequence[str], terminal: Terminal, *, json: bool) -> int:
     """Print what is left for `names`; the exit code."""
-    logs = see_all(directory)
+    logs = see_again(directory)
     pending = {name: total(logs)["pending"].get(name, 0) for name in names}
     if json:
         terminal.show_json({"logs": len(logs), "pending": pending, "exit_code": int(ExitCode.OK)})

@@ -35,6 +35,7 @@ __all__ = [
     "names_in",
     "refuse_memory",
     "see",
+    "see_again",
     "see_all",
 ]
 
@@ -144,6 +145,17 @@ def see_all(directory: Path) -> list[SeenLog]:
         CommandError: It is not a log directory, or it or a log in it cannot be read.
     """
     check_log_directory(directory)
+    return see_again(directory)
+
+
+def see_again(directory: Path) -> list[SeenLog]:
+    """As `see_all`, of a log directory that was one before: what was ours in it may all be delivered by now.
+
+    Raises:
+        CommandError: It is gone, or it or a log in it cannot be read.
+    """
+    if not directory.is_dir():
+        raise CommandError(f"{directory} is not a directory", ExitCode.FILE)
     try:
         return survey.see_all(directory)
     except (OSError, LogError) as exc:

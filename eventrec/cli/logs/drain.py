@@ -21,7 +21,7 @@ from cyclopts import Parameter
 
 from eventrec.cli.declared import CatalogueName, declared_layouts, layouts_beside
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.logs.directory import names_in, see_all
+from eventrec.cli.logs.directory import names_in, see_again, see_all
 from eventrec.cli.logs.left_out import LeftOut
 from eventrec.cli.logs.letters import set_aside_before
 from eventrec.cli.logs.orphans import Orphans, chosen_name, held_state, trying_state
@@ -224,7 +224,7 @@ class Draining:
         Raises:
             CommandError: The destination was held.
         """
-        rest = [log for log in see_all(self._directory) if not log.is_held]
+        rest = [log for log in see_again(self._directory) if not log.is_held]
         records = self._orphans.records - self._orphans.look_again()
         gone = self._logs - sum(log.id in self._orphans.ids for log in rest)
         self._say_refused()

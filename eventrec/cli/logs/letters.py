@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.logs.directory import followers_in, listed, names_in, see_all
+from eventrec.cli.logs.directory import followers_in, listed, names_in, see_again
 from eventrec.cli.logs.log_directory import check_log_directory
 from eventrec.cli.terminal import Terminal
 from eventrec.delivery.letters.kept import kept_letters, sweep_letters, unreadable_logs
@@ -34,8 +34,7 @@ def waiting_letters(directory: Path, name: str | None = None) -> list[KeptLetter
         OSError: Likewise.
     """
     check_log_directory(directory)
-    with Terminal().showing_logging(without=_SAID_APART):
-        waiting = [kept for kept in kept_letters(directory / DEAD) if kept.is_waiting]
+    waiting = letters_left(directory)
     if name is None:
         return waiting
     found = [kept for kept in waiting if kept.letter.subscription == name]
@@ -44,6 +43,17 @@ def waiting_letters(directory: Path, name: str | None = None) -> list[KeptLetter
         if known:
             refuse_unknown(directory, name, known)
     return found
+
+
+def letters_left(directory: Path) -> list[KeptLetter]:
+    """As `waiting_letters`, of a log directory that was one before: what was ours in it may all be settled by now.
+
+    Raises:
+        LogError: They cannot be read.
+        OSError: Likewise.
+    """
+    with Terminal().showing_logging(without=_SAID_APART):
+        return [kept for kept in kept_letters(directory / DEAD) if kept.is_waiting]
 
 
 def set_aside_before(directory: Path, name: str, logs: Iterable[SeenLog]) -> dict[UUID, list[int]]:
@@ -101,7 +111,7 @@ def count_by_subscription(letters: list[KeptLetter]) -> dict[str, int]:
 def known_names(directory: Path, letters: list[KeptLetter]) -> list[str]:
     """The subscriptions that have a checkpoint in a log of `directory`, or are followed there, or have `letters`."""
     followed = followers_in(directory)
-    return sorted({*names_in(see_all(directory)), *followed, *(kept.letter.subscription for kept in letters)})
+    return sorted({*names_in(see_again(directory)), *followed, *(kept.letter.subscription for kept in letters)})
 
 
 def refuse_unknown(directory: Path, name: str, known: list[str]) -> None:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from eventrec.cli.exit_codes import ExitCode
 from eventrec.cli.logs.directory import followers_in, see_all
-from eventrec.cli.logs.letters import count_by_subscription, unreadable_letters, waiting_letters
+from eventrec.cli.logs.letters import count_by_subscription, letters_left, unreadable_letters
 from eventrec.cli.relay.bus import status as bus_status
 from eventrec.cli.terminal import Terminal, counted
 from eventrec.relaying import is_bus_url
@@ -54,7 +54,7 @@ def status(
 def _of_directory(directory: Path, *, json: bool) -> int:
     terminal = Terminal()
     with terminal.showing_logging():
-        logs, letters = see_all(directory), count_by_subscription(waiting_letters(directory))
+        logs, letters = see_all(directory), count_by_subscription(letters_left(directory))
         unreadable, followers = unreadable_letters(directory), followers_in(directory)
     if json:
         told = {"logs": [log_summary(log) for log in logs], "total": total(logs), "dead_letters": letters}
