@@ -22,12 +22,19 @@ from eventrec import (
     ReceivedEvent,
     TransientError,
 )
+from eventrec.analytics import Question, Rollup, bucket, count
 from eventrec_handlers.sqlite import SqliteHandler
 
 pytestmark = pytest.mark.handlers
 
 Events = Callable[..., Event]
 Batches = Callable[..., Batch]
+
+
+class PerDay(Rollup, name="per_day"):
+    day = bucket("day")
+    n = count()
+
 
 BASE = "id TEXT, type TEXT, timestamp INTEGER, payload TEXT"
 
@@ -62,6 +69,50 @@ async def test_table_that_was_renamed_away_is_made_again(
     assert rows(path, "SELECT payload FROM events") == [("3",)]
     indexes = rows(path, "SELECT tbl_name FROM sqlite_master WHERE type = 'index' AND name LIKE '%type_timestamp%'")
     assert sorted(indexes) == [("events",), ("events_0",), ("events_1",), ("events_2",)]
+
+
+async def test_table_whose_base_columns_are_in_upper_case_is_written_and_read(
+    handler: SqliteHandler, path: Path, event: Events, batch: Batches
+) -> None:
+    execute(
+        path, 'CREATE TABLE EVENTS (ID TEXT, "Type" TEXT, TIMESTAMP INTEGER, Payload TEXT, CONTEXT TEXT, Mine TEXT)'
+    )
+    seven = event(1, at=6, columns=(ColumnSchema("x", ColumnType.INT64),), values=(7,))
+    stored = batch(event(0, at=5), seven, context=b'{"u":1}')
+
+    await handler.handle(stored)
+
+    assert rows(path, "SELECT * FROM events") == [
+        (stored.records[0].id, "happening", 5, "0", '{"u":1}', None, None),
+        (stored.records[1].id, "happening", 6, "1", '{"u":1}', None, 7),
+    ]
+    seen = await handler.reader().latest(limit=9)
+    told = {one.payload: (one.id, one.type, one.timestamp, one.context, one.columns) for one in seen.events}
+    assert told["0"] == (stored.records[0].id, "happening", 5, '{"u":1}', {"Mine": None, "x": None})
+    assert told["1"][-1] == {"Mine": None, "x": 7}
+    async with handler.rollups() as rollups:
+        assert (await rollups.answer(Question(PerDay))).rows == ((0, 2),)
+
+
+async def test_column_of_an_event_that_only_differs_by_case_from_another_programs_is_refused_alone(
+    handler: SqliteHandler, path: Path, event: Events, batch: Batches
+) -> None:
+    execute(path, "CREATE TABLE events (ID TEXT, TYPE TEXT, TIMESTAMP INTEGER, PAYLOAD TEXT, X INTEGER)")
+
+    with pytest.raises(PermanentError, match="only the case of its name differs from that of column 'X'") as refused:
+        await handler.handle(batch(event(0), with_column(event, 1, ColumnType.INT64, 1)))
+
+    assert list(refused.value.records) == [1]
+
+
+@pytest.mark.parametrize("name", ["TYPE", "Type"])
+async def test_table_that_computes_a_base_column_in_upper_case_is_not_one_of_ours(
+    handler: SqliteHandler, path: Path, event: Events, batch: Batches, name: str
+) -> None:
+    execute(path, f"CREATE TABLE events (id TEXT, timestamp INTEGER, payload TEXT, {name} TEXT AS ('t'))")
+
+    with pytest.raises(PermanentError, match="it computes 'type' itself"):
+        await handler.handle(batch(event(0)))
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from itertools import chain, compress, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from eventrec import ColumnType
-from eventrec_handlers._sql import converted, json_text, quoted, text
+from eventrec_handlers._sql import converted, fold_ascii, json_text, quoted, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,6 +40,12 @@ if TYPE_CHECKING:
 
 BASE_DECLARED: Final = {"id": "TEXT", "type": "TEXT", "timestamp": "INTEGER", "payload": "TEXT", "context": "TEXT"}
 REQUIRED: Final = ("id", "type", "timestamp", "payload")
+
+
+def base_name(column: str) -> str:
+    """What we call a `column` of a table: for SQLite, `ID` is our `id`. Another one has the name that it has."""
+    folded = fold_ascii(column)
+    return folded if folded in BASE_DECLARED else column
 
 
 def _up_to_63_bits(value: int) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from eventrec import FencedError, PauseError, TransientError
 from eventrec_handlers._sql import Refusals, SchemaMode, TablePlan, fold_ascii, plan_layout, plan_table
-from eventrec_handlers.sqlite.columns import REQUIRED, Rows, strict_type
+from eventrec_handlers.sqlite.columns import REQUIRED, Rows, base_name, strict_type
 from eventrec_handlers.sqlite.file import (
     RESERVED,
     Table,
@@ -216,13 +216,13 @@ class Store:
                 computed=table.computed,
             )
         return plan_table(
-            table.columns,
+            None if table.columns is None else {base_name(name): kind for name, kind in table.columns.items()},
             [(name, strict_type(kind)) for name, kind in part.wanted] if table.is_strict else part.wanted,
             required=REQUIRED,
             schema=self._schema,
             max_columns=self._max_columns,
             fold=fold_ascii,
-            computed=table.computed,
+            computed=frozenset(map(base_name, table.computed)),
         )
 
     def _name_rows(self, parts: Sequence[Rows], records: int, cause: sqlite3.Error) -> NoReturn:

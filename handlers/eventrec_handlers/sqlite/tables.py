@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from eventrec import EVENT, ID, PAYLOAD, TIMESTAMP, TYPE, LayoutError, StoredEvent
 from eventrec_handlers._sql import fold_ascii, quoted
-from eventrec_handlers.sqlite.columns import REQUIRED
+from eventrec_handlers.sqlite.columns import REQUIRED, base_name
 from eventrec_handlers.sqlite.file import is_about_statement, is_about_table, is_reserved, table_columns
 
 if TYPE_CHECKING:
@@ -102,10 +102,11 @@ def event_tables(connection: sqlite3.Connection, layouts: KeptLayouts, faults: C
         if is_reserved(name):
             continue
         try:
-            columns = list(table_columns(connection, name))
+            layout = layouts.of(name)
+            own_name = base_name if layout is None else str
+            columns = [(own_name(column), kind, flag) for column, kind, flag in table_columns(connection, name)]
             names = tuple(column for column, _, _ in columns)
             free = [number for number in ("rowid", "oid", "_rowid_") if number not in map(fold_ascii, names)]
-            layout = layouts.of(name)
             if layout is None and not set(names) >= set(REQUIRED):
                 continue
             if layout is not None and (why := _unreadable(layout, names)) is not None:
