@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import msgspec
 
-from eventrec.log.descriptors import open_descriptor
+from eventrec.log.descriptors import WITHOUT_WAITING, open_descriptor
 from eventrec.records.column_types import ColumnType
 from eventrec.records.context import merged_context
 from eventrec.records.entry import SHAPE, SIZE
@@ -96,9 +98,12 @@ class DeadLetterFile:
 
     def _append(self, lines: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = open_descriptor(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        descriptor = open_descriptor(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | WITHOUT_WAITING)
         try:
-            size = os.fstat(descriptor).st_size
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):  # Nothing else can be synced, and a pipe may never be read.
+                raise OSError(errno.EINVAL, "not a regular file", str(self._path))
+            size = found.st_size
             written = os.write(descriptor, lines)
             try:
                 self._sync(descriptor, written, len(lines))

@@ -85,6 +85,29 @@ async def test_a_file_that_cannot_be_written_holds_and_drops_nothing(
     assert_conserved(recorder.status(), offered=3)
 
 
+@pytest.mark.parametrize("kind", ["pipe", "pipe that is read", "folder", "device"])
+async def test_what_is_no_file_in_the_place_of_one_holds_at_once(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "dead.jsonl"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to(os.devnull)
+    else:
+        os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if kind == "pipe that is read" else None
+    handler = ScriptedHandler(always=refusing({1}, lambda: PermanentError("never")))
+
+    async with EventRecorder(handler, options=quickly(dead_letters=path)) as recorder:
+        recorder.record_many(Numbered(n) for n in range(3))
+        assert await recorder.flush(timeout=5) is False
+        state = recorder.status().subscriptions["ScriptedHandler"].state
+
+    assert state.startswith("holding: dead letters cannot be written")
+    assert_conserved(recorder.status(), offered=3)
+    if reader is not None:
+        os.close(reader)
+
+
 async def test_a_short_write_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "dead.jsonl"
     short = True
