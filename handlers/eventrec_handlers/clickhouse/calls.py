@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from eventrec import PauseError
 from eventrec_handlers._thread import Portal, is_trio
 from eventrec_handlers.clickhouse.errors import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from eventrec_handlers.clickhouse.node import Node
+    from eventrec_handlers.clickhouse.nodes import Nodes
 
 T = TypeVar("T")
 
@@ -41,6 +45,25 @@ class Calls:
                 raise exc.as_delivery_error() from exc
 
         return await (translated() if self._portal is None else self._portal.run(translated))
+
+    async def ask(self, nodes: Nodes, job: Callable[[Node], Awaitable[T]]) -> T:
+        """What `job` gives of one of `nodes`, where no record is at fault for what fails.
+
+        Raises:
+            RuntimeError: It was not started.
+            TransientError: It may pass by itself.
+            PauseError: It does not: an operator must act. So it is where the server fails for what is stored.
+        """
+
+        async def asked() -> T:
+            try:
+                return await nodes.call(job)
+            except Failure as exc:
+                if exc.kind in {"data", "unknown"}:
+                    raise PauseError(str(exc)) from exc
+                raise
+
+        return await self.run(asked)
 
     @property
     def can_run(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -20,7 +21,7 @@ from eventrec_handlers.clickhouse.errors import (
     without_values,
 )
 from eventrec_handlers.clickhouse.options import REFERENCE_SETTINGS
-from eventrec_handlers.clickhouse.sql import quoted
+from eventrec_handlers.clickhouse.sql import is_utf8, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -87,7 +88,9 @@ class Node:
         return f"{self._target.url.scheme}://{self.name}/{self._target.database}"
 
     async def query(self, sql: str, *, settings: Mapping[str, Any] | None = None) -> list[list[Any]]:
-        """The rows of a statement that reads; values as ClickHouse writes them in JSON.
+        """The rows of a statement that reads; values as ClickHouse writes them in JSON, which need not be UTF-8.
+
+        A row in which a text is not is an `OddRow`.
 
         Raises:
             Failure: It has none.
@@ -99,8 +102,8 @@ class Node:
         }
         answer = await self._call(lambda client: client.raw_query(sql, settings=given, fmt="JSONCompactEachRow"))
         try:
-            return [msgspec.json.decode(line) for line in answer.split(b"\n") if line]
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return [_row(line) for line in answer.split(b"\n") if line]
+        except (TypeError, ValueError, RecursionError):
             # What fails after the first rows were sent is said behind them, under the status of a success.
             raise broken_answer(answer, self.where) from None
 
@@ -228,6 +231,26 @@ class Node:
                     raise failure from exc
             await asyncio.sleep(pause)
         raise AssertionError  # the last pause is None
+
+
+class OddRow(list[Any]):
+    """A row with a text that is not UTF-8: each byte that is not is a lone surrogate in it, see `sql.py`."""
+
+
+def _row(line: bytes) -> list[Any]:
+    """A row of an answer.
+
+    Raises:
+        TypeError, ValueError: It is not one.
+        RecursionError: It is too deep.
+    """
+    try:
+        return msgspec.json.decode(line)  # type: ignore[no-any-return]
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        text = line.decode(errors="surrogateescape")
+        if is_utf8(text):
+            raise
+        return OddRow(json.loads(text))
 
 
 _WANTED: Final = frozenset({"np", "pd"})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
-from eventrec import EventPage, EventReader, PauseError, StoredEvent, default_layout
+from eventrec import TIMESTAMP, EventPage, EventReader, StoredEvent
 from eventrec_handlers._sql import KeptLayouts
 from eventrec_handlers.clickhouse.calls import Calls
 from eventrec_handlers.clickhouse.cursors import (
@@ -17,26 +17,29 @@ from eventrec_handlers.clickhouse.cursors import (
     encoded_arrival,
     encoded_place,
 )
-from eventrec_handlers.clickhouse.errors import UnknownCodeError
 from eventrec_handlers.clickhouse.layouts import read_layouts
+from eventrec_handlers.clickhouse.moments import HIGHEST, LOWEST
+from eventrec_handlers.clickhouse.node import OddRow
 from eventrec_handlers.clickhouse.nodes import Nodes
+from eventrec_handlers.clickhouse.sql import is_utf8, readable
 from eventrec_handlers.clickhouse.stored import EventTable, Selected, event_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from eventrec import Layout
     from eventrec_handlers.clickhouse.node import Node
     from eventrec_handlers.clickhouse.options import Options
     from eventrec_handlers.clickhouse.target import Target
 
-T = TypeVar("T")
-
 TOGETHER: Final = 1_000
 """Events of a batch: they arrive together, in blocks, so `latest` looks at as many more to find the newest."""
 
-LOWEST: Final = -(2**63)
-HIGHEST: Final = 2**63 - 1
+MAX_FOREIGN: Final = 100_000
+"""Rows of other programs that a page of `latest` or `follow` passes over in one table before it looks no further."""
+
+AT_ONCE: Final = 10_000
+"""Rows that are read at once behind those of other programs."""
 
 
 class ClickHouseReader(EventReader):
@@ -49,6 +52,9 @@ class ClickHouseReader(EventReader):
 
     Rows that a ReplacingMergeTree or a collapsing one drops when it merges are not shown before either. Of several
     nodes that are no replicas of one another, each call shows one.
+
+    A text that is not UTF-8 makes a row foreign, but for one in an extra column, where U+FFFD stands for it; so does a
+    time that no event can have. `range` counts rows of the latter kind with its first page.
     """
 
     def __init__(self, target: Target, options: Options, *, layouts: Mapping[str, Layout]) -> None:
@@ -62,7 +68,7 @@ class ClickHouseReader(EventReader):
 
     async def open(self) -> None:
         self._calls.start()
-        await self._ask(_connected)
+        await self._calls.ask(self._nodes, _connected)
 
     async def close(self) -> None:
         if self._calls.can_run:
@@ -79,12 +85,21 @@ class ClickHouseReader(EventReader):
             for table in await self._tables(node, foreign):
                 seen[table.name] = await table.newest(node)
                 if limit and seen[table.name]:
-                    found = table.select(types, order="_block_number DESC, _block_offset DESC", limit=limit + TOGETHER)
-                    rows += await _rows(node, table, found, foreign)
+                    part = _Part(table, foreign, wanted=limit + TOGETHER, enough=limit, max_foreign=MAX_FOREIGN)
+                    await part.read(
+                        node,
+                        lambda part, most: part.table.select(
+                            types,
+                            order="_block_number DESC, _block_offset DESC, _partition_id DESC",
+                            limit=most,
+                            offset=part.met,
+                        ),
+                    )
+                    rows += part.rows
             rows.sort(key=lambda row: row.event.timestamp)
             return EventPage.of((row.event for row in rows[-limit:] if limit), encoded_arrival(seen), foreign)
 
-        return await self._ask(read)
+        return await self._calls.ask(self._nodes, read)
 
     async def range(
         self,
@@ -104,19 +119,25 @@ class ClickHouseReader(EventReader):
             foreign: Counter[str] = Counter()
             rows: list[_Row] = []
             for table in await self._tables(node, foreign):
-                found = table.select(
-                    types,
-                    where=table.within(low, high, after),
-                    order="er_moment, er_id, _partition_id, _block_number, _block_offset",
-                    limit=limit,
+                if cursor is None and limit and (number := await table.without_moment(node, types)):
+                    foreign[f"table {readable(table.name)!r}: {_no_moment(table)}"] += number
+                part = _Part(table, foreign, wanted=limit)
+                await part.read(
+                    node,
+                    lambda part, most: part.table.select(
+                        types,
+                        where=part.table.within(low, high, part.last or after),
+                        order="er_moment, er_id, _partition_id, _block_number, _block_offset",
+                        limit=most,
+                    ),
                 )
-                rows += await _rows(node, table, found, foreign)
+                rows += part.rows
             rows.sort(key=lambda row: row.place)
             page = rows[:limit]
             last = page[-1].place if page else after or (low, "", "", "", -1, -1)
             return EventPage(tuple(row.event for row in page), encoded_place(last), foreign)
 
-        return await self._ask(read)
+        return await self._calls.ask(self._nodes, read)
 
     async def follow(self, cursor: str, *, limit: int, types: Collection[str] | None = None) -> EventPage:
         self.check_limit(limit)
@@ -133,34 +154,28 @@ class ClickHouseReader(EventReader):
                 if not left:
                     continue
                 newest = await table.newest(node)
-                found = table.select(
-                    types,
-                    where=table.after(known),
-                    order="_partition_id, _block_number, _block_offset",
-                    limit=left,
+                part = _Part(table, foreign, wanted=left, max_foreign=MAX_FOREIGN, reached=known)
+                await part.read(
+                    node,
+                    lambda part, most: part.table.select(
+                        types,
+                        where=part.table.after(part.reached),
+                        order="_partition_id, _block_number, _block_offset",
+                        limit=most,
+                    ),
                 )
-                rows = await _rows(node, table, found, foreign)
-                page += rows
-                if len(rows) < left:  # all of it, also what `types` leaves out
+                page += part.rows
+                if part.is_all:  # also what `types` leaves out
                     for partition, place in newest.items():
                         known[partition] = max(place, known.get(partition, place))
-                for row in rows:
-                    place = (row.place[4], row.place[5])
-                    known[row.place[3]] = max(place, known.get(row.place[3], place))
             return EventPage.of((row.event for row in page), encoded_arrival(upto), foreign)
 
-        return await self._ask(read)
+        return await self._calls.ask(self._nodes, read)
 
     async def _tables(self, node: Node, foreign: Counter[str]) -> Sequence[EventTable]:
         layouts = KeptLayouts(self._layouts)
         layouts.learn(await read_layouts(node))
         return await event_tables(node, layouts, foreign)
-
-    async def _ask(self, job: Callable[[Node], Awaitable[T]]) -> T:
-        try:
-            return await self._calls.run(lambda: self._nodes.call(job))
-        except UnknownCodeError as exc:
-            raise PauseError(str(exc)) from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,17 +186,101 @@ class _Row:
     place: Place
 
 
-async def _rows(node: Node, table: EventTable, selected: Selected, foreign: Counter[str]) -> list[_Row]:
-    found = []
-    for moment, id_, partition, block, offset, *values in await node.query(selected.sql, settings=selected.settings):
-        given: dict[str, Any] = dict(zip(table.names, values, strict=True))
-        layout = table.layout or default_layout(table.name)
-        event = StoredEvent.of_row(layout, given, row=id_)
-        if isinstance(event, str):
-            foreign[f"table {table.name!r}: {event}"] += 1
-        else:
-            found.append(_Row(event, (moment, table.name, id_, partition, block, offset)))
-    return found
+@dataclass(slots=True)
+class _Part:
+    """What one table has to offer to a page: events, behind as many rows of other programs as there are.
+
+    Attributes:
+        foreign: Gets why rows were passed over.
+        wanted: So many events at most; with `enough` of them it reads no further.
+        max_foreign: Behind so many rows that are not events it looks no further; None: it does.
+        rows: The events.
+        met: How many rows were looked at; `passed` are those that are not events.
+        last: The place of the last one of them.
+        reached: Partition to the last one of them there.
+        is_all: Whether there are no more.
+    """
+
+    table: EventTable
+    foreign: Counter[str]
+    wanted: int
+    enough: int | None = None
+    max_foreign: int | None = None
+    rows: list[_Row] = field(default_factory=list)
+    met: int = 0
+    passed: int = 0
+    last: Place | None = None
+    reached: dict[str, tuple[int, int]] = field(default_factory=dict)
+    is_all: bool = False
+
+    async def read(self, node: Node, select: Callable[[_Part, int], Selected]) -> None:
+        """Read it; `select` gives the statement for at most so many rows behind those that were met."""
+        layout = self.table.known
+        enough = self.wanted if self.enough is None else self.enough
+        most = self.wanted
+        seen: set[Place] = set()  # rows that are inserted meanwhile move what is behind an offset
+        while len(self.rows) < enough and not self.is_all:
+            if self.max_foreign is not None and self.passed >= self.max_foreign:
+                return
+            selected = select(self, most)
+            found = await node.query(selected.sql, settings=selected.settings)
+            for row in found:
+                if len(self.rows) == self.wanted:
+                    return
+                moment, id_, partition, block, offset, *values = row
+                place = (moment, self.table.name, id_, partition, block, offset)
+                self.met += 1
+                self.last = place
+                self.reached[partition] = max((block, offset), self.reached.get(partition, (block, offset)))
+                if place in seen:
+                    continue
+                seen.add(place)
+                given = dict(zip(self.table.names, values, strict=True))
+                event: StoredEvent | str
+                if moment is None:
+                    event = _no_moment(self.table)
+                elif isinstance(row, OddRow):
+                    event = _odd_event(layout, given, id_)
+                else:
+                    event = StoredEvent.of_row(layout, given, row=id_)
+                if isinstance(event, str):
+                    self.foreign[f"table {readable(self.table.name)!r}: {event}"] += 1
+                    self.passed += 1
+                else:
+                    self.rows.append(_Row(event, place))
+            self.is_all = len(found) < most
+            most = max(most, AT_ONCE)
+
+
+def _odd_event(layout: Layout, values: Mapping[str, Any], id_: str) -> StoredEvent | str:
+    """The event of a row that holds what is not UTF-8, or why it is not one; in extra columns that is U+FFFD."""
+    for column in layout.columns:
+        value = values.get(column.name)
+        if isinstance(value, str) and not is_utf8(value) and not column.source.path and column.source.kind in _BASE:
+            return f"its {column.name} is not UTF-8"
+    return StoredEvent.of_row(layout, _readable(values), row=id_)
+
+
+_BASE: Final = frozenset({"id", "type", "payload", "context", "event"})
+
+
+def _no_moment(table: EventTable) -> str:
+    column = table.known.column_of(TIMESTAMP)
+    name = "timestamp" if column is None else readable(column.name)
+    return f"its {name} is not of the years 1677 to 2262"
+
+
+def _readable(value: Any) -> Any:
+    """`value` as it stands in a row, with U+FFFD for what is not UTF-8."""
+    match value:
+        case str():
+            return readable(value)
+        case list():
+            return [_readable(each) for each in value]
+        case dict():
+            return {_readable(key): _readable(each) for key, each in value.items()}
+        case _:
+            return value
 
 
 async def _connected(node: Node) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from eventrec import PauseError
 from eventrec.analytics import Answer, Refreshed, RollupStore
 from eventrec_handlers._sql import KeptLayouts
 from eventrec_handlers.clickhouse.calls import Calls
-from eventrec_handlers.clickhouse.errors import UnknownCodeError
 from eventrec_handlers.clickhouse.layouts import read_layouts
 from eventrec_handlers.clickhouse.nodes import Nodes
 from eventrec_handlers.clickhouse.rollup_columns import columns_of
@@ -19,7 +17,7 @@ from eventrec_handlers.clickhouse.stored import settings_of
 from eventrec_handlers.clickhouse.tables import read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from eventrec import Layout
     from eventrec.analytics import Progress, Question, RollupPlan
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from eventrec_handlers.clickhouse.options import Options
     from eventrec_handlers.clickhouse.state import TableState
     from eventrec_handlers.clickhouse.target import Target
-
-T = TypeVar("T")
 
 
 class ClickHouseRollups(RollupStore):
@@ -80,7 +76,7 @@ class ClickHouseRollups(RollupStore):
                     return await answer_kept(question, kept, notes.parts, run)
             return await answer(question, columns, run)
 
-        return await self._ask(ask)
+        return await self._calls.ask(self._nodes, ask)
 
     async def claim_due(self, plans: Sequence[RollupPlan]) -> Sequence[RollupPlan]:
         """All of them: processes may bring up one rollup beside each other."""
@@ -108,13 +104,7 @@ class ClickHouseRollups(RollupStore):
                 return Refreshed(remarks=(f"rollup {plan.name!r} is answered from the events: {why}",))
             return await bring_up(node, kept, state, may_make=may_make, progress=progress)
 
-        return await self._ask(bring)
-
-    async def _ask(self, job: Callable[[Node], Awaitable[T]]) -> T:
-        try:
-            return await self._calls.run(lambda: self._nodes.call(job))
-        except UnknownCodeError as exc:
-            raise PauseError(str(exc)) from exc
+        return await self._calls.ask(self._nodes, bring)
 
     async def _table(self, node: Node, table: str) -> tuple[Columns, TableState] | None:
         """Where the fields of a rollup are found in `table`, and what that is; None: there is no such table."""

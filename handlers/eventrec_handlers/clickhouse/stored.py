@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventrec import ID, TIMESTAMP, TYPE, LayoutError, default_layout
 from eventrec_handlers.clickhouse.ddl import is_reserved
+from eventrec_handlers.clickhouse.moments import (
+    HIGHEST,
+    LOWEST,
+    bounds_sql,
+    is_moment,
+    may_lack_moment,
+    moment_sql,
+)
 from eventrec_handlers.clickhouse.rows import REQUIRED
-from eventrec_handlers.clickhouse.sql import literal, quoted
+from eventrec_handlers.clickhouse.sql import literal, quoted, readable
 from eventrec_handlers.clickhouse.types import parsed
 
 if TYPE_CHECKING:
@@ -49,22 +57,25 @@ class EventTable:
 
     @property
     def names(self) -> Sequence[str]:
-        """Of the columns that are read."""
-        return tuple(self.types)
+        """Of the columns that are read, as they are shown."""
+        return tuple(map(readable, self.types))
 
     @property
-    def _known(self) -> Layout:
-        return self.layout or default_layout(self.name)
+    def known(self) -> Layout:
+        """Its layout, or ours."""
+        return self.layout or default_layout(readable(self.name))
 
-    def select(self, types: Collection[str] | None, *, order: str, limit: int, where: str = "true") -> Selected:
-        """The statement for at most `limit` rows, of `types` alone where they are given."""
-        id_ = self._known.column_of(ID)
+    def select(
+        self, types: Collection[str] | None, *, order: str, limit: int, where: str = "true", offset: int = 0
+    ) -> Selected:
+        """The statement for at most `limit` rows behind the first `offset`, of `types` alone where they are given."""
+        id_ = self.known.column_of(ID)
         shown = [self._shown(name, type_) for name, type_ in self.types.items()]
         place = "concat(_partition_id, '-', toString(_block_number), '-', toString(_block_offset))"
         listed = ", ".join(
             (
                 f"{self._moment()} AS er_moment",
-                f"{place if id_ is None else f'toString({quoted(id_.name)})'} AS er_id",
+                f"{place if id_ is None else _id(id_.name)} AS er_id",
                 "_partition_id",
                 "_block_number",
                 "_block_offset",
@@ -73,7 +84,7 @@ class EventTable:
         )
         sql = (
             f"SELECT {listed} FROM {quoted(self.name)} WHERE {where} AND {self._of_types(types)}"  # noqa: S608 - quoted
-            f" ORDER BY {order} LIMIT {limit}"
+            f" ORDER BY {order} LIMIT {limit} OFFSET {offset}"
         )
         return Selected(sql, settings_of(self.engine))
 
@@ -98,36 +109,48 @@ class EventTable:
 
     def within(self, low: int, high: int | None, after: tuple[Any, ...] | None) -> str:
         """The condition for rows of [`low`, `high`), and behind the place `after` of another row."""
-        moment = self._moment()
-        parts = [f"{moment} >= toInt64('{low}')"]
-        if high is not None:
-            parts.append(f"{moment} < toInt64('{high}')")
+        time = self.known.column_of(TIMESTAMP)
+        end = HIGHEST + 1 if high is None else high
+        parts = []
         if after is not None:
             at, table, id_, partition, block, offset = after
+            low, moment = max(low, at), self._moment()
             if table > self.name:
                 parts.append(f"{moment} > toInt64('{at}')")
-            elif table < self.name:
-                parts.append(f"{moment} >= toInt64('{at}')")
-            else:
+            elif table == self.name:
                 behind = f"(er_id, _partition_id, _block_number, _block_offset) > ({literal(id_)}, {literal(partition)}, toInt64({block}), toInt64({offset}))"  # noqa: E501 - one piece
                 parts.append(f"({moment} > toInt64('{at}') OR ({moment} = toInt64('{at}') AND {behind}))")
-        return " AND ".join(parts)
+        if time is not None:
+            parts.insert(0, bounds_sql(time.name, self.types[time.name], max(low, LOWEST), end))
+        return " AND ".join(parts) or "true"
+
+    async def without_moment(self, node: Node, types: Collection[str] | None) -> int:
+        """How many rows, of `types` alone where they are given, are of no time that an event can have."""
+        time = self.known.column_of(TIMESTAMP)
+        if time is None or not may_lack_moment(self.types[time.name]):
+            return 0
+        sql = (
+            f"SELECT count() FROM {quoted(self.name)}"  # noqa: S608 - quoted
+            f" WHERE isNull({self._moment()}) AND {self._of_types(types)}"
+        )
+        ((number,),) = await node.query(sql, settings=settings_of(self.engine))
+        return int(number)
 
     def _moment(self) -> str:
-        time = self._known.column_of(TIMESTAMP)
+        time = self.known.column_of(TIMESTAMP)
         return moment_sql(time.name, self.types[time.name]) if time is not None else "0"
 
     def _of_types(self, types: Collection[str] | None) -> str:
         if types is None:
             return "true"
-        column = self._known.column_of(TYPE)
+        column = self.known.column_of(TYPE)
         if column is None:
             return "true" if self.name in types else "false"
         listed = ", ".join(map(literal, types)) or "''"
         return f"{quoted(column.name)} IN ({listed})" if types else "false"
 
     def _shown(self, name: str, declared: str) -> str:
-        column = _column(self._known, name)
+        column = _column(self.known, name)
         type_ = parsed(declared)
         if column is not None and column.word == "timestamptz":
             return moment_sql(name, declared)
@@ -141,15 +164,13 @@ class EventTable:
         return quoted(name)
 
 
+def _id(name: str) -> str:
+    """The id that a column holds, as a text that is there and can be sent back, whatever the column holds."""
+    return f"toValidUTF8(ifNull(toString({quoted(name)}), ''))"
+
+
 def _column(layout: Layout, name: str) -> LayoutColumn | None:
     return next((column for column in layout.columns if column.name == name), None)
-
-
-def moment_sql(name: str, declared: str) -> str:
-    """The moment that a column holds, in nanoseconds."""
-    if parsed(declared).name == "DateTime":
-        return f"(toInt64({quoted(name)}) * 1000000000)"
-    return f"toUnixTimestamp64Nano({quoted(name)})"
 
 
 def settings_of(engine: str) -> Mapping[str, Any]:
@@ -182,7 +203,7 @@ async def event_tables(node: Node, layouts: KeptLayouts, foreign: Counter[str]) 
         try:
             layout = layouts.of(name)
         except LayoutError as exc:
-            foreign[f"table {name!r}: {exc}"] += 1
+            foreign[f"table {readable(name)!r}: {exc}"] += 1
             continue
         made = _event_table(name, layout, there, engines[name])
         if made is not None:
@@ -192,15 +213,11 @@ async def event_tables(node: Node, layouts: KeptLayouts, foreign: Counter[str]) 
 
 def _event_table(name: str, layout: Layout | None, there: Mapping[str, str], engine: str) -> EventTable | None:
     if layout is None:
-        if not all(column in there for column in REQUIRED) or not _is_moment(there["timestamp"]):
+        if not all(column in there for column in REQUIRED) or not is_moment(there["timestamp"]):
             return None
         return EventTable(name, None, there, engine)
     time = layout.column_of(TIMESTAMP)
-    if time is None or not _is_moment(there.get(time.name, "")):
+    if time is None or not is_moment(there.get(time.name, "")):
         return None
     read = {column.name: there[column.name] for column in layout.columns if column.name in there}
     return EventTable(name, layout, read, engine)
-
-
-def _is_moment(declared: str) -> bool:
-    return bool(declared) and parsed(declared).name in {"DateTime64", "DateTime"}
