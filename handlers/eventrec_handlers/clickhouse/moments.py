@@ -23,9 +23,14 @@ def is_moment(declared: str) -> bool:
     return bool(declared) and parsed(declared).name in {"DateTime64", "DateTime"}
 
 
+def may_overflow(declared: str) -> bool:
+    """Whether such a column may hold what no event can be of."""
+    return parsed(declared).name == "DateTime64" and _digits(declared) < _NANO
+
+
 def may_lack_moment(declared: str) -> bool:
     """Whether such a column may hold NULL, or what no event can be of."""
-    return parsed(declared).is_nullable or (parsed(declared).name == "DateTime64" and _digits(declared) < _NANO)
+    return parsed(declared).is_nullable or may_overflow(declared)
 
 
 def moment_sql(name: str, declared: str) -> str:
@@ -42,7 +47,12 @@ def moment_sql(name: str, declared: str) -> str:
 
 
 def bounds_sql(name: str, declared: str, low: int, end: int) -> str:
-    """The condition for rows whose moment is in [`low`, `end`), by which ClickHouse finds them in its index."""
+    """The condition for rows whose moment is in [`low`, `end`), which ClickHouse finds by its index.
+
+    The two are from `LOWEST` to `HIGHEST` + 1.
+    """
+    if low >= end:
+        return "false"
     is_nano = _digits(declared) == _NANO
     column = f"toInt64({quoted(name)})" if parsed(declared).name == "DateTime" else quoted(name)
     parts = [f"{column} >= {_constant(declared, low)}"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from eventrec import ColumnSchema, ColumnType, default_layout
+from eventrec import TIMESTAMP, ColumnSchema, ColumnType, default_layout
+from eventrec_handlers.clickhouse.moments import is_moment
 from eventrec_handlers.clickhouse.rollups import Columns
 from eventrec_handlers.clickhouse.rows import told_apart
 from eventrec_handlers.clickhouse.types import INTEGERS, parsed
@@ -26,7 +27,10 @@ _TYPES: Final[Mapping[str, ColumnType]] = {
 def columns_of(table: str, types: Mapping[str, str], layout: Layout | None) -> Columns:
     """Those of `table`, which has columns of these `types`; `layout`: the one that it was made by, if there is one."""
     known = told_apart(_schema(name, declared) for name, declared in types.items())
-    return Columns(layout or default_layout(table, known))
+    layout = layout or default_layout(table, known)
+    time = layout.column_of(TIMESTAMP)
+    declared = "" if time is None else types.get(time.name, "")
+    return Columns(layout, declared) if is_moment(declared) else Columns(layout)
 
 
 def _schema(name: str, declared: str) -> ColumnSchema:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from eventrec import Batch, EventPage, PauseError, ReceivedEvent
+from eventrec.analytics import Bucket, Field, Group, Measure, Question, RollupPlan
 from eventrec.testing.clickhouse_http import ClickHouseDatabase
 from eventrec_handlers.clickhouse import ClickHouseHandler, reader
 from eventrec_handlers.clickhouse.calls import Calls
@@ -185,6 +186,44 @@ async def test_range_of_a_coarser_time_has_the_rows_of_that_time(opened: Open, a
 
     assert found == [["2", "3"], ["1", "2"], ["0"], ["5"]]
     assert paged == [str(n) for n in range(6)]
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+async def test_rollup_counts_what_it_can_read(
+    clickhouse: ClickHouseDatabase, opened: Open, asked: Ask, batch: Batches, *, keeps: bool
+) -> None:
+    """A row that no event can be, as its time has no number, does not count; a text that is not UTF-8 is shown so."""
+    await asked(f"CREATE TABLE events ({COLUMNS}, timestamp DateTime64(3)) {ENGINE}")
+    await asked(
+        "INSERT INTO events (id, type, payload, timestamp, x) VALUES"
+        f" (generateUUIDv4(), 'ours', '{{}}', {YEAR_2290}, 'a'),"
+        " (generateUUIDv4(), 'ours', unhex('ff'), 5, unhex('61ff'))"
+    )
+    handler = await opened()
+    await handler.handle(batch(*ours(1)))
+    group = Group("x", Field("column", ("x",), "text"))
+    plan = RollupPlan(
+        name="told",
+        table="events",
+        types=("ours",),
+        where=None,
+        bucket_name="month",
+        bucket=Bucket("month"),
+        groups=(group,),
+        measures=(Measure("events", "count"), Measure("last", "last", group.field)),
+        column_names=("month", "x", "events", "last"),
+    )
+
+    async with ClickHouseHandler(clickhouse.url(), timeout=10).rollups() as store:
+        if keeps:
+            assert (await store.refresh([plan])).remarks == ()
+            await asked(
+                f"INSERT INTO events (id, type, payload, timestamp) SELECT generateUUIDv4(), 'x', '', {YEAR_2290}"
+            )
+        found = await store.answer(Question(plan))
+
+    assert [row[1:] for row in found.rows] == [("a\ufffd", 1, "a\ufffd"), ("", 1, "")]
+    assert found.complete_to == AT // 10**6 * 10**6
 
 
 async def test_server_that_fails_for_what_is_stored_is_not_asked_for_ever(clickhouse: ClickHouseDatabase) -> None:

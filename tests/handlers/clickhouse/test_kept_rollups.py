@@ -118,6 +118,23 @@ async def test_late_events_join_their_buckets(opened: Open, batch: Batches, stor
     assert await states() == counted(range(10), range(1_000, 1_010), range(1_000, 1_010))
 
 
+@pytest.mark.parametrize("bucket", [Bucket("hour"), Bucket("week"), Bucket("day", 1, "Europe/Berlin")])
+async def test_events_of_years_that_no_view_keeps_are_counted_too(
+    opened: Open, batch: Batches, store: RollupStore, bucket: Bucket
+) -> None:
+    """In one answer, of 1677 to 2262: some of the buckets come from views, and some from the events."""
+    plan = replace(PLAN, bucket=bucket)
+    years = [-(2**63), *(year * 365 * 24 * HOUR for year in (-200, -70, -1, 50, 137, 270)), 2**63 - 1]
+    handler = await opened()
+    await handler.handle(batch(*[ReceivedEvent("sold", b'{"n":1,"shop":"a"}', at) for at in years[::2]]))
+    await store.refresh([plan])
+    await handler.handle(batch(*[ReceivedEvent("sold", b'{"n":1,"shop":"a"}', at) for at in years[1::2]], start=4))
+
+    answer = await store.answer(Question(plan))
+
+    assert [row[:3] for row in answer.rows] == [(bucket.floor(at), "a", 1) for at in years]
+
+
 async def test_batch_that_comes_again_is_not_counted_again(
     opened: Open, batch: Batches, store: RollupStore, states: Any
 ) -> None:

@@ -38,7 +38,8 @@ from eventrec.analytics import (
     plan_of,
 )
 from eventrec.testing.clickhouse import ClickHouseEngine
-from eventrec_handlers.clickhouse.rollups import Columns, KeptRollup, answer, create_table, select
+from eventrec_handlers.clickhouse.rollup_columns import columns_of
+from eventrec_handlers.clickhouse.rollups import Columns, KeptRollup, answer, answer_kept, create_table, select
 from eventrec_handlers.clickhouse.rollups.views import NOTES_TABLE
 
 pytestmark = pytest.mark.handlers
@@ -272,11 +273,71 @@ def test_field_that_is_not_stored_is_refused() -> None:
         select(hidden, Columns(narrow), (0, 0))
 
 
-def test_too_many_buckets_for_a_statement_are_refused() -> None:
-    question = Question(plan(Measure("m", "count"), bucket=Bucket("day", 1, "Europe/Berlin")))
+LOWEST, HIGHEST = -(2**63), 2**63 - 1
+"""The first and the last nanosecond of an event: of 1677 and of 2262."""
 
-    with pytest.raises(CatalogueError, match="buckets of 1 day in Europe/Berlin: ask for less time at once"):
-        select(question, Columns(OF_TABLE), (moment("1900-01-02T00:00:00Z"), moment("2000-01-01T00:00:00Z")))
+YEARS = ("1700", "1899", "1900", "1969", "1970", "2026", "2106", "2107", "2240", "2262")
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Australia/Lord_Howe", "America/Havana"])
+@pytest.mark.parametrize(
+    ("unit", "every"), [("minute", 30), ("hour", 1), ("hour", 6), ("day", 1), ("week", 1), ("month", 1)]
+)
+def test_buckets_are_those_of_the_zone_whenever_events_are(
+    query: Query, engine: ClickHouseEngine, zone: str, unit: Any, every: int
+) -> None:
+    """All of them in one question, which has to tell each change of the zone's clock in six centuries."""
+    at = [moment(f"{year}-01-01T12:00:00Z") for year in YEARS]
+    around = [moment(f"{year}-0{month}-01T{hour:02}:10:00Z") for year in YEARS for month in (3, 4) for hour in range(5)]
+    ends = (LOWEST, LOWEST + 1, LOWEST + SECOND, HIGHEST)
+    events = [stored(number, each, {}) for number, each in enumerate((*at, *around, *ends))]
+    kept = keep(engine, events)
+    told = plan(Measure("events", "count"), bucket=Bucket(unit, every, zone))
+
+    for question in (
+        Question(told),
+        Question(told, end=moment("1970-01-01T00:00:00Z")),
+        Question(told, start=moment("2106-01-01T00:00:00Z")),
+        Question(told, start=LOWEST, end=HIGHEST),
+        Question(told, start=LOWEST - 1, end=HIGHEST + 1),
+        Question(told, start=-(2**70), end=2**70),
+        Question(told, start=HIGHEST + 1),
+    ):
+        assert_same(asked(query, question, OF_TABLE), brute_force(question, kept))
+
+
+@pytest.mark.parametrize("declared", ["DateTime64(3)", "DateTime64(0)", "DateTime64(6, 'Asia/Tokyo')", "DateTime"])
+@pytest.mark.parametrize("bucket", [Bucket("hour"), Bucket("week", 1, "Europe/Berlin")])
+def test_time_may_be_coarser_and_of_no_event_at_all(
+    query: Query, engine: ClickHouseEngine, declared: str, bucket: Bucket
+) -> None:
+    """From the events and from a view; what another program stores that no event can be does not count."""
+    query(f"CREATE TABLE events (id UUID, type String, timestamp {declared}, payload String, shop String)" + AS_EVENTS)
+    beyond = "toDateTime64('2290-01-01 00:00:00', 3, 'UTC')"
+    rows = "SELECT generateUUIDv4(), 'sold', {}, '{{}}', 'a' FROM numbers({})"
+    columns = columns_of("events", {"timestamp": declared, "shop": "String"}, None)
+    shop, at = Field("column", ("shop",), "text"), Field("timestamp", (), "timestamp")
+    told = plan(Measure("events", "count"), Measure("at", "max", at), groups=(Group("shop", shop),), bucket=bucket)
+    if declared != "DateTime":
+        query("INSERT INTO events " + rows.format(beyond, 2))
+    query("INSERT INTO events " + rows.format("toDateTime(1000 + number)", 2))
+    make_view(query, KeptRollup(told, columns))
+    query("INSERT INTO events " + rows.format("toDateTime(2000 + number)", 3))
+    if declared != "DateTime":
+        query("INSERT INTO events " + rows.format(beyond, 2))
+
+    async def run(sql: str) -> list[list[Any]]:
+        return query(sql)
+
+    from_events = anyio.run(answer, Question(told), columns, run)
+    kept = anyio.run(answer_kept, Question(told), KeptRollup(told, columns), [1], run)
+
+    expected = ((bucket.floor(0), "a", 5, 2_002 * SECOND),)
+    assert from_events.rows == kept.rows == expected
+    assert from_events.complete_to == kept.complete_to == 2_002 * SECOND
+
+
+AS_EVENTS = " ENGINE = MergeTree ORDER BY type SETTINGS enable_block_number_column = 1, enable_block_offset_column = 1"
 
 
 # -- the platform's

@@ -24,7 +24,7 @@ async def answer(question: Question, columns: Columns, run: Run) -> Answer:
     ClickHouse has no snapshots: of events that are inserted meanwhile, the answer may have some.
 
     Raises:
-        CatalogueError: The table does not store a field, or the buckets are too many for one statement.
+        CatalogueError: The table does not store a field.
     """
     rows = await _from_events(question, columns, run)
     return Answer.of(question, rows, complete_to=await _complete_to(question, columns, run), pending=0)

@@ -1,8 +1,8 @@
 """Buckets as SQL: the start of the one that holds a moment, in nanoseconds.
 
-Within a known time they are exact: Python says where they begin, or when the zone's clock was changed. A view, which
-has no end, leaves that to ClickHouse's own calendar, which knows hours, days, weeks and months of a zone; where a
-clock is put back over midnight, the two may differ.
+Within a known time they are exact: Python says where they begin, and how long they are until the zone's clock is
+changed again. A view, which has no end, leaves that to ClickHouse's own calendar, which knows hours, days, weeks and
+months of a zone; where a clock is put back over midnight, the two may differ.
 """
 
 from __future__ import annotations
@@ -10,47 +10,43 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
-from zoneinfo import ZoneInfo
 
 from eventrec import CatalogueError
+from eventrec.analytics import zone_of
+from eventrec_handlers.clickhouse.moments import HIGHEST, LOWEST
 from eventrec_handlers.clickhouse.sql import literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from eventrec.analytics import Bucket
 
 _SECOND: Final = 1_000_000_000
 _HOUR: Final = 3_600
 _DAY: Final = 86_400
+_YEAR: Final = 366 * _DAY
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def bucket_sql(bucket: Bucket, moment: str, *, first: int, last: int) -> str:
-    """The start of the bucket that holds `moment`, which lies between `first` and `last`.
-
-    Raises:
-        CatalogueError: There are too many buckets between the two for one statement.
-    """
+    """The start of the bucket that holds `moment`, which lies between `first` and `last`."""
+    # The first bucket of all begins before what 64 bits can tell.
+    wide = "toInt128" if bucket.floor(first) < LOWEST else "toInt64"
+    moment = f"{wide}({moment})"
     if bucket.is_fixed:
         return _multiple(moment, bucket.step)
-    second = f"intDiv({_multiple(moment, _SECOND)}, {_SECOND})"
-    if bucket.unit in {"minute", "hour"}:
-        return f"({_by_clock(bucket, second, first // _SECOND, last // _SECOND)}) * {_SECOND}"
-    starts = [start // _SECOND for start in bucket.starts(bucket.floor(first), last + 1)]
-    if len(starts) > MAX_STARTS:
-        raise CatalogueError(f"{len(starts)} buckets of {bucket}: ask for less time at once")
-    return f"roundDown({second}, [{', '.join(map(_integer, starts))}]) * {_SECOND}"
-
-
-MAX_STARTS: Final = 22_000
-"""Starts of buckets in one statement, which by default has at most 256 KiB."""
+    second = f"toInt64(intDiv({_multiple(moment, _SECOND)}, {_SECOND}))"
+    starts, steps = _runs(bucket, first // _SECOND // _YEAR * _YEAR, (last // _SECOND // _YEAR + 1) * _YEAR)
+    start = f"roundDown({second}, {starts})"
+    if steps is not None:
+        start = f"{second} - ({second} - {start}) % transform({start}, {starts}, {steps}, toInt64(1))"
+    return f"{wide}({start}) * {_SECOND}"
 
 
 def calendar_range(bucket: Bucket) -> tuple[int, int]:
     """From which start on, and before which, `calendar_sql` has the buckets."""
     if bucket.is_fixed:
-        return EARLIEST + bucket.step - EARLIEST % bucket.step, LATEST - LATEST % bucket.step
+        return _EARLIEST + bucket.step - _EARLIEST % bucket.step, _LATEST - _LATEST % bucket.step
     return bucket.after(bucket.floor(_SINCE * _SECOND)), bucket.floor(_UNTIL * _SECOND)
 
 
@@ -58,9 +54,9 @@ _SINCE: Final = 0
 _UNTIL: Final = 4_102_444_800
 """The years 1970 to 2099, in seconds."""
 
-# A DateTime64 with nine digits: the year 1900 to April 2262.
-EARLIEST: Final = -2_208_988_800 * _SECOND
-LATEST: Final = 2**63 - 1
+_EARLIEST: Final = -2_208_988_800 * _SECOND
+_LATEST: Final = HIGHEST
+"""The year 1900, where ClickHouse's calendar begins, to April 2262: part of what names a rollup."""
 
 
 def calendar_sql(bucket: Bucket, moment: str) -> str:
@@ -109,26 +105,39 @@ def _multiple(moment: str, step: int) -> str:
     return f"({moment} - positiveModulo({moment}, {step}))"
 
 
-def _by_clock(bucket: Bucket, second: str, first: int, last: int) -> str:
-    """By what the zone's clock is ahead of UTC: between two changes of it, it reads a multiple every `step`."""
-    step = bucket.step // _SECOND
-    changes = list(_changes(bucket.zone, first - 2 * step, last + 1))
-    said = ""
-    for since, offset in reversed(changes):
-        start = f"{second} - positiveModulo({second} + {_integer(offset)}, {step})"
-        if since is None:
-            said += start
-            continue
-        # What began before the change goes on over it.
-        before = _integer(bucket.floor((since - 1) * _SECOND) // _SECOND)
-        at = _integer(since)
-        said += f"{second} >= {at}, if({start} >= {at}, {start}, {before}), "
-    return f"multiIf({said})" if len(changes) > 1 else said
+@lru_cache(maxsize=64)
+def _runs(bucket: Bucket, first: int, last: int) -> tuple[str, str | None]:
+    """When buckets begin that follow each other and are equally long, and how long these are, in seconds, as SQL.
+
+    They are all that hold a second from `first` to `last`. Around a change of the zone's clock a bucket is a run of its
+    own. Months each are; how long they are is not told.
+    """
+    if bucket.unit == "month":
+        starts = bucket.starts(bucket.floor(first * _SECOND), (last + 1) * _SECOND)
+        return _array(start // _SECOND for start in starts), None
+    found: dict[int, int] = {}
+    for since, _ in _changes(bucket.zone, first, last + 1):
+        start = bucket.floor((first if since is None else since) * _SECOND)
+        after = bucket.after(start)
+        found[start // _SECOND] = (after - start) // _SECOND
+        found[after // _SECOND] = bucket.step // _SECOND
+    runs: dict[int, int] = {}
+    at, step = first, 0
+    for second, length in sorted(found.items()):
+        if length != step or (second - at) % step:
+            runs[second] = length
+            at, step = second, length
+    return _array(runs), _array(runs.values())
+
+
+def _array(numbers: Iterable[int]) -> str:
+    """`numbers` as an array of whole numbers of 64 bits, whatever they are."""
+    return f"CAST('[{','.join(map(str, numbers))}]', 'Array(Int64)')"
 
 
 def _changes(zone: str, first: int, last: int) -> Iterator[tuple[int | None, int]]:
     """When the clock of `zone` is changed, in seconds (None: the first), and what it is ahead of UTC from then on."""
-    info = ZoneInfo(zone)
+    info = zone_of(zone)
 
     def offset(second: int) -> int:
         ahead = (_EPOCH + timedelta(seconds=second)).astimezone(info).utcoffset() or timedelta()
@@ -136,6 +145,8 @@ def _changes(zone: str, first: int, last: int) -> Iterator[tuple[int | None, int
 
     known = offset(first)
     yield None, known
+    if zone == "UTC":
+        return
     at = first
     while at < last:
         following = min(at + _DAY, last)
@@ -149,7 +160,3 @@ def _changes(zone: str, first: int, last: int) -> Iterator[tuple[int | None, int
             at = high
         else:
             at = following
-
-
-def _integer(number: int) -> str:
-    return f"({number})" if number < 0 else str(number)

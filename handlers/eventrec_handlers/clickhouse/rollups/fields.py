@@ -11,7 +11,8 @@
 
 Moments are nanoseconds since the epoch, as integers. No value raises an error, whatever another program has stored:
 what does not fit is NULL. So is all that a document holds in which a number is too large for a float (1e999), since
-ClickHouse reads none of it.
+ClickHouse reads none of it. A text that is not UTF-8 is shown with U+FFFD. A row does not count whose time no event can
+have.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from eventrec import (
     from_payload,
 )
 from eventrec.analytics import MAX_FLOAT
+from eventrec_handlers.clickhouse.moments import bounds_sql, may_overflow, moment_sql
 from eventrec_handlers.clickhouse.sql import literal, quoted
 
 if TYPE_CHECKING:
@@ -57,6 +59,9 @@ _WORDS: Final[Mapping[str, tuple[str, Family]]] = {
     "jsonb": ("String", "json"),
 }
 """What a word of a layout is declared as."""
+
+TIME_TYPE: Final = _WORDS["timestamptz"][0]
+"""How the time of a table of ours is declared."""
 
 _OTHERS: Final[Mapping[ColumnType, tuple[str, Family]]] = {
     ColumnType.INT8: ("Int8", "integer"),
@@ -133,9 +138,10 @@ _PARTITIONS: Final = {"day": "toDate", "week": "toMonday", "month": "toStartOfMo
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of a table of events: what `layout` says."""
+    """The columns of a table of events: what `layout` says, with the time declared as `time_type`."""
 
     layout: Layout
+    time_type: str = TIME_TYPE
 
     @property
     def stored(self) -> Sequence[LayoutColumn]:
@@ -162,8 +168,18 @@ class Columns:
 
     @property
     def moment(self) -> str:
-        """The timestamp of a row, in nanoseconds."""
-        return f"toUnixTimestamp64Nano({quoted(self.time)})"
+        """The timestamp, in nanoseconds, of a row that is `within` what events can be."""
+        moment = self.moment_or_null
+        return f"assumeNotNull({moment})" if may_overflow(self.time_type) else moment
+
+    @property
+    def moment_or_null(self) -> str:
+        """The timestamp of any row, in nanoseconds; NULL where no event can be of it."""
+        return moment_sql(self.time, self.time_type)
+
+    def within(self, low: int, end: int) -> str:
+        """The condition for rows whose moment is in [`low`, `end`)."""
+        return bounds_sql(self.time, self.time_type, low, end)
 
     def value(self, field: Field) -> str:
         """The value of `field` in a row, or NULL.

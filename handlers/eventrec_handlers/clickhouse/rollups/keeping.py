@@ -288,7 +288,7 @@ async def _refuse_lost(node: Node, kept: KeptRollup, states: str) -> None:
         return
     ((first,),) = await node.query(f"SELECT minOrNull(er_bucket) FROM {quoted(states)}")  # noqa: S608 - quoted
     ((left,),) = await node.query(
-        f"SELECT minOrNull({kept.columns.moment}) FROM {quoted(kept.plan.table)}"  # noqa: S608 - quoted
+        f"SELECT minOrNull({kept.columns.moment_or_null}) FROM {quoted(kept.plan.table)}"  # noqa: S608 - quoted
     )
     if first is None or (left is not None and kept.plan.bucket.floor(int(left)) <= int(first)):
         return

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from eventrec_handlers._sql.rollups import field_aliases
-from eventrec_handlers.clickhouse.rollups.buckets import EARLIEST, LATEST, bucket_sql
+from eventrec_handlers.clickhouse.moments import HIGHEST, LOWEST
+from eventrec_handlers.clickhouse.rollups.buckets import bucket_sql
 from eventrec_handlers.clickhouse.rollups.conditions import condition_sql, constant_sql
 from eventrec_handlers.clickhouse.rollups.fields import SETTINGS
 from eventrec_handlers.clickhouse.rollups.measures import measure_sql
-from eventrec_handlers.clickhouse.sql import quoted
+from eventrec_handlers.clickhouse.sql import quoted, readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,7 +49,7 @@ class Statement:
 
 def extent(question: Question, columns: Columns) -> str:
     """The statement for the first and the last moment of the question's time; both are NULL where there is none."""
-    moment = columns.moment
+    moment = columns.moment_or_null
     where = " AND ".join(_matching(question, columns))
     return (
         f"SELECT minOrNull({moment}), maxOrNull({moment}) FROM {quoted(question.plan.table)} WHERE {where} {SETTINGS}"  # noqa: S608 - quoted
@@ -59,7 +60,7 @@ def select(question: Question, columns: Columns, extent: Extent) -> Statement:
     """The statement that answers `question`; `extent` is what the statement of that name gives.
 
     Raises:
-        CatalogueError: The table does not store a field, or the buckets are too many for one statement.
+        CatalogueError: The table does not store a field.
     """
     plan = question.plan
     first, last = extent
@@ -88,13 +89,14 @@ def select(question: Question, columns: Columns, extent: Extent) -> Statement:
 def newest(plan: RollupPlan, columns: Columns) -> str:
     """The statement for the moment of the newest event of the rollup's types, or NULL."""
     where = " WHERE " + _of_types(plan, columns) if plan.types is not None else ""
-    return f"SELECT maxOrNull({columns.moment}) FROM {quoted(plan.table)}{where}"  # noqa: S608 - quoted
+    return f"SELECT maxOrNull({columns.moment_or_null}) FROM {quoted(plan.table)}{where}"  # noqa: S608 - quoted
 
 
 def oldest_and_newest(plan: RollupPlan, columns: Columns) -> str:
     """The statement for the moments of the oldest and the newest event of the rollup's types, or NULL."""
     where = " WHERE " + _of_types(plan, columns) if plan.types is not None else ""
-    return f"SELECT minOrNull({columns.moment}), maxOrNull({columns.moment}) FROM {quoted(plan.table)}{where}"  # noqa: S608 - quoted
+    moment = columns.moment_or_null
+    return f"SELECT minOrNull({moment}), maxOrNull({moment}) FROM {quoted(plan.table)}{where}"  # noqa: S608 - quoted
 
 
 def rows(
@@ -119,20 +121,19 @@ def conditions(plan: RollupPlan, columns: Columns) -> Iterator[str]:
 
 
 def _matching(question: Question, columns: Columns) -> Iterator[str]:
-    bucket, time = question.plan.bucket, quoted(columns.time)
-    low = EARLIEST if question.start is None else _next_start(bucket, question.start)
-    high = LATEST if question.end is None else _next_start(bucket, question.end) - 1
-    yield f"{time} >= fromUnixTimestamp64Nano(toInt64('{low}'), 'UTC')"
-    yield f"{time} <= fromUnixTimestamp64Nano(toInt64('{high}'), 'UTC')"
+    bucket = question.plan.bucket
+    low = LOWEST if question.start is None else _next_start(bucket, question.start)
+    end = HIGHEST + 1 if question.end is None else _next_start(bucket, question.end)
+    yield columns.within(low, end)
     yield from conditions(question.plan, columns)
 
 
 def _next_start(bucket: Bucket, moment: int) -> int:
-    """The first start of a bucket that is not before `moment`."""
-    if not EARLIEST <= moment <= LATEST:
-        return EARLIEST if moment < EARLIEST else LATEST
+    """The first start of a bucket that is not before `moment`, as far as events can be there."""
+    if not LOWEST - bucket.step <= moment <= HIGHEST:
+        return LOWEST if moment < LOWEST else HIGHEST + 1
     start = bucket.floor(moment)
-    return min(max(start if start == moment else bucket.after(start), EARLIEST), LATEST)
+    return min(max(start if start == moment else bucket.after(start), LOWEST), HIGHEST + 1)
 
 
 def _of_types(plan: RollupPlan, columns: Columns) -> str:
@@ -150,4 +151,4 @@ def _read(given: Any, kind: Kind) -> Value:
         case "boolean":
             return bool(given)
         case _:
-            return str(given)
+            return readable(str(given))

@@ -18,14 +18,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from eventrec import ID
 from eventrec_handlers._sql.rollups import field_aliases
+from eventrec_handlers.clickhouse.moments import HIGHEST, LOWEST
 from eventrec_handlers.clickhouse.rollups.buckets import calendar_range, calendar_sql
-from eventrec_handlers.clickhouse.rollups.fields import SETTINGS, expiry
+from eventrec_handlers.clickhouse.rollups.fields import SETTINGS, TIME_TYPE, expiry
 from eventrec_handlers.clickhouse.rollups.measures import measure_sql
 from eventrec_handlers.clickhouse.rollups.select import BUCKET, TIME, Statement, conditions, rows
 from eventrec_handlers.clickhouse.sql import literal, quoted
@@ -65,7 +66,9 @@ class KeptRollup:
     @cached_property
     def key(self) -> str:
         """Eight hexadecimal digits that differ where what is counted differs."""
-        said = "\n".join((self.plan.fingerprint, self._fed, self._counted(str(LIVE), source="events")))
+        # Whatever the time is declared as: what is counted is the same, and was so called before that mattered.
+        same = KeptRollup(self.plan, replace(self.columns, time_type=TIME_TYPE))
+        said = "\n".join((self.plan.fingerprint, same._fed, same._counted(str(LIVE), source="events")))
         return hashlib.sha256(said.encode()).hexdigest()[:8]
 
     def name(self, kind: str) -> str:
@@ -172,12 +175,9 @@ class KeptRollup:
         )
 
     def _within(self, since: int | None, until: int | None) -> list[str]:
-        time = quoted(self.columns.time)
-        return [
-            f"{time} {operator} fromUnixTimestamp64Nano(toInt64('{at}'), 'UTC')"
-            for operator, at in ((">=", since), ("<", until))
-            if at is not None
-        ]
+        if since is None and until is None:
+            return []
+        return [self.columns.within(LOWEST if since is None else since, HIGHEST + 1 if until is None else until)]
 
     def size(self, settled: int) -> str:
         """The statement for how many rows up to block `settled` it counts."""
@@ -241,7 +241,7 @@ class KeptRollup:
     @property
     def _conditions(self) -> list[str]:
         low, high = self.range
-        moment = self.columns.moment
+        moment = self.columns.moment_or_null
         return [
             f"{moment} >= toInt64('{low}')",
             f"{moment} < toInt64('{high}')",
