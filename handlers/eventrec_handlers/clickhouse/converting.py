@@ -24,7 +24,8 @@
 
 Nullable and LowCardinality around a type, and the zone of a moment, make no difference to what it holds. In a column
 that takes no NULL, what is missing is the type's own nothing: '', 0, [], as ClickHouse's inserts have it. What a type
-cannot hold exactly is refused, in words.
+cannot hold exactly is refused, in words. But for a moment: what is finer than its column is cut off towards the past,
+as in PostgreSQL's timestamptz, since a column that is declared in milliseconds wants milliseconds of every event.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Single values to what each type takes; what it cannot hold exactly is refused, in words."""
+"""Single values to what each type takes; what it cannot hold exactly is refused, in words, but moments are cut off."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def is_shown(second: int) -> bool:
 
 
 def to_second(_: Type) -> Convert:
-    """Nanoseconds as seconds."""
+    """Nanoseconds as seconds, cut off towards the past."""
 
     def convert(value: int) -> int:
         second = int(value) // _SECOND

@@ -125,6 +125,32 @@ async def test_value_that_a_column_cannot_hold_is_refused_by_name(
     assert await asked("SELECT toUInt32(count()) FROM events") == [[0]]
 
 
+@pytest.mark.parametrize(
+    ("declared", "unit", "moments"),
+    [
+        ("DateTime64(9)", 1, [-(2**63), -1, AT]),
+        ("DateTime64(6)", 10**3, [-1, AT]),
+        ("DateTime64(3)", 10**6, [-2_208_988_800 * 10**9 + 1, -1, AT]),
+        ("DateTime", 10**9, [1, AT]),
+    ],
+)
+async def test_moment_that_is_finer_than_its_column_is_cut_off_towards_the_past(
+    opened: Open, asked: Ask, batch: Batches, declared: str, *, unit: int, moments: list[int]
+) -> None:
+    """As in a timestamptz: the one kind of value that is not refused where a column cannot hold it exactly."""
+    await asked(f"CREATE TABLE events (id UUID, type String, timestamp {declared}, payload String) {ORDERED}")
+    handler = await opened()
+
+    await handler.handle(batch(*[ReceivedEvent("e", b"{}", at) for at in moments]))
+
+    async with handler.reader() as reader:
+        page = await reader.range(limit=9)
+    assert [event.timestamp for event in page.events] == [at // unit * unit for at in moments]
+
+
+ORDERED = "ENGINE = MergeTree ORDER BY timestamp"
+
+
 async def test_one_column_declared_in_two_ways_takes_the_one_that_the_table_has(
     opened: Open, asked: Ask, batch: Batches
 ) -> None:
