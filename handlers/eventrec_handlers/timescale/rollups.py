@@ -15,7 +15,7 @@ from eventrec_handlers.timescale.extension import needed_extension
 from eventrec_handlers.timescale.state import is_hypertable, kept_from, read_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import asyncpg
 
@@ -33,6 +33,18 @@ class _Compared(NamedTuple):
     view: int
     plan: RollupPlan
     definition: Definition
+
+
+class _Window(NamedTuple):
+    """What one call refreshes: from `low` to `high`.
+
+    Attributes:
+        buckets: How many that are, without what is empty at its beginning where that is long.
+    """
+
+    low: int
+    high: int
+    buckets: int
 
 
 class TimescaleRollups(PostgresRollups):
@@ -94,16 +106,16 @@ class TimescaleRollups(PostgresRollups):
     async def _refresh_view(self, plan: RollupPlan, before: int, progress: Progress | None) -> Refreshed:
         """Refresh what of the buckets before `before` is not right any more."""
 
-        async def look(connection: asyncpg.Connection, namespace: Namespace) -> list[tuple[int, int]]:
+        async def look(connection: asyncpg.Connection, namespace: Namespace) -> list[_Window]:
             columns = await self._columns(connection, namespace, plan)
             if columns is None or not await self._make_view(connection, namespace, plan, columns):
                 return []
             return await self._windows(connection, namespace, plan, columns, before)
 
         windows = await self._run(look)
-        total = sum(_count(plan, *window) for window in windows)
+        total = sum(window.buckets for window in windows)
         done = 0
-        for low, high in windows:
+        for low, high, buckets in windows:
 
             async def call(
                 connection: asyncpg.Connection, namespace: Namespace, low: int = low, high: int = high
@@ -121,7 +133,7 @@ class TimescaleRollups(PostgresRollups):
                 await connection.execute(f"CALL {refresh}({view}::regclass, {start}::timestamptz, {end}::timestamptz)")
 
             await self._run(call)
-            done += _count(plan, low, high)
+            done += buckets
             if progress is not None:
                 progress(done, total)
         return Refreshed(buckets=done)
@@ -182,18 +194,45 @@ class TimescaleRollups(PostgresRollups):
 
     async def _windows(
         self, connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan, columns: Columns, before: int
-    ) -> list[tuple[int, int]]:
+    ) -> list[_Window]:
         """The windows to refresh, of whole buckets: where there are events that were not counted."""
         answering = TimescaleAnswering(namespace, plan, columns)
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             state = await read_state(connection, namespace.namespace, plan)
             floor = await kept_from(connection, namespace.namespace, plan.table)
             events = await answering.extent(connection)
-        if state is None or events is None:
-            return []
-        low = _first_whole(plan, plan.bucket.floor(events[0]), floor)
-        ranges = [*state.invalid, (state.watermark, before)]
-        return list(_merged(plan, ranges, low, min(before, plan.bucket.after(plan.bucket.floor(events[1])))))
+            if state is None or events is None:
+                return []
+            low = _first_whole(plan, plan.bucket.floor(events[0]), floor)
+            high = min(before, plan.bucket.after(plan.bucket.floor(events[1])))
+            windows: list[_Window] = []
+            for since, until in sorted([*state.invalid, (state.watermark, before)]):
+                low = max(low, plan.bucket.floor(max(since, low)))
+                while low < (end := min(until, high)):
+                    window = _window(plan, low, end)
+                    if window.high < end and await answering.extent(connection, low, window.high) is None:
+                        window = _behind(plan, low, end, await answering.extent(connection, low, end))
+                    windows.append(window)
+                    low = window.high
+        return windows
+
+
+def _window(plan: RollupPlan, low: int, end: int) -> _Window:
+    """The buckets from `low` on that begin before `end`: at most `WINDOW`."""
+    after, buckets = low, 0
+    while after < end and buckets < WINDOW:
+        after, buckets = plan.bucket.after(after), buckets + 1
+    return _Window(low, after, buckets)
+
+
+def _behind(plan: RollupPlan, low: int, end: int, events: tuple[int, int] | None) -> _Window:
+    """The same behind what is empty from `low` on; `events`: the first moment with one before `end`, and the last.
+
+    What is empty goes with it, however long it is: what was counted there is gone.
+    """
+    if events is None:
+        return _Window(low, plan.bucket.after(plan.bucket.floor(end - 1)), 0)
+    return _window(plan, max(low, plan.bucket.floor(events[0])), end)._replace(low=low)
 
 
 def _first_whole(plan: RollupPlan, start: int, floor: int | None) -> int:
@@ -211,22 +250,3 @@ def _wide_enough(plan: RollupPlan, low: int, high: int, floor: int | None) -> tu
         return low, high
     before = bucket.floor(low - 1)
     return (before, high) if floor is None or before >= floor else (low, bucket.after(high))
-
-
-def _merged(plan: RollupPlan, ranges: Sequence[tuple[int, int]], low: int, high: int) -> Iterator[tuple[int, int]]:
-    """`ranges` between `low` and `high` as windows of at most `WINDOW` buckets, in order, each bucket once."""
-    bucket, reached = plan.bucket, low
-    for since, until in sorted(ranges):
-        start, end = max(reached, bucket.floor(max(since, low))), min(until, high)
-        while start < end:
-            after = start
-            for _ in range(WINDOW):
-                if after >= end:
-                    break
-                after = bucket.after(after)
-            yield start, after
-            reached = start = after
-
-
-def _count(plan: RollupPlan, low: int, high: int) -> int:
-    return sum(1 for _ in plan.bucket.starts(low, high))

@@ -17,7 +17,6 @@ import pytest
 from eventrec import StoredEvent, TransientError
 from eventrec.analytics import (
     Answer,
-    Bucket,
     Question,
     Refresh,
     Rollup,
@@ -40,7 +39,9 @@ from eventrec.analytics import (
     sum_of,
 )
 from eventrec_handlers.postgres import PostgresHandler, PostgresRollups
-from eventrec_handlers.postgres.rollups import answering, moments, pages
+from eventrec_handlers.postgres.rollups import answering, pages
+from eventrec_handlers.postgres.rollups.moments import Run
+from eventrec_handlers.postgres.rollups.uncounted import Walk
 
 pytestmark = pytest.mark.handlers
 
@@ -313,11 +314,13 @@ async def test_a_page_computes_no_bucket_behind_it(
     computed: list[int] = []
     plan = PerHour.rollup_plan
 
-    def noted(bucket: Bucket, starts: Iterable[int]) -> Iterable[moments.Run]:
-        computed.extend(starts)
-        return moments.runs(bucket, starts)
+    class Noted(Walk):
+        async def next(self) -> Run | None:
+            run = await super().next()
+            computed.extend(() if run is None else run.starts)
+            return run
 
-    monkeypatch.setattr(answering, "runs", noted)
+    monkeypatch.setattr(answering, "Walk", Noted)
 
     before = await rollups.answer(Question(plan, limit=5))
     few = len(computed)

@@ -25,6 +25,7 @@ from eventrec import (
 )
 from eventrec.analytics import (
     Answer,
+    Bucket,
     Question,
     Refresh,
     Rollup,
@@ -226,6 +227,41 @@ async def test_a_single_bucket_that_begins_off_the_hour_is_refreshed(
     assert done.buckets == 1
     assert schema.rows("SELECT count(*), sum(events)::int FROM kolkata") == [(1, 1)]
     same(await rollups.answer(Question(Kolkata)), known.expected(Kolkata))
+
+
+class Minutes(Rollup, name="minutes", table="analytics_events"):
+    minute = bucket("1 minute")
+    events = count()
+
+
+async def test_an_event_of_1970_is_refreshed_and_answered_without_the_minutes_between(
+    known: Events, rollups: TimescaleRollups, schema: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    after = Bucket.after
+
+    def noted(self: Bucket, start: int) -> int:
+        steps.append(start)
+        assert len(steps) < 20_000, "buckets are listed that hold no event"
+        return after(self, start)
+
+    monkeypatch.setattr(Bucket, "after", noted)
+    schema.execute("SELECT remove_retention_policy('analytics_events')")
+    unset_clock = [replace(events(13, 1, days=1)[0], timestamp=0)]
+    known.insert(events(14, 3, days=3, since=2))
+    same(await rollups.answer(Question(Minutes)), known.expected(Minutes))
+    assert (await rollups.refresh([Minutes.rollup_plan])).buckets > 0
+    known.insert(unset_clock)
+
+    waiting = await rollups.answer(Question(Minutes))
+    done = await rollups.refresh([Minutes.rollup_plan])
+    again = await rollups.refresh([Minutes.rollup_plan])
+
+    same(waiting, known.expected(Minutes))
+    assert 0 < done.buckets <= 2 * 64
+    assert again.buckets <= 64
+    assert schema.rows("SELECT sum(events)::int FROM minutes") == [(4,)]
+    same(await rollups.answer(Question(Minutes)), known.expected(Minutes))
 
 
 class LookingFar(Rollup, name="looking_far", table="analytics_events"):

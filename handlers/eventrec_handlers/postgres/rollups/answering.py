@@ -23,12 +23,12 @@ from eventrec_handlers.postgres.rollups.moments import (
     moment,
     nanoseconds,
     quoted_bucket,
-    runs,
 )
 from eventrec_handlers.postgres.rollups.pages import Page, Pages
 from eventrec_handlers.postgres.rollups.registry import standing
 from eventrec_handlers.postgres.rollups.select import compute, matching, reaggregated
 from eventrec_handlers.postgres.rollups.tables import DIRTY, FLOORS, PENDING, ROLLUPS
+from eventrec_handlers.postgres.rollups.uncounted import Walk
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from eventrec.analytics import AnswerRow, Question, RollupPlan
     from eventrec_handlers.postgres.checkpoints import Namespace
     from eventrec_handlers.postgres.rollups.fields import Columns
+    from eventrec_handlers.postgres.rollups.uncounted import Uncounted
 
 RECENTLY: Final = 2 * 86_400 * 1_000_000_000
 """Nanoseconds before the present: where the newest event is looked for first."""
@@ -130,33 +131,39 @@ class Answering:
         is_exact = self._is_whole(question) or all(measure.function in ADDITIVE for measure in self._plan.measures)
         if is_exact:
             events = await self.extent(connection) if known.ranges else None
-            computed = known.from_events(start, end, events)
+            uncounted = known.uncounted(start, end, events)
         else:
             await self._refuse_gone(connection, known, start, end)
-            computed = self._all_buckets(known, start, end, await self.extent(connection))
+            uncounted = known.all_stored(start, end, await self.extent(connection))
         pages = Pages(question)
         found = Page([], [])
         if known.is_made and is_exact:
-            found = await self._counted(connection, pages, computed, start, end)
+            found = await self._counted(connection, pages, uncounted, start, end)
         if found.rows and pages.is_full(found):
             # Buckets behind the page are not asked for.
-            last, is_descending = found.buckets[-1], question.newest_first
-            computed = {at for at in computed if (at > last if is_descending else at < last)}
-        return pages.merged(found, await self._computed(connection, pages, computed))
+            uncounted = uncounted.before(found.buckets[-1], newest_first=question.newest_first)
+        return pages.merged(found, await self._computed(connection, pages, uncounted))
 
     def _is_whole(self, question: Question) -> bool:
         return set(question.group_names) == {group.name for group in self._plan.groups}
 
     async def _counted(
-        self, connection: asyncpg.Connection, pages: Pages, computed: set[int], start: int, end: int
+        self, connection: asyncpg.Connection, pages: Pages, uncounted: Uncounted, start: int, end: int
     ) -> Page:
-        """Rows of the rollup's table, without the buckets `computed`."""
+        """Rows of the rollup's table, without buckets that are `uncounted`."""
         plan, bucket, question = self._plan, quoted_bucket(self._plan), pages.question
         where = f"{bucket} >= $1 AND {bucket} < $2"
         parameters: list[object] = [_ceiling(start), _ceiling(end)]
-        if computed:
+        if uncounted.starts:
             where += f" AND {bucket} <> ALL ($3::timestamptz[])"
-            parameters.append([moment(at) for at in sorted(computed)])
+            parameters.append([moment(at) for at in sorted(uncounted.starts)])
+        if uncounted.spans:
+            lows, highs = (f"${len(parameters) + number}::timestamptz[]" for number in (1, 2))
+            where += (
+                f" AND NOT EXISTS (SELECT FROM unnest({lows}, {highs}) AS er_span (low, high)"
+                f" WHERE {bucket} >= er_span.low AND {bucket} < er_span.high)"
+            )
+            parameters += ([moment(span[side]) for span in uncounted.spans] for side in (0, 1))
         columns = ", ".join(quoted(name) for name in plan.column_names)
         statement = (
             f"SELECT {columns} FROM {self._own} WHERE {where}"  # noqa: S608 - quoted
@@ -165,30 +172,24 @@ class Answering:
         )
         return await pages.read(connection, statement, *parameters)
 
-    async def _computed(self, connection: asyncpg.Connection, pages: Pages, buckets: set[int]) -> Page:
-        """Rows of `buckets` as the events are now, in order: all, or enough for the page."""
-        found = Page([], [])
-        if not buckets:
-            return found
-        statement = compute(self._plan, self._columns, self._events, groups=pages.question.group_names)
-        is_descending = pages.question.newest_first
-        wanted, size = sorted(buckets, reverse=is_descending), LONGEST_RUN if pages.limit is None else FEW
-        while wanted and not pages.is_full(found):
-            some = runs(self._plan.bucket, wanted[:size])
-            for run in sorted(some, key=lambda run: run.end, reverse=is_descending):
-                page = await pages.read(connection, statement, *run.parameters)
-                found.rows.extend(page.rows)
-                found.buckets.extend(page.buckets)
-            del wanted[:size]
-            size = min(LONGEST_RUN, 2 * size)
+    async def _computed(self, connection: asyncpg.Connection, pages: Pages, uncounted: Uncounted) -> Page:
+        """Rows of what is `uncounted` as the events are now, in order: all, or enough for the page."""
+        found, question = Page([], []), pages.question
+        statement = compute(self._plan, self._columns, self._events, groups=question.group_names)
+        walk = Walk(
+            connection,
+            self._plan,
+            self._columns,
+            self._events,
+            uncounted,
+            newest_first=question.newest_first,
+            size=LONGEST_RUN if pages.limit is None else FEW,
+        )
+        while not pages.is_full(found) and (run := await walk.next()) is not None:
+            page = await pages.read(connection, statement, *run.parameters)
+            found.rows.extend(page.rows)
+            found.buckets.extend(page.buckets)
         return found
-
-    def _all_buckets(self, known: Known, start: int, end: int, events: tuple[int, int] | None) -> set[int]:
-        """The buckets of all events that are stored in [`start`, `end`)."""
-        if events is None:
-            return set()
-        low, high = max(start, known.floor, self._plan.bucket.floor(events[0])), min(end, events[1] + 1)
-        return set(self._plan.bucket.starts(low, high)) if low < high else set()
 
     async def _refuse_gone(self, connection: asyncpg.Connection, known: Known, start: int, end: int) -> None:
         if not known.is_made or start >= known.floor:
@@ -205,13 +206,15 @@ class Answering:
                 f" {self._plan.name!r} measures cannot be added up over its groups: ask for all of them, or for later"
             )
 
-    async def extent(self, connection: asyncpg.Connection) -> tuple[int, int] | None:
-        """The first and the last moment of which an event is stored."""
+    async def extent(
+        self, connection: asyncpg.Connection, start: int = EARLIEST, end: int = LATEST
+    ) -> tuple[int, int] | None:
+        """The first and the last moment in [`start`, `end`) of which an event is stored."""
         time = quoted(self._columns.time)
         row = await connection.fetchrow(
             f"SELECT min({time}), max({time}) FROM {self._events} WHERE {time} >= $1 AND {time} < $2",  # noqa: S608 - quoted
-            FIRST_MOMENT,
-            LAST_MOMENT,
+            moment(start),
+            moment(end),
         )
         first, last = row
         return None if first is None else (nanoseconds(first), nanoseconds(last))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from eventrec_handlers._sql.refreshing import marked_buckets
 from eventrec_handlers.postgres.rollups.moments import EARLIEST, LATEST, nanoseconds
+from eventrec_handlers.postgres.rollups.uncounted import Uncounted, ceiling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,14 +49,19 @@ class Known:
         for since in marks:
             self.waiting.update(marked_buckets(self._plan.bucket, nanoseconds(since)))
 
-    def from_events(self, start: int, end: int, events: tuple[int, int] | None) -> set[int]:
-        """Those of the buckets in [`start`, `end`) to compute; `events`: the first and the last moment."""
-        bucket, first = self._plan.bucket, max(start, self.floor)
-        found = {at for at in self.waiting if first <= at < end}
-        for low, high in self.ranges:
-            if events is None:
-                break
-            since = max(first, bucket.floor(max(low, events[0])))
-            until = min(end, high, events[1] + 1)
-            found.update(bucket.starts(since, until) if since < until else ())
-        return found
+    def uncounted(self, start: int, end: int, events: tuple[int, int] | None) -> Uncounted:
+        """What to compute of the buckets that begin in [`start`, `end`); `events`: the first and the last moment."""
+        first = max(start, self.floor)
+        spans = [] if events is None else [self._span(first, end, span, events) for span in self.ranges]
+        return Uncounted.of([at for at in self.waiting if first <= at < end], spans)
+
+    def all_stored(self, start: int, end: int, events: tuple[int, int] | None) -> Uncounted:
+        """Those buckets that begin in [`start`, `end`) whose events are stored, whatever is in the table."""
+        first = max(start, self.floor)
+        return Uncounted.of((), [] if events is None else [self._span(first, end, (EARLIEST, LATEST), events)])
+
+    def _span(self, first: int, end: int, span: tuple[int, int], events: tuple[int, int]) -> tuple[int, int]:
+        """The buckets that begin in [`first`, `end`), have a part of `span`, and may hold events."""
+        bucket = self._plan.bucket
+        low = max(first, bucket.floor(max(span[0], events[0])))
+        return ceiling(bucket, low), ceiling(bucket, min(end, span[1], events[1] + 1))

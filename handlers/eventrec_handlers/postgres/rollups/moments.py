@@ -43,7 +43,7 @@ EARLIEST, LATEST = nanoseconds(FIRST_MOMENT), nanoseconds(LAST_MOMENT)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Buckets that follow one another: their starts, and the end of the last."""
+    """Buckets that follow one another, or between which no event is stored: their starts, and the end of the last."""
 
     starts: tuple[int, ...]
     end: int
