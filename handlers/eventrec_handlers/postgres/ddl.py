@@ -34,7 +34,9 @@ from eventrec_handlers.postgres.rollups.tables import (
     PENDING,
     ROLLUPS,
     index_by_time,
+    other_index,
     own_tables,
+    prefix_of,
     rollup_tables,
     schedule,
     without_rollup,
@@ -115,7 +117,10 @@ class PostgresDdl:
             refresh = plan.refresh
             said = schedule(plan.name, (refresh.window, refresh.lag, refresh.every), plan.retention, UNQUALIFIED)
             other = schedule(plan.name, before["refresh"], before["retention"], UNQUALIFIED)
-            return Steps(*((Statement(said),), (Statement(other),)) if said != other else ((), ()))
+            # A rollback leaves the index: earlier versions read the rollup with it too.
+            index = () if before.get("prefix") == prefix_of(plan) else other_index(plan, UNQUALIFIED)
+            schedules = ((Statement(said),), (Statement(other),)) if said != other else ((), ())
+            return Steps((*map(Statement, index), *schedules[0]), schedules[1])
         made = tuple(_rollup_statements(plan, columns))
         if before is not None:
             return Steps((*_set_aside(plan, before), *made))
@@ -161,6 +166,8 @@ def _rollup(plan: RollupPlan, tables: Mapping[str, Layout]) -> Declaration:
         "retention": plan.retention,
         "kept": layout.retention_seconds,
     }
+    if (prefix := prefix_of(plan)) is not None:
+        content["prefix"] = prefix
     return Declaration(f"rollup {plan.name}", Phase.POST, canonical_json(content), (plan, Columns.of(layout)))
 
 

@@ -17,6 +17,7 @@ from eventrec_handlers.postgres.rollups.known import Known
 from eventrec_handlers.postgres.rollups.measures import measure_sql
 from eventrec_handlers.postgres.rollups.moments import EARLIEST, moment
 from eventrec_handlers.postgres.rollups.select import matching
+from eventrec_handlers.postgres.rollups.tables import prefix_of
 from eventrec_handlers.postgres.target import Target
 
 __all__ = [
@@ -40,5 +41,6 @@ __all__ = [
     "matching",
     "measure_sql",
     "moment",
+    "prefix_of",
     "read_tables",
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
 from eventrec import TIMESTAMP, CatalogueError
 from eventrec_handlers._sql import fitting, quoted
-from eventrec_handlers.postgres.hook import literal, matching, measure_sql
+from eventrec_handlers.postgres.hook import in_block, literal, matching, measure_sql, prefix_of
 from eventrec_handlers.timescale.buckets import time_bucket
 
 if TYPE_CHECKING:
@@ -110,11 +110,44 @@ def continuous_aggregate(
         f" WITH (timescaledb.continuous, timescaledb.materialized_only = {str(not is_real_time).lower()})"
         f" AS {select} WITH NO DATA"
     )
-    by = ", ".join((f"{quoted(plan.bucket_name)} DESC", *(quoted(group.name) for group in plan.groups)))
-    yield f"CREATE INDEX IF NOT EXISTS {quoted(index_name(plan))} ON {view} ({by})"
+    yield from indexes(plan, named=named)
     yield refreshed
     if plan.retention is not None:
         yield retention_policy(plan.name, plan.retention, named=named)
+
+
+def indexes(plan: RollupPlan, *, named: Callable[[str], str] = quoted) -> Iterator[str]:
+    """What makes the index of a continuous aggregate. It has the beginning of texts: a tree takes no long ones.
+
+    Indexes of whole texts that TimescaleDB makes by itself, or an earlier version of ours made, are dropped first.
+    """
+    cut, by = prefix_of(plan), [f"{quoted(plan.bucket_name)} DESC"]
+    for group in plan.groups:
+        name = quoted(group.name)
+        by.append(f"left({name}, {cut})" if group.field.kind == "text" else name)
+    if cut is not None:
+        yield in_block(
+            f"DECLARE found regclass; BEGIN FOR found IN {of_whole_texts(plan, named=named)}"
+            " LOOP EXECUTE format('DROP INDEX IF EXISTS %s', found); END LOOP; END;"
+        )
+    yield f"CREATE INDEX IF NOT EXISTS {quoted(index_name(plan))} ON {named(plan.name)} ({', '.join(by)})"
+
+
+def of_whole_texts(plan: RollupPlan, *, named: Callable[[str], str] = quoted) -> str:
+    """The query for the indexes of the continuous aggregate of `plan` that take no long texts; not an operator's."""
+    texts = ", ".join(literal(group.name) for group in plan.groups if group.field.kind == "text")
+    return (
+        "SELECT i.indexrelid::regclass FROM pg_class v JOIN pg_namespace n ON n.oid = v.relnamespace"  # noqa: S608 - quoted
+        " JOIN _timescaledb_catalog.continuous_agg c ON c.user_view_schema = n.nspname"
+        " AND c.user_view_name = v.relname"
+        " JOIN _timescaledb_catalog.hypertable h ON h.id = c.mat_hypertable_id"
+        " JOIN pg_index i ON i.indrelid = to_regclass(format('%I.%I', h.schema_name, h.table_name))"
+        " JOIN pg_class x ON x.oid = i.indexrelid"
+        f" WHERE v.oid = to_regclass({literal(named(plan.name))})"
+        f" AND (x.relname::text = {literal(index_name(plan))} OR starts_with(x.relname::text, h.table_name::text))"
+        " AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)"
+        f" AND a.attname::text IN ({texts}))"
+    )
 
 
 def refresh_policy(plan: RollupPlan, columns: Columns, *, named: Callable[[str], str] = quoted) -> str:

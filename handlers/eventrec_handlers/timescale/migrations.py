@@ -17,6 +17,7 @@ from eventrec_handlers.postgres.hook import (
     create_table,
     in_block,
     literal,
+    prefix_of,
 )
 from eventrec_handlers.timescale.ddl import (
     EXTENSION,
@@ -24,6 +25,7 @@ from eventrec_handlers.timescale.ddl import (
     compression_policy,
     continuous_aggregate,
     hypertable,
+    indexes,
     refresh_policy,
     retention_policy,
     without_aggregate,
@@ -75,8 +77,11 @@ class TimescaleDdl(PostgresDdl):
             retention=before["retention"],
         )
         kept = Columns.of(replace(columns.layout, retention=before["kept"]))
+        # A rollback leaves the index: earlier versions need no other.
+        index = () if before.get("prefix") == prefix_of(plan) else tuple(map(Statement, indexes(plan)))
         return Steps(
-            tuple(_other_schedule((old, kept), (plan, columns))), tuple(_other_schedule((plan, columns), (old, kept)))
+            (*index, *_other_schedule((old, kept), (plan, columns))),
+            tuple(_other_schedule((plan, columns), (old, kept))),
         )
 
 

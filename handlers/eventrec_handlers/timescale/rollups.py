@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventrec import PauseError
 from eventrec.analytics import Refreshed
-from eventrec_handlers.postgres.hook import PostgresRollups, creating, errors_translated, literal, moment, read_tables
+from eventrec_handlers.postgres.hook import (
+    PostgresRollups,
+    creating,
+    errors_translated,
+    literal,
+    moment,
+    prefix_of,
+    read_tables,
+)
 from eventrec_handlers.timescale.answering import TimescaleAnswering
-from eventrec_handlers.timescale.ddl import continuous_aggregate
+from eventrec_handlers.timescale.ddl import continuous_aggregate, indexes, of_whole_texts
 from eventrec_handlers.timescale.definition import Definition, compare_definition
 from eventrec_handlers.timescale.extension import needed_extension
 from eventrec_handlers.timescale.state import is_hypertable, kept_from, read_state
@@ -157,6 +165,7 @@ class TimescaleRollups(PostgresRollups):
         if differs is not None:
             raise PauseError(f"rollup {plan.name!r}: the continuous aggregate of this name is another: {differs}")
         if state is not None:
+            await self._cut_texts(connection, namespace, plan)
             return True
         await self._refuse_plain(connection, namespace, plan)
         if not is_chunked:
@@ -175,6 +184,18 @@ class TimescaleRollups(PostgresRollups):
                 for statement in statements:
                     await connection.execute(statement)
         return True
+
+    async def _cut_texts(self, connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> None:
+        """Replace indexes that take no long texts, if tables may be made. What reads or refreshes meanwhile waits."""
+        if prefix_of(plan) is None or not self._options.may_make:
+            return
+        async with connection.transaction(isolation="read_committed"):
+            there = await connection.fetch(of_whole_texts(plan, named=namespace.named))
+        if there:
+            with errors_translated(str(self._target), makes_tables=True):
+                async with creating(connection, namespace):
+                    for statement in indexes(plan, named=namespace.named):
+                        await connection.execute(statement)
 
     async def _refuse_plain(self, connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> None:
         """Refuse what has the rollup's name and is not a continuous aggregate.

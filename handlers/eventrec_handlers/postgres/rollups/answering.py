@@ -27,7 +27,7 @@ from eventrec_handlers.postgres.rollups.moments import (
 from eventrec_handlers.postgres.rollups.pages import Page, Pages
 from eventrec_handlers.postgres.rollups.registry import standing
 from eventrec_handlers.postgres.rollups.select import compute, matching, reaggregated
-from eventrec_handlers.postgres.rollups.tables import DIRTY, FLOORS, PENDING, ROLLUPS
+from eventrec_handlers.postgres.rollups.tables import DIRTY, FLOORS, PENDING, ROLLUPS, prefix_of
 from eventrec_handlers.postgres.rollups.uncounted import Walk
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Answering:
         self._columns = columns
         self._own = namespace.named(plan.name)
         self._events = namespace.named(plan.table)
+        self._prefix = prefix_of(plan) if plan.index is None else None
 
     async def answer(self, connection: asyncpg.Connection, question: Question) -> Answer:
         """The answer, as of one moment.
@@ -164,13 +165,11 @@ class Answering:
                 f" WHERE {bucket} >= er_span.low AND {bucket} < er_span.high)"
             )
             parameters += ([moment(span[side]) for span in uncounted.spans] for side in (0, 1))
+        if not self._is_whole(question):
+            return await pages.read(connection, reaggregated(plan, self._own, question.group_names, where), *parameters)
         columns = ", ".join(quoted(name) for name in plan.column_names)
-        statement = (
-            f"SELECT {columns} FROM {self._own} WHERE {where}"  # noqa: S608 - quoted
-            if self._is_whole(question)
-            else reaggregated(plan, self._own, question.group_names, where)
-        )
-        return await pages.read(connection, statement, *parameters)
+        statement = f"SELECT {columns} FROM {self._own} WHERE {where}"  # noqa: S608 - quoted
+        return await pages.read(connection, statement, *parameters, prefix=self._prefix)
 
     async def _computed(self, connection: asyncpg.Connection, pages: Pages, uncounted: Uncounted) -> Page:
         """Rows of what is `uncounted` as the events are now, in order: all, or enough for the page."""

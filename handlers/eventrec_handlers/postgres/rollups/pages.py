@@ -47,8 +47,12 @@ class Pages:
         self._pack = packed
         self._sums = {each.name for each in question.plan.measures if each.function == "sum" and each.kind == "integer"}
 
-    async def read(self, connection: asyncpg.Connection, rows: str, *parameters: object) -> Page:
+    async def read(
+        self, connection: asyncpg.Connection, rows: str, *parameters: object, prefix: int | None = None
+    ) -> Page:
         """Those of `rows`, a SELECT with `parameters` whose columns are called as the answer's.
+
+        `prefix`: an index of theirs has the order of answers, with so many characters of each text.
 
         Raises:
             ValueError: The cursor is not of this database.
@@ -58,7 +62,8 @@ class Pages:
         while not self.is_full(found):
             size = FETCHED if self.limit is None else min(FETCHED, self.limit - len(found.rows))
             condition, values = self._behind(after, len(parameters))
-            buckets = await self._fetch(connection, rows, condition, size, *parameters, *values, into=found)
+            rest = f"{condition} ORDER BY {self._order(prefix)} LIMIT {size}"
+            buckets = await self._fetch(connection, rows, rest, *parameters, *values, into=found)
             if len(buckets) < size:
                 break
             after = self._key(found.rows[-1])
@@ -84,31 +89,31 @@ class Pages:
         return rows + counted.rows[done:]
 
     async def _fetch(
-        self, connection: asyncpg.Connection, rows: str, condition: str, size: int, *parameters: object, into: Page
+        self, connection: asyncpg.Connection, rows: str, rest: str, *parameters: object, into: Page
     ) -> Sequence[int]:
         """Add to `into` what one statement gives; the buckets of these rows."""
         try:
-            return self._append(into, await connection.fetchrow(self._statement(rows, condition, size), *parameters))
+            return self._append(into, await connection.fetchrow(self._statement(rows, rest), *parameters))
         except LooksLikeMarkError:
             self._pack = as_array
-            return self._append(into, await connection.fetchrow(self._statement(rows, condition, size), *parameters))
+            return self._append(into, await connection.fetchrow(self._statement(rows, rest), *parameters))
 
-    def _statement(self, rows: str, condition: str, size: int) -> str:
-        bucket = quoted(self.question.plan.bucket_name)
-        order = ", ".join(
-            (
-                f"{bucket} DESC" if self.question.newest_first else bucket,
-                *(f"{_compared(column)} NULLS FIRST" for column in self._groups()),
-            )
-        )
+    def _statement(self, rows: str, rest: str) -> str:
         said = ", ".join(
             ", ".join(self._pack(column, is_numeric=column.name in self._sums)) for column in self._columns
         )
         # The LIMIT keeps the order: what is above it takes the rows as they come.
-        return (
-            f"SELECT {ROWS}, {said} FROM (SELECT * FROM ({rows}) AS er_rows{condition}"  # noqa: S608 - quoted
-            f" ORDER BY {order} LIMIT {size}) AS er_page"
-        )
+        return f"SELECT {ROWS}, {said} FROM (SELECT * FROM ({rows}) AS er_rows{rest}) AS er_page"  # noqa: S608 - quoted
+
+    def _order(self, prefix: int | None) -> str:
+        """The order of answers, said as the index has it: rows come from there, and only those alike are sorted."""
+        bucket = quoted(self.question.plan.bucket_name)
+        keys = [f"{bucket} DESC" if self.question.newest_first else bucket]
+        for column in self._groups():
+            if prefix is not None and column.kind == "text":
+                keys.append(f'left({quoted(column.name)}, {prefix}) COLLATE "C" NULLS FIRST')
+            keys.append(f"{_compared(column)} NULLS FIRST")
+        return ", ".join(keys)
 
     def _append(self, found: Page, given: Sequence[Any]) -> Sequence[int]:
         count, *values = given

@@ -20,6 +20,8 @@ from eventrec_handlers.postgres.rollups.tables import (
     PENDING,
     ROLLUPS,
     TRIGGERS,
+    index_name,
+    other_index,
     own_tables,
     rollup_tables,
     with_added_columns,
@@ -95,12 +97,14 @@ class Standing:
         has_marks: Whether those of them are that what arrives is noted in.
         is_marked: Whether what arrives is noted: a trigger goes with a table that is dropped or renamed, and does not
             come back with the next one of its name.
+        has_whole_texts: Whether its index is that of an earlier version, which takes no long texts.
     """
 
     has_own: bool
     has_ours: bool
     has_marks: bool
     is_marked: bool
+    has_whole_texts: bool
 
     @property
     def is_whole(self) -> bool:
@@ -120,7 +124,25 @@ async def standing(connection: asyncpg.Connection, namespace: Namespace, plan: R
         [namespace.named(name) for name in OWN],
     )
     marks = [is_there for name, is_there in zip(OWN, ours, strict=True) if name in {DIRTY, PENDING}]
-    return Standing(own, all(ours), all(marks), await is_marked(connection, namespace, plan.table))
+    return Standing(
+        own,
+        all(ours),
+        all(marks),
+        await is_marked(connection, namespace, plan.table),
+        await _has_whole_texts(connection, namespace, plan),
+    )
+
+
+async def _has_whole_texts(connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> bool:
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid"
+        " AND a.attnum = ANY (i.indkey) WHERE i.indrelid = to_regclass($1) AND i.indexrelid = to_regclass($2)"
+        " AND a.attname::text = ANY ($3))",
+        namespace.named(plan.name),
+        namespace.named(index_name(plan, namespace)),
+        [group.name for group in plan.groups if group.field.kind == "text"],
+    )
+    return found
 
 
 async def is_marked(connection: asyncpg.Connection, namespace: Namespace, table: str) -> bool:
@@ -148,7 +170,10 @@ async def make_whole(
     known = await _fingerprint(connection, namespace, plan)
     if known not in {None, plan.fingerprint}:
         return
-    if known is not None and (await standing(connection, namespace, plan)).is_whole:
+    found = await standing(connection, namespace, plan)
+    if found.has_whole_texts and may_make:
+        await _cut_texts(connection, namespace, plan)
+    if known is not None and found.is_whole:
         return
     if not may_make:
         if known is None:
@@ -168,6 +193,13 @@ async def make_whole(
             f"UPDATE {namespace.named(ROLLUPS)} SET todo_from = '{FIRST}', todo_to = '{LAST}'"  # noqa: S608 - quoted
             f" WHERE {lost if before.has_marks else 'true'}"
         )
+
+
+async def _cut_texts(connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> None:
+    """Replace the index that takes no long texts. What reads the rollup or refreshes it meanwhile waits."""
+    async with creating(connection, namespace):
+        for statement in other_index(plan, namespace):
+            await connection.execute(statement)
 
 
 async def _fingerprint(connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> str | None:

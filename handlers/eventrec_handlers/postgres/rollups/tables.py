@@ -116,8 +116,7 @@ def rollup_tables(plan: RollupPlan, columns: Columns, namespace: Namespace) -> I
     types |= {measure.name: measure_type(measure) for measure in plan.measures}
     declared = ", ".join(f"{quoted(name)} {types[name]}" for name in plan.column_names)
     yield f"CREATE TABLE IF NOT EXISTS {named(plan.name)} ({declared})"
-    by = ", ".join(_indexed(plan))
-    yield f"CREATE INDEX IF NOT EXISTS {quoted(index_name(plan, namespace))} ON {named(plan.name)} ({by})"
+    yield index_of(plan, namespace)
     refresh = plan.refresh
     yield schedule(plan.name, (refresh.window, refresh.lag, refresh.every), plan.retention, namespace)
     if plan.types is None and not _is_found_by_time(columns):
@@ -149,16 +148,40 @@ def rollup_tables(plan: RollupPlan, columns: Columns, namespace: Namespace) -> I
 
 
 def _indexed(plan: RollupPlan) -> Iterator[str]:
-    """What the index of the rollup's own table is on: one that has no name of its own has the order of answers."""
-    bucket = quoted(plan.bucket_name)
-    if plan.index is not None:
-        yield f"{bucket} DESC"
-        yield from (quoted(group.name) for group in plan.groups)
-        return
-    yield bucket
+    """What the index of the rollup's own table is on: one that has no name of its own has the order of answers.
+
+    Of texts it has the beginning: a tree takes no entry of more than 2,704 bytes, and texts may be of any length.
+    """
+    bucket, cut = quoted(plan.bucket_name), prefix_of(plan)
+    yield bucket if plan.index is None else f"{bucket} DESC"
     for group in plan.groups:
-        compared = ' COLLATE "C"' if group.field.kind == "text" else ""
-        yield f"{quoted(group.name)}{compared} NULLS FIRST"
+        name = quoted(group.name)
+        if group.field.kind == "text":
+            name = f"left({name}, {cut})" if plan.index is not None else f'left({name}, {cut}) COLLATE "C"'
+        yield name if plan.index is not None else f"{name} NULLS FIRST"
+
+
+PREFIX: Final = 400
+"""Characters that the texts of one entry of an index have, of four bytes at most: with 31 other groups they fit."""
+
+
+def prefix_of(plan: RollupPlan) -> int | None:
+    """How many characters the index of the rollup's own table has of a text; None: it has no texts."""
+    texts = sum(group.field.kind == "text" for group in plan.groups)
+    return PREFIX // texts if texts else None
+
+
+def index_of(plan: RollupPlan, namespace: Namespace) -> str:
+    """The statement that makes the index of the rollup's own table, where nothing has its name."""
+    by = ", ".join(_indexed(plan))
+    name = quoted(index_name(plan, namespace))
+    return f"CREATE INDEX IF NOT EXISTS {name} ON {namespace.named(plan.name)} ({by})"
+
+
+def other_index(plan: RollupPlan, namespace: Namespace) -> Iterator[str]:
+    """The statements that replace the index that an earlier version made, of whole texts."""
+    yield f"DROP INDEX IF EXISTS {namespace.named(index_name(plan, namespace))}"
+    yield index_of(plan, namespace)
 
 
 def schedule(name: str, refresh: Sequence[float], retention: float | None, namespace: Namespace) -> str:
