@@ -189,9 +189,14 @@ class TimescaleRollups(PostgresRollups):
         """Replace indexes that take no long texts, if tables may be made. What reads or refreshes meanwhile waits."""
         if prefix_of(plan) is None or not self._options.may_make:
             return
+        # A role that may not replace them goes on with them.
         async with connection.transaction(isolation="read_committed"):
-            there = await connection.fetch(of_whole_texts(plan, named=namespace.named))
-        if there:
+            found = await connection.fetchval(
+                f"SELECT pg_has_role(relowner, 'USAGE') AND EXISTS ({of_whole_texts(plan, named=namespace.named)})"  # noqa: S608 - quoted
+                " FROM pg_class WHERE oid = to_regclass($1)",
+                namespace.named(plan.name),
+            )
+        if found:
             with errors_translated(str(self._target), makes_tables=True):
                 async with creating(connection, namespace):
                     for statement in indexes(plan, named=namespace.named):

@@ -195,6 +195,28 @@ async def test_an_index_that_takes_no_long_texts_is_replaced_once_and_by_none_wh
     assert index() == replaced
 
 
+async def test_a_role_that_does_not_own_the_tables_refreshes_them_as_before(
+    rollups: PostgresRollups, database: Any
+) -> None:
+    store(database, events(1))
+    await rollups.refresh(PLANS)
+    as_earlier_versions_made_it(database)
+    role = f"refreshes_{database.name}"
+    database.execute(
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+        f"GRANT CREATE ON SCHEMA public TO {role}",
+    )
+    try:
+        store(database, events(1))
+        async with PostgresHandler(database.url(user=role)).rollups() as other:
+            await other.refresh(PLANS)
+
+        assert database.rows("SELECT sum(n)::int FROM paths") == [(2,)]
+    finally:
+        database.execute(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
 class Noted:
     """A connection that remembers what was asked for one row, with its parameters."""
 

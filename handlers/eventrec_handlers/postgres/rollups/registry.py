@@ -97,14 +97,15 @@ class Standing:
         has_marks: Whether those of them are that what arrives is noted in.
         is_marked: Whether what arrives is noted: a trigger goes with a table that is dropped or renamed, and does not
             come back with the next one of its name.
-        has_whole_texts: Whether its index is that of an earlier version, which takes no long texts.
+        can_cut_texts: Whether its index is that of an earlier version, which takes no long texts, and this role may
+            replace it.
     """
 
     has_own: bool
     has_ours: bool
     has_marks: bool
     is_marked: bool
-    has_whole_texts: bool
+    can_cut_texts: bool
 
     @property
     def is_whole(self) -> bool:
@@ -129,15 +130,16 @@ async def standing(connection: asyncpg.Connection, namespace: Namespace, plan: R
         all(ours),
         all(marks),
         await is_marked(connection, namespace, plan.table),
-        await _has_whole_texts(connection, namespace, plan),
+        await _can_cut_texts(connection, namespace, plan),
     )
 
 
-async def _has_whole_texts(connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> bool:
+async def _can_cut_texts(connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> bool:
     found: bool = await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid"
-        " AND a.attnum = ANY (i.indkey) WHERE i.indrelid = to_regclass($1) AND i.indexrelid = to_regclass($2)"
-        " AND a.attname::text = ANY ($3))",
+        "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid"
+        " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)"
+        " WHERE c.oid = to_regclass($1) AND i.indexrelid = to_regclass($2) AND a.attname::text = ANY ($3)"
+        " AND pg_has_role(c.relowner, 'USAGE') AND has_schema_privilege(c.relnamespace, 'CREATE'))",
         namespace.named(plan.name),
         namespace.named(index_name(plan, namespace)),
         [group.name for group in plan.groups if group.field.kind == "text"],
@@ -171,7 +173,7 @@ async def make_whole(
     if known not in {None, plan.fingerprint}:
         return
     found = await standing(connection, namespace, plan)
-    if found.has_whole_texts and may_make:
+    if found.can_cut_texts and may_make:
         await _cut_texts(connection, namespace, plan)
     if known is not None and found.is_whole:
         return
@@ -198,8 +200,9 @@ async def make_whole(
 async def _cut_texts(connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> None:
     """Replace the index that takes no long texts. What reads the rollup or refreshes it meanwhile waits."""
     async with creating(connection, namespace):
-        for statement in other_index(plan, namespace):
-            await connection.execute(statement)
+        if await _can_cut_texts(connection, namespace, plan):  # another process may have done it just now
+            for statement in other_index(plan, namespace):
+                await connection.execute(statement)
 
 
 async def _fingerprint(connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> str | None:
