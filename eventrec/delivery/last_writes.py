@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
-import anyio
+from typing import TYPE_CHECKING
 
 from eventrec.delivery.forfeiting import renew, trim
 from eventrec.errors import LogFullError
@@ -12,11 +10,10 @@ from eventrec.errors import LogFullError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    import anyio
+
     from eventrec.delivery.log_delivery import LogDelivery
     from eventrec.intake.writer import Writer
-
-_ROOM_SECONDS: Final = 0.3
-"""How long a writer that closes has to find room that was made: it tries every tenth of a second."""
 
 
 async def write_rest(
@@ -57,10 +54,11 @@ async def _makes_room(
         await deliver()
         await trim(own)
         await renew(own)
+        tries = writer.tries
         writer.wake()
-        with anyio.move_on_after(_ROOM_SECONDS):
-            while own.log.written == written and not writer.is_ended:
-                await next_change().wait()
+        # The one that is under way may have begun before there was room; the next one did not.
+        while own.log.written == written and not writer.is_ended and writer.tries < tries + 2:
+            await next_change().wait()
         if own.log.written > written or writer.is_ended:
             return True
     return False

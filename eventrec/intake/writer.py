@@ -77,6 +77,8 @@ class Writer:
         self.defect: BaseException | None = None
         """What ended the writer, if that was no request."""
         self.is_ended = False
+        self.tries = 0
+        """How often it began to write, whatever became of it."""
         self.on_change: Callable[[], object] = lambda: None
         self.beginning: Callable[[Run], AbstractContextManager[object]] = nullcontext
         """Around the making of the log, in the writing thread: see `OwnLog`."""
@@ -324,12 +326,13 @@ class Writer:
         """Take, append and write what there is time for; False: the disk refused, and what is left stays."""
         assert self.log is not None  # noqa: S101 - see `_is_made`
         began = time.monotonic()
+        self.tries += 1
         if self._held is not None and not self._is_closing:
             self._refused(LogFullError(self._held))
             return False
         before, lost_before = self.log.written, self.unwritable
         try:
-            self._written.spare_the_rest(is_closing=self._is_closing)
+            self._written.spare_the_rest(is_last=self._gives_up)
             if self._written.look():
                 self._changed()
             self._written.append(self._takes)

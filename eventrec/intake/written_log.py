@@ -101,17 +101,17 @@ class WrittenLog:
         _, log = self._own.make()
         return log
 
-    def spare_the_rest(self, *, is_closing: bool) -> None:
+    def spare_the_rest(self, *, is_last: bool) -> None:
         """Leave a full disk the bytes that a checkpoint needs: else what is delivered could not be deleted.
 
-        While the writer is closing, what waits may have these too.
+        Where nothing will make room any more, `is_last`, what waits may have these too.
 
         Raises:
             LogFullError: There are fewer than these.
         """
         run, log = self._made()
         room = math.inf
-        if not is_closing:
+        if not is_last:
             with suppress(OSError):
                 free, _ = run.storage.space()
                 room = free - SPARED

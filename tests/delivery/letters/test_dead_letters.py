@@ -336,10 +336,10 @@ async def test_a_flush_after_which_nothing_is_stored_does_not_say_that_it_is(tmp
 
     async with EventRecorder(handler, log=tmp_path if has_log else None, options=quickly(batch_rows=100)) as recorder:
         recorder.record_many(Numbered(n) for n in range(300))
-        first = await recorder.flush(timeout=10)
+        first = await recorder.flush(timeout=60)
         handler.always = lambda _: None
         recorder.record(Numbered(0))
-        second = await recorder.flush(timeout=10)
+        second = await recorder.flush(timeout=60)
 
     assert (first, bool(first), str(first)) == (Settled(dead=300, dropped=0), True, "settled: 300 dead, 0 dropped")
     assert second is True
