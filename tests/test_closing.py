@@ -692,7 +692,8 @@ def test_what_a_recorder_that_was_never_opened_cannot_write_is_counted(
 
 async def test_a_run_whose_log_cannot_be_made_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = EventRecorder(ScriptedHandler(), log=tmp_path, options=quickly())
-    monkeypatch.setattr(Log, "create", refuse(errno.EIO))
+    for verb in ("create", "open"):
+        monkeypatch.setattr(Log, verb, refuse(errno.EIO))
 
     with pytest.raises(LogError, match="Input/output"):
         await recorder.open()
