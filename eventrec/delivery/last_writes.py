@@ -28,11 +28,13 @@ async def write_rest(
     `ways` deliver what there is, one after the other; `own` is the delivery of the log that is written, None: there is
     none. `next_change()` is set when the writer has written, or was refused. Cancelled, the writer is still at it.
     """
+    tries = writer.tries
     writer.close(waits_for_room=True)
     waits = own is not None
     while not writer.is_ended:
         change = next_change()
-        if waits and own is not None and writer.failure is not None:
+        # What was refused before may not be now: the next try that begins from here on says so.
+        if waits and own is not None and writer.failure is not None and writer.tries >= tries + 2:
             is_full = isinstance(writer.failure, LogFullError)
             waits = is_full and await _makes_room(writer, own, ways=ways, next_change=next_change)
         if not waits:

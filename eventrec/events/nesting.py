@@ -16,7 +16,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -44,18 +44,27 @@ _join: Final = "".join
 _BUILTIN: Final = frozenset({dict, list, tuple, set, frozenset, deque, datetime, time, timedelta})
 
 
-def refuse_unserializable(values: Iterable[object], *, with_times: bool = True) -> bool:
+class Seen(NamedTuple):
+    """What a look at values found. False is certain, True is to be looked into.
+
+    Attributes:
+        may_have_marks: Something in them may be marked for privacy.
+        may_repeat: Some keys in them are one key in JSON, if they are written as they stand.
+    """
+
+    may_have_marks: bool
+    may_repeat: bool
+
+
+def refuse_unserializable(values: Iterable[object], *, with_times: bool = True) -> Seen:
     """Raise EncodeError where one of `values` would overrun the stack in pydantic's serializer, or change in it.
 
     That serializer takes 900 bytes of stack a level, and ends the process where there are none left. It writes times
-    to the microsecond, and their offsets to the minute; `with_times=False` lets these pass. Of two keys that are one
-    in JSON it writes both.
-
-    Return whether something in them may be marked for privacy: False is certain, True is to be looked into.
+    to the microsecond, and their offsets to the minute; `with_times=False` lets these pass.
     """
     first = [value for value in values if value.__class__ not in _LEAVES]
     level: Iterable[object] = (first,) if first else ()
-    depth, limit, has_marks = 0, SAFE_LEVELS, False
+    depth, limit, has_marks, repeats = 0, SAFE_LEVELS, False, False
     while level:
         if depth == SAFE_LEVELS:
             limit = levels_on_this_stack()
@@ -65,6 +74,7 @@ def refuse_unserializable(values: Iterable[object], *, with_times: bool = True) 
         # By identity: a value that stands in many places, or in itself, is looked at once a level.
         below: dict[int, object] = {}
         for part in level:
+            repeats = repeats or _has_equal_keys(part)
             for child in _children(part):
                 kind: Any = child.__class__
                 if kind in _LEAVES:
@@ -77,29 +87,34 @@ def refuse_unserializable(values: Iterable[object], *, with_times: bool = True) 
                     continue
                 below[id(child)] = child
         level = below.values()
-    return has_marks
+    return Seen(has_marks, repeats)
 
 
-def _refuse_equal_keys(value: dict[Any, object]) -> None:
+def refuse_repeats(values: Iterable[object]) -> None:
+    """Raise EncodeError where keys in one of `values` are one key in JSON."""
+    if refuse_unserializable(values, with_times=False).may_repeat:
+        raise EncodeError("not a JSON value: a dict has more keys than JSON can tell apart")
+
+
+def _has_equal_keys(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
     try:
         _join(value)
     except TypeError:
         pass
     else:
-        return
+        return False
     try:
-        written = msgspec.json.decode(to_json(dict.fromkeys(value)))
+        return len(msgspec.json.decode(to_json(dict.fromkeys(value)))) != len(value)
     except Exception:  # noqa: BLE001 - hooks of the caller's run in here; the serializer meets them too, and says so
-        return
-    if len(written) != len(value):
-        raise EncodeError(f"not a JSON value: {len(value)} keys, of which JSON can tell {len(written)} apart")
+        return False
 
 
 def _children(part: Any) -> Iterable[object]:
     found: Iterable[object] = ()
     match part:
         case dict():
-            _refuse_equal_keys(part)
             found = chain(part, part.values())
         case list() | tuple() | set() | frozenset() | deque():
             found = part

@@ -14,7 +14,7 @@ import msgspec
 from eventrec.errors import EncodeError
 from eventrec.events.fields import FieldPlan, annotated_types, timestamp_value
 from eventrec.events.model_columns import SerializedColumns
-from eventrec.events.nesting import refuse_unserializable
+from eventrec.events.nesting import refuse_repeats, refuse_unserializable
 from eventrec.events.privacy import Masks
 from eventrec.events.shortcuts import Checked, Shortcut
 from eventrec.records.json import (
@@ -24,6 +24,7 @@ from eventrec.records.json import (
     encode_struct_json,
     refuse_constants,
     refuse_non_json,
+    refuse_repeated_keys,
 )
 from eventrec.records.marked import fields_of
 from eventrec.records.marked_values import refuse_unseen
@@ -223,13 +224,14 @@ def _model_payload(
     context = None if guard is None else masks if masks is not None or fields.rules else Masks()
 
     def payload_of(event: Any) -> bytes:
-        if guard is not None:
-            guard(event)
+        may_repeat = guard is not None and guard(event)
         try:
             payload = to_json(event, exclude=excluded, warnings=warnings, context=context)
         except Exception as exc:
             raise EncodeError(f"not a JSON value: {type(exc).__name__}: {exc}") from exc
         refuse_constants(payload)
+        if may_repeat:  # A serializer may have made something else of them.
+            refuse_repeated_keys(payload)
         if hides_nan and b"null" in payload:
             refuse_non_json(
                 serializer.to_python(event, mode="json", exclude=excluded, warnings=warnings, context=context)
@@ -241,8 +243,11 @@ def _model_payload(
 
 def _guard(  # noqa: C901 - one look for each kind of field
     cls: type[BaseModel], fields: FieldPlan, schemas: Mapping[str, Mapping[str, Any]] | None
-) -> Callable[[Any], None] | None:
-    """What looks at an event before pydantic's serializer does; None where the schema leaves nothing to look for."""
+) -> Callable[[Any], bool] | None:
+    """What looks at an event before pydantic's serializer does; None where the schema leaves nothing to look for.
+
+    It tells whether that may write two keys that are one key in JSON.
+    """
 
     def beyond(kinds: frozenset[str], names: Iterable[str]) -> list[str]:
         return [name for name in names if schemas is None or not _has_only(schemas.get(name, {}), kinds)]
@@ -263,23 +268,26 @@ def _guard(  # noqa: C901 - one look for each kind of field
     has_extra = cls.model_config.get("extra") == "allow"
     foreign = ("__pydantic_extra__", *any_) if any_ or has_extra else ()
 
-    def guard(event: Any) -> None:
+    def guard(event: Any) -> bool:
         if times is not None:
             for value in times(event):
                 if value.__class__ is datetime and value.tzinfo in _WITHOUT_SECONDS:
                     continue
                 if isinstance(value, (datetime, time, timedelta)):
                     refuse_inexact_time(value)
-        has_marks = bool(foreign) and refuse_unserializable([getattr(event, name, None) for name in foreign])
+        has_marks, repeats = refuse_unserializable([getattr(event, name, None) for name in foreign])
         for name, rule in wide:
             if is_widened(getattr(event, name, None), rule):
                 raise EncodeError(f"{cls.__name__}.{name}: an instance of a subclass that marks more than is declared")
         if columns:
-            has_marks |= refuse_unserializable([getattr(event, name, None) for name in columns], with_times=False)
+            seen = refuse_unserializable([getattr(event, name, None) for name in columns], with_times=False)
+            has_marks |= seen.may_have_marks
+            refuse_repeats([getattr(event, name, None) for name in fields.column_fields] if seen.may_repeat else ())
         if has_marks:
             refuse_unseen(event.__pydantic_extra__)
             for name, rule in open_:
                 refuse_unseen(getattr(event, name, None), rule)
+        return repeats
 
     return guard if unsettled or columns or has_extra else None
 

@@ -7,10 +7,10 @@
     dead list --json  log, offset   those, log_id for log, and what became of the record
     GET /events       `id`          columns: name to value; the timestamp is RFC 3339
 
-An object is a line of ours by its members alone: it has type, table, timestamp and payload, an id or a log and an
-offset, and nothing that is not in this table. It is taken as one, or refused: what a value of it is not never makes
-another event of it, which would get a new id each time. An object with any other member, or without one of these, is
-none.
+An object is a line of ours by its members alone: it has type, table, timestamp and payload, an id, or a log and an
+offset, and nothing that does not stand in that row of this table. It is taken as one, or refused: what a value of it is
+not never makes another event of it, which would get a new id each time. An object with any other member, or without one
+of these, is none.
 
 Its id, or its log, is a UUID. Its timestamp is whole nanoseconds, or a text as that of a CloudEvent (`iso` in
 `timestamps.py`). Type, table, time, payload, context and the id of the first row come back exactly. Columns come back
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from eventrec.records.schema import Row
 
 _NEEDED: Final = frozenset({"type", "table", "timestamp", "payload"})
-_OTHERS: Final = frozenset({"id", "context", "columns", "rows", "log", "log_id", "offset"})
+_OF_EVENTS: Final = frozenset({"id", "context", "columns", "rows"})
 _OF_LETTERS: Final = frozenset({"run", "number", "subscription", "handler", "reason", "time"})
-_KNOWN: Final = _NEEDED | _OTHERS | _OF_LETTERS
+_OF_RECORDS: Final = _OF_EVENTS | _OF_LETTERS | {"log", "log_id", "offset"}
 
 _ID: Final = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _MAX_OFFSET: Final = 2**48
@@ -68,7 +68,8 @@ def own_event(members: Mapping[str, msgspec.Raw]) -> ReceivedEvent | None:
     Raises:
         OwnLineError: It is one of ours, and its values cannot be one event's.
     """
-    if not (members.keys() >= _NEEDED and members.keys() <= _KNOWN and _is_numbered(members)):
+    others = _others(members)
+    if others is None or not (members.keys() >= _NEEDED and members.keys() - _NEEDED <= others):
         return None
     kind, table = _name(members, "type"), _name(members, "table")
     timestamp = _timestamp(members["timestamp"])
@@ -90,8 +91,11 @@ def own_event(members: Mapping[str, msgspec.Raw]) -> ReceivedEvent | None:
     )
 
 
-def _is_numbered(members: Mapping[str, msgspec.Raw]) -> bool:
-    return "id" in members or ("offset" in members and ("log" in members or "log_id" in members))
+def _others(members: Mapping[str, msgspec.Raw]) -> frozenset[str] | None:
+    """What else a line may have: one that says where its record stood, or only its id; None: it says neither."""
+    if "offset" in members and ("log" in members or "log_id" in members):
+        return _OF_RECORDS
+    return _OF_EVENTS if "id" in members else None
 
 
 def _refused(why: str, shown: str | None = None) -> OwnLineError:

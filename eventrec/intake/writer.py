@@ -267,7 +267,7 @@ class Writer:
         tries = 0
         try:
             while True:
-                is_closing = self._is_closing
+                is_closing, gives_up = self._is_closing, self._gives_up
                 is_written = self._move_contained()
                 pause = self._sync_by_itself()
                 self._on_take()
@@ -276,7 +276,7 @@ class Writer:
                     if is_written and not has_more and self._sync_rest():
                         return
                     tries = 0 if is_written and has_more else tries + 1
-                    if tries > _CLOSING_TRIES and self._gives_up:
+                    if tries > _CLOSING_TRIES and gives_up:
                         self._write_elsewhere()
                         return
                 self._rest(pause, is_written=is_written)

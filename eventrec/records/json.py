@@ -7,6 +7,7 @@ Integers of any size are legal JSON and kept exactly, as long as the interpreter
 from __future__ import annotations
 
 import enum
+import json
 import math
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -116,6 +117,16 @@ def refuse_constants(payload: bytes) -> None:
             _skip(payload)
         except msgspec.DecodeError as exc:
             raise EncodeError(f"not a JSON value: NaN or infinity ({exc})") from exc
+
+
+def refuse_repeated_keys(payload: bytes) -> None:
+    """Raise EncodeError if a key stands twice in an object of the JSON text `payload`: readers have one value."""
+
+    def checked(pairs: list[tuple[str, object]]) -> None:
+        if (apart := len({key for key, _ in pairs})) != len(pairs):
+            raise EncodeError(f"not a JSON value: {len(pairs)} keys, of which JSON can tell {apart} apart")
+
+    json.loads(payload, object_pairs_hook=checked)
 
 
 def refuse_bad_text(text: bytes) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field, field_serializer
 
 from eventrec import Column, ColumnType, EventModel
 from eventrec.errors import EncodeError
@@ -211,8 +211,30 @@ class Noted(EventModel):
 def test_keys_that_json_writes_alike_are_refused(cls: type[EventModel], keys: tuple[Any, Any]) -> None:
     event = cls.model_validate({"v": dict.fromkeys(keys, "x")})
 
-    with pytest.raises(EncodeError, match="2 keys, of which JSON can tell 1 apart"):
+    with pytest.raises(EncodeError, match=r"keys.* JSON can tell (1 )?apart"):
         Encoder(types=None, context=lambda: None, now=lambda: 0).encode(event)
+
+
+def test_keys_that_are_not_written_as_they_stand_are_no_reason() -> None:
+    class Cached(EventModel):
+        number: int
+        cache: dict[Any, int] = Field(exclude=True)
+
+    class Listed(EventModel):
+        pairs: dict[Any, int]
+
+        @field_serializer("pairs")
+        def as_list(self, value: dict[Any, int]) -> list[int]:
+            return list(value.values())
+
+    encode = Encoder(types=None, context=lambda: None, now=lambda: 0).encode
+    for event, payload in (
+        (Cached(number=1, cache={1: 1, "1": 2}), b'{"number":1}'),
+        (Listed(pairs={1: 1, "1": 2}), b'{"pairs":[1,2]}'),
+    ):
+        entry = encode(event)
+        assert isinstance(entry, tuple)
+        assert entry[PAYLOAD] == payload
 
 
 @pytest.mark.parametrize("value", [{1: "a", 2: "b"}, {1: "a", "2": "b"}, {"1": "a", "2": "b"}])

@@ -199,6 +199,8 @@ PLAIN: dict[str, Any] = {"id": 17, "type": "order_placed", "timestamp": "soon", 
         {**BASE, "payload": {}, "offset": 7},
         {**BASE, "payload": {}, "log": "l"},
         {**BASE, "payload": {}, "reason": "r", "number": 5},
+        {"id": 5, **BASE, "payload": {}, "reason": "fraud"},
+        {"id": str(ID), **BASE, "payload": {}, "number": 5},
     ],
 )
 def test_object_of_other_members_stays_as_it_is(given: dict[str, Any]) -> None:

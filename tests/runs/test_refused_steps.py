@@ -81,7 +81,7 @@ def open_files(directory: Path) -> list[str]:
     links = []
     for each in Path("/proc/self/fd").iterdir():
         with suppress(OSError):  # the one with which it is listed
-            links.append(os.readlink(each))
+            links.append(str(each.readlink()))
     return sorted(link for link in links if link.startswith(str(directory)))
 
 

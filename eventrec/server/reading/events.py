@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
@@ -11,6 +12,7 @@ from starlette.responses import Response
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.decoding import decodable
 from eventrec.server.parameters import Parameters, refused
+from eventrec.server.reading.answering import MAX_HEADER
 from eventrec.server.reading.cursors import cursor_of, cursor_text
 from eventrec.server.reading.negotiating import form_of
 from eventrec.server.reading.stored import EventAnswer, encoded_event
@@ -99,6 +101,8 @@ async def list_events(request: Request, server: Server) -> Response:
     if page.cursor is not None:
         headers["Eventrec-Cursor"] = page.cursor
     if form == "ndjson":
+        if page.passed_over:
+            headers["Eventrec-Passed-Over"] = json.dumps(page.passed_over)[:MAX_HEADER]
         return Response(b"".join(each + b"\n" for each in page.events), headers=headers, media_type=NDJSON)
     events = cast("list[EventAnswer]", [msgspec.Raw(each) for each in page.events])
     return json_response(EventsAnswer(events, page.cursor, page.follow, page.passed_over), headers=headers)

@@ -52,7 +52,7 @@ class Moment:
         self._has_chunks = has_chunks
         self._passes_over = passes_over
         self._faults = faults
-        self._forbidden = [table.name for table in tables if not table.may_be_read]
+        self._forbidden = {table.oid: table.name for table in tables if not table.may_be_read}
         # Where none may be read, the server says so. What was locked a moment ago is read last: no other waits for it.
         readable = [table for table in tables if table.may_be_read] or tables
         self.tables: Sequence[EventTable] = sorted(readable, key=lambda table: table.oid in locked)
@@ -189,7 +189,7 @@ class Moment:
         page = list(islice(merged, limit))
         is_whole = len(page) < limit
         after = self._after(since, page, is_whole=is_whole)
-        seen, behind = after.seen, {oid: since.of_table(oid) for oid in self._unread}
+        seen, behind = after.seen, {oid: since.of_table(oid) for oid in (*self._unread, *self._forbidden)}
         for oid in parts.keys() & since.behind.keys():
             rows = parts[oid][: limit - len(page)]
             is_read = len(rows) == len(parts[oid]) < limit
@@ -226,7 +226,7 @@ class Moment:
 
         The window is a time, or what arrived `since`. `tables` are those that are looked at; None: all.
         """
-        counts = {f"table {name!r} may not be read by this user": 1 for name in self._forbidden}
+        counts = {f"table {name!r} may not be read by this user": 1 for name in self._forbidden.values()}
         counts |= self._faults
         for table in self.tables if tables is None else tables:
             if table.may_hold_foreign:

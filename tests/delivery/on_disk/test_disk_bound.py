@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,10 +13,11 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from eventrec import Backoff, EventRecorder, LogError, TransientError
+from eventrec import Backoff, EventRecorder, LogError, PauseError, TransientError
 from eventrec.delivery.directory_look import DirectoryLook, DirectoryNews
 from eventrec.delivery.disk import DiskQuota
 from eventrec.delivery.orphans.adoption import MAX_ADOPTED
+from eventrec.intake.writer import Writer
 from eventrec.log.head import SPARED
 from eventrec.runs.directory import DONE, list_runs
 from eventrec.runs.survey import tree_size
@@ -171,6 +173,51 @@ async def test_what_a_full_disk_keeps_out_is_written_while_close_delivers(small_
     assert status.refused == {}
     assert_conserved(status, offered=taken)
     assert sorted(set(handler.delivered)) == list(range(taken))
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.01])
+async def test_the_bytes_that_are_spared_are_used_before_anything_is_given_up(
+    small_volume: Path, monkeypatch: pytest.MonkeyPatch, pause: float
+) -> None:
+    """Nothing makes room, and what waits fits in what a checkpoint would need."""
+    look = Writer._sync_by_itself
+
+    def slowly(self: Writer) -> float | None:
+        time.sleep(pause * self._is_closing)  # as where another thread has the interpreter
+        return look(self)
+
+    monkeypatch.setattr(Writer, "_sync_by_itself", slowly)
+    handler = ScriptedHandler(always=raising(PauseError("no rights")))
+    recorder = EventRecorder(handler, log=small_volume / "log", options=quickly(keep_free=0))
+    await recorder.open()
+    recorder.record(Long(0))
+    await eventually(lambda: recorder.status().appended == 1)
+    free = shutil.disk_usage(small_volume).free
+    await anyio.to_thread.run_sync((small_volume / "filler").write_bytes, b"\0" * (free - SPARED + 8_192))
+    recorder.record_many(Long(n) for n in range(1, 21))
+    await eventually(lambda: recorder.status().failure is not None)
+
+    status = await recorder.close(10)
+
+    assert status.refused == {}
+    assert_conserved(status, offered=21)
+
+
+async def test_what_is_retained_stays_where_the_disk_is_full_no_more(small_volume: Path) -> None:
+    recorder = EventRecorder(ScriptedHandler(), log=small_volume / "log", options=quickly(keep_free=0, retain="1h"))
+    await recorder.open()
+    recorder.record_many(Long(n) for n in range(50))
+    assert await recorder.flush(timeout=30)
+    filler = small_volume / "filler"
+    await anyio.to_thread.run_sync(filler.write_bytes, b"\0" * (shutil.disk_usage(small_volume).free - 30_000))
+    recorder.record(Long(50))
+    await eventually(lambda: recorder.status().failure is not None)
+    await anyio.to_thread.run_sync(filler.unlink)
+
+    status = await recorder.close(30)
+
+    assert status.refused == {}
+    assert len(await runs_of(small_volume / "log" / DONE)) == 1
 
 
 async def test_a_full_disk_that_nothing_makes_room_on_does_not_hold_up_the_end(small_volume: Path) -> None:

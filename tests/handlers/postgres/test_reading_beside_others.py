@@ -229,3 +229,23 @@ def test_tail_shows_events_beside_a_table_that_fails(database: Any, capfd: pytes
     assert "passed over" in err
     assert "table 'audit' cannot be read: division by zero (22012)" in err
     assert len(err.splitlines()) == 1
+
+
+async def test_what_arrives_while_a_right_is_missing_is_shown_once_it_is_there(
+    reader: PostgresReader, app: str, store: Store, database: Any
+) -> None:
+    database.execute(f"CREATE TABLE audit ({COLUMNS})")
+    page = await reader.latest(limit=9)
+    shown: list[str] = []
+    for right, other, number in (
+        ("REVOKE SELECT ON audit FROM", "before", 3),
+        ("GRANT SELECT ON audit TO", "after", 4),
+    ):
+        database.execute(f"{right} {app}", f"INSERT INTO audit VALUES ({ROW.replace('other', other)})")
+        await store(number)
+        page = await reader.follow(page.cursor, limit=9)
+        shown += payloads(page)
+        page = await reader.follow(page.cursor, limit=9)
+        shown += payloads(page)
+
+    assert sorted(shown) == ['"after"', '"before"', "3", "4"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from eventrec.analytics import (
 )
 from eventrec_handlers.postgres import PostgresHandler, PostgresRollups
 from eventrec_handlers.postgres.rollups import uncounted
+from eventrec_handlers.postgres.rollups.moments import moment, nanoseconds
 
 pytestmark = pytest.mark.handlers
 
@@ -221,3 +223,43 @@ async def test_scattered_events_are_counted_as_brute_force_counts_them(
     await check(events)
     database.execute("ALTER TABLE events DISABLE TRIGGER USER", inserted(events[:5]))
     await check([*events, *events[:5]])
+
+
+class Half:
+    """A server that holds an event every half hour, and answers as PostgreSQL: in bins from the first moment on."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self.events = range(low, high, 1_800 * 10**9)
+
+    async def fetch(self, sql: str, since: datetime, until: datetime, step: timedelta, *_: object) -> list[tuple[Any]]:
+        low, high, size = nanoseconds(since), nanoseconds(until), step // timedelta(microseconds=1) * 1_000
+        bins = {low + (at - low) // size * size for at in self.events if low <= at < high}
+        return [(moment(at),) for at in sorted(bins, reverse="DESC" in sql)[: uncounted.FOUND]]
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize("length", [uncounted.FOUND - 1, uncounted.FOUND, uncounted.FOUND + 1])
+@pytest.mark.parametrize(("every", "unit"), [(1, "day"), (6, "hour")])
+async def test_a_walk_gives_the_buckets_of_its_span_once_each_whatever_clocks_do(
+    every: int, unit: Any, length: int, *, newest_first: bool
+) -> None:
+    bucket_ = Bucket(unit=unit, every=every, zone="Europe/Berlin")
+    starts = [bucket_.floor(nanoseconds(datetime(2020, 1, 2, 12, tzinfo=UTC)))]
+    while len(starts) < length + 5:
+        starts.append(bucket_.after(starts[-1]))
+    span = starts[0], starts[length]
+    walk = uncounted.Walk(
+        Half(starts[0] - DAY * 10**9, starts[-1]),
+        SimpleNamespace(bucket=bucket_, types=None),  # type: ignore[arg-type]
+        SimpleNamespace(time="timestamp", type="type"),  # type: ignore[arg-type]
+        "events",
+        uncounted.Uncounted.of([], [span]),
+        newest_first=newest_first,
+        size=uncounted.FOUND,
+    )
+    found: list[int] = []
+
+    while (run := await walk.next()) is not None:
+        found += run.starts
+
+    assert sorted(found) == starts[:length]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -76,6 +77,9 @@ async def test_a_table_of_another_program_that_fails_hides_no_events(
         ["table 'audit' cannot be read: division by zero (22012)"]
     ] * 2
     assert rolled_up.status == 200
+    lines = await client.get("/events", format="ndjson")
+    assert lines.status == 200
+    assert list(json.loads(lines.headers["eventrec-passed-over"])) == list(after[0].json["passed_over"])
     await client.app.state.server.pool.close()
 
 

@@ -133,7 +133,7 @@ class Walk:
             if self._is_descending:
                 since = bucket.floor(found[0])
             else:
-                until = ceiling(bucket, found[-1] + bucket.step)
+                until = min(high, ceiling(bucket, found[-1] + bucket.step))
             self._window = until - since
         rest = (low, since) if self._is_descending else (until, high)
         if rest[0] < rest[1]:
