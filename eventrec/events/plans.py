@@ -14,7 +14,7 @@ import msgspec
 from eventrec.errors import EncodeError
 from eventrec.events.fields import FieldPlan, annotated_types, timestamp_value
 from eventrec.events.model_columns import SerializedColumns
-from eventrec.events.nesting import refuse_repeats, refuse_unserializable
+from eventrec.events.nesting import Seen, refuse_repeats, refuse_unserializable
 from eventrec.events.privacy import Masks
 from eventrec.events.shortcuts import Checked, Shortcut
 from eventrec.records.json import (
@@ -275,7 +275,9 @@ def _guard(  # noqa: C901 - one look for each kind of field
                     continue
                 if isinstance(value, (datetime, time, timedelta)):
                     refuse_inexact_time(value)
-        has_marks, repeats = refuse_unserializable([getattr(event, name, None) for name in foreign])
+        has_marks, repeats = (
+            refuse_unserializable([getattr(event, name, None) for name in foreign]) if foreign else _NOTHING
+        )
         for name, rule in wide:
             if is_widened(getattr(event, name, None), rule):
                 raise EncodeError(f"{cls.__name__}.{name}: an instance of a subclass that marks more than is declared")
@@ -320,6 +322,7 @@ _CONTENTS: Final = {
 }
 _CONTAINERS: Final = frozenset(_CONTENTS)
 _KEYS: Final = frozenset({"str", "int", "bool", "uuid", "date"})
+_NOTHING: Final = Seen(may_have_marks=False, may_repeat=False)
 _WRAPPERS: Final = frozenset({"function-before", "function-after", "function-wrap", "model"})
 
 

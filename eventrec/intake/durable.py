@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 
 Until: TypeAlias = Literal["written", "synced", "mirrored"]
-_UNTIL: Final = get_args(Until)
 """What a caller waits for: in the page cache; on the disk; on the disks of mirrors too."""
+
+_UNTIL: Final = get_args(Until)
 
 _PATIENCE: Final = 0.05
 

@@ -73,13 +73,7 @@ class Worker:
         self.subscription = subscription
         self.name = subscription.name
         self._source = source
-        self._ledger = Ledger(
-            subscription,
-            source,
-            checkpoint=checkpoint,
-            on_drop=on_drop,
-            on_reread=self._read_again,
-        )
+        self._ledger = Ledger(subscription, source, checkpoint=checkpoint, on_drop=on_drop, on_reread=self._reread)
         outage = outage or Outage()
         self._on_health = on_health
         self._health = Health(self.name, self._note_health, outage, clock=clock)
@@ -134,7 +128,7 @@ class Worker:
     def __repr__(self) -> str:
         return f"<Worker {self.name!r} next={self.progress.scanned} lag={self.lag} {self._health.state}>"
 
-    def _read_again(self, first: int) -> None:
+    def _reread(self, first: int) -> None:
         self._open.read_again(first)
 
     def _note_health(self) -> None:

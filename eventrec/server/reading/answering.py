@@ -136,8 +136,13 @@ def completeness(answer: Answer, cursor: str | None = None) -> dict[str, str]:
     if cursor is not None:
         said["Eventrec-Cursor"] = cursor
     if answer.remarks:
-        said["Eventrec-Remarks"] = json.dumps(list(answer.remarks))[:MAX_HEADER]
+        said["Eventrec-Remarks"] = header_text(answer.remarks)
     return said
+
+
+def header_text(told: Sequence[str] | Mapping[str, int]) -> str:
+    """What is told beside an answer, as JSON, as far as a header takes it."""
+    return json.dumps(told)[:MAX_HEADER]
 
 
 def tag_of(body: bytes, *more: str) -> str:

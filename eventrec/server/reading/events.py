@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
@@ -12,7 +11,7 @@ from starlette.responses import Response
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.decoding import decodable
 from eventrec.server.parameters import Parameters, refused
-from eventrec.server.reading.answering import MAX_HEADER
+from eventrec.server.reading.answering import header_text
 from eventrec.server.reading.cursors import cursor_of, cursor_text
 from eventrec.server.reading.negotiating import form_of
 from eventrec.server.reading.stored import EventAnswer, encoded_event
@@ -102,7 +101,7 @@ async def list_events(request: Request, server: Server) -> Response:
         headers["Eventrec-Cursor"] = page.cursor
     if form == "ndjson":
         if page.passed_over:
-            headers["Eventrec-Passed-Over"] = json.dumps(page.passed_over)[:MAX_HEADER]
+            headers["Eventrec-Passed-Over"] = header_text(page.passed_over)
         return Response(b"".join(each + b"\n" for each in page.events), headers=headers, media_type=NDJSON)
     events = cast("list[EventAnswer]", [msgspec.Raw(each) for each in page.events])
     return json_response(EventsAnswer(events, page.cursor, page.follow, page.passed_over), headers=headers)

@@ -17,7 +17,7 @@ from eventrec_handlers.postgres.rollups.known import Known
 from eventrec_handlers.postgres.rollups.measures import measure_sql
 from eventrec_handlers.postgres.rollups.moments import EARLIEST, moment
 from eventrec_handlers.postgres.rollups.select import matching
-from eventrec_handlers.postgres.rollups.tables import prefix_of
+from eventrec_handlers.postgres.rollups.tables import cut_groups, prefix_of
 from eventrec_handlers.postgres.target import Target
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "create_index",
     "create_table",
     "creating",
+    "cut_groups",
     "errors_translated",
     "in_block",
     "literal",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
 from eventrec import TIMESTAMP, CatalogueError
 from eventrec_handlers._sql import fitting, quoted
-from eventrec_handlers.postgres.hook import in_block, literal, matching, measure_sql, prefix_of
+from eventrec_handlers.postgres.hook import cut_groups, in_block, literal, matching, measure_sql, prefix_of
 from eventrec_handlers.timescale.buckets import time_bucket
 
 if TYPE_CHECKING:
@@ -121,16 +121,13 @@ def indexes(plan: RollupPlan, *, named: Callable[[str], str] = quoted) -> Iterat
 
     Indexes of whole texts that TimescaleDB makes by itself, or an earlier version of ours made, are dropped first.
     """
-    cut, by = prefix_of(plan), [f"{quoted(plan.bucket_name)} DESC"]
-    for group in plan.groups:
-        name = quoted(group.name)
-        by.append(f"left({name}, {cut})" if group.field.kind == "text" else name)
-    if cut is not None:
+    by = ", ".join((f"{quoted(plan.bucket_name)} DESC", *cut_groups(plan)))
+    if prefix_of(plan) is not None:
         yield in_block(
             f"DECLARE found regclass; BEGIN FOR found IN {of_whole_texts(plan, named=named)}"
             " LOOP EXECUTE format('DROP INDEX IF EXISTS %s', found); END LOOP; END;"
         )
-    yield f"CREATE INDEX IF NOT EXISTS {quoted(index_name(plan))} ON {named(plan.name)} ({', '.join(by)})"
+    yield f"CREATE INDEX IF NOT EXISTS {quoted(index_name(plan))} ON {named(plan.name)} ({by})"
 
 
 def of_whole_texts(plan: RollupPlan, *, named: Callable[[str], str] = quoted) -> str:

@@ -97,15 +97,12 @@ class Standing:
         has_marks: Whether those of them are that what arrives is noted in.
         is_marked: Whether what arrives is noted: a trigger goes with a table that is dropped or renamed, and does not
             come back with the next one of its name.
-        can_cut_texts: Whether its index is that of an earlier version, which takes no long texts, and this role may
-            replace it.
     """
 
     has_own: bool
     has_ours: bool
     has_marks: bool
     is_marked: bool
-    can_cut_texts: bool
 
     @property
     def is_whole(self) -> bool:
@@ -125,16 +122,11 @@ async def standing(connection: asyncpg.Connection, namespace: Namespace, plan: R
         [namespace.named(name) for name in OWN],
     )
     marks = [is_there for name, is_there in zip(OWN, ours, strict=True) if name in {DIRTY, PENDING}]
-    return Standing(
-        own,
-        all(ours),
-        all(marks),
-        await is_marked(connection, namespace, plan.table),
-        await _can_cut_texts(connection, namespace, plan),
-    )
+    return Standing(own, all(ours), all(marks), await is_marked(connection, namespace, plan.table))
 
 
 async def _can_cut_texts(connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> bool:
+    """Whether its index is that of an earlier version, which takes no long texts, and this role may replace it."""
     found: bool = await connection.fetchval(
         "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid"
         " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)"
@@ -172,10 +164,9 @@ async def make_whole(
     known = await _fingerprint(connection, namespace, plan)
     if known not in {None, plan.fingerprint}:
         return
-    found = await standing(connection, namespace, plan)
-    if found.can_cut_texts and may_make:
+    if may_make and await _can_cut_texts(connection, namespace, plan):
         await _cut_texts(connection, namespace, plan)
-    if known is not None and found.is_whole:
+    if known is not None and (await standing(connection, namespace, plan)).is_whole:
         return
     if not may_make:
         if known is None:

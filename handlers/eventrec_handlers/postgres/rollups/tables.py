@@ -152,13 +152,22 @@ def _indexed(plan: RollupPlan) -> Iterator[str]:
 
     Of texts it has the beginning: a tree takes no entry of more than 2,704 bytes, and texts may be of any length.
     """
-    bucket, cut = quoted(plan.bucket_name), prefix_of(plan)
-    yield bucket if plan.index is None else f"{bucket} DESC"
+    bucket = quoted(plan.bucket_name)
+    if plan.index is not None:
+        yield f"{bucket} DESC"
+        yield from cut_groups(plan)
+        return
+    yield bucket
+    for group, cut in zip(plan.groups, cut_groups(plan), strict=True):
+        compared = ' COLLATE "C"' if group.field.kind == "text" else ""
+        yield f"{cut}{compared} NULLS FIRST"
+
+
+def cut_groups(plan: RollupPlan) -> Iterator[str]:
+    """The groups as an index has them: of texts the beginning."""
     for group in plan.groups:
         name = quoted(group.name)
-        if group.field.kind == "text":
-            name = f"left({name}, {cut})" if plan.index is not None else f'left({name}, {cut}) COLLATE "C"'
-        yield name if plan.index is not None else f"{name} NULLS FIRST"
+        yield f"left({name}, {prefix_of(plan)})" if group.field.kind == "text" else name
 
 
 PREFIX: Final = 400
