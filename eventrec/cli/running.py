@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cyclopts import CycloptsError
 
+from eventrec.cli.commands import COMMANDS, app_of
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.root import STDIN, root
+from eventrec.cli.root import STDIN
 from eventrec.cli.starting import start
 from eventrec.cli.streams import abandon_output, prepare_streams
 from eventrec.cli.terminal import Terminal
@@ -86,16 +87,14 @@ def _lacks_package(exc: BaseException) -> bool:
 
 
 def _app(arguments: Sequence[str]) -> App:
-    """The commands that may be meant: `record` alone, where it is, since the others would double its start."""
-    if arguments[:1] == ["record"]:
-        from eventrec.cli.record.command import record  # noqa: PLC0415 - this one command
-
-        app = root()
-        app.command(record)
-        return app
-    from eventrec.cli.app import app  # noqa: PLC0415 - all of them
-
-    start.end()
+    """The command that is meant, where it is named, since the others would double its start; else all of them."""
+    named = [name for name in arguments[:1] if name in COMMANDS]
+    if named:
+        app = app_of(named)
+    else:
+        from eventrec.cli.app import app  # noqa: PLC0415 - all of them
+    if named != ["record"]:  # which imports more once it knows where to, and ends the start itself
+        start.end()
     return app
 
 

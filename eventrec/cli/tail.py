@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import json as json_module
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import anyio
 import msgspec
+from cyclopts import Parameter
 from rich.text import Text
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.terminal import safe
+from eventrec.cli.root import Json  # noqa: TC001 - cyclopts reads annotations
+from eventrec.cli.terminal import Terminal, safe
 from eventrec.errors import DeliveryError
 from eventrec.registry import reader_from_url
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from eventrec.cli.terminal import Terminal
     from eventrec.reading import EventPage, EventReader, StoredEvent
 
 POLL_SECONDS: Final = 0.25
@@ -32,7 +33,35 @@ PAGE: Final = 1_000
 """Events asked for at once while a destination is followed."""
 
 
-async def tail(url: str, *, last: int, follow: bool, kind: str | None, json: bool, terminal: Terminal) -> None:
+def tail(
+    url: Annotated[str, Parameter(help="The destination's URL, for example sqlite:///events.db.")],
+    /,
+    *,
+    last: Annotated[int, Parameter(name=["--last", "-n"])] = 10,
+    follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative="")] = False,
+    kind: Annotated[str | None, Parameter(name="--type")] = None,
+    json: Json = False,
+) -> None:
+    """Show the newest events of a destination.
+
+    For example:
+
+    ```sh
+    eventrec tail sqlite:///events.db -n 20 --type order_placed --follow
+    ```
+
+    Args:
+        last: How many.
+        follow: Then show new ones as they arrive, until Ctrl-C.
+        kind: Only events of this type.
+        json: Print JSON for a machine instead: one object a line.
+    """
+    if last < 0:
+        raise CommandError("-n is not negative", ExitCode.USAGE)
+    anyio.run(lambda: show_tail(url, last=last, follow=follow, kind=kind, json=json, terminal=Terminal()))
+
+
+async def show_tail(url: str, *, last: int, follow: bool, kind: str | None, json: bool, terminal: Terminal) -> None:
     """Show the `last` newest events of the destination, only those of type `kind` if given; `follow`: until cancelled.
 
     Raises:

@@ -11,6 +11,8 @@ from cyclopts import App
 
 from eventrec import cli
 from eventrec.cli.app import app
+from eventrec.cli.commands import COMMANDS as PLACES
+from eventrec.cli.commands import app_of
 
 
 class Run(Protocol):
@@ -190,7 +192,33 @@ assert not {"eventrec.cli.app", "eventrec.cli.demo.demo", "pydantic_settings", "
 """
 
 
-@pytest.mark.parametrize("program", [STARTED, ALONE], ids=["nothing is collected", "record loads no other command"])
+SHORT = """
+import sys
+
+from eventrec.cli.running import run
+
+assert run(["tail", "--help"]) == 0
+assert "eventrec.cli.tail" in sys.modules
+commands = {name for name in sys.modules if name.startswith("eventrec.cli.")}
+assert not {"eventrec.cli.app", "eventrec.cli.demo.demo", "eventrec.cli.record.command"} & commands
+assert not {"eventrec.recorder", "eventrec.log.log", "sqlite3"} & sys.modules.keys()
+"""
+
+
+def test_a_command_alone_is_the_one_among_all() -> None:
+    for name in PLACES:
+        alone = app_of([name])
+
+        assert [each for each in alone if not each.startswith("-")] == [name]
+        assert list(registered(alone)) == list(registered(app[name], name))
+        assert alone[name].help == app[name].help
+
+
+@pytest.mark.parametrize(
+    "program",
+    [STARTED, ALONE, SHORT],
+    ids=["nothing is collected", "record loads no other command", "tail loads no recorder"],
+)
 def test_start_is_short(program: str) -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
 

@@ -27,10 +27,11 @@ def servers() -> Iterator[tuple[RedisServer, ClickHouseServer]]:
         yield redis, clickhouse
 
 
-@pytest.fixture
-def browsers(load_module: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(EXAMPLE))
-    yield load_module(EXAMPLE / "browsers.py")
+@pytest.fixture(scope="module")
+def browsers(load_module: Callable[[Path], Any]) -> Any:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.syspath_prepend(str(EXAMPLE))
+        yield load_module(EXAMPLE / "browsers.py")
     sys.modules.pop("web_events", None)
 
 
