@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -214,6 +215,37 @@ async def test_wal_that_was_cut_is_not_copied_into_the_file_when_that_is_closed(
 async def test_missing_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(PauseError, match=rf"there is no directory {tmp_path}/no/such$"):
         await SqliteHandler(tmp_path / "no" / "such" / "x.db").open()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(
+    ("mode", "name", "why"),
+    [
+        (0o700, "x.db", "x.db: unable to open database file: Permission denied"),
+        (0o700, "sub/x.db", "x.db: unable to open database file: Permission denied"),
+        (0o755, "x.db", "x.db: unable to open database file: there is no such file, and {} may not be written"),
+        (0o744, "x.db", "x.db: unable to open database file: Permission denied"),
+    ],
+)
+async def test_file_in_a_directory_that_is_closed_to_this_user_pauses(mode: int, name: str, why: str) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        place = Path(made)
+        (place / "sub").mkdir()
+        handler = SqliteHandler(place / name)
+        await handler.open()  # So that all is imported.
+        await handler.close()
+        (place / name).unlink()
+        place.chmod(mode)
+        os.setresuid(65_534, 65_534, 0)
+        try:
+            with pytest.raises(PauseError) as refused:
+                await handler.open()
+            with pytest.raises(PauseError):
+                await handler.reader().latest(limit=1)
+        finally:
+            os.setresuid(0, 0, 0)
+
+    assert str(refused.value).endswith(why.format(place))
 
 
 async def test_directory_in_place_of_a_file_pauses(tmp_path: Path) -> None:

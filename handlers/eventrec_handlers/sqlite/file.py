@@ -141,12 +141,13 @@ _HARMLESS: Final = _LOCKED | _PERMANENT | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_I
 def meaning(exc: sqlite3.Error, path: Path) -> Exception:
     """What `exc` means for delivery: one of our errors, or `exc` itself where that is not known."""
     code, said = _code(exc), f"{path}: {exc}"
-    if code == sqlite3.SQLITE_CANTOPEN and not path.parent.is_dir():
-        return PauseError(f"{path}: there is no directory {path.parent}")
-    is_missing = code == sqlite3.SQLITE_CANTOPEN and not path.exists()
-    if is_missing or (code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR} and path.is_dir()):
-        why = "there is no such file" if is_missing else "it is a directory"
-        return PauseError(f"{path}: unable to open database file: {why}")
+    if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR}:
+        try:
+            why = _in_the_way(path, is_open_refused=code == sqlite3.SQLITE_CANTOPEN)
+        except OSError as refused:  # its directory, or one above it, may not be entered
+            why = f"{path}: unable to open database file: {refused.strerror}"
+        if why is not None:
+            return PauseError(why)
     if code in _TRANSIENT or is_about_schema(exc):
         return TransientError(said)
     if _is_about_functions(exc) or code in _PAUSE:
@@ -154,6 +155,26 @@ def meaning(exc: sqlite3.Error, path: Path) -> Exception:
     if code in _PERMANENT:
         return PermanentError(said)
     return exc
+
+
+def _in_the_way(path: Path, *, is_open_refused: bool) -> str | None:
+    """What keeps the file from being opened, where the file system tells.
+
+    Raises:
+        OSError: It may not be looked at.
+    """
+    if path.is_dir():
+        return f"{path}: unable to open database file: it is a directory"
+    if not is_open_refused:
+        return None
+    if not path.parent.is_dir():
+        return f"{path}: there is no directory {path.parent}"
+    if path.exists():
+        return None
+    why = "there is no such file"
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        why = f"{why}, and {path.parent} may not be written"
+    return f"{path}: unable to open database file: {why}"
 
 
 @contextmanager

@@ -80,7 +80,8 @@ class Snapshots:
                 return job(connection)
 
     def _is_missing(self) -> bool:
-        return not os.path.lexists(self._path) and self._path.parent.is_dir()
+        folder = os.path.isdir(self._path.parent)  # noqa: PTH112 - that of Path raises where it may not look
+        return folder and not os.path.lexists(self._path)
 
 
 @contextmanager
