@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from eventrec.delivery.orphans.queue import Changes
 from eventrec.runs.requests import read_requests, requests_changed
+from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from eventrec.delivery.orphans.locks import OrphanLocks
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.requests import OperatorRequest
+
+_logger = get_logger("eventrec.delivery")
 
 
 class DirectoryNews(NamedTuple):
@@ -32,12 +35,16 @@ class DirectoryNews(NamedTuple):
 
 
 class DirectoryLook:
-    """Looks around `directory`. Requests are read where their folder changed, once a minute, and after a failure."""
+    """Looks around `directory`. Requests are read where their folder changed, once a minute, and after a failure.
+
+    What of them cannot be read is said once, and again where it could be read in between.
+    """
 
     def __init__(self, directory: LogDirectory, locks: OrphanLocks) -> None:
         self._directory = directory
         self._locks = locks
         self._requests = Changes()
+        self._unreadable: dict[str, str] = {}
 
     def look(self, asked: Iterable[UUID]) -> DirectoryNews:
         """Look, also whether the logs `asked` are still held. Blocking; for one thread at a time."""
@@ -48,7 +55,11 @@ class DirectoryLook:
         if not self._requests.are_due(stamp, now=now):
             return []
         at = time.time()
-        requests, is_whole = read_requests(self._directory)
-        if is_whole:
+        requests, unreadable = read_requests(self._directory)
+        for file, why in unreadable.items():
+            if self._unreadable.get(file) != why:
+                _logger.warning("requests unreadable", file=file, error=why)
+        self._unreadable = unreadable
+        if not unreadable:
             self._requests.note_looked(stamp, at=at, now=now)
         return requests

@@ -1,7 +1,8 @@
 """Files and directories by descriptor, as each system does it: opened, made private, read, synced and locked.
 
-What is made here is its owner's alone, whatever the umask: directories 0700, files 0600. What is opened is a regular
-file, and not a link to one.
+What is made here is its owner's alone, whatever the umask: directories 0700, files 0600. What root makes in a directory
+of another user, in which nobody else may write, is that user's: by root's hand alone it could be read and delivered.
+What is opened is a regular file, and not a link to one.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ CHECKED_MODE: Final = 0o1777
 NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 FIRST_OWN: Final = 3
 """The least number of a descriptor that is kept: those below are of the standard streams, open or not."""
+
+WRITABLE_BY_OTHERS: Final = 0o022
 
 _WRITES: Final = os.O_WRONLY | os.O_RDWR
 WITHOUT_WAITING: Final = getattr(os, "O_NONBLOCK", 0)
@@ -93,8 +96,10 @@ class DiskFile:
             os.close(fd)
 
 
-def make_directory(name: str | Path, within: int | None = None, *, mode: int = PRIVATE_DIRECTORY) -> None:
-    """Make one directory, of that mode whatever the umask.
+def make_directory(
+    name: str | Path, within: int | None = None, *, mode: int = PRIVATE_DIRECTORY, place: os.stat_result | None = None
+) -> None:
+    """Make one directory, of that mode whatever the umask. `place` is the one it is made in: see `has_heir`.
 
     Raises:
         OSError: It is there, or could not be made: then it is not there.
@@ -105,10 +110,28 @@ def make_directory(name: str | Path, within: int | None = None, *, mode: int = P
         # A directory within one whose group is kept has that bit too.
         if made & CHECKED_MODE != mode:
             os.chmod(name, mode, dir_fd=within)
+        if place is not None and has_heir(place):
+            _hand_over_directory(name, within, place)
     except OSError:
         with contextlib.suppress(OSError):
             os.rmdir(name, dir_fd=within)
         raise
+
+
+def has_heir(place: os.stat_result) -> bool:
+    """Whether what this process makes in the directory `place` is to belong to its owner, and not to root."""
+    return _is_root() and place.st_uid != 0 and not place.st_mode & WRITABLE_BY_OTHERS
+
+
+def _hand_over_directory(name: str | Path, within: int | None, place: os.stat_result) -> None:
+    # Its owner may have put another one in its place: one that is empty, and root's, is given away without harm.
+    with contextlib.suppress(PermissionError):
+        fd = os.open(name, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | NO_LINK, dir_fd=within)
+        try:
+            if not os.listdir(fd):  # noqa: PTH208 - of a descriptor
+                os.fchown(fd, place.st_uid, place.st_gid)
+        finally:
+            os.close(fd)
 
 
 def make_directories(path: Path) -> None:
@@ -167,17 +190,26 @@ def _moved(fd: int) -> int:
         os.close(fd)
 
 
-def open_file(path: str, flags: int, within: int | None) -> int:
-    """Open a regular file; one that is made is 0600 whatever the umask.
+def open_file(path: str, flags: int, within: int | None, *, place: os.stat_result | None = None) -> int:
+    """Open a regular file; one that is made is 0600 whatever the umask. `place` is the directory: see `has_heir`.
 
     Raises:
         OSError: It is something else, or what root must not write: a file of others that has another name too.
     """
+    heir = place if place is not None and flags & os.O_CREAT and has_heir(place) else None
+    if heir is not None and not flags & os.O_EXCL:
+        # What was there already is not given away.
+        with contextlib.suppress(FileExistsError):
+            return open_file(path, flags | os.O_EXCL, within, place=place)
+        heir = None
     fd = open_descriptor(path, flags | NO_LINK, within)
     try:
         _check_file(found := os.fstat(fd), path, flags)
         if flags & os.O_CREAT:
             make_private(fd, found)
+        if heir is not None:
+            with contextlib.suppress(PermissionError):
+                os.fchown(fd, heir.st_uid, heir.st_gid)
     except BaseException:
         os.close(fd)
         raise

@@ -94,7 +94,7 @@ class DiskStorage:
         if create or exclusive:
             mode = descriptors.UNFINISHED if is_unfinished else descriptors.PRIVATE_DIRECTORY
             try:
-                descriptors.make_directory(self._path(name), self._dir, mode=mode)
+                descriptors.make_directory(self._path(name), self._dir, mode=mode, place=self._is_of)
             except FileExistsError:
                 if exclusive:
                     raise
@@ -244,7 +244,7 @@ class DiskStorage:
             "write": os.O_RDWR,
             "create": os.O_RDWR | os.O_CREAT | os.O_EXCL,
         }[mode]
-        return DiskFile(descriptors.open_file(self._path(name), flags, self._dir))
+        return DiskFile(descriptors.open_file(self._path(name), flags, self._dir, place=self._is_of))
 
     @_says_where
     def delete(self, name: str) -> None:
@@ -294,7 +294,8 @@ class DiskStorage:
             OSError: The system refused something else: whether it is locked is not known.
         """
         while True:
-            fd = descriptors.open_file(self._path(name), os.O_RDWR | (os.O_CREAT if create else 0), self._dir)
+            flags = os.O_RDWR | (os.O_CREAT if create else 0)
+            fd = descriptors.open_file(self._path(name), flags, self._dir, place=self._is_of)
             try:
                 try:
                     descriptors.lock(fd, shared=shared)

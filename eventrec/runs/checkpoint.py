@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -108,11 +109,13 @@ class Saved(NamedTuple):
         checkpoints: Those that can be read.
         unreadable: Files that are damaged, or that the disk does not give: how far these are is not known.
         newer: Files of a version that comes after this one.
+        forbidden: Those of `unreadable` that this user may not read: what they say is there, and counts.
     """
 
     checkpoints: dict[str, Checkpoint]
     unreadable: frozenset[str]
     newer: frozenset[str] = frozenset()
+    forbidden: frozenset[str] = frozenset()
 
     def is_lost(self, subscription: str) -> bool:
         """Whether it had a checkpoint that cannot be read: then it may be anywhere, and nothing of it is skipped."""
@@ -148,7 +151,7 @@ class CheckpointFiles:
     def look(self, *, said: Collection[str] = ()) -> Saved:
         """Every checkpoint, and what cannot be read, which is logged but for the files `said` before."""
         found: dict[str, Checkpoint] = {}
-        unreadable, newer = set[str](), set[str]()
+        unreadable, newer, forbidden = set[str](), set[str](), set[str]()
         for name, checkpoint in self._all():
             if isinstance(checkpoint, Checkpoint):
                 found[checkpoint.subscription] = checkpoint
@@ -158,7 +161,9 @@ class CheckpointFiles:
                 if name not in said:
                     _logger.error("checkpoint unreadable", file=str(self._folder / name), error=str(checkpoint))
                 unreadable.add(name)
-        return Saved(found, frozenset(unreadable), frozenset(newer))
+                if _is_forbidden(checkpoint):
+                    forbidden.add(name)
+        return Saved(found, frozenset(unreadable), frozenset(newer), frozenset(forbidden))
 
     def load_all(self) -> dict[str, Checkpoint] | None:
         """Every checkpoint, by subscription; None where there is one that cannot be read, which is not logged."""
@@ -205,7 +210,13 @@ class CheckpointFiles:
                 return _loaded(storage, file_name(subscription)).by_holder
         except NewerFileError:
             return True
-        except (FileNotFoundError, UnreadableFileError):
+        except FileNotFoundError:
+            return False
+        except UnreadableFileError as exc:
+            if _is_forbidden(exc):
+                raise PermissionError(
+                    errno.EACCES, "may not be read", str(self._folder / file_name(subscription))
+                ) from exc
             return False
 
     def save(self, checkpoint: Checkpoint, *, sync: bool) -> None:
@@ -271,6 +282,10 @@ class CheckpointFiles:
 @decodable
 class _Versioned(msgspec.Struct):
     version: int = _VERSION
+
+
+def _is_forbidden(exc: BaseException) -> bool:
+    return isinstance(exc.__cause__, PermissionError)
 
 
 def _loaded(storage: DiskStorage, name: str) -> Checkpoint:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from eventrec.errors import LogError
+from eventrec.log.descriptors import WRITABLE_BY_OTHERS
 from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import HEADER_SIZE, Segment, list_segments
 
@@ -39,7 +40,6 @@ NEW: Final = ".new-"
 GONE: Final = "gone-"
 
 _MARK: Final = "eventrec run 1 "
-_WRITABLE_BY_OTHERS: Final = 0o022
 _SORTED: Final = 2_000
 _OPENING: Final = 64
 """Bytes of a commit's content, the log's id among them."""
@@ -162,7 +162,7 @@ class LogDirectory:
         if getattr(os, "geteuid", lambda: -1)() != 0 or storage.info.st_uid == 0:
             return True
         log = self.opened().info if self._within is None else self._within.opened().info
-        return storage.info.st_uid == log.st_uid and not log.st_mode & _WRITABLE_BY_OTHERS
+        return storage.info.st_uid == log.st_uid and not log.st_mode & WRITABLE_BY_OTHERS
 
     def may_be_ours(self, id_: UUID) -> bool:
         """Whether there is a directory of that id that this user may not look into."""

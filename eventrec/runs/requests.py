@@ -20,7 +20,7 @@ from eventrec.errors import UnreadableFileError
 from eventrec.log.disk import DiskStorage
 from eventrec.runs.files import SUFFIX, file_name, load, replace
 from eventrec.runtime.decoding import decodable
-from eventrec.runtime.logging import get_logger
+from eventrec.runtime.logging import described
 
 REQUESTS: Final = "requests"
 
@@ -30,8 +30,6 @@ KEPT_SECONDS: Final = 86_400.0
 _TRIES: Final = 100
 
 _Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-
-_logger = get_logger("eventrec.delivery")
 
 
 @decodable
@@ -52,14 +50,14 @@ def save_request(directory: os.PathLike[str], request: OperatorRequest) -> None:
     """Leave `request` in the log directory; those for its subscription that are older than a day go. Blocking.
 
     Raises:
-        OSError: It could not be left.
+        OSError: It could not be left; PermissionError also where those that it joins may not be read.
     """
     name = file_name(request.subscription)
     with closing(DiskStorage(directory)) as storage:
         for tries in range(_TRIES, 0, -1):
             try:
                 with closing(storage.folder(REQUESTS, create=True)) as folder:
-                    kept = [each for each in _load(folder, name) or [] if each.asked > request.asked - KEPT_SECONDS]
+                    kept = [each for each in _joined(folder, name) if each.asked > request.asked - KEPT_SECONDS]
                     replace(folder, name, [*kept, request])
                 break
             except FileNotFoundError:
@@ -70,32 +68,27 @@ def save_request(directory: os.PathLike[str], request: OperatorRequest) -> None:
 
 
 def load_requests(directory: os.PathLike[str], *, since: float) -> list[OperatorRequest]:
-    """The requests that were made at or after `since`, in the order they were made. Blocking.
-
-    What cannot be read is logged and left out, each time it is looked at.
-    """
+    """The requests that were made at or after `since`, in the order they were made; what can be read. Blocking."""
     return [request for request in read_requests(directory)[0] if request.asked >= since]
 
 
-def read_requests(directory: os.PathLike[str]) -> tuple[list[OperatorRequest], bool]:
-    """All requests, in the order they were made, and whether everything could be read. Blocking.
-
-    What cannot be read is logged and left out, each time it is looked at.
-    """
+def read_requests(directory: os.PathLike[str]) -> tuple[list[OperatorRequest], dict[str, str]]:
+    """All requests, in the order they were made; and why files, or their folder, cannot be read, by path. Blocking."""
     found: list[OperatorRequest] = []
-    is_whole = True
+    unreadable: dict[str, str] = {}
     try:
         with closing(DiskStorage(Path(directory) / REQUESTS)) as folder:
             for name in folder.list():
                 if name.endswith(SUFFIX):
-                    requests = _load(folder, name)
-                    found += requests or []
-                    is_whole &= requests is not None
+                    try:
+                        found += _load(folder, name)
+                    except UnreadableFileError as exc:
+                        unreadable[f"{folder.directory}/{name}"] = str(exc)
     except (FileNotFoundError, NotADirectoryError):
         pass
-    except OSError:
-        is_whole = False
-    return sorted(found, key=lambda request: request.asked), is_whole
+    except OSError as exc:
+        unreadable[str(Path(directory) / REQUESTS)] = described(exc)
+    return sorted(found, key=lambda request: request.asked), unreadable
 
 
 def requests_changed(directory: os.PathLike[str]) -> float:
@@ -114,18 +107,26 @@ def sweep_requests(directory: os.PathLike[str]) -> None:
     with suppress(OSError), closing(DiskStorage(directory)) as storage:
         with closing(storage.folder(REQUESTS)) as folder:
             for name in folder.list():
-                if name.endswith(SUFFIX) and folder.size(name).age > KEPT_SECONDS and _load(folder, name):
-                    folder.delete(name)
+                with suppress(UnreadableFileError):
+                    if name.endswith(SUFFIX) and folder.size(name).age > KEPT_SECONDS and _load(folder, name):
+                        folder.delete(name)
         storage.remove_folder(REQUESTS)
 
 
-def _load(folder: DiskStorage, name: str) -> list[OperatorRequest] | None:
-    """None, and a line in the log, where it cannot be read."""
+def _joined(folder: DiskStorage, name: str) -> list[OperatorRequest]:
+    """Those that another one joins: none where they are damaged. PermissionError where they may not be read."""
+    try:
+        return _load(folder, name)
+    except UnreadableFileError as exc:
+        if isinstance(exc.__cause__, PermissionError):
+            raise exc.__cause__ from None
+        return []
+
+
+def _load(folder: DiskStorage, name: str) -> list[OperatorRequest]:
+    """None where there is no such file. Raises UnreadableFileError."""
     try:
         requests, _ = load(folder, name, list[OperatorRequest])
     except FileNotFoundError:
         return []
-    except UnreadableFileError as exc:
-        _logger.warning("requests unreadable", file=f"{folder.directory}/{name}", error=str(exc))
-        return None
     return [each for each in requests if file_name(each.subscription) == name]

@@ -49,7 +49,7 @@ def open_orphan(run: Run, latest: Iterable[str] = ()) -> OpenedOrphan:
 
     Raises:
         OSError: The disk refused.
-        LogError: It cannot be opened, or it or a checkpoint is of a version that we cannot read.
+        LogError: It cannot be opened, or it or a checkpoint is of a version that we cannot read, or is forbidden to us.
     """
     if odd := list_odd_segments(run.storage):
         # It is not followed; and what it held is not known, so nothing here is over.
@@ -73,7 +73,12 @@ def open_orphan(run: Run, latest: Iterable[str] = ()) -> OpenedOrphan:
 
 
 def check_saved(saved: Saved) -> None:
-    """Raise LogError where a checkpoint is of a version that we cannot read."""
+    """Raise LogError where a checkpoint is of a version that we cannot read, or one that this user may not read.
+
+    What is damaged is lost, and its subscription starts again. What is only forbidden says where it is, to its owner.
+    """
+    if saved.forbidden:
+        raise LogError(f"checkpoints that this user may not read: {', '.join(sorted(saved.forbidden))}; chown them")
     if saved.newer:
         raise LogError(f"checkpoints of a newer version: {', '.join(sorted(saved.newer))}")
 

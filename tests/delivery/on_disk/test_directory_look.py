@@ -42,10 +42,10 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether everything could be read, for each time that requests were."""
     noted: list[bool] = []
 
-    def read(directory: os.PathLike[str]) -> tuple[list[OperatorRequest], bool]:
-        found, is_whole = read_requests(directory)
-        noted.append(is_whole)
-        return found, is_whole
+    def read(directory: os.PathLike[str]) -> tuple[list[OperatorRequest], dict[str, str]]:
+        found, unreadable = read_requests(directory)
+        noted.append(not unreadable)
+        return found, unreadable
 
     monkeypatch.setattr(directory_look, "read_requests", read)
     return noted
@@ -100,6 +100,23 @@ def test_requests_that_cannot_be_read_are_read_again(
 
     assert look.look([]).requests == [request]
     assert reads == [False, True]
+
+
+def test_requests_that_cannot_be_read_are_said_once_and_again_where_they_could_be_in_between(
+    directory: LogDirectory, look: DirectoryLook, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = ask(directory, "a")
+    file = directory.path / REQUESTS / "a.json"
+    whole = file.read_bytes()
+    said: list[int] = []
+
+    for content in (b"damaged", b"damaged", whole, b"damaged"):
+        file.write_bytes(content)
+        os.utime(file.parent, (OLD + len(said), OLD + len(said)))
+        assert look.look([]).requests == ([request] if content == whole else [])
+        said.append(caplog.text.count("requests unreadable"))
+
+    assert said == [1, 1, 1, 2]
 
 
 def test_a_log_that_is_held_is_told_from_one_that_is_free_or_gone_and_no_lock_is_kept(

@@ -27,6 +27,8 @@ from eventrec.testing.scripted import Numbered
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from eventrec.log.disk import DiskStorage
+
 RECORDS = 3
 
 
@@ -69,6 +71,24 @@ class Judged:
 
     async def _groups_ended(self) -> bool:
         return True
+
+
+def test_what_another_user_retains_does_not_end_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(tmp_path).release()
+    real = LogDirectory.opened
+
+    def refuse(log: LogDirectory, *, create: bool = False) -> DiskStorage:
+        if log.path.name == DONE:
+            raise PermissionError(errno.EACCES, "Permission denied", str(log.path))
+        return real(log, create=create)
+
+    monkeypatch.setattr(LogDirectory, "opened", refuse)
+    judged = Judged(tmp_path)
+
+    anyio.run(judged.quota.enforce)
+
+    assert judged.drops == {"retention": RECORDS}
+    assert list_runs(tmp_path) == []
 
 
 def test_an_orphan_that_goes_is_counted_with_what_its_subscription_lacked(tmp_path: Path) -> None:
