@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from eventrec.runs.requests import KEPT_SECONDS
@@ -14,23 +14,32 @@ if TYPE_CHECKING:
 
 
 class NewRequests:
-    """Those that were made since this process began to deliver. `clock` gives seconds since the epoch.
+    """Those that were made since this process began to deliver.
+
+    `clock` gives seconds since the epoch, and counts at the first look alone: of what is there already, it tells what
+    was asked since then. What comes later is new whenever it says that it was asked: the clock of the machine may have
+    been set meanwhile, or the operator sits at another one. `monotonic` says how long a request was not found.
 
     A request is known by what it says: its file may be written, and found, later than it was asked for.
     """
 
-    def __init__(self, clock: Callable[[], float] = time) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float] = time, *, monotonic: Callable[[], float] = monotonic) -> None:
         self._began = clock()
-        self._seen: set[OperatorRequest] = set()
+        self._monotonic = monotonic
+        self._is_first_look = True
+        self._seen: dict[OperatorRequest, float] = {}
+        """When each of them was found last, applied or not."""
 
     def __repr__(self) -> str:
         return f"<NewRequests {len(self._seen)} seen>"
 
     def among(self, found: Iterable[OperatorRequest]) -> list[OperatorRequest]:
         """Those of `found` that are to be applied now, in the same order. None of them is returned again."""
-        since = max(self._began, self._clock() - KEPT_SECONDS)
-        self._seen = {each for each in self._seen if each.asked >= since}
-        new = [each for each in dict.fromkeys(found) if each.asked >= since and each not in self._seen]
-        self._seen.update(new)
+        now, each_once = self._monotonic(), list(dict.fromkeys(found))
+        new = [each for each in each_once if each not in self._seen]
+        if self._is_first_look:
+            new = [each for each in new if each.asked >= self._began]
+        self._is_first_look = False
+        self._seen |= dict.fromkeys(each_once, now)
+        self._seen = {each: at for each, at in self._seen.items() if now - at < KEPT_SECONDS}
         return new

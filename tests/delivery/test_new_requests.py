@@ -11,6 +11,7 @@ from eventrec.runs.requests import KEPT_SECONDS, OperatorRequest
 class Clock:
     def __init__(self) -> None:
         self.now = 1_000_000.0
+        self.elapsed = 0.0
 
     def __call__(self) -> float:
         return self.now
@@ -23,7 +24,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def requests(clock: Clock) -> NewRequests:
-    return NewRequests(clock)
+    return NewRequests(clock, monotonic=lambda: clock.elapsed)
 
 
 def asked(seconds: float, name: str = "s") -> OperatorRequest:
@@ -45,16 +46,28 @@ def test_requests_of_one_moment_for_two_subscriptions_are_two(requests: NewReque
     assert requests.among([asked(1, "a"), asked(1, "b")]) == [asked(1, "b")]
 
 
-def test_one_that_is_found_late_is_applied_for_as_long_as_it_is_kept(requests: NewRequests, clock: Clock) -> None:
-    clock.now += KEPT_SECONDS + 10
+@pytest.mark.parametrize("step", [-2 * KEPT_SECONDS, -3_600, 2 * KEPT_SECONDS])
+def test_one_that_is_found_later_is_applied_whatever_time_it_says(requests: NewRequests, step: float) -> None:
+    requests.among([asked(-1)])
 
-    assert requests.among([asked(9), asked(10), asked(20)]) == [asked(10), asked(20)]
+    assert requests.among([asked(-1), asked(step)]) == [asked(step)]
+    assert requests.among([asked(-1), asked(step)]) == []
 
 
-def test_what_was_seen_is_forgotten_with_its_request(requests: NewRequests, clock: Clock) -> None:
+def test_a_clock_that_is_set_back_applies_nothing_that_was_there_before(requests: NewRequests, clock: Clock) -> None:
+    requests.among([asked(-1_000)])
+
+    clock.now -= 2_000
+
+    assert requests.among([asked(-1_000)]) == []
+
+
+def test_what_was_seen_is_forgotten_a_day_after_it_was_there_last(requests: NewRequests, clock: Clock) -> None:
     requests.among([asked(seconds) for seconds in range(1_000)])
 
-    clock.now += KEPT_SECONDS + 2_000
-    requests.among([])
+    clock.elapsed += KEPT_SECONDS - 1
+    assert requests.among([asked(0)]) == []
+    clock.elapsed += KEPT_SECONDS - 1
 
-    assert repr(requests) == "<NewRequests 0 seen>"
+    assert requests.among([]) == []
+    assert repr(requests) == "<NewRequests 1 seen>"

@@ -174,8 +174,7 @@ class Adoption:
             self._looks += 1
             if self._has_work():
                 self._note_freed()
-            if seen.requests:
-                self._on_requests(seen.requests)
+            self._on_requests(seen.requests)
             await anyio.sleep(SCAN_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - so that siblings spread out
 
     def _has_work(self) -> bool:

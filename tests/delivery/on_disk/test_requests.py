@@ -74,6 +74,20 @@ async def test_a_request_that_is_written_late_is_applied(tmp_path: Path, looks: 
     assert_conserved(recorder.status(), offered=1)
 
 
+@pytest.mark.parametrize("hours", [-48, -2, 48])
+async def test_a_request_of_another_clock_is_applied(tmp_path: Path, looks: Looks, hours: int) -> None:
+    handler = FencedHandler(acts=[raising(TransientError("busy"))])
+
+    async with EventRecorder(handler, log=tmp_path, options=quickly(retry=HOUR, flush_interval=0.1)) as recorder:
+        recorder.record(Numbered(0))
+        await looks.two_more()
+        await failing(recorder)
+        await ask(tmp_path, time.time() + hours * 3_600)
+        assert await recorder.flush(timeout=30)
+
+    assert handler.delivered == [0]
+
+
 async def test_a_request_is_applied_once_however_often_it_is_found(tmp_path: Path, looks: Looks) -> None:
     handler = FencedHandler(acts=[raising(TransientError("busy"))] * 10)
 
