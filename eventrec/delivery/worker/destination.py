@@ -101,7 +101,7 @@ class Destination:
         start = ledger.progress.acknowledged if ledger.destination is None else ledger.progress.start
         if ledger.destination not in (None, found):
             if self._on_new == "pause":
-                raise HoldError(Hold("destination changed", slowly=False))
+                raise HoldError(Hold("destination changed"))
             _logger.warning("destination changed", subscription=self._name, start=self._on_new)
             start = await ledger.begin_again(at_oldest=self._on_new == "earliest")
         answer = next_offset_of(await checkpoints.resume(self._log_id, self._name, start))

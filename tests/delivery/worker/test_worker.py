@@ -830,6 +830,26 @@ async def test_another_destination_answering_pauses_until_an_operator_decides() 
     assert_conserved(recorder.status(), offered=2)
 
 
+async def test_a_destination_that_is_back_in_its_place_needs_no_operator() -> None:
+    handler = FencedHandler()
+
+    async with EventRecorder(handler, options=quickly(retry=Backoff(first=0.01, max=0.1, jitter="none"))) as recorder:
+        recorder.record(Numbered(0))
+        assert await recorder.flush(timeout=60)
+        handler.id = "another"
+        handler.acts = [raising(TransientError("cut"))]
+        recorder.record(Numbered(1))
+        while recorder.status().subscriptions["FencedHandler"].state != "paused: destination changed":  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+        handler.id = "destination"
+        with anyio.fail_after(30):
+            while not recorder.status().is_healthy:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+
+    assert handler.delivered == [0, 1]
+    assert_conserved(recorder.status(), offered=2)
+
+
 async def test_another_destination_is_taken_at_once_where_that_was_decided_before() -> None:
     handler = FencedHandler()
     recorder = EventRecorder(options=quickly())
