@@ -2,8 +2,9 @@
 
     eventrec_migrations   version, name, phase, checksum, text, done, undone, adopted, started_at, applied_at
 
-One connection does it all, and holds the lock: an advisory one of the session, so it ends with the session. It must be
-a connection to the server itself, for behind a pooler a session is not one's own.
+One connection does it all, and holds the lock: an advisory one of the session, so it ends with the session. So the
+session has to be one's own: a pooler that gives each transaction another one is refused, before anything is set or
+locked in what is its other clients' too.
 
 Who waits for the lock asks again and again: a statement that waits would hold up `CREATE INDEX CONCURRENTLY`, which
 waits for all statements that are under way, and so for the one that waits for it.
@@ -57,6 +58,7 @@ LOCK_PAUSE: Final = 0.5
 CONCURRENT_LOCK_TIMEOUT: Final = 3_600_000
 """Milliseconds that a statement outside a transaction waits for others: nobody who reads or writes waits behind it."""
 
+_BACKEND: Final = "SELECT pg_backend_pid()"
 _COLUMNS: Final = ("version", "name", "phase", "checksum", "text", "done", "undone", "adopted")
 _RECORDS_TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS {} (version bigint PRIMARY KEY, name text NOT NULL, phase text NOT NULL,"
@@ -219,6 +221,7 @@ class PostgresMigrations(MigrationTarget):
                 self._target.check_files()
             raise
         await self._target.watch(connection)
+        await self._refuse_shared_session(connection)
         name, longest = await connection.fetchrow(
             "SELECT coalesce($1::text, current_schema()::text), current_setting('max_identifier_length')::int",
             self._options.namespace,
@@ -236,6 +239,33 @@ class PostgresMigrations(MigrationTarget):
             f" SET search_path = {self._path};"
             " SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 5"
         )
+
+    async def _refuse_shared_session(self, connection: asyncpg.Connection) -> None:
+        """Raise PauseError where `connection` leads to a session that others are given between its transactions.
+
+        Whoever stands between gives it a process id of its own, in session mode too. There a second connection that is
+        in a transaction never has the session of the first one; in transaction mode it has that, or the first one has
+        another one than before.
+        """
+        pid = await _backend_of(connection)
+        if pid == connection.get_server_pid():
+            return
+        other = None
+        try:
+            async with asyncio.timeout(self._options.connect_timeout):
+                other = await asyncpg.connect(**self._target.arguments(), statement_cache_size=0)
+                async with other.transaction():
+                    is_shared = await other.fetchval(_BACKEND) == pid or await _backend_of(connection) != pid
+        except (OSError, TimeoutError, asyncpg.PostgresError):
+            return  # There is no second session to be had: the only one is ours.
+        finally:
+            if other is not None:
+                other.terminate()
+        if is_shared:
+            raise PauseError(
+                f"{self._target}: a pooler gives each transaction another session, and migrations need one of their"
+                " own: give a URL of the server itself, or of a pool in session mode"
+            )
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -326,6 +356,12 @@ class PostgresMigrations(MigrationTarget):
     async def _check_tables(self, connection: asyncpg.Connection, namespace: Namespace, tables: Sequence[str]) -> None:
         """Raise MigrationError where one of `tables` is for another kind of target."""
         await refuse_hypertables(connection, namespace, tables)
+
+
+async def _backend_of(connection: asyncpg.Connection) -> int:
+    """The process of the server that a transaction of `connection` has; in one, since a pooler may stand between."""
+    async with connection.transaction():
+        return int(await connection.fetchval(_BACKEND))
 
 
 def _key(namespace: Namespace) -> int:

@@ -15,7 +15,7 @@ from uuid import UUID
 import anyio
 import pytest
 
-from eventrec import Batch, ColumnSchema, ColumnType, Event, FencedError, PermanentError, TransientError
+from eventrec import Batch, ColumnSchema, ColumnType, Event, FencedError, PauseError, PermanentError, TransientError
 from eventrec.testing.servers import free_port
 from eventrec_handlers.postgres import PostgresHandler
 
@@ -26,7 +26,12 @@ Batches = Callable[..., Batch]
 
 
 @pytest.fixture
-def pooled(database: Any, tmp_path: Path) -> Iterator[str]:
+def pool_mode() -> str:
+    return "transaction"
+
+
+@pytest.fixture
+def pooled(database: Any, tmp_path: Path, pool_mode: str) -> Iterator[str]:
     """The URL of `database` through a pooler, which has two connections to the server."""
     program = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbin")
     if program is None:
@@ -36,7 +41,7 @@ def pooled(database: Any, tmp_path: Path) -> Iterator[str]:
     (tmp_path / "ini").write_text(
         f"[databases]\n* = host=127.0.0.1 port={database.server.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
         f"listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {tmp_path}/users\n"
-        f"logfile = {tmp_path}/log\npool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 50\n"
+        f"logfile = {tmp_path}/log\npool_mode = {pool_mode}\ndefault_pool_size = 2\nmax_client_conn = 50\n"
     )
     as_somebody = ["unshare", "-U", "--map-user=1000", "--map-group=1000", "--"] if os.geteuid() == 0 else []
     process = subprocess.Popen([*as_somebody, program, tmp_path / "ini"], stderr=subprocess.DEVNULL)
@@ -101,3 +106,31 @@ async def test_what_goes_wrong_means_the_same(
 
     assert list(caught.value.records) == [2]
     assert database.rows("SELECT payload FROM events ORDER BY id") == [("0",), ("1",)]
+
+
+async def test_migrations_refuse_a_session_that_is_not_their_own_and_leave_it_as_it_was(
+    pooled: str, database: Any
+) -> None:
+    migrations = PostgresHandler(pooled).migrations()
+
+    with pytest.raises(PauseError, match="a pooler gives each transaction another session"):
+        await migrations.open()
+
+    for _ in range(3):
+        path = await anyio.run_process([database.server.psql, "-qAtc", "SHOW search_path", pooled])
+        assert path.stdout == b'"$user", public\n'
+    assert database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
+
+
+@pytest.mark.parametrize("pool_mode", ["session"])
+async def test_migrations_go_through_a_pool_that_leaves_them_their_session(pooled: str, database: Any) -> None:
+    migrations = PostgresHandler(pooled).migrations()
+    await migrations.open()
+
+    async with migrations.lock(lambda: None):
+        await migrations.prepare()
+        locked = database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+
+    await migrations.close()
+    assert locked == [(1,)]
+    assert "eventrec_migrations" in database.tables()
