@@ -219,6 +219,19 @@ async def test_file_is_left_when_it_is_old_enough(
     assert list(files(directory, log_id).values()) == [[0, 59], [61, 119], [122]]
 
 
+async def test_file_that_was_begun_while_the_clock_was_ahead_is_left_once_that_is_set(
+    directory: Path, event: Events, batch: Batches, log_id: UUID, now: Now
+) -> None:
+    handler = await opened(directory, log_id, rotate_age=60, now=now)
+
+    for start, at in enumerate([5_000, 100, 159, 160]):
+        now.ns = at * 10**9
+        await handler.handle(batch(event(at), start=start))
+    await handler.close()
+
+    assert list(files(directory, log_id).values()) == [[5_000], [100, 159], [160]]
+
+
 async def test_rotated_files_may_be_taken_away(directory: Path, event: Events, batch: Batches, log_id: UUID) -> None:
     handler = await opened(directory, log_id, rotate_bytes=1)
     await handler.handle(batch(event(0)))

@@ -41,7 +41,9 @@ class Rotation:
         if stands.file is None:
             return True
         is_full = self.bytes is not None and stands.length >= self.bytes
-        return stands.length > 0 and (is_full or (self.age is not None and now - stands.started >= self.age))
+        # One that was begun at a time that has not come is no young one either: the clock was ahead.
+        is_old = self.age is not None and abs(now - stands.started) >= self.age
+        return stands.length > 0 and (is_full or is_old)
 
 
 class SubscriptionDirectory:
