@@ -58,7 +58,7 @@ class Adoption:
     `is_failing(name)` tells of a subscription whether its destination is down. `locking` is held while locks are taken:
     a process that forks waits for it, so that the child knows which ones it inherits. `own_id()` is the log that is
     written here. `latest` are the subscriptions of ours that begin with what comes, if they are new. `on_requests` is
-    called with what operators ask, when that may have changed.
+    called after each look, with what operators ask where that may have changed.
     """
 
     def __init__(
