@@ -46,6 +46,14 @@ class OperatorRequest(msgspec.Struct, frozen=True, kw_only=True):
     log: UUID | None = None
 
 
+def is_asked_since(request: OperatorRequest, saved: float, *, now: float) -> bool:
+    """Whether it was asked after what was `saved` then; all in seconds since the epoch, by the clocks of their time.
+
+    A checkpoint that was saved at a time that has not come says nothing of that: the clock was ahead.
+    """
+    return request.asked > saved or saved > now
+
+
 def save_request(directory: os.PathLike[str], request: OperatorRequest) -> None:
     """Leave `request` in the log directory; those for its subscription that are older than a day go. Blocking.
 

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from eventrec.runs.files import replace
-from eventrec.runs.requests import REQUESTS, OperatorRequest, load_requests, save_request, sweep_requests
+from eventrec.runs.requests import (
+    REQUESTS,
+    OperatorRequest,
+    is_asked_since,
+    load_requests,
+    save_request,
+    sweep_requests,
+)
 
 
 def test_a_folder_that_is_swept_before_the_request_is_in_it_is_made_again(
@@ -41,3 +48,14 @@ def test_where_the_directory_goes_that_is_raised(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("eventrec.runs.requests.replace", delete_all)
     with pytest.raises(FileNotFoundError):
         save_request(directory, OperatorRequest(subscription="a", asked=time.time()))
+
+
+@pytest.mark.parametrize(
+    ("asked", "saved", "is_since"),
+    [(2.0, 1.0, True), (1.0, 2.0, False), (1.0, 1.0, False), (2.0, 86_400.0, True)],
+    ids=["after", "before", "at once", "saved by a clock that was ahead"],
+)
+def test_request_is_for_what_was_saved_before_it(*, asked: float, saved: float, is_since: bool) -> None:
+    request = OperatorRequest(subscription="s", asked=asked)
+
+    assert is_asked_since(request, saved, now=3.0) is is_since

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import time
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import anyio
@@ -10,7 +11,7 @@ from eventrec.delivery.orphans.queue import FIRST_PAUSE, LONGEST_PAUSE, Failures
 from eventrec.delivery.orphans.small_orphans import SmallOrphan, end_group
 from eventrec.records.content import ContentDecoder
 from eventrec.runs.followers import Followers
-from eventrec.runs.requests import load_requests
+from eventrec.runs.requests import is_asked_since, load_requests
 from eventrec.runs.run import Run
 from eventrec.runs.small_log import read_small_log
 from eventrec.runtime.backend import in_thread
@@ -228,5 +229,8 @@ class GroupAdoption:
 
 def _is_asked(log: SmallLog, requests: list[OperatorRequest]) -> bool:
     """Whether an operator asked for something of it while no process delivered it."""
-    saved = log.checkpoints
-    return any(each.subscription in saved and each.asked > saved[each.subscription].saved for each in requests)
+    saved, now = log.checkpoints, time()
+    return any(
+        each.subscription in saved and is_asked_since(each, saved[each.subscription].saved, now=now)
+        for each in requests
+    )
