@@ -27,6 +27,8 @@ def log_summary(log: SeenLog) -> dict[str, Any]:
         "subscriptions": accounts(log),
         "awaited": {name: log.pending(name) for name in sorted(log.awaited)},
         "unreadable": sorted(log.unreadable),
+        "newer": sorted(log.newer),
+        "error": log.error or None,
         "mirrors": log.mirror_lags(),
     }
 
@@ -56,6 +58,7 @@ def total(logs: Sequence[SeenLog]) -> dict[str, Any]:
         "held": sum(log.is_held for log in logs),
         "orphans": sum(log.state == "orphan" for log in logs),
         "unknown": sum(log.state == "unknown" for log in logs),
+        "unreadable": sum(bool(log.error) for log in logs),
         "bytes": sum(log.size for log in logs),
         "pending": dict(sorted(pending.items())),
         "unclaimed": sum(log.end - log.first for log in logs if not log.names),

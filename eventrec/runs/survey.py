@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
+from eventrec.errors import LogError
 from eventrec.log.segment import list_segments, segment_name
 from eventrec.log.verify import describe
 from eventrec.runs.checkpoint import CheckpointFiles
@@ -54,6 +55,10 @@ class SeenLog:
     checkpoints: dict[str, Checkpoint]
     unreadable: frozenset[str]
     """Files of checkpoints that cannot be read: for whom this log is kept, and how much of it, is not known."""
+    newer: frozenset[str] = frozenset()
+    """Those of them that a later eventrec wrote."""
+    error: str = ""
+    """Why its records cannot be read, such as a later version; then `end` is where its newest segment begins."""
     lost: int = 0
     """Records behind `end` that its torn or damaged tail was to hold, as far as it says: they cannot be delivered."""
     mirrored: dict[str, int] = field(default_factory=dict)
@@ -100,8 +105,8 @@ class SeenLog:
     def open_records(self) -> dict[str, int]:
         """Records that are lost if it goes, by subscription; under "?" those whose subscription is not known."""
         lost = {name: self.pending(name) for name in self.holders()}
-        if self.unreadable or not self.names:
-            lost[UNKNOWN] = self.end - self.first
+        if self.unreadable or self.error or not self.names:
+            lost[UNKNOWN] = max(self.end - self.first, 1 if self.error else 0)
         return {name: count for name, count in lost.items() if count}
 
 
@@ -132,8 +137,15 @@ def see_opened(storage: DiskStorage, id_: UUID, path: Path) -> SeenLog | None:
         return SeenLog(id_, path, "unknown", 0, 0, 0, {}, frozenset())
     except FileNotFoundError:
         return None
+    found, error = None, ""
     try:
-        firsts, found = list_segments(storage), describe(storage)
+        firsts = list_segments(storage)
+        try:
+            found = describe(storage)
+        except LogError as exc:
+            if isinstance(exc.__cause__, ImportError):
+                raise  # What is missing may be installed, and then all of them can be looked at.
+            error = str(exc)
         saved = CheckpointFiles(storage).look()
     except FileNotFoundError:
         if storage.is_in_place():
@@ -147,7 +159,9 @@ def see_opened(storage: DiskStorage, id_: UUID, path: Path) -> SeenLog | None:
         end=found.end if found is not None else firsts[-1] if firsts else 0,
         size=size_of_run(storage),
         checkpoints=saved.checkpoints,
-        unreadable=saved.unreadable,
+        unreadable=saved.unreadable | saved.newer,
+        newer=saved.newer,
+        error=error,
         lost=found.claimed if found is not None and state == "orphan" else 0,
         mirrored=_mirrored(path, id_),
         awaited=_awaited(path, saved),

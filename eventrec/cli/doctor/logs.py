@@ -62,7 +62,13 @@ def look_at_logs(directory: Path) -> Iterator[Finding]:
         yield from _out_of_reach(log)
         if log.state == "unknown":
             continue
-        for name in sorted(log.unreadable):
+        for name in sorted(log.newer):
+            yield problem(
+                "checkpoint",
+                f"{log.path.name}/checkpoints/{name} is of a later eventrec: this one leaves the log alone",
+                "update eventrec",
+            )
+        for name in sorted(log.unreadable - log.newer):
             yield problem(
                 "checkpoint",
                 f"{log.path.name}/checkpoints/{name} cannot be read: its subscription would start there again",
@@ -111,7 +117,7 @@ def _faults(log: SeenLog) -> Iterator[Finding]:
             found = list(verify(storage))
     except (OSError, LogError) as exc:
         if log.path.exists():
-            yield problem("bytes", f"{log.path.name}: {exc}", "run it where they can be read")
+            yield problem("bytes", f"{log.path.name}: {exc}", "run it where they can be read, as by a later eventrec")
         return
     last = {segment_name(firsts[-1]), index_name(firsts[-1])} if firsts else set()
     tail = [fault for fault in found if fault.file in last and not fault.missing]

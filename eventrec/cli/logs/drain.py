@@ -287,6 +287,10 @@ def _waiting(log: SeenLog, name: str) -> list[str]:
 def _why_left(log: SeenLog, name: str) -> str:
     if log.state == "unknown":
         return "left, this user may not open it"
+    if log.error:
+        return f"left, {log.error}"
+    if log.newer:
+        return f"left, a later eventrec wrote its checkpoints: {', '.join(sorted(log.newer))}"
     waiting = _waiting(log, name)
     if waiting:
         return "left, pending for " + ", ".join(f"{each!r}: {log.pending(each):,}" for each in waiting)

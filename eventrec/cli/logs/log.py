@@ -49,10 +49,10 @@ def verify(directory: Directory, /, *, json: Json = False) -> int:
         directory: A log directory, or a directory of segments.
         json: Print JSON for a machine instead: one object a fault.
     """
-    terminal, found, is_empty = Terminal(), 0, True
+    terminal, found, is_empty, refused = Terminal(), 0, True, _Refused()
     for path in logs_in(directory):
         is_empty = False
-        with _opened(path, directory) as storage:
+        with refused.told(path, directory, terminal), _opened(path, directory) as storage:
             is_empty = path == directory and not list_segments(storage)
             for fault in faults_of(storage, is_ours=_is_of(path), is_live=_is_held(storage)):
                 found += 1
@@ -60,9 +60,9 @@ def verify(directory: Directory, /, *, json: Json = False) -> int:
                     terminal.show_json({"log": str(path), **_plain(fault)})
                 else:
                     terminal.show(str(fault) if path == directory else f"{path.name}: {fault}")
-    if not found and not json:
+    if not found and not json and not refused.is_any:
         terminal.show(f"there is no log in {directory}" if is_empty else "no fault found")
-    return ExitCode.INCOMPLETE if found else ExitCode.OK
+    return refused.code(ExitCode.INCOMPLETE if found else ExitCode.OK)
 
 
 def _plain(fault: Fault) -> dict[str, object]:
@@ -83,6 +83,28 @@ def _is_held(storage: DiskStorage) -> bool:
         return storage.is_locked(LOCK)
     except OSError:
         return False
+
+
+class _Refused:
+    """Logs of a log directory that cannot be read here: each is said, and costs no other one."""
+
+    def __init__(self) -> None:
+        self.is_any = False
+
+    def code(self, otherwise: ExitCode) -> ExitCode:
+        """The exit code, which is `otherwise` where all could be read."""
+        return ExitCode.FILE if self.is_any else otherwise
+
+    @contextmanager
+    def told(self, path: Path, directory: Path, terminal: Terminal) -> Iterator[None]:
+        """An error about the log at `path` ends here in a line; but where that is `directory`, or zstd is missing."""
+        try:
+            yield
+        except CommandError as exc:
+            if path == directory or (exc.__cause__ is not None and isinstance(exc.__cause__.__cause__, ImportError)):
+                raise
+            self.is_any = True
+            terminal.say(f"eventrec: {exc}", style="red")
 
 
 @contextmanager
@@ -112,16 +134,18 @@ def list_(directory: Directory, /, *, json: Json = False) -> int:
         directory: A log directory, or a directory of segments.
         json: Print JSON for a machine instead: one object a log.
     """
-    terminal = Terminal()
+    terminal, refused = Terminal(), _Refused()
     for path in logs_in(directory):
-        found = described(path)
-        if json:
-            terminal.show_json(found)
-            continue
-        terminal.show(f"{path.name}: {counted(len(found['segments']), 'segment')}; the next record is {found['end']:,}")
-        for segment in found["segments"]:
-            terminal.show(f"  {segment['file']}  from record {segment['first']:,}  {counted(segment['bytes'], 'byte')}")
-    return ExitCode.OK
+        with refused.told(path, directory, terminal):
+            found = described(path)
+            if json:
+                terminal.show_json(found)
+                continue
+            segments = found["segments"]
+            terminal.show(f"{path.name}: {counted(len(segments), 'segment')}; the next record is {found['end']:,}")
+            for each in segments:
+                terminal.show(f"  {each['file']}  from record {each['first']:,}  {counted(each['bytes'], 'byte')}")
+    return refused.code(ExitCode.OK)
 
 
 @log.command
@@ -140,17 +164,21 @@ def cat(directory: Directory, /) -> int:
     Args:
         directory: A log directory, or one log in it.
     """
-    terminal, is_whole = Terminal(), True
+    terminal, is_whole, refused = Terminal(), True, _Refused()
     with terminal.showing_logging():
         for path in logs_in(directory):
-            with _opened(path, directory) as storage, LogReader(storage, is_ours=_is_of(path)) as reader:
+            with (
+                refused.told(path, directory, terminal),
+                _opened(path, directory) as storage,
+                LogReader(storage, is_ours=_is_of(path)) as reader,
+            ):
                 unreadable = _Unreadable()
                 for line in _lines(reader, unreadable):
                     terminal.show_json(line)
                 if unreadable.first:
                     terminal.say(f"eventrec: {path}: {unreadable}", style="red")
                 is_whole = is_whole and not (reader.gaps or unreadable.first)
-    return ExitCode.OK if is_whole else ExitCode.INCOMPLETE
+    return refused.code(ExitCode.OK if is_whole else ExitCode.INCOMPLETE)
 
 
 class _Unreadable:

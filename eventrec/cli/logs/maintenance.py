@@ -80,6 +80,7 @@ def forget(
                 f"there are: {listed(sorted({*names_in(logs), *followers}))}{_hint(directory, name)}",
                 ExitCode.USAGE,
             )
+        _check_readable(concerned)
         with _not_followed(directory, name, followers.get(name)) as is_followed:
             changed = [each for each in concerned if not each.is_held or (is_followed and _is_followers(each, name))]
             if (changed or is_followed) and not yes and not _is_agreed(name, changed, terminal):
@@ -105,6 +106,13 @@ def forget(
             if each not in held and each not in barred:
                 terminal.show(f"{each['log']}: {counted(each['given_up'], 'record')} given up; {_fate(each)}")
     return ExitCode.FILE if barred else ExitCode.HELD if held else ExitCode.OK
+
+
+def _check_readable(logs: Sequence[SeenLog]) -> None:
+    """Raise CommandError where it is not known what one of `logs` holds for others."""
+    for each in logs:
+        if each.error:
+            raise CommandError(f"{each.path}: {each.error}; it is left as it is", ExitCode.FILE)
 
 
 @contextmanager
@@ -190,6 +198,7 @@ def _forget(directory: Path, id_: UUID, name: str, *, is_followed: bool) -> dict
         seen = see(directory, id_)
         if seen is None or not (seen.knows(name) or is_followed):
             return None
+        _check_readable([seen])
         told |= {"given_up": seen.pending(name), "kept_for": seen.holders(excluding=name), "freed_segments": 0}
         return told | _give_up(run, seen, name)
     except (OSError, LogError) as exc:

@@ -79,18 +79,21 @@ def _show_log(log: SeenLog, terminal: Terminal) -> None:
     if log.state == "unknown":
         terminal.show(f"{log.id}: {_STATES[log.state]}")
         return
-    where = f"records {log.first:,} to {log.end:,}, {counted(log.size, 'byte')}"
+    records = f"records from {log.first:,} on cannot be read" if log.error else f"records {log.first:,} to {log.end:,}"
+    where = f"{records}, {counted(log.size, 'byte')}"
     lost = f", {log.lost:,} more lost at its damaged end" if log.lost else ""
-    terminal.show(f"{log.id}: {where}, {_STATES[log.state]}{lost}")
+    terminal.show(f"{log.id}: {where}, {_STATES[log.state]}{lost}" + (f": {log.error}" if log.error else ""))
     for name, part in accounts(log).items():
         counts = ", ".join(f"{key} {part[key]:,}" for key in ("delivered", "filtered", "dead") if part[key])
         dropped = "".join(f", dropped {count:,} {reason}" for reason, count in part["dropped"].items())
         wrong = _wrong(log, name)
-        terminal.show(f"  {name}: pending {part['pending']:,}" + (f", {counts}" if counts else "") + dropped + wrong)
+        pending = "not known" if log.error else f"{part['pending']:,}"
+        terminal.show(f"  {name}: pending {pending}" + (f", {counts}" if counts else "") + dropped + wrong)
     for name in sorted(log.awaited.intersection(log.holders())):
         terminal.show(f"  {name}: pending {log.pending(name):,}, nothing of it delivered yet")
     for name in sorted(log.unreadable):
-        terminal.show(f"  {name}: this checkpoint cannot be read")
+        why = ": a later eventrec wrote it" if name in log.newer else ""
+        terminal.show(f"  {name}: this checkpoint cannot be read{why}")
     for name, lag in log.mirror_lags().items():
         terminal.show(f"  mirror {name}: " + (f"lacks {counted(lag, 'record')}" if lag else "has all of it"))
 
@@ -126,6 +129,7 @@ def _show_total(logs: Sequence[SeenLog], terminal: Terminal) -> None:
         return
     all_ = total(logs)
     unknown = f", {all_['unknown']:,} out of reach" if all_["unknown"] else ""
+    unknown += f", {all_['unreadable']:,} that cannot be read here" if all_["unreadable"] else ""
     terminal.show(
         f"{counted(all_['logs'], 'log')}, {counted(all_['bytes'], 'byte')}: "
         f"{all_['held']:,} held by a process, {counted(all_['orphans'], 'orphan')}{unknown}"

@@ -58,7 +58,7 @@ def undelivered(directory: Path, url: str, name: str | None, question: Question)
         for timestamp in _waiting(log, chosen, question):
             count += 1
             oldest = timestamp if oldest is None else min(oldest, timestamp)
-    return Undelivered(chosen, count, oldest, sum(log.state == "unknown" for log in logs))
+    return Undelivered(chosen, count, oldest, sum(log.state == "unknown" or bool(log.error) for log in logs))
 
 
 def with_waiting(answer: Answer, waiting: Undelivered, directory: Path) -> Answer:
@@ -70,7 +70,7 @@ def with_waiting(answer: Answer, waiting: Undelivered, directory: Path) -> Answe
         remarks.append(f"{what} in {directory} for {waiting.name!r}, the oldest of {moment_text(waiting.oldest)}")
         complete_to = None if complete_to is None else min(complete_to, waiting.oldest - 1)
     if waiting.unreadable:
-        remarks.append(f"{counted(waiting.unreadable, 'log')} in {directory} cannot be opened by this user: see --log")
+        remarks.append(f"{counted(waiting.unreadable, 'log')} in {directory} cannot be read here: see eventrec status")
     pending = (answer.pending or 0) + waiting.count
     return replace(answer, complete_to=complete_to, pending=pending, remarks=tuple(remarks))
 
