@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from eventrec.records.entry import Entry
 
 VERSION: Final = b"\x01"
+LATER_VERSIONS: Final = range(2, 32)
+"""What a content of a later version may begin with. Anything else in its place is another program's, or damage."""
+
 MAX_RECORDS: Final = 4_096
 MAX_BYTES: Final = 1 << 20
 
@@ -145,6 +148,10 @@ class Shapes:
         return shape
 
 
+class LaterContentError(ContentError):
+    """A commit of a version that this eventrec does not read: a later one does."""
+
+
 class ContentDecoder:
     """Decodes the contents of commits; equal shapes become one object. Use by one thread at a time."""
 
@@ -155,11 +162,13 @@ class ContentDecoder:
         """The records of one commit.
 
         Raises:
+            LaterContentError: It is of a later version.
             ContentError: The version is unknown, or the bytes are not content of ours.
         """
         if content[:1] != VERSION:
             found = content[:1].hex() or "nothing"
-            raise ContentError(f"content version 0x{found} is unknown: this eventrec reads 0x{VERSION.hex()}")
+            error = LaterContentError if content and content[0] in LATER_VERSIONS else ContentError
+            raise error(f"content version 0x{found} is unknown: this eventrec reads 0x{VERSION.hex()}")
         try:
             head, records = _decode(memoryview(content)[1:])
             shapes = [self._shapes.of(plain) for plain in head[3]]

@@ -12,7 +12,7 @@ from eventrec.delivery.sources.source import Records
 from eventrec.delivery.sources.window import DecodedCommit, DecodedWindow
 from eventrec.errors import ContentError, LogError
 from eventrec.log.walk import Tail
-from eventrec.records.content import ContentDecoder, is_ours
+from eventrec.records.content import ContentDecoder, LaterContentError, is_ours
 from eventrec.records.entry import total_size
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import get_logger
@@ -226,7 +226,11 @@ class LogSource:
                 cursor.on_lost(self._lost_as, end - start, ())
 
     def _read_commits(self, start: int) -> list[DecodedCommit]:
-        """In a thread. The commits from `start` on: at least one, if there is."""
+        """In a thread. The commits from `start` on: at least one, if there is.
+
+        Raises:
+            LaterContentError: A later eventrec reads what stands there. It is not lost, and not passed over.
+        """
         reader = self._readers.pop(start, None) or self._log.reader(start, is_ours=self._is_ours)
         passed, are_readable = reader.skipped, True
         read: list[DecodedCommit] = []
@@ -235,6 +239,12 @@ class LogSource:
             for commit in commits:
                 try:
                     decoded = self._decoded(commit)
+                except LaterContentError:
+                    if not read:
+                        reader.close()
+                        raise
+                    is_followed = False
+                    break
                 except ContentError as exc:
                     are_readable = False
                     _logger.exception("commit unreadable", log=str(self.id), offset=commit.offset, error=str(exc))

@@ -110,6 +110,35 @@ def test_a_commit_of_another_log_is_lost_and_never_delivered(tmp_path: Path, bac
     assert lost == [("corrupt", 2)]
 
 
+@pytest.mark.parametrize("version", [b"\x02", b"\x03", b"\x1f"])
+def test_a_commit_of_a_later_version_is_waited_with_not_lost(
+    tmp_path: Path, version: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a bus. An eventrec that is rolled back, or that follows the log of a later one, meets such a commit."""
+    monkeypatch.setattr("eventrec.delivery.sources.log._PATIENCE", 0.01)
+    lost: list[tuple[str, int]] = []
+
+    async def read(log: Log) -> tuple[list[int], int]:
+        source = LogSource(log, LOG_ID, is_orphan=True, on_move=lambda: None)
+        cursor = source.subscribe("s", "earliest", lambda reason, count, _: lost.append((reason, count)))
+        found: list[int] = []
+        for _ in range(5):
+            found += (await cursor.read(max_records=10, max_bytes=1 << 20)).offsets
+        source.close()
+        return found, cursor.next
+
+    with Log.create(DiskStorage(tmp_path)) as log:
+        for is_later in (False, True, False):
+            for content, n in encode_take([ENTRY] * 2, LOG_ID, written=1):
+                log.append_encoded(version + content[1:] if is_later else content, n)
+        log.write()
+
+        assert anyio.run(read, log) == ([0, 1], 2)
+    assert lost == []
+    assert caplog.text.count("log unreadable") == 1
+    assert f"content version 0x{version.hex()} is unknown" in caplog.text
+
+
 def test_a_commit_that_holds_other_than_its_number_of_records_is_lost(tmp_path: Path) -> None:
     lost: list[tuple[str, int]] = []
 
