@@ -58,7 +58,12 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     compression: _Compression | None = None
 
 
+class _Versioned(msgspec.Struct):
+    version: int
+
+
 _decode: Final = msgspec.json.Decoder(_Document).decode
+_decode_version: Final = msgspec.json.Decoder(_Versioned).decode
 
 
 def text_of(
@@ -104,11 +109,13 @@ def arguments_of(text: str | bytes) -> dict[str, Any]:
         LayoutError: It is not such a text, or one of a later version.
     """
     try:
+        # First, since a later version may have members that this one has not.
+        version = _decode_version(text).version
+        if version != VERSION:
+            raise LayoutError(f"the JSON of a layout has version {version}; this eventrec reads {VERSION}")
         document = _decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
         raise LayoutError(f"not the JSON of a layout: {exc}") from exc
-    if document.version != VERSION:
-        raise LayoutError(f"the JSON of a layout has version {document.version}; this eventrec reads {VERSION}")
     compression = document.compression
     return {
         "table": document.table,

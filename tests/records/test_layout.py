@@ -331,3 +331,8 @@ def test_own_column_is_located_before_json_unless_it_has_a_default() -> None:
     assert host.column.name == "host"  # held nowhere else
     assert kind is not None
     assert (kind.column.name, kind.path) == ("data", ("type",))
+
+
+def test_a_layout_of_a_later_version_is_refused_by_its_version_whatever_else_it_says() -> None:
+    with pytest.raises(LayoutError, match="has version 2; this eventrec reads 1"):
+        Layout.from_json('{"version":2,"table":"t","columns":{"k":"text"},"sharding":{"by":"k"}}')
