@@ -151,6 +151,15 @@ class LogDelivery:
         waiting = self.waiting
         return bool(waiting) and all(self.workers[name].is_failing for name in waiting)
 
+    @property
+    def later(self) -> str:
+        """What a later eventrec is needed for, where our subscriptions wait for nothing else; else empty."""
+        at = {self.workers[name].progress.scanned for name in self.waiting}
+        if not at or not at <= self.source.later.keys():
+            return ""
+        first = min(at)
+        return f"record {first:,}: {self.source.later[first]}"
+
     def has_grown(self) -> bool:
         """Blocking. Whether another process writes an adopted log all the same."""
         try:

@@ -32,6 +32,7 @@ class Delivery:
     is_refused: bool = False
     is_done: bool = False
     waiting: Collection[str] = ()
+    later: str = ""
     held_for: Sequence[str] = ()
     needs: Any = field(default_factory=lambda: Needs([]))
 
@@ -74,6 +75,7 @@ def ended(outcomes: OrphanOutcomes) -> Callable[..., None]:
         ({"is_done": True}, "checkpoints cannot be saved, or the log not deleted"),
         ({"is_refused": True, "waiting": ["s"]}, "checkpoints cannot be saved, or the log not deleted"),
         ({"is_defect": True, "waiting": ["s"]}, "delivery failed"),
+        ({"waiting": ["s"], "later": "record 3: of a later one"}, "left alone: record 3: of a later one"),
         ({"waiting": ["s"]}, None),
     ],
 )

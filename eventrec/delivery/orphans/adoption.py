@@ -140,6 +140,7 @@ class Adoption:
                         self._outcomes.keep(known)
                         self._changes.note_looked(stamp, at=began, now=anyio.current_time())
                     await self._let_go_of_what_grew()
+                    self._let_go_of_later()
                     await self._fill_slots(tasks)
                     self._make_room()
                 except Exception as exc:  # noqa: BLE001 - descriptors ran out, the disk fails: none of it ends delivery
@@ -313,6 +314,12 @@ class Adoption:
                 _logger.error("log grew though it is locked", log=str(id_))
                 self.queue.distrust(id_)
                 delivery.distrust()
+                self._scopes[id_].cancel()
+
+    def _let_go_of_later(self) -> None:
+        """Give back those that only a later eventrec delivers to their end: others need the slots."""
+        for id_, delivery in self.adopted.items():
+            if id_ in self._scopes and delivery.later:
                 self._scopes[id_].cancel()
 
     async def let_go(self) -> None:

@@ -1,6 +1,7 @@
 """What follows for an orphan that could not be adopted, or is given back: decided without a disk and without a loop.
 
 refused       its bytes, or the disk: tried again, after pauses that grow
+later         delivered up to where only a later eventrec reads on: as refused
 held, gone    another process has it; it is not there, or not ours
 for mirrors   delivered, and kept until they have it
 not saved     its checkpoints, or its end, were refused by the disk, or its delivery failed: tried again
@@ -42,6 +43,8 @@ class EndedDelivery(Protocol):
     @property
     def waiting(self) -> Collection[str]: ...
     @property
+    def later(self) -> str: ...
+    @property
     def held_for(self) -> Sequence[str]: ...
 
 
@@ -73,9 +76,7 @@ class OrphanOutcomes:
     def note_refused(self, id_: UUID, why: Refusal, *, now: float) -> None:
         """It could not be adopted."""
         if not isinstance(why, str):
-            self.left[id_] = f"left alone: {why}"
-            if self._queue.note_paused(id_, now, is_unreadable=True):
-                _logger.warning("orphan left alone", log=str(id_), error=str(why))
+            self._note_unreadable(id_, str(why), now=now)
             return
         self.left.pop(id_, None)
         if why == "held":
@@ -106,6 +107,8 @@ class OrphanOutcomes:
             self.left[id_] = "delivery failed" if is_defect else "checkpoints cannot be saved, or the log not deleted"
         elif parked_for is not None:
             self._queue.note_parked(id_, parked_for)
+        elif delivery.later:
+            self._note_unreadable(id_, delivery.later, now=now)
         elif delivery.waiting:
             # Its checkpoints could not be saved before, and can again by now.
             self._queue.note_paused(id_, now)
@@ -113,6 +116,11 @@ class OrphanOutcomes:
             self._queue.note_left(id_)
             self.left[id_] = f"kept for {', '.join(map(repr, delivery.held_for))}, not registered here"
             self._say_unserved(delivery.held_for)
+
+    def _note_unreadable(self, id_: UUID, why: str, *, now: float) -> None:
+        self.left[id_] = f"left alone: {why}"
+        if self._queue.note_paused(id_, now, is_unreadable=True):
+            _logger.warning("orphan left alone", log=str(id_), error=why)
 
     def _say_unserved(self, names: Iterable[str]) -> None:
         unserved = set(names) - self._unserved

@@ -69,6 +69,8 @@ class LogSource:
         self.on_move = on_move
         self._is_ours = partial(is_ours, log_id=id_)
         self._is_unreadable = False
+        self.later: dict[int, str] = {}
+        """Where a commit stands that a later eventrec reads, and what is wrong with it: no cursor of ours passes it."""
         self._lost_as = "corrupt"
         """Why what the last read did not find is: `corrupt`, or `lost` where no bytes stand in its place."""
         self._floor = 0
@@ -144,6 +146,8 @@ class LogSource:
         if not found.entries and self._log.readable <= start < self._log.written:
             await anyio.sleep(_PATIENCE)  # A sync failed: not in the way of those who read what is synced.
         elif not found.entries and start < self.end:
+            if start in self.later:
+                await anyio.sleep(_PATIENCE)  # Likewise not in the way of those who are not there yet.
             async with self._reading:
                 # Another worker may have read it meanwhile.
                 found = self._window.read(start, max_records=max_records, max_bytes=max_bytes)
@@ -174,6 +178,9 @@ class LogSource:
             if not commits and start < readable:
                 # Nothing but a second look, by a reader of its own, says that what is written is lost.
                 commits = await in_thread(self._read_afresh, start, limiter=self._limiter)
+        except LaterContentError as exc:
+            self._note_later(start, exc)
+            return None
         except (LogError, OSError) as exc:
             self._note_unreadable(start, exc)
             await anyio.sleep(_PATIENCE)
@@ -213,6 +220,12 @@ class LogSource:
                 return min(lost_below, extent.offset)
         await anyio.sleep(_PATIENCE)
         return None
+
+    def _note_later(self, start: int, error: LaterContentError) -> None:
+        # Of an orphan this is said where it is left alone.
+        if start not in self.later and not self._is_orphan:
+            _logger.warning("log unreadable", log=str(self.id), offset=start, error=str(error))
+        self.later[start] = str(error)
 
     def _note_unreadable(self, start: int, error: Exception) -> None:
         if not self._is_unreadable:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import anyio
 import anyio.to_thread
@@ -25,8 +26,12 @@ from eventrec.delivery.orphans.locks import OrphanLocks
 from eventrec.delivery.orphans.opened_orphan import open_orphan
 from eventrec.errors import Damage
 from eventrec.log.disk import DiskStorage
+from eventrec.log.log import Log
 from eventrec.log.segment import encode_header
 from eventrec.log.verify import verify
+from eventrec.records.content import encode_take
+from eventrec.records.entry import OVERHEAD_BYTES
+from eventrec.records.schema import Shape
 from eventrec.runs import files
 from eventrec.runs.checkpoint import CHECKPOINTS, CheckpointFiles, Progress
 from eventrec.runs.directory import list_runs
@@ -121,6 +126,39 @@ async def test_a_spoilt_checkpoint_costs_what_it_said_and_nothing_is_skipped(
 
     assert sorted(handler.delivered) == [*range(20), 1_000]
     assert not drops
+
+
+def append_later_commit(log: Path) -> None:
+    """Have `log` end with two records in a commit as a later eventrec may write it."""
+    entry: Any = (Shape("t", "a", ()), 1, b"{}", None, None, None, 2 + OVERHEAD_BYTES)
+    with Log.open(DiskStorage(log)) as opened:
+        for content, n in encode_take([entry] * 2, UUID(log.name), written=1):
+            opened.append_encoded(b"\x02" + content[1:], n)
+
+
+async def test_a_log_that_ends_with_a_later_version_is_left_alone_and_costs_no_other_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(adoption, "MAX_ADOPTED", 1)
+    log, other = await leave(tmp_path, "orders", records=3), await leave(tmp_path, "orders", records=2)
+    await anyio.to_thread.run_sync(append_later_commit, log)
+    for each in (log, other):  # for no group
+        await anyio.Path(each / "foreign").touch()
+    recorder, handler, drops = recording(tmp_path)
+    recorder.register(handler, name="orders")
+
+    async with recorder:
+        await eventually(lambda: len(handler.delivered) == 5)
+        await eventually(lambda: log.name in recorder.status().left)
+        said = recorder.status().left[log.name]
+    orphan = await anyio.to_thread.run_sync(Run.adopt, tmp_path, UUID(log.name))
+
+    assert handler.delivered == [0, 1, 2, 0, 1]
+    assert said == "left alone: record 3: content version 0x02 is unknown: this eventrec reads 0x01"
+    assert orphan is not None
+    orphan.release()
+    assert not drops
+    assert sum("0x02" in record.getMessage() for record in caplog.records) == 1
 
 
 async def test_a_spoilt_checkpoint_of_another_subscription_keeps_the_log(tmp_path: Path) -> None:

@@ -116,20 +116,25 @@ def test_a_commit_of_a_later_version_is_waited_with_not_lost(
 ) -> None:
     """As on a bus. An eventrec that is rolled back, or that follows the log of a later one, meets such a commit."""
     monkeypatch.setattr("eventrec.delivery.sources.log._PATIENCE", 0.01)
+    monkeypatch.setattr(LogSource, "window_bytes", 1)
     lost: list[tuple[str, int]] = []
 
     async def read(log: Log) -> tuple[list[int], int]:
-        source = LogSource(log, LOG_ID, is_orphan=True, on_move=lambda: None)
+        source = LogSource(log, LOG_ID, on_move=lambda: None)
         cursor = source.subscribe("s", "earliest", lambda reason, count, _: lost.append((reason, count)))
+        other = source.subscribe("other", "earliest", lambda reason, count, _: lost.append((reason, count)))
         found: list[int] = []
         for _ in range(5):
             found += (await cursor.read(max_records=10, max_bytes=1 << 20)).offsets
+            other.seek(0)  # It goes on meanwhile, and what it reads is read from the disk.
+            for offset in (0, 1):
+                assert list((await other.read(max_records=1, max_bytes=1 << 20)).offsets) == [offset]
         source.close()
         return found, cursor.next
 
     with Log.create(DiskStorage(tmp_path)) as log:
-        for is_later in (False, True, False):
-            for content, n in encode_take([ENTRY] * 2, LOG_ID, written=1):
+        for is_later in (False, False, True, False):
+            for content, n in encode_take([ENTRY] * 1, LOG_ID, written=1):
                 log.append_encoded(version + content[1:] if is_later else content, n)
         log.write()
 
