@@ -119,13 +119,16 @@ def make_directory(
 
 
 def has_heir(place: os.stat_result) -> bool:
-    """Whether what this process makes in the directory `place` is to belong to its owner, and not to root."""
+    """Whether what this process makes in the directory `place` is to belong to its owner, and not to root.
+
+    Where that is refused it stays root's: over NFS, in a file system without owners, of a user that is not mapped here.
+    """
     return _is_root() and place.st_uid != 0 and not place.st_mode & WRITABLE_BY_OTHERS
 
 
 def _hand_over_directory(name: str | Path, within: int | None, place: os.stat_result) -> None:
     # Its owner may have put another one in its place: one that is empty, and root's, is given away without harm.
-    with contextlib.suppress(PermissionError):
+    with contextlib.suppress(OSError):
         fd = os.open(name, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | NO_LINK, dir_fd=within)
         try:
             if not os.listdir(fd):  # noqa: PTH208 - of a descriptor
@@ -208,7 +211,7 @@ def open_file(path: str, flags: int, within: int | None, *, place: os.stat_resul
         if flags & os.O_CREAT:
             make_private(fd, found)
         if heir is not None:
-            with contextlib.suppress(PermissionError):
+            with contextlib.suppress(OSError):
                 os.fchown(fd, heir.st_uid, heir.st_gid)
     except BaseException:
         os.close(fd)

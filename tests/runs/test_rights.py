@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -101,9 +102,12 @@ def test_where_others_may_write_what_root_makes_is_roots(owned: Path, mode: int)
     assert owners(owned) == {(0, 0)}
 
 
-def test_where_root_may_give_nothing_away_it_keeps_it(owned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_where_root_may_give_nothing_away_it_keeps_it(
+    owned: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     def refuse(*_: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fchown", refuse)
 
