@@ -101,6 +101,8 @@ class Destination:
         start = ledger.progress.acknowledged if ledger.destination is None else ledger.progress.start
         if ledger.destination not in (None, found):
             if self._on_new == "pause":
+                # The next look opens it again: a connection that stands would lead to this one for good.
+                await self.close()
                 raise HoldError(Hold("destination changed"))
             _logger.warning("destination changed", subscription=self._name, start=self._on_new)
             start = await ledger.begin_again(at_oldest=self._on_new == "earliest")

@@ -850,6 +850,44 @@ async def test_a_destination_that_is_back_in_its_place_needs_no_operator() -> No
     assert_conserved(recorder.status(), offered=2)
 
 
+async def test_it_is_found_in_its_place_though_a_connection_to_the_other_one_stands(
+    said_by: Callable[[str], list[logging.LogRecord]],
+) -> None:
+    """As behind a name or a proxy: where a handler leads to is found where it is opened."""
+
+    class NamedHandler(FencedHandler):
+        place = "destination"
+        times_opened = 0
+
+        async def open(self) -> None:
+            self.id = self.place
+            self.times_opened += 1
+
+    handler = NamedHandler()
+
+    async with EventRecorder(handler, options=quickly(retry=Backoff(first=0.01, max=0.1, jitter="none"))) as recorder:
+        recorder.record(Numbered(0))
+        assert await recorder.flush(timeout=60)
+        handler.place = "another"
+        await handler.open()
+        handler.acts = [raising(TransientError("cut"))]
+        recorder.record(Numbered(1))
+        with anyio.fail_after(30):
+            while handler.times_opened < 5:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        paused = recorder.status()
+        said = [each for each in said_by("eventrec.delivery") if "on hold" in each.getMessage()]
+        handler.place = "destination"
+        with anyio.fail_after(30):
+            while not recorder.status().is_healthy:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+
+    assert not paused.is_healthy
+    assert len(said) == 1
+    assert handler.delivered == [0, 1]
+    assert_conserved(recorder.status(), offered=2)
+
+
 async def test_another_destination_is_taken_at_once_where_that_was_decided_before() -> None:
     handler = FencedHandler()
     recorder = EventRecorder(options=quickly())
