@@ -12,6 +12,9 @@ import pytest
 
 from eventrec import EventRecorder, ReceivedEvent, cli
 from eventrec.cli.query.showing import number_text
+from eventrec.log.disk import DiskStorage
+from eventrec.log.log import Log
+from eventrec.runs.directory import list_runs
 
 SHOP = """
 from eventrec import EventModel
@@ -221,6 +224,25 @@ def test_an_answer_says_what_waits_in_a_log(
     assert said == "eventrec: 4 events wait in log for 'sqlite', the oldest of 2024-10-25T12:00:00Z\n"
     assert told["pending"] == 1
     assert told["remarks"] == ["1 event waits in log for 'sqlite', the oldest of 2024-10-28T12:00:00Z"]
+
+
+def test_an_answer_says_which_logs_only_a_later_eventrec_can_tell_of(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(shop)
+    monkeypatch.syspath_prepend(shop)
+    leave_waiting(shop)
+    with Log.open(DiskStorage(shop / "log" / str(list_runs(shop / "log")[-1]))) as log:
+        log.append_encoded(b"\x02 as a later version may write it", 1)
+
+    assert cli.main(["query", "orders_per_hour", *ARGUMENTS, "--log", "log"]) == 0
+
+    said = capsys.readouterr().err
+    assert (
+        said.splitlines()[-1]
+        == "eventrec: 1 log in log cannot be read here, or not to its end: see eventrec status, log cat"
+    )
+    assert said.startswith("eventrec: 4 events wait in log")
 
 
 def test_an_answer_about_nothing_says_where_it_looked(

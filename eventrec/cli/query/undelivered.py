@@ -13,12 +13,13 @@ from eventrec.cli.terminal import counted
 from eventrec.errors import ContentError, LogError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.reader import LogReader
-from eventrec.records.content import ContentDecoder, is_ours
+from eventrec.records.content import ContentDecoder, LaterContentError, is_ours
 from eventrec.records.entry import SHAPE, TIMESTAMP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from uuid import UUID
 
     from eventrec.analytics import Answer, Question
     from eventrec.cli.logs.directory import SeenLog
@@ -32,7 +33,7 @@ class Undelivered:
         name: The subscription that they wait for.
         count: How many, at most: what was delivered since the log's checkpoints were saved is among them.
         oldest: When the oldest of them happened; None: there are none.
-        unreadable: Logs of which this user may not tell.
+        unreadable: Logs of which it cannot be told here: of another user, or of a later eventrec.
     """
 
     name: str
@@ -54,11 +55,12 @@ def undelivered(directory: Path, url: str, name: str | None, question: Question)
     logs = see_all(directory)
     chosen = chosen_name(url, name, names_in(logs))
     count, oldest = 0, None
+    unreadable = {log.id for log in logs if log.state == "unknown" or log.error}
     for log in logs:
-        for timestamp in _waiting(log, chosen, question):
+        for timestamp in _waiting(log, chosen, question, unreadable):
             count += 1
             oldest = timestamp if oldest is None else min(oldest, timestamp)
-    return Undelivered(chosen, count, oldest, sum(log.state == "unknown" or bool(log.error) for log in logs))
+    return Undelivered(chosen, count, oldest, len(unreadable))
 
 
 def with_waiting(answer: Answer, waiting: Undelivered, directory: Path) -> Answer:
@@ -70,13 +72,14 @@ def with_waiting(answer: Answer, waiting: Undelivered, directory: Path) -> Answe
         remarks.append(f"{what} in {directory} for {waiting.name!r}, the oldest of {moment_text(waiting.oldest)}")
         complete_to = None if complete_to is None else min(complete_to, waiting.oldest - 1)
     if waiting.unreadable:
-        remarks.append(f"{counted(waiting.unreadable, 'log')} in {directory} cannot be read here: see eventrec status")
+        logs = counted(waiting.unreadable, "log")
+        remarks.append(f"{logs} in {directory} cannot be read here, or not to its end: see eventrec status, log cat")
     pending = (answer.pending or 0) + waiting.count
     return replace(answer, complete_to=complete_to, pending=pending, remarks=tuple(remarks))
 
 
-def _waiting(log: SeenLog, name: str, question: Question) -> Iterator[int]:
-    """When the events of one log happened."""
+def _waiting(log: SeenLog, name: str, question: Question, unreadable: set[UUID]) -> Iterator[int]:
+    """When the events of one log happened. Where a later eventrec is needed to tell, the log joins `unreadable`."""
     saved = log.checkpoints.get(name)
     start = log.first if saved is None else saved.progress.scanned
     decoder = ContentDecoder()
@@ -88,6 +91,9 @@ def _waiting(log: SeenLog, name: str, question: Question) -> Iterator[int]:
         for commit in reader.commits():
             try:
                 entries = decoder.decode(commit.content).entries
+            except LaterContentError:
+                unreadable.add(log.id)
+                continue
             except ContentError:
                 continue
             for offset, entry in enumerate(entries, commit.offset):
