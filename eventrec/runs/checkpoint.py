@@ -148,8 +148,11 @@ class CheckpointFiles:
         """Every checkpoint, by subscription. One that cannot be read is logged and missing: see `look`."""
         return self.look().checkpoints
 
-    def look(self, *, said: Collection[str] = ()) -> Saved:
-        """Every checkpoint, and what cannot be read, which is logged but for the files `said` before."""
+    def look(self, *, said: Collection[str] = (), says_forbidden: bool = True) -> Saved:
+        """Every checkpoint, and what cannot be read, which is logged but for the files `said` before.
+
+        `says_forbidden=False`: nor are those that this user may not read, of which the caller tells.
+        """
         found: dict[str, Checkpoint] = {}
         unreadable, newer, forbidden = set[str](), set[str](), set[str]()
         for name, checkpoint in self._all():
@@ -158,11 +161,11 @@ class CheckpointFiles:
             elif isinstance(checkpoint, NewerFileError):
                 newer.add(name)
             else:
-                if name not in said:
-                    _logger.error("checkpoint unreadable", file=str(self._folder / name), error=str(checkpoint))
                 unreadable.add(name)
                 if _is_forbidden(checkpoint):
                     forbidden.add(name)
+                if name not in said and (says_forbidden or name not in forbidden):
+                    _logger.error("checkpoint unreadable", file=str(self._folder / name), error=str(checkpoint))
         return Saved(found, frozenset(unreadable), frozenset(newer), frozenset(forbidden))
 
     def load_all(self) -> dict[str, Checkpoint] | None:

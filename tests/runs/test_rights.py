@@ -117,7 +117,9 @@ def test_where_root_may_give_nothing_away_it_keeps_it(
     assert owners(owned) == {(0, 0)}
 
 
-def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_a_damaged_one(owned: Path) -> None:
+def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_a_damaged_one(
+    owned: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with as_owner():
         made = Run.create(owned, new_run_id())
         CheckpointFiles(made.storage).save(Checkpoint(subscription="a", progress=Progress(0, 0, 0)), sync=True)
@@ -132,6 +134,8 @@ def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_a_damaged_one(owned:
             open_orphan(run)
         with pytest.raises(PermissionError, match=r"a\.json"):
             CheckpointFiles(run.storage).is_of_holder("a")
+    # It is tried again and again, and said once: by what tries.
+    assert "unreadable" not in caplog.text
     os.chown(file, OWNER, OWNER)
     with as_owner():
         opened = open_orphan(run)

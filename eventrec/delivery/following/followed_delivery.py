@@ -100,7 +100,7 @@ def open_followed(
         OSError: The disk refused.
         LogError: It or a checkpoint is of a version that we cannot read.
     """
-    saved = CheckpointFiles(run.storage).look()
+    saved = CheckpointFiles(run.storage).look(says_forbidden=False)
     check_saved(saved)
     furthest = max((each.progress.scanned for each in saved.checkpoints.values()), default=0)
     log = FollowedLog(run.storage, run.id, near=furthest)

@@ -54,7 +54,7 @@ def open_orphan(run: Run, latest: Iterable[str] = ()) -> OpenedOrphan:
     if odd := list_odd_segments(run.storage):
         # It is not followed; and what it held is not known, so nothing here is over.
         raise LogError(f"{segment_name(odd[0])} is not a file")
-    saved = CheckpointFiles(run.storage).look()
+    saved = CheckpointFiles(run.storage).look(says_forbidden=False)
     check_saved(saved)
     at_least = max((each.progress.scanned for each in saved.checkpoints.values()), default=0)
     _check_offset(max([at_least, *list_segments(run.storage)]))
