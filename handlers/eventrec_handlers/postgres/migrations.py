@@ -256,7 +256,7 @@ class PostgresMigrations(MigrationTarget):
                 other = await asyncpg.connect(**self._target.arguments(), statement_cache_size=0)
                 async with other.transaction():
                     is_shared = await other.fetchval(_BACKEND) == pid or await _backend_of(connection) != pid
-        except (OSError, TimeoutError, asyncpg.PostgresError):
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return  # There is no second session to be had: the only one is ours.
         finally:
             if other is not None:
