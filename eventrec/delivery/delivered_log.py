@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from eventrec.delivery.sources.readable_log import ReadableLog
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 
 class DeliveredLog(ReadableLog, Protocol):
@@ -25,6 +28,12 @@ class DeliveredLog(ReadableLog, Protocol):
 
     def delete_below(self, offset: int) -> int:
         """Delete the sealed segments below `offset`. Returns how many."""
+
+    def drop_index(self) -> bool:
+        """Delete an index, which readers do without; False: there is none, or it is not ours."""
+
+    def standing_still(self) -> AbstractContextManager[object]:
+        """Nothing is written while it is entered, where it is ours to say so: on a full disk, each try takes room."""
 
     def close(self) -> None:
         """Give the descriptors back."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
@@ -220,7 +220,7 @@ class LogDelivery:
                 return
             lowest = min((each.progress.scanned for each in now.values()), default=self.source.end)
             try:
-                durable = await in_thread(partial(self._save, due, lowest, sync=sync))
+                durable = await in_thread(partial(self._save, due, lowest, sync=sync, is_full=must_delete))
             except Exception as exc:  # noqa: BLE001 - whatever a disk, or a name, makes of it: it is tried again
                 if not self.is_refused:
                     _logger.warning("checkpoint not saved", log=str(self.run_of.id), error=described(exc))
@@ -239,19 +239,32 @@ class LogDelivery:
         now = {name: worker.checkpoint() for name, worker in self.workers.items()}
         return {name: msgspec.structs.replace(each, by_holder=self.is_held) for name, each in now.items()}
 
-    def _save(self, checkpoints: Mapping[str, Checkpoint], lowest: int, *, sync: bool) -> bool:
-        """In a thread. Whether all that was saved so far is durable now; then what no subscription needs goes."""
+    def _save(self, checkpoints: Mapping[str, Checkpoint], lowest: int, *, sync: bool, is_full: bool = False) -> bool:
+        """In a thread. Whether all that was saved so far is durable now; then what no subscription needs goes.
+
+        `is_full`: the disk may be, to the last file. Then the writer, which tries again and again, does not take what a
+        checkpoint needs for a moment, and an index goes for it.
+        """
         below = self.needs.deletable_below(lowest)
         sync = sync or (below > 0 and self._sync != "interval" and self._saved.covers(checkpoints))
+        with self.log.standing_still() if is_full else nullcontext():
+            try:
+                self._save_files(checkpoints, sync=sync, with_needs=below > 0)
+            except OSError:
+                if not is_full or not self.log.drop_index():
+                    raise
+                self._save_files(checkpoints, sync=sync, with_needs=below > 0)
+        if sync and below:
+            self.log.delete_below(below)
+        return sync
+
+    def _save_files(self, checkpoints: Mapping[str, Checkpoint], *, sync: bool, with_needs: bool) -> None:
         for checkpoint in checkpoints.values():
             self._files.save(checkpoint, sync=sync)
         if sync:
-            if below:
+            if with_needs:
                 self.needs.sync()
             self._files.sync_names()
-            if below:
-                self.log.delete_below(below)
-        return sync
 
     async def _keep_checkpoints(self) -> None:
         while True:

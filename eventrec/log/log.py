@@ -13,19 +13,21 @@ the disk, its rest is superseded: a segment ends where the next one begins.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from eventrec.errors import LogError
 from eventrec.log import maintenance
 from eventrec.log.reader import LogReader
 from eventrec.log.repair import Recovered, recover
-from eventrec.log.segment import list_segments, segment_name
+from eventrec.log.segment import index_name, list_segments, segment_name
 from eventrec.log.writer import LogOptions, LogWriter, translated
 from eventrec.runtime.logging import get_logger
 from eventrec.runtime.native import allocate_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from eventrec.log.resync import IsOurs
     from eventrec.log.storage import FileSize, Storage
@@ -150,6 +152,23 @@ class Log(LogWriter):
         """
         with self._maintaining, translated("delete segments"):
             return maintenance.delete_below(self._storage, offset, head=self._head.first)
+
+    def drop_index(self) -> bool:
+        """Delete the index of one sealed segment, which readers do without; False: there is none. That room is free.
+
+        Raises:
+            OSError: The disk refused.
+        """
+        for first in list_segments(self._storage):
+            if first < self._head.first:
+                with suppress(FileNotFoundError):
+                    self._storage.delete(index_name(first))
+                    return True
+        return False
+
+    def standing_still(self) -> AbstractContextManager[object]:
+        """While it is entered, nothing is written, and no segment begun: what that needs for a moment is free."""
+        return self._writing
 
     def compress_below(self, offset: int) -> tuple[int, int]:
         """Compress the sealed segments all of whose records are below `offset` and which are not yet.

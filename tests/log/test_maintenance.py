@@ -66,6 +66,21 @@ def test_the_segment_being_written_is_not_deleted_when_its_successor_is_there_bu
     assert list_segments(storage) == [0, 1]
 
 
+def test_an_index_goes_for_room_and_every_record_is_still_read(storage: FaultyStorage) -> None:
+    log = _log(storage, 50)
+    log.sync()
+    firsts = list_segments(storage)
+    with_index = [first for first in firsts if index_name(first) in storage.list()]
+
+    while log.drop_index():
+        with_index.pop(0)
+        assert [first for first in firsts if index_name(first) in storage.list()] == with_index
+
+    assert set(with_index) <= {firsts[-1]}  # what is written now keeps its own
+    assert _offsets(log) == list(range(50))
+    assert list(verify(storage)) == []
+
+
 def test_deletion_is_durable_on_return(storage: FaultyStorage) -> None:
     log = _log(storage, 50)
 

@@ -55,12 +55,12 @@ class FollowedDelivery(LogDelivery):
         del is_orphan
         return FollowedSource(self.followed, self.run_of.id, first=first, on_move=self._notice)
 
-    def _save(self, checkpoints: Mapping[str, Checkpoint], lowest: int, *, sync: bool) -> bool:
+    def _save(self, checkpoints: Mapping[str, Checkpoint], lowest: int, *, sync: bool, is_full: bool = False) -> bool:
         """In a thread. Whether all that was saved so far is durable now; False too where the log is not there any more.
 
         Then its owner has retired it, since all of it is settled; or its directory was deleted.
         """
-        del lowest
+        del lowest, is_full
         try:
             self.followed.check_in_place()
             for name, checkpoint in checkpoints.items():

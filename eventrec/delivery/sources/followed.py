@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,7 @@ from eventrec.runtime.native import allocate_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from uuid import UUID
 
     from eventrec.log.disk import DiskStorage
@@ -149,6 +151,14 @@ class FollowedLog:
         """None: its owner does."""
         del offset
         return 0
+
+    def drop_index(self) -> bool:
+        """False: its owner does."""
+        return False
+
+    def standing_still(self) -> AbstractContextManager[object]:
+        """It goes on: its owner writes it."""
+        return nullcontext()
 
     def close(self) -> None:
         """Give the descriptors back, once a look that is on has ended."""

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import anyio
@@ -18,6 +19,7 @@ from eventrec.delivery.directory_look import DirectoryLook, DirectoryNews
 from eventrec.delivery.disk import DiskQuota
 from eventrec.delivery.orphans.adoption import MAX_ADOPTED
 from eventrec.intake.writer import Writer
+from eventrec.log import segment
 from eventrec.log.head import SPARED
 from eventrec.runs.directory import DONE, list_runs
 from eventrec.runs.survey import tree_size
@@ -167,6 +169,36 @@ async def test_what_a_full_disk_keeps_out_is_written_while_close_delivers(small_
     await eventually(lambda: recorder.status().failure is not None)
     handler.always = lambda _: None
     await anyio.sleep(pause)
+
+    status = await recorder.close(30)
+
+    assert status.refused == {}
+    assert_conserved(status, offered=taken)
+    assert sorted(set(handler.delivered)) == list(range(taken))
+
+
+@pytest.mark.parametrize("small_volume", ["1m,nr_inodes=12"], indirect=True)
+async def test_a_writer_that_tries_again_leaves_a_checkpoint_its_place(
+    small_volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try to begin a segment has the last file of the disk, for a moment."""
+    replace = segment.replace_file
+
+    def slowly(*args: Any, **options: Any) -> None:
+        try:
+            replace(*args, **options)
+        except OSError:
+            time.sleep(0.5)  # as where another thread has the interpreter
+            raise
+
+    monkeypatch.setattr(segment, "replace_file", slowly)
+    handler = ScriptedHandler(always=DOWN)
+    options = quickly(keep_free=0, flush_interval=0.05, segment_bytes=100_000, retry=Backoff(first=0.01, max=0.05))
+    recorder = EventRecorder(handler, log=small_volume / "log", options=options)
+    await recorder.open()
+    taken = recorder.record_many(Long(n) for n in range(9_000))
+    await eventually(lambda: recorder.status().failure is not None)
+    handler.always = lambda _: None
 
     status = await recorder.close(30)
 
