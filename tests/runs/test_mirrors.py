@@ -193,3 +193,14 @@ def test_a_name_that_is_not_its_folders_is_not_believed(tmp_path: Path) -> None:
 
 def test_mirrors_say_whose_they_are(tmp_path: Path) -> None:
     assert repr(Mirrors(tmp_path)) == f"<Mirrors of {tmp_path}>"
+
+
+def test_a_mirror_whose_own_file_is_gone_notes_nothing(tmp_path: Path) -> None:
+    mirrors = known(tmp_path, "standby")
+    for path in (tmp_path / MIRRORS / "standby").iterdir():
+        path.unlink()
+
+    with pytest.raises(FileNotFoundError, match="'standby' is not known any more"):
+        mirrors.acknowledge("standby", Acknowledged(log=LOG, next_offset=1))
+
+    assert list((tmp_path / MIRRORS / "standby").iterdir()) == []

@@ -14,6 +14,7 @@ from eventrec.runs.requests import (
     OperatorRequest,
     is_asked_since,
     load_requests,
+    read_requests,
     save_request,
     sweep_requests,
 )
@@ -59,3 +60,15 @@ def test_request_is_for_what_was_saved_before_it(*, asked: float, saved: float, 
     request = OperatorRequest(subscription="s", asked=asked)
 
     assert is_asked_since(request, saved, now=3.0) is is_since
+
+
+def test_what_is_damaged_gives_way_to_the_next_request_and_what_is_not_a_request_is_no_trouble(tmp_path: Path) -> None:
+    save_request(tmp_path, OperatorRequest(subscription="a", asked=5.0))
+    (file,) = (tmp_path / REQUESTS).iterdir()
+    file.write_bytes(b"damaged")
+    (tmp_path / REQUESTS / "README").write_bytes(b"of an operator")
+
+    save_request(tmp_path, asked := OperatorRequest(subscription="a", asked=6.0))
+
+    assert read_requests(tmp_path) == ([asked], {})
+    assert (tmp_path / REQUESTS / "README").read_bytes() == b"of an operator"

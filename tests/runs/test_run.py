@@ -296,3 +296,27 @@ def test_a_directory_that_another_process_removes_first_is_gone_all_the_same(
         run.retire()
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_is_gone_is_made_again_once_the_disk_lets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(tmp_path, new_run_id())
+    files = sorted(path.name for path in run.path.iterdir())
+    assert not run.restore_lock()
+    (run.path / LOCK).unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(run.storage), "replace", _refuse)
+        with pytest.raises(OSError, match="Input/output error"):
+            run.restore_lock()
+
+    assert sorted(path.name for path in run.path.iterdir()) == [name for name in files if name != LOCK]
+    assert run.restore_lock()
+    assert sorted(path.name for path in run.path.iterdir()) == files
+    assert is_locked(tmp_path, run.id)
+    run.release()
+
+
+def _refuse(*_: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")

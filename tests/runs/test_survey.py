@@ -161,3 +161,20 @@ def test_what_its_owner_makes_or_deletes_is_not_foreign(tmp_path: Path, monkeypa
 
     assert found == [next(path.name for path in tmp_path.iterdir() if path.is_file()), "photo"]
     run.release()
+
+
+def test_where_it_cannot_be_told_who_follows_or_mirrors_the_log_itself_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    run = leave(tmp_path, one=1)
+    monkeypatch.setattr(survey.Followers, "names", refuse)
+    monkeypatch.setattr(survey.Mirrors, "of_log", refuse)
+
+    seen = see(tmp_path, run.id)
+
+    assert seen is not None
+    assert (seen.end, seen.pending("one"), seen.awaited, seen.mirrored) == (3, 2, frozenset(), {})
+    run.release()
