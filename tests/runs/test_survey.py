@@ -16,6 +16,8 @@ from eventrec.records.schema import Shape
 from eventrec.runs import survey
 from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles, Progress
 from eventrec.runs.directory import LOCK, LogDirectory
+from eventrec.runs.followers import Followers
+from eventrec.runs.mirrors import Mirrors
 from eventrec.runs.others import UNKNOWN
 from eventrec.runs.run import Run, new_run_id
 from eventrec.runs.survey import knows, list_foreign, see, see_opened
@@ -170,8 +172,8 @@ def test_where_it_cannot_be_told_who_follows_or_mirrors_the_log_itself_is_told(
         raise OSError(errno.EIO, "Input/output error")
 
     run = leave(tmp_path, one=1)
-    monkeypatch.setattr(survey.Followers, "names", refuse)
-    monkeypatch.setattr(survey.Mirrors, "of_log", refuse)
+    monkeypatch.setattr(Followers, "names", refuse)
+    monkeypatch.setattr(Mirrors, "of_log", refuse)
 
     seen = see(tmp_path, run.id)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import anyio
 import pytest
@@ -902,5 +903,42 @@ async def test_another_destination_is_taken_at_once_where_that_was_decided_befor
         recorder.record(Numbered(1))
         assert await recorder.flush(timeout=60)
 
+    assert handler.delivered == [0, 1]
+    assert_conserved(recorder.status(), offered=2)
+
+
+class OftenAsked(FencedHandler):
+    """Is asked where it is after five seconds without a batch; the first `unanswered` times it does not say."""
+
+    unanswered = 0
+
+    @property
+    def idle_check_seconds(self) -> float:
+        return 5.0
+
+    async def resume(self, log_id: UUID, subscription: str, start: int) -> int:
+        answer = await super().resume(log_id, subscription, start)
+        if self.unanswered:
+            self.unanswered -= 1
+            raise TransientError("away")
+        return answer
+
+
+async def test_a_destination_that_may_forget_is_asked_while_there_is_nothing_to_send() -> None:
+    handler = OftenAsked()
+
+    async with EventRecorder(handler, options=quickly()) as recorder:
+        recorder.record(Numbered(0))
+        assert await recorder.flush(timeout=60)
+        asked = len(handler.resumed)
+        await anyio.sleep(16)
+        asked_idle = len(handler.resumed) - asked
+        handler.unanswered = 2
+        await anyio.sleep(16)
+        recorder.record(Numbered(1))
+        assert await recorder.flush(timeout=60)
+
+    assert asked_idle == 3
+    assert handler.unanswered == 0
     assert handler.delivered == [0, 1]
     assert_conserved(recorder.status(), offered=2)
