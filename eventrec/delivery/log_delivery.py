@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _logger = get_logger("eventrec.delivery")
 
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _STAMP_SECONDS: Final = 5.0
 
 _BETWEEN_SAVES: Final = 0.05
@@ -242,16 +244,16 @@ class LogDelivery:
     def _save(self, checkpoints: Mapping[str, Checkpoint], lowest: int, *, sync: bool, is_full: bool = False) -> bool:
         """In a thread. Whether all that was saved so far is durable now; then what no subscription needs goes.
 
-        `is_full`: the disk may be, to the last file. Then the writer, which tries again and again, does not take what a
-        checkpoint needs for a moment, and an index goes for it.
+        On a disk that is full, to the last file perhaps, an index goes for a checkpoint. `is_full`: it is expected to
+        be; then the writer, which tries again and again, does not take that room meanwhile.
         """
         below = self.needs.deletable_below(lowest)
         sync = sync or (below > 0 and self._sync != "interval" and self._saved.covers(checkpoints))
         with self.log.standing_still() if is_full else nullcontext():
             try:
                 self._save_files(checkpoints, sync=sync, with_needs=below > 0)
-            except OSError:
-                if not is_full or not self.log.drop_index():
+            except OSError as exc:
+                if exc.errno not in _FULL or not self.log.drop_index():
                     raise
                 self._save_files(checkpoints, sync=sync, with_needs=below > 0)
         if sync and below:
