@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ from eventrec.delivery.saving import Saving
 from eventrec.delivery.sources.log import LogSource
 from eventrec.delivery.worker.worker import Worker
 from eventrec.errors import LogError, TransientError
+from eventrec.log.head import DISK_FULL
 from eventrec.runs.checkpoint import CheckpointFiles, Saved
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 _logger = get_logger("eventrec.delivery")
 
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _STAMP_SECONDS: Final = 5.0
 
 _BETWEEN_SAVES: Final = 0.05
@@ -253,7 +252,7 @@ class LogDelivery:
             try:
                 self._save_files(checkpoints, sync=sync, with_needs=below > 0)
             except OSError as exc:
-                if exc.errno not in _FULL or not self.log.drop_index():
+                if exc.errno not in DISK_FULL or not self.log.drop_index():
                     raise
                 self._save_files(checkpoints, sync=sync, with_needs=below > 0)
         if sync and below:

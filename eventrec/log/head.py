@@ -25,7 +25,7 @@ _ENTRIES_PER_WRITE: Final = 256
 SPARED: Final = 64 << 10
 """Bytes of a full disk that are left: a checkpoint needs them."""
 
-_DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Head:
@@ -63,7 +63,7 @@ class Head:
             while position < end:
                 position += write_some(self._file, content[position - self.position :], position)
         except OSError as exc:
-            if exc.errno in _DISK_FULL and position - self.position > 2 * SPARED:
+            if exc.errno in DISK_FULL and position - self.position > 2 * SPARED:
                 position -= SPARED
             ends = list(itertools.accumulate(map(len, commits), initial=self.position))
             self.position = ends[bisect.bisect_right(ends, position) - 1]

@@ -132,7 +132,7 @@ def _joined(folder: DiskStorage, name: str) -> list[OperatorRequest]:
 
 
 def _load(folder: DiskStorage, name: str) -> list[OperatorRequest]:
-    """None where there is no such file. Raises UnreadableFileError."""
+    """Empty where there is no such file. Raises UnreadableFileError."""
     try:
         requests, _ = load(folder, name, list[OperatorRequest])
     except FileNotFoundError:
