@@ -12,7 +12,7 @@ import msgspec
 
 from eventrec.errors import LogError, UnreadableFileError
 from eventrec.log.disk import DiskStorage
-from eventrec.runs.files import SUFFIX, decode, file_name, read, replace
+from eventrec.runs.files import SUFFIX, decode, file_name, is_forbidden, read, replace
 from eventrec.runtime.decoding import decodable
 from eventrec.runtime.logging import get_logger
 
@@ -162,7 +162,7 @@ class CheckpointFiles:
                 newer.add(name)
             else:
                 unreadable.add(name)
-                if _is_forbidden(checkpoint):
+                if is_forbidden(checkpoint):
                     forbidden.add(name)
                 if name not in said and (says_forbidden or name not in forbidden):
                     _logger.error("checkpoint unreadable", file=str(self._folder / name), error=str(checkpoint))
@@ -216,7 +216,7 @@ class CheckpointFiles:
         except FileNotFoundError:
             return False
         except UnreadableFileError as exc:
-            if _is_forbidden(exc):
+            if is_forbidden(exc):
                 raise PermissionError(
                     errno.EACCES, "may not be read", str(self._folder / file_name(subscription))
                 ) from exc
@@ -285,10 +285,6 @@ class CheckpointFiles:
 @decodable
 class _Versioned(msgspec.Struct):
     version: int = _VERSION
-
-
-def _is_forbidden(exc: BaseException) -> bool:
-    return isinstance(exc.__cause__, PermissionError)
 
 
 def _loaded(storage: DiskStorage, name: str) -> Checkpoint:

@@ -112,3 +112,8 @@ def read(storage: Storage, name: str) -> bytes:
     if len(content) > _MAX_BYTES:
         raise UnreadableFileError(f"it has more than {_MAX_BYTES:,} bytes")
     return content
+
+
+def is_forbidden(exc: BaseException) -> bool:
+    """Whether `exc`, an UnreadableFileError, says that this user may not read the file: what is in it counts."""
+    return isinstance(exc.__cause__, PermissionError)

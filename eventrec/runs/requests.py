@@ -18,7 +18,7 @@ import msgspec
 
 from eventrec.errors import UnreadableFileError
 from eventrec.log.disk import DiskStorage
-from eventrec.runs.files import SUFFIX, file_name, load, replace
+from eventrec.runs.files import SUFFIX, file_name, is_forbidden, load, replace
 from eventrec.runtime.decoding import decodable
 from eventrec.runtime.logging import described
 
@@ -126,7 +126,7 @@ def _joined(folder: DiskStorage, name: str) -> list[OperatorRequest]:
     try:
         return _load(folder, name)
     except UnreadableFileError as exc:
-        if isinstance(exc.__cause__, PermissionError):
+        if exc.__cause__ is not None and is_forbidden(exc):
             raise exc.__cause__ from None
         return []
 
