@@ -22,12 +22,13 @@ import anyio
 import pytest
 from starlette.applications import Starlette
 
-from eventrec import EventRecorder, EventRecorderOptions, SyncRecorder
+from eventrec import Batch, EventRecorder, EventRecorderOptions, PauseError, SyncRecorder
 from eventrec.cli.demo.rollups import catalogue
 from eventrec.cli.demo.shop import OrderPlaced, shop_events
 from eventrec.server import ServerOptions, Tokens, application
 from eventrec.server.web_server import WebServer
 from eventrec.testing.browser import Chromium, chromium
+from eventrec.testing.scripted import ScriptedHandler, raising
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -227,6 +228,29 @@ def shop(tmp_path: Path) -> Iterator[Callable[..., Shop]]:
     """Opens shops, which close with the test."""
     with ExitStack() as stack:
         yield lambda *others, **options: stack.enter_context(open_shop(tmp_path, *others, **options))
+
+
+@dataclass
+class Kept(ScriptedHandler):
+    """Counts the shop's events, which have no numbers."""
+
+    count: int = 0
+
+    def keep(self, batch: Batch) -> None:
+        self.count += len(batch.records)
+
+
+@pytest.fixture
+def paused(shop: Callable[..., Shop]) -> Callable[..., tuple[Shop, Kept]]:
+    """Opens a shop one of whose destinations waits for an operator, and has that destination's handler too."""
+
+    def opened(**options: Any) -> tuple[Shop, Kept]:
+        handler = Kept(always=raising(PauseError("the key was <b>revoked</b>")))
+        shopped = shop(handler, **options)
+        shopped.sell(30)
+        return shopped, handler
+
+    return opened
 
 
 @pytest.fixture

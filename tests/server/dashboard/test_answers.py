@@ -253,6 +253,93 @@ def test_the_focus_stays_where_what_stands_before_it_goes(letters: Any) -> None:
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Show record 3"
 
 
+def focused(page: Page) -> str:
+    """What has the focus: its id, or what it is called."""
+    return str(page.evaluate("(({ id, ariaLabel, tagName }) => id || ariaLabel || tagName)(document.activeElement)"))
+
+
+def test_a_destination_that_goes_on_before_resume_is_answered_leaves_the_focus_there(
+    paused: Callable[..., Any], serve: Any, view: Any
+) -> None:
+    opened, handler = paused()
+    page = view.open(serve(opened.app).url)
+    page.focus("[aria-label='Resume other-0']")
+    page.keyboard.press("Enter")
+    held = Held(page, "**/resume/*")
+    page.click("#resume-yes")
+    answer = held.wait()
+    handler.always = lambda _: None
+
+    opened.sync.resume("other-0")
+    page.wait_for_selector("[aria-label='Resume other-0']", state="hidden")
+    assert focused(page) == "resume-yes"
+    answer.fulfill(json={})
+    page.wait_for_selector("#resume-dialog", state="hidden")
+
+    assert focused(page) == "destinations-title"
+
+
+@pytest.mark.parametrize("wants_token", [False, True])
+def test_a_dialog_over_a_dialog_gives_the_focus_back_to_what_opened_the_first(
+    paused: Callable[..., Any], serve: Any, view: Any, *, wants_token: bool
+) -> None:
+    view.expected = ["401 (Unauthorized)"]
+    opened, _ = paused()
+    page = view.open(serve(opened.app).url)
+    page.focus("[aria-label='Resume other-0']")
+    page.keyboard.press("Enter")
+    if wants_token:
+        page.route("**/resume/*", lambda route: route.fulfill(status=401, json={"detail": "a token"}))
+        page.click("#resume-yes")
+        page.wait_for_selector("#token-dialog")
+        page.wait_for_selector("#resume-dialog", state="hidden")
+
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog", state="hidden")
+
+    assert focused(page) == "Resume other-0"
+
+
+def test_letters_that_are_replayed_leave_the_focus_in_their_section(letters: Any) -> None:
+    page = letters(letter(1, "a"))
+    page.route("**/dead?*", lambda route: route.fulfill(json=dead()))
+    page.route(
+        "**/dead/replay",
+        lambda route: route.fulfill(json={"delivered": 1, "refused_again": 0, "waiting": 0, "is_done": True}),
+    )
+    page.focus(".replay")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".letter-group", state="detached")
+
+    assert focused(page) == "dead-title"
+
+
+def test_an_error_that_is_over_leaves_the_focus_in_its_section(shop: Callable[..., Any], serve: Any, view: Any) -> None:
+    view.expected = [*NO_ANSWER]
+    page = view.open(serve(shop().app).url, prepare=lambda page: page.route("**/dead?*", lambda route: route.abort()))
+    page.wait_for_selector("#dead-state button")
+    page.route("**/dead?*", lambda route: route.fulfill(json=dead()))
+    page.focus("#dead-state button")
+
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#dead-state:has-text('No dead letter waits.')")
+
+    assert focused(page) == "dead-title"
+
+
+def test_the_focus_of_who_has_pressed_elsewhere_is_left_alone(letters: Any) -> None:
+    page = letters(letter(1, "a"), letter(2, "a"))
+    page.focus("[aria-label='Show record 1']")
+    page.click("footer")
+    page.route("**/dead?*", lambda route: route.fulfill(json=dead(letter(2, "a"))))
+
+    page.evaluate("document.querySelector('#dead-refresh').click()")
+    page.wait_for_selector("[aria-label='Show record 1']", state="detached")
+
+    assert focused(page) == "BODY"
+
+
 def test_a_chart_that_is_drawn_late_does_not_stand_over_a_newer_answer(
     shop: Callable[..., Any], serve: Any, view: Any
 ) -> None:

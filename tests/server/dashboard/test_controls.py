@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-
-from eventrec import Batch, PauseError
-from eventrec.testing.scripted import ScriptedHandler, raising
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Request
@@ -146,30 +142,12 @@ def test_dead_letters_are_shown_replayed_and_gone(opened: Any, serve: Any, view:
     assert page.text_content("#replays") == "sqlite: 3 delivered, 0 refused again, 0 left"
 
 
-@dataclass
-class Kept(ScriptedHandler):
-    """Counts the shop's events, which have no numbers."""
-
-    count: int = 0
-
-    def keep(self, batch: Batch) -> None:
-        self.count += len(batch.records)
-
-
 HELD = ".destination:has(.destination-name:text-is('other-0'))"
 
 
-def held(shop: Callable[..., Any], **options: Any) -> tuple[Any, Kept]:
-    """A shop one of whose destinations waits for an operator, and that destination's handler."""
-    handler = Kept(always=raising(PauseError("the key was <b>revoked</b>")))
-    opened = shop(handler, **options)
-    opened.sell(30)
-    return opened, handler
-
-
 @pytest.mark.parametrize("width", [1_440, 390])
-def test_a_paused_destination_is_resumed(shop: Callable[..., Any], serve: Any, view: Any, width: int) -> None:
-    opened, handler = held(shop)
+def test_a_paused_destination_is_resumed(paused: Callable[..., Any], serve: Any, view: Any, width: int) -> None:
+    opened, handler = paused()
     page = view.open(serve(opened.app).url, width=width)
     page.wait_for_selector(f"{HELD} .badge[data-state=bad]")
 
@@ -196,15 +174,16 @@ def test_a_paused_destination_is_resumed(shop: Callable[..., Any], serve: Any, v
         page.click("#resume-yes")
 
     page.wait_for_selector(f"{HELD} .badge[data-state=good]")
+    page.wait_for_selector("#resume-dialog", state="hidden")
     page.wait_for_selector(f"{HELD} .resume", state="hidden")
     assert page.evaluate("document.activeElement.id") == "destinations-title"
     assert handler.count == 30
 
 
-def test_resuming_takes_the_scope_admin(shop: Callable[..., Any], serve: Any, view: Any, make_tokens: Any) -> None:
+def test_resuming_takes_the_scope_admin(paused: Callable[..., Any], serve: Any, view: Any, make_tokens: Any) -> None:
     view.expected = ["403 (Forbidden)"]
     tokens, secrets = make_tokens("read", "admin")
-    opened, handler = held(shop, tokens=tokens)
+    opened, handler = paused(tokens=tokens)
     page = view.open(serve(opened.app).url)
     page.fill("#token", secrets["read"])
     page.keyboard.press("Enter")
@@ -223,10 +202,10 @@ def test_resuming_takes_the_scope_admin(shop: Callable[..., Any], serve: Any, vi
 
 
 def test_a_resume_that_is_refused_says_why_and_can_be_tried_again(
-    shop: Callable[..., Any], serve: Any, view: Any
+    paused: Callable[..., Any], serve: Any, view: Any
 ) -> None:
     view.expected = ["503 (Service Unavailable)"]
-    opened, _ = held(shop)
+    opened, _ = paused()
     page = view.open(serve(opened.app).url)
     said = json.dumps({"detail": "the log directory cannot be <b>read</b> now"})
     page.route("**/resume/*", lambda route: route.fulfill(status=503, body=said, content_type="application/json"))

@@ -79,9 +79,7 @@ function update(node, part) {
   badge.dataset.state = wellness(part);
   say(badge.lastChild, part.state);
   node.querySelectorAll("dd").forEach((dd, place) => say(dd, NUMBERS[place][1](part)));
-  const button = node.querySelector(".resume");
-  if (!part.held && document.activeElement === button) $("destinations-title").focus();
-  button.hidden = !part.held;
+  node.querySelector(".resume").hidden = !part.held;
   const error = node.querySelector(".destination-error");
   error.classList.toggle("now", !part.healthy);
   say(error, [...part.remarks, errorText(part), successText(part)].filter(Boolean).join(" · "));

@@ -29,7 +29,6 @@ export function keyed(parent, items, key, make, update) {
   const before = kept.get(parent) ?? new Map();
   const after = new Map();
   const wanted = new Set(items.map(key));
-  const focused = parent.contains(document.activeElement) ? document.activeElement : null;
   // What goes, goes first: else all that stands behind it would be moved, and a moved element loses the focus.
   for (const [name, node] of before) if (!wanted.has(name)) node.remove();
   let place = parent.firstChild;
@@ -42,7 +41,6 @@ export function keyed(parent, items, key, make, update) {
     if (node === place) place = place.nextSibling;
     else parent.insertBefore(node, place);
   }
-  if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
   kept.set(parent, after);
 }
 

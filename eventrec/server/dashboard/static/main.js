@@ -5,6 +5,7 @@ import { showBars } from "./bars.js";
 import { DeadLetters } from "./dead.js";
 import { showDestinations } from "./destinations.js";
 import { $, announce, say, state } from "./dom.js";
+import { keepFocus } from "./focus.js";
 import { count } from "./format.js";
 import { losses, Rates, showNow } from "./now.js";
 import { showRelay } from "./relay.js";
@@ -111,6 +112,7 @@ function showLosses(account) {
   state("losses", found.length ? "" : "Nothing was refused or dropped.");
 }
 
+keepFocus();
 useTheme($("theme"), () => rollups.redraw());
 useTokens(() => {
   for (const poller of [status, deadLetters, answers]) poller.now({ insist: true });

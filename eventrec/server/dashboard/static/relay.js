@@ -136,9 +136,7 @@ function updatePart(row, part) {
   const badge = row.querySelector(".badge");
   badge.dataset.state = part.held ? "bad" : !part.healthy ? "warn" : isOurs(part) ? "good" : "";
   say(badge.lastChild, part.remark ? `${part.state} · ${part.remark}` : part.state);
-  const button = row.querySelector(".resume");
-  if (!part.held && document.activeElement === button) $("relay-title").focus();
-  button.hidden = !part.held;
+  row.querySelector(".resume").hidden = !part.held;
   say(pending, isOurs(part) ? waits(part) : "–");
   say(lease, leaseOf(part));
   say(holder, isOurs(part) ? "this relay" : part.holder || "no relay yet");
