@@ -84,7 +84,7 @@ class Site:
     def run(self, program: str, *arguments: str, code: int = 0, seconds: float = 120, **settings: Any) -> str:
         """Run a program of Python's to its end, warnings being errors; what it said."""
         (self.directory / "program.py").write_text(program, "utf-8")
-        process = self.start(sys.executable, "-W", "error", "program.py", *arguments, **settings)
+        process = self.start(sys.executable, "-X", "faulthandler", "-W", "error", "program.py", *arguments, **settings)
         said = finished(process, seconds)
         assert process.returncode == code, said
         return said

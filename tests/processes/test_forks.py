@@ -39,7 +39,8 @@ def record(numbers, into=None):
         assert (into or recorder).record(Numbered(n))
 
 def join(child, code=0):
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert ended == code, f"the child's status is {ended}"
 
 def until(condition, seconds=5):
     deadline = time.monotonic() + seconds
