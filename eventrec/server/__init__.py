@@ -11,11 +11,11 @@ dashboard     the page
 An application adds its own with `application(…, routes=[Route(…)])`; their endpoints put questions to `Server.pool`.
 """
 
+from eventrec.ingest.moments import moment_of
 from eventrec.server.access import Access
 from eventrec.server.application import application, running
 from eventrec.server.options import ServerOptions
 from eventrec.server.reading.answering import completeness
-from eventrec.server.reading.moments import moment_of
 from eventrec.server.reading.pool import Pool
 from eventrec.server.refusals import ElementError, RefusedError, json_response
 from eventrec.server.routes import JSON, Endpoint, Query, Route

@@ -6,7 +6,7 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from eventrec.server.reading.moments import known_zone, moment_of
+from eventrec.ingest.moments import known_zone, moment_of
 from eventrec.server.refusals import RefusedError
 
 if TYPE_CHECKING:

@@ -116,10 +116,25 @@ def test_json_has_moments_in_the_zone_and_numbers_of_any_size(eventrec: Run, sho
 
 
 def test_a_time_without_a_zone_is_in_the_zone_of_the_rollup(eventrec: Run, shop: Path) -> None:
-    for start in ("2024-10-27T02:00+01:00", "2024-10-27T01:00Z", "1729990800"):
+    for start in (
+        "2024-10-27T02:00+01:00",
+        "2024-10-27T01:00Z",
+        "2024-10-27T02:00:00.0000000001+01:00",
+        "2024-10-27 02:00:00 +01:00",
+        "1729990800",
+        "1729990800000",
+    ):
         told = asked(eventrec, "orders_per_hour", "--group", "", "--from", start, "--to-time", "2024-10-27T05:00")
 
         assert [row["orders"] for row in told["rows"]] == [2]
+
+
+def test_a_span_before_now_is_a_time_too(eventrec: Run, shop: Path) -> None:
+    told = asked(eventrec, "orders_per_hour", "--group", "", "--from", "-1w", "--to-time", "now")
+    before = asked(eventrec, "orders_per_hour", "--group", "", "--from", "-1000w", "--to-time=-1m")
+
+    assert told["rows"] == []
+    assert [row["orders"] for row in before["rows"]] == [1, 2, 1]
 
 
 def test_a_chart_draws_a_bar_for_each_row(eventrec: Run, shop: Path) -> None:
@@ -267,6 +282,9 @@ def test_an_answer_about_nothing_says_where_it_looked(
         (["days", *ARGUMENTS, "--group", "x"], 2, "'x' is not a group of 'days': it has none"),
         (["days", *ARGUMENTS, "--from", "soon"], 2, "--from: 'soon' is not"),
         (["days", *ARGUMENTS, "--to-time", "9999-99-99"], 2, "--to-time: "),
+        (["days", *ARGUMENTS, "--from", "20260131"], 2, "--from: '20260131' is not a time"),
+        (["days", *ARGUMENTS, "--from", "0001-01-01", "--empty"], 2, "--from: '0001-01-01' is outside the years"),
+        (["days", *ARGUMENTS, "--to-time", "9999-12-31", "--empty"], 2, "--to-time: '9999-12-31' is outside the years"),
         (["days", *ARGUMENTS, "--limit", "-1"], 2, "limit must not be negative"),
         (["days", *ARGUMENTS, "--chart"], 2, "no measure that is a number"),
         (["orders_per_hour", *ARGUMENTS, "--chart", "--measure", "note"], 2, "no measure 'note' that is a number"),

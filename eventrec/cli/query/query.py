@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import time
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path  # noqa: TC003 - cyclopts reads annotations
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import anyio
 from cyclopts import Parameter
 
-from eventrec.analytics import Question, plan_of, zone_of
+from eventrec.analytics import Question, plan_of
 from eventrec.cli.declared import load_declared
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.query.showing import answer_json, show_chart, show_table
@@ -18,13 +19,16 @@ from eventrec.cli.query.undelivered import undelivered, with_waiting
 from eventrec.cli.root import Json  # noqa: TC001 - cyclopts reads annotations
 from eventrec.cli.terminal import Terminal
 from eventrec.errors import HandlerURLError
+from eventrec.ingest.moments import moment_of
 from eventrec.ingest.timestamps import nanoseconds
 from eventrec.records.layout import layouts_by_table
-from eventrec.records.times import nanoseconds as nanoseconds_of
 from eventrec.registry import handler_from_url
 
 if TYPE_CHECKING:
     from eventrec.analytics import Answer, Catalogue, RollupPlan, RollupStore
+
+_SINCE_1970: Final = re.compile(r"\d{9,}(\.\d*)?", re.ASCII)
+"""Seconds since then, or milliseconds and finer by their size; what is shorter may be meant for a date."""
 
 
 def query(
@@ -33,8 +37,8 @@ def query(
     *,
     to: str,
     catalogue: Annotated[str | None, Parameter(negative="")] = None,
-    start: Annotated[str | None, Parameter(name="--from", negative="")] = None,
-    end: Annotated[str | None, Parameter(name="--to-time", negative="")] = None,
+    start: Annotated[str | None, Parameter(name="--from", negative="", allow_leading_hyphen=True)] = None,
+    end: Annotated[str | None, Parameter(name="--to-time", negative="", allow_leading_hyphen=True)] = None,
     group: Annotated[str | None, Parameter(negative="")] = None,
     limit: Annotated[int | None, Parameter(negative="")] = None,
     newest_first: Annotated[bool, Parameter(negative="")] = False,
@@ -60,7 +64,8 @@ def query(
         to: The destination's URL; env:NAME takes it from the environment.
         catalogue: Where the rollup is declared, module:object. Default: EVENTREC_CATALOGUE, else `catalogue` in
             [tool.eventrec] of pyproject.toml.
-        start: Buckets that begin at this time or later. A time without a zone is in the rollup's.
+        start: Buckets that begin at this time or later, as 2026-01-31T10:00:00Z, or 2026-01-31, or -7d for a week ago.
+            A time without a zone is in the rollup's.
         end: Buckets that begin before this time.
         group: By which of its groups, parted by commas; the others are added up. "" for none. Default: by all.
         limit: At most so many rows.
@@ -156,12 +161,7 @@ def _question(
 def _moment(option: str, said: str, zone: str) -> int:
     """The moment that an operator says: in the zone of the rollup, where it says none."""
     try:
-        moment = datetime.fromisoformat(said.strip())
-        if moment.tzinfo is None:
-            return nanoseconds_of(moment.replace(tzinfo=zone_of(zone)))
-    except ValueError:
-        pass
-    try:
-        return nanoseconds(said)
+        is_number = _SINCE_1970.fullmatch(said.strip()) is not None
+        return nanoseconds(said) if is_number else moment_of(said, zone, now=time.time_ns())
     except ValueError as exc:
         raise ValueError(f"{option}: {exc}") from exc

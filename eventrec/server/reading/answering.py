@@ -12,8 +12,8 @@ import msgspec
 
 from eventrec.analytics.answer import Role
 from eventrec.analytics.fields import Kind
+from eventrec.ingest.moments import moment_text
 from eventrec.runtime.decoding import decodable
-from eventrec.server.reading.moments import moment_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -14,6 +14,7 @@ import msgspec
 from starlette.responses import Response
 
 from eventrec.analytics import Question
+from eventrec.ingest.moments import FIRST, LAST, SECOND
 from eventrec.runtime.backend import in_thread
 from eventrec.server.parameters import Parameters, refused
 from eventrec.server.reading.answering import (
@@ -26,7 +27,6 @@ from eventrec.server.reading.answering import (
     tag_of,
 )
 from eventrec.server.reading.describing import RollupList, described
-from eventrec.server.reading.moments import FIRST, LAST, SECOND
 from eventrec.server.reading.negotiating import form_of
 from eventrec.server.refusals import RefusedError, json_response
 from eventrec.server.routes import JSON, Query, Route

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from eventrec.ingest.moments import moment_text
 from eventrec.runtime.decoding import decodable
-from eventrec.server.reading.moments import moment_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Moments in requests and answers: what a caller may write, and how they are written.
+"""Moments in questions and answers: what a caller may write, and how they are written.
 
 2026-01-31T10:00:00.5+01:00    a moment: RFC 3339, to the nanosecond
 2026-01-31T10:00               without a zone: in the zone of the question
@@ -30,8 +30,8 @@ _RELATIVE: Final = re.compile(r"-((?:\d{1,7}[wdhms]){1,5})", re.ASCII)
 _PART: Final = re.compile(r"(\d+)([wdhms])", re.ASCII)
 _SECONDS: Final = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_LOCAL: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?", re.ASCII)
-_PLUS_LOST: Final = re.compile(r"(\d{4}-\d\d-\d\d[Tt ][\d:.]+) (\d\d:\d\d)", re.ASCII)
+_LOCAL: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d+))?)?", re.ASCII)
+_PLUS_LOST: Final = re.compile(r"(\d{4}-\d\d-\d\d[Tt ][\d:.,]+) (\d\d:\d\d)", re.ASCII)
 _FORMS: Final = "a moment as 2026-01-31T10:00:00Z, a date as 2026-01-31, or a span before now as -7d"
 _MAX_SHOWN: Final = 40
 _MINUTE: Final = timedelta(minutes=1)
@@ -53,9 +53,11 @@ def moment_of(text: str, zone: str, *, now: int) -> int:
         if _DATE.fullmatch(said):
             return _within(_first_of(date.fromisoformat(said), zone), said)
         if local := _LOCAL.fullmatch(said):
-            day, clock, second, fraction = local.groups()
-            at = datetime.fromisoformat(f"{day}T{clock}:{second or '00'}").replace(tzinfo=zone_of(zone))
-            return _within(nanoseconds_of(at) + int((fraction or "").ljust(9, "0")), said)
+            # Its minute by the zone; the rest as with a zone: other fractions, and a leap second.
+            day, clock, _, _ = local.groups()
+            minute = datetime.fromisoformat(f"{day}T{clock}")
+            rest = nanoseconds(f"1970-01-01T00:00{said[local.end(2) :]}", "iso")
+            return _within(nanoseconds_of(minute.replace(tzinfo=zone_of(zone))) + rest, said)
         if said[:1].isdigit() and said.count("-") > 1:
             # A "+" that was not encoded is a space in a query.
             return nanoseconds(_PLUS_LOST.sub(r"\1+\2", said), "iso")
