@@ -204,6 +204,11 @@ def _divides(every: object, whole: int) -> bool:
     return isinstance(every, int) and not isinstance(every, bool) and every >= 1 and whole % every == 0
 
 
+_OF_THE_MACHINE: Final = frozenset({"localtime", "posixrules", "Factory"})
+_OTHER_CLOCKS: Final = ("posix/", "right/")
+"""Folders of rules that some machines have, and of clocks that count leap seconds."""
+
+
 @lru_cache(maxsize=256)
 def zone_of(name: str) -> tzinfo:
     """The zone called `name`. "UTC" needs no database of zones.
@@ -213,6 +218,8 @@ def zone_of(name: str) -> tzinfo:
     """
     if name == "UTC":
         return UTC
+    if name in _OF_THE_MACHINE or name.startswith(_OTHER_CLOCKS):
+        raise CatalogueError(f"there is no time zone {name!r} that is the same everywhere: name a place")
     try:
         return ZoneInfo(name)
     except (ValueError, TypeError, OSError, ImportError) as exc:  # ZoneInfoNotFoundError is a KeyError

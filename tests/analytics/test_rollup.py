@@ -421,6 +421,8 @@ def refused(body: dict[str, Any], **keywords: Any) -> str:
         ({"n": count(), "retention": float("inf")}, {}, "a duration has an end"),
         ({"day": bucket("day", zone="Europe/Atlantis"), "n": count()}, {}, "no time zone 'Europe/Atlantis'"),
         ({"day": bucket("day", zone="../../etc/passwd"), "n": count()}, {}, "no time zone"),
+        ({"day": bucket("day", zone="localtime"), "n": count()}, {}, "'localtime' that is the same everywhere"),
+        ({"day": bucket("day", zone="right/UTC"), "n": count()}, {}, "'right/UTC' that is the same everywhere"),
         ({"day": bucket("7 minutes"), "n": count()}, {}, "a bucket of minutes has 1, 2, 3"),
         ({"day": bucket("2 days"), "n": count()}, {}, "a bucket of days has 1 of them"),
         ({"day": bucket("0 hours"), "n": count()}, {}, "got 0"),

@@ -217,6 +217,25 @@ async def test_a_floor_in_the_middle_of_a_mark_removes_nothing_that_the_mark_is_
     assert (nanoseconds(marked), 1) in answer.rows
 
 
+async def test_what_comes_too_late_is_told_however_near_the_floor_it_is(
+    anyio_backend: str, kept: SqliteRollups, path: Path, handler: SqliteHandler, batch: Callable[..., Batch]
+) -> None:
+    plan, now = plan_of(Minutely), NOW + timedelta(minutes=10)
+    await kept.refresh([plan], now=nanoseconds(now))
+    before = sum(int(row[1] or 0) for row in (await kept.answer(Question(Minutely))).rows)
+    cut = now - timedelta(days=10)
+    counted, told = 0, 0
+
+    for number, minutes in enumerate((2, 9, 11, 30)):
+        await late(handler, batch, cut - timedelta(minutes=minutes), start=len(FORTY_DAYS) + number)
+        done = await kept.refresh([plan], now=nanoseconds(now))
+        told += done.late
+        counted = sum(int(row[1] or 0) for row in (await kept.answer(Question(Minutely))).rows) - before
+        assert counted + told == number + 1, f"{minutes} minutes older than what is kept"
+
+    assert counted == 2, "to the quarter of an hour in which what is kept begins"
+
+
 async def test_rows_without_numbers_are_neither_refreshed_nor_removed_and_that_is_said(
     anyio_backend: str, handler: SqliteHandler, path: Path
 ) -> None:

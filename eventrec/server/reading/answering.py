@@ -12,7 +12,7 @@ import msgspec
 
 from eventrec.analytics.answer import Role
 from eventrec.analytics.fields import Kind
-from eventrec.ingest.moments import moment_text
+from eventrec.ingest.moments import FIRST, LAST, moment_text
 from eventrec.runtime.decoding import decodable
 
 if TYPE_CHECKING:
@@ -231,7 +231,10 @@ def _arrow(answer: Answer, zone: str, cursor: str | None) -> bytes:
     for column, values in zip(answer.columns, columns, strict=True):
         kind = kinds.get(column.kind, pa.string())
         if column.kind == "timestamp":
-            kind = pa.timestamp("ns", tz=zone if column.role == "bucket" else "UTC")
+            # What 64 bits do not hold in nanoseconds another program has written, and no finer than to microseconds.
+            is_far = not all(value is None or FIRST <= value <= LAST for value in values)
+            kind = pa.timestamp("us" if is_far else "ns", tz=zone if column.role == "bucket" else "UTC")
+            values = [value and value // 1_000 for value in values] if is_far else values  # noqa: PLW2901
         elif column.kind == "integer" and any(map(_is_long, values)):
             kind = pa.float64()
             values = [None if value is None else float(value) for value in values]  # noqa: PLW2901 - what 64 bits hold not

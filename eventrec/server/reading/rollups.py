@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import dataclasses
+from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
 from http import HTTPStatus
@@ -15,6 +16,7 @@ from starlette.responses import Response
 
 from eventrec.analytics import Question
 from eventrec.ingest.moments import FIRST, LAST, SECOND
+from eventrec.records.times import nanoseconds as nanoseconds_of
 from eventrec.runtime.backend import in_thread
 from eventrec.server.parameters import Parameters, refused
 from eventrec.server.reading.answering import (
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from eventrec.server.reading.pool import Pool
     from eventrec.server.serving import Server
 
+_FIRST_BUCKET: Final = nanoseconds_of(datetime(2, 1, 1, tzinfo=UTC))
+_LAST_BUCKET: Final = nanoseconds_of(datetime(9998, 1, 1, tzinfo=UTC))
 FEW_ROWS: Final = 1_000
 """Rows that are written at once; for more of them the loop has time for others."""
 
@@ -136,7 +140,7 @@ async def _asked(said: Parameters, plan: RollupPlan, options: ServerOptions) -> 
         after = question.after()
     except ValueError as exc:
         raise refused("cursor" if cursor is not None else "group", str(exc)) from exc
-    if after is not None and not FIRST <= after[0] <= LAST:
+    if after is not None and not _FIRST_BUCKET <= after[0] <= _LAST_BUCKET:
         raise refused("cursor", "it was not given by an answer")
     return _Asked(question, zone, fingerprint)
 

@@ -165,6 +165,18 @@ async def test_a_rollup_is_filled_over_any_time(rollups: PostgresRollups, databa
         ]
 
 
+async def test_a_rollup_is_filled_once_up_to_the_last_bucket_that_there_is(
+    rollups: PostgresRollups, database: Any, steps: list[int]
+) -> None:
+    last = (datetime(9996, 12, 31, 22, tzinfo=UTC) - EPOCH).total_seconds()
+    database.execute(inserted([event(0), event(1_795_910_400), event(last)]))
+
+    for rollup in (Hours, Days):
+        await rollups.refresh([rollup.rollup_plan], now=2**61)
+
+        assert database.rows(f"SELECT sum(n)::int FROM {rollup.rollup_plan.name}") == [(3,)]
+
+
 def scattered(seed: int) -> list[StoredEvent]:
     """Events of all times that there can be, alone and in crowds."""
     random = Random(seed)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, Self
+from uuid import UUID
 
 import anyio
 import anyio.to_thread
 import asyncpg
+import pyarrow as pa
 import pytest
 
 from eventrec.testing.servers import PostgresServer
@@ -80,6 +83,36 @@ async def test_a_table_of_another_program_that_fails_hides_no_events(
     lines = await client.get("/events", format="ndjson")
     assert lines.status == 200
     assert list(json.loads(lines.headers["eventrec-passed-over"])) == list(after[0].json["passed_over"])
+    await client.app.state.server.pool.close()
+
+
+async def test_what_another_program_has_stored_for_the_year_3000_is_on_a_page_too(
+    client_of: Callable[..., Client], filled: str
+) -> None:
+    async with Other(filled) as other:
+        for year in (1600, 2300, 3000):
+            await other.run(
+                "INSERT INTO shop (id, type, timestamp, payload)"
+                f" VALUES ('{UUID(int=year)}', 'order_cancelled', '{year}-06-01T12:00:00.5Z', '{{}}')"
+            )
+    client = client_of(filled)
+    whole = (await client.get("/rollups/orders_per_day", group="", newest_first="1")).json["rows"]
+
+    found: list[Any] = []
+    cursor: dict[str, str] = {}
+    while len(found) < 2 * len(whole):
+        page = await client.get("/rollups/orders_per_day", group="", newest_first="1", limit="1", **cursor)
+        assert page.status == 200, page.body
+        found += page.json["rows"]
+        if page.json["cursor"] is None:
+            break
+        cursor = {"cursor": page.json["cursor"]}
+    arrow = await client.get("/rollups/orders_per_day", format="arrow", group="", newest_first="1")
+
+    assert found == whole
+    assert [row[0][:4] for row in (*whole[:2], whole[-1])] == ["3000", "2300", "1600"]
+    table = pa.ipc.open_stream(arrow.body).read_all()
+    assert table.column("day").to_pylist() == [datetime.fromisoformat(row[0]) for row in whole]
     await client.app.state.server.pool.close()
 
 

@@ -286,8 +286,7 @@ class Refreshing:
         Asked for the first time, these are the buckets of all events that are stored: later ones are marked.
         """
         bucket, time = self._plan.bucket, quoted(self._time)
-        is_first = todo_to is not None and todo_to >= LAST_MOMENT
-        if is_first or todo_from is None or todo_to is None:
+        if todo_from is None or todo_to is None or (todo_from, todo_to) == (FIRST_MOMENT, LAST_MOMENT):
             first, last = await connection.fetchrow(
                 f"SELECT min({time}), max({time}) FROM {self._namespace.named(self._plan.table)}"  # noqa: S608 - quoted
                 f" WHERE {time} >= $1 AND {time} < $2",

@@ -132,7 +132,8 @@ def _range(question: Question) -> tuple[int, int]:
     after = None if question.empty_buckets else question.after()
     if after is None:
         return start, end
-    return (start, min(end, after[0] + 1)) if question.newest_first else (max(start, after[0]), end)
+    at = min(max(after[0], start), end)
+    return (start, min(at + 1, end)) if question.newest_first else (at, end)
 
 
 def _before(spans: Sequence[tuple[int, int]], last: int | None, *, is_descending: bool) -> list[tuple[int, int]]:

@@ -96,8 +96,12 @@ class Retention:
         ).rowcount
 
     def _end(self, before: int, now: int) -> int:
+        """Where the floor may be: at a whole quarter of an hour. What one mark is about is below it, or above."""
         needed = first_needed(self._connection, self._table, now=now)
-        return before if needed is None else min(before, needed[0])
+        if needed is None:
+            return before
+        end = min(before, needed[0])
+        return end - end % QUARTER
 
     def _old(self, end: int, number: str, limit: int) -> list[int]:
         """The numbers of at most so many rows that are older than `end`."""
