@@ -97,7 +97,7 @@ class FakePostHog:
         """Forget the answers that were staged and not given yet."""
         self._staged.clear()
 
-    def wait_for_requests(self, count: int, *, timeout: float = 20.0) -> None:
+    def wait_for_requests(self, count: int, *, timeout: float = 120.0) -> None:
         """Wait until so many requests came.
 
         Raises:
@@ -105,7 +105,7 @@ class FakePostHog:
         """
         self._wait_for(lambda: len(self.requests), count, "requests", timeout)
 
-    def wait_for_events(self, count: int, *, timeout: float = 20.0) -> None:
+    def wait_for_events(self, count: int, *, timeout: float = 120.0) -> None:
         """Wait until so many events were taken.
 
         Raises:

@@ -87,7 +87,7 @@ class Started:
     def wait_for_error(self, words: str) -> None:
         """Wait until a line on stderr holds `words`."""
         with self._said:
-            self._said.wait_for(lambda: self._is_over or any(words in line for line in self.errors), timeout=20)
+            self._said.wait_for(lambda: self._is_over or any(words in line for line in self.errors), timeout=120)
         assert any(words in line for line in self.errors), self.errors
 
     def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:

@@ -204,20 +204,27 @@ def test_where_the_system_gives_no_thread_work_is_done_in_an_idle_one_of_the_loo
 @pytest.mark.parametrize("anyio_backend", ["trio"])
 async def test_portal_runs_asyncio_for_trio_and_passes_cancellation_on() -> None:
     portal = Portal("portal")
-    cleaned = threading.Event()
+    begun, cleaned = threading.Event(), threading.Event()
 
     async def loop_name() -> str:
         return type(asyncio.get_running_loop()).__module__
 
     async def hang() -> None:
         try:
+            begun.set()
             await asyncio.sleep(60)
         finally:
             cleaned.set()
 
+    async def cancel(scope: anyio.CancelScope) -> None:
+        await anyio.to_thread.run_sync(begun.wait)
+        scope.cancel()
+
     name = await portal.run(loop_name)
-    with anyio.move_on_after(0.01) as scope:
-        await portal.run(hang)
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope() as scope:
+            tasks.start_soon(cancel, scope)
+            await portal.run(hang)
     was_cleaned = cleaned.is_set()
     await portal.close()
 

@@ -261,7 +261,7 @@ assert not any(recorder.record(Numbered(n)) for n in range(1000, 1100))
 status = recorder.status()
 assert status.refused == {"no_writer": 100} and status.offered == 100 and status.is_balanced, status
 _thread.start_new_thread = start
-deadline = time.monotonic() + 5
+deadline = time.monotonic() + 60
 while not recorder.record(Numbered(0)):
     assert time.monotonic() < deadline
     time.sleep(0.05)
@@ -314,7 +314,7 @@ with recorder.sync() as delivering:
     log = recorder._life.writer.log
     assert log.synced == 100
     record(range(100, 200))
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while log.synced < 200:
         assert time.monotonic() < deadline
         time.sleep(0.01)

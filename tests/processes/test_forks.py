@@ -42,7 +42,7 @@ def join(child, code=0):
     ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert ended == code, f"the child's status is {ended}"
 
-def until(condition, seconds=5):
+def until(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

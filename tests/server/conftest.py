@@ -126,15 +126,22 @@ def serve_all() -> Iterator[Callable[..., Running]]:
         yield lambda app, **options: stack.enter_context(running_server(app, **options))
 
 
+def more_from(connection: socket.socket, before: bytes) -> bytes:
+    """What comes next: an answer that ends in the middle is none."""
+    more = connection.recv(65_536)
+    assert more, before
+    return more
+
+
 def answer_on(connection: socket.socket) -> bytes:
     """One answer, whose length its head says, on a connection that stays open."""
     received = b""
     while b"\r\n\r\n" not in received:
-        received += connection.recv(65_536)
+        received += more_from(connection, received)
     head, _, body = received.partition(b"\r\n\r\n")
     length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
     while len(body) < length:
-        body += connection.recv(65_536)
+        body += more_from(connection, body)
     return head + b"\r\n\r\n" + body
 
 

@@ -86,7 +86,7 @@ def test_quiet_connection_ends(serve: Any, tmp_path: Path, over_socket: Any) -> 
 
 
 def test_second_request_of_a_connection_has_its_own_time(serve: Any, tmp_path: Path, over_socket: Any) -> None:
-    app = bounded_app(tmp_path, header_timeout="100ms")
+    app = bounded_app(tmp_path, header_timeout="1s")
     with serve(app).connection() as connection:
         connection.sendall(GET)
         assert over_socket[2](connection).startswith(b"HTTP/1.1 200 ")
@@ -218,7 +218,7 @@ def _is_free(running: Any) -> bool:
 def test_rest_of_a_body_that_was_answered_is_read_for_a_moment(
     serve: Any, tmp_path: Path, over_socket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventrec.server.protocol._LINGER_SECONDS", 0.2)
+    monkeypatch.setattr("eventrec.server.protocol._LINGER_SECONDS", 20)
     head = b"POST /unread HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\n\r\n"
 
     with serve(bounded_app(tmp_path)).connection() as connection:
@@ -226,6 +226,7 @@ def test_rest_of_a_body_that_was_answered_is_read_for_a_moment(
         answer = over_socket[2](connection)
         connection.sendall(bytes(1_000_000) + LAST)
         second = over_socket[2](connection)
+    monkeypatch.setattr("eventrec.server.protocol._LINGER_SECONDS", 0.2)
     with serve(bounded_app(tmp_path)).connection() as connection:
         connection.sendall(head + bytes(1_000))
         first = over_socket[2](connection)

@@ -263,6 +263,7 @@ async def test_file_that_is_being_written_is_not_read_half(tmp_path: Path, monke
         path.write_bytes(content)
 
     monkeypatch.setattr("eventrec.server.tokens.time", SimpleNamespace(time=time.time, sleep=write_the_rest))
+    monkeypatch.setattr("eventrec.server.tokens._PAUSE_SECONDS", 60.0)
     path.write_bytes(b"")
     clock.seconds += 1.0
     await tokens.refresh()

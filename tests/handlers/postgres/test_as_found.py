@@ -310,11 +310,15 @@ async def test_readers_are_not_shut_out_while_a_column_waits_behind_a_long_repor
     waits: list[float] = []
     ended = threading.Event()
 
+    def seconds(sql: str) -> float:
+        before = time.perf_counter()
+        database.run(reader.fetch(sql))
+        return time.perf_counter() - before
+
     def read() -> None:
         while not ended.is_set():
-            before = time.perf_counter()
-            database.run(reader.fetch("SELECT count(*) FROM events"))
-            waits.append(time.perf_counter() - before)
+            # Beside what a question takes that waits for no lock: the machine may be busy.
+            waits.append(seconds("SELECT count(*) FROM events") - seconds("SELECT count(*) FROM pg_class"))
             time.sleep(0.01)
 
     thread = threading.Thread(target=read)
@@ -330,7 +334,7 @@ async def test_readers_are_not_shut_out_while_a_column_waits_behind_a_long_repor
     await handler.handle(wide)
 
     assert max(waits) < 1
-    assert sum(wait for wait in waits if wait > 0.1) < 1.5  # of three seconds
+    assert sum(wait for wait in waits if abs(wait) > 0.1) < 1.5  # of three seconds
     assert caught.value.retry_after == 3
     assert database.rows("SELECT a FROM events ORDER BY id") == [(None,), (7,)]
 
@@ -414,14 +418,15 @@ async def test_type_for_which_there_is_no_partition_goes_alone(
 async def test_batch_that_is_too_slow_for_the_server_is_to_be_made_smaller(
     opened: Any, database: Any, event: Events, batch: Batches, limit: str
 ) -> None:
-    database.execute(EVENTS, function("PERFORM pg_sleep(0.02); RETURN NEW;"), TRIGGER)
-    handler = await opened(database.url(options=f"-c%20{limit}%3D150"))
+    # What fits in its time has it many times over: a machine may be busy.
+    database.execute(EVENTS, function("PERFORM pg_sleep(0.1); RETURN NEW;"), TRIGGER)
+    handler = await opened(database.url(options=f"-c%20{limit}%3D1000"))
 
     with pytest.raises(BatchTooLargeError, match=r"20 records: .* due to .* timeout"):
         await handler.handle(batch(*(event(n) for n in range(20))))
     await handler.resume(batch(event(0)).log_id, "tested", 0)
     await handler.handle(batch(event(0), event(1)))
-    database.execute(function("PERFORM pg_sleep(0.2); RETURN NEW;"))
+    database.execute(function("PERFORM pg_sleep(1.2); RETURN NEW;"))
     with pytest.raises(TransientError):
         await handler.handle(batch(event(2), start=2))
 
@@ -431,14 +436,15 @@ async def test_batch_that_is_too_slow_for_the_server_is_to_be_made_smaller(
 async def test_batch_that_our_own_time_limit_met_twice_is_to_be_made_smaller(
     opened: Any, database: Any, event: Events, batch: Batches
 ) -> None:
-    database.execute(EVENTS, function("PERFORM pg_sleep(0.05); RETURN NEW;"), TRIGGER)
-    handler = await opened(database.url(), timeout=0.5)
+    database.execute(EVENTS, function("PERFORM pg_sleep(0.2); RETURN NEW;"), TRIGGER)
+    handler = await opened(database.url(), timeout=2)
     large = batch(*(event(n) for n in range(20)))
 
     with pytest.raises(TransientError, match="no answer in time"):
         await handler.handle(large)
     with pytest.raises(BatchTooLargeError, match="no answer in time, twice, for 20 records"):
         await handler.handle(large)
+    handler._calls._timeout = 20  # of what goes on, a busy machine
     await handler.handle(batch(event(0)))
 
     assert stored(database) == ["0"]

@@ -241,13 +241,14 @@ class Kept(ScriptedHandler):
 
 
 @pytest.fixture
-def paused(shop: Callable[..., Shop]) -> Callable[..., tuple[Shop, Kept]]:
+def paused(shop: Callable[..., Shop], until: Callable[..., None]) -> Callable[..., tuple[Shop, Kept]]:
     """Opens a shop one of whose destinations waits for an operator, and has that destination's handler too."""
 
     def opened(**options: Any) -> tuple[Shop, Kept]:
         handler = Kept(always=raising(PauseError("the key was <b>revoked</b>")))
         shopped = shop(handler, **options)
         shopped.sell(30)
+        until(lambda: shopped.sync.status().subscriptions["other-0"].held)
         return shopped, handler
 
     return opened

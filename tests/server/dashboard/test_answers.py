@@ -319,8 +319,8 @@ def test_an_error_that_is_over_leaves_the_focus_in_its_section(shop: Callable[..
     view.expected = [*NO_ANSWER]
     page = view.open(serve(shop().app).url, prepare=lambda page: page.route("**/dead?*", lambda route: route.abort()))
     page.wait_for_selector("#dead-state button")
-    page.route("**/dead?*", lambda route: route.fulfill(json=dead()))
     page.focus("#dead-state button")
+    page.route("**/dead?*", lambda route: route.fulfill(json=dead()))
 
     page.keyboard.press("Enter")
     page.wait_for_selector("#dead-state:has-text('No dead letter waits.')")

@@ -183,18 +183,18 @@ def test_it_waits_as_long_as_the_server_says(shop: Callable[..., Any], serve: An
     opened.sell(10)
     page = view.open(serve(opened.app).url, prepare=lambda page: page.clock.install())
     page.wait_for_selector("#connection[data-state=good]")
-    busy = {"status": 503, "headers": {"Retry-After": "30"}, "json": {"detail": "too much to do"}}
+    busy = {"status": 503, "headers": {"Retry-After": "600"}, "json": {"detail": "too much to do"}}
     page.route("**/status", lambda route: route.fulfill(**busy))
     page.clock.fast_forward(3_000)
     page.wait_for_selector("#connection:has-text('The server refuses: too much to do')")
     paths = counting(page)
 
     for _ in range(28):
-        page.clock.fast_forward(1_000)
+        page.clock.fast_forward(20_000)
 
     assert "/status" not in paths
     with page.expect_request("**/status"):
-        page.clock.fast_forward(5_000)
+        page.clock.fast_forward(60_000)
 
 
 def test_without_plotly_each_rollup_is_a_table(shop: Callable[..., Any], serve: Any, view: Any) -> None:

@@ -73,7 +73,7 @@ async def test_questions_of_many_tasks_share_few_connections_that_belong_to_one_
 
 
 async def test_a_question_beyond_its_time_is_cancelled_and_those_behind_it_are_put() -> None:
-    workers: Workers[Owned] = Workers(Owned, limit=1, seconds=0.1)
+    workers: Workers[Owned] = Workers(Owned, limit=1, seconds=1.0)
     ended: list[str] = []
 
     async def endless(store: Owned) -> None:
