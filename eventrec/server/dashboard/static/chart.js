@@ -1,13 +1,15 @@
 // One rollup drawn by plotly.js, which is loaded when the first one is.
 
+import { Axis, written } from "./axis.js";
 import { el } from "./dom.js";
-import { cell } from "./format.js";
+import { cell, local } from "./format.js";
 import { colour } from "./theme.js";
 
 const SERIES = 6;
 const DASHES = ["solid", "5px,3px", "1.5px,2.5px", "7px,2px", "6px,2px,1.5px,2px", "solid"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x"];
 const STEPS = { minute: 60_000, hour: 3_600_000, day: 86_400_000, week: 604_800_000, month: 2_678_400_000 };
+const BY_CLOCK = new Set(["minute", "hour"]);
 
 const PLOTLY = new URL("plotly.min.js", import.meta.url).href;
 
@@ -31,7 +33,7 @@ export function plotly() {
   return loading;
 }
 
-/** The rows of an answer as series: one for each combination of groups, the largest ones. */
+/** The rows of an answer, the oldest first, as series: one for each combination of groups, the largest ones. */
 export function seriesOf(answer, measure) {
   const bucket = answer.columns.findIndex((column) => column.role === "bucket");
   const value = answer.columns.findIndex((column) => column.name === measure);
@@ -39,9 +41,9 @@ export function seriesOf(answer, measure) {
   const found = new Map();
   for (const row of answer.rows) {
     const name = groups.map((place) => cell(row[place], answer.columns[place])).join(", ");
-    if (!found.has(name)) found.set(name, { name, x: [], y: [], weight: 0, ahead: aheadOf(String(row[bucket])) });
+    if (!found.has(name)) found.set(name, { name, starts: [], y: [], weight: 0 });
     const series = found.get(name);
-    series.x.push(String(row[bucket]).slice(0, 19));
+    series.starts.push(String(row[bucket]));
     series.y.push(row[value]);
     series.weight += Math.abs(row[value] ?? 0);
   }
@@ -52,18 +54,32 @@ export function seriesOf(answer, measure) {
 /** How long a bucket is, in milliseconds, about. */
 export const stepOf = (unit) => STEPS[unit] ?? STEPS.day;
 
-/** Draw `series` into `place`, whose buckets are `step` long, from the first to the last moment of `span`. */
-export async function draw(place, series, { measure, step, span, isCount }) {
+/**
+ * Draw `series` into `place`, whose buckets are of `unit`, `step` long, and written by the clock of `zone`, from the
+ * first to the last moment of `span`.
+ */
+export async function draw(place, series, { measure, unit, step, zone, span, isCount }) {
   const Plotly = await plotly();
   const ink = colour("--muted");
   const line = colour("--line");
   const isBar = isCount && series.length === 1;
-  const traces = series.map((each, number) => (isBar ? bars(each, step) : lines(withGaps(each, step), number)));
+  const time = new Axis(
+    series.flatMap((each) => each.starts),
+    { zone, isEven: BY_CLOCK.has(unit) },
+  );
+  const placed = series.map((each) => ({ ...each, x: each.starts.map((text) => time.at(Date.parse(text))) }));
+  const [from, to] = range(placed, step, span?.map(time.at));
+  const isChanged = time.isChanged(from, to);
+  const traces = placed.map((each, number) => ({
+    ...(isBar ? bars(each, step, isChanged) : lines(withGaps(each, step), number)),
+    ...(isChanged ? { hovertemplate: `%{customdata}: %{y}${series.length > 1 ? "" : "<extra></extra>"}` } : {}),
+  }));
+  const margin = { l: 48, r: 8, t: 8, b: 32 };
   const axis = { fixedrange: true, gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true };
   const layout = {
     autosize: true,
     height: 260,
-    margin: { l: 48, r: 8, t: 8, b: 32 },
+    margin,
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: ink },
@@ -71,7 +87,14 @@ export async function draw(place, series, { measure, step, span, isCount }) {
     hovermode: "x unified",
     hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--edge"), font: { color: colour("--ink") } },
     dragmode: false,
-    xaxis: { ...axis, type: "date", range: range(series, step, span) },
+    xaxis: {
+      ...axis,
+      type: "date",
+      range: [written(from), written(to)],
+      ...time.ticks(from, to, place.clientWidth - margin.l - margin.r),
+      // Its own title of what is under the pointer is what the axis has there, which is not what the clock shows.
+      ...(isChanged ? { unifiedhovertitle: { text: plain(measure) } } : {}),
+    },
     yaxis: { ...axis, rangemode: "tozero", tickformat: "~s" },
   };
   await Plotly.react(place, traces, layout, { displayModeBar: false, responsive: true, doubleClick: false });
@@ -100,13 +123,13 @@ export function legend(series) {
   );
 }
 
-function bars(each, step) {
+/** `isChanged`: of several hours of a clock that is put back, some are over sooner. */
+function bars(each, step, isChanged) {
+  const lengths = each.x.map((at, place) => Math.min(step, (each.x[place + 1] ?? Infinity) - at));
   return {
     type: "bar",
-    x: each.x,
-    y: each.y,
-    name: plain(each.name),
-    width: step * 0.82,
+    ...drawn(each),
+    width: isChanged ? lengths.map((length) => length * 0.82) : step * 0.82,
     offset: 0,
     marker: { color: colour("--series-1") },
   };
@@ -116,13 +139,18 @@ function lines(each, number) {
   return {
     type: "scatter",
     mode: each.x.length > 120 ? "lines" : "lines+markers",
-    x: each.x,
-    y: each.y,
-    name: plain(each.name),
+    ...drawn(each),
     line: { color: colour(`--series-${number + 1}`), width: 2, dash: DASHES[number] },
     marker: { symbol: SYMBOLS[number], size: 6 },
   };
 }
+
+const drawn = (each) => ({
+  x: each.x.map(written),
+  y: each.y,
+  customdata: each.starts.map(local),
+  name: plain(each.name),
+});
 
 /** A name that plotly reads as text: it takes some tags for its own. */
 function plain(name) {
@@ -132,36 +160,29 @@ function plain(name) {
 
 /** `each` with a hole where there is no bucket: a line does not bridge what it knows nothing of. */
 function withGaps(each, step) {
-  const x = [];
-  const y = [];
-  each.x.forEach((text, place) => {
-    const before = each.x[place - 1];
-    if (before !== undefined && wall(text) - wall(before) > 1.5 * step) {
-      x.push(written(wall(before) + step));
+  const [starts, x, y] = [[], [], []];
+  each.starts.forEach((text, place) => {
+    const before = each.starts[place - 1];
+    if (before !== undefined && Date.parse(text) - Date.parse(before) > 1.5 * step) {
+      starts.push("");
+      x.push(each.x[place - 1] + step);
       y.push(null);
     }
-    x.push(text);
+    starts.push(text);
+    x.push(each.x[place]);
     y.push(each.y[place]);
   });
-  return { ...each, x, y };
+  return { ...each, starts, x, y };
 }
 
-function range(series, step, span) {
-  const moments = series.flatMap((each) => each.x).map(wall);
-  const first = moments.reduce((a, b) => Math.min(a, b));
-  const last = moments.reduce((a, b) => Math.max(a, b));
-  if (span === null) return [written(first - step / 2), written(last + 1.5 * step)];
-  // What the clock of the zone shows, for what the page knows as a moment.
-  const ahead = series[0].ahead;
-  return [written(Math.min(first, span[0] + ahead)), written(Math.max(last + step, span[1] + ahead))];
+/** From where to where the axis goes: over all that is drawn, and over `span`, where there is one. */
+function range(placed, step, span) {
+  const places = placed.flatMap((each) => each.x);
+  const first = places.reduce((a, b) => Math.min(a, b));
+  const last = places.reduce((a, b) => Math.max(a, b));
+  if (!span) return [first - step / 2, last + 1.5 * step];
+  return [Math.min(first, span[0]), Math.max(last + step, span[1])];
 }
-
-/** The clock of a bucket's zone, as if it were UTC's. */
-const wall = (text) => Date.parse(`${text}Z`);
-const written = (moment) => new Date(moment).toISOString().slice(0, 19);
-
-/** How far the clock of a moment in RFC 3339 is ahead of UTC's, in milliseconds. */
-const aheadOf = (text) => wall(text.slice(0, 19)) - Date.parse(text);
 
 function summary(series, measure) {
   const values = series.flatMap((each) => each.y).filter((value) => typeof value === "number");

@@ -36,11 +36,12 @@ export function moment(milliseconds) {
   return today ? clock.format(at) : `${date.format(at)}, ${clock.format(at)}`;
 }
 
-/** A moment in RFC 3339, with the offset that it was given in: "2026-11-29 14:00", with seconds where it has some. */
+/** A moment in RFC 3339: "2026-11-29 14:00", with seconds where it has some; not of UTC, with its offset. */
 export function local(text) {
-  const [, day, time, seconds] = /^(\d{4,}-\d\d-\d\d)[T ](\d\d:\d\d)(:\d\d)?/.exec(text) ?? [];
+  const form = /^(\d{4,}-\d\d-\d\d)[T ](\d\d:\d\d)(:\d\d)?(?:\.\d+)?([+-]\d\d:\d\d)?/;
+  const [, day, time, seconds, offset] = form.exec(text) ?? [];
   if (day === undefined) return text;
-  return `${day} ${time}${seconds === ":00" ? "" : (seconds ?? "")}`;
+  return `${day} ${time}${seconds === ":00" ? "" : (seconds ?? "")}${offset ?? ""}`;
 }
 
 /** What JSON says; a number that a browser would round is kept as it is written, where the browser can tell. */
@@ -52,7 +53,7 @@ export function parsed(json) {
   return JSON.parse(json, JSON.rawJSON ? keep : undefined);
 }
 
-/** The value of a column of a rollup; of a bucket of days, its date. */
+/** The value of a column of a rollup; of a bucket whose `unit` is days or more, its date. */
 export function cell(value, column, unit = "") {
   if (value === null || value === undefined) return "–";
   if (column.role === "bucket" && DATES.has(unit)) return String(value).slice(0, 10);

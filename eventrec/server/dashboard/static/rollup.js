@@ -146,7 +146,9 @@ export class Card {
     try {
       await draw(this.chart, shown, {
         measure,
+        unit: this.#rollup.unit,
         step: this.#step(),
+        zone: answer.zone,
         span: this.#span(),
         isCount: column.kind === "integer",
       });
@@ -170,6 +172,8 @@ export class Card {
       ),
     );
     const rows = answer.rows.slice(0, MAX_SHOWN);
+    // A bucket that begins with a day of the rollup's zone begins at some time of the day, or the day before, in others.
+    const unit = answer.zone === this.#rollup.zone ? this.#rollup.unit : "";
     this.body.replaceChildren(
       ...rows.map((row) =>
         el(
@@ -179,7 +183,7 @@ export class Card {
             el(
               "td",
               { class: isNumber(answer.columns[place]) ? "number" : null },
-              cell(value, answer.columns[place], this.#rollup.unit),
+              cell(value, answer.columns[place], unit),
             ),
           ),
         ),
