@@ -6,22 +6,26 @@ import gc
 import importlib
 import importlib.util
 import inspect
+import io
 import logging
 import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from functools import cache
 from itertools import count
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from blockbuster import BlockingError, blockbuster_ctx
@@ -29,6 +33,7 @@ from hypothesis import HealthCheck, settings
 
 import eventrec
 import eventrec_handlers
+from eventrec.analytics import buckets
 from eventrec.testing.clickhouse import clickhouse_engine
 from eventrec.testing.clickhouse_http import clickhouse, clickhouse_server
 from eventrec.testing.servers import THROW_AWAY, PostgresServer, home_of, postgres_server
@@ -374,3 +379,40 @@ def platform_analytics() -> Any:
         for name in names:
             sys.modules.pop(name, None)
         sys.modules.update(before)
+
+
+@pytest.fixture
+def zone_rules(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Has this process know a zone by other rules, as after an update of tzdata, or as another machine does.
+
+    `zone_rules("America/Asuncion", -4, ("2026-03-10T04:00Z", -3))`: by how many hours its clock is ahead of UTC, and
+    the moments at which it is changed.
+    """
+    known: dict[str, ZoneInfo] = {}
+    caches = [buckets.zone_of, buckets._rules, buckets._start_of_day]
+
+    def forget() -> None:
+        for cached in caches:
+            cached.cache_clear()
+
+    def set_rules(name: str, first: float, *changes: tuple[str, float]) -> None:
+        seconds = [(int(datetime.fromisoformat(at).timestamp()), round(ahead * 3_600)) for at, ahead in changes]
+        known[name] = ZoneInfo.from_file(io.BytesIO(_tzif(round(first * 3_600), seconds)), key=name)
+        forget()
+
+    monkeypatch.setattr(buckets, "ZoneInfo", lambda name: known.get(name) or ZoneInfo(name))
+    yield set_rules
+    monkeypatch.undo()
+    forget()
+
+
+def _tzif(first: int, changes: Sequence[tuple[int, int]]) -> bytes:
+    """The file of a zone, see RFC 9636: the block of 64 bits alone; what was last stays for ever."""
+    aheads = [first, *(ahead for _, ahead in changes)]
+    times = struct.pack(f">{len(changes)}q{len(changes)}B", *(at for at, _ in changes), *range(1, len(aheads)))
+    types = b"".join(struct.pack(">lBB", ahead, 0, 0) for ahead in aheads)
+    hours, minutes = divmod(abs(aheads[-1]) // 60, 60)
+    footer = f"\nZZZ{'-' if aheads[-1] > 0 else ''}{hours}:{minutes:02}\n".encode()
+    empty, full = (0,) * 6, (0, 0, 0, len(changes), len(aheads), 4)
+    headers = [b"TZif2" + bytes(15) + struct.pack(">6l", *counts) for counts in (empty, full)]
+    return b"".join((*headers, times, types, b"ZZZ\0", footer))

@@ -16,6 +16,7 @@ already shown goes on.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
@@ -35,6 +36,7 @@ UNITS: Final[tuple[Unit, ...]] = get_args(Unit)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND: Final = 1_000_000_000
 _DAY: Final = 86_400
+_RULES_FROM, _RULES_TO = datetime(1900, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 _STEPS: Final = {"minute": 60, "hour": 3_600}
 _PARENTS: Final = {"minute": 60, "hour": 24}
 _SAID: Final = re.compile(r"\s*(?:(\d{1,4})\s*)?(minute|hour|day|week|month)s?\s*")
@@ -83,6 +85,17 @@ class Bucket:
                 return 7 * _DAY * _SECOND
             case _:
                 return 31 * _DAY * _SECOND
+
+    @property
+    def rules(self) -> str | None:
+        """A text that differs where this machine's rules of the zone part time otherwise; None: UTC, which has none.
+
+        The rules of the years 1900 to 2099 count: later years repeat them. Of minutes and hours it is the same for all
+        zones that are whole steps away from UTC.
+        """
+        if self.zone == "UTC":
+            return None
+        return _rules(self.zone, self.step // _SECOND if self.unit in _STEPS else None)
 
     def floor(self, moment: int) -> int:
         """The start of the bucket that holds `moment`."""
@@ -236,8 +249,31 @@ def _local(zone: str, second: int) -> datetime:
 
 def _offset(zone: str, second: int) -> int:
     """By how many seconds the zone's clock is ahead of UTC then."""
-    offset = _local(zone, second).utcoffset()
-    return 0 if offset is None else offset.days * _DAY + offset.seconds
+    return _beyond(_local(zone, second).utcoffset(), None)
+
+
+@lru_cache(maxsize=256)
+def _rules(zone: str, step: int | None) -> str:
+    """A digest of when the zone's clock is changed, and by how much it is ahead of UTC then: beyond whole `step`s."""
+    known, day = zone_of(zone), timedelta(days=1)
+    at, before = _RULES_FROM, _RULES_FROM.astimezone(known).utcoffset()
+    said = [(0, _beyond(before, step))]
+    while (at := at + day) < _RULES_TO:
+        ahead = at.astimezone(known).utcoffset()
+        if ahead == before:
+            continue
+        second, offset = (at - _EPOCH).days * _DAY, _beyond(before, None)
+        changed = _first_second(lambda at, offset=offset: _offset(zone, at) != offset, second - _DAY, second)  # type: ignore[misc]
+        before = ahead
+        if said[-1][1] != _beyond(ahead, step):
+            said.append((changed, _beyond(ahead, step)))
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+
+
+def _beyond(ahead: timedelta | None, step: int | None) -> int:
+    """The seconds of `ahead`, without whole `step`s of them."""
+    seconds = 0 if ahead is None else ahead.days * _DAY + ahead.seconds
+    return seconds if step is None else seconds % step
 
 
 @lru_cache(maxsize=4_096)

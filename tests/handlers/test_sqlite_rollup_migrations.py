@@ -117,7 +117,15 @@ async def test_tables_of_rollups_are_made_where_the_url_says_so_and_nowhere_else
 
     assert without == ["eventrec_checkpoints", "eventrec_destination", "eventrec_migrations", "events"]
     assert set(await names(path)) - set(without) == {
-        *("hourly", "every", "eventrec_dirty", "eventrec_floors", "eventrec_pending", "eventrec_rollups"),
+        *(
+            "hourly",
+            "every",
+            "eventrec_dirty",
+            "eventrec_floors",
+            "eventrec_pending",
+            "eventrec_rollups",
+            "eventrec_zones",
+        ),
         *("eventrec_mark_deleted_events", "eventrec_mark_updated_events"),
     }
     assert (len(chosen), again) == (1, [])
@@ -234,7 +242,7 @@ async def test_a_rollback_takes_the_tables_and_what_marked_for_them(anyio_backen
     async with target_of(path) as target:
         await MigrationRunner(target).rollback()
 
-    left = {"eventrec_dirty", "eventrec_floors", "eventrec_pending", "eventrec_rollups"}
+    left = {"eventrec_dirty", "eventrec_floors", "eventrec_pending", "eventrec_rollups", "eventrec_zones"}
     assert set(await names(path)) == {*before, *left}
 
 

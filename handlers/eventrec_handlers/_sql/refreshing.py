@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec import CatalogueError, PauseError
 from eventrec.analytics import Bucket, MigrationError
+from eventrec_handlers._sql.zone_rules import seamed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,14 +26,14 @@ def marked_buckets(bucket: Bucket, since: int) -> Iterator[int]:
         start = bucket.after(start)
 
 
-def bucket_of_row(unit: str, every: int, zone: str) -> Bucket:
-    """The bucket that a row of `eventrec_rollups` is about.
+def bucket_of_row(unit: str, every: int, zone: str, seam: int | None = None) -> Bucket:
+    """The bucket that a row of `eventrec_rollups` is about; for `seam` see `seamed`.
 
     Raises:
         PauseError: Its zone is not known on this machine.
     """
     try:
-        return Bucket(unit, every, zone)  # type: ignore[arg-type] # it refuses what is not a unit
+        return seamed(Bucket(unit, every, zone), seam)  # type: ignore[arg-type] # it refuses what is not a unit
     except CatalogueError as exc:
         raise PauseError(f"a rollup that is declared in the database: {exc}") from exc
 

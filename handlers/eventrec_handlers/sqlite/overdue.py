@@ -7,7 +7,7 @@ from typing import Final
 
 from eventrec_handlers._sql.refreshing import OverdueLooks, overdue_remark
 from eventrec_handlers.sqlite.marks import has_arrived
-from eventrec_handlers.sqlite.own_tables import OF_ROLLUPS, PENDING, ROLLUPS, has_own_table
+from eventrec_handlers.sqlite.own_tables import DIRTY, FLOORS, PENDING, ROLLUPS, has_own_table
 
 GRACE: Final = 60 * 1_000_000_000
 """Nanoseconds that a rollup may be late, beside twice the time between two refreshes."""
@@ -26,7 +26,7 @@ class OverdueRollups(OverdueLooks):
 
 
 def _overdue(connection: sqlite3.Connection, now: int) -> list[str]:
-    if not all(has_own_table(connection, name) for name in OF_ROLLUPS):
+    if not all(has_own_table(connection, name) for name in (DIRTY, PENDING, ROLLUPS, FLOORS)):
         return []
     rows = connection.execute(
         "SELECT name, table_name, refreshed_at,"  # noqa: S608 - constants

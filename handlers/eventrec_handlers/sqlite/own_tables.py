@@ -8,6 +8,8 @@ eventrec_rollups       what was declared of each rollup that is refreshed, and h
 eventrec_dirty         mark, rows: marks of what arrived, see `marks.py`; made with the first such rollup, as are
 eventrec_pending       rollup, bucket, rows, stamp: what follows from these marks, and
 eventrec_floors        one row for each table of such rollups: what is older than kept_from may have been removed
+eventrec_zones         rollup, fingerprint, rules, kept_to: by which rules of its zone a rollup was counted, and up to
+                       where its rows stay
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ DIRTY: Final = "eventrec_dirty"
 PENDING: Final = "eventrec_pending"
 ROLLUPS: Final = "eventrec_rollups"
 FLOORS: Final = "eventrec_floors"
-OF_ROLLUPS: Final = (DIRTY, PENDING, ROLLUPS, FLOORS)
+ZONES: Final = "eventrec_zones"
+OF_ROLLUPS: Final = (DIRTY, PENDING, ROLLUPS, FLOORS, ZONES)
 
 _CHECKPOINTS: Final = "eventrec_checkpoints"
 _DESTINATION: Final = "eventrec_destination"
@@ -48,6 +51,7 @@ _COLUMNS: Final = {
         *("lag", "refresh_every", "filled_to", "late_rows", "refreshed_at"),
     },
     FLOORS: {"table_name", "kept_from", "number", "time", "noted", "noted_time"},
+    ZONES: {"rollup", "fingerprint", "rules", "kept_to"},
 }
 _KEYS: Final = {
     _CHECKPOINTS: ("log_id", "subscription"),
@@ -55,6 +59,7 @@ _KEYS: Final = {
     PENDING: ("rollup", "bucket"),
     ROLLUPS: ("name",),
     FLOORS: ("table_name",),
+    ZONES: ("rollup",),
 }
 """Columns of which no two rows may have the same values: without that, they may say different things."""
 
@@ -99,6 +104,12 @@ OWN_TABLES: Final[Mapping[str, tuple[str, ...]]] = {
         (
             f"CREATE TABLE IF NOT EXISTS {FLOORS} (table_name TEXT NOT NULL PRIMARY KEY, kept_from INTEGER NOT NULL,"
             " number TEXT NOT NULL, time TEXT NOT NULL, noted INTEGER NOT NULL, noted_time) WITHOUT ROWID"
+        ),
+    ),
+    ZONES: (
+        (
+            f"CREATE TABLE IF NOT EXISTS {ZONES} (rollup TEXT NOT NULL PRIMARY KEY, fingerprint TEXT NOT NULL,"
+            " rules TEXT NOT NULL, kept_to INTEGER) WITHOUT ROWID"
         ),
     ),
 }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from eventrec.analytics import ADDITIVE, Answer
 from eventrec_handlers._sql import quoted
 from eventrec_handlers._sql.refreshing import late_remarks
+from eventrec_handlers._sql.zone_rules import FilledBy, other_rules_remark, seamed
 from eventrec_handlers.postgres.rollups.known import Known
 from eventrec_handlers.postgres.rollups.moments import (
     EARLIEST,
@@ -29,6 +30,7 @@ from eventrec_handlers.postgres.rollups.registry import standing
 from eventrec_handlers.postgres.rollups.select import compute, matching, reaggregated
 from eventrec_handlers.postgres.rollups.tables import DIRTY, FLOORS, PENDING, ROLLUPS, prefix_of
 from eventrec_handlers.postgres.rollups.uncounted import Walk
+from eventrec_handlers.postgres.rollups.zones import NOTED
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -83,7 +85,8 @@ class Answering:
         if newest is not None and known.complete_to is not None:
             newest = min(newest, known.complete_to - 1)
         made = Answer.of if question.empty_buckets else Answer.of_sorted
-        return made(question, rows, complete_to=newest, pending=pending, remarks=late_remarks(known.late_rows))
+        remarks = [*late_remarks(known.late_rows), *known.remarks]
+        return made(question, rows, complete_to=newest, pending=pending, remarks=remarks)
 
     async def known(self, connection: asyncpg.Connection) -> Known:
         """What the snapshot knows of the rollup."""
@@ -97,13 +100,24 @@ class Answering:
         )
         low = nanoseconds(FIRST_MOMENT if floor is None else max(floor, FIRST_MOMENT))
         rows = await connection.fetch(
-            f"SELECT fingerprint, todo_from, todo_to, late_rows FROM {named(ROLLUPS)} WHERE name = $1",  # noqa: S608 - quoted
+            f"SELECT fingerprint, todo_from, todo_to, late_rows, {NOTED}"  # noqa: S608 - quoted
+            f" FROM {named(ROLLUPS)} AS known WHERE name = $1",
             plan.name,
         )
         if not rows or rows[0][0] != plan.fingerprint:
             return Known.nothing(plan)
+        _, todo_from, todo_to, late_rows, rules, kept_to = rows[0]
+        if kept_to is not None:
+            low = max(low, nanoseconds(kept_to))
+            plan = dataclasses.replace(plan, bucket=seamed(plan.bucket, nanoseconds(kept_to)))
         known = Known(plan, low, is_made=True)
-        _, todo_from, todo_to, known.late_rows = rows[0]
+        known.late_rows = late_rows
+        known.is_ours = FilledBy.of(rules).is_ours(plan.bucket)
+        if not known.is_ours:
+            was_filled = todo_from is None or todo_from > FIRST_MOMENT
+            known.remarks += [other_rules_remark(plan)] if was_filled else []
+            known.ranges.append((EARLIEST, LATEST))
+            return known
         if not there.is_marked:
             known.ranges.append((EARLIEST, LATEST))
         elif todo_from is not None:
@@ -139,11 +153,12 @@ class Answering:
         pages = Pages(question)
         found = Page([], [])
         if known.is_made and is_exact:
-            found = await self._counted(connection, pages, uncounted, start, end)
+            kept_to = end if known.is_ours else min(end, known.floor)
+            found = await self._counted(connection, pages, uncounted, start, kept_to)
         if found.rows and pages.is_full(found):
             # Buckets behind the page are not asked for.
             uncounted = uncounted.before(found.buckets[-1], newest_first=question.newest_first)
-        return pages.merged(found, await self._computed(connection, pages, uncounted))
+        return pages.merged(found, await self._computed(connection, pages, known.plan, uncounted))
 
     def _is_whole(self, question: Question) -> bool:
         return set(question.group_names) == {group.name for group in self._plan.groups}
@@ -173,13 +188,15 @@ class Answering:
         prefix = None if pages.limit is None else self._prefix
         return await pages.read(connection, statement, *parameters, prefix=prefix)
 
-    async def _computed(self, connection: asyncpg.Connection, pages: Pages, uncounted: Uncounted) -> Page:
+    async def _computed(
+        self, connection: asyncpg.Connection, pages: Pages, plan: RollupPlan, uncounted: Uncounted
+    ) -> Page:
         """Rows of what is `uncounted` as the events are now, in order: all, or enough for the page."""
         found, question = Page([], []), pages.question
         statement = compute(self._plan, self._columns, self._events, groups=question.group_names)
         walk = Walk(
             connection,
-            self._plan,
+            plan,
             self._columns,
             self._events,
             uncounted,

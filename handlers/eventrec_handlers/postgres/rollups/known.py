@@ -22,16 +22,21 @@ class Known:
     Attributes:
         floor: Buckets that begin before it are never computed from the events: some of these may be gone.
         is_made: Whether the rollup has a table, or a view.
+        is_ours: Whether the rules of its zone that fill the table are ours: else only rows before `floor` are right.
         waiting: Buckets whose events have changed.
         ranges: Of moments: buckets that have one have to be computed, too.
         complete_to: What happened from there on is not in the answer; None: all is.
         late_rows: Events that are in no bucket, because they came too late.
+        plan: The rollup, with its buckets as they are in its table.
+        remarks: What else a reader is told.
     """
 
     def __init__(self, plan: RollupPlan, floor: int, *, is_made: bool) -> None:
-        self._plan = plan
+        self.plan = plan
+        self.remarks: list[str] = []
         self.floor = floor
         self.is_made = is_made
+        self.is_ours = True
         self.waiting: set[int] = set()
         self.ranges: list[tuple[int, int]] = []
         self.complete_to: int | None = None
@@ -47,7 +52,7 @@ class Known:
     def note_marks(self, marks: Iterable[datetime]) -> None:
         """Rows have arrived for the quarters of an hour that begin then."""
         for since in marks:
-            self.waiting.update(marked_buckets(self._plan.bucket, nanoseconds(since)))
+            self.waiting.update(marked_buckets(self.plan.bucket, nanoseconds(since)))
 
     def uncounted(self, start: int, end: int, events: tuple[int, int] | None) -> Uncounted:
         """What to compute of the buckets that begin in [`start`, `end`); `events`: the first and the last moment."""
@@ -62,6 +67,6 @@ class Known:
 
     def _span(self, first: int, end: int, span: tuple[int, int], events: tuple[int, int]) -> tuple[int, int]:
         """The buckets that begin in [`first`, `end`), have a part of `span`, and may hold events."""
-        bucket = self._plan.bucket
+        bucket = self.plan.bucket
         low = max(first, bucket.floor(max(span[0], events[0])))
         return ceiling(bucket, low), ceiling(bucket, min(end, span[1], events[1] + 1))

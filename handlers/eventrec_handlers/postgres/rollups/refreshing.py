@@ -21,12 +21,13 @@ events (`retention.py`). Rows that arrive for such buckets are counted.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from eventrec import PauseError
 from eventrec_handlers._sql import quoted
-from eventrec_handlers._sql.refreshing import bucket_of_row, marked_buckets
+from eventrec_handlers._sql.refreshing import marked_buckets
+from eventrec_handlers._sql.zone_rules import FilledBy, seamed
+from eventrec_handlers.postgres.rollups.locks import begin, key, lock_marks
 from eventrec_handlers.postgres.rollups.moments import (
     EPOCH,
     FIRST_MOMENT,
@@ -38,7 +39,8 @@ from eventrec_handlers.postgres.rollups.moments import (
     runs,
 )
 from eventrec_handlers.postgres.rollups.select import compute, written_columns
-from eventrec_handlers.postgres.rollups.tables import DIRTY, FLOORS, PENDING, ROLLUPS
+from eventrec_handlers.postgres.rollups.tables import DIRTY, FIRST, FLOORS, LAST, PENDING, ROLLUPS
+from eventrec_handlers.postgres.rollups.zones import NOTED, zoned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,27 +61,36 @@ SET_SECONDS: Final = 2.0
 
 
 async def distribute(connection: asyncpg.Connection, namespace: Namespace, table: str) -> int:
-    """Turn the marks of `table` into buckets that wait, for each of its rollups; how many rows they were for."""
+    """Turn the marks of `table` into buckets that wait, for each of its rollups; how many rows they were for.
+
+    Where others refresh one of them, by other rules of its zone, marks are left to them: they mean other buckets.
+    """
     await begin(connection, namespace)
-    await connection.fetchval(f"SELECT pg_advisory_xact_lock({_key(namespace, 'distribute', table)})")
+    await lock_marks(connection, namespace, table)
+    if any(each.is_held for each in await zoned(connection, namespace, "table_name = $1", table)):
+        await connection.execute("ROLLBACK")
+        return 0
     marks = await connection.fetch(
         f"WITH taken AS (DELETE FROM {namespace.named(DIRTY)} WHERE table_name = $1 RETURNING since, rows)"  # noqa: S608 - quoted
         " SELECT since, sum(rows)::bigint AS rows FROM taken GROUP BY since",
         table,
     )
     if marks:
-        known = await connection.fetch(
-            f"SELECT name, unit, every, zone FROM {namespace.named(ROLLUPS)} WHERE table_name = $1",  # noqa: S608 - quoted
-            table,
-        )
+        # Those that there are after the marks were taken: one that is made meanwhile may count on later marks.
+        known = await zoned(connection, namespace, "table_name = $1", table)
         waiting: dict[tuple[str, int], int] = {}
-        for name, unit, every, zone in known:
-            bucket = bucket_of_row(unit, every, zone)
+        for each in known:
+            if not each.is_ours:  # which buckets of it wait, is not known here
+                await connection.execute(
+                    f"UPDATE {namespace.named(ROLLUPS)} SET todo_from = '{FIRST}', todo_to = '{LAST}' WHERE name = $1",  # noqa: S608 - quoted
+                    each.name,
+                )
+                continue
             for since, rows in marks:
                 start = 0
-                for start in marked_buckets(bucket, nanoseconds(since)):
-                    waiting.setdefault((name, start), 0)
-                waiting[name, start] += rows  # in the last one: how many are in which is not known
+                for start in marked_buckets(each.bucket, nanoseconds(since)):
+                    waiting.setdefault((each.name, start), 0)
+                waiting[each.name, start] += rows  # in the last one: how many are in which is not known
         await connection.execute(
             f"INSERT INTO {namespace.named(PENDING)} (rollup, bucket, rows)"  # noqa: S608 - quoted
             " SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::bigint[])",
@@ -106,6 +117,7 @@ class Refreshing:
     def __init__(self, namespace: Namespace, plan: RollupPlan, columns: Columns) -> None:
         self._namespace = namespace
         self._plan = plan
+        self._bucket = plan.bucket
         self._own = namespace.named(plan.name)
         self._compute = compute(plan, columns, namespace.named(plan.table))
         self._time = columns.time
@@ -114,13 +126,14 @@ class Refreshing:
         """Compute at most `limit` of the buckets that wait and have ended `lag` before `now`; of these the earliest."""
         plan, pending = self._plan, self._namespace.named(PENDING)
         await begin(connection, self._namespace)
+        floor = await self._floor(connection)
         state = await self._state(connection, "FOR KEY SHARE SKIP LOCKED")
         if state is None:
             await connection.execute("ROLLBACK")  # another process fills it
             return Done()
-        floor = await self._floor(connection)
         before = plan.bucket.floor(now - round(plan.refresh.lag * 1_000_000_000))
-        todo_from, todo_to = state
+        todo_from, todo_to, kept_to = state
+        floor = max(floor, kept_to)
         candidates = await connection.fetch(
             f"SELECT DISTINCT bucket FROM {pending} WHERE rollup = $1 AND bucket < $2"  # noqa: S608 - quoted
             " AND NOT (bucket >= $3 AND bucket < $4) ORDER BY bucket LIMIT $5",
@@ -146,7 +159,7 @@ class Refreshing:
                 late,
             )
         kept = [start for start in taken if moment(start) >= floor]
-        for run in runs(plan.bucket, kept):
+        for run in runs(self._bucket, kept):
             await self._replace(connection, run)
         await connection.execute("COMMIT")
         return Done(len(kept), late, is_more=bool(taken) and len(starts) > len(taken))
@@ -158,15 +171,16 @@ class Refreshing:
         """
         plan = self._plan
         await begin(connection, self._namespace)
+        floor = await self._floor(connection)
         state = await self._state(connection, "FOR UPDATE SKIP LOCKED")
         if state is None or state[0] is None:
             await connection.execute("ROLLBACK")
             return Done(), 0, 0
-        floor = await self._floor(connection)
-        todo = await self._todo(connection, *state, floor=floor)
-        starts = [] if todo is None else _first(plan.bucket, *todo, limit)
+        todo_from, todo_to, kept_to = state
+        todo = await self._todo(connection, todo_from, todo_to, floor=max(floor, kept_to))
+        starts = [] if todo is None else _first(self._bucket, *todo, limit)
         rows = 0
-        for run in runs(plan.bucket, starts):
+        for run in runs(self._bucket, starts):
             array, end = run.parameters
             await connection.execute(
                 f"DELETE FROM {self._namespace.named(PENDING)} WHERE rollup = $1 AND bucket >= $2 AND bucket < $3",  # noqa: S608 - quoted
@@ -175,7 +189,7 @@ class Refreshing:
                 end,
             )
             rows += await self._replace(connection, run)
-        reached = plan.bucket.after(starts[-1]) if starts else 0
+        reached = self._bucket.after(starts[-1]) if starts else 0
         if todo is not None and not rows:
             reached = await self._next(connection, reached, todo[1])
         is_more = todo is not None and reached < todo[1]
@@ -210,25 +224,32 @@ class Refreshing:
 
     # -- inside a transaction
 
-    async def _state(self, connection: asyncpg.Connection, lock: str) -> tuple[datetime | None, datetime | None] | None:
-        """What is still to be filled; None: another process has it.
+    async def _state(
+        self, connection: asyncpg.Connection, lock: str
+    ) -> tuple[datetime | None, datetime | None, datetime] | None:
+        """What is still to be filled, and up to where rows stay; None: another process has it, or other rules fill it.
 
         Raises:
             PauseError: The rollup is declared otherwise here than in the database.
         """
         rows = await connection.fetch(
-            f"SELECT fingerprint, todo_from, todo_to FROM {self._namespace.named(ROLLUPS)}"  # noqa: S608 - quoted
+            f"SELECT fingerprint, todo_from, todo_to, {NOTED} FROM {self._namespace.named(ROLLUPS)} AS known"  # noqa: S608 - quoted
             f" WHERE name = $1 {lock}",
             self._plan.name,
         )
         if not rows:
             return None
-        fingerprint, todo_from, todo_to = rows[0]
+        fingerprint, todo_from, todo_to, rules, kept_to = rows[0]
         if fingerprint != self._plan.fingerprint:
             raise PauseError(
                 f"rollup {self._plan.name!r} is declared otherwise here than in the database: migrate it first"
             )
-        return todo_from, todo_to
+        if not FilledBy.of(rules).is_ours(self._plan.bucket):
+            return None
+        if kept_to is None:
+            return todo_from, todo_to, FIRST_MOMENT
+        self._bucket = seamed(self._plan.bucket, nanoseconds(kept_to))
+        return todo_from, todo_to, kept_to
 
     async def _floor(self, connection: asyncpg.Connection) -> datetime:
         """Before it, events may be gone. It stays where it is until this transaction ends."""
@@ -245,7 +266,7 @@ class Refreshing:
             "SELECT at FROM unnest($1::bigint[], $2::bigint[]) AS bucket (at, key)"
             " WHERE pg_try_advisory_xact_lock(key) LIMIT $3",
             list(starts),
-            [_key(self._namespace, self._plan.name, str(start)) for start in starts],
+            [key(self._namespace, self._plan.name, str(start)) for start in starts],
             limit,
         )
         return [row[0] for row in rows]
@@ -271,7 +292,7 @@ class Refreshing:
             moment(reached),
             moment(end),
         )
-        return end if found is None else self._plan.bucket.floor(nanoseconds(found))
+        return end if found is None else self._bucket.floor(nanoseconds(found))
 
     async def _todo(
         self,
@@ -285,7 +306,7 @@ class Refreshing:
 
         Asked for the first time, these are the buckets of all events that are stored: later ones are marked.
         """
-        bucket, time = self._plan.bucket, quoted(self._time)
+        bucket, time = self._bucket, quoted(self._time)
         if todo_from is None or todo_to is None or (todo_from, todo_to) == (FIRST_MOMENT, LAST_MOMENT):
             first, last = await connection.fetchrow(
                 f"SELECT min({time}), max({time}) FROM {self._namespace.named(self._plan.table)}"  # noqa: S608 - quoted
@@ -302,11 +323,6 @@ class Refreshing:
         return (start, nanoseconds(todo_to)) if start < nanoseconds(todo_to) else None
 
 
-async def begin(connection: asyncpg.Connection, namespace: Namespace) -> None:
-    """Begin a transaction each of whose statements sees what was committed before it."""
-    await connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {namespace.lock_timeout}")
-
-
 def _first(bucket: Bucket, start: int, end: int, limit: int) -> list[int]:
     """At most `limit` buckets from `start` on, those that begin before `end`."""
     found: list[int] = []
@@ -314,9 +330,3 @@ def _first(bucket: Bucket, start: int, end: int, limit: int) -> list[int]:
         found.append(start)
         start = bucket.after(start)
     return found
-
-
-def _key(namespace: Namespace, *of: str) -> int:
-    """The number of an advisory lock."""
-    said = "\0".join(("eventrec", namespace.namespace, *of))
-    return int.from_bytes(blake2b(said.encode(), digest_size=8).digest(), signed=True)

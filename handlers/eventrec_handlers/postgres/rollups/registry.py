@@ -26,6 +26,7 @@ from eventrec_handlers.postgres.rollups.tables import (
     rollup_tables,
     with_added_columns,
 )
+from eventrec_handlers.postgres.rollups.zones import ruled_by_others
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -208,8 +209,12 @@ async def _fingerprint(connection: asyncpg.Connection, namespace: Namespace, pla
 
 
 async def note_refreshed(connection: asyncpg.Connection, namespace: Namespace, plans: Sequence[RollupPlan]) -> None:
-    """A refresh of `plans` begins now. A row that another process works on is passed over: it is being filled."""
-    await _note(connection, namespace, plans, "true")
+    """A refresh of `plans` begins now. A row that another process works on is passed over: it is being filled.
+
+    So are those that other rules of their zone fill.
+    """
+    others = await ruled_by_others(connection, namespace, plans)
+    await _note(connection, namespace, [plan for plan in plans if plan.name not in others], "true")
 
 
 async def rollups_of_others(
@@ -217,8 +222,11 @@ async def rollups_of_others(
 ) -> set[str]:
     """The names of those of `plans` that other processes refresh; the others are claimed, and noted as refreshed now.
 
-    A claim holds for the time between two refreshes of that rollup. What is not filled yet belongs to no process.
+    A claim holds for the time between two refreshes of that rollup. What is not filled yet belongs to no process. Of
+    those that other rules of their zone fill, the refresh finds out whether others do: they are neither.
     """
+    ruled = await ruled_by_others(connection, namespace, plans)
+    plans = [plan for plan in plans if plan.name not in ruled]
     claimed = await _note(
         connection,
         namespace,

@@ -15,12 +15,14 @@ import asyncpg
 
 from eventrec_handlers._sql import quoted
 from eventrec_handlers._sql.refreshing import QUARTER, bucket_of_row
+from eventrec_handlers._sql.zone_rules import FilledBy
 from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.chunks import chunks_of
 from eventrec_handlers.postgres.errors import brief, state
 from eventrec_handlers.postgres.rollups.moments import FIRST_MOMENT, moment, nanoseconds
 from eventrec_handlers.postgres.rollups.registry import is_marked
 from eventrec_handlers.postgres.rollups.tables import DIRTY, FLOORS, PENDING, ROLLUPS
+from eventrec_handlers.postgres.rollups.zones import NOTED, lock_floor, note_floor
 
 if TYPE_CHECKING:
     from eventrec_handlers.postgres.checkpoints import Namespace
@@ -51,9 +53,13 @@ async def raise_floor(
 
     To be asked for when no transaction is left that stores rows below `end`, or when these may come too late.
     """
-    needed = await first_needed(connection, namespace, table, now=now)
-    if needed is not None and needed[0] < end:
-        return needed[1]
+    if await _has_rollups(connection, namespace):
+        needed = await first_needed(connection, namespace, table, now=now)
+        if needed is None or needed[0] >= end:  # else it is not waited for those that refresh
+            await lock_floor(connection, namespace, table)
+            needed = await first_needed(connection, namespace, table, now=now)
+        if needed is not None and needed[0] < end:
+            return needed[1]
     await set_floor(connection, namespace, table, end)
     return None
 
@@ -61,11 +67,14 @@ async def raise_floor(
 async def set_floor(connection: asyncpg.Connection, namespace: Namespace, table: str, end: datetime) -> None:
     """Raise the floor, if the table has one: it has, once it has a rollup."""
     if await _has_rollups(connection, namespace):
-        await connection.execute(
-            f"UPDATE {namespace.named(FLOORS)} SET kept_from = greatest(kept_from, $2) WHERE table_name = $1",  # noqa: S608 - quoted
+        floor = await connection.fetchval(
+            f"UPDATE {namespace.named(FLOORS)} SET kept_from = greatest(kept_from, $2) WHERE table_name = $1"  # noqa: S608 - quoted
+            " RETURNING kept_from",
             table,
             end,
         )
+        if floor is not None:
+            await note_floor(connection, namespace, table, floor)
 
 
 async def first_needed(
@@ -80,24 +89,25 @@ async def first_needed(
     named = namespace.named
     rows = await connection.fetch(
         f"WITH floor AS (SELECT coalesce(max(kept_from), $2) AS at FROM {named(FLOORS)} WHERE table_name = $1)"  # noqa: S608 - quoted
-        " SELECT name, unit, every, zone, todo_from,"
+        f" SELECT name, unit, every, zone, todo_from, {NOTED}, floor.at,"
         f" (SELECT min(bucket) FROM {named(PENDING)} WHERE rollup = name AND bucket >= floor.at) AS pending,"
         f" (SELECT min(since) FROM {named(DIRTY)} WHERE table_name = $1"
         " AND since > floor.at - interval '15 minutes') AS marked"
-        f" FROM {named(ROLLUPS)}, floor WHERE table_name = $1 ORDER BY name",
+        f" FROM {named(ROLLUPS)} AS known, floor WHERE table_name = $1 ORDER BY name",
         table,
         FIRST_MOMENT,
     )
     needed: list[tuple[datetime, str]] = []
     if rows and not await is_marked(connection, namespace, table):
         needed.append((FIRST_MOMENT, f"what arrives is not noticed: refresh rollup {rows[0][0]!r}"))
-    for name, unit, every, zone, todo_from, pending, marked in rows:
-        bucket = bucket_of_row(unit, every, zone)
+    for name, unit, every, zone, todo_from, rules, kept_to, floor, pending, marked in rows:
+        bucket = bucket_of_row(unit, every, zone, None if kept_to is None else nanoseconds(kept_to))
+        is_ours = FilledBy.of(rules).is_ours(bucket)
         # A mark needs all of its bucket: not only what comes after it.
         of_mark = None if marked is None else moment(bucket.floor(nanoseconds(marked)))
         needed += [
             (at, f"rollup {name!r} has not counted its events yet: refresh it")
-            for at in (todo_from, pending, of_mark)
+            for at in (todo_from if is_ours else floor, pending, of_mark)
             if at is not None
         ]
         needed.append((moment(bucket.floor(nanoseconds(now))), f"a bucket of rollup {name!r} has not ended"))
@@ -111,6 +121,7 @@ async def floor_for_ttl(connection: asyncpg.Connection, namespace: Namespace, ta
     """
     if not await _has_rollups(connection, namespace):
         return None
+    await lock_floor(connection, namespace, table)
     present = await connection.fetchval("SELECT now()")
     needed = await first_needed(connection, namespace, table, now=present)
     if needed is None:
@@ -173,6 +184,8 @@ async def _delete_slice(
 ) -> tuple[bool, str | None]:
     """Delete a slice of what is older than `before`; whether there may be more, and why others are left."""
     await connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {namespace.lock_timeout}")
+    if await _has_rollups(connection, namespace):
+        await lock_floor(connection, namespace, table)
     needed = await first_needed(connection, namespace, table, now=now)
     end = before if needed is None else _quarter(min(before, needed[0]))
     if end > FIRST_MOMENT:

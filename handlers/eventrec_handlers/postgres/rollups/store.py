@@ -29,6 +29,7 @@ from eventrec_handlers.postgres.rollups.registry import (
     rollups_of_others,
 )
 from eventrec_handlers.postgres.rollups.retention import raise_floor, remove_old
+from eventrec_handlers.postgres.rollups.zones import take_over
 from eventrec_handlers.postgres.single_connection import SingleConnection
 from eventrec_handlers.postgres.time_partitions import TimePartitions
 
@@ -113,14 +114,14 @@ class PostgresRollups(RollupStore):
         return await self._run(claim)
 
     async def backfill(self, plan: RollupPlan, *, progress: Progress | None = None) -> Refreshed:
-        return await self._fill(plan, progress)
+        return await self._take_over(plan) + await self._fill(plan, progress)
 
     # -- refreshing
 
     async def _refresh_table(self, table: str, plans: Sequence[RollupPlan], now: int) -> Refreshed:
         done = Refreshed()
         for plan in plans:
-            done += await self._fill(plan, None)
+            done += await self._take_over(plan) + await self._fill(plan, None)
 
         async def distributed(connection: asyncpg.Connection, namespace: Namespace) -> None:
             if await is_there(connection, namespace):
@@ -151,6 +152,17 @@ class PostgresRollups(RollupStore):
             size = _adapted(size, time.monotonic() - begun)
             done += one
         return done
+
+    async def _take_over(self, plan: RollupPlan) -> Refreshed:
+        """Have `plan` counted by the rules of its zone that this machine has, unless others refresh it by theirs."""
+
+        async def taken_over(connection: asyncpg.Connection, namespace: Namespace) -> str | None:
+            if await self._made(connection, namespace, plan) is None:
+                return None
+            return await take_over(connection, namespace, plan)
+
+        remark = await self._run(taken_over)
+        return Refreshed(remarks=() if remark is None else (remark,))
 
     async def _fill(self, plan: RollupPlan, progress: Progress | None) -> Refreshed:
         done, size, is_more = 0, SET, True

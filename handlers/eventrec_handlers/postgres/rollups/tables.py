@@ -4,8 +4,8 @@
     eventrec_dirty       table, since, rows: marks of what arrived, or was updated; one for each quarter of an hour of
                          each statement
     eventrec_pending     rollup, bucket, rows: what follows from these marks, for each rollup
-    eventrec_rollups     what was declared, how far it is filled, how many rows came too late, and when and how
-                         often it is refreshed
+    eventrec_rollups     what was declared, how far it is filled, how many rows came too late, when and how often it
+                         is refreshed, by which rules of its zone, and up to where its rows stay: see `zones.py`
     eventrec_floors      table, kept_from: what is older may have been removed, so it is never computed again
 
 A mark is made in the transaction that stores the rows, by a trigger for each statement, so that any writer makes it.
@@ -48,6 +48,8 @@ FIRST, LAST = "0003-01-01 00:00:00+00", "9997-01-01 00:00:00+00"
 ADDED: Final[Mapping[str, str]] = {
     "refreshed_at": "timestamptz NOT NULL DEFAULT now()",
     "refresh_every": "double precision NOT NULL DEFAULT 3600",
+    "rules": "text",
+    "kept_to": "timestamptz",
 }
 """Columns of `eventrec_rollups` that its first version did not have."""
 

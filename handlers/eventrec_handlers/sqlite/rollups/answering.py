@@ -7,6 +7,7 @@ begin before the floor of their table are answered from the rollup's table alone
 from __future__ import annotations
 
 from bisect import bisect_right
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,7 +34,8 @@ class Answering:
     def __init__(self, connection: sqlite3.Connection, plan: RollupPlan, columns: Columns) -> None:
         self._connection = connection
         self._plan = plan
-        self._computing = Computing(connection, plan, columns)
+        self._known = Known.of(connection, plan)
+        self._computing = Computing(connection, replace(plan, bucket=self._known.bucket), columns)
 
     def answer(self, question: Question) -> Answer:
         """The answer, as of one moment.
@@ -41,10 +43,10 @@ class Answering:
         Raises:
             ValueError: Asked for fewer groups, a part of it cannot be computed: its events are no longer stored.
         """
-        known = Known.of(self._connection, self._plan)
+        known = self._known
         start, end = _range(question)
         rows = self._rows(question, known, start, end) if start < end else []
-        remarks = late_remarks(known.late_rows)
+        remarks = [*late_remarks(known.late_rows), *known.remarks]
         return Answer.of(question, rows, complete_to=self._computing.newest(), pending=0, remarks=remarks)
 
     def _rows(self, question: Question, known: Known, start: int, end: int) -> list[AnswerRow]:

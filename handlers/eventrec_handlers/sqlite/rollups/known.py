@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from eventrec_handlers._sql.refreshing import marked_buckets
+from eventrec_handlers._sql.zone_rules import other_rules_remark
 from eventrec_handlers.sqlite.marks import EARLIEST, Arrivals
 from eventrec_handlers.sqlite.own_tables import PENDING
 from eventrec_handlers.sqlite.rollups.registry import floor_of, has_table, is_marked, registered
@@ -32,6 +33,7 @@ class Known:
         filled_to: Buckets that begin there or later have to be computed, but for those that begin before `floor`.
         waiting: Buckets whose events have changed.
         late_rows: Events that are in no bucket, because they came too late.
+        remarks: What else a reader is told.
     """
 
     bucket: Bucket
@@ -40,26 +42,33 @@ class Known:
     filled_to: int = BEGIN
     waiting: set[int] = field(default_factory=set)
     late_rows: int = 0
+    remarks: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, connection: sqlite3.Connection, plan: RollupPlan) -> Known:
-        """Of `plan`; where there is no table, or that of another declaration, all is computed from the events."""
+        """Of `plan`; where there is no table, or that of another declaration, all is computed from the events.
+
+        So is what begins at the floor or later, where other rules of the zone have filled the table.
+        """
         found = registered(connection, plan.name)
         if found is None or found.fingerprint != plan.fingerprint or not has_table(connection, plan):
             return cls(plan.bucket)
         known = cls(
-            plan.bucket,
+            found.bucket,
             is_made=True,
-            floor=floor_of(connection, plan.table),
+            floor=found.floor(floor_of(connection, plan.table)),
             filled_to=found.filled_to,
             late_rows=found.late_rows,
         )
         arrivals = Arrivals.of(connection, plan.table)
-        if arrivals is None or not is_marked(connection, plan.table) or not arrivals.is_intact(connection):
+        if not found.is_ours:
+            known.remarks += [other_rules_remark(plan)] if found.filled_to > EARLIEST else []
+            known.filled_to = EARLIEST
+        elif arrivals is None or not is_marked(connection, plan.table) or not arrivals.is_intact(connection):
             known.filled_to = EARLIEST
         else:
             for since in arrivals.quarters(connection, known.filled_to):
-                known.waiting.update(marked_buckets(plan.bucket, since))
+                known.waiting.update(marked_buckets(found.bucket, since))
         waiting = connection.execute(f"SELECT bucket FROM {PENDING} WHERE rollup = ?", (plan.name,))  # noqa: S608 - a constant
         known.waiting.update(bucket for (bucket,) in waiting)
         return known

@@ -20,22 +20,29 @@ such buckets are counted.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from eventrec_handlers._sql import quoted
 from eventrec_handlers._sql.refreshing import marked_buckets
+from eventrec_handlers._sql.zone_rules import first_whole
 from eventrec_handlers._thread import check_cancelled
 from eventrec_handlers.sqlite.marks import EARLIEST, LATEST, Arrivals, has_arrived
 from eventrec_handlers.sqlite.own_tables import PENDING, ROLLUPS
 from eventrec_handlers.sqlite.rollups.computing import Computing
 from eventrec_handlers.sqlite.rollups.known import merged
-from eventrec_handlers.sqlite.rollups.registry import check_declared, floor_of, registered, registered_of
+from eventrec_handlers.sqlite.rollups.registry import (
+    check_declared,
+    floor_of,
+    registered,
+    registered_of,
+    start_again,
+)
 from eventrec_handlers.sqlite.transactions import reading, writing
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from eventrec.analytics import Progress, RollupPlan
     from eventrec_handlers.sqlite.rollups.fields import Columns
@@ -87,8 +94,11 @@ class _Computed:
     reached: int | None
 
 
-def distribute(connection: sqlite3.Connection, table: str, seconds: float) -> None:
-    """Turn what arrived in `table` into buckets that wait, for each of its rollups; `seconds` are waited for a lock."""
+def distribute(connection: sqlite3.Connection, table: str, seconds: float, *, now: int) -> None:
+    """Turn what arrived in `table` into buckets that wait, for each of its rollups; `seconds` are waited for a lock.
+
+    Where others refresh one of them, by other rules of its zone, what arrived is left to them: it is in other buckets.
+    """
     is_more = True
     while is_more:
         check_cancelled()
@@ -96,20 +106,27 @@ def distribute(connection: sqlite3.Connection, table: str, seconds: float) -> No
             is_more = has_arrived(connection, table)
         if is_more:
             with writing(connection, seconds):
-                _distribute(connection, table)
+                is_more = _distribute(connection, table, now)
 
 
-def _distribute(connection: sqlite3.Connection, table: str) -> None:
+def _distribute(connection: sqlite3.Connection, table: str, now: int) -> bool:
+    """Distribute some of it; whether there may be more."""
     arrivals = Arrivals.of(connection, table)
     if arrivals is None:
-        return
+        return False
     if not arrivals.is_intact(connection):
         arrivals.note_all(connection)
-        connection.execute(f"UPDATE {ROLLUPS} SET filled_to = ? WHERE table_name = ?", (EARLIEST, arrivals.key))  # noqa: S608 - a constant
-        return
+        start_again(connection, "table_name", arrivals.key)
+        return True
+    rollups = registered_of(connection, table)
+    if any(rollup.filled_by.is_held(rollup.bucket, rested=rollup.rested(now)) for rollup in rollups):
+        return False
     arrived = arrivals.take(connection, ARRIVED)
     waiting: dict[tuple[str, int], int] = {}
-    for rollup in registered_of(connection, table):
+    for rollup in rollups:
+        if not rollup.is_ours:
+            start_again(connection, "name", rollup.name)  # which buckets of it wait, is not known here
+            continue
         for since, rows in arrived.items():
             starts = [start for start in marked_buckets(rollup.bucket, since) if start >= EARLIEST]
             for start in starts:
@@ -121,6 +138,7 @@ def _distribute(connection: sqlite3.Connection, table: str) -> None:
         " ON CONFLICT (rollup, bucket) DO UPDATE SET rows = rows + excluded.rows, stamp = excluded.stamp",
         [(name, start, rows) for (name, start), rows in waiting.items()],
     )
+    return True
 
 
 class Refreshing:
@@ -132,6 +150,7 @@ class Refreshing:
     def __init__(self, connection: sqlite3.Connection, plan: RollupPlan, columns: Columns, *, seconds: float) -> None:
         self._connection = connection
         self._plan = plan
+        self._bucket = plan.bucket
         self._columns = columns
         self._seconds = seconds
 
@@ -190,14 +209,14 @@ class Refreshing:
             return self._computed_next(found, until, size) if found.filled_to < until else None
 
     def _computed_again(self, found: Registered, waiting: dict[int, int]) -> _Computed:
-        floor = floor_of(self._connection, self._plan.table)
+        floor = self._floor(found)
         kept = [start for start in waiting if start >= floor]
-        spans = merged((start, self._plan.bucket.after(start)) for start in kept)
+        spans = merged((start, self._bucket.after(start)) for start in kept)
         return _Computed(spans, self._rows(spans), len(kept), waiting, found.filled_to, None)
 
     def _computed_next(self, found: Registered, until: int, size: int) -> _Computed:
-        bucket = self._plan.bucket
-        low = _ceiling(bucket.floor, bucket.after, max(found.filled_to, floor_of(self._connection, self._plan.table)))
+        bucket = self._bucket
+        low = first_whole(bucket, max(found.filled_to, self._floor(found)))
         first = Computing(self._connection, self._plan, self._columns).next_event(low, until)
         if first is None:
             spans, reached = [], until
@@ -221,9 +240,9 @@ class Refreshing:
             is_next = computed.reached is not None
             if is_next and found.filled_to != computed.filled_to:
                 return Done(is_more=True)
-            floor = floor_of(self._connection, self._plan.table)
+            floor = self._floor(found)
             settled, late = self._settle(computed.stamps, floor)
-            self._replace(computed, None if is_next else settled, floor)
+            self._replace(computed, None if is_next else {at for at in settled if at >= floor})
             if late or is_next:
                 self._connection.execute(
                     f"UPDATE {ROLLUPS} SET late_rows = late_rows + ?, filled_to = ? WHERE name = ?",  # noqa: S608 - a constant
@@ -245,7 +264,7 @@ class Refreshing:
                 late += found[0] if bucket < floor else 0
         return settled, late
 
-    def _replace(self, computed: _Computed, only: set[int] | None, floor: int) -> None:
+    def _replace(self, computed: _Computed, only: set[int] | None) -> None:
         """Write the rows that were computed: all, or those of the buckets `only`."""
         plan = self._plan
         own, bucket = quoted(plan.name), quoted(plan.bucket_name)
@@ -255,9 +274,8 @@ class Refreshing:
         if only is None:
             self._connection.executemany(delete, computed.spans)
         else:
-            kept = {start for start in only if start >= floor}
-            self._connection.executemany(delete, [(start, plan.bucket.after(start)) for start in kept])
-            rows = [row for row in rows if row[place] in kept]
+            self._connection.executemany(delete, [(start, self._bucket.after(start)) for start in only])
+            rows = [row for row in rows if row[place] in only]
         names = ", ".join(map(quoted, plan.column_names))
         marks = ", ".join("?" * len(plan.column_names))
         self._connection.executemany(
@@ -268,7 +286,7 @@ class Refreshing:
     def _rows(self, spans: Sequence[tuple[int, int]]) -> list[tuple[Any, ...]]:
         if not spans:
             return []
-        computing = Computing(self._connection, self._plan, self._columns)
+        computing = Computing(self._connection, replace(self._plan, bucket=self._bucket), self._columns)
         return [row for start, end in spans for row in computing.rows(start, end)]
 
     def _waiting(self, where: str, *moments: int) -> dict[int, int]:
@@ -278,16 +296,16 @@ class Refreshing:
         )
         return dict(rows.fetchall())
 
+    def _floor(self, found: Registered) -> int:
+        return found.floor(floor_of(self._connection, self._plan.table))
+
     def _registered(self) -> Registered | None:
+        """What the file has of it; None: nothing, or what other rules of its zone fill."""
         found = registered(self._connection, self._plan.name)
         if found is not None:
             check_declared(self._plan, found)
-        return found
-
-
-def _ceiling(floor: Callable[[int], int], after: Callable[[int], int], moment: int) -> int:
-    start = floor(moment)
-    return start if start == moment else after(start)
+            self._bucket = found.bucket
+        return found if found is not None and found.is_ours else None
 
 
 def _storable(value: object) -> object:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from eventrec import PauseError
 from eventrec_handlers._sql import fold_ascii, quoted
 from eventrec_handlers._sql.refreshing import bucket_of_row
+from eventrec_handlers._sql.zone_rules import FilledBy
 from eventrec_handlers.sqlite.file import is_about_statement, is_reserved, read_table
 from eventrec_handlers.sqlite.marks import EARLIEST, Arrivals, row_number
 from eventrec_handlers.sqlite.own_tables import (
     FLOORS,
     OF_ROLLUPS,
     ROLLUPS,
+    ZONES,
     check_own_tables,
     has_own_table,
     make_own_table,
@@ -34,16 +36,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A rollup that the file has: its row in `eventrec_rollups`. Times are in seconds, moments in nanoseconds."""
+    """A rollup that the file has: its row in `eventrec_rollups`. Times are in seconds, moments in nanoseconds.
+
+    Attributes:
+        bucket: How time is parted from `kept_to` on.
+        filled_by: By which rules of its zone its table is filled.
+        kept_to: Where the last bucket ends that begins before the floor of the table; None: it is not noted.
+    """
 
     name: str
     fingerprint: str
     version: int
     bucket: Bucket
     lag: float
+    filled_by: FilledBy
+    kept_to: int | None
     filled_to: int
     late_rows: int
     refreshed_at: int
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is filled by the rules of its zone that this machine has."""
+        return self.filled_by.is_ours(self.bucket)
+
+    def rested(self, now: int) -> float:
+        """How many seconds ago it was refreshed."""
+        return abs(now - self.refreshed_at) / 1_000_000_000
+
+    def floor(self, floor: int) -> int:
+        """The moment before which none of its buckets begins that may be computed; `floor` is that of its table."""
+        return floor if self.kept_to is None else max(floor, self.kept_to)
 
     @property
     def is_filled(self) -> bool:
@@ -68,14 +91,24 @@ def registered_of(connection: sqlite3.Connection, table: str) -> list[Registered
 
 
 def _registered(connection: sqlite3.Connection, where: str, value: str) -> list[Registered]:
+    zones = f"LEFT JOIN {ZONES} AS zoned ON zoned.rollup = name AND zoned.fingerprint = known.fingerprint"
+    is_noted = has_own_table(connection, ZONES)
     rows = connection.execute(
-        "SELECT name, fingerprint, version, unit, every, zone, lag, filled_to, late_rows, refreshed_at"  # noqa: S608 - constants
-        f" FROM {ROLLUPS} WHERE {where}",
+        "SELECT name, known.fingerprint, version, unit, every, zone, lag, refresh_every,"  # noqa: S608 - constants
+        f" {'rules, kept_to' if is_noted else 'NULL, NULL'}, filled_to, late_rows, refreshed_at"
+        f" FROM {ROLLUPS} AS known {zones if is_noted else ''} WHERE {where}",
         (value,),
     ).fetchall()
     return [
-        Registered(name, fingerprint, version, bucket_of_row(unit, every, zone), lag, filled_to, late_rows, at)
-        for name, fingerprint, version, unit, every, zone, lag, filled_to, late_rows, at in rows
+        Registered(
+            *(name, fingerprint, version),
+            bucket_of_row(unit, every, zone, kept_to),
+            lag,
+            FilledBy.of(rules, refresh_every=refresh_every),
+            kept_to,
+            *moments,
+        )
+        for name, fingerprint, version, unit, every, zone, lag, refresh_every, rules, kept_to, *moments in rows
     ]
 
 
@@ -126,7 +159,7 @@ def make_rollup(connection: sqlite3.Connection, plan: RollupPlan, columns: Colum
     if found is not None:
         check_declared(plan, found)
     if own.kind is None:
-        _start_again(connection, "name", plan.name)
+        start_again(connection, "name", plan.name)
     number, chosen = _numbers(connection, plan.table)
     was_marked = is_marked(connection, plan.table)
     _drop_moved_triggers(connection, plan.table)
@@ -134,7 +167,7 @@ def make_rollup(connection: sqlite3.Connection, plan: RollupPlan, columns: Colum
         connection.execute(sql)
     arrivals = Arrivals.of(connection, plan.table)
     if not was_marked and arrivals is not None:
-        _start_again(connection, "table_name", arrivals.key)
+        start_again(connection, "table_name", arrivals.key)
         arrivals.note_all(connection)
     wanted = index_wanted(connection, plan, columns)
     if wanted is not None:
@@ -153,8 +186,8 @@ def _drop_moved_triggers(connection: sqlite3.Connection, table: str) -> None:
         connection.execute(f"DROP TRIGGER {quoted(name)}")
 
 
-def _start_again(connection: sqlite3.Connection, column: str, value: str) -> None:
-    """All that is stored is counted again: a table, or triggers, have gone and come back."""
+def start_again(connection: sqlite3.Connection, column: str, value: str) -> None:
+    """Have all that is stored counted again, of the rollups with `value` in `column`; in a transaction."""
     connection.execute(f"UPDATE {ROLLUPS} SET filled_to = ? WHERE {column} = ?", (EARLIEST, value))  # noqa: S608 - constants
 
 
@@ -180,10 +213,11 @@ def _numbers(connection: sqlite3.Connection, table: str) -> tuple[str, str | Non
 
 
 def note_refreshed(connection: sqlite3.Connection, plans: Sequence[RollupPlan], now: int) -> None:
-    """A refresh of `plans` begins; in a transaction."""
+    """A refresh of `plans` begins; in a transaction. Those that other rules of their zone fill are passed over."""
+    ours = [plan for plan in plans if (found := registered(connection, plan.name)) is not None and found.is_ours]
     connection.executemany(
         f"UPDATE {ROLLUPS} SET refreshed_at = ?, refresh_every = ?, lag = ? WHERE name = ?",  # noqa: S608 - a constant
-        [(now, float(plan.refresh.every), float(plan.refresh.lag), plan.name) for plan in plans],
+        [(now, float(plan.refresh.every), float(plan.refresh.lag), plan.name) for plan in ours],
     )
 
 
@@ -193,14 +227,19 @@ def claim_due(connection: sqlite3.Connection, plans: Sequence[RollupPlan], now: 
     Also those that are new, or not filled yet.
     """
     due: list[RollupPlan] = []
+    claimed: list[RollupPlan] = []
     for plan in plans:
         found = registered(connection, plan.name)
+        if found is not None and not found.is_ours:
+            due.append(plan)  # whether others refresh it, the refresh finds out
+            continue
         waits = found is not None and found.is_filled
         # A claim from a time that has not come holds no process either: the clock was ahead.
         if found is None or not waits or abs(now - found.refreshed_at) >= round(plan.refresh.every * 1_000_000_000):
             due.append(plan)
+            claimed.append(plan)
     if has_rollups(connection):
-        note_refreshed(connection, due, now)
+        note_refreshed(connection, claimed, now)
     return due
 
 

@@ -19,6 +19,7 @@ from eventrec_handlers.sqlite.marks import EARLIEST, LATEST, Arrivals
 from eventrec_handlers.sqlite.own_tables import FLOORS, PENDING, has_own_table
 from eventrec_handlers.sqlite.rollups.computing import has_index
 from eventrec_handlers.sqlite.rollups.registry import floor_of, is_marked, registered_of
+from eventrec_handlers.sqlite.rollups.zones import note_floor
 from eventrec_handlers.sqlite.transactions import reading, writing
 
 if TYPE_CHECKING:
@@ -164,6 +165,9 @@ def first_needed(connection: sqlite3.Connection, table: str, *, now: int) -> tup
     needed: list[tuple[int, str]] = []
     for rollup in rollups:
         why = f"rollup {rollup.name!r} has not counted its events yet: refresh it"
+        if not rollup.is_ours:
+            needed.append((floor, why))
+            continue
         ended = rollup.bucket.floor(now - round(rollup.lag * 1_000_000_000))
         if rollup.filled_to >= ended:
             needed.append((min(rollup.filled_to, rollup.bucket.floor(now)), _unended(rollup.name)))
@@ -198,3 +202,4 @@ def set_floor(connection: sqlite3.Connection, table: str, end: int) -> None:
             f"UPDATE {FLOORS} SET kept_from = max(kept_from, ?) WHERE table_name = ?",  # noqa: S608 - a constant
             (end, fold_ascii(table)),
         )
+        note_floor(connection, table, floor_of(connection, table))

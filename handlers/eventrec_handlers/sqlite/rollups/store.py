@@ -26,6 +26,7 @@ from eventrec_handlers.sqlite.rollups.registry import (
     registered,
 )
 from eventrec_handlers.sqlite.rollups.retention import Retention
+from eventrec_handlers.sqlite.rollups.zones import can_note, take_over
 from eventrec_handlers.sqlite.snapshot import Snapshots, watched
 from eventrec_handlers.sqlite.transactions import reading, writing
 
@@ -162,11 +163,12 @@ class SqliteRollups(RollupStore):
         if not made:
             return Refreshed(remarks=self._unmade(table))
         connection = self._connected()
+        remarks = tuple(remark for plan, _ in made if (remark := self._take_over(plan)) is not None)
         with writing(connection, self._busy_timeout):
             note_refreshed(connection, [plan for plan, _ in made], self._now())
         with watched(connection):
-            distribute(connection, table, self._busy_timeout)
-            done = Refreshed()
+            distribute(connection, table, self._busy_timeout, now=self._now())
+            done = Refreshed(remarks=remarks)
             for plan, columns in made:
                 refreshing = Refreshing(connection, plan, columns, seconds=self._busy_timeout)
                 one = refreshing.refresh(now)
@@ -179,11 +181,15 @@ class SqliteRollups(RollupStore):
         if columns is None:
             return Refreshed()
         connection = self._connected()
+        remark = self._take_over(plan)
         with watched(connection):
             one: Done = Refreshing(connection, plan, columns, seconds=self._busy_timeout).refresh(
                 now, progress=progress
             )
-        return Refreshed(one.buckets, 0, one.late)
+        return Refreshed(one.buckets, 0, one.late, () if remark is None else (remark,))
+
+    def _take_over(self, plan: RollupPlan) -> str | None:
+        return take_over(self._connected(), plan, seconds=self._busy_timeout, now=self._now())
 
     def _made(self, plan: RollupPlan) -> Columns | None:
         """The columns of the events of `plan`, once it has its tables; None: there is no table of its events yet.
@@ -199,7 +205,8 @@ class SqliteRollups(RollupStore):
             found = registered(connection, plan.name)
             if found is not None:
                 check_declared(plan, found)
-            return columns, found is not None and has_table(connection, plan) and is_marked(connection, plan.table)
+            is_made = found is not None and has_table(connection, plan) and can_note(connection, plan)
+            return columns, is_made and is_marked(connection, plan.table)
 
         columns, is_made = self._reads(look)
         if columns is None or is_made:
@@ -231,7 +238,7 @@ class SqliteRollups(RollupStore):
         if columns is None:
             return []
         connection = self._connected()
-        distribute(connection, layout.table, self._busy_timeout)
+        distribute(connection, layout.table, self._busy_timeout, now=self._now())
         with reading(connection):
             retention = Retention(connection, columns, seconds=self._busy_timeout)
         return retention.delete_old(now - round(seconds * 1_000_000_000), now=now)
