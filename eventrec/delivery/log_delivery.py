@@ -43,6 +43,9 @@ _STAMP_SECONDS: Final = 5.0
 _BETWEEN_SAVES: Final = 0.05
 """Seconds: as much as a handler without checkpoints of its own may have to take again after a crash."""
 
+_BETWEEN_TRIES: Final = 1.0
+"""Seconds: what the disk refused is tried again, though nothing moves meanwhile."""
+
 
 class LogDelivery:
     """Delivers `log`, which is that of `run`, to `subscriptions`. For the loop's thread, mostly.
@@ -217,15 +220,16 @@ class LogDelivery:
                 self._saved.lose_all()
             now = self._checkpoints()
             due = self._saved.due(now, sync=sync)
-            if not due and not must_delete:
+            if not due and not must_delete and not self.is_refused:
                 return
             lowest = min((each.progress.scanned for each in now.values()), default=self.source.end)
             try:
                 durable = await in_thread(partial(self._save, due, lowest, sync=sync, is_full=must_delete))
             except Exception as exc:  # noqa: BLE001 - whatever a disk, or a name, makes of it: it is tried again
                 if not self.is_refused:
+                    self.is_refused = True
+                    self._notice()  # From now on it is tried again.
                     _logger.warning("checkpoint not saved", log=str(self.run_of.id), error=described(exc))
-                self.is_refused = True
                 return
             self.is_refused = False
             self._saved.note(due, synced_at=anyio.current_time() if durable else None)
@@ -269,13 +273,18 @@ class LogDelivery:
 
     async def _keep_checkpoints(self) -> None:
         while True:
-            waits = self._saved.unsynced and self._sync == "interval"
-            with anyio.move_on_after(self._sync_interval if waits else None):
+            with anyio.move_on_after(self._next_save()):
                 await self._moved.wait()
             self._moved = anyio.Event()
             is_due = self._saved.is_due(anyio.current_time(), self._sync_interval)
             await self.save(sync=self._sync == "take" or (self._sync == "interval" and is_due))
             await anyio.sleep(_BETWEEN_SAVES)
+
+    def _next_save(self) -> float | None:
+        """In how many seconds the checkpoints are to be saved, though none moves; None: not before one does."""
+        if self.is_refused:
+            return _BETWEEN_TRIES
+        return self._sync_interval if self._saved.unsynced and self._sync == "interval" else None
 
     async def keep_looking(self) -> None:
         """Of a log of our own, until cancelled: delete what others are past, of which no move of ours tells."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import math
+import os
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 import anyio
 import pytest
 
+from eventrec.delivery import log_delivery
 from eventrec.delivery.forfeiting import renew, sealed
 from eventrec.delivery.log_delivery import LogDelivery
 from eventrec.delivery.shared_handler import SharedHandler
@@ -41,7 +45,13 @@ def refuse(*_: object, **__: object) -> Any:
     raise LogWriteError("Input/output error")
 
 
-def delivering(directory: Path, check: Callable[[LogDelivery], Awaitable[object]], *, incarnation: int = 1) -> Any:
+def delivering(
+    directory: Path,
+    check: Callable[[LogDelivery], Awaitable[object]],
+    *,
+    incarnation: int = 1,
+    sync: Literal["interval", "never", "take"] = "interval",
+) -> Any:
     """What `check` returns of the delivery of an empty log in `directory` to one subscription.
 
     `incarnation`: how often the log's directory was made.
@@ -57,7 +67,7 @@ def delivering(directory: Path, check: Callable[[LogDelivery], Awaitable[object]
             handlers={"s": SharedHandler(subscription.handler)},
             letters=NoLetters(),
             on_drop=lambda *_: None,
-            sync="interval",
+            sync=sync,
             sync_interval=1.0,
             retain=Retain(),
             on_rewind=lambda: None,
@@ -133,6 +143,77 @@ def test_a_checkpoint_that_the_log_was_begun_with_is_saved_again_where_that_is_n
         return names
 
     assert delivering(tmp_path, check, incarnation=incarnation) == saved
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    with anyio.fail_after(60):
+        while not condition():  # noqa: ASYNC110 - nothing tells of it
+            await anyio.sleep(0.01)
+
+
+def refuse_checkpoints(monkeypatch: pytest.MonkeyPatch, *, times: float) -> list[str]:
+    """Have a disk that is full refuse so many checkpoints. Returns the subscriptions, as these are tried."""
+    tries: list[str] = []
+    save = CheckpointFiles.save
+
+    def save_or_refuse(files: CheckpointFiles, checkpoint: Checkpoint, *, sync: bool) -> None:
+        tries.append(checkpoint.subscription)
+        if len(tries) <= times:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(files, checkpoint, sync=sync)
+
+    monkeypatch.setattr(CheckpointFiles, "save", save_or_refuse)
+    return tries
+
+
+@pytest.mark.parametrize("sync", ["interval", "never", "take"])
+def test_a_checkpoint_that_was_refused_is_tried_again_though_nothing_moves(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    sync: Literal["interval", "never", "take"],
+) -> None:
+    tries = refuse_checkpoints(monkeypatch, times=4)
+    monkeypatch.setattr(log_delivery, "_BETWEEN_TRIES", 0.01)
+
+    async def check(delivery: LogDelivery) -> list[str]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(delivery.run)
+            await anyio.sleep(0.1)
+            await delivery.save(sync=False)
+            await eventually(lambda: len(tries) > 4 and not delivery.is_refused)
+            tasks.cancel_scope.cancel()
+        return CheckpointFiles(delivery.run_of.storage).names()
+
+    assert delivering(tmp_path, check, sync=sync) == ["s.json"]
+    assert caplog.text.count("checkpoint not saved") == 1
+
+
+def test_a_disk_that_stays_full_is_tried_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = refuse_checkpoints(monkeypatch, times=math.inf)
+
+    async def check(delivery: LogDelivery) -> int:
+        await delivery.save(sync=False)
+        with anyio.move_on_after(2.5):
+            await delivery.run()
+        return len(tries)
+
+    assert 2 <= delivering(tmp_path, check, sync="take") <= 4
+
+
+def test_what_could_not_be_deleted_is_no_refusal_any_more_once_nothing_is_to_be_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check(delivery: LogDelivery) -> tuple[bool, bool]:
+        await delivery.save(sync=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(CheckpointFiles, "sync_names", refuse)
+            await delivery.save(sync=True, must_delete=True)
+            before = delivery.is_refused
+        await delivery.save(sync=True)
+        return before, delivery.is_refused
+
+    assert delivering(tmp_path, check) == (True, False)
 
 
 @pytest.mark.parametrize("is_first", [True, False])
