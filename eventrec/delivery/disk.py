@@ -5,6 +5,8 @@
     3  the oldest records of the subscriptions, or mirrors, furthest behind, as long as another one is past them
     4  nothing: new events are refused until there is room
 
+Of a disk that refuses though it tells of room, since it lacks files or a quota binds, 1 goes too, and nothing else.
+
 One process at a time judges, under a lock; each lets the subscriptions of its own log forfeit, never another log's.
 """
 
@@ -21,6 +23,7 @@ import anyio
 from eventrec.delivery.forfeiting import delete_forfeited, forfeit, needed_from, renew, sealed, trim
 from eventrec.delivery.orphans.queue import Failures
 from eventrec.errors import LogError, LogFullError, LogLockedError
+from eventrec.log.head import SPARED
 from eventrec.runs.directory import DONE, list_runs
 from eventrec.runs.done import delete_done
 from eventrec.runs.measure import LOOKS_EVERY, LOOKS_SELDOM, SharedMeasure
@@ -88,6 +91,8 @@ class DiskQuota:
         self.forfeited: Counter[str] = Counter()
         """Records lost to the bound, by subscription: of logs that earlier runs left; of our own, those of others."""
         self._forfeited_at: float | None = None
+        self._staying: set[UUID] = set()
+        """Retained logs that could not be deleted."""
 
     async def run(self) -> None:
         """Judge about once a second until cancelled; less often where there is so much that looking takes long.
@@ -121,6 +126,10 @@ class DiskQuota:
         is_full, own = isinstance(self._writer.failure, LogFullError), self._own()
         if is_full and own is not None and await renew(own):
             self._writer.wake()  # It may go on at once.
+        elif is_full and not self._writer.is_held:
+            # It may lack files, or a quota may bind it: the bytes that are free do not tell.
+            await self.give_up_delivered()
+            self._writer.wake()
         excess = await in_thread(self._last_excess)
         if excess is None or excess > 0:
             try:
@@ -139,6 +148,18 @@ class DiskQuota:
             case BoundChange.WITHIN:
                 _logger.info("log directory within its bound again", directory=str(self._directory))
         self._writer.hold("the log directory has reached its bound" if self._overrun.is_over else None)
+
+    async def give_up_delivered(self) -> bool:
+        """The disk refuses what is written, whatever it says of its room: delete some of what is delivered.
+
+        The oldest retained logs, for as much as waits to be written; False: none went, so what every subscription is
+        past does, of the logs that are delivered here. Processes that are refused at the same time each delete some.
+        """
+        log = self._writer.log
+        if await in_thread(self._delete_done, 2 * SPARED + (0 if log is None else log.unsynced_bytes)):
+            return True
+        await self._trim()
+        return False
 
     async def leave(self) -> None:
         """At the end of the recorder, and where it measured for others: leave nothing, if there are none."""
@@ -271,11 +292,11 @@ class DiskQuota:
             self._delete(id_)
 
     def _delete_done(self, excess: int) -> int:
-        kept = self._done()
+        """How many bytes went; 0: there is nothing that can be deleted."""
+        # One that stays is not tried in the place of another.
+        kept = sorted(self._done(), key=lambda each: each[0] in self._staying)
         going = kept[: to_free([each for _, each in kept], excess)]
-        for id_, _ in going:
-            self._delete(id_)
-        return sum(each.size for _, each in going)
+        return sum(each.size for id_, each in going if self._delete(id_))
 
     def _done(self) -> list[tuple[UUID, Kept]]:
         """What is retained; nothing where that is another user's, who sweeps it: the bound is kept all the same."""
@@ -291,11 +312,18 @@ class DiskQuota:
                 found.append((id_, kept))
         return found
 
-    def _delete(self, id_: UUID) -> None:
+    def _delete(self, id_: UUID) -> bool:
+        is_deleted = False
         try:
-            delete_done(self._directory / DONE, id_)
+            is_deleted = delete_done(self._directory / DONE, id_)
         except OSError as exc:
-            _logger.warning("retained log not deleted", log=str(id_), error=str(exc))
+            if id_ not in self._staying:
+                _logger.warning("retained log not deleted", log=str(id_), error=str(exc))
+        if is_deleted:
+            self._staying.discard(id_)
+        else:
+            self._staying.add(id_)
+        return is_deleted
 
     def _delete_orphan(self, id_: UUID) -> tuple[int, dict[str, int]]:
         """Bytes and open records that went; nothing where another process holds it."""

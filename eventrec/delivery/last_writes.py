@@ -20,13 +20,15 @@ async def write_rest(
     writer: Writer,
     own: LogDelivery | None,
     *,
+    give_up_delivered: Callable[[], Awaitable[bool]],
     ways: Sequence[Callable[[], Awaitable[object]]],
     next_change: Callable[[], anyio.Event],
 ) -> None:
     """Close `writer`, and return when it has ended. Where its disk is full, what is delivered makes room for the rest.
 
-    `ways` deliver what there is, one after the other; `own` is the delivery of the log that is written, None: there is
-    none. `next_change()` is set when the writer has written, or was refused. Cancelled, the writer is still at it.
+    `give_up_delivered` deletes some of what was delivered before; False: there was nothing. `ways` deliver what there
+    is, one after the other; `own` is the delivery of the log that is written, None: there is none. `next_change()` is
+    set when the writer has written, or was refused. Cancelled, the writer is still at it.
     """
     tries = writer.tries
     writer.close(waits_for_room=True)
@@ -36,7 +38,7 @@ async def write_rest(
         # What was refused before may not be now: the next try that begins from here on says so.
         if waits and own is not None and writer.failure is not None and writer.tries >= tries + 2:
             is_full = isinstance(writer.failure, LogFullError)
-            waits = is_full and await _makes_room(writer, own, ways=ways, next_change=next_change)
+            waits = is_full and await _makes_room(writer, own, give_up_delivered, ways=ways, next_change=next_change)
         if not waits:
             writer.close()
         if not writer.is_ended:
@@ -46,21 +48,29 @@ async def write_rest(
 async def _makes_room(
     writer: Writer,
     own: LogDelivery,
+    give_up_delivered: Callable[[], Awaitable[bool]],
     *,
     ways: Sequence[Callable[[], Awaitable[object]]],
     next_change: Callable[[], anyio.Event],
 ) -> bool:
     """Whether the writer goes on once something was delivered and deleted."""
     written = own.log.written
-    for deliver in ways:
-        await deliver()
-        await trim(own)
-        await renew(own)
+
+    async def has_gone_on() -> bool:
         tries = writer.tries
         writer.wake()
         # The one that is under way may have begun before there was room; the next one did not.
         while own.log.written == written and not writer.is_ended and writer.tries < tries + 2:
             await next_change().wait()
-        if own.log.written > written or writer.is_ended:
+        return own.log.written > written or writer.is_ended
+
+    while await give_up_delivered():
+        if await has_gone_on():
+            return True
+    for deliver in ways:
+        await deliver()
+        await trim(own)
+        await renew(own)
+        if await has_gone_on():
             return True
     return False

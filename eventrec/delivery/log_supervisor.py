@@ -266,7 +266,13 @@ class LogSupervisor(Supervisor):
             await self._closing.wait()
             with anyio.CancelScope(deadline=self._deadline):
                 ways = self.flush_what_is_written, self._settle_others
-                await write_rest(self.writer, self._own, ways=ways, next_change=self.next_change)
+                await write_rest(
+                    self.writer,
+                    self._own,
+                    give_up_delivered=self._quota.give_up_delivered,
+                    ways=ways,
+                    next_change=self.next_change,
+                )
                 await self.flush_what_is_written()
                 await self._settle_others()
             tasks.cancel_scope.cancel()

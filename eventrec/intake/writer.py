@@ -177,6 +177,11 @@ class Writer:
             self._held = reason
             self._signal.set()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether `failure` is that of `hold`, and not the disk's."""
+        return isinstance(self.failure, _HeldError)
+
     def want_synced(self, offset: int) -> None:
         """Sync at once, if what lies below `offset` is not."""
         self._syncer.want(offset)
@@ -328,7 +333,7 @@ class Writer:
         began = time.monotonic()
         self.tries += 1
         if self._held is not None and not self._is_closing:
-            self._refused(LogFullError(self._held))
+            self._refused(_HeldError(self._held))
             return False
         before, lost_before = self.log.written, self.unwritable
         try:
@@ -407,3 +412,7 @@ class Writer:
     def _sync_by_itself(self) -> float | None:
         """Where there is no thread for it: seconds until it is to look again; None: no need."""
         return None if self._syncer.has_thread or self.log is None else self._syncer.sync_if_due(self.log)
+
+
+class _HeldError(LogFullError):
+    """Nothing is taken: see `Writer.hold`."""

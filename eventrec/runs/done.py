@@ -30,12 +30,14 @@ def take_up_done(directory: str | os.PathLike[str], *, newest: bool = False) -> 
     return count
 
 
-def delete_done(directory: str | os.PathLike[str], id_: UUID) -> None:
-    """Delete a run in `directory`, which is a `done/`, for good; nothing where another process was faster.
+def delete_done(directory: str | os.PathLike[str], id_: UUID) -> bool:
+    """Delete a run in `directory`, which is a `done/`, for good; False: another process holds it, or was faster.
 
     Raises:
         OSError: The disk refused.
     """
     run = Run.adopt(directory, id_)
-    if run is not None:
-        run.retire()
+    if run is None:
+        return False
+    run.retire()
+    return True

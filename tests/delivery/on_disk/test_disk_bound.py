@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,13 +16,13 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from eventrec import Backoff, EventRecorder, LogError, PauseError, TransientError
+from eventrec import Backoff, EventRecorder, EventRecorderOptions, LogError, PauseError, TransientError
 from eventrec.delivery.directory_look import DirectoryLook, DirectoryNews
 from eventrec.delivery.disk import DiskQuota
 from eventrec.delivery.orphans.adoption import MAX_ADOPTED
 from eventrec.intake.writer import Writer
 from eventrec.log import segment
-from eventrec.log.head import SPARED
+from eventrec.log.head import SPARED, Head
 from eventrec.runs.directory import DONE, list_runs
 from eventrec.runs.survey import tree_size
 from eventrec.testing import assert_conserved
@@ -249,6 +251,75 @@ async def test_what_is_retained_stays_where_the_disk_is_full_no_more(small_volum
 
     assert status.refused == {}
     assert len(await runs_of(small_volume / "log" / DONE)) == 1
+
+
+async def leave_retained(directory: Path, options: EventRecorderOptions, *, logs: int) -> list[UUID]:
+    """Logs that are delivered and retained, of some 200,000 bytes each, oldest first."""
+    for _ in range(logs):
+        async with EventRecorder(ScriptedHandler(), log=directory, options=options) as recorder:
+            recorder.record_many(Long(n) for n in range(1_500))
+            assert await recorder.flush(timeout=60)
+    retained = await runs_of(directory / DONE)
+    assert len(retained) == logs
+    return retained
+
+
+async def is_there(directory: Path, ids: Iterable[UUID]) -> list[bool]:
+    """Of each log, whether it is retained, or was taken up again."""
+    found = await runs_of(directory) + await runs_of(directory / DONE)
+    return [id_ in found for id_ in ids]
+
+
+def refuse_while_more_are_retained(directory: Path, monkeypatch: pytest.MonkeyPatch, *, than: int) -> None:
+    """The disk takes nothing while more than so many logs are retained, and tells of room: a quota, or no file left."""
+    write = Head.write
+
+    def write_or_refuse(head: Head, commits: Sequence[bytes]) -> None:
+        if len(list_runs(directory / DONE)) > than:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        write(head, commits)
+
+    monkeypatch.setattr(Head, "write", write_or_refuse)
+
+
+async def test_of_what_is_retained_the_oldest_go_where_the_disk_refuses_though_it_tells_of_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, options = ScriptedHandler(), quickly(keep_free=0, flush_interval=0.05, retain="1h")
+    retained = await leave_retained(tmp_path, options, logs=5)
+    refuse_while_more_are_retained(tmp_path, monkeypatch, than=3)
+
+    async with EventRecorder(handler, log=tmp_path, options=options) as recorder:
+        recorder.record(Long(0))
+        await eventually(lambda: handler.delivered == [0])
+        await eventually(lambda: recorder.status().failure is None)
+        oldest, _, *newer = await is_there(tmp_path, retained)
+
+    assert not oldest
+    assert all(newer)
+    assert_conserved(recorder.status(), offered=1)
+
+
+async def test_at_the_end_what_is_retained_goes_before_anything_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def judge_nothing(_: DiskQuota) -> None:
+        """As where the end comes before the next look."""
+
+    handler, options = ScriptedHandler(), quickly(keep_free=0, flush_interval=0.05, retain="1h")
+    retained = await leave_retained(tmp_path, options, logs=5)
+    monkeypatch.setattr(DiskQuota, "enforce", judge_nothing)
+    recorder = EventRecorder(handler, log=tmp_path, options=options)
+    await recorder.open()
+    refuse_while_more_are_retained(tmp_path, monkeypatch, than=3)
+    recorder.record(Long(0))
+
+    status = await recorder.close(30)
+
+    assert (handler.delivered, status.refused) == ([0], {})
+    oldest, _, *newer = await is_there(tmp_path, retained)
+    assert not oldest
+    assert all(newer)
 
 
 async def test_a_full_disk_that_nothing_makes_room_on_does_not_hold_up_the_end(small_volume: Path) -> None:

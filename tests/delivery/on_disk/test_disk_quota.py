@@ -53,7 +53,9 @@ class Judged:
         self.drops: Counter[str] = Counter()
         self.held: list[str | None] = []
         log = LogDirectory(directory)
-        writer: Any = SimpleNamespace(failure=None, consumer=SimpleNamespace(appended=0), hold=self.held.append)
+        writer: Any = SimpleNamespace(
+            failure=None, log=None, consumer=SimpleNamespace(appended=0), hold=self.held.append
+        )
         adoption: Any = SimpleNamespace(
             opening=anyio.Lock(), adopted={}, groups_ended=self._groups_ended, oldest=lambda: list_runs(log)
         )
@@ -165,6 +167,27 @@ def test_of_the_retained_logs_the_oldest_go_before_any_orphan(tmp_path: Path) ->
     assert list_runs(tmp_path) == [orphan]
     assert list_runs(tmp_path / DONE) == [], retained
     assert (judged.drops, judged.held) == ({}, [None])
+
+
+def test_a_retained_log_that_stays_is_said_once_and_holds_up_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it is asked to make room for by a writer that is refused; see `Writer.failure`."""
+    stays, held, goes = leave(tmp_path), leave(tmp_path), leave(tmp_path)
+    for run in (stays, held, goes):
+        run.retain()
+    (tmp_path / DONE / str(stays.id) / segment_name(RECORDS)).mkdir()
+    lock = Run.adopt(tmp_path / DONE, held.id)
+    judged = Judged(tmp_path, max_bytes=1 << 30, retain=Retain(bytes=1 << 30))
+
+    went = [anyio.run(judged.quota.give_up_delivered) for _ in range(3)]
+
+    assert went == [True, False, False]
+    assert list_runs(tmp_path / DONE) == [stays.id, held.id]
+    assert caplog.text.count("retained log not deleted") == 1
+    assert judged.drops == {}
+    assert lock is not None
+    lock.release()
 
 
 def test_while_another_process_judges_nothing_is_decided_here(tmp_path: Path) -> None:
