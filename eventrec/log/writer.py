@@ -8,11 +8,11 @@ import itertools
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from eventrec.errors import LogClosedError, LogFullError, LogWriteError
 from eventrec.log.commit import encode_commit, warn_if_slow
-from eventrec.log.head import Head
+from eventrec.log.head import DISK_FULL, Head
 from eventrec.log.index import INDEX_INTERVAL
 from eventrec.log.reader import Extent
 from eventrec.log.segment import HEADER_SIZE, create_segment, delete_segments, segment_name
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from eventrec.log.repair import Recovered
     from eventrec.log.storage import Storage
 
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 _logger = get_logger(__name__)
 
 
@@ -35,7 +33,8 @@ class LogOptions:
     """Sizes in bytes.
 
     Attributes:
-        segment_bytes: A segment is followed by a new one once it holds this much; it may hold one commit more.
+        segment_bytes: A segment is followed by a new one once it holds this much; it may hold one commit more. Where no
+            file may be as large, one follows sooner.
         kept_bytes: How much may be taken and not written, and as much again written and not synced.
         index_interval: How far apart the commits in a segment's index are.
     """
@@ -282,7 +281,31 @@ class LogWriter:
         return True
 
     def _write_some(self) -> None:
-        """Write commits up to the end of the segment, or as many as may be kept."""
+        """Write commits up to the end of the segment, or as many as may be kept, or as a file may hold."""
+        batch = self._next_batch()
+        is_at_limit = False
+        try:
+            self._head.write(batch)
+        except FileNotFoundError as exc:
+            # As after a failed sync: what is kept, and what follows, goes to a new segment.
+            self._failure = exc
+            _logger.warning("segment gone", segment=segment_name(self._head.first), lost_below=self.kept_from)
+        except OSError as exc:
+            is_at_limit = exc.errno == errno.EFBIG and self._head.position > HEADER_SIZE
+            if not is_at_limit:
+                raise refused(f"write {segment_name(self._head.first)} at byte {self._head.position}", exc) from exc
+        finally:
+            self._publish()
+        if is_at_limit:
+            self._rotate(at=0)
+        self._is_rotation_due = self._head.position >= self._options.segment_bytes
+
+    def _next_batch(self) -> list[bytes]:
+        """What is written at once, of what is taken.
+
+        Raises:
+            LogFullError, LogWriteError: The room is used up; or what is kept has to be synced first, which failed.
+        """
         unsynced = self._written_bytes - self._synced_bytes
         if unsynced and unsynced + len(self._pending[0][0]) > self._options.kept_bytes:
             self.sync()
@@ -300,17 +323,7 @@ class LogWriter:
             size += len(commit)
             if self._head.position + size >= self._options.segment_bytes:
                 break
-        try:
-            self._head.write(batch)
-        except FileNotFoundError as exc:
-            # As after a failed sync: what is kept, and what follows, goes to a new segment.
-            self._failure = exc
-            _logger.warning("segment gone", segment=segment_name(self._head.first), lost_below=self.kept_from)
-        except OSError as exc:
-            raise refused(f"write {segment_name(self._head.first)} at byte {self._head.position}", exc) from exc
-        finally:
-            self._publish()
-        self._is_rotation_due = self._head.position >= self._options.segment_bytes
+        return batch
 
     def _publish(self) -> None:
         """Make what the head holds visible, to readers and to `sync`: what is visible is kept, to be written again."""
@@ -398,7 +411,7 @@ class LogWriter:
             try:
                 self._head.copy_to(storage, self._synced_position)
             except OSError as exc:
-                if exc.errno not in _FULL:
+                if exc.errno not in {*DISK_FULL, errno.EFBIG}:
                     raise
                 # What is not synced comes first: it is what no disk ever had.
                 name = segment_name(self._head.first)
@@ -459,5 +472,5 @@ def translated(action: str) -> Iterator[None]:
 
 def refused(action: str, exc: OSError) -> LogWriteError:
     """The LogWriteError, or LogFullError, for `exc`."""
-    kind = LogFullError if exc.errno in _FULL else LogWriteError
+    kind = LogFullError if exc.errno in DISK_FULL else LogWriteError
     return kind(f"{action}: {exc.strerror or exc}")

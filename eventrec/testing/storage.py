@@ -193,6 +193,7 @@ class FaultyStorage(MemoryStorage):
         seed: Of the choices a power cut or a failed sync makes.
         capacity: Bytes in files before the disk is full; a write that does not fit is cut short first. None: no bound.
         max_per_write: Bytes a single write takes at most. None: no bound.
+        max_file_bytes: Bytes a file may have, as by a limit of the process. None: no bound.
 
     Attributes:
         wreck: What `cut_power_in` or `kill_in` left.
@@ -201,10 +202,18 @@ class FaultyStorage(MemoryStorage):
         bytes_read: In all.
     """
 
-    def __init__(self, seed: int = 0, *, capacity: int | None = None, max_per_write: int | None = None) -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        capacity: int | None = None,
+        max_per_write: int | None = None,
+        max_file_bytes: int | None = None,
+    ) -> None:
         super().__init__()
         self.capacity = capacity
         self.max_per_write = max_per_write
+        self.max_file_bytes = max_file_bytes
         self.calls: list[tuple[str, str]] = []
         self.bytes_read = 0
         self.wreck: FaultyStorage | None = None
@@ -230,6 +239,7 @@ class FaultyStorage(MemoryStorage):
         self._faults.clear()
         self.capacity = None
         self.max_per_write = None
+        self.max_file_bytes = None
 
     def cut_power_in(self, calls: int, *, keep: float = 0.5) -> None:
         """Before the call after the next `calls` ones, leave in `wreck` what a power cut then would; and go on."""
@@ -264,7 +274,12 @@ class FaultyStorage(MemoryStorage):
 
     def kill(self) -> FaultyStorage:
         """What a process that is killed now leaves to the next: the page cache, a disk as bad as it was, no lock."""
-        after = FaultyStorage(self._random.randrange(1 << 30), capacity=self.capacity, max_per_write=self.max_per_write)
+        after = FaultyStorage(
+            self._random.randrange(1 << 30),
+            capacity=self.capacity,
+            max_per_write=self.max_per_write,
+            max_file_bytes=self.max_file_bytes,
+        )
         after._names, after._disk_names, after._unsynced_names, after._faults = copy.deepcopy(
             (self._names, self._disk_names, self._unsynced_names, self._faults)
         )
@@ -335,6 +350,11 @@ class FaultyStorage(MemoryStorage):
         self._call("write", name)
         if self.max_per_write is not None:
             piece = piece[: self.max_per_write]
+        if self.max_file_bytes is not None:
+            room = max(0, self.max_file_bytes - position)
+            if not room and piece:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
+            piece = piece[:room]
         if self.capacity is not None:
             used = sum(len(other.seen) for other in self._names.values())
             room = max(0, self.capacity - used) + max(0, len(node.seen) - position)

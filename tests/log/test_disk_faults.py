@@ -96,6 +96,77 @@ def test_panics_on_partial_write() -> None:
     assert len(_contents(storage)) == log.appended
 
 
+@pytest.mark.parametrize("max_per_write", [None, 7])
+def test_a_file_that_may_not_grow_is_followed_by_another_one(max_per_write: int | None) -> None:
+    storage = FaultyStorage(max_file_bytes=200, max_per_write=max_per_write)
+    log = Log.create(storage, LogOptions(index_interval=1))
+    values = [b"%02d" % n + bytes(30) for n in range(10)]  # three of them, of 58 bytes each, go into one file
+    for value in values:
+        log.append([value])
+
+    assert log.write() == 10
+
+    assert list_segments(storage) == [0, 3, 6, 9]
+    _fill(log, *values)
+    log.close()
+    assert _contents(storage) == [*values, *values]
+    assert list(verify(storage)) == []
+    after = storage.kill()
+    assert Log.open(after).appended == 20
+    assert _contents(after) == [*values, *values]
+
+
+def test_a_commit_that_no_file_may_hold_is_refused_and_no_segment_is_begun_for_each_try() -> None:
+    storage = FaultyStorage(max_file_bytes=200)
+    log = Log.create(storage)
+    _fill(log, b"a")
+    log.append([b"b" * 300])
+
+    for _ in range(3):
+        with pytest.raises(LogWriteError, match="File too large") as caught:
+            log.write()
+        # Room on the disk would not help.
+        assert not isinstance(caught.value, LogFullError)
+
+    assert (log.written, list_segments(storage)) == (1, [0, 1])
+    assert _contents(storage.kill()) == [b"a"]
+    storage.heal()
+    assert log.write() == 2
+    assert _contents(storage) == [b"a", b"b" * 300]
+    log.close()
+    assert list_segments(storage) == [0, 1]
+
+
+@pytest.mark.parametrize(("error", "refusal"), [(errno.ENOSPC, LogFullError), (errno.EIO, LogWriteError)])
+def test_a_disk_that_takes_no_segment_after_a_file_that_may_not_grow_keeps_what_is_written(
+    error: int, refusal: type[LogWriteError]
+) -> None:
+    storage = FaultyStorage(max_file_bytes=200)
+    log = Log.create(storage)
+    for n in range(5):
+        log.append([bytes([n]) * 32])
+    storage.fail("create", error)
+
+    with pytest.raises(refusal, match="begin a segment"):
+        log.write()
+
+    assert log.written == 3
+    assert log.write() == 5
+    assert _contents(storage.kill()) == [bytes([n]) * 32 for n in range(5)]
+
+
+def test_an_index_that_may_not_grow_keeps_nothing_from_being_written() -> None:
+    storage = FaultyStorage()
+    log = Log.create(storage, LogOptions(index_interval=1))
+    storage.fail("write", errno.EFBIG, name=index_name(0), times=99)
+
+    _fill(log, *[bytes(32)] * 600)
+    log.close()
+
+    assert list_segments(storage) == [0]
+    assert len(_contents(storage)) == 600
+
+
 @pytest.mark.parametrize("error", FAILURES)
 def test_what_could_not_be_written_nor_cut_is_overwritten(error: int) -> None:
     storage = FaultyStorage(max_per_write=10)
