@@ -87,13 +87,14 @@ class Account:
             phases=supervisor.phases() if supervisor is not None else {},
             left=supervisor.left() if supervisor is not None else {},
             mirrors=supervisor.mirror_lags() if supervisor is not None else {},
+            unsaved=supervisor.unsaved() if supervisor is not None else 0,
             failure=_failure(writer, supervisor),
             defect=_defect(writer, supervisor),
         )
 
 
 def say_left(status: Status) -> None:
-    """One line in the logging about what a recorder that was closed leaves behind."""
+    """One line in the logging about the records that a recorder that was closed leaves, one about its checkpoints."""
     pending = {name: part.pending for name, part in status.subscriptions.items() if part.pending}
     lost = {name: part.dropped["closed"] for name, part in status.subscriptions.items() if part.dropped.get("closed")}
     if pending or lost or status.in_intake:
@@ -103,6 +104,8 @@ def say_left(status: Status) -> None:
             **({"lost": lost} if lost else {}),
             **({"not_written_yet": status.in_intake} if status.in_intake else {}),
         )
+    if status.unsaved:
+        _logger.warning("closed with checkpoints not saved", logs=status.unsaved)
 
 
 def _read(supervisor: Supervisor, status: Callable[[], Parts]) -> Parts:

@@ -154,8 +154,8 @@ class Health:
     `ready`: it is open, its log can be written, no subscription waits for an operator, and what it is to follow can be
     followed; or it is switched off.
     `reasons` says what of that is not so; also, while it is ready, which destinations are in an outage or do not
-    answer, what handlers have to remark, where records became dead letters, which logs of earlier runs wait, and, for a
-    minute, what was refused for want of room or lost.
+    answer, what handlers have to remark, of how many logs checkpoints are not saved, where records became dead letters,
+    which logs of earlier runs wait, and, for a minute, what was refused for want of room or lost.
     """
 
     live: bool
@@ -193,6 +193,9 @@ class Status:
     """Logs that earlier runs left and that wait for an operator, by their id: why."""
     mirrors: dict[str, int] = field(default_factory=dict)
     """Records of the log that is written which each mirror lacks, by its name; as of a few seconds ago."""
+    unsaved: int = 0
+    """Logs whose checkpoints the disk refused when they were saved last: what of them was delivered since is sent again
+    after a kill."""
     failure: str | None = None
     """Why the log cannot be written, or trusted, while it cannot."""
     defect: str | None = None
@@ -253,6 +256,9 @@ class Status:
         ]
         reasons += [f"{part.name}: {remark}" for part in parts for remark in part.remarks]
         reasons += [f"{part.name} on {part.shard}: {part.remark}" for part in self.relay if part.remark]
+        if self.unsaved:
+            logs = f"{self.unsaved:,} log{'s' * (self.unsaved > 1)}"
+            reasons.append(f"checkpoints of {logs} not saved: what was delivered since may be sent again")
         if _is_recent(self.since_overflow):
             reasons.append(f"no room: {self.refused.get('overflow', 0):,} events refused so far")
         dead: Counter[str] = Counter()

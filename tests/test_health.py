@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from eventrec import Batch, EventHandler, EventRecorder, Health
 from eventrec.bridges.prometheus import RecorderCollector
+from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly
 
 
@@ -43,6 +46,49 @@ async def health_once(recorder: EventRecorder, condition: Callable[[Health], boo
         while not condition(health := recorder.status().health):  # noqa: ASYNC110 - delivery changes it
             await anyio.sleep(0.01)
     return health
+
+
+def refuse_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_files: CheckpointFiles, _checkpoint: Checkpoint, *, sync: bool) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), f"sync={sync}")
+
+    monkeypatch.setattr(CheckpointFiles, "save", refuse)
+
+
+async def test_checkpoints_that_the_disk_refuses_are_seen_until_they_are_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="eventrec")
+
+    async with EventRecorder(ScriptedHandler(), log=tmp_path, options=quickly(sync="take")) as recorder:
+        with monkeypatch.context() as patch:
+            refuse_checkpoints(patch)
+            recorder.record(Numbered(0))
+            assert await recorder.flush(timeout=60)
+            unsaved = await health_once(recorder, lambda health: bool(health.reasons))
+        await health_once(recorder, lambda health: not health.reasons)
+
+    assert unsaved == Health(
+        live=True, ready=True, reasons=("checkpoints of 1 log not saved: what was delivered since may be sent again",)
+    )
+    assert "closed with checkpoints not saved" not in caplog.text
+    assert recorder.status().unsaved == 0
+
+
+async def test_checkpoints_that_the_disk_refuses_to_the_end_are_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = EventRecorder(ScriptedHandler(), log=tmp_path, options=quickly())
+    await recorder.open()
+    refuse_checkpoints(monkeypatch)
+    recorder.record(Numbered(0))
+
+    status = await recorder.close(30)
+
+    assert status.unsaved == 1
+    said = [record.getMessage() for record in caplog.records if "closed with" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith("closed with checkpoints not saved")
 
 
 @pytest.mark.parametrize("kind", [Hanging, HangingInOpen])

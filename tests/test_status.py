@@ -99,6 +99,13 @@ def health_of(part: SubscriptionStatus, **changes: object) -> Health:
     return dataclasses.replace(WELL, subscriptions={part.name: part}, **changes).health  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("unsaved", "logs"), [(0, None), (1, "1 log"), (1_234, "1,234 logs")])
+def test_logs_whose_checkpoints_are_not_saved_are_a_reason(unsaved: int, logs: str | None) -> None:
+    reason = f"checkpoints of {logs} not saved: what was delivered since may be sent again"
+
+    assert health_of(QUIET, unsaved=unsaved) == Health(live=True, ready=True, reasons=(reason,) if logs else ())
+
+
 def test_a_handler_that_does_not_answer_is_a_reason() -> None:
     silent = dataclasses.replace(
         QUIET, state="no answer for 12 s", healthy=False, unanswered=12.1, last_error="an older error"

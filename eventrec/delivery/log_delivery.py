@@ -107,8 +107,10 @@ class LogDelivery:
         self._saving = anyio.Lock()
         self._ending = anyio.Lock()
         self._is_ended = False
-        self.is_refused = False
+        self.is_unsaved = False
         """Whether the disk did not take the checkpoints when they were saved last."""
+        self.is_refused = False
+        """Whether that is so, or they may not be saved any more, since it has ended."""
         self.is_gone = False
         """Whether the log was deleted, or moved to those that are retained."""
         self._is_stamped = False
@@ -227,11 +229,11 @@ class LogDelivery:
                 durable = await in_thread(partial(self._save, due, lowest, sync=sync, is_full=must_delete))
             except Exception as exc:  # noqa: BLE001 - whatever a disk, or a name, makes of it: it is tried again
                 if not self.is_refused:
-                    self.is_refused = True
+                    self.is_unsaved = self.is_refused = True
                     self._notice()  # From now on it is tried again.
                     _logger.warning("checkpoint not saved", log=str(self.run_of.id), error=described(exc))
                 return
-            self.is_refused = False
+            self.is_unsaved = self.is_refused = False
             self._saved.note(due, synced_at=anyio.current_time() if durable else None)
 
     def note_saved(self, checkpoints: Mapping[str, Checkpoint], *, is_synced: bool) -> None:

@@ -33,6 +33,7 @@ from eventrec.runtime.starting import when_begun
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from uuid import UUID
 
     from anyio.abc import TaskGroup
 
@@ -74,6 +75,8 @@ class LogSupervisor(Supervisor):
         self.mirrors = MirrorWatch(writer.directory)
         self._unwritable = 0
         """Records that the writer lost, as far as it was told."""
+        self._unsaved_at_end: set[UUID] = set()
+        """The logs whose checkpoints the disk refused to the end."""
         self._subscriptions = list(subscriptions)
         self._handlers = {each.name: SharedHandler(each.handler) for each in self._subscriptions}
         self._letters = LetterLog(
@@ -188,6 +191,9 @@ class LogSupervisor(Supervisor):
             return None
         sole = self._following.sole
         return sole.state, sole.trouble, sole.refusals
+
+    def unsaved(self) -> int:
+        return len(self._unsaved_at_end | {each.run_of.id for each in self._deliveries() if each.is_unsaved})
 
     def left(self) -> dict[str, str]:
         live = {} if self._following is None else self._following.left
@@ -367,10 +373,13 @@ class LogSupervisor(Supervisor):
         self.writer.close()
         while not self.writer.is_ended:
             await self._woken.wait()
+        followed = self._followed()
         if self._following is not None:
             await self._following.let_go()
         for delivery in self._deliveries():
             await delivery.end()
+        ended = [*followed, *self._deliveries()]
+        self._unsaved_at_end.update(each.run_of.id for each in ended if each.is_unsaved)
         await self._adoption.let_go()
         # A run whose log could not be made is nobody's but the writer's.
         lost = self.writer.settle() if self._own is not None else await in_thread(self.writer.give_back)

@@ -304,6 +304,10 @@ class Supervisor(ABC):
         """Records of the log that is written which each mirror lacks, by its name, as of the last look."""
         return {}
 
+    def unsaved(self) -> int:
+        """Of how many logs the disk refused the checkpoints when they were saved last."""
+        return 0
+
     def left(self) -> dict[str, str]:
         """Those logs that wait for an operator, by their id, and why."""
         return {}

@@ -115,13 +115,13 @@ def test_a_disk_that_takes_no_new_segment_keeps_the_one_that_is_written(
 def test_what_a_handler_settles_after_the_end_is_not_saved(tmp_path: Path) -> None:
     """The log may be another process's by then."""
 
-    async def check(delivery: LogDelivery) -> tuple[bool, bool]:
+    async def check(delivery: LogDelivery) -> tuple[bool, bool, bool]:
         await delivery.end()
         delivery.workers["s"].progress.filtered = 7
         await delivery.save(sync=True)
-        return delivery.is_refused, delivery.is_gone
+        return delivery.is_refused, delivery.is_unsaved, delivery.is_gone
 
-    assert delivering(tmp_path, check) == (True, False)
+    assert delivering(tmp_path, check) == (True, False, False)
     (id_,) = list_runs(tmp_path)
     (saved,) = CheckpointFiles(tmp_path / str(id_) / CHECKPOINTS).load().values()
     assert saved.progress.filtered == 0
