@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
 from eventrec.log.segment import list_odd_segments, segment_name
+from eventrec.log.storage import write_all
 from eventrec.runs.checkpoint import CHECKPOINTS
 from eventrec.runs.directory import DONE, GONE, LOCK, NEW, LogDirectory, mark_of
 from eventrec.runs.leftovers import sweep_tries
@@ -85,7 +86,7 @@ class Run:
         try:
             lock = storage.lock(LOCK)
             with closing(storage.open(LOCK, "write")) as file:
-                file.write(mark_of(id_), 0)
+                write_all(file, mark_of(id_), 0)
             storage.note_unfinished(is_unfinished=False)
             storage.folder(CHECKPOINTS, create=True).close()
             _check_free(base, str(id_))  # Again, as late as can be.
@@ -158,7 +159,7 @@ class Run:
         lock = self.storage.lock(_NEW_LOCK)
         try:
             with closing(self.storage.open(_NEW_LOCK, "write")) as file:
-                file.write(mark_of(self.id), 0)
+                write_all(file, mark_of(self.id), 0)
             self.storage.folder(CHECKPOINTS, create=True).close()
             self.storage.replace(_NEW_LOCK, LOCK)
             self.storage.sync_directory()

@@ -47,6 +47,25 @@ def test_a_run_is_born_locked_under_its_id(tmp_path: Path) -> None:
     assert not is_locked(tmp_path / "deep" / "log", id_)
 
 
+@pytest.mark.parametrize("is_lock_deleted", [False, True])
+def test_a_run_is_found_again_where_the_system_takes_its_mark_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_lock_deleted: bool
+) -> None:
+    write = descriptors._pwrite
+    monkeypatch.setattr(descriptors, "_pwrite", lambda fd, piece, position: write(fd, piece[:7], position))
+    run = Run.create(tmp_path, new_run_id())
+    if is_lock_deleted:
+        (run.path / LOCK).unlink()
+        assert run.restore_lock()
+    run.release()
+
+    adopted = Run.adopt(tmp_path, run.id)
+
+    assert adopted is not None
+    adopted.retire()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_only_orphans_are_adopted_and_they_are_listed_oldest_first(tmp_path: Path) -> None:
     runs = []
     for _ in range(4):
