@@ -1,5 +1,6 @@
 """`eventrec doctor`: what it finds, what it makes of it, and that it leaves nothing behind."""
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -239,6 +240,25 @@ def test_sync_that_fails_is_a_problem_and_leaves_nothing(tmp_path: Path, monkeyp
     finding = look_at_syncs(tmp_path)
 
     assert (finding.level, finding.said) == (Level.PROBLEM, "it fails: Input/output error")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize(("refused", "left_out"), [("open_file", {"locks", "sync"}), ("_pwrite", {"sync"})])
+def test_a_full_disk_is_told_of_its_room_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, refused: str, left_out: set[str]
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(f"eventrec.log.descriptors.{refused}", fails)
+    monkeypatch.setattr("eventrec.cli.doctor.directory._LITTLE", 0)
+
+    findings = {finding.subject: finding for finding in look_at_directory(tmp_path)}
+
+    assert findings.keys() == {"directory", "file system", "locks", "sync", "room"} - left_out
+    assert findings["room"].level is Level.PROBLEM
+    assert findings["room"].said.endswith(f"; a file is refused: {os.strerror(error)}")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 from eventrec.cli.doctor.findings import Finding, ok, problem, warning
 from eventrec.errors import LogLockedError
 from eventrec.log.disk import DiskStorage
+from eventrec.log.head import DISK_FULL
+from eventrec.log.storage import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,10 +71,16 @@ def look_at_directory(directory: Path) -> Iterator[Finding]:
         place = place.absolute().parent
     yield _rights(directory, place)
     yield _kind(place)
+    refusal = None
     if directory == place and os.access(place, os.W_OK | os.X_OK):
-        yield look_at_locks(place)
-        yield look_at_syncs(place)
-    yield look_at_room(place, _size(directory))
+        for look in (look_at_locks, look_at_syncs):
+            try:
+                finding = look(place)
+            except OSError as exc:
+                refusal = exc.strerror
+            else:
+                yield finding
+    yield look_at_room(place, _size(directory), refusal=refusal)
 
 
 def _rights(directory: Path, place: Path) -> Finding:
@@ -110,7 +118,11 @@ def judged_file_system(kind: str | None) -> Finding:
 
 
 def look_at_locks(place: Path) -> Finding:
-    """Whether a lock keeps another one out."""
+    """Whether a lock keeps another one out.
+
+    Raises:
+        OSError: The disk is full, which says nothing about its locks.
+    """
     name = f".doctor-{os.getpid()}.lock"
     try:
         with closing(DiskStorage(place)) as storage, closing(DiskStorage(place)) as other:
@@ -122,6 +134,8 @@ def look_at_locks(place: Path) -> Finding:
             finally:
                 lock.release(delete=True)
     except (OSError, LogLockedError) as exc:
+        if isinstance(exc, OSError) and exc.errno in DISK_FULL:
+            raise
         return problem("locks", f"no lock can be taken: {exc}", "use a local disk")
     return problem(
         "locks",
@@ -131,7 +145,11 @@ def look_at_locks(place: Path) -> Finding:
 
 
 def look_at_syncs(place: Path) -> Finding:
-    """How long a sync of 4 KiB takes."""
+    """How long a sync of 4 KiB takes.
+
+    Raises:
+        OSError: The disk is full, which says nothing about its syncs.
+    """
     name = f".doctor-{os.getpid()}.sync"
     seconds = []
     try:
@@ -139,7 +157,7 @@ def look_at_syncs(place: Path) -> Finding:
             file = storage.open(name, "create")
             try:
                 for number in range(_SYNCS):
-                    file.write(b"\0" * 4096, number * 4096)
+                    write_all(file, b"\0" * 4096, number * 4096)
                     started = time.perf_counter()
                     file.sync()
                     seconds.append(time.perf_counter() - started)
@@ -147,6 +165,8 @@ def look_at_syncs(place: Path) -> Finding:
                 file.close()
                 storage.delete(name)
     except OSError as exc:
+        if exc.errno in DISK_FULL:
+            raise
         return problem("sync", f"it fails: {exc.strerror}", "use another disk: what is recorded would not survive")
     middle, worst = statistics.median(seconds), max(seconds)
     said = f"{middle * 1e3:,.2f} ms median, {worst * 1e3:,.2f} ms at worst, of {_SYNCS}"
@@ -155,24 +175,27 @@ def look_at_syncs(place: Path) -> Finding:
     return ok("sync", said)
 
 
-def look_at_room(place: Path, size: int) -> Finding:
-    """Whether a directory of `size` bytes may grow."""
+def look_at_room(place: Path, size: int, *, refusal: str | None = None) -> Finding:
+    """Whether a directory of `size` bytes may grow. `refusal`: what a small file was refused with for want of room."""
     try:
         usage, inodes = shutil.disk_usage(place), _free_inodes(place)
     except OSError as exc:
         return problem("room", f"unknown: {exc.strerror}", "see what is mounted there")
-    return judged_room(free=usage.free, total=usage.total, size=size, inodes=inodes)
+    return judged_room(free=usage.free, total=usage.total, size=size, inodes=inodes, refusal=refusal)
 
 
-def judged_room(*, free: int, total: int, size: int, inodes: int | None) -> Finding:
+def judged_room(*, free: int, total: int, size: int, inodes: int | None, refusal: str | None = None) -> Finding:
     """Whether a directory of `size` bytes may grow on a file system of `total` bytes.
 
-    `inodes` are the free ones, None where the file system does not count them.
+    `inodes` are the free ones, None where the file system does not count them. `refusal` is what a small file was
+    refused with for want of room, as by a quota, of which the file system does not tell.
     """
     said = f"{free:,} of {total:,} bytes free, the logs take {size:,}"
     advice = "make room: a full disk refuses what is recorded"
     if inodes == 0:
         return problem("room", f"{said}; no more files can be made, all inodes are taken", advice)
+    if refusal is not None:
+        return problem("room", f"{said}; a file is refused: {refusal}", advice)
     if free < _LITTLE:
         return problem("room", said, advice)
     if free < min(total * _KEPT_SHARE, _KEPT_MAX) or free < size:
