@@ -29,8 +29,11 @@ class DeliveredLog(ReadableLog, Protocol):
     def delete_below(self, offset: int) -> int:
         """Delete the sealed segments below `offset`. Returns how many."""
 
-    def drop_index(self) -> bool:
-        """Delete an index, which readers do without; False: there is none, or it is not ours."""
+    def drop_index(self, *, of_head: bool = False) -> bool:
+        """Delete an index, which readers do without; False: there is none, or it is not ours.
+
+        `of_head`: where no sealed segment has one, that of the segment that is written may go.
+        """
 
     def standing_still(self) -> AbstractContextManager[object]:
         """Nothing is written while it is entered, where it is ours to say so: on a full disk, each try takes room."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from eventrec.errors import LogError
+from eventrec.errors import LogError, LogFullError
 from eventrec.runs.retention import SealedSegment
 from eventrec.runtime.backend import in_thread
 
@@ -46,15 +46,20 @@ async def trim(delivery: LogDelivery) -> None:
 async def renew(delivery: LogDelivery) -> bool:
     """Delete all that is written, where it is delivered, the segment that is written now included; whether it was.
 
-    Else a segment that is larger than its disk would keep that full for ever.
+    Else a segment that is larger than its disk would keep that full for ever. Where there is no room for another one,
+    the index of this one goes for it: where a quota binds, no other bytes are spared.
     """
     end = delivery.source.end
     if delivery.needs.lowest(delivery.settled_below(end)) >= end:  # here, and as far as we know elsewhere
+        first = delivery.log.extent.first
         try:
-            has_begun = await in_thread(delivery.log.begin_segment)
+            await in_thread(delivery.log.begin_segment)
+        except LogFullError:
+            delivery.needs.retain_nothing()
+            await delivery.save(sync=True, must_delete=True, must_renew=True)
         except LogError:
             return False  # It is tried again.
-        if has_begun:
+        if delivery.log.extent.first > first:
             await trim(delivery)
             await delivery.source.let_go()
             return True

@@ -209,8 +209,11 @@ class LogDelivery:
         worker = self.workers.get(request.subscription)
         return worker is not None and worker.apply(request)
 
-    async def save(self, *, sync: bool, must_delete: bool = False) -> None:
-        """Save every checkpoint that changed; with `sync` durably, and then delete what all are past."""
+    async def save(self, *, sync: bool, must_delete: bool = False, must_renew: bool = False) -> None:
+        """Save every checkpoint that changed; with `sync` durably, and then delete what all are past.
+
+        `must_renew`: that is all that is written, and nothing more is until it went: see `forfeiting.renew`.
+        """
         async with self._saving:
             if self._is_ended:
                 self.is_refused = True  # A handler that did not let go in time is back: the log may be another's now.
@@ -226,7 +229,8 @@ class LogDelivery:
                 return
             lowest = min((each.progress.scanned for each in now.values()), default=self.source.end)
             try:
-                durable = await in_thread(partial(self._save, due, lowest, sync=sync, is_full=must_delete))
+                save = partial(self._save, due, lowest, sync=sync, is_full=must_delete, must_renew=must_renew)
+                durable = await in_thread(save)
             except Exception as exc:  # noqa: BLE001 - whatever a disk, or a name, makes of it: it is tried again
                 if not self.is_refused:
                     self.is_unsaved = self.is_refused = True
@@ -246,21 +250,34 @@ class LogDelivery:
         now = {name: worker.checkpoint() for name, worker in self.workers.items()}
         return {name: msgspec.structs.replace(each, by_holder=self.is_held) for name, each in now.items()}
 
-    def _save(self, checkpoints: Mapping[str, Checkpoint], lowest: int, *, sync: bool, is_full: bool = False) -> bool:
+    def _save(
+        self,
+        checkpoints: Mapping[str, Checkpoint],
+        lowest: int,
+        *,
+        sync: bool,
+        is_full: bool = False,
+        must_renew: bool = False,
+    ) -> bool:
         """In a thread. Whether all that was saved so far is durable now; then what no subscription needs goes.
 
         On a disk that is full, to the last file perhaps, an index goes for a checkpoint. `is_full`: it is expected to
-        be; then the writer, which tries again and again, does not take that room meanwhile.
+        be; then the writer, which tries again and again, does not take that room meanwhile. `must_renew`: nor does it
+        before a segment is begun, for which the place of the checkpoint before is enough.
         """
         below = self.needs.deletable_below(lowest)
         sync = sync or (below > 0 and self._sync != "interval" and self._saved.covers(checkpoints))
         with self.log.standing_still() if is_full else nullcontext():
             try:
-                self._save_files(checkpoints, sync=sync, with_needs=below > 0)
+                self._save_files(checkpoints, sync=sync, with_needs=below > 0 or must_renew)
             except OSError as exc:
-                if exc.errno not in DISK_FULL or not self.log.drop_index():
+                if exc.errno not in DISK_FULL or not self.log.drop_index(of_head=must_renew):
                     raise
-                self._save_files(checkpoints, sync=sync, with_needs=below > 0)
+                self._save_files(checkpoints, sync=sync, with_needs=below > 0 or must_renew)
+            if must_renew and self.log.written <= lowest:
+                with suppress(LogError):  # It is tried again.
+                    self.log.begin_segment()
+                below = self.needs.deletable_below(lowest)
         if sync and below:
             self.log.delete_below(below)
         return sync

@@ -100,9 +100,20 @@ class Head:
         self.check_name()
 
     def spill_index(self) -> None:
-        """Write what the index lacks, if that is much."""
-        if len(self._due) >= _ENTRIES_PER_WRITE:
+        """Write what the index lacks, if that is much, or it has no file yet: see `drop_index`."""
+        if len(self._due) >= (_ENTRIES_PER_WRITE if self._index is not None else 1):
             self._write_index()
+
+    def drop_index(self) -> bool:
+        """Delete the index file, which readers do without; False: there is none. On a full disk that room is free."""
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+        try:
+            self._storage.delete(index_name(self.first))
+        except FileNotFoundError:
+            return False
+        return True
 
     def check_name(self) -> None:
         """Raise FileNotFoundError where another program has deleted or replaced the file: readers find it by name."""

@@ -153,8 +153,10 @@ class Log(LogWriter):
         with self._maintaining, translated("delete segments"):
             return maintenance.delete_below(self._storage, offset, head=self._head.first)
 
-    def drop_index(self) -> bool:
+    def drop_index(self, *, of_head: bool = False) -> bool:
         """Delete the index of one sealed segment, which readers do without; False: there is none. That room is free.
+
+        With `of_head`, where none of these has one, that of the segment that is written.
 
         Raises:
             OSError: The disk refused.
@@ -164,7 +166,8 @@ class Log(LogWriter):
                 with suppress(FileNotFoundError):
                     self._storage.delete(index_name(first))
                     return True
-        return False
+        with self._writing, self._syncing:
+            return of_head and self._head.drop_index()
 
     def standing_still(self) -> AbstractContextManager[object]:
         """While it is entered, nothing is written, and no segment begun: what that needs for a moment is free."""

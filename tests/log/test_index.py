@@ -138,7 +138,9 @@ def test_a_log_indexes_what_it_syncs_and_rebuilding_gives_the_same(storage: Faul
     assert storage.read(index_name(0)) == written
 
 
-def test_an_index_is_written_a_page_at_a_time_and_the_rest_at_the_end(storage: FaultyStorage) -> None:
+def test_an_index_is_begun_at_once_then_written_a_page_at_a_time_and_the_rest_at_the_end(
+    storage: FaultyStorage,
+) -> None:
     writes = []
     with Log.create(storage, LogOptions(index_interval=1)) as log:
         for _ in range(601):
@@ -147,7 +149,7 @@ def test_an_index_is_written_a_page_at_a_time_and_the_rest_at_the_end(storage: F
             log.sync()
         writes = [name for operation, name in storage.calls if operation == "write" and name == index_name(0)]
 
-    assert len(writes) == 2
+    assert len(writes) == 3
     assert len(load_index(storage, 0)) == 600
 
 

@@ -81,6 +81,26 @@ def test_an_index_goes_for_room_and_every_record_is_still_read(storage: FaultySt
     assert list(verify(storage)) == []
 
 
+def test_the_index_of_what_is_written_goes_last_and_only_where_that_is_asked_for(storage: FaultyStorage) -> None:
+    log = Log.create(storage, LogOptions(segment_bytes=2_000, index_interval=64))
+    for number in range(60):
+        log.append([b"%02d" % number + bytes(50)])
+        log.write()
+        log.sync()
+    assert index_name(list_segments(storage)[-1]) in storage.list()
+
+    while log.drop_index():
+        pass
+    assert index_name(list_segments(storage)[-1]) in storage.list()
+    assert [log.drop_index(of_head=True) for _ in range(2)] == [True, False]
+
+    assert [name for name in storage.list() if name.endswith(".ofs")] == []
+    log.append([b"60"])
+    log.close()
+    assert _offsets(Log.open(storage.kill())) == list(range(61))
+    assert list(verify(storage)) == []
+
+
 def test_deletion_is_durable_on_return(storage: FaultyStorage) -> None:
     log = _log(storage, 50)
 

@@ -152,8 +152,9 @@ class FollowedLog:
         del offset
         return 0
 
-    def drop_index(self) -> bool:
+    def drop_index(self, *, of_head: bool = False) -> bool:
         """False: its owner does."""
+        del of_head
         return False
 
     def standing_still(self) -> AbstractContextManager[object]:

@@ -7,7 +7,8 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,7 +22,7 @@ from eventrec.delivery.directory_look import DirectoryLook, DirectoryNews
 from eventrec.delivery.disk import DiskQuota
 from eventrec.delivery.orphans.adoption import MAX_ADOPTED
 from eventrec.intake.writer import Writer
-from eventrec.log import segment
+from eventrec.log import descriptors, segment
 from eventrec.log.head import SPARED, Head
 from eventrec.runs.directory import DONE, list_runs
 from eventrec.runs.survey import tree_size
@@ -320,6 +321,56 @@ async def test_at_the_end_what_is_retained_goes_before_anything_is_lost(
     oldest, _, *newer = await is_there(tmp_path, retained)
     assert not oldest
     assert all(newer)
+
+
+BLOCK = 4_096
+
+
+def bind(directory: Path, monkeypatch: pytest.MonkeyPatch, *, blocks: int) -> None:
+    """A quota on the files in `directory`, by which the last bytes go; what the system says of its room is no help."""
+    write = descriptors._pwrite
+
+    def used() -> Iterator[int]:
+        for path in directory.rglob("*"):
+            with suppress(FileNotFoundError):
+                if path.is_file():
+                    yield -(-path.stat().st_size // BLOCK)
+
+    def write_or_refuse(fd: int, piece: bytes, position: int) -> int:
+        own = -(-os.fstat(fd).st_size // BLOCK)
+        room = (blocks - sum(used()) + own) * BLOCK - position
+        if room <= 0:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        return write(fd, piece[:room], position)
+
+    monkeypatch.setattr(descriptors, "_pwrite", write_or_refuse)
+
+
+@pytest.mark.parametrize("is_closing", [False, True])
+async def test_what_a_quota_keeps_out_is_written_once_what_is_there_is_delivered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_closing: bool
+) -> None:
+    """There is one segment, and not one byte for a checkpoint, nor for another segment."""
+    handler = ScriptedHandler(always=DOWN)
+    retry = Backoff(first=0.01, max=0.05)
+    options = quickly(keep_free=0, flush_interval=0.05, sync="take", retry=retry)
+    bind(tmp_path, monkeypatch, blocks=32)
+
+    async with EventRecorder(handler, log=tmp_path, options=options) as recorder:
+        taken = 0
+        with anyio.fail_after(60):
+            while recorder.status().failure is None:
+                taken += recorder.record_many(Long(n) for n in range(taken, taken + 5))
+                await anyio.sleep(0.01)
+        handler.always = lambda _: None
+        if not is_closing:
+            await eventually(lambda: len(handler.delivered) == taken, 30)
+            await eventually(lambda: recorder.status().failure is None, 30)
+
+    assert recorder.status().refused == {}
+    assert_conserved(recorder.status(), offered=taken)
+    assert handler.delivered == list(range(taken))
+    assert await runs_of(tmp_path) == []
 
 
 async def test_a_full_disk_that_nothing_makes_room_on_does_not_hold_up_the_end(small_volume: Path) -> None:

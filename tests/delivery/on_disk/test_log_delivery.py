@@ -112,6 +112,28 @@ def test_a_disk_that_takes_no_new_segment_keeps_the_one_that_is_written(
     assert delivering(tmp_path, check) is False
 
 
+def test_a_segment_with_what_is_not_delivered_is_not_left_for_a_checkpoint(tmp_path: Path) -> None:
+    async def check(delivery: LogDelivery) -> int:
+        assert isinstance(delivery.log, Log)
+        delivery.log.append([b"record"])
+        delivery.log.write()
+        await delivery.save(sync=True, must_delete=True, must_renew=True)
+        return delivery.log.extent.first
+
+    assert delivering(tmp_path, check) == 0
+
+
+def test_a_segment_that_cannot_be_begun_does_not_make_a_checkpoint_one_that_is_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check(delivery: LogDelivery) -> tuple[bool, list[str]]:
+        monkeypatch.setattr(Log, "begin_segment", refuse)
+        await delivery.save(sync=True, must_delete=True, must_renew=True)
+        return delivery.is_unsaved, CheckpointFiles(delivery.run_of.storage).names()
+
+    assert delivering(tmp_path, check) == (False, ["s.json"])
+
+
 def test_what_a_handler_settles_after_the_end_is_not_saved(tmp_path: Path) -> None:
     """The log may be another process's by then."""
 
