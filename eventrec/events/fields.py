@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from eventrec.errors import EncodeError, InvalidEventError
-from eventrec.records.annotations import alternatives, shown, unwrapped
+from eventrec.records.annotations import Marker, alternatives, shown, unwrapped
 from eventrec.records.column_types import TEXTUAL, ColumnType, SemanticType
 from eventrec.records.mark_rules import Leaf
 from eventrec.records.marked import marked_fields
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class Column(Marker):
     """Marks a field as a column of its own.
 
     Without a `type` it follows from the annotation; `name` defaults to the field's. `tag=True` marks it as part of a
@@ -48,11 +48,11 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Timestamp:
+class Timestamp(Marker):
     """Marks the field that says when the event happened: a datetime with a zone, or nanoseconds since the epoch."""
 
 
-Marker: TypeAlias = Column | Timestamp
+FieldMarker: TypeAlias = Column | Timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def model_fields_plan(cls: type[BaseModel]) -> FieldPlan:
     check_model_marks(cls)
     for name, computed in cls.model_computed_fields.items():
         _, metadata = unwrapped(computed.return_type)
-        if any(isinstance(mark, Marker) for mark in metadata):
+        if any(isinstance(mark, FieldMarker) for mark in metadata):
             raise TypeError(f"{cls.__name__}.{name}: a computed field cannot be marked")
     if plan.columns and cls.__pydantic_decorators__.model_serializers:
         raise TypeError(f"{cls.__name__}: has a model_serializer, so its fields cannot be columns")
@@ -147,7 +147,7 @@ def _plan(cls: type, found: Mapping[str, tuple[object, list[Any]]]) -> FieldPlan
     for name, (annotation, given) in found.items():
         plain, metadata = unwrapped(annotation)
         _refuse_hidden_markers(cls, name, plain)
-        match [mark for mark in (*given, *metadata) if isinstance(mark, Marker)]:
+        match [mark for mark in (*given, *metadata) if isinstance(mark, FieldMarker)]:
             case []:
                 continue
             case [Column() as column]:
@@ -245,14 +245,14 @@ def _refuse_hidden_markers(cls: type, name: str, annotation: object) -> None:
         )
 
 
-def _hidden_markers(annotation: object) -> Iterator[Marker]:
+def _hidden_markers(annotation: object) -> Iterator[FieldMarker]:
     for part in get_args(annotation):
         inner, metadata = unwrapped(part)
-        yield from (mark for mark in metadata if isinstance(mark, Marker))
+        yield from (mark for mark in metadata if isinstance(mark, FieldMarker))
         yield from _hidden_markers(inner)
 
 
-def _spelled(mark: Marker) -> str:
+def _spelled(mark: FieldMarker) -> str:
     said = ((entry.name, getattr(mark, entry.name), entry.default) for entry in dataclasses.fields(mark))
     changed = ((name, value) for name, value, default in said if value != default)
     given = (

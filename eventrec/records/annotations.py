@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 import typing
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+class Marker:
+    """What all markers of ours in annotations are."""
+
+    __slots__ = ()
 
 
 def unwrapped(annotation: Any) -> tuple[object, list[object]]:
@@ -26,6 +33,29 @@ def unwrapped(annotation: Any) -> tuple[object, list[object]]:
             annotation = origin.__value__[get_args(annotation)]
         else:
             return annotation, metadata
+
+
+def all_added(annotation: object) -> Iterator[object]:
+    """What `Annotated` added anywhere in `annotation`, not in the classes that it names."""
+    if isinstance(annotation, list):  # the parameters of a Callable
+        for part in annotation:
+            yield from all_added(part)
+        return
+    plain, metadata = unwrapped(annotation)
+    yield from metadata
+    if isinstance(plain, dataclasses.InitVar):
+        yield from all_added(plain.type)
+    for part in get_args(plain):
+        yield from all_added(part)
+
+
+def refuse_bare_markers(where: str, annotation: object) -> None:
+    """Raise TypeError where a marker stands in the annotation of the field `where` without its parentheses."""
+    for added in all_added(annotation):
+        if isinstance(added, type) and issubclass(added, Marker):
+            fields = getattr(added, "__dataclass_fields__", {}).values()
+            arguments = "…" if any(field.default is dataclasses.MISSING for field in fields) else ""
+            raise TypeError(f"{where}: {added.__name__} is a class; write {added.__name__}({arguments})")
 
 
 def alternatives(annotation: object) -> Iterator[object]:

@@ -18,7 +18,7 @@ import msgspec
 from pydantic import BaseModel, RootModel
 from pydantic.functional_serializers import PlainSerializer, WrapSerializer
 
-from eventrec.records.annotations import alternatives, shown, unwrapped
+from eventrec.records.annotations import all_added, alternatives, shown, unwrapped
 from eventrec.records.marks import Hashed, Mark, Truncated, may_be_text
 
 if TYPE_CHECKING:
@@ -78,9 +78,6 @@ def rule_of(where: str, annotation: object) -> Rule | None:
         TypeError: One of them has no effect where it stands.
     """
     plain, metadata = unwrapped(annotation)
-    for added in metadata:
-        if isinstance(added, type) and issubclass(added, Mark):
-            raise TypeError(f"{where}: {added.__name__} is a class; write {added.__name__}(…)")
     marks = [added for added in metadata if isinstance(added, Mark)]
     if len(marks) > 1:
         raise TypeError(f"{where}: one of Hashed(), Redacted(), Truncated() and Allowed() at a time")
@@ -188,16 +185,7 @@ _WRAPPERS: Final = tuple(
 
 def all_marks(annotation: object) -> Iterator[Mark]:
     """The markers anywhere in `annotation`, not in the classes that it names."""
-    if isinstance(annotation, list):  # the parameters of a Callable
-        for part in annotation:
-            yield from all_marks(part)
-        return
-    plain, metadata = unwrapped(annotation)
-    yield from (added for added in metadata if isinstance(added, Mark))
-    if isinstance(plain, dataclasses.InitVar):
-        yield from all_marks(plain.type)
-    for part in get_args(plain):
-        yield from all_marks(part)
+    return (added for added in all_added(annotation) if isinstance(added, Mark))
 
 
 def _spelled(mark: Mark) -> str:

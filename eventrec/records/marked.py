@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 from pydantic import BaseModel
 
+from eventrec.records.annotations import refuse_bare_markers
 from eventrec.records.mark_rules import (
     AnyOf,
     Each,
@@ -71,6 +72,8 @@ def fields_of(cls: type) -> tuple[FieldRule, ...]:
     else:
         hints = _hints(cls)
         found = {name: ((encoded,), hints.get(name, object)) for name, encoded in _names(cls, hints).items()}
+    for name, (_, annotation) in found.items():
+        refuse_bare_markers(f"{cls.__name__}.{name}", annotation)
     return tuple(
         FieldRule(name, encoded, rule_of(f"{cls.__name__}.{name}", annotation))
         for name, (encoded, annotation) in found.items()

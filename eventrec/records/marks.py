@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import core_schema
 
-from eventrec.records.annotations import alternatives
+from eventrec.records.annotations import Marker, alternatives
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
@@ -26,7 +26,7 @@ REDACTED: Final = "[redacted]"
 """What stands in place of a text that is not recorded."""
 
 
-class Mark:
+class Mark(Marker):
     """What all markers of privacy are."""
 
     __slots__ = ()
@@ -35,8 +35,8 @@ class Mark:
         self, source: Any, handler: GetCoreSchemaHandler | None = None
     ) -> core_schema.CoreSchema:
         """Have pydantic's serializer ask the recorder, which hands itself over as the context; others see no change."""
-        if handler is None:  # Called on the class.
-            raise TypeError("a marker of privacy is a class; write Hashed(), with parentheses")
+        if handler is None:  # Called on the class: `refuse_bare_markers` names it, with the field at which it stands.
+            return source(self)  # type: ignore[no-any-return]
         schema = handler(source)
         if isinstance(self, Allowed):
             return schema

@@ -1017,7 +1017,16 @@ def model_of(annotation: Any) -> Callable[[], object]:
 @pytest.mark.parametrize(
     ("annotation", "said"),
     [
-        (Annotated[str, Hashed], r"write Hashed\("),
+        (Annotated[str, Hashed], r"Wrong\.a: Hashed is a class; write Hashed\(\)"),
+        (Annotated[str, Redacted], r"Wrong\.a: Redacted is a class; write Redacted\(\)"),
+        (Annotated[str, Truncated], r"Wrong\.a: Truncated is a class; write Truncated\(…\)"),
+        (Annotated[str, Allowed], r"Wrong\.a: Allowed is a class; write Allowed\(\)"),
+        (Annotated[str, Column], r"Wrong\.a: Column is a class; write Column\(\)"),
+        (Annotated[datetime, Timestamp], r"Wrong\.a: Timestamp is a class; write Timestamp\(\)"),
+        (Annotated[str, Redacted, Hashed()], r"Wrong\.a: Redacted is a class"),
+        (list[Annotated[str, Redacted]], r"Wrong\.a: Redacted is a class"),
+        (dict[str, tuple[Annotated[str, Hashed] | None, ...]], r"Wrong\.a: Hashed is a class"),
+        (list[Annotated[str, Column]] | None, r"Wrong\.a: Column is a class"),
         (Annotated[str, Hashed(), Redacted()], "at a time"),
         (Annotated[int, Truncated(3)], "marks text, not int"),
         (Annotated[list[str], Truncated(3)], r"marks text, not list\[str\]"),
@@ -1038,6 +1047,29 @@ def test_a_marker_that_has_no_effect_is_refused(
 ) -> None:
     with pytest.raises(TypeError, match=said):
         make(annotation)()
+
+
+def test_a_marker_without_parentheses_is_refused_in_every_class_that_is_recorded() -> None:
+    class Inner(BaseModel):
+        email: Annotated[str, Redacted]
+
+    @dataclass
+    class Paid(Event):
+        customer: Annotated[str, Column]
+
+        @property
+        def payload(self) -> object:
+            return {"customer": self.customer}
+
+    with pytest.raises(TypeError, match=r"Inner\.email: Redacted is a class"):
+
+        class Outer(EventModel):
+            inner: Inner
+
+    with pytest.raises(EncodeError, match=r"Inner\.email: Redacted is a class"):
+        recorded(Said({"a": Inner(email=SECRET)}))
+    with pytest.raises(TypeError, match=r"Paid\.customer: Column is a class"):
+        recorded(Paid("ada"))
 
 
 def test_serializers_before_a_marker_are_refused_at_class_definition() -> None:
