@@ -185,6 +185,7 @@ class Life:
         """Whether something is lost with it."""
         if self._is_ended or (self.supervisor is not None and self.supervisor.is_ended):
             return False
+        self._setup.refusals.say_rest()
         counts = self.counts
         parts = self.supervisor.status().values() if self.supervisor is not None else ()
         count = counts.waiting + max((part.pending for part in parts), default=0)

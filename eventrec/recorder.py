@@ -296,9 +296,11 @@ class EventRecorder(Taking):
         supervisor = self._life.supervisor
         if supervisor is None or self._state != "open":
             return self._is_inert
+        outcome: bool | Settled = False
         with anyio.move_on_after(None if timeout is None else duration_seconds(timeout)), suppress(RecorderStateError):
-            return await supervisor.call(supervisor.flush_and_tell)
-        return False
+            outcome = await supervisor.call(supervisor.flush_and_tell)
+        self._refusals.say()
+        return outcome
 
     def resume(self, name: str, *, start: Literal["earliest", "latest"] | None = None) -> None:
         """Let a paused subscription go on at once. On the loop's thread.
@@ -349,6 +351,7 @@ class EventRecorder(Taking):
         elif life.supervisor is None or life.supervisor.is_stranded():
             await in_thread(life.end_unopened, seconds)
         status = self.status()
+        self._refusals.say_rest()
         if state != "closed":
             say_left(status)
         return status
@@ -357,7 +360,7 @@ class EventRecorder(Taking):
         """Its loop does not go on, and can end nothing: take nothing more, and say what is left. From any thread."""
         self._state = "closed"
         self._life.intake.close("closed")
-        say_left(self.status())
+        self._say_end()
 
     def _end_unopened(self, timeout: Duration | None) -> None:
         """Close a recorder that `sync` did not open, and write and sync what was taken. Blocking.
@@ -375,6 +378,7 @@ class EventRecorder(Taking):
         was, self._state = self._state, "closed"
         if supervisor is None or was == "forked" or supervisor.is_stranded():
             self._life.end_unopened(seconds)
+        self._refusals.say_rest()
         if was != "closed":
             say_left(self.status())
 
@@ -398,7 +402,7 @@ class EventRecorder(Taking):
         finally:
             if self._state == "open" and supervisor is self._life.supervisor and supervisor.is_ended:
                 self._state = "closed"
-                say_left(self.status())
+                self._say_end()
 
     async def _end_of_loop_gone(self) -> None:
         """Close what was open on a loop that is closed, or that cancelled it.
@@ -412,7 +416,7 @@ class EventRecorder(Taking):
         self._state = "closed"
         if not supervisor.is_ended:
             await in_thread(self._life.end_unopened, self._close_timeout)
-            say_left(self.status())
+            self._say_end()
 
     def _open_inert(self) -> None:
         """`open` of a recorder that is switched off. Raises RecorderStateError where it is open already."""
@@ -427,9 +431,14 @@ class EventRecorder(Taking):
     def _end_unbegun(self, life: Life) -> None:
         """The loop ends in the very step of `open`, and delivers nothing: as at the end of `close`."""
         life.end_unopened(self._close_timeout)
-        say_left(self.status())
+        self._say_end()
         if life.supervisor is not None:
             life.supervisor.started.set()
+
+    def _say_end(self) -> None:
+        """What was refused and not said yet, and what is left."""
+        self._refusals.say_rest()
+        say_left(self.status())
 
     def _open_supervisor(self) -> Supervisor:
         supervisor = self._life.supervisor

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import gc
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -749,6 +750,62 @@ async def test_nothing_is_said_where_nothing_is_left(caplog: pytest.LogCaptureFi
         recorder.record(Numbered(0))
 
     assert "left" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["memory", "log"])
+async def test_what_was_refused_is_said_at_the_end_and_once(
+    kind: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    recorder = EventRecorder(ScriptedHandler(), log=tmp_path if kind == "log" else None, options=quickly())
+    async with recorder:
+        assert not recorder.record({"a": 1})  # type: ignore[arg-type]
+    await recorder.close()
+
+    assert refusals_said(caplog) == [("dict", "invalid", 1)]
+
+
+@pytest.mark.parametrize("kind", ["memory", "log"])
+async def test_what_was_refused_within_a_minute_of_the_last_line_is_said_at_the_end(
+    kind: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    recorder = EventRecorder(ScriptedHandler(), log=tmp_path if kind == "log" else None, options=quickly())
+    async with recorder:
+        recorder.record({"a": 1})  # type: ignore[arg-type]
+        await until(lambda: bool(refusals_said(caplog)))
+        recorder.record_many([{"a": 1}] * 3)  # type: ignore[list-item]
+
+    assert refusals_said(caplog) == [("dict", "invalid", 1), ("dict", "invalid", 3)]
+
+
+@pytest.mark.parametrize("kind", ["memory", "log"])
+def test_flush_says_what_was_refused(kind: str, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    recorder = EventRecorder(ScriptedHandler(), log=tmp_path if kind == "log" else None, options=quickly())
+    with recorder.sync() as blocking:
+        blocking.record({"a": 1})  # type: ignore[arg-type]
+        blocking.flush(timeout=60)
+        said = refusals_said(caplog)
+
+    assert said == refusals_said(caplog) == [("dict", "invalid", 1)]
+
+
+@pytest.mark.parametrize("verb", ["", "recorder.sync().close()", "del recorder"])
+def test_a_program_that_never_opens_a_recorder_says_what_it_refused(verb: str) -> None:
+    program = f"""
+from eventrec import EventRecorder
+recorder = EventRecorder()
+recorder.record({{"a": 1}})
+{verb}
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=True)
+
+    (line,) = done.stderr.splitlines()
+    assert "events refused type=dict reason=invalid count=1" in line
+
+
+def refusals_said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, int]]:
+    """Of each line about refused events: their type, the reason and how many."""
+    found = re.findall(r"events refused type=(\w+) reason=(\w+) count=(\d+)", caplog.text)
+    return [(kind, reason, int(count)) for kind, reason, count in found]
 
 
 @pytest.mark.parametrize("kind", ["memory", "log"])

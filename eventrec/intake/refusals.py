@@ -37,17 +37,28 @@ class Refusals:
             self._notes[key] = (count + 1, detail)
 
     def say(self) -> None:
-        """One line for each kind and reason that was not named within the last minute."""
+        """One line for each kind and reason that was not named within the last minute. From any thread."""
         now = self._now()
         for key in list(self._notes):
-            if now - self._said.get(key, -_MINUTE) < _MINUTE:
-                continue
-            kind, reason = key
-            count, detail = self._notes.pop(key)
-            if len(self._said) >= _KINDS:
-                self._said.clear()
-            self._said[key] = now
-            self._log.warning("events refused", type=kind, reason=reason, count=count, detail=detail)
+            if now - self._said.get(key, -_MINUTE) >= _MINUTE:
+                self._say_one(key, now)
+
+    def say_rest(self) -> None:
+        """The same at the end, when nothing is said later: also of those that were named within the last minute."""
+        now = self._now()
+        for key in list(self._notes):
+            self._say_one(key, now)
+
+    def _say_one(self, key: tuple[str, str], now: float) -> None:
+        note = self._notes.pop(key, None)
+        if note is None:  # Another thread has just said it.
+            return
+        count, detail = note
+        if len(self._said) >= _KINDS:
+            self._said.clear()
+        self._said[key] = now
+        kind, reason = key
+        self._log.warning("events refused", type=kind, reason=reason, count=count, detail=detail)
 
     def say_once(self, reason: Reason, why: object) -> None:
         """In the caller, the first time: events are refused for `reason`, and no one else is there to say it."""
