@@ -59,6 +59,7 @@ class Taking(ABC):
             context=with_current_span(self._context.block) if setup.options.trace_context else self._context.block,
             now=checked_clock(setup.clock),
             privacy=Privacy.of(setup.options),
+            on_unrecorded=setup.refusals.note_unrecorded,
         )
         self._setup = setup = replace(setup, classes=self._encoder.plans.keys())
         self._plans, self._is_here = self._encoder.plans, self._process.is_here
@@ -319,6 +320,7 @@ class Taking(ABC):
         inherited.abandon()
         self._refusals = Refusals(_logger, time.monotonic)
         self._setup = replace(self._setup, refusals=self._refusals)
+        self._encoder.on_unrecorded = self._refusals.note_unrecorded
         self._begin(Life(self._setup, refuses_for=refuses_for))
         self._count_refusals_again()
         return inherited

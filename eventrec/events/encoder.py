@@ -6,7 +6,7 @@ import inspect
 import time
 from functools import partial
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -26,6 +26,7 @@ from eventrec.events.event import (
     struct_plan,
     type_name,
 )
+from eventrec.events.plain_fields import refuse_unread_markers, unrecorded_fields
 from eventrec.events.plain_payloads import PlainPayloads
 from eventrec.events.privacy import refuse_unmasked
 from eventrec.events.privacy_plans import Privacy, declared_by, declared_by_plan
@@ -84,7 +85,8 @@ class Encoder:
     """Turns events into entries by a plan compiled once per class.
 
     `types` are the event types to take (None: all), `context` gives what is true around the call, `now` the time in
-    nanoseconds since the epoch, UTC; `privacy` says which of them are taken, and what of them.
+    nanoseconds since the epoch, UTC; `privacy` says which of them are taken, and what of them. `on_unrecorded` is told
+    once of a class of which fields are not recorded, by its name and theirs.
     """
 
     def __init__(
@@ -94,11 +96,13 @@ class Encoder:
         context: Callable[[], ContextBlock | bytes | None] = lambda: None,
         now: Callable[[], int] = time.time_ns,
         privacy: Privacy | None = None,
+        on_unrecorded: Callable[[str, Sequence[str]], object] = lambda _name, _fields: None,
     ) -> None:
         self._types = None if types is None else frozenset(types)
         self._context = context
         self._now = now
         self._privacy = privacy or Privacy()
+        self.on_unrecorded = on_unrecorded
         self._sampled_types = self._privacy.sampled_types
         self.plans: dict[type, Callable[[Any], Entry | Reason]] = {}
         """What `encode` does, by class; a class that is not here yet goes through `encode`."""
@@ -143,7 +147,9 @@ class Encoder:
         if callable(getattr(cls, "to_event", None)):
             said_by = self._privacy.quiet(cls, methodcaller("to_event"))
             return self._privacy.marked(cls, partial(self._entry_of_eventable, said_by, rules_of(cls)))
-        if not is_subclass:
+        if is_subclass:
+            self._look_at_fields(cast("Event", event))
+        else:
             _refuse_non_event(cls, event)
         rules = rules_of(cls)
         if rules:
@@ -151,6 +157,12 @@ class Encoder:
         else:
             plan = self._plan_of_subclass(cls) if is_subclass else self._entry_of_event
         return self._privacy.ruled(declared_by(cls), plan)
+
+    def _look_at_fields(self, event: Event) -> None:
+        refuse_unread_markers(type(event))
+        fields = unrecorded_fields(event)
+        if fields:
+            self.on_unrecorded(type(event).__name__, fields)
 
     # -- one plan per kind of class
 

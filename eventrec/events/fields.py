@@ -238,10 +238,9 @@ def _column_type_of_one(annotation: object) -> ColumnType | None:
 
 def _refuse_hidden_markers(cls: type, name: str, annotation: object) -> None:
     for mark in _hidden_markers(annotation):
-        spelled = _spelled(mark)
         raise TypeError(
-            f"{cls.__name__}.{name}: {spelled} stands inside a larger annotation and would be dropped; "
-            f"write Annotated[{shown(annotation)}, {spelled}]"
+            f"{cls.__name__}.{name}: {spelled(mark)} stands inside a larger annotation and would be dropped; "
+            f"write Annotated[{shown(annotation)}, {spelled(mark)}]"
         )
 
 
@@ -252,7 +251,8 @@ def _hidden_markers(annotation: object) -> Iterator[FieldMarker]:
         yield from _hidden_markers(inner)
 
 
-def _spelled(mark: FieldMarker) -> str:
+def spelled(mark: FieldMarker) -> str:
+    """`mark` as a program writes it."""
     said = ((entry.name, getattr(mark, entry.name), entry.default) for entry in dataclasses.fields(mark))
     changed = ((name, value) for name, value, default in said if value != default)
     given = (

@@ -1,4 +1,7 @@
-"""What `record()` refused, said in the logging once per type and minute; not by the caller, who must not wait."""
+"""What `record()` refused, and what it left out, said in the logging once per type and minute.
+
+Not by the caller, who must not wait.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from eventrec.events.encoder import Reason
 
@@ -14,6 +17,9 @@ _KINDS: Final = 1_000
 """Kinds remembered at once; types made from user input must not fill the memory."""
 
 _MINUTE: Final = 60.0
+
+_UNRECORDED: Final = "unrecorded"
+_TO_FIX: Final = "derive from EventModel or EventStruct, or override payload"
 
 UNSAID: Final[tuple[Reason, ...]] = ("forked", "no_writer")
 """Why there is neither a loop nor a writer to say it."""
@@ -35,6 +41,10 @@ class Refusals:
         count, _ = self._notes.get(key, (0, ""))
         if count or len(self._notes) < _KINDS:
             self._notes[key] = (count + 1, detail)
+
+    def note_unrecorded(self, kind: str, fields: Sequence[str]) -> None:
+        """Events of `kind` have `fields`, of which nothing is recorded. Never waits."""
+        self.note(kind, _UNRECORDED, ", ".join(fields))
 
     def say(self) -> None:
         """One line for each kind and reason that was not named within the last minute. From any thread."""
@@ -58,7 +68,10 @@ class Refusals:
             self._said.clear()
         self._said[key] = now
         kind, reason = key
-        self._log.warning("events refused", type=kind, reason=reason, count=count, detail=detail)
+        if reason == _UNRECORDED:
+            self._log.warning("fields are not recorded", type=kind, fields=detail, to_fix=_TO_FIX)
+        else:
+            self._log.warning("events refused", type=kind, reason=reason, count=count, detail=detail)
 
     def say_once(self, reason: Reason, why: object) -> None:
         """In the caller, the first time: events are refused for `reason`, and no one else is there to say it."""

@@ -66,11 +66,11 @@ def fields_of(cls: type) -> tuple[FieldRule, ...]:
             for added in info.metadata:
                 annotation = Annotated[annotation, added]
             found[name] = ((name, *alias), annotation)
-        _refuse_marked_others(cls, _hints(cls, excluding=found), {*found, "__pydantic_extra__"})
+        _refuse_marked_others(cls, hints_of(cls, excluding=found), {*found, "__pydantic_extra__"})
         for name, computed in cls.model_computed_fields.items():
             found[name] = ((name, *([computed.alias] if computed.alias else [])), computed.return_type)
     else:
-        hints = _hints(cls)
+        hints = hints_of(cls)
         found = {name: ((encoded,), hints.get(name, object)) for name, encoded in _names(cls, hints).items()}
     for name, (_, annotation) in found.items():
         refuse_bare_markers(f"{cls.__name__}.{name}", annotation)
@@ -219,7 +219,7 @@ def _refuse_marked_others(cls: type, hints: dict[str, object], names: Collection
             raise TypeError(f"{cls.__name__}.{name} is marked, and is not a field")
 
 
-def _hints(cls: type, *, excluding: Collection[str] = ()) -> dict[str, object]:
+def hints_of(cls: type, *, excluding: Collection[str] = ()) -> dict[str, object]:
     """The annotations of `cls` and its bases; those that cannot be read when the program runs are left out.
 
     Raises:
