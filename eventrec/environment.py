@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from eventrec.errors import OptionsError
-from eventrec.option_sources import CONFIG, LOG, TO, read_table
+from eventrec.option_sources import CONFIG, DISABLED, LOG, TO, read_table
 from eventrec.options import EventRecorderOptions
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ _TO_FIX: Final = (
     f'set {TO} to the URL of a destination, such as "sqlite:///events.db", or {LOG} to a directory from which '
     f'another process delivers; in a file of options "to" and "log" say the same'
 )
+
+_TO_FIX_EMPTY: Final = f"unset it where another process delivers from the log, or set {DISABLED}=1 to record nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,16 @@ def read_settings(path: str | os.PathLike[str] | None, environment: Mapping[str,
     return RecorderSettings(to, log, options)
 
 
-def refuse_nowhere(settings: RecorderSettings) -> None:
-    """Raise OptionsError where what is recorded would reach neither a destination nor a log."""
-    if not settings.to and settings.log is None:
-        raise OptionsError(f"nothing says where events go: {_TO_FIX}")
+def refuse_nowhere(settings: RecorderSettings, environment: Mapping[str, str]) -> None:
+    """Raise OptionsError where what is recorded would reach neither a destination nor a log.
+
+    Or a log alone, and EVENTREC_TO is there and empty: most likely a secret that is missing.
+    """
+    is_empty = TO in environment and not environment[TO].strip()
+    if settings.to or (settings.log is not None and not is_empty):
+        return
+    why = f"{TO} is empty, so nothing says where events go" if is_empty else "nothing says where events go"
+    raise OptionsError(f"{why}: {_TO_FIX if settings.log is None else _TO_FIX_EMPTY}")
 
 
 def _urls(text: str) -> tuple[str, ...]:

@@ -164,13 +164,14 @@ class EventRecorder(Taking):
 
         Raises:
             OptionsError: The file cannot be read, a name is unknown, or a value is not allowed; or neither a
-                destination nor a log directory is named. A recorder that is switched off needs neither.
+                destination nor a log directory is named, or a log alone beside an empty EVENTREC_TO. A recorder that is
+                switched off needs neither.
             HandlerURLError: A URL names an unknown scheme or option, or its driver is not installed.
             LayoutError, SubscriptionError: As with `EventRecorder(…)`.
         """
         settings = read_settings(path, environment)
         if settings.options.enabled and not is_disabled(environment):
-            refuse_nowhere(settings)
+            refuse_nowhere(settings, environment)
         return cls(
             *settings.to,
             log=settings.log,

@@ -82,6 +82,17 @@ def test_a_log_alone_is_enough_since_another_process_may_deliver(tmp_path: Path)
     assert repr(recorder).endswith("to nothing>")
 
 
+def test_an_empty_destination_is_none_where_the_file_has_one_or_none_is_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "events.toml"
+    file.write_text('to = "memory:"\nlog = "log"\n', "utf-8")
+
+    of_file = EventRecorder.from_env(file, environment={"EVENTREC_TO": ""})
+    asked_for = EventRecorder.from_env(environment={"EVENTREC_TO": "[]", "EVENTREC_LOG": str(tmp_path / "log")})
+
+    assert repr(of_file).endswith("to memory>")
+    assert repr(asked_for).endswith("to nothing>")
+
+
 def test_project_file_may_say_it_for_commands_too(tmp_path: Path) -> None:
     file = tmp_path / "pyproject.toml"
     file.write_text('[tool.eventrec]\nto = "memory:"\ncatalogue = "shop:catalogue"\nbatch_rows = 7\n', "utf-8")
@@ -96,7 +107,13 @@ def test_project_file_may_say_it_for_commands_too(tmp_path: Path) -> None:
     ("environment", "toml", "said"),
     [
         ({}, None, 'nothing says where events go: set EVENTREC_TO to the URL of a destination, such as "sqlite:///'),
-        ({"EVENTREC_TO": "  "}, None, "nothing says where events go"),
+        ({"EVENTREC_TO": "  "}, None, "EVENTREC_TO is empty, so nothing says where events go: set EVENTREC_TO to"),
+        (
+            {"EVENTREC_TO": "", "EVENTREC_LOG": "log"},
+            None,
+            "unset it where another process delivers from the log, or set EVENTREC_DISABLED=1 to record nothing",
+        ),
+        ({"EVENTREC_TO": " "}, "log = 'log'", "EVENTREC_TO is empty, so nothing says where events go: unset it"),
         ({"EVENTREC_TO": "[1]"}, None, "EVENTREC_TO is a URL, several parted by white space, or a JSON array of them"),
         ({"EVENTREC_CONFIG": "/nowhere/at/all.toml"}, None, "options file /nowhere/at/all.toml"),
         ({}, "to = 1", '"to" in FILE is a URL, or an array of them'),
