@@ -75,11 +75,13 @@ def _bytes(path: Path) -> bytes:
     """Its content; what is not a file is not waited for."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            kind = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(kind):
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise MigrationFileError(f"{path}: it is not a file")
-            content = file.read(MAX_BYTES + 1)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                content = file.read(MAX_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except OSError as exc:
         raise MigrationFileError(f"{path}: {exc.strerror}") from exc
     if len(content) > MAX_BYTES:

@@ -143,10 +143,13 @@ def read_token_file(path: Path) -> tuple[tuple[Token, ...], tuple[int, ...]]:
         OSError: It cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a FIFO without a writer would wait
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - of the descriptor: what is looked at is what is read
+    try:
         found = os.fstat(descriptor)
-        _refuse_writable(path, found)
-        content = file.read(MAX_FILE_BYTES + 1)
+        _refuse_writable(path, found)  # Before `open`, which says of a directory no more than the descriptor's number.
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > MAX_FILE_BYTES:
         raise TokenFileError(f"it has more than {MAX_FILE_BYTES:,} bytes")
     return parse_tokens(content), _identity(found)

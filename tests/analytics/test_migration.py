@@ -156,6 +156,10 @@ def test_what_is_no_file_of_migrations_is_not_waited_for(tmp_path: Path) -> None
 
     with pytest.raises(MigrationFileError, match="not a file"):
         read_migrations(tmp_path)
+    (tmp_path / "0001_pre_tables.sql").unlink()
+    (tmp_path / "0001_pre_tables.sql").mkdir()
+    with pytest.raises(MigrationFileError, match=r"0001_pre_tables\.sql: it is not a file"):
+        read_migrations(tmp_path)
     with pytest.raises(MigrationFileError, match="No such file"):
         read_migrations(tmp_path / "absent")
 

@@ -277,6 +277,13 @@ def test_tokens_are_made_listed_and_revoked(said: Any, tmp_path: Path) -> None:
     assert said("token", "list", "t.toml")[1] == "no tokens\n"
 
 
+@pytest.mark.parametrize(
+    "command", [("new", ".", "--name", "a", "--scope", "read"), ("list", "."), ("revoke", ".", "a")]
+)
+def test_a_directory_in_place_of_the_file_of_tokens_is_named(said: Any, command: tuple[str, ...]) -> None:
+    assert said("token", *command) == (ExitCode.FILE, "", "eventrec: .: it is not a file\n")
+
+
 @pytest.mark.parametrize("arguments", [("--name", "a b"), ("--name=a", "--expires=x"), ("--name=a", "--expires=0s")])
 def test_token_that_cannot_be_is_a_matter_of_usage(said: Any, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     code, out, err = said("token", "new", "t.toml", "--scope", "read", *arguments)

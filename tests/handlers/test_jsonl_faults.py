@@ -37,6 +37,18 @@ def lines_in(directory: Path) -> list[bytes]:
     return [line for file in sorted(directory.rglob("*.jsonl")) for line in file.read_bytes().splitlines()]
 
 
+@pytest.mark.skipif(not HAS_DESCRIPTORS, reason="folders have no descriptors here")
+def test_a_folder_whose_names_cannot_be_read_is_named(tmp_path: Path) -> None:
+    file = os.open(tmp_path / "file", os.O_RDONLY | os.O_CREAT)
+    try:
+        with pytest.raises(NotADirectoryError) as caught:
+            Folder(tmp_path / "lines", file).names()
+    finally:
+        os.close(file)
+
+    assert caught.value.filename == str(tmp_path / "lines")
+
+
 @pytest.mark.usefixtures("without_stdin")
 def test_nothing_that_is_opened_keeps_the_number_of_a_standard_stream(directory: Path) -> None:
     directory.mkdir()

@@ -186,8 +186,21 @@ def test_what_is_not_a_plain_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
 
     for path in (tmp_path / "pipe", tmp_path):
-        with pytest.raises((TokenFileError, OSError)):
+        with pytest.raises(TokenFileError) as caught:
             Tokens(path)
+        assert str(caught.value) == f"{path}: it is not a file"
+
+
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="the system does not list descriptors")
+def test_a_directory_in_its_place_keeps_no_descriptor(tmp_path: Path) -> None:
+    descriptors = Path("/dev/fd")
+    before = len(list(descriptors.iterdir()))
+
+    for _ in range(20):
+        with pytest.raises(TokenFileError):
+            Tokens(tmp_path)
+
+    assert len(list(descriptors.iterdir())) < before + 20
 
 
 def test_file_that_is_too_large_is_refused(tmp_path: Path) -> None:

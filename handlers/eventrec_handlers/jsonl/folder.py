@@ -131,8 +131,11 @@ class Folder:
 
     def names(self) -> list[str]:
         """The names in it, sorted."""
-        with os.scandir(self.path if self._descriptor is None else self._descriptor) as entries:
-            return sorted(entry.name for entry in entries)
+        try:
+            with os.scandir(self.path if self._descriptor is None else self._descriptor) as entries:
+                return sorted(entry.name for entry in entries)
+        except OSError as exc:  # It names the descriptor, which tells nobody anything.
+            raise OSError(exc.errno, exc.strerror, str(self.path)) from exc
 
     def stat(self) -> os.stat_result:
         """Which folder it is, and when its names last changed."""
