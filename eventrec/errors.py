@@ -279,7 +279,9 @@ class PartialError(DeliveryError):
     """
 
     def __init__(self, errors: Mapping[int, DeliveryError]) -> None:
-        super().__init__(f"{len(errors)} records failed: {next(iter(errors.values()), None)}")
+        failed = "1 record" if len(errors) == 1 else f"{len(errors):,} records"
+        first = next(iter(errors.values()), None)
+        super().__init__("it names no record that failed" if first is None else f"{failed} failed: {first}")
         self.errors = dict(errors)
 
 

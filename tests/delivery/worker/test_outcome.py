@@ -66,6 +66,18 @@ def test_what_a_partial_error_does_not_name_arrived(piece: Callable[..., Piece])
     assert outcome_of(piece(1, 4, 9), failure, CALM) == Bury({4: "never"}, [9], then=Retry(TRANSIENT))
 
 
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [
+        ({}, "it names no record that failed"),
+        ({1: TRANSIENT}, f"1 record failed: {TRANSIENT}"),
+        (dict.fromkeys(range(1_200), TRANSIENT), f"1,200 records failed: {TRANSIENT}"),
+    ],
+)
+def test_a_partial_error_says_how_many_records_failed(errors: dict[int, TransientError], said: str) -> None:
+    assert str(PartialError(errors)) == said
+
+
 def test_a_partial_error_that_pauses_holds_the_rest(piece: Callable[..., Piece]) -> None:
     failure = PartialError({1: TRANSIENT, 4: PauseError("401")})
 
