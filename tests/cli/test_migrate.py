@@ -80,6 +80,24 @@ def test_unknown_command_shows_the_usage(main: Main, shop: str, tmp_path: Path) 
     assert not (tmp_path / "events.db").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["stats"], 'eventrec: Unknown command "stats". Did you mean "status"?'),
+        (["everything"], 'eventrec: Unknown command "everything".'),
+        (["sqlite://user:secret@x"], "eventrec: Unknown command: a database is named with --to."),
+        (["status", "sqlite://user:secret@x"], "eventrec: status takes no argument: a database is named with --to."),
+        (["all", "more"], "eventrec: all takes no argument."),
+    ],
+)
+def test_what_is_wrong_with_a_command_is_said_behind_the_usage(main: Main, words: list[str], line: str) -> None:
+    code, _, said = main("migrate", *words)
+
+    assert code == 1
+    assert said.splitlines()[-1] == line
+    assert "secret" not in said
+
+
 def test_status_counts_and_names_what_is_applied_and_pending(main: Main, shop: str) -> None:
     _, out, _ = main("migrate", "status", "--to", URL, "--catalogue", shop)
     assert out == "Applied: 0\nPending: 1\n  0001 pre tables\n"

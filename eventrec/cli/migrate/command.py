@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path  # cyclopts reads annotations
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -87,6 +88,7 @@ def migrate(
     terminal = Terminal()
     if command not in COMMANDS or (argument is not None and command not in {"rollback", "files"}):
         terminal.say(USAGE)
+        terminal.say(f"eventrec: {_what_is_wrong(command, argument)}", style="red")
         return ExitCode.INCOMPLETE
     work = _Work(terminal, json=json, to=to, catalogue=catalogue, files=files, unsure=unsure)
     try:
@@ -97,6 +99,17 @@ def migrate(
         raise CommandError(str(exc), ExitCode.INCOMPLETE) from exc
     except (MigrationError, DeliveryError) as exc:
         raise CommandError(str(exc), ExitCode.DESTINATION) from exc
+
+
+def _what_is_wrong(command: str, argument: str | None) -> str:
+    """In one sentence, which shows no URL: it may hold a password."""
+    to_fix = ": a database is named with --to." if "://" in f"{command} {argument}" else "."
+    if command in COMMANDS:
+        return f"{command} takes no argument{to_fix}"
+    if "://" in command:
+        return f"Unknown command{to_fix}"
+    close = get_close_matches(command, COMMANDS, n=1)
+    return f'Unknown command "{command}".' + (f' Did you mean "{close[0]}"?' if close else "")
 
 
 class _Work:
