@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -170,10 +171,19 @@ async def test_other_scopes_go_to_the_application() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "said"),
-    [({"to": "memory:", "lgo": 1}, "unknown option 'lgo' in settings.EVENTREC"), ({}, "nothing says where events go")],
+    [
+        ({"to": "memory:", "lgo": 1}, "unknown option 'lgo' in settings.EVENTREC"),
+        ({"to": "memory:", "batch_rows": 0}, "options in settings.EVENTREC: batch_rows: "),
+        ({"to": "nosuch:"}, "nosuch"),
+        ({}, "nothing says where events go"),
+    ],
 )
 def test_wrong_setting_is_djangos_own_error(setting: object, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "EVENTREC", setting)
 
-    with pytest.raises(ImproperlyConfigured, match=said):
+    with pytest.raises(ImproperlyConfigured, match=said) as caught:
         apps.get_app_config("eventrec").ready()
+
+    shown = "".join(traceback.format_exception(caught.value))
+    assert shown.count("Traceback") == 1
+    assert shown.splitlines()[-1].endswith(str(caught.value))

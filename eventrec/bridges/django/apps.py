@@ -32,5 +32,5 @@ class EventrecConfig(AppConfig):
         try:
             recorder = recorder_of(getattr(settings, SETTING, None), name=f"settings.{SETTING}")
         except EventrecError as exc:
-            raise ImproperlyConfigured(str(exc)) from exc
+            raise ImproperlyConfigured(str(exc)) from None  # It says all, and `manage.py` shows what is chained.
         self.process_recorder = ProcessRecorder(recorder)
