@@ -106,6 +106,8 @@ class LogDelivery:
         self._is_ended = False
         self.is_refused = False
         """Whether the disk did not take the checkpoints when they were saved last."""
+        self._is_full = False
+        """Whether that was since it has no room for them."""
         self.is_gone = False
         """Whether the log was deleted, or moved to those that are retained."""
         self._is_stamped = False
@@ -226,8 +228,9 @@ class LogDelivery:
                 if not self.is_refused:
                     _logger.warning("checkpoint not saved", log=str(self.run_of.id), error=described(exc))
                 self.is_refused = True
+                self._is_full = isinstance(exc, OSError) and exc.errno in DISK_FULL
                 return
-            self.is_refused = False
+            self.is_refused = self._is_full = False
             self._saved.note(due, synced_at=anyio.current_time() if durable else None)
 
     def note_saved(self, checkpoints: Mapping[str, Checkpoint], *, is_synced: bool) -> None:
@@ -375,7 +378,10 @@ class LogDelivery:
             _logger.warning("log not synced at its end", log=str(self.run_of.id), error=str(exc))
         try:
             may_go = self.is_done and (self._is_stamped or self.needs.is_given_up)
-            may_go = may_go and not self.is_refused and self._is_trusted
+            if may_go and self._is_full:
+                # Its new name will say more than a checkpoint that has no room.
+                self.needs.sync()
+            may_go = may_go and (not self.is_refused or self._is_full) and self._is_trusted
             if may_go and self.log.appended:
                 may_go = self._is_done_elsewhere()
             if not may_go or not self.needs.is_mirrored(self._scanned()):

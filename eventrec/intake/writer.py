@@ -287,6 +287,7 @@ class Writer:
 
     def _move_contained(self) -> bool:
         """Make the log and move; False: the disk refused, or an error came that nothing below contains."""
+        self.tries += 1
         try:
             is_written = self._is_made() and self._move()
         except Exception as exc:
@@ -326,7 +327,6 @@ class Writer:
         """Take, append and write what there is time for; False: the disk refused, and what is left stays."""
         assert self.log is not None  # noqa: S101 - see `_is_made`
         began = time.monotonic()
-        self.tries += 1
         if self._held is not None and not self._is_closing:
             self._refused(LogFullError(self._held))
             return False

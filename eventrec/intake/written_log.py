@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec.errors import LogError, LogFullError, LogLockedError, LogWriteError
 from eventrec.intake.elsewhere import begin_elsewhere, fill_elsewhere
-from eventrec.log.head import SPARED
+from eventrec.log.head import DISK_FULL, SPARED, SPARED_AT_END
 from eventrec.log.log import LogOptions
 from eventrec.runs.layouts import keep_layouts
 from eventrec.runs.mounts import check_is_local
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _logger = get_logger("eventrec.log")
 
 _LOOK_SECONDS: Final = 1.0
+
+_FILES_TO_BEGIN: Final = 8
+"""A directory, a lock, a folder, a segment, a few checkpoints."""
 
 
 class WrittenLog:
@@ -60,6 +63,8 @@ class WrittenLog:
         self._guard = guard
         self._layouts = layouts
         self._own = self._new_log(beginning)
+        self._was_full = False
+        """Whether the disk had no room for it when it was to be made last."""
         self._former: OwnLog | None = None
         """What was written before, where another run was begun at the end."""
         self._look_at = 0.0
@@ -93,31 +98,45 @@ class WrittenLog:
         """The log, which is made now, and its run where there is none yet.
 
         Raises:
-            OSError, LogError: They cannot be made, or should not be on this file system. Try again.
+            OSError, LogError: They cannot be made, or should not be on this file system. Try again: on a disk that was
+                full nothing is made before there is room, which others may need to make more.
         """
-        if self.run is None:
-            check_is_local(self._directory)
-            self._keep_layouts(self._layouts.all())
-        _, log = self._own.make()
+        try:
+            self._check_room()
+            if self.run is None:
+                check_is_local(self._directory)
+                self._keep_layouts(self._layouts.all())
+            _, log = self._own.make()
+        except LogFullError:
+            self._was_full = True
+            raise
+        except OSError as exc:
+            if exc.errno not in DISK_FULL:
+                raise
+            self._was_full = True
+            raise LogFullError(f"make a log: {exc}") from exc
         return log
+
+    def _check_room(self) -> None:
+        if self._was_full and not self._directory.opened(create=True).has_room(size=SPARED, files=_FILES_TO_BEGIN):
+            raise LogFullError("make a log: no room on the disk")
 
     def spare_the_rest(self, *, is_last: bool) -> None:
         """Leave a full disk the bytes that a checkpoint needs: else what is delivered could not be deleted.
 
-        Where nothing will make room any more, `is_last`, what waits may have these too.
+        Where nothing will make room any more, `is_last`, what waits may have most of these too.
 
         Raises:
             LogFullError: There are fewer than these.
         """
         run, log = self._made()
-        room = math.inf
-        if not is_last:
-            with suppress(OSError):
-                free, _ = run.storage.space()
-                room = free - SPARED
+        spared, room = SPARED_AT_END if is_last else SPARED, math.inf
+        with suppress(OSError):
+            free, _ = run.storage.space()
+            room = free - spared
         log.limit(room)
         if room < 0:
-            raise LogFullError(f"fewer than {SPARED:,} bytes are free")
+            raise LogFullError(f"fewer than {spared:,} bytes are free")
 
     def look(self) -> bool:
         """Once a second: another program may have deleted the directory, or put another one in its place.

@@ -25,6 +25,9 @@ _ENTRIES_PER_WRITE: Final = 256
 SPARED: Final = 64 << 10
 """Bytes of a full disk that are left: a checkpoint needs them."""
 
+SPARED_AT_END: Final = 16 << 10
+"""How many of these are left by what is written last: the next process needs them to begin."""
+
 DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
