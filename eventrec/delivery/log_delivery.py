@@ -40,6 +40,9 @@ _logger = get_logger("eventrec.delivery")
 
 _STAMP_SECONDS: Final = 5.0
 
+_CHECKPOINT_BYTES: Final = 8 << 10
+"""What a checkpoint takes of a disk, in its blocks."""
+
 _BETWEEN_SAVES: Final = 0.05
 """Seconds: as much as a handler without checkpoints of its own may have to take again after a crash."""
 
@@ -288,12 +291,20 @@ class LogDelivery:
             has_sealed = self.needs.has_sealed
             if (has_sealed or not self.workers) and await in_thread(self._has_deletable):
                 await self.save(sync=True, must_delete=True)
+            elif has_sealed and self.elsewhere:
+                await in_thread(self._give_place)
             elif not has_sealed and self.workers:
                 # Nothing can go before more is written: an idle recorder is not woken for it.
                 await self.source.wait_past(written)
 
     def _has_deletable(self) -> bool:
         return self.needs.has_deletable(self.settled_below(self.source.end))
+
+    def _give_place(self) -> None:
+        """In a thread. On a full disk an index goes for the checkpoint of another process, which deletes none."""
+        with suppress(OSError):
+            if not self.run_of.storage.has_room(size=_CHECKPOINT_BYTES, files=1):
+                self.log.drop_index()
 
     async def _freeze(self) -> None:
         """Make the checkpoints durable.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec.errors import LogError, LogFullError, LogLockedError, LogWriteError
 from eventrec.intake.elsewhere import begin_elsewhere, fill_elsewhere
-from eventrec.log.head import DISK_FULL, SPARED, SPARED_AT_END
+from eventrec.log.head import DISK_FULL, SPARED, SPARED_AT_END, SPARED_FILES, SPARED_FILES_AT_END
 from eventrec.log.log import LogOptions
 from eventrec.runs.layouts import keep_layouts
 from eventrec.runs.mounts import check_is_local
@@ -122,7 +122,7 @@ class WrittenLog:
             raise LogFullError("make a log: no room on the disk")
 
     def spare_the_rest(self, *, is_last: bool) -> None:
-        """Leave a full disk the bytes that a checkpoint needs: else what is delivered could not be deleted.
+        """Leave a full disk what a checkpoint needs, also one of another process: else what is delivered stays.
 
         Where nothing will make room any more, `is_last`, what waits may have most of these too.
 
@@ -130,11 +130,12 @@ class WrittenLog:
             LogFullError: There are fewer than these.
         """
         run, log = self._made()
-        spared, room = SPARED_AT_END if is_last else SPARED, math.inf
+        spared, files = (SPARED_AT_END, SPARED_FILES_AT_END) if is_last else (SPARED, SPARED_FILES)
+        room, may_begin = math.inf, True
         with suppress(OSError):
             free, _ = run.storage.space()
-            room = free - spared
-        log.limit(room)
+            room, may_begin = free - spared, run.storage.has_room(size=0, files=files)
+        log.limit(room, may_begin=may_begin)
         if room < 0:
             raise LogFullError(f"fewer than {spared:,} bytes are free")
 

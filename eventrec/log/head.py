@@ -25,8 +25,13 @@ _ENTRIES_PER_WRITE: Final = 256
 SPARED: Final = 64 << 10
 """Bytes of a full disk that are left: a checkpoint needs them."""
 
+SPARED_FILES: Final = 4
+"""Files without which no segment is begun on a full disk: it takes two, with its index, and checkpoints the rest."""
+
 SPARED_AT_END: Final = 16 << 10
-"""How many of these are left by what is written last: the next process needs them to begin."""
+"""How many of these bytes are left by what is written last: the next process needs them to begin."""
+
+SPARED_FILES_AT_END: Final = 3
 
 DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 

@@ -168,3 +168,36 @@ async def test_what_is_written_last_leaves_the_next_process_room_to_begin(tmp_pa
 
     assert status.refused["not_written"] > 0
     assert disk.pages * PAGE >= SPARED_AT_END - 2 * PAGE  # less its last checkpoint, and an index
+
+
+@pytest.mark.parametrize("is_filled_by_others", [False, True])
+async def test_a_checkpoint_of_what_follows_finds_a_place_on_a_full_disk(
+    tmp_path: Path, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch, *, is_filled_by_others: bool
+) -> None:
+    """Only its owner deletes what is delivered, and only once that is in a checkpoint of the process that follows."""
+    for module in ("log_delivery", "needs"):
+        monkeypatch.setattr(f"eventrec.delivery.{module}.OTHERS_SECONDS", 0.1)
+    handler = ScriptedHandler(always=DOWN)
+    following = options().model_copy(update={"follow": True})
+
+    async with (
+        EventRecorder(handler, log=tmp_path, options=following) as follower,
+        EventRecorder(log=tmp_path, options=options()) as owner,
+    ):
+        owner.record(Long(0))
+        await eventually(lambda: follower.status().adopted)
+        disk.files = 20
+        taken = 1
+        while owner.status().failure is None and taken < 20_000:
+            taken += owner.record_many(Long(n) for n in range(taken, taken + 50))
+            await anyio.sleep(0.02)
+        assert disk.files > 0
+        disk.files = 0 if is_filled_by_others else disk.files
+        handler.always = lambda _: None
+        if is_filled_by_others:
+            await eventually(lambda: disk.files)
+        await eventually(lambda: owner.status().failure is None)
+        await eventually(lambda: len(handler.delivered) == taken)
+
+    assert handler.delivered == list(range(taken))
+    assert_conserved(owner.status(), offered=taken)
