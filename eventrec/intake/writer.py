@@ -274,6 +274,7 @@ class Writer:
                 if is_closing:
                     has_more = len(self._intake) > 0
                     if is_written and not has_more and self._sync_rest():
+                        self._written.keep_refused()
                         return
                     tries = 0 if is_written and has_more else tries + 1
                     if tries > _CLOSING_TRIES and gives_up:

@@ -62,6 +62,8 @@ class WrittenLog:
         self._options = LogOptions(segment_bytes=segment_bytes)
         self._guard = guard
         self._layouts = layouts
+        self._unkept: dict[str, Layout] = {}
+        """Those that the disk refused, by table."""
         self._own = self._new_log(beginning)
         self._was_full = False
         """Whether the disk had no room for it when it was to be made last."""
@@ -157,7 +159,14 @@ class WrittenLog:
             raise LogWriteError(f"make the log again: {exc}") from exc
         if is_moved:
             self._keep_layouts(self._layouts.all())
+        else:
+            self.keep_refused()
         return is_moved
+
+    def keep_refused(self) -> None:
+        """Have beside the log what the disk refused to keep there, if it takes it now."""
+        if self._unkept:
+            self._keep_layouts(())
 
     def look_soon(self) -> None:
         """The disk refused to sync, perhaps since the directory is gone: the next `look` looks. From any thread."""
@@ -248,12 +257,19 @@ class WrittenLog:
         return self.run, self.log
 
     def _keep_layouts(self, layouts: Collection[Layout]) -> None:
-        """Have `layouts` beside the log: what delivers it may be a process that declares none."""
+        """Have `layouts` beside the log, and what was refused: what delivers it may be a process that declares none."""
+        were_refused = bool(self._unkept)
+        self._unkept |= {layout.table: layout for layout in layouts}
         try:
-            keep_layouts(self._directory, layouts)
+            keep_layouts(self._directory, self._unkept.values())
         except OSError as exc:
-            # The records are safe without; only a process that knows no layout would not find one.
-            _logger.warning("layouts not kept beside the log", directory=str(self._directory), error=described(exc))
+            # The records are safe without; only a process that knows no layout would not find one. The next look tries.
+            if not were_refused:
+                _logger.warning("layouts not kept beside the log", directory=str(self._directory), error=described(exc))
+        else:
+            self._unkept.clear()
+            if were_refused:
+                _logger.info("layouts kept beside the log", directory=str(self._directory))
 
 
 def _say_gone(run: Run, log: Log) -> None:
