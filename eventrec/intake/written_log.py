@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec.errors import LogError, LogFullError, LogLockedError, LogWriteError
 from eventrec.intake.elsewhere import begin_elsewhere, fill_elsewhere
+from eventrec.intake.takes import MAX_TAKE
 from eventrec.log.head import DISK_FULL, SPARED, SPARED_AT_END, SPARED_FILES, SPARED_FILES_AT_END
 from eventrec.log.log import LogOptions
 from eventrec.runs.layouts import keep_layouts
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 _logger = get_logger("eventrec.log")
 
 _LOOK_SECONDS: Final = 1.0
+
+_SMALL_ROOM: Final = 8 << 20
+"""Bytes; as much as is taken before it is written."""
+
+_SMALL_TAKE: Final = 64
+"""Records of a commit where the room is small: one that is larger than what is left of it blocks all of that."""
 
 _FILES_TO_BEGIN: Final = 8
 """A directory, a lock, a folder, a segment, a few checkpoints."""
@@ -69,6 +76,7 @@ class WrittenLog:
         """Whether the disk had no room for it when it was to be made last."""
         self._former: OwnLog | None = None
         """What was written before, where another run was begun at the end."""
+        self._has_small_room = False
         self._look_at = 0.0
         self._to_be_written: list[Written] = []
         """Commits that are appended, and are handed over once they are written."""
@@ -138,6 +146,7 @@ class WrittenLog:
             free, _ = run.storage.space()
             room, may_begin = free - spared, run.storage.has_room(size=0, files=files)
         log.limit(room, may_begin=may_begin)
+        self._has_small_room = room < _SMALL_ROOM
         if room < 0:
             raise LogFullError(f"fewer than {spared:,} bytes are free")
 
@@ -190,7 +199,7 @@ class WrittenLog:
             LogWriteError: As `append`.
         """
         run, _ = self._made()
-        if not takes.take(run.id):
+        if not takes.take(run.id, limit=_SMALL_TAKE if self._has_small_room else MAX_TAKE):
             return False
         if new := self._layouts.new():
             self._keep_layouts(new)

@@ -201,3 +201,20 @@ async def test_a_checkpoint_of_what_follows_finds_a_place_on_a_full_disk(
 
     assert handler.delivered == list(range(taken))
     assert_conserved(owner.status(), offered=taken)
+
+
+async def test_the_room_that_is_left_is_used_though_much_is_taken_at_once(tmp_path: Path, disk: SmallDisk) -> None:
+    recorder = EventRecorder(ScriptedHandler(always=DOWN), log=tmp_path, options=options(64 << 20))
+    await recorder.open()
+    recorder.record(Long(0))
+    await eventually(lambda: recorder.status().appended == 1)
+    room = 300_000
+    disk.pages = (SPARED + room) // PAGE
+
+    recorder.record_many(Long(n) for n in range(1, 6_001))
+    await eventually(lambda: recorder.status().failure is not None)
+    left = disk.pages * PAGE
+    status = await recorder.close(1)
+
+    assert left < SPARED + 20_000
+    assert status.subscriptions[NAME].pending > room / 200
