@@ -40,8 +40,8 @@ _SMALL_ROOM: Final = 8 << 20
 _SMALL_TAKE: Final = 64
 """Records of a commit where the room is small: one that is larger than what is left of it blocks all of that."""
 
-_FILES_TO_BEGIN: Final = 8
-"""A directory, a lock, a folder, a segment, a few checkpoints."""
+_FILES_TO_BEGIN: Final = 6
+"""A directory, a lock, a folder, a checkpoint, a segment and, for a moment, the lock on that."""
 
 
 class WrittenLog:

@@ -218,3 +218,26 @@ async def test_the_room_that_is_left_is_used_though_much_is_taken_at_once(tmp_pa
 
     assert left < SPARED + 20_000
     assert status.subscriptions[NAME].pending > room / 200
+
+
+@pytest.mark.parametrize("files", [0, 2])
+async def test_what_follows_begins_on_a_disk_that_its_owner_has_filled(
+    tmp_path: Path, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch, files: int
+) -> None:
+    for module in ("log_delivery", "needs"):
+        monkeypatch.setattr(f"eventrec.delivery.{module}.OTHERS_SECONDS", 0.1)
+    handler = ScriptedHandler()
+    following = options().model_copy(update={"follow": True})
+
+    async with EventRecorder(log=tmp_path, options=options()) as owner:
+        for start in range(0, 1_000, 50):
+            owner.record_many(Long(n) for n in range(start, start + 50))
+            await anyio.sleep(0.02)
+        await eventually(lambda: owner.status().appended == 1_000)
+        disk.files = files
+        async with EventRecorder(handler, log=tmp_path, options=following) as follower:
+            await eventually(lambda: len(handler.delivered) == 1_000)
+            await eventually(lambda: owner.status().elsewhere == {})
+            await eventually(lambda: follower.status().failure is None)
+
+    assert handler.delivered == list(range(1_000))
