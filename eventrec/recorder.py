@@ -244,7 +244,9 @@ class EventRecorder(Taking):
             SubscriptionError: It was open when this process was forked, and one of its handlers was not registered by
                 URL.
             LayoutError: Two event classes have different layouts for one table.
-            LogError: The log cannot be made, or is on a network file system; the recorder is closed.
+            LogError: The log cannot be made, or is on a network file system; the recorder is closed. LogFullError: the
+                disk has no room for it, and no log of an earlier run that is free to be delivered. Where there is one,
+                it opens and delivers; its own log is begun once there is room, and its intake holds till then.
             RuntimeError: No loop runs here: see `sync`.
         """
         self._note_fork()
@@ -268,8 +270,9 @@ class EventRecorder(Taking):
         await supervisor.started.wait()
         if supervisor.is_ended and not supervisor.ended.is_set():
             raise RecorderStateError("its loop ends: it was cancelled before it began", state="closed")
-        if life.writer is not None and life.writer.log is None and life.writer.failure is not None:
-            failure = life.writer.failure
+        writer = life.writer
+        if writer is not None and writer.log is None and writer.failure is not None and not supervisor.makes_room:
+            failure = writer.failure
             await self.close(0)
             raise failure
 

@@ -40,6 +40,9 @@ _logger = get_logger("eventrec.delivery")
 
 _STAMP_SECONDS: Final = 5.0
 
+_CHECKPOINT_BYTES: Final = 8 << 10
+"""What a checkpoint takes of a disk, in its blocks."""
+
 _BETWEEN_SAVES: Final = 0.05
 """Seconds: as much as a handler without checkpoints of its own may have to take again after a crash."""
 
@@ -109,8 +112,10 @@ class LogDelivery:
         self._is_ended = False
         self.is_unsaved = False
         """Whether the disk did not take the checkpoints when they were saved last."""
+        self._is_full = False
+        """Whether that was since it has no room for them."""
         self.is_refused = False
-        """Whether that is so, or they may not be saved any more, since it has ended."""
+        """Whether they were not saved, or may not be any more, since it has ended."""
         self.is_gone = False
         """Whether the log was deleted, or moved to those that are retained."""
         self._is_stamped = False
@@ -232,12 +237,13 @@ class LogDelivery:
                 save = partial(self._save, due, lowest, sync=sync, is_full=must_delete, must_renew=must_renew)
                 durable = await in_thread(save)
             except Exception as exc:  # noqa: BLE001 - whatever a disk, or a name, makes of it: it is tried again
+                self._is_full = isinstance(exc, OSError) and exc.errno in DISK_FULL
                 if not self.is_refused:
                     self.is_unsaved = self.is_refused = True
                     self._notice()  # From now on it is tried again.
                     _logger.warning("checkpoint not saved", log=str(self.run_of.id), error=described(exc))
                 return
-            self.is_unsaved = self.is_refused = False
+            self.is_unsaved = self.is_refused = self._is_full = False
             self._saved.note(due, synced_at=anyio.current_time() if durable else None)
 
     def note_saved(self, checkpoints: Mapping[str, Checkpoint], *, is_synced: bool) -> None:
@@ -313,12 +319,20 @@ class LogDelivery:
             has_sealed = self.needs.has_sealed
             if (has_sealed or not self.workers) and await in_thread(self._has_deletable):
                 await self.save(sync=True, must_delete=True)
+            elif has_sealed and self.elsewhere:
+                await in_thread(self._give_place)
             elif not has_sealed and self.workers:
                 # Nothing can go before more is written: an idle recorder is not woken for it.
                 await self.source.wait_past(written)
 
     def _has_deletable(self) -> bool:
         return self.needs.has_deletable(self.settled_below(self.source.end))
+
+    def _give_place(self) -> None:
+        """In a thread. On a full disk an index goes for the checkpoint of another process, which deletes none."""
+        with suppress(OSError):
+            if not self.run_of.storage.has_room(size=_CHECKPOINT_BYTES, files=1):
+                self.log.drop_index()
 
     async def _freeze(self) -> None:
         """Make the checkpoints durable.
@@ -403,7 +417,10 @@ class LogDelivery:
             _logger.warning("log not synced at its end", log=str(self.run_of.id), error=str(exc))
         try:
             may_go = self.is_done and (self._is_stamped or self.needs.is_given_up)
-            may_go = may_go and not self.is_refused and self._is_trusted
+            if may_go and self._is_full:
+                # Its new name will say more than a checkpoint that has no room.
+                self.needs.sync()
+            may_go = may_go and (not self.is_refused or self._is_full) and self._is_trusted
             if may_go and self.log.appended:
                 may_go = self._is_done_elsewhere()
             if not may_go or not self.needs.is_mirrored(self._scanned()):

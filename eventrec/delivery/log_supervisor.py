@@ -23,6 +23,7 @@ from eventrec.delivery.orphans.small_orphans import SmallOrphans
 from eventrec.delivery.retained_logs import RetainedLogs
 from eventrec.delivery.shared_handler import SharedHandler
 from eventrec.delivery.supervisor import Supervisor, flush_workers
+from eventrec.errors import LogFullError
 from eventrec.intake.handover import Handover
 from eventrec.intake.mirrored import MirrorWatch
 from eventrec.runs.directory import DEAD
@@ -242,20 +243,19 @@ class LogSupervisor(Supervisor):
     async def _deliver_until_closed(self) -> None:
         async with anyio.create_task_group() as tasks:
             self.writer.wake()
-            if await self._begin():
+            self.makes_room = False
+            if await self._begin(tasks):
                 assert self._own is not None  # noqa: S101 - see `_begin`
                 delivering: dict[str, Callable[[], Awaitable[None]]] = {"delivery": self._own.run}
                 beside: dict[str, Callable[[], Awaitable[None]]] = {
                     "mirrors": self._watch_mirrors,
                     "other processes": self._own.keep_looking,
                 }
-                if self._subscriptions:
-                    delivering["adoption"] = self._adopt
-                    beside["log directory"] = self._adoption.watch
-                else:
+                if not self._subscriptions:
                     _logger.info("no handler registered: left to other processes", directory=str(self.writer.directory))
-                if self._following is not None:
-                    delivering["live logs"] = self._following.run
+                elif not self.makes_room:
+                    delivering |= self._delivered_of_others()
+                    beside["log directory"] = self._adoption.watch
                 if not self._closing.is_set():
                     delivering |= self._delivered_beside()
                 if not self._closing.is_set():
@@ -283,6 +283,13 @@ class LogSupervisor(Supervisor):
                 await self._settle_others()
             tasks.cancel_scope.cancel()
 
+    def _delivered_of_others(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """What delivers the logs of other runs."""
+        delivering: dict[str, Callable[[], Awaitable[None]]] = {"adoption": self._adopt}
+        if self._following is not None:
+            delivering["live logs"] = self._following.run
+        return delivering
+
     def _delivered_beside(self) -> dict[str, Callable[[], Awaitable[None]]]:
         """What else is delivered: nothing, but by a relay."""
         return {}
@@ -293,7 +300,10 @@ class LogSupervisor(Supervisor):
         await self._adoption.run()
 
     async def _settle_others(self) -> None:
-        """Deliver what is there of other runs, as far as it can be delivered now, and is ours to deliver."""
+        """Deliver what is there beside our own log, as far as it can be delivered now, and is ours to deliver."""
+        await self._settle_logs_of_others()
+
+    async def _settle_logs_of_others(self) -> None:
         if self._following is not None:
             if not self._following.allowed.is_set():
                 return
@@ -309,8 +319,12 @@ class LogSupervisor(Supervisor):
         """True once everything written is settled in every subscription."""
         return self._own is None or await flush_workers(self.workers.values(), self._own.source.end)
 
-    async def _begin(self) -> bool:
-        """Wait for the writer's log; False: `close` came first."""
+    async def _begin(self, tasks: TaskGroup) -> bool:
+        """Wait for the writer's log; False: `close` came first.
+
+        Where the disk has no room for it, what other runs left is delivered meanwhile, in `tasks`.
+        """
+        is_last_try = False
         while self._own is None:
             woken = self._woken
             if self.writer.log is not None and self.writer.run is not None:
@@ -327,11 +341,40 @@ class LogSupervisor(Supervisor):
                 return False
             else:
                 if self.writer.failure is not None:
+                    if not self.makes_room and await self._can_make_room():
+                        self.makes_room = True
+                        self._spawn(tasks, self._delivered_of_others() | {"log directory": self._adoption.watch})
                     self.started.set()
                 if self._closing.is_set():
+                    if self.makes_room and not is_last_try:
+                        is_last_try = True
+                        await self._make_room_at_the_end()
+                        continue
                     self.writer.close()
                 await woken.wait()
         return True
+
+    async def _can_make_room(self) -> bool:
+        """Whether the disk is full, and has logs that are ours to deliver: their room is the only one that may come."""
+        if not self._subscriptions or not isinstance(self.writer.failure, LogFullError):
+            return False
+        try:
+            if self._following is not None:  # Their owners delete what is delivered here.
+                return bool(await in_thread(self.writer.directory.ids))
+            return await in_thread(self._adoption.finds_free)
+        except OSError:
+            return False
+
+    async def _make_room_at_the_end(self) -> None:
+        """What waits for a log of its own gets one, if what can be delivered in time makes room for it."""
+        self.writer.close(waits_for_room=True)
+        with anyio.CancelScope(deadline=self._deadline):
+            await self._settle_logs_of_others()
+            tries = self.writer.tries
+            self.writer.wake()
+            # The one that is under way may have begun before there was room; the next one did not.
+            while self.writer.log is None and not self.writer.is_ended and self.writer.tries < tries + 2:
+                await self._woken.wait()
 
     def _is_failing(self, name: str) -> bool:
         worker = self.workers.get(name)

@@ -61,6 +61,8 @@ class Supervisor(ABC):
         """An error that nothing below has contained, until delivery goes on after it."""
         self.is_ended = False
         """The same as `ended`, for other threads."""
+        self.makes_room = False
+        """Whether the disk has no room for a log of our own, and logs of earlier runs are delivered to make some."""
         self._intake = intake
         self._backend = backend
         self._drops = drops

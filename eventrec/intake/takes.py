@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _logger = get_logger("eventrec.log")
 
-_TAKE: Final = 4_096
+MAX_TAKE: Final = 4_096
 TAKES_PER_WRITE: Final = 8
 _TYPES_SAID: Final = 5
 
@@ -60,9 +60,9 @@ class Takes:
         """Records in the intake and in hand."""
         return self._consumer.counts.waiting
 
-    def take(self, log_id: UUID) -> bool:
-        """Take, and turn it into contents for the log `log_id`; False: there is nothing."""
-        entries = self._consumer.take(_TAKE)
+    def take(self, log_id: UUID, *, limit: int = MAX_TAKE) -> bool:
+        """Take at most `limit` records, and turn them into contents for the log `log_id`; False: there is nothing."""
+        entries = self._consumer.take(limit)
         self._intake.held_events = self._consumer.in_hand
         if not entries:
             return False

@@ -279,6 +279,7 @@ class Writer:
                 if is_closing:
                     has_more = len(self._intake) > 0
                     if is_written and not has_more and self._sync_rest():
+                        self._written.keep_refused()
                         return
                     tries = 0 if is_written and has_more else tries + 1
                     if tries > _CLOSING_TRIES and gives_up:
@@ -292,6 +293,7 @@ class Writer:
 
     def _move_contained(self) -> bool:
         """Make the log and move; False: the disk refused, or an error came that nothing below contains."""
+        self.tries += 1
         try:
             is_written = self._is_made() and self._move()
         except Exception as exc:
@@ -331,7 +333,6 @@ class Writer:
         """Take, append and write what there is time for; False: the disk refused, and what is left stays."""
         assert self.log is not None  # noqa: S101 - see `_is_made`
         began = time.monotonic()
-        self.tries += 1
         if self._held is not None and not self._is_closing:
             self._refused(_HeldError(self._held))
             return False

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from eventrec.errors import LogError, LogFullError, LogLockedError, LogWriteError
 from eventrec.intake.elsewhere import begin_elsewhere, fill_elsewhere
-from eventrec.log.head import SPARED
+from eventrec.intake.takes import MAX_TAKE
+from eventrec.log.head import DISK_FULL, SPARED, SPARED_AT_END, SPARED_FILES, SPARED_FILES_AT_END
 from eventrec.log.log import LogOptions
 from eventrec.runs.layouts import keep_layouts
 from eventrec.runs.mounts import check_is_local
@@ -32,6 +33,15 @@ if TYPE_CHECKING:
 _logger = get_logger("eventrec.log")
 
 _LOOK_SECONDS: Final = 1.0
+
+_SMALL_ROOM: Final = 8 << 20
+"""Bytes; as much as is taken before it is written."""
+
+_SMALL_TAKE: Final = 64
+"""Records of a commit where the room is small: one that is larger than what is left of it blocks all of that."""
+
+_FILES_TO_BEGIN: Final = 6
+"""A directory, a lock, a folder, a checkpoint, a segment and, for a moment, the lock on that."""
 
 
 class WrittenLog:
@@ -59,9 +69,14 @@ class WrittenLog:
         self._options = LogOptions(segment_bytes=segment_bytes)
         self._guard = guard
         self._layouts = layouts
+        self._unkept: dict[str, Layout] = {}
+        """Those that the disk refused, by table."""
         self._own = self._new_log(beginning)
+        self._was_full = False
+        """Whether the disk had no room for it when it was to be made last."""
         self._former: OwnLog | None = None
         """What was written before, where another run was begun at the end."""
+        self._has_small_room = False
         self._look_at = 0.0
         self._to_be_written: list[Written] = []
         """Commits that are appended, and are handed over once they are written."""
@@ -93,31 +108,47 @@ class WrittenLog:
         """The log, which is made now, and its run where there is none yet.
 
         Raises:
-            OSError, LogError: They cannot be made, or should not be on this file system. Try again.
+            OSError, LogError: They cannot be made, or should not be on this file system. Try again: on a disk that was
+                full nothing is made before there is room, which others may need to make more.
         """
-        if self.run is None:
-            check_is_local(self._directory)
-            self._keep_layouts(self._layouts.all())
-        _, log = self._own.make()
+        try:
+            self._check_room()
+            if self.run is None:
+                check_is_local(self._directory)
+                self._keep_layouts(self._layouts.all())
+            _, log = self._own.make()
+        except LogFullError:
+            self._was_full = True
+            raise
+        except OSError as exc:
+            if exc.errno not in DISK_FULL:
+                raise
+            self._was_full = True
+            raise LogFullError(f"make a log: {exc}") from exc
         return log
 
-    def spare_the_rest(self, *, is_last: bool) -> None:
-        """Leave a full disk the bytes that a checkpoint needs: else what is delivered could not be deleted.
+    def _check_room(self) -> None:
+        if self._was_full and not self._directory.opened(create=True).has_room(size=SPARED, files=_FILES_TO_BEGIN):
+            raise LogFullError("make a log: no room on the disk")
 
-        Where nothing will make room any more, `is_last`, what waits may have these too.
+    def spare_the_rest(self, *, is_last: bool) -> None:
+        """Leave a full disk what a checkpoint needs, also one of another process: else what is delivered stays.
+
+        Where nothing will make room any more, `is_last`, what waits may have most of these too.
 
         Raises:
             LogFullError: There are fewer than these.
         """
         run, log = self._made()
-        room = math.inf
-        if not is_last:
-            with suppress(OSError):
-                free, _ = run.storage.space()
-                room = free - SPARED
-        log.limit(room)
+        spared, files = (SPARED_AT_END, SPARED_FILES_AT_END) if is_last else (SPARED, SPARED_FILES)
+        room, may_begin = math.inf, True
+        with suppress(OSError):
+            free, _ = run.storage.space()
+            room, may_begin = free - spared, run.storage.has_room(size=0, files=files)
+        log.limit(room, may_begin=may_begin)
+        self._has_small_room = room < _SMALL_ROOM
         if room < 0:
-            raise LogFullError(f"fewer than {SPARED:,} bytes are free")
+            raise LogFullError(f"fewer than {spared:,} bytes are free")
 
     def look(self) -> bool:
         """Once a second: another program may have deleted the directory, or put another one in its place.
@@ -137,7 +168,14 @@ class WrittenLog:
             raise LogWriteError(f"make the log again: {exc}") from exc
         if is_moved:
             self._keep_layouts(self._layouts.all())
+        else:
+            self.keep_refused()
         return is_moved
+
+    def keep_refused(self) -> None:
+        """Have beside the log what the disk refused to keep there, if it takes it now."""
+        if self._unkept:
+            self._keep_layouts(())
 
     def look_soon(self) -> None:
         """The disk refused to sync, perhaps since the directory is gone: the next `look` looks. From any thread."""
@@ -161,7 +199,7 @@ class WrittenLog:
             LogWriteError: As `append`.
         """
         run, _ = self._made()
-        if not takes.take(run.id):
+        if not takes.take(run.id, limit=_SMALL_TAKE if self._has_small_room else MAX_TAKE):
             return False
         if new := self._layouts.new():
             self._keep_layouts(new)
@@ -228,12 +266,19 @@ class WrittenLog:
         return self.run, self.log
 
     def _keep_layouts(self, layouts: Collection[Layout]) -> None:
-        """Have `layouts` beside the log: what delivers it may be a process that declares none."""
+        """Have `layouts` beside the log, and what was refused: what delivers it may be a process that declares none."""
+        were_refused = bool(self._unkept)
+        self._unkept |= {layout.table: layout for layout in layouts}
         try:
-            keep_layouts(self._directory, layouts)
+            keep_layouts(self._directory, self._unkept.values())
         except OSError as exc:
-            # The records are safe without; only a process that knows no layout would not find one.
-            _logger.warning("layouts not kept beside the log", directory=str(self._directory), error=described(exc))
+            # The records are safe without; only a process that knows no layout would not find one. The next look tries.
+            if not were_refused:
+                _logger.warning("layouts not kept beside the log", directory=str(self._directory), error=described(exc))
+        else:
+            self._unkept.clear()
+            if were_refused:
+                _logger.info("layouts kept beside the log", directory=str(self._directory))
 
 
 def _say_gone(run: Run, log: Log) -> None:

@@ -170,6 +170,14 @@ class DiskStorage:
         found = os.statvfs(self._dir)
         return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
+    def has_room(self, *, size: int, files: int) -> bool:
+        """Whether so many bytes and files are free in its file system for this user; True where that is not told."""
+        if self._dir is None or not hasattr(os, "statvfs"):
+            return self.space()[0] >= size
+        found = os.statvfs(self._dir)
+        # Where files are made as they are needed, there is no number of them.
+        return found.f_bavail * found.f_frsize >= size and (not found.f_files or found.f_favail >= files)
+
     @property
     def info(self) -> os.stat_result:
         """What the system knew of the directory when it was opened: its owner, its mode."""

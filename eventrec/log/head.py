@@ -25,6 +25,17 @@ _ENTRIES_PER_WRITE: Final = 256
 SPARED: Final = 64 << 10
 """Bytes of a full disk that are left: a checkpoint needs them."""
 
+SPARED_FILES: Final = 4
+"""Files without which no segment is begun on a full disk: it takes two, with its index, and checkpoints the rest."""
+
+SPARED_AT_END: Final = 24 << 10
+"""How many of these bytes are left by what is written last: the next process needs them to begin."""
+
+SPARED_BY_LETTERS: Final = 16 << 10
+"""How many are left by dead letters, which hold up what makes room: checkpoints need these."""
+
+SPARED_FILES_AT_END: Final = 3
+
 DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 

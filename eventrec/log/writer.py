@@ -87,6 +87,7 @@ class LogWriter:
         self._failure: OSError | None = None
         self._is_rotation_due = False
         self._room: float = math.inf
+        self._may_begin = True
 
     def _head_at(self, first: int, position: int) -> Head:
         return Head(self._storage, first, position, index_interval=self._options.index_interval)
@@ -191,10 +192,13 @@ class LogWriter:
                         raise
             return self._extent.offset
 
-    def limit(self, room: float) -> None:
-        """Write no more than `room` bytes from now on, of what is taken and what will be; infinity: without limit."""
+    def limit(self, room: float, *, may_begin: bool = True) -> None:
+        """Write no more than `room` bytes from now on, of what is taken and what will be; infinity: without limit.
+
+        Unless it `may_begin` segments, none is begun for what is written; `begin_segment` does all the same.
+        """
         with self._writing:
-            self._room = room
+            self._room, self._may_begin = room, may_begin
 
     def sync(self) -> int:
         """On return all that was written before the call is synced. Returns `synced`. Callers at once share one sync.
@@ -211,7 +215,7 @@ class LogWriter:
         # Not while holding `_syncing`: the writer may hold `_writing` and wait for it.
         with self._writing:
             self._check_open()
-            self._mend()
+            self._mend_failure()
             return self._synced
 
     def restore_deleted(self) -> int:
@@ -348,11 +352,16 @@ class LogWriter:
 
     def _mend(self) -> None:
         """Do what a failure left undone."""
+        self._mend_failure()
+        if self._is_rotation_due and self._may_begin:
+            self._rotate()
+        elif self._is_rotation_due and self._pending:
+            raise LogFullError("no room for a segment, beside the files that are spared")
+
+    def _mend_failure(self) -> None:
         if self._failure is not None:
             with self._syncing:
                 self._move_kept()
-        if self._is_rotation_due:
-            self._rotate()
 
     def begin_segment(self) -> bool:
         """Write no more into the segment that is written now, so that it may be deleted; False: it holds nothing.
@@ -365,7 +374,7 @@ class LogWriter:
         """
         with self._writing:
             self._check_open()
-            self._mend()
+            self._mend_failure()
             if self._extent.position == HEADER_SIZE:
                 return False
             self._rotate(at=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
-from eventrec.errors import LogError
+from eventrec.errors import LogError, LogFullError
 from eventrec.log.log import Log
 from eventrec.runs.run import Run
 
@@ -63,7 +63,8 @@ class OwnLog:
 
         Raises:
             OSError: The run cannot be made.
-            LogError: Locks do not work in that file system, or the log cannot be made. The run stays, for the next try.
+            LogError: Locks do not work in that file system, or the log cannot be made. The run stays, for the next try;
+                but on a disk that is full, where it would have the last files that make room.
         """
         beginning: AbstractContextManager[object] = nullcontext()
         was_refused = self.run is not None
@@ -73,11 +74,15 @@ class OwnLog:
             self._is_named = False
             beginning = self._beginning(self.run)
         if self.log is None:
-            with beginning:
-                if was_refused:  # Its segment may be there.
-                    log = Log.open(self.run.storage, self._options, at_least=first)
-                else:
-                    log = Log.create(self.run.storage, self._options, first=first)
+            try:
+                with beginning:
+                    if was_refused:  # Its segment may be there.
+                        log = Log.open(self.run.storage, self._options, at_least=first)
+                    else:
+                        log = Log.create(self.run.storage, self._options, first=first)
+            except LogFullError:
+                self._give_up(self.run)
+                raise
             # Last: what was made before goes to the disk with the first sync, and this one finds little to do.
             self._sync_name(self.run, log)
             self.log = log
@@ -90,13 +95,16 @@ class OwnLog:
         try:
             run.sync_name()
         except OSError:
-            self.run = None
             with suppress(LogError):
                 log.close()
-            with suppress(OSError):
-                run.retire()
+            self._give_up(run)
             raise
         self._is_named = True
+
+    def _give_up(self, run: Run) -> None:
+        self.run = None
+        with suppress(OSError):
+            run.retire()
 
     def look(self) -> bool:
         """Where the directory is gone, make another one and go on there; whether the log was moved.

@@ -22,6 +22,7 @@ from eventrec.log.log import Log
 from eventrec.runs.directory import list_runs
 from eventrec.runs.run import Run, new_run_id
 from eventrec.testing.scripted import Numbered, quickly
+from eventrec.testing.small_disk import SmallDisk
 
 Main = Callable[..., tuple[int, str, str]]
 Leave = Callable[..., None]
@@ -50,6 +51,20 @@ def test_a_whole_log_has_no_faults(eventrec: Command, log: Path) -> None:
 
     assert (done.returncode, done.stdout) == (0, "no fault found\n")
     assert eventrec("log", "verify", log / str(list_runs(log)[0])).returncode == 0
+
+
+@pytest.mark.parametrize("room", [(0, None), (None, 0), (0, 0)])
+def test_a_disk_without_room_for_a_log_of_its_own_is_emptied(
+    main: Main, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: tuple[int | None, int | None]
+) -> None:
+    disk = SmallDisk(monkeypatch)
+    disk.files, disk.pages = room
+
+    code, out, _ = main("drain", log, "--to", f"sqlite:///{tmp_path / 'events.db'}")
+
+    assert code == 0
+    assert out.startswith("2 of 2 logs delivered: 20 records")
+    assert list_runs(log) == []
 
 
 def test_a_flipped_byte_is_named_by_log_file_and_byte(eventrec: Command, log: Path) -> None:

@@ -25,10 +25,10 @@ def test_of_a_backlog_one_take_is_written_before_the_next_where_time_is_up(
     written: list[int] = []
     take, write = Takes.take, Log.write
 
-    def waiting(self: Takes, log_id: UUID) -> bool:
+    def waiting(self: Takes, log_id: UUID, *, limit: int) -> bool:
         """The first one does not begin before all is in the intake."""
         assert is_recorded.wait(30)
-        return take(self, log_id)
+        return take(self, log_id, limit=limit)
 
     def counted(self: Log) -> None:
         before = self.written

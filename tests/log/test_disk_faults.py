@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import threading
 from typing import TYPE_CHECKING
 
@@ -564,6 +565,22 @@ def test_a_full_disk_that_took_some_of_many_commits_leaves_room_for_what_makes_r
     assert room - SPARED - commit < written <= room - SPARED
     storage.heal()
     assert log.write() == log.appended
+
+
+def test_the_files_that_are_spared_are_not_used_for_a_segment_unless_it_makes_room() -> None:
+    log = Log.create(FaultyStorage(), LogOptions(segment_bytes=200))
+    _fill(log, bytes(200))
+    log.limit(math.inf, may_begin=False)
+    _fill(log, bytes(200))
+    log.append([bytes(200)])
+
+    with pytest.raises(LogFullError, match="files that are spared"):
+        log.write()
+
+    assert (log.written, log.sync()) == (2, 2)
+    assert log.begin_segment()
+    assert log.write() == 3
+    log.close()
 
 
 def test_a_directory_whose_new_segment_cannot_be_opened_leaves_the_log_where_it_was(

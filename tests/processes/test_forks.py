@@ -214,7 +214,7 @@ if parent == 0:
     delivering = recorder.sync()
     delivering.open()
     record([10])
-    until(lambda: delivering.status().adopted)
+    until(lambda: delivering.status().adopted and delivering.status().appended)
     if os.fork() == 0:
         os.write(in_, b"x")
         os.read(wait, 1)

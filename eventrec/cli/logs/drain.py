@@ -46,6 +46,7 @@ _SAID_BY_DRAIN: Final = frozenset(
     {
         "closed with records left",
         "log cannot be written",
+        "log written again",
         "logs kept for subscriptions that are not registered",
         "record refused for good",
     }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from eventrec.delivery.letters.content import UnknownVersionError, decode_letters, encode_letters, is_letters_of
 from eventrec.delivery.letters.dead_letters import Notices
 from eventrec.errors import ContentError, LogError
+from eventrec.log.head import SPARED_BY_LETTERS
 from eventrec.log.reader import LogReader
 from eventrec.log.walk import Tail
 from eventrec.records.content import Shapes
@@ -38,14 +39,18 @@ if TYPE_CHECKING:
 
 _MAX_IN_A_COMMIT: Final = 1_000
 
+_FILES_TO_BEGIN: Final = 6
+"""A directory, a lock, a folder, a segment, what it is made from, and one that is left."""
+
 _logger = get_logger("eventrec.dead_letters")
 
 
 class LetterLog:
     """The letters that this run sets aside, below `directory`, and the keys of those that others did.
 
-    The log is made with the first letter, and is `id_()`'s. It takes no more once all letters there take `max_bytes`.
-    `copy` is given each letter too, once it is safe here; `make_room` is called once before letters are refused.
+    The log is made with the first letter, and is `id_()`'s. It takes no more once all letters there take `max_bytes`,
+    nor what a full disk needs for checkpoints: without these nothing would make room there. `copy` is given each letter
+    too, once it is safe here; `make_room` is called once before letters are refused.
     """
 
     def __init__(
@@ -79,7 +84,7 @@ class LetterLog:
         """Keep `letters`. On return they are synced.
 
         Raises:
-            OSError: They could not be kept, or the bound is reached.
+            OSError: They could not be kept, or a bound is reached.
         """
         await in_thread(self._write, letters)
         self._notices.say(letters)
@@ -95,10 +100,12 @@ class LetterLog:
             if self._is_closed:
                 raise OSError("the recorder is closed")
             size = total_size(letter.entry for letter in letters)
-            if tree_size(self._directory) + size > self._max_bytes:
+            if tree_size(self._directory) + size > self._max_bytes or not self._has_room(size):
                 self._make_room()
             if (held := tree_size(self._directory)) + size > self._max_bytes:
                 raise OSError(f"{held:,} bytes of dead letters are kept, of {self._max_bytes:,} allowed")
+            if not self._has_room(size):
+                raise OSError("no room for dead letters on the disk, beside what is spared for checkpoints")
             try:
                 run, log = self._own.make()
                 self._own.look()
@@ -112,6 +119,15 @@ class LetterLog:
             except LogError as exc:
                 raise OSError(str(exc)) from exc
         self._remember(letters)
+
+    def _has_room(self, size: int) -> bool:
+        try:
+            storage = LogDirectory.of(self._directory).opened()
+        except OSError:
+            return True  # The disk says it when the directory is made.
+        log = self._own.log
+        waiting = 0 if log is None else log.unsynced_bytes
+        return storage.has_room(size=size + waiting + SPARED_BY_LETTERS, files=_FILES_TO_BEGIN if log is None else 0)
 
     def _remember(self, letters: Sequence[DeadLetter]) -> None:
         for letter in letters:

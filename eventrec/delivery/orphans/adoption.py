@@ -254,6 +254,15 @@ class Adoption:
         """Adopt none of which `is_followed` says, from any thread, that it is delivered here in another way."""
         self._locks.is_followed = is_followed
 
+    def finds_free(self) -> bool:
+        """Blocking. Whether there is a log that no process holds.
+
+        Raises:
+            OSError: The directory cannot be read.
+        """
+        ids = self._directory.ids()
+        return len(self._locks.still_held(ids)) < len(ids)
+
     def held(self) -> set[UUID]:
         """Those whose locks are ours. From any thread."""
         return {*self._locks.ids(), *list(self.adopted)}

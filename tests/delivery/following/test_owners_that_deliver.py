@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 import pytest
+from anyio.abc import TaskGroup
 
 from eventrec import EventHandler, EventRecorder
 from eventrec.delivery.log_supervisor import LogSupervisor
@@ -37,9 +38,9 @@ async def test_an_owner_that_delivers_itself_after_all_is_left_to_itself(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    async def begin_late(supervisor: LogSupervisor) -> bool:
+    async def begin_late(supervisor: LogSupervisor, tasks_of_it: TaskGroup) -> bool:
         await may_begin.wait()
-        return await begin(supervisor)
+        return await begin(supervisor, tasks_of_it)
 
     async with follower(other) as delivering, anyio.create_task_group() as tasks:
         monkeypatch.setattr(LogSupervisor, "_begin", begin_late)

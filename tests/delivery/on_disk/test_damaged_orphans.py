@@ -333,7 +333,7 @@ async def test_a_checkpoint_that_cannot_be_saved_is_said_once_and_its_records_ar
     def refuse(self: CheckpointFiles, checkpoint: Any, *, sync: bool) -> None:
         if checkpoint.progress.scanned or (isinstance(self._where, DiskStorage) and self._where.directory == log):
             tries.append(checkpoint)
-            raise OSError(28, "No space left on device")
+            raise OSError(5, "Input/output error")
         real(self, checkpoint, sync=sync)
 
     monkeypatch.setattr(CheckpointFiles, "save", refuse)

@@ -23,6 +23,7 @@ from eventrec.delivery.letters.kept import kept_letters, purge, sweep_letters
 from eventrec.delivery.letters.log import LetterLog, letters_of
 from eventrec.errors import ContentError
 from eventrec.log.descriptors import DiskFile
+from eventrec.log.head import SPARED_BY_LETTERS
 from eventrec.records.content import Shapes
 from eventrec.records.entry import OVERHEAD_BYTES
 from eventrec.records.schema import Shape
@@ -31,6 +32,7 @@ from eventrec.runs.directory import DEAD, LogDirectory, list_runs
 from eventrec.runs.run import new_run_id
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, quickly, raising, refusing
+from eventrec.testing.small_disk import PAGE, SmallDisk
 
 ID = UUID("00010203-0405-0607-0809-0a0b0c0d0e0f")
 SHAPE = Shape("t", "a", (ColumnSchema("n", ColumnType.INT64),))
@@ -201,6 +203,33 @@ async def test_letters_that_the_disk_refused_are_there_once_when_it_takes_them(
     (run,) = await runs_of(tmp_path)
     found = await anyio.to_thread.run_sync(lambda: list(letters_of(tmp_path, run)))
     assert [each.offset for _, each in found] == [1, 2, 3, 4, 5]
+    await anyio.to_thread.run_sync(letters.close)
+
+
+@pytest.mark.parametrize(("files", "pages"), [(None, SPARED_BY_LETTERS // PAGE), (5, None)])
+async def test_letters_leave_a_full_disk_what_checkpoints_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int | None, pages: int | None
+) -> None:
+    disk = SmallDisk(monkeypatch)
+    letters = LetterLog(tmp_path, new_run_id, max_bytes=1 << 30)
+    disk.files, disk.pages = files, pages
+
+    for _ in range(3):
+        with pytest.raises(OSError, match="spared for checkpoints"):
+            await letters.write([letter(1), letter(2)])
+    assert (disk.files, disk.pages) == (files, pages)
+
+    disk.files, disk.pages = 6, 20
+    written = 2
+    with pytest.raises(OSError, match="spared for checkpoints"):  # noqa: PT012 - it is not known at which one
+        for written in range(2, 10_000, 2):
+            await letters.write([letter(written, payload=bytes(500)), letter(written + 1, payload=bytes(500))])
+
+    assert written > 20
+    assert disk.pages * PAGE >= SPARED_BY_LETTERS - PAGE
+    assert disk.files > 0
+    disk.pages = None
+    await letters.write([letter(written)])
     await anyio.to_thread.run_sync(letters.close)
 
 

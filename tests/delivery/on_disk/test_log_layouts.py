@@ -8,16 +8,18 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
 
-from eventrec import EVENT, TIMESTAMP, TYPE, EventRecorder, Layout, LayoutColumn, LayoutError, ReceivedEvent
+from eventrec import EVENT, TIMESTAMP, TYPE, EventModel, EventRecorder, Layout, LayoutColumn, LayoutError, ReceivedEvent
 from eventrec.runs import layouts as log_layouts
 from eventrec.runs.layouts import LAYOUTS, kept_layouts
 from eventrec.testing.scripted import FencedHandler, quickly
 from eventrec.testing.servers import PostgresServer
+from eventrec.testing.small_disk import SmallDisk
 
 pytestmark = pytest.mark.usefixtures("looking_often")
 
@@ -33,6 +35,10 @@ def layout(kind: str = "kind", table: str = "visits") -> Layout:
             LayoutColumn("data", EVENT, "jsonb"),
         ],
     )
+
+
+class EnteredAgain(EventModel, layout=layout(table="again")):
+    number: int
 
 
 def entered(number: int) -> ReceivedEvent:
@@ -198,6 +204,54 @@ async def test_layouts_that_cannot_be_kept_do_not_keep_records_from_the_log(
         assert await recorder.record_durable(entered(1), until="written")
 
     assert "layouts not kept beside the log" in caplog.text
+
+
+@pytest.mark.parametrize("has_log", [False, True])
+async def test_layouts_that_were_refused_are_kept_later_and_that_is_said_once(
+    tmp_path: Path,
+    eventually: Callable[..., Awaitable[None]],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    has_log: bool,
+) -> None:
+    monkeypatch.setattr("eventrec.intake.written_log._LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("eventrec.intake.writer._RETRY_SECONDS", 0.02)
+    disk = SmallDisk(monkeypatch)
+    log, tries = tmp_path / "log", []
+    log.mkdir()
+    keep = log_layouts.keep_layouts
+
+    def refuse(*given: Any) -> None:
+        tries.append(given)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("eventrec.intake.written_log.keep_layouts", refuse)
+    disk.files = None if has_log else 0
+    recorder = writing(log)
+    assert recorder.record(entered(1))
+    for number in range(2, 6):
+        await anyio.sleep(0.05)
+        recorder.record(entered(number))
+    await eventually(lambda: len(tries) > 1 or recorder.status().failure is not None)
+    monkeypatch.setattr("eventrec.intake.written_log.keep_layouts", keep)
+    disk.files = None
+    await eventually(lambda: recorder.record(entered(9)) and kept_layouts(log)[0] == {"visits": layout()})
+    await recorder.close()
+
+    assert caplog.text.count("layouts not kept beside the log") == 1
+
+
+async def test_layouts_that_were_refused_are_kept_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = SmallDisk(monkeypatch)
+    async with writing(tmp_path / "log", layouts=[]) as recorder:
+        assert await recorder.record_durable(entered(1), until="written")
+        disk.files = 0
+        await recorder.record_durable(EnteredAgain(number=2), until="written")
+        disk.files = None
+
+    found, _ = await anyio.to_thread.run_sync(kept_layouts, tmp_path / "log")
+    assert list(found) == ["again"]
 
 
 @pytest.mark.parametrize("what", ["a file", "a link", "not to be opened"])
