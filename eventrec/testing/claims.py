@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, cast
 
 import anyio
 import pytest
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
 T = TypeVar("T", bound="Callable[..., Coroutine[Any, Any, None]]")
+
+_UNLESS_TRIO: Final = pytest.mark.skipif(
+    find_spec("trio") is None, reason="trio is not installed: pip install 'eventrec[testing]'"
+)
 
 
 class Harness(Protocol):
@@ -31,7 +35,7 @@ class HarnessedClaims:
 
     pytestmark = pytest.mark.anyio
 
-    @pytest.fixture(params=["asyncio", *(["trio"] if find_spec("trio") else [])])
+    @pytest.fixture(params=["asyncio", pytest.param("trio", marks=_UNLESS_TRIO)])
     def anyio_backend(self, request: pytest.FixtureRequest) -> Any:
         """The backends to run on."""
         return request.param

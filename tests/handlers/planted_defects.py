@@ -314,7 +314,7 @@ class RawDriverError(ModelHandler):
         return exc
 
 
-@caught_by("test_outage_between_batches_is_transient")
+@caught_by("test_outage_between_batches_is_transient", "test_outage_during_a_batch_leaves_it_whole_or_absent")
 class FailureSwallowed(ModelHandler):
     """Logs and goes on."""
 
@@ -455,13 +455,176 @@ class LeavesASocket(ModelHandler):
         ALL_ARE_LEFT.append(listener)
 
 
-@caught_by("test_loop_is_never_blocked")
-class BlocksTheLoop(ModelHandler):
-    """A driver that waits."""
+@caught_by(
+    "test_batch_cancelled_by_its_task_is_whole_or_absent_and_the_handler_usable",
+    "test_cancelled_batch_is_whole_or_absent_and_the_handler_usable",
+)
+class SwallowsItsCancellation(ModelHandler):
+    """Returns as if the records were there."""
 
     async def handle(self, batch: Batch) -> None:
-        time.sleep(0.25)  # noqa: ASYNC251 - the defect
+        with suppress(asyncio.CancelledError):
+            await super().handle(batch)
+
+
+# -- being a guest: the loop is for all
+
+
+BLOCK = 0.15
+"""Seconds for which the loop is kept: more than a harness allows."""
+
+
+def block() -> None:
+    """What a driver does that waits."""
+    time.sleep(BLOCK)
+
+
+@caught_by("test_loop_is_never_blocked")
+class BlocksWithoutAwaiting(ModelHandler):
+    """A driver that waits, and nothing that awaits."""
+
+    async def handle(self, batch: Batch) -> None:
+        block()
+        with self.translated(batch):
+            self.destination._commit(lambda state: self.write(state, batch, self.rows(batch)))
+
+
+@caught_by("test_loop_is_never_blocked")
+class BlocksBeforeItAwaits(ModelHandler):
+    """A driver that waits, then one that awaits."""
+
+    async def handle(self, batch: Batch) -> None:
+        block()
         await super().handle(batch)
+
+
+@caught_by("test_loop_is_never_blocked")
+class BlocksBehindWhatItAwaited(ModelHandler):
+    """The other way round: a commit that waits, say."""
+
+    async def handle(self, batch: Batch) -> None:
+        await super().handle(batch)
+        block()
+
+
+@caught_by("test_loop_is_never_blocked")
+class BlocksBetweenTwoAwaits(ModelHandler):
+    """Encodes for long, say."""
+
+    async def handle(self, batch: Batch) -> None:
+        await anyio.sleep(0.002)
+        block()
+        await super().handle(batch)
+
+
+@caught_by("test_loop_is_never_blocked")
+class BlocksOnceItHasReturned(ModelHandler):
+    """Leaves the work to the loop."""
+
+    async def handle(self, batch: Batch) -> None:
+        await super().handle(batch)
+        asyncio.get_running_loop().call_soon(block)
+
+
+@caught_by("test_loop_is_never_blocked")
+class BlocksInATaskOfItsOwn(ModelHandler):
+    """Leaves it to a task, which `close` waits for."""
+
+    async def handle(self, batch: Batch) -> None:
+        await super().handle(batch)
+        self.task = asyncio.create_task(self.work())
+
+    async def work(self) -> None:
+        await asyncio.sleep(0.05)
+        block()
+
+    async def close(self) -> None:
+        if hasattr(self, "task"):
+            await self.task
+        await super().close()
+
+
+@caught_by("test_loop_is_never_blocked")
+class BlocksInOpen(ModelHandler):
+    """Connects, and waits."""
+
+    async def open(self) -> None:
+        block()
+        await super().open()
+
+
+@caught_by("test_loop_is_never_blocked")
+class BlocksInClose(ModelHandler):
+    """Says goodbye, and waits."""
+
+    async def close(self) -> None:
+        block()
+
+
+@caught_by("test_loop_is_never_blocked")
+class BlocksInResume(ModelHandler):
+    """Asks, and waits."""
+
+    async def resume(self, log_id: UUID, subscription: str, start: int) -> int:
+        block()
+        return await super().resume(log_id, subscription, start)
+
+
+@caught_by("test_loop_is_never_blocked")
+class BlocksInDestinationId(ModelHandler):
+    """Asks who is there, and waits."""
+
+    async def destination_id(self) -> str:
+        block()
+        return await super().destination_id()
+
+
+@caught_by("test_loop_is_never_blocked")
+class BlocksInRetire(ModelHandler):
+    """Tells it that a log is finished, and waits."""
+
+    async def retire(self, log_id: UUID, subscription: str, end: int) -> None:
+        await super().retire(log_id, subscription, end)
+        block()
+
+
+@caught_by("test_loop_is_never_blocked")
+class BlocksInPrepare(ModelHandler):
+    """Encodes while another batch is handled, and holds up that one too."""
+
+    async def prepare(self, batch: Batch) -> None:
+        block()
+        await super().prepare(batch)
+
+
+@caught_by("test_loop_is_never_blocked")
+class BlocksInRemarks(ModelHandler):
+    """Asks the destination what is wrong."""
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        block()
+        return ()
+
+
+@caught_by("test_loop_is_never_blocked_out_of_reach")
+class BlocksOutOfReach(ModelHandler):
+    """Waits for the time-out of its driver."""
+
+    def meaning(self, exc: ModelError, batch: Batch | None) -> Exception:
+        if exc.code == "unreachable":
+            block()
+        return super().meaning(exc, batch)
+
+
+@caught_by("test_close_works_out_of_reach")
+class BlocksInCloseOutOfReach(ModelHandler):
+    """Waits for the last word of a destination that is gone, once."""
+
+    async def close(self) -> None:
+        if not self.destination.is_reachable and self.connection is not None:
+            time.sleep(10)  # noqa: ASYNC251 - the defect
+        await super().close()
 
 
 @caught_by("test_cancellation_ends_handle_soon")
@@ -598,6 +761,33 @@ class NothingIsAnError(ModelReader):
         if not (rows := super().rows()):
             raise PermanentError("no such table")
         return rows
+
+
+@reader_caught_by("test_reader_never_blocks_the_loop")
+class BlocksInLatest(ModelReader):
+    """Reads, and waits."""
+
+    async def latest(self, *, limit: int, types: Collection[str] | None = None) -> EventPage:
+        block()
+        return await super().latest(limit=limit, types=types)
+
+
+@reader_caught_by("test_reader_never_blocks_the_loop")
+class BlocksInFollow(ModelReader):
+    """Looks for more, and waits."""
+
+    async def follow(self, cursor: str, *, limit: int, types: Collection[str] | None = None) -> EventPage:
+        await anyio.sleep(0.002)
+        block()
+        return await super().follow(cursor, limit=limit, types=types)
+
+
+@reader_caught_by("test_reader_never_blocks_the_loop")
+class BlocksWhereItIsOpened(ModelReader):
+    """Connects, and waits."""
+
+    async def open(self) -> None:
+        block()
 
 
 def _suite_of(handler: type[ModelHandler]) -> type:

@@ -13,6 +13,35 @@ pytestmark = [pytest.mark.handlers, pytest.mark.slow, pytest.mark.xdist_group("p
 
 PLANTED = Path(__file__).with_name("planted_defects.py")
 
+SAID = {
+    **{
+        f"Blocks{how}": f" s in `{method}`"
+        for how, method in {
+            "WithoutAwaiting": "handle",
+            "BeforeItAwaits": "handle",
+            "BehindWhatItAwaited": "handle",
+            "BetweenTwoAwaits": "handle",
+            "OnceItHasReturned": "handle",
+            "InATaskOfItsOwn": "close",
+            "InOpen": "open",
+            "InClose": "close",
+            "InResume": "resume",
+            "InDestinationId": "destination_id",
+            "InRetire": "retire",
+            "InPrepare": "prepare",
+            "InRemarks": "remarks",
+            "OutOfReach": "open",
+            "InLatest": "latest",
+            "InFollow": "follow",
+            "WhereItIsOpened": "open",
+        }.items()
+    },
+    "BlocksInCloseOutOfReach": "close took",
+    "SwallowsItsCancellation": "`handle` returned, though it was cancelled",
+    "FailureSwallowed": "`handle` returned, though the destination went out of reach",
+}
+"""Defect to what a claim says of it."""
+
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -51,3 +80,17 @@ def test_planted_defects_are_many(report: Path) -> None:
 
     assert len(failed) >= 40
     assert failed == {case.get("classname") for case in cases}
+
+
+@pytest.mark.parametrize("defect", SAID)
+def test_what_is_wrong_is_said(report: Path, defect: str) -> None:
+    cases = ET.parse(report).getroot().iter("testcase")  # noqa: S314 - pytest's own
+
+    said = [
+        failure.get("message", "")
+        for case in cases
+        if case.get("classname", "").endswith(f".Test{defect}")
+        for failure in case.iter("failure")
+    ]
+
+    assert any(SAID[defect] in each for each in said), said

@@ -26,7 +26,7 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{room}"
-        for room in ("checkpoints", "delivery", "failures", "lifecycle", "reading", "recorders", "rows")
+        for room in ("blocking", "checkpoints", "delivery", "failures", "lifecycle", "reading", "recorders", "rows")
     )
 )
 

@@ -72,6 +72,8 @@ class DeliveryClaims(Claims):
             await deliver(handler, log, rows=7)
 
         await assert_holds(harness, log)
+        if "order" in harness.lacks:
+            pytest.skip(f"they arrived; in which order is not known, it lacks order: {harness.lacks['order']}")
 
     @claim()
     async def test_largest_batch_arrives(self, harness: HandlerHarness) -> None:

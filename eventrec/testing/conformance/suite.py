@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from eventrec.testing.conformance.blocking import BlockingClaims
 from eventrec.testing.conformance.checkpoints import CheckpointClaims
 from eventrec.testing.conformance.delivery import DeliveryClaims
 from eventrec.testing.conformance.failures import FailureClaims
@@ -12,6 +13,6 @@ from eventrec.testing.conformance.recorders import RecorderClaims
 
 # pytest begins with the last one: what a beginner meets first is the simplest.
 class HandlerConformance(
-    RecorderClaims, ReadingClaims, LifecycleClaims, FailureClaims, CheckpointClaims, DeliveryClaims
+    RecorderClaims, ReadingClaims, BlockingClaims, LifecycleClaims, FailureClaims, CheckpointClaims, DeliveryClaims
 ):
     """Every claim about a handler. Subclass it under a name that pytest collects, with a fixture `harness`."""
