@@ -28,7 +28,16 @@ class Batch:
     it is `start`. `token` names the attempt: equal tokens carry equal records.
     """
 
-    __slots__ = ("_entries", "_static_context", "end", "generation", "log_id", "offsets", "start", "subscription")
+    __slots__ = (
+        "_end",
+        "_entries",
+        "_generation",
+        "_log_id",
+        "_offsets",
+        "_start",
+        "_static_context",
+        "_subscription",
+    )
 
     def __init__(
         self,
@@ -42,12 +51,12 @@ class Batch:
         generation: int = 0,
         static_context: bytes | None = None,
     ) -> None:
-        self.log_id = log_id
-        self.subscription = subscription
-        self.start = start
-        self.end = end
-        self.offsets = offsets
-        self.generation = generation
+        self._log_id = log_id
+        self._subscription = subscription
+        self._start = start
+        self._end = end
+        self._offsets = offsets
+        self._generation = generation
         self._entries = entries
         self._static_context = static_context
 
@@ -56,6 +65,36 @@ class Batch:
 
     def __repr__(self) -> str:
         return f"<Batch {self.token} records={len(self)}>"
+
+    @property
+    def log_id(self) -> UUID:
+        """The log that they are of."""
+        return self._log_id
+
+    @property
+    def subscription(self) -> str:
+        """The name under which the handler gets them."""
+        return self._subscription
+
+    @property
+    def start(self) -> int:
+        """Where the scanned range begins."""
+        return self._start
+
+    @property
+    def end(self) -> int:
+        """Where it ends: the next offset."""
+        return self._end
+
+    @property
+    def offsets(self) -> Sequence[int]:
+        """Where each record stands in the log."""
+        return self._offsets
+
+    @property
+    def generation(self) -> int:
+        """Counts what else changes a batch of the same range."""
+        return self._generation
 
     @property
     def token(self) -> str:

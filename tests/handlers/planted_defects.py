@@ -17,9 +17,11 @@ import anyio
 import pytest
 
 from eventrec import Batch, BatchTooLargeError, EventPage, PermanentError, TransientError
-from eventrec.testing.conformance import Claims, Delivered, HandlerConformance, HandlerHarness
+from eventrec.testing.conformance import Claims, Delivered, HandlerConformance, HandlerHarness, failures
 from eventrec.testing.conformance.model import Key, ModelDestination, ModelError, ModelHandler, ModelHarness, State
 from eventrec.testing.conformance.model_reader import ModelReader
+
+failures.CLOSES_WITHIN = 0.5  # type: ignore[misc]
 
 CAUGHT_BY: dict[type[ModelHandler], set[str]] = {}
 ALL_ARE_LEFT: list[object] = []
@@ -314,13 +316,18 @@ class RawDriverError(ModelHandler):
         return exc
 
 
-@caught_by("test_outage_between_batches_is_transient", "test_outage_during_a_batch_leaves_it_whole_or_absent")
+@caught_by("test_outage_between_batches_is_transient")
 class FailureSwallowed(ModelHandler):
     """Logs and goes on."""
 
     async def handle(self, batch: Batch) -> None:
         with suppress(TransientError):
             await super().handle(batch)
+
+
+@caught_by("test_outage_during_a_batch_leaves_it_whole_or_absent")
+class CutSwallowed(FailureSwallowed):
+    """Likewise in the middle of a batch."""
 
 
 @caught_by("test_outage_between_batches_is_transient")
@@ -393,6 +400,128 @@ class PauseCalledTransient(ModelHandler):
 
     def meaning(self, exc: ModelError, batch: Batch | None) -> Exception:
         return TransientError(str(exc)) if exc.code == "forbidden" else super().meaning(exc, batch)
+
+
+@caught_by("test_refused_batch_leaves_nothing_behind")
+class WritesTheOthersAndRefuses(ModelHandler):
+    """Writes the good records, then says that nothing was written."""
+
+    async def handle(self, batch: Batch) -> None:
+        rows = self.rows(batch)
+        bad = {at: "refused" for at, row in zip(batch.offsets, rows, strict=True) if row.type == "poison"}
+        with self.translated(batch):
+            await self.transact(lambda state: self.insert(state, [row for row in rows if row.type != "poison"]))
+        if bad:
+            raise PermanentError("refused", records=bad)
+
+
+OUTAGE = (
+    "test_outage_at_open_is_transient",
+    "test_outage_between_batches_is_transient",
+    "test_outage_during_a_batch_leaves_it_whole_or_absent",
+)
+
+
+class RaisesWhatEnds(ModelHandler):
+    """Raises what ends a task or a program, where a driver fails."""
+
+    error: type[BaseException]
+
+    def meaning(self, exc: ModelError, batch: Batch | None) -> Exception:
+        raise self.error
+
+
+@caught_by(*OUTAGE)
+class RaisesSystemExit(RaisesWhatEnds):
+    """As `sys.exit` does."""
+
+    error = SystemExit
+
+
+@caught_by(*OUTAGE)
+class RaisesKeyboardInterrupt(RaisesWhatEnds):
+    """As Ctrl-C does, which nobody has pressed."""
+
+    error = KeyboardInterrupt
+
+
+@caught_by(*OUTAGE)
+class RaisesGeneratorExit(RaisesWhatEnds):
+    """As a generator that is closed."""
+
+    error = GeneratorExit
+
+
+@caught_by(*OUTAGE)
+class RaisesCancelledError(RaisesWhatEnds):
+    """As a task that is cancelled, which nobody has asked for."""
+
+    error = asyncio.CancelledError
+
+
+class OwnError(BaseException):
+    """Of a driver that wants to be heard."""
+
+
+@caught_by(*OUTAGE)
+class RaisesItsOwnBaseException(RaisesWhatEnds):
+    """Not an Exception."""
+
+    error = OwnError
+
+
+@caught_by(*OUTAGE[1:])
+class HangsOutOfReach(ModelHandler):
+    """Waits until the destination is back, by itself."""
+
+    async def handle(self, batch: Batch) -> None:
+        try:
+            await super().handle(batch)
+        except TransientError:
+            await anyio.sleep_forever()
+
+    async def open(self) -> None:
+        """Later."""
+
+
+@caught_by("test_close_works_out_of_reach")
+class HangsInCloseOutOfReach(ModelHandler):
+    """Says goodbye, and waits for an answer."""
+
+    async def close(self) -> None:
+        if not self.destination.is_reachable:
+            await anyio.sleep_forever()
+        await super().close()
+
+
+@caught_by("test_one_record_arrives")
+class EmptiesItsBatch(ModelHandler):
+    """Takes out what is written."""
+
+    async def handle(self, batch: Batch) -> None:
+        await super().handle(batch)
+        batch.entries.clear()  # type: ignore[attr-defined]
+
+
+@caught_by("test_records_of_several_batches_arrive_in_order")
+class TurnsItsBatchAround(ModelHandler):
+    """Prepares it the other way round."""
+
+    async def prepare(self, batch: Batch) -> None:
+        """Nothing is prepared."""
+
+    async def handle(self, batch: Batch) -> None:
+        batch.entries.reverse()  # type: ignore[attr-defined]
+        await super().handle(batch)
+
+
+@caught_by("test_one_record_arrives")
+class StretchesItsBatch(ModelHandler):
+    """Says that it ends later."""
+
+    async def handle(self, batch: Batch) -> None:
+        await super().handle(batch)
+        batch.end += 5  # type: ignore[misc]
 
 
 # -- being a guest
@@ -470,8 +599,8 @@ class SwallowsItsCancellation(ModelHandler):
 # -- being a guest: the loop is for all
 
 
-BLOCK = 0.15
-"""Seconds for which the loop is kept: more than a harness allows."""
+BLOCK = 0.04
+"""Seconds for which the loop is kept: more than the harness allows."""
 
 
 def block() -> None:
@@ -623,7 +752,7 @@ class BlocksInCloseOutOfReach(ModelHandler):
 
     async def close(self) -> None:
         if not self.destination.is_reachable and self.connection is not None:
-            time.sleep(10)  # noqa: ASYNC251 - the defect
+            time.sleep(failures.CLOSES_WITHIN)  # noqa: ASYNC251 - the defect
         await super().close()
 
 
@@ -796,6 +925,7 @@ def _suite_of(handler: type[ModelHandler]) -> type:
     class Harness(ModelHarness):
         handler_class = handler
         patience = 3.0
+        longest_block = BLOCK / 2
 
     @pytest.fixture
     def harness(_: object) -> HandlerHarness:

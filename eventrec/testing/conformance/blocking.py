@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import anyio
 import pytest
 
-from eventrec.testing.conformance.claim import Claims, claim, closing, deliver, failure_of, opened
+from eventrec.testing.conformance.claim import Claims, claim, closing, deliver, failure_of, made, opened
 from eventrec.testing.conformance.log import Log, numbered
 from eventrec.testing.conformance.watched import watched
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from eventrec import EventHandler
     from eventrec.testing.conformance.harness import HandlerHarness
+    from eventrec.testing.conformance.watched import Attempt
 
 MEASUREMENTS: Final = 5
 """How often it is measured, at most, how long the loop stood still."""
@@ -41,9 +42,9 @@ class BlockingClaims(Claims):
 
         async def measure(watch: LoopWatch) -> None:
             log = Log(*numbered(0, harness.largest_batch + 1))
-            handler = watched(harness.handler(), watch.call)
+            handler = watched(made(harness), watch.call)
             await handler.open()
-            async with closing(handler):
+            async with closing(handler, harness):
                 if handler.checkpoints is not None:
                     await handler.checkpoints.destination_id()
                 await log.resume(handler)
@@ -61,9 +62,9 @@ class BlockingClaims(Claims):
 
         async def measure(watch: LoopWatch) -> None:
             log = Log(*numbered(0, 6))
-            handler = watched(harness.handler(), watch.call)
+            handler = watched(made(harness), watch.call)
             await handler.open()
-            async with closing(handler):
+            async with closing(handler, harness):
                 await deliver(handler, log, end=3)
                 await harness.disconnect()
                 await failure_of(lambda: handler.handle(log.batch(3)))
@@ -146,7 +147,7 @@ class LoopWatch:
         with self._stack:
             await self._tasks.__aexit__(*exc_info)  # type: ignore[arg-type]
 
-    async def call(self, name: str, attempt: Callable[[], Awaitable[Any]]) -> Any:
+    async def call(self, name: str, attempt: Attempt, given: tuple[Any, ...] = ()) -> Any:  # noqa: ARG002 - an `Around`
         """What `attempt` gives, while it is looked at; no other call may be."""
         self._last = self._now()
         self._running = name

@@ -9,7 +9,16 @@ import anyio
 import pytest
 
 from eventrec import FencedError, TransientError
-from eventrec.testing.conformance.claim import Claims, assert_transient, claim, closing, deliver, failure_of, opened
+from eventrec.testing.conformance.claim import (
+    Claims,
+    assert_transient,
+    claim,
+    closing,
+    deliver,
+    failure_of,
+    made,
+    opened,
+)
 from eventrec.testing.conformance.log import Log, numbered
 from eventrec.testing.conformance.rows import assert_holds, compare
 
@@ -266,9 +275,9 @@ class CheckpointClaims(Claims):
     async def test_restore_under_an_open_handler_is_noticed(self, harness: HandlerHarness) -> None:
         """What it remembers of the destination is not the authority; a batch that no longer fits is not taken."""
         log = Log(*numbered(0, 6))
-        handler = harness.handler()
+        handler = made(harness)
         await handler.open()
-        async with closing(handler):
+        async with closing(handler, harness):
             await deliver(handler, log, end=2)
             backup = await harness.backup()
             await deliver(handler, log, end=4)

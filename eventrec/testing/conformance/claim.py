@@ -9,6 +9,7 @@ import anyio
 
 from eventrec import DeliveryError, FencedError, PartialError, TransientError
 from eventrec.testing.claims import HarnessedClaims, harnessed
+from eventrec.testing.conformance.watched import FaultyCallError, watched
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,26 +33,41 @@ class Claims(HarnessedClaims):
 
 def claim(*needs: Capability) -> Callable[[T], T]:
     """Mark a claim, with what it needs: see `harnessed`."""
-    return harnessed(*needs)
+    return harnessed(*needs, unreturned=_unreturned)
+
+
+def _unreturned(harness: HandlerHarness, at: float) -> str | None:
+    """The calls of its handlers that were still running at this moment of the loop."""
+    cut = [
+        f"`{call.name}` did not return for {call.seconds:.1f} s" for call in harness.watched_calls.cut if call.at >= at
+    ]
+    return " and ".join(cut) or None
+
+
+def made(harness: HandlerHarness) -> EventHandler:
+    """A new handler, not open, whose calls are seen."""
+    return watched(harness.handler(), harness.watched_calls.call)
 
 
 @asynccontextmanager
 async def opened(harness: HandlerHarness) -> AsyncIterator[EventHandler]:
     """A new handler, open; closed at the end whatever happens."""
-    handler = harness.handler()
+    handler = made(harness)
     await handler.open()
-    async with closing(handler):
+    async with closing(handler, harness):
         yield handler
 
 
 @asynccontextmanager
-async def closing(handler: EventHandler) -> AsyncIterator[EventHandler]:
+async def closing(handler: EventHandler, harness: HandlerHarness) -> AsyncIterator[EventHandler]:
     """Close `handler` at the end, also when the claim is cancelled."""
     try:
         yield handler
     finally:
-        with anyio.CancelScope(shield=True):
+        with anyio.move_on_after(harness.patience, shield=True) as scope:
             await handler.close()
+        if scope.cancelled_caught:
+            raise AssertionError(f"`close` did not return within {harness.patience} s (`patience`)")
 
 
 async def deliver(handler: EventHandler, log: Log, *, end: int | None = None, rows: int = 1_000) -> None:
@@ -79,9 +95,11 @@ async def deliver(handler: EventHandler, log: Log, *, end: int | None = None, ro
 
 
 async def failure_of(attempt: Callable[[], Awaitable[object]]) -> BaseException | None:
-    """What `attempt` raises, but for its cancellation; None where it succeeds."""
+    """What `attempt` raises, but for its cancellation and what no call may do; None where it succeeds."""
     try:
         await attempt()
+    except FaultyCallError:
+        raise
     except Exception as exc:  # noqa: BLE001 - whatever it is, the claim judges it
         return exc
     return None

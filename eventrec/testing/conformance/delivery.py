@@ -13,6 +13,7 @@ from eventrec.testing.conformance.claim import Claims, claim, deliver, opened
 from eventrec.testing.conformance.harness import HandlerHarness, unsaid
 from eventrec.testing.conformance.log import Log, Sample, numbered
 from eventrec.testing.conformance.rows import assert_holds, numbers
+from eventrec.testing.conformance.watched import unwatched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -238,7 +239,7 @@ class DeliveryClaims(Claims):
 
 def _prepare_of(handler: EventHandler) -> Callable[[Batch], Coroutine[Any, Any, None]]:
     """`prepare`, where the handler has one of its own; else the claim is skipped."""
-    if getattr(type(handler), "prepare", None) is getattr(EventHandler, "prepare", None):
+    if getattr(type(unwatched(handler)), "prepare", None) is getattr(EventHandler, "prepare", None):
         pytest.skip("the handler prepares nothing")
     prepare: Callable[[Batch], Coroutine[Any, Any, None]] = handler.prepare  # type: ignore[attr-defined,unused-ignore]
     return prepare

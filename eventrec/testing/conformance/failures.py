@@ -16,6 +16,7 @@ from eventrec.testing.conformance.claim import (
     closing,
     deliver,
     failure_of,
+    made,
     opened,
 )
 from eventrec.testing.conformance.log import Log, numbered
@@ -49,8 +50,8 @@ class FailureClaims(Claims):
     async def test_outage_at_open_is_transient(self, harness: HandlerHarness) -> None:
         """The destination is not there yet; opening again, without a close between, must work."""
         log = Log(*numbered(0, 3))
-        handler = harness.handler()
-        async with closing(handler):
+        handler = made(harness)
+        async with closing(handler, harness):
             await harness.disconnect()
             for _ in range(2):
                 assert_transient(await _first_failure(handler, log), when="opened out of reach")
@@ -126,9 +127,9 @@ class FailureClaims(Claims):
     async def test_close_works_out_of_reach(self, harness: HandlerHarness) -> None:
         """Closing raises nothing and does not wait for a destination that is gone."""
         log = Log(*numbered(0, 3))
-        handler = harness.handler()
+        handler = made(harness)
         await handler.open()
-        async with closing(handler):
+        async with closing(handler, harness):
             await deliver(handler, log)
             await harness.disconnect()
 
@@ -161,9 +162,14 @@ class FailureClaims(Claims):
             dead = await _settle(handler, log)
 
         assert dead == {4, 8}, f"the records at fault are 4 and 8, refused for good were {sorted(dead)}"
-        rows = [row for offset, row in enumerate(log.rows()) if offset not in dead]
-        may_double = "checkpoints" in harness.lacks
-        compare(await harness.delivered(), rows, harness=harness, may_double=may_double)
+        compare(
+            await harness.delivered(),
+            [row for offset, row in enumerate(log.rows()) if offset not in dead],
+            harness=harness,
+            may_double="checkpoints" in harness.lacks,
+            unwritten=[row for offset, row in enumerate(log.rows()) if offset in dead],
+            because="they were refused for good",
+        )
 
     @claim("poison")
     async def test_refused_batch_leaves_nothing_behind(self, harness: HandlerHarness) -> None:
@@ -177,8 +183,13 @@ class FailureClaims(Claims):
             if not isinstance(failure, PartialError):
                 assert await log.resume(handler) == 0, "the batch was refused, but the checkpoint moved"
         failed = set(failure.errors) if isinstance(failure, PartialError) else set(range(log.end))
-        rows = [row for offset, row in enumerate(log.rows()) if offset not in failed]
-        compare(await harness.delivered(), rows, harness=harness)
+        compare(
+            await harness.delivered(),
+            [row for offset, row in enumerate(log.rows()) if offset not in failed],
+            harness=harness,
+            unwritten=[row for offset, row in enumerate(log.rows()) if offset in failed],
+            because=f"{type(failure).__name__} says that they were not written; PartialError names those that were not",
+        )
 
     # -- BatchTooLargeError
 
@@ -203,8 +214,8 @@ class FailureClaims(Claims):
     async def test_refused_credentials_pause_at_open(self, harness: HandlerHarness) -> None:
         """An operator must act: neither tried without end at full speed, nor the records' fault."""
         log = Log(*numbered(0, 3))
-        handler = harness.handler()
-        async with closing(handler):
+        handler = made(harness)
+        async with closing(handler, harness):
             await harness.forbid()
 
             failure = await _first_failure(handler, log)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, get_args
+
+from eventrec.testing.conformance.watched import Calls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,6 +87,11 @@ class HandlerHarness(ABC):
 
     patience: ClassVar[float] = 90.0
     """Seconds after which a claim is given up."""
+
+    @cached_property
+    def watched_calls(self) -> Calls:
+        """The suite's own: what it sees of the calls of the handlers."""
+        return Calls()
 
     async def start(self) -> None:
         """Make the destination: empty, in reach."""

@@ -14,7 +14,7 @@ import pytest
 from anyio import to_thread
 
 from eventrec import FencedError, TransientError
-from eventrec.testing.conformance.claim import Claims, claim, closing, deliver, failure_of, opened
+from eventrec.testing.conformance.claim import Claims, claim, closing, deliver, failure_of, made, opened
 from eventrec.testing.conformance.log import Log, numbered
 from eventrec.testing.conformance.rows import assert_holds
 
@@ -49,8 +49,8 @@ class LifecycleClaims(Claims):
     async def test_handler_works_after(self, harness: HandlerHarness, *, order: str) -> None:
         """Opened and closed in any order, as long as it was opened last."""
         log = Log(*numbered(0, 3))
-        handler = harness.handler()
-        async with closing(handler):
+        handler = made(harness)
+        async with closing(handler, harness):
             for step in order.split():
                 await (handler.open() if step == "open" else handler.close())
 
@@ -62,7 +62,7 @@ class LifecycleClaims(Claims):
     async def test_closing_is_always_allowed(self, harness: HandlerHarness) -> None:
         """Never opened, twice, after work: closing raises nothing."""
         log = Log(*numbered(0, 3))
-        handler = harness.handler()
+        handler = made(harness)
         await handler.close()
         await handler.open()
         await deliver(handler, log)
@@ -73,12 +73,12 @@ class LifecycleClaims(Claims):
     async def test_one_object_serves_one_loop_after_another(self, harness: HandlerHarness) -> None:
         """What `open` makes belongs to the running loop; nothing of it may outlive `close`."""
         log = Log(*numbered(0, 6))
-        handler = harness.handler()
+        handler = made(harness)
         for end in (3, 6):
 
             async def work(end: int = end) -> None:
                 await handler.open()
-                async with closing(handler):
+                async with closing(handler, harness):
                     await deliver(handler, log, end=end)
 
             await to_thread.run_sync(lambda work=work: anyio.run(work))  # type: ignore[misc]
@@ -111,8 +111,8 @@ class LifecycleClaims(Claims):
         before = await _Leftovers.now()
         await harness.disconnect()
 
-        handler = harness.handler()
-        async with closing(handler):
+        handler = made(harness)
+        async with closing(handler, harness):
             for _ in range(3):
                 await failure_of(handler.open)
         await harness.reconnect()
@@ -156,7 +156,7 @@ class LifecycleClaims(Claims):
         async with opened(harness):
             pass
         before = await _Leftovers.now()
-        handler = harness.handler()
+        handler = made(harness)
         for delay in INSTANTS:
             with anyio.move_on_after(delay):
                 await handler.open()
@@ -164,7 +164,7 @@ class LifecycleClaims(Claims):
         await before.assert_nothing_more(when="after cancelled opens and a close")
 
         await handler.open()
-        async with closing(handler):
+        async with closing(handler, harness):
             await deliver(handler, log)
         await assert_holds(harness, log)
 

@@ -13,6 +13,7 @@ from eventrec.testing.conformance.claim import Claims, claim, deliver, failure_o
 from eventrec.testing.conformance.harness import Delivered
 from eventrec.testing.conformance.log import Log, Sample
 from eventrec.testing.conformance.rows import compare, numbers
+from eventrec.testing.conformance.watched import watched
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
@@ -156,8 +157,12 @@ async def _reader(harness: HandlerHarness) -> AsyncIterator[EventReader]:
     reader = harness.handler().reader()
     if reader is None:
         pytest.skip("the handler has no reader")
-    async with reader:
+    reader = watched(reader, harness.watched_calls.call)
+    await reader.open()
+    try:
         yield reader
+    finally:
+        await reader.close()
 
 
 async def _follow(

@@ -22,7 +22,15 @@ async def assert_holds(
     `may_double`: more copies will do, as long as they carry the same id.
     """
     expected = [row for log in logs for row in log.rows(0, end)]
-    compare(await harness.delivered(), expected, harness=harness, copies=copies, may_double=may_double)
+    others = [] if end is None else [row for log in logs for row in log.rows(end)]
+    compare(
+        await harness.delivered(),
+        expected,
+        harness=harness,
+        copies=copies,
+        may_double=may_double,
+        unwritten=others,
+    )
 
 
 def compare(
@@ -32,15 +40,27 @@ def compare(
     harness: HandlerHarness,
     copies: int = 1,
     may_double: bool = False,
+    unwritten: Sequence[Delivered] = (),
+    because: str = "`handle` failed with them, or was not given them",
 ) -> None:
-    """Assert that `found` is `expected`, each row `copies` times."""
+    """Assert that `found` is `expected`, each row `copies` times.
+
+    `unwritten` are other records of the log, of which none may be there, and `because` says why.
+    """
     counts = Counter(row.id for row in found)
     wanted = {row.id: row for row in expected}
     missing = [row for row in expected if counts[row.id] < copies]
     doubled = [row for row in expected if counts[row.id] > copies]
-    foreign = [row for row in found if row.id not in wanted]
+    others = {row.id for row in unwritten}
+    left = [row for row in found if row.id in others and row.id not in wanted]
+    foreign = [row for row in found if row.id not in wanted and row.id not in others]
+    assert not (missing and foreign), (
+        f"lost: {_brief(missing)} of {len(expected)} records did not arrive, while {len(foreign)} rows arrived with "
+        "ids that no record has; a row keeps `record.id`"
+    )
     assert not missing, f"lost: {_brief(missing)} of {len(expected)} records did not arrive ({_where(missing, counts)})"
     assert may_double or not doubled, f"doubled: {_brief(doubled)} of {len(expected)} arrived more often than once"
+    assert not left, f"left behind: {_brief(left)} are there, and must not be: {because}"
     assert not foreign, f"made up: {_brief(foreign)} carry ids that no record has; ids must be those of the batch"
     for row in found:
         _assert_same(row, wanted[row.id], harness)
