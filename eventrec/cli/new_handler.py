@@ -127,6 +127,9 @@ class ${class_name}Handler(EventHandler):
         """Send every record; on return they are safe at the destination.
 
         `batch.records` are records with their payload as JSON bytes, `batch.row_inserts()` rows, grouped by table.
+        Fields that an event declares as `Column()` are not in the payload: write them too, or they are lost. Of a
+        record they are `dict(zip((column.name for column in record.columns), record.rows[0]))`; an event of several
+        rows has them in each of `record.rows`.
         What goes wrong is raised as TransientError, PermanentError, PartialError, BatchTooLargeError or PauseError.
         """
         raise NotImplementedError("write ${class_name}Handler.handle")
@@ -159,9 +162,9 @@ if TYPE_CHECKING:
 class ${class_name}Harness(HandlerHarness):
     """How to look into the destination, and how to hurt it: see `help(HandlerHarness)`."""
 
+    # "columns" is not among them: what an event declares as `Column()` is apart from its payload, and to be kept too.
     lacks = {
         "checkpoints": "the destination keeps none",
-        "columns": "the destination keeps a payload and nothing else",
         "late_commit": "not staged yet: write lose_answer",
         "lost_answer": "not staged yet: write lose_answer",
         "pause": "not staged yet: write forbid and permit",
@@ -180,7 +183,7 @@ class ${class_name}Harness(HandlerHarness):
         return ${class_name}Handler("localhost", 80, "")
 
     async def delivered(self) -> Sequence[Delivered]:
-        raise NotImplementedError("write ${class_name}Harness.delivered: what the destination holds")
+        raise NotImplementedError("write ${class_name}Harness.delivered: what the destination holds, with its columns")
 
     async def disconnect(self) -> None:
         raise NotImplementedError("write ${class_name}Harness.disconnect, or give a reason in lacks['outage']")
@@ -220,6 +223,8 @@ async with EventRecorder("$name://host/path?timeout=10s") as recorder:
 ```
 
 Options of the URL: `timeout`, how long it waits for an answer (10 s).
+
+Of each event it keeps id, type, time, table, payload, and columns: what is declared as `Column()` is in no payload.
 
 Test it: `pip install -e '.[test]' && pytest -x`
 """

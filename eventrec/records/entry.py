@@ -76,7 +76,11 @@ def make_entry(  # noqa: PLR0917 - the fields of the tuple, in its order
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record as a handler may look at it."""
+    """One record as a handler may look at it.
+
+    `payload` is JSON. Fields that are declared as `Column()` are not in it: `columns` are their names and types, and
+    `rows` their values, each row with one for each of `columns`; most events have one row.
+    """
 
     offset: int
     id: str

@@ -94,6 +94,22 @@ def test_what_is_not_written_yet_is_red_and_says_so(package: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.handlers
+def test_handler_that_writes_the_payload_alone_is_told_where_columns_are(package: Path) -> None:
+    for source, target in OWN.items():
+        written = (WRITTEN / source).read_text(encoding="utf-8")
+        alone = "\n".join(line for line in written.splitlines() if 'base["columns"]' not in line)
+        (package / target).write_text(alone, encoding="utf-8")
+    (package / "tests" / "endpoint.py").write_bytes((WRITTEN / "endpoint.py").read_bytes())
+
+    done = pytest_in(package, "-k", "asyncio and columns")
+
+    assert done.returncode == 1, done.stdout
+    assert "2 failed" in done.stdout
+    assert "they are not in the payload: write `record.rows`" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.handlers
 def test_http_handler_made_of_it_conforms_in_under_60_lines_of_its_own(package: Path) -> None:
     own = 0
     for source, target in OWN.items():

@@ -30,7 +30,7 @@ Capability: TypeAlias = Literal[
 """What a handler, its destination or its harness may lack.
 
     checkpoints   the destination keeps them: `handler().checkpoints` is not None. Without them: at least once
-    columns       it keeps the extra columns of an event
+    columns       it keeps the extra columns of an event: fields declared as `Column()`, which are not in its payload
     late_commit   `lose_answer(late=…)`: a commit that is still under way while the retry arrives
     lost_answer   `lose_answer()`
     order         `delivered()` tells in which order the records of a table and type arrived
@@ -50,7 +50,7 @@ class Delivered:
     """One record as the destination holds it.
 
     `timestamp` is in nanoseconds since the epoch, `payload` JSON text in UTF-8. `columns` are the extra ones, name to
-    value; those that hold nothing may be left out.
+    value, which `payload` does not have; those that hold nothing may be left out.
     """
 
     id: str
@@ -65,28 +65,31 @@ class HandlerHarness(ABC):
     """One destination, made for one claim: empty at `start`, gone after `stop`.
 
     Write `handler` and `delivered`, and each of the other methods whose capability `lacks` does not name.
+
+    Attributes:
+        lacks: Capability to the reason why it is lacking: what a skipped claim shows. `Capability` says what each is.
+        largest_batch: Records of the largest batch that the handler must take in one piece. A recorder makes batches
+            of up to `batch_rows` (1,000, unless it is told otherwise); one that is larger than the destination takes
+            is `BatchTooLargeError`, and is split.
+        largest_payload: Bytes of the largest payload that it must take.
+        timestamp_unit: Nanoseconds in the unit that the destination cuts timestamps to: 1,000 where it keeps
+            microseconds. Coarser differences count as faults.
+        payloads: Whether a payload comes back as the bytes it was, or as JSON of the same value ("value"): a column of
+            JSON keeps neither blanks nor the order of keys.
+        longest_block: Seconds for which no call of the handler may keep the event loop from others: what takes longer
+            belongs into a driver that awaits, or into a thread. Time in which other processes had the processor does
+            not count on Linux, and the best of five measurements does everywhere: no need for more on a slow machine.
+        patience: Seconds after which a claim is given up, and the call named that has not returned. Less, and a handler
+            that hangs is found sooner; more, where the destination is slow.
     """
 
     lacks: ClassVar[Mapping[Capability, str]] = {}
-    """Capability to the reason why it is lacking: what a skipped claim shows."""
-
     largest_batch: ClassVar[int] = 1_000
-    """Records of the largest batch that the handler must take in one piece."""
-
     largest_payload: ClassVar[int] = 1 << 20
-    """Bytes of the largest payload that it must take."""
-
     timestamp_unit: ClassVar[int] = 1
-    """Nanoseconds in the unit that the destination cuts timestamps to."""
-
     payloads: ClassVar[Literal["bytes", "value"]] = "bytes"
-    """Whether a payload comes back as the bytes it was, or as JSON of the same value."""
-
     longest_block: ClassVar[float] = 0.1
-    """Seconds that the handler may keep the event loop from others."""
-
     patience: ClassVar[float] = 90.0
-    """Seconds after which a claim is given up."""
 
     @cached_property
     def watched_calls(self) -> Calls:

@@ -82,7 +82,10 @@ def _assert_same(row: Delivered, record: Delivered, harness: HandlerHarness) -> 
         )
     if "columns" not in harness.lacks:
         there = {name: value for name, value in row.columns.items() if value is not None}
-        assert there == record.columns, f"record {row.id}: its columns are {record.columns}, they arrived as {there}"
+        assert there == record.columns, (
+            f"record {row.id}: its columns are {record.columns}, they arrived as {there}; they are not in the payload: "
+            "write `record.rows`, by the names in `record.columns`, or say why not in lacks['columns']"
+        )
 
 
 def _assert_in_order(found: Sequence[Delivered], expected: Sequence[Delivered]) -> None:
