@@ -87,7 +87,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     `by_holder`: the process that holds the log delivers the subscription, so that none that follows the log does.
     `state` is what was wrong when it was saved, in words; empty: nothing. `last_error` is what the last attempt that
-    failed said.
+    failed said. `refused_types`: so many records of these were refused for good that one more pauses the subscription,
+    until an operator resumes it.
     """
 
     subscription: str
@@ -99,6 +100,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     by_holder: bool = False
     state: str = ""
     last_error: str | None = None
+    refused_types: list[str] = []
     version: int = _VERSION
 
 

@@ -65,11 +65,15 @@ class Quarantine:
             self._judged += [(offset, entry[SHAPE].type, False) for offset, entry in arrived]
 
     def too_many(self, dead: Mapping[int, tuple[Entry, str]]) -> int | None:
-        """Where to part a piece in which `dead` die: before too many of one type do for the brake; None: nowhere."""
+        """Where to part a piece in which `dead` die: before too many of one type do for the brake; None: nowhere.
+
+        Of a type of which one more pulls it, that one is enough.
+        """
         died: Counter[str] = Counter()
         for offset, (entry, _) in sorted(dead.items()):
-            died[entry[SHAPE].type] += 1
-            if died[entry[SHAPE].type] > Brake.MAX:
+            kind = entry[SHAPE].type
+            died[kind] += 1
+            if died[kind] > (1 if self.brake.is_tight(kind) else Brake.MAX):
                 return offset
         return None
 

@@ -10,7 +10,7 @@ import anyio
 import tenacity
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from eventrec.options import RetrySettings
 
@@ -185,6 +185,24 @@ class Brake:
             del self._watched[kind]
         return watched.dead > self.MAX
 
+    def distrust(self, kinds: Iterable[str]) -> None:
+        """An earlier process was paused for these types, and no operator ended that: one more that dies is enough."""
+        for kind in kinds:
+            watched = self._watched.get(kind)
+            if watched is None or watched.dead < self.MAX:
+                self._watched[kind] = _Watched(dead=self.MAX)
+                self._watched.move_to_end(kind)
+
+    @property
+    def tight(self) -> list[str]:
+        """The types of which one more that dies pulls the brake, as far as is known."""
+        return sorted(kind for kind, watched in self._watched.items() if watched.dead >= self.MAX)
+
+    def is_tight(self, kind: str) -> bool:
+        """Whether `kind` is one of these."""
+        watched = self._watched.get(kind)
+        return watched is not None and watched.dead >= self.MAX
+
     def release(self) -> None:
         """An operator looked at it: begin to watch again."""
         self._watched.clear()
@@ -197,9 +215,10 @@ class _Watched:
     _ALL: Final = (1 << Brake.WINDOW) - 1
     _OLDEST: Final = 1 << (Brake.WINDOW - 1)
 
-    def __init__(self) -> None:
-        self._outcomes = 0
-        self.dead = 0
+    def __init__(self, *, dead: int = 0) -> None:
+        """`dead` have died, the last ones that there were."""
+        self._outcomes = (1 << dead) - 1
+        self.dead = dead
 
     def note(self, *, dead: bool) -> None:
         self.dead += dead - bool(self._outcomes & self._OLDEST)

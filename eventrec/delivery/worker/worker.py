@@ -75,6 +75,8 @@ class Worker:
         self._source = source
         self._ledger = Ledger(subscription, source, checkpoint=checkpoint, on_drop=on_drop, on_reread=self._reread)
         outage = outage or Outage()
+        if checkpoint is not None:
+            outage.brake.distrust(checkpoint.refused_types)
         self._on_health = on_health
         self._health = Health(self.name, self._note_health, outage, clock=clock)
         self._destination = Destination(
@@ -237,10 +239,15 @@ class Worker:
         """What a later run needs to know, and an operator who looks at the directory."""
         error = self._health.last_error
         known = self._ledger.checkpoint()
-        if error is None and not self._health.trouble:
+        tight = self._quarantine.brake.tight
+        if error is None and not self._health.trouble and not tight:
             return known
-        said = None if error is None else _storable(error)
-        return msgspec.structs.replace(known, state=_storable(self._health.trouble), last_error=said)
+        return msgspec.structs.replace(
+            known,
+            state=_storable(self._health.trouble),
+            last_error=None if error is None else _storable(error),
+            refused_types=[_storable(kind) for kind in tight],
+        )
 
     async def retire(self) -> None:
         """All is settled: have the destination remember that, where it knows this log. Its errors come out.

@@ -118,6 +118,16 @@ def test_more_dead_of_one_type_than_the_brake_allows_are_parted(
     assert quarantine.too_many(many.open_among(dict.fromkeys(range(Brake.MAX + 2), "bad"))) == Brake.MAX
 
 
+def test_of_a_type_that_an_earlier_process_was_paused_for_one_dead_record_is_parted(
+    quarantine: Quarantine, piece: Callable[..., Piece]
+) -> None:
+    quarantine.brake.distrust(["a"])
+    many = piece(2, 4, 6)
+
+    assert quarantine.too_many(many.open_among({4: "bad"})) is None
+    assert quarantine.too_many(many.open_among(dict.fromkeys((2, 4, 6), "bad"))) == 4
+
+
 async def test_what_an_operator_skips_is_skipped_at_its_turn_until_it_is_buried(
     quarantine: Quarantine, letters: Letters, piece: Callable[..., Piece]
 ) -> None:

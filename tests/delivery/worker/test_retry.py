@@ -122,3 +122,35 @@ def test_the_brake_agrees_with_a_window_that_is_kept_in_full(outcomes: list[bool
         if not any(window):
             window.clear()
         assert brake.note("a", dead=dead) == (sum(window) > Brake.MAX)
+
+
+def test_a_type_that_an_earlier_process_was_paused_for_pulls_the_brake_with_its_next_dead_record() -> None:
+    brake = Brake()
+
+    brake.distrust(["a"])
+
+    assert brake.tight == ["a"]
+    assert not brake.note("a", dead=False)
+    assert not brake.note("b", dead=True)
+    assert brake.note("a", dead=True)
+
+
+def test_a_distrusted_type_is_one_of_many_again_once_a_window_of_it_passed() -> None:
+    brake = Brake()
+    brake.distrust(["a"])
+
+    for _ in range(Brake.WINDOW):
+        brake.note("a", dead=False)
+
+    assert not brake
+    assert brake.tight == []
+
+
+def test_a_released_brake_distrusts_no_type() -> None:
+    brake = Brake()
+    brake.distrust(["a"])
+
+    brake.release()
+
+    assert brake.tight == []
+    assert not brake.note("a", dead=True)
