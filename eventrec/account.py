@@ -77,6 +77,8 @@ class Account:
             in_intake=sum(each.waiting for each in counts),
             subscriptions=_read(supervisor, supervisor.status) if supervisor is not None else {},
             adopted=_read_adopted(supervisor) if supervisor is not None else {},
+            died=supervisor.died() if supervisor is not None else {},
+            dead_letters=supervisor.dead_letters() if supervisor is not None else None,
             elsewhere=supervisor.elsewhere() if supervisor is not None else {},
             forfeited=supervisor.forfeited() if supervisor is not None else {},
             since_forfeit=supervisor.since_forfeit() if supervisor is not None else None,

@@ -154,7 +154,8 @@ class Health:
     `ready`: it is open, its log can be written, no subscription waits for an operator, and what it is to follow can be
     followed; or it is switched off.
     `reasons` says what of that is not so; also, while it is ready, which destinations are in an outage or do not
-    answer, what handlers have to remark, of how many logs checkpoints are not saved, where records became dead letters,
+    answer, what handlers have to remark, of how many logs checkpoints are not saved, for which subscriptions dead letters
+    wait (without a log: became of records),
     which logs of earlier runs wait, and, for a minute, what was refused for want of room or lost.
     """
 
@@ -182,6 +183,12 @@ class Status:
     subscriptions: dict[str, SubscriptionStatus] = field(default_factory=dict)
     adopted: dict[str, dict[str, SubscriptionStatus]] = field(default_factory=dict)
     """Logs of other runs that are being delivered now, by their id: left by earlier ones, or followed (`follow`)."""
+    died: dict[str, int] = field(default_factory=dict)
+    """Records that became dead letters since it was opened, by subscription: of its own log and of those of other runs,
+    also where these are done."""
+    dead_letters: dict[str, int] | None = None
+    """Dead letters that wait in its log directory, by subscription, whichever runs set them aside; those of other
+    processes as of a few seconds ago. None: it has no log."""
     elsewhere: dict[str, int] = field(default_factory=dict)
     """Records of this recorder's own log that subscriptions of other processes need, as of the last look; "?": no
     handler is registered, and no other process has delivered anything yet."""
@@ -227,7 +234,18 @@ class Status:
     @property
     def is_healthy(self) -> bool:
         """Whether every subscription delivers."""
-        return all(part.healthy for part in self.subscriptions.values())
+        return all(map(self.is_delivering, self.subscriptions))
+
+    def is_delivering(self, name: str) -> bool:
+        """Whether nothing is wrong with the subscription `name`: with this recorder's log, and with those of others."""
+        parts = (log[name] for log in (self.subscriptions, *self.adopted.values()) if name in log)
+        return all(part.healthy for part in parts)
+
+    @property
+    def waiting_logs(self) -> int:
+        """Logs of other runs that wait for an operator: those that are `left`, and those whose delivery is held."""
+        held = {id_ for id_, log in self.adopted.items() if any(part.held for part in log.values())}
+        return len(held | self.left.keys())
 
     @property
     def health(self) -> Health:
@@ -261,10 +279,8 @@ class Status:
             reasons.append(f"checkpoints of {logs} not saved: what was delivered since may be sent again")
         if _is_recent(self.since_overflow):
             reasons.append(f"no room: {self.refused.get('overflow', 0):,} events refused so far")
-        dead: Counter[str] = Counter()
         dropped: dict[str, Counter[str]] = {}
         for log in (self.subscriptions, *self.adopted.values()):
-            dead.update({name: part.dead for name, part in log.items()})
             for name, part in log.items():
                 if _is_recent(part.since_drop):
                     dropped.setdefault(name, Counter()).update(part.dropped)
@@ -275,6 +291,7 @@ class Status:
             reasons.append(
                 f"records that others were to get, lost to the disk bound: {_by_reason(self.forfeited)} so far"
             )
+        dead = self.dead_letters if self.dead_letters is not None else {part.name: part.dead for part in parts}
         reasons += [f"{name}: {count:,} dead letter{'s' * (count > 1)}" for name, count in dead.items() if count]
         return Health(live=self.defect is None, ready=ready, reasons=tuple(reasons))
 

@@ -278,9 +278,10 @@ def said_by(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[logging.Lo
 
 @pytest.fixture
 def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recorders of this process look for orphans, requests and the size of their log five times a second."""
+    """Recorders of this process look for orphans, requests, letters and the size of their log five times a second."""
     monkeypatch.setattr("eventrec.delivery.orphans.adoption.SCAN_SECONDS", 0.2)
     monkeypatch.setattr("eventrec.delivery.log_supervisor.SCAN_SECONDS", 0.2)
+    monkeypatch.setattr("eventrec.delivery.letters.counts.LOOK_SECONDS", 0.2)
     monkeypatch.setattr("eventrec.delivery.retained_logs.FIRST_LOOK", 0.2)
     monkeypatch.setattr("eventrec.runs.measure.LOOKS_EVERY", 0.2)
 

@@ -26,12 +26,29 @@ REFUSED: Final = Measure("refused", "counter", "events", "Events not taken, by r
 IN_INTAKE: Final = Measure("in_intake", "gauge", "events", "Events taken and not yet in the log.")
 DELIVERED: Final = Measure("delivered", "counter", "records", "Records safe at the destination.", ("subscription",))
 FILTERED: Final = Measure("filtered", "counter", "records", "Records not for this subscription.", ("subscription",))
-DEAD: Final = Measure("dead", "counter", "records", "Records set aside as dead letters.", ("subscription",))
+DEAD: Final = Measure(
+    "dead",
+    "counter",
+    "records",
+    "Records set aside as dead letters, also of logs of earlier runs.",
+    ("subscription",),
+)
+DEAD_LETTERS: Final = Measure(
+    "dead_letters",
+    "gauge",
+    "records",
+    "Dead letters that wait in the log directory, of all its runs.",
+    ("subscription",),
+)
 DROPPED: Final = Measure("dropped", "counter", "records", "Records lost, by reason.", ("subscription", "reason"))
 REWOUND: Final = Measure("rewound", "counter", "records", "Records that a destination had and lost.", ("subscription",))
 PENDING: Final = Measure("pending", "gauge", "records", "Records not settled yet.", ("subscription",))
 HEALTHY: Final = Measure(
-    "healthy", "gauge", "1", "0 in an outage, while it is held, or without an answer; else 1.", ("subscription",)
+    "healthy",
+    "gauge",
+    "1",
+    "0 in an outage, while it is held, or without an answer, also with logs of earlier runs; else 1.",
+    ("subscription",),
 )
 LAST_SUCCESS: Final = Measure(
     "last_success_timestamp", "gauge", "s", "When a batch last went through, since the epoch.", ("subscription",)
@@ -111,6 +128,7 @@ MEASURES: Final = (
     DELIVERED,
     FILTERED,
     DEAD,
+    DEAD_LETTERS,
     DROPPED,
     REWOUND,
     PENDING,
@@ -148,7 +166,9 @@ def measured(status: Status) -> Iterator[tuple[Measure, Mapping[str, str], float
         yield FORFEITED, {"subscription": name}, count
     if status.following is not None:
         yield FOLLOW_REFUSALS, {}, status.follow_refusals
-    yield LEFT, {}, len(status.left)
+    yield LEFT, {}, status.waiting_logs
+    for name, count in {**dict.fromkeys(status.subscriptions, 0), **(status.dead_letters or {})}.items():
+        yield DEAD_LETTERS, {"subscription": name}, count
     for name, count in status.mirrors.items():
         yield MIRROR_LAG, {"mirror": name}, count
     yield LOG_OK, {}, int(status.failure is None)
@@ -156,12 +176,12 @@ def measured(status: Status) -> Iterator[tuple[Measure, Mapping[str, str], float
         of = {"subscription": name}
         yield DELIVERED, of, part.delivered
         yield FILTERED, of, part.filtered
-        yield DEAD, of, part.dead
+        yield DEAD, of, max(part.dead, status.died.get(name, 0))
         for reason, count in part.dropped.items():
             yield DROPPED, {**of, "reason": reason}, count
         yield REWOUND, of, part.rewound
         yield PENDING, of, part.pending
-        yield HEALTHY, of, int(part.healthy)
+        yield HEALTHY, of, int(status.is_delivering(name))
         if part.last_success is not None:
             yield LAST_SUCCESS, of, part.last_success
         if part.oldest_pending is not None:

@@ -13,6 +13,7 @@ from eventrec.delivery.disk import DiskQuota
 from eventrec.delivery.first_checkpoints import FirstCheckpoints
 from eventrec.delivery.following.following import Following
 from eventrec.delivery.last_writes import write_rest
+from eventrec.delivery.letters.counts import WaitingLetters
 from eventrec.delivery.letters.dead_letters import DeadLetterFile
 from eventrec.delivery.letters.kept import forfeit_settled
 from eventrec.delivery.letters.log import LetterLog
@@ -80,12 +81,14 @@ class LogSupervisor(Supervisor):
         """The logs whose checkpoints the disk refused to the end."""
         self._subscriptions = list(subscriptions)
         self._handlers = {each.name: SharedHandler(each.handler) for each in self._subscriptions}
+        self._waiting = WaitingLetters(writer.directory.path)
         self._letters = LetterLog(
             writer.directory / DEAD,
             writer.run_id,
             max_bytes=options.max_dead_bytes,
             copy=None if options.dead_letters is None else DeadLetterFile(options.dead_letters),
             make_room=partial(forfeit_settled, writer.directory.path / DEAD),
+            on_kept=self._waiting.note_written,
         )
         self._sync = resolved.sync
         self._own: LogDelivery | None = None
@@ -178,6 +181,12 @@ class LogSupervisor(Supervisor):
     def adopted(self) -> dict[str, Callable[[], dict[str, SubscriptionStatus]]]:
         return {str(delivery.run_of.id): delivery.status for delivery in [*self._adopted(), *self._followed()]}
 
+    def died(self) -> dict[str, int]:
+        return {name: handler.outage.died for name, handler in self._handlers.items()}
+
+    def dead_letters(self) -> dict[str, int] | None:
+        return self._waiting.counts
+
     def elsewhere(self) -> dict[str, int]:
         return self._own.elsewhere if self._own is not None else {}
 
@@ -250,6 +259,7 @@ class LogSupervisor(Supervisor):
                 beside: dict[str, Callable[[], Awaitable[None]]] = {
                     "mirrors": self._watch_mirrors,
                     "other processes": self._own.keep_looking,
+                    "dead letters": self._waiting.run,
                 }
                 if not self._subscriptions:
                     _logger.info("no handler registered: left to other processes", directory=str(self.writer.directory))

@@ -275,6 +275,14 @@ class Supervisor(ABC):
         """What gives the same of each log that earlier runs left, by its id."""
         return {}
 
+    def died(self) -> dict[str, int]:
+        """Records that became dead letters, by subscription, of whichever logs."""
+        return {name: part.dead for name, part in self.status().items()}
+
+    def dead_letters(self) -> dict[str, int] | None:
+        """Those that wait in the log directory, by subscription, whichever runs set them aside; None: there is none."""
+        return None
+
     def elsewhere(self) -> dict[str, int]:
         """Records of this recorder's log that subscriptions of other processes need, where one is known to."""
         return {}

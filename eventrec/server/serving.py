@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from eventrec.delivery.letters.counts import LetterCounter
 from eventrec.durations import duration_seconds
 from eventrec.server.delivered import DeliveryRounds
 from eventrec.server.measures import Measures
 from eventrec.server.memory import BodyMemory
-from eventrec.server.operations.letter_counts import LetterCounter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

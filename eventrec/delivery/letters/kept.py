@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -54,6 +55,23 @@ def kept_letters(directory: Path) -> Iterator[KeptLetter]:
             latest = last.get(letter.key, (run, number))
             is_open = number >= done.get(letter.subscription, 0)
             yield KeptLetter(run, number, letter, latest[0], is_open and latest == (run, number), is_open)
+
+
+def waiting_in(directory: Path, *, is_said: bool = True) -> dict[str, int]:
+    """How many letters below `directory` wait, by subscription. Blocking.
+
+    `is_said`: what cannot be read, and may wait too, is logged.
+    """
+    last: dict[Key, tuple[UUID, int]] = {}
+    done: dict[tuple[UUID, str], int] = {}
+    for run in list_runs(directory):
+        files = replay_checkpoints(directory, run)
+        for name, each in (files.load() if is_said else files.load_all() or {}).items():
+            done[run, name] = each.progress.scanned
+        for number, letter in letters_of(directory, run, is_said=is_said):
+            last[letter.key] = run, number
+    waiting = Counter(key[2] for key, (run, number) in last.items() if number >= done.get((run, key[2]), 0))
+    return dict(sorted(waiting.items()))
 
 
 def purge(directory: Path, run: UUID, subscription: str, *, below: int) -> None:

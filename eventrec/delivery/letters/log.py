@@ -50,7 +50,8 @@ class LetterLog:
 
     The log is made with the first letter, and is `id_()`'s. It takes no more once all letters there take `max_bytes`,
     nor what a full disk needs for checkpoints: without these nothing would make room there. `copy` is given each letter
-    too, once it is safe here; `make_room` is called once before letters are refused.
+    too, once it is safe here; `make_room` is called once before letters are refused. `on_kept` is called, on the loop's
+    thread, with those that are synced.
     """
 
     def __init__(
@@ -61,12 +62,14 @@ class LetterLog:
         max_bytes: int,
         copy: DeadLetters | None = None,
         make_room: Callable[[], object] = lambda: None,
+        on_kept: Callable[[Sequence[DeadLetter]], object] = lambda _: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = directory
         self._max_bytes = max_bytes
         self._copy = copy
         self._make_room = make_room
+        self._on_kept = on_kept
         self._notices = Notices(now)
         self._writing = threading.Lock()
         self._own = OwnLog(directory, id_, on_gone=_say_gone)
@@ -86,7 +89,7 @@ class LetterLog:
         Raises:
             OSError: They could not be kept, or a bound is reached.
         """
-        await in_thread(self._write, letters)
+        self._on_kept(await in_thread(self._write, letters))
         self._notices.say(letters)
         if self._copy is not None:
             await self._copy.write(letters)
@@ -95,7 +98,8 @@ class LetterLog:
     def known(self, log_id: UUID, subscription: str) -> Collection[int]:
         return self._keys.get((log_id, subscription), ())
 
-    def _write(self, letters: Sequence[DeadLetter]) -> None:
+    def _write(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+        """Those of `letters` that our log had not taken before."""
         with self._writing:
             if self._is_closed:
                 raise OSError("the recorder is closed")
@@ -119,6 +123,7 @@ class LetterLog:
             except LogError as exc:
                 raise OSError(str(exc)) from exc
         self._remember(letters)
+        return new
 
     def _has_room(self, size: int) -> bool:
         try:
@@ -182,10 +187,11 @@ def letters_of(
     *,
     on_unreadable: Callable[[str], object] = lambda _: None,
     on_unknown_version: Callable[[], object] = lambda: None,
+    is_said: bool = True,
 ) -> Iterator[tuple[int, DeadLetter]]:
     """The letters that the run `id_` set aside, from number `start` on, each with its number there.
 
-    What cannot be read is left out, and logged; `on_unreadable` is told why, once a place, and
+    What cannot be read is left out, and logged where that `is_said`; `on_unreadable` is told why, once a place, and
     `on_unknown_version` that a later eventrec may read it. Nothing is changed; the run may still be writing.
     """
     shapes = Shapes()
@@ -203,17 +209,23 @@ def letters_of(
                 except ContentError as exc:
                     if isinstance(exc, UnknownVersionError):
                         on_unknown_version()
-                    _logger.error("dead letters unreadable", log=str(id_), offset=commit.offset, error=str(exc))  # noqa: TRY400 - a changed version is not a defect
+                    # A changed version is not a defect: no traceback.
+                    _say_unreadable(_logger.error, is_said, log=str(id_), offset=commit.offset, error=str(exc))
                     on_unreadable(str(exc))
                     continue
                 for offset, letter in enumerate(letters, commit.offset):
                     if offset >= start:
                         yield offset, letter
         except (OSError, LogError) as exc:
-            _logger.warning("dead letters unreadable", log=str(id_), error=str(exc))
+            _say_unreadable(_logger.warning, is_said, log=str(id_), error=str(exc))
             on_unreadable(str(exc))
         for fault in _faults(reader, storage):
             on_unreadable(fault)
+
+
+def _say_unreadable(say: Callable[..., object], is_said: bool, /, **values: object) -> None:  # noqa: FBT001 - as it was given
+    if is_said:
+        say("dead letters unreadable", **values)
 
 
 def _faults(reader: LogReader, storage: DiskStorage) -> Iterator[str]:

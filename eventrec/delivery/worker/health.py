@@ -36,16 +36,22 @@ class HoldError(Exception):
 class Outage:
     """What the workers of one subscription know together, however many logs wait.
 
-    So an outage is said once, and the brake hears of every log.
+    So an outage is said once, the brake hears of every log, and what died counts though its log is done.
     """
 
     def __init__(self) -> None:
         self.brake = Brake()
+        self.died = 0
+        """Records that became dead letters."""
         self.since: float | None = None
         self.held_as: str | None = None
         self.has_said_dropped = False
         self.turn_since: float | None = None
         """When the handler was last given to one of several workers that take turns: monotonic, in seconds."""
+
+    def note_dead(self, count: int) -> None:
+        """`count` records more."""
+        self.died += count
 
 
 class Health:

@@ -34,7 +34,8 @@ class Ledger:
     """Counts what becomes of the records that `subscription` reads from `source`, and tells who waits for it.
 
     It alone changes `progress`. Without `checkpoint` it begins where the subscription does. `on_drop(reason, count)` is
-    called for what is lost, `on_reread(first)` when everything from `first` on is to be read again.
+    called for what is lost, `on_dead(count)` for what is settled as dead letters, `on_reread(first)` when everything
+    from `first` on is to be read again.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Ledger:
         checkpoint: Checkpoint | None,
         on_drop: Callable[[str, int], None],
         on_reread: Callable[[int], None],
+        on_dead: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.attempt: Attempt | None = None
         """The batch that was frozen last, as long as it is not settled."""
@@ -56,6 +58,7 @@ class Ledger:
         self._source = source
         self._on_drop = on_drop
         self._on_reread = on_reread
+        self._on_dead = on_dead
         self._changed = anyio.Event()
         self._dropped_at: float | None = None
         self.cursor = source.subscribe(subscription.name, subscription.start, self.lost)
@@ -141,6 +144,7 @@ class Ledger:
         settled = delivered + len(piece.delivered) + len(piece.dead) + dropped
         progress.delivered += delivered + len(piece.delivered)
         progress.dead += len(piece.dead)
+        self._on_dead(len(piece.dead))
         progress.filtered += piece.end - progress.scanned - settled
         self._scan_to(piece.end)
 
@@ -155,6 +159,7 @@ class Ledger:
         `gone` of it were found missing, and are counted already.
         """
         self.progress.dead += dead
+        self._on_dead(dead)
         self.progress.delivered += answer - self.progress.scanned - dead - gone
         self._skip_unread(answer)
         self._scan_to(answer)

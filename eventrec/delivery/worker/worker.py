@@ -73,8 +73,15 @@ class Worker:
         self.subscription = subscription
         self.name = subscription.name
         self._source = source
-        self._ledger = Ledger(subscription, source, checkpoint=checkpoint, on_drop=on_drop, on_reread=self._reread)
         outage = outage or Outage()
+        self._ledger = Ledger(
+            subscription,
+            source,
+            checkpoint=checkpoint,
+            on_drop=on_drop,
+            on_reread=self._reread,
+            on_dead=outage.note_dead,
+        )
         if checkpoint is not None:
             outage.brake.distrust(checkpoint.refused_types)
         self._on_health = on_health

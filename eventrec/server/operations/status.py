@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from eventrec.server.operations.letter_counts import LetterCounter
+    from eventrec.delivery.letters.counts import LetterCounter
     from eventrec.server.serving import Server
 
 MAX_LOGS: Final = 1_000

@@ -1,7 +1,6 @@
 """What an operator asks of a running server."""
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from eventrec import EventRecorder
 from eventrec.bridges.prometheus import RecorderCollector
-from eventrec.delivery.letters.kept import KeptLetter, kept_letters, purge
+from eventrec.delivery.letters.counts import LetterCounter, LetterCounts, count_letters
+from eventrec.delivery.letters.kept import purge
 from eventrec.errors import PermanentError
 from eventrec.runs.directory import list_runs
 from eventrec.runs.requests import load_requests
 from eventrec.server import Tokens, application
-from eventrec.server.operations.letter_counts import LetterCounter
 from eventrec.server.operations.metrics import recorder_families
 from eventrec.server.operations.text_format import Family, Sample, text_of
 from eventrec.server.token_file import new_token
@@ -150,16 +149,17 @@ def test_status_tells_of_the_recorder_and_its_log(serve: Any, tmp_path: Path, de
 
 
 def test_status_reads_the_dead_letters_only_where_their_logs_have_changed(
-    serve: Any, tmp_path: Path, dead_log: Path, monkeypatch: pytest.MonkeyPatch
+    serve: Any, tmp_path: Path, dead_log: Path
 ) -> None:
     reads: list[Path] = []
 
-    def counted(directory: Path) -> Iterator[KeptLetter]:
-        reads.append(directory)
-        return kept_letters(directory)
+    def counted(letters: Path) -> LetterCounts:
+        reads.append(letters)
+        return count_letters(letters)
 
-    monkeypatch.setattr("eventrec.server.operations.letter_counts.kept_letters", counted)
-    running = serve(app_of(tmp_path))
+    app = app_of(tmp_path)
+    object.__setattr__(app.state.server, "letters", LetterCounter(count=counted))
+    running = serve(app)
 
     before = [running.get("/status").json()["log"]["dead_letters"] for _ in range(3)]
     read_before = len(reads)
