@@ -10,6 +10,7 @@ from eventrec.cli.doctor.findings import Finding, ok, problem, warning
 from eventrec.cli.doctor.python import has_zstd
 from eventrec.cli.exit_codes import CommandError
 from eventrec.cli.logs.directory import see_again
+from eventrec.cli.logs.holds import held_in, how_to_end
 from eventrec.cli.logs.letters import count_by_subscription, letters_left, unreadable_letters
 from eventrec.cli.terminal import counted
 from eventrec.errors import LogError
@@ -86,6 +87,10 @@ def _waiting(directory: Path, logs: Sequence[SeenLog]) -> Finding:
         waits.append(f"no subscription yet {sums['unclaimed']:,}")
     held = f"{sums['held']:,} held by a process, {counted(sums['orphans'], 'orphan')}"
     said = f"{held}; pending: {', '.join(waits) or 'nothing'}"
+    if held_as := held_in(logs):
+        name, state = next(iter(sorted(held_as.items())))
+        said += "".join(f"; {each!r} is {why}" for each, why in sorted(held_as.items()))
+        return warning("logs", said, how_to_end(state, directory, name))
     if sums["orphans"] and not sums["held"]:
         return warning("logs", said, f"start the application, or: eventrec drain {directory} --to URL")
     return ok("logs", said)

@@ -22,6 +22,7 @@ from cyclopts import Parameter
 from eventrec.cli.declared import CatalogueName, declared_layouts, layouts_beside
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.directory import names_in, see_again, see_all
+from eventrec.cli.logs.holds import how_to_end
 from eventrec.cli.logs.left_out import LeftOut
 from eventrec.cli.logs.letters import set_aside_before
 from eventrec.cli.logs.orphans import Orphans, chosen_name, held_state, trying_state
@@ -202,7 +203,9 @@ class Draining:
             await anyio.to_thread.run_sync(self._say_refused)
             held = held_state(status)
             if held is not None:
-                self._failure = CommandError(f"the destination takes no more, {held}", ExitCode.DESTINATION)
+                advice = how_to_end(held, self._directory, self._orphans.name)
+                said = f"the destination takes no more, {held}" + (f"; {advice}" if advice else "")
+                self._failure = CommandError(said, ExitCode.DESTINATION)
                 return
 
     def _say_refused(self) -> None:

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from eventrec.cli.exit_codes import ExitCode
+from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.cli.logs.directory import see_again
+from eventrec.cli.logs.holds import CHANGED, held_in
 from eventrec.cli.logs.letters import known_names, refuse_unknown, waiting_letters
 from eventrec.cli.terminal import Terminal
 from eventrec.runs.requests import OperatorRequest, save_request
@@ -35,9 +37,16 @@ def resume(
         directory: A log directory.
         name: The subscription.
         start: Where another destination answers than before: "earliest" sends it all that is kept, "latest" what was
-            not delivered to the one before.
+            not delivered to the one before. There it is needed: else the exit code is 2, and nothing is asked.
     """
     refuse_unknown(directory, name, known_names(directory, waiting_letters(directory)))
+    if start is None and held_in(see_again(directory)).get(name) == CHANGED:
+        raise CommandError(
+            f"{name} is paused, since another destination answers than before: --from earliest sends it all that is "
+            "kept, --from latest what was not delivered to the one before; where that one answers again, it goes on by "
+            "itself",
+            ExitCode.USAGE,
+        )
     save_request(directory, OperatorRequest(subscription=name, asked=time.time(), start=start))
     Terminal().show(f"{name} will go on")
     return ExitCode.OK

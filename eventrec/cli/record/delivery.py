@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.cli.logs.holds import ends_by_operator
 from eventrec.cli.logs.orphans import Orphans, held_state, trying_state
 from eventrec.cli.record.in_flight import LineNumbers, RefusedRecords
 from eventrec.cli.terminal import counted
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from eventrec.cli.terminal import Terminal
     from eventrec.recorder import EventRecorder
     from eventrec.status import SubscriptionStatus
-
-_ENDS_BY_OPERATOR: Final = ("paused: over half of the last", "paused: destination changed")
-"""Holds that only an operator ends: waiting for them is in vain."""
 
 
 class Delivery:
@@ -144,7 +142,7 @@ class Delivery:
         """Give up where only an operator ends the hold, or nothing was ever taken: then the URL must be wrong."""
         part = self.part
         state = part.state if part.held else held_state(self._recorder.status())
-        if state is not None and (state.startswith(_ENDS_BY_OPERATOR) or part.acknowledged == 0):
+        if state is not None and (ends_by_operator(state) or part.acknowledged == 0):
             self._outcome.failure = CommandError(f"the destination takes no more, {state}", ExitCode.DESTINATION)
             self._give_up()
         else:
