@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -165,6 +166,20 @@ def scheme_of(url: str) -> str:
     if not colon or _SCHEME.fullmatch(scheme) is None:
         raise HandlerURLError("a handler URL starts with a scheme and a colon, for example sqlite:///events.db")
     return scheme.lower()
+
+
+def address_of(url: str) -> str:
+    """What tells the destination of `url` from another one of its kind: 16 digits made of its scheme, host and path.
+
+    User, password and options are left out: they change while the destination does not. Empty where that is not a URL
+    of such parts. No part of it can be read from this.
+    """
+    try:
+        name, given = default_name(url), HandlerURL(resolve_url(url))
+    except HandlerURLError:
+        return ""
+    port = "" if given.port is None else f":{given.port}"
+    return sha256(f"{name}://{given.host or ''}{port}/{given.path}".encode(errors="replace")).hexdigest()[:16]
 
 
 class HandlerURL:

@@ -15,7 +15,7 @@ from eventrec.handler import EventHandler
 from eventrec.options import EventRecorderOptions
 from eventrec.records.layout import layouts_by_table
 from eventrec.records.schema import check_name
-from eventrec.registry import default_name, handler_from_url, resolve_url, scheme_of
+from eventrec.registry import address_of, default_name, handler_from_url, resolve_url, scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -131,6 +131,7 @@ class Subscriptions:
             types=wanted,
             start=start,
             on_new_destination=on_new_destination,
+            address=address_of(given) if isinstance(given, str) else "",
         )
         if isinstance(handler_or_url, str):
             self._urls[name] = handler_or_url

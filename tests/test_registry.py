@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from eventrec import EventRecorder, HandlerURL, HandlerURLError, handler_from_url
-from eventrec.registry import GROUP, OUR_SCHEMES, default_name, resolve_url
+from eventrec.registry import GROUP, OUR_SCHEMES, address_of, default_name, resolve_url
 from eventrec_handlers.memory import MemoryHandler
 from eventrec_handlers.sqlite import SqliteHandler
 
@@ -311,3 +311,28 @@ def test_wrong_boolean_and_wrong_choice_name_the_allowed_ones() -> None:
         url.choice("c", ("c", "a"), default="a")
     with pytest.raises(HandlerURLError, match=r"got '\*\*\*'"):
         url.boolean("token", default=True)
+
+
+# -- what a URL is told from another one by
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "postgres://me:old@db.example/shop",
+        "postgresql://you:new@db.example/shop",
+        "postgres://DB.example/shop?schema=s",
+    ],
+)
+def test_the_address_is_that_of_the_destination_whoever_asks_and_how(other: str) -> None:
+    assert address_of(other) == address_of("postgres://db.example/shop")
+
+
+@pytest.mark.parametrize("other", ["postgres://db2.example/shop", "postgres://db.example/shop2", "sqlite:///shop"])
+def test_another_host_or_path_is_another_address(other: str) -> None:
+    assert address_of(other) != address_of("postgres://db.example/shop")
+
+
+@pytest.mark.parametrize("url", ["postgres://db:port/shop", "no-scheme", "env:NOT_SET_ANYWHERE"])
+def test_what_is_not_a_url_of_parts_has_no_address(url: str) -> None:
+    assert address_of(url) == ""

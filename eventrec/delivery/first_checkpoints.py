@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 from eventrec.runs.checkpoint import CheckpointFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from eventrec.runs.checkpoint import Checkpoint
     from eventrec.runs.run import Run
 
 
 class FirstCheckpoints:
-    """Those of the subscriptions `names`; with `sync` they are on the disk before the log is.
+    """Those of the subscriptions whose addresses `names` gives; with `sync` they are on the disk before the log.
 
     Attributes:
         begun: What the log was begun with; empty where the disk refused some.
     """
 
-    def __init__(self, names: Collection[str], *, sync: bool) -> None:
+    def __init__(self, names: Mapping[str, str], *, sync: bool) -> None:
         self.begun: Mapping[str, Checkpoint] = {}
         self._names = names
         self._sync = sync

@@ -145,7 +145,9 @@ class LogSupervisor(Supervisor):
             next_change=self.next_change,
         )
         self._requests = NewRequests()
-        self._first = FirstCheckpoints(self._handlers, sync=self._sync != "never")
+        self._first = FirstCheckpoints(
+            {each.name: each.address for each in self._subscriptions}, sync=self._sync != "never"
+        )
         writer.beginning = self._first.begin
         writer.on_change = self.wake
 

@@ -16,7 +16,10 @@ NewDestination: TypeAlias = Literal["pause", "earliest", "latest"]
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """`types=None` delivers every type, an empty set none. `start`: where a log that does not know the name begins."""
+    """`types=None` delivers every type, an empty set none. `start`: where a log that does not know the name begins.
+
+    `address` tells its destination from others, by the URL that it was registered by; empty: by none.
+    """
 
     name: str
     handler: EventHandler
@@ -24,6 +27,7 @@ class Subscription:
     types: frozenset[str] | None = None
     start: Literal["earliest", "latest"] = "earliest"
     on_new_destination: NewDestination = "pause"
+    address: str = ""
 
     def wants(self, kind: str) -> bool:
         """Whether records of this type are delivered."""

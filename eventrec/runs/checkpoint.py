@@ -17,7 +17,7 @@ from eventrec.runtime.decoding import decodable
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
 _logger = get_logger("eventrec.delivery")
@@ -88,7 +88,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     `by_holder`: the process that holds the log delivers the subscription, so that none that follows the log does.
     `state` is what was wrong when it was saved, in words; empty: nothing. `last_error` is what the last attempt that
     failed said. `refused_types`: so many records of these were refused for good that one more pauses the subscription,
-    until an operator resumes it.
+    until an operator resumes it. `address` tells by which URL its destination was named, as long as nothing is known to
+    have arrived anywhere; empty: by none.
     """
 
     subscription: str
@@ -101,7 +102,13 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     state: str = ""
     last_error: str | None = None
     refused_types: list[str] = []
+    address: str = ""
     version: int = _VERSION
+
+    @property
+    def is_unmet(self) -> bool:
+        """Whether nothing is known to have arrived anywhere, so that only `address` may say where it was to go."""
+        return self.destination is None and not self.progress.delivered
 
 
 class Saved(NamedTuple):
@@ -236,15 +243,18 @@ class CheckpointFiles:
             stamped = msgspec.structs.replace(checkpoint, saved=time.time())
             replace(storage, file_name(checkpoint.subscription), stamped, sync="content" if sync else "nothing")
 
-    def begin(self, subscriptions: Iterable[str], *, sync: bool) -> dict[str, Checkpoint]:
+    def begin(self, subscriptions: Mapping[str, str], *, sync: bool) -> dict[str, Checkpoint]:
         """The first checkpoints of a run that was just made, saved: `subscriptions` begin at its first record.
 
-        With `sync` they survive a power cut once `sync_names` was called too.
+        These are addresses by name. With `sync` they survive a power cut once `sync_names` was called too.
 
         Raises:
             OSError: They were not all saved.
         """
-        first = [Checkpoint(subscription=name, progress=Progress(0, 0, 0), by_holder=True) for name in subscriptions]
+        first = [
+            Checkpoint(subscription=name, progress=Progress(0, 0, 0), by_holder=True, address=address)
+            for name, address in subscriptions.items()
+        ]
         for checkpoint in first:
             self.save(checkpoint, sync=sync)
         return {each.subscription: each for each in first}

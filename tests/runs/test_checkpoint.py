@@ -49,13 +49,14 @@ def test_a_run_begins_with_checkpoints_at_its_first_record(tmp_path: Path, synce
     files = CheckpointFiles(run.storage, is_named=True)
     synced.clear()
 
-    begun = files.begin(["a", "b/c"], sync=sync)
+    begun = files.begin({"a": "", "b/c": "0123456789abcdef"}, sync=sync)
 
     assert synced == []  # until `sync_names`
     saved = files.load()
     assert begun.keys() == saved.keys() == {"a", "b/c"}
     assert {name: msgspec.structs.replace(each, saved=0.0) for name, each in saved.items()} == begun
     assert all(each.by_holder and each.progress == Progress(0, 0, 0) for each in saved.values())
+    assert [each.address for _, each in sorted(saved.items())] == ["", "0123456789abcdef"]
     run.release()
 
 

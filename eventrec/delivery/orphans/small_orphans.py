@@ -132,6 +132,7 @@ class SmallOrphans:
         if found is None:
             new = Checkpoint(subscription=name, progress=Progress(log.first, log.first, log.first))
             return new if subscription.start == "earliest" else None
+        self._handlers[name].outage.note_address(name, subscription.address, log.run.id, found)
         progress = found.progress
         is_plain = found.attempt is None and log.first <= progress.acknowledged <= progress.scanned <= log.end
         return found if is_plain else None
@@ -219,7 +220,11 @@ class SmallOrphans:
         progress.filtered += log.end - progress.scanned - len(piece)
         progress.scanned = log.end
         orphan.checkpoints[name] = Checkpoint(
-            subscription=name, progress=progress, destination=destination, generation=generation
+            subscription=name,
+            progress=progress,
+            destination=destination,
+            generation=generation,
+            address=to.subscription.address,
         )
         orphan.changed.add(name)
 

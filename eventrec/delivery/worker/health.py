@@ -14,8 +14,10 @@ from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from uuid import UUID
 
     from eventrec.delivery.worker.outcome import Hold
+    from eventrec.runs.checkpoint import Checkpoint
 
 _logger = get_logger("eventrec.delivery")
 
@@ -41,6 +43,7 @@ class Outage:
 
     def __init__(self) -> None:
         self.brake = Brake()
+        self._said_addresses: set[str] = set()
         self.died = 0
         """Records that became dead letters."""
         self.since: float | None = None
@@ -48,6 +51,15 @@ class Outage:
         self.has_said_dropped = False
         self.turn_since: float | None = None
         """When the handler was last given to one of several workers that take turns: monotonic, in seconds."""
+
+    def note_address(self, name: str, address: str, log_id: UUID, checkpoint: Checkpoint) -> None:
+        """`checkpoint` is delivered from, of the log `log_id`, to `address`: say it once where that was another one."""
+        noted = checkpoint.address
+        if checkpoint.is_unmet and noted and address and noted != address and noted not in self._said_addresses:
+            self._said_addresses.add(noted)
+            _logger.warning(
+                "records go to another destination than they were recorded for", subscription=name, log=str(log_id)
+            )
 
     def note_dead(self, count: int) -> None:
         """`count` records more."""

@@ -54,6 +54,8 @@ class Ledger:
         """See `Checkpoint`."""
         self.destination: str | None = None
         """The id of the destination that `acknowledged` is true of."""
+        self.address = subscription.address
+        """See `Checkpoint`."""
         self._subscription = subscription
         self._source = source
         self._on_drop = on_drop
@@ -68,6 +70,8 @@ class Ledger:
             self.progress = replace(checkpoint.progress, dropped=dict(checkpoint.progress.dropped))
             self.attempt, self.destination = checkpoint.attempt, checkpoint.destination
             self.generation = checkpoint.generation
+            if checkpoint.is_unmet:
+                self.address = checkpoint.address
             self.cursor.seek(self.progress.scanned)
         self._told = self.progress.dead, sum(self.progress.dropped.values())
         """The losses that `take_losses` has told."""
@@ -80,6 +84,7 @@ class Ledger:
             destination=self.destination,
             attempt=self.attempt,
             generation=self.generation,
+            address=self.address,
         )
 
     def status(self, health: Health, *, in_hand: int, oldest: int | None = None) -> SubscriptionStatus:
@@ -182,6 +187,7 @@ class Ledger:
         """A batch that ends before `end` went through: the destination is there."""
         self.progress.acknowledged = end
         self.generation = 0
+        self.address = self._subscription.address
 
     def answered(self, answer: int) -> None:
         """The destination is at `answer`."""
@@ -190,6 +196,7 @@ class Ledger:
     def goes_to(self, destination: str) -> None:
         """What is acknowledged from now on is true of `destination`, which has a row of ours."""
         self.destination = destination
+        self.address = self._subscription.address
 
     def freezes(self, attempt: Attempt) -> None:
         """`attempt` may be sent once the checkpoint is durable."""

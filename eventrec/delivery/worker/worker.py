@@ -84,6 +84,7 @@ class Worker:
         )
         if checkpoint is not None:
             outage.brake.distrust(checkpoint.refused_types)
+            outage.note_address(self.name, subscription.address, source.id, checkpoint)
         self._on_health = on_health
         self._health = Health(self.name, self._note_health, outage, clock=clock)
         self._destination = Destination(

@@ -15,7 +15,7 @@ from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -39,7 +39,7 @@ def saves(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     makers: list[int] = []
     begin, save = CheckpointFiles.begin, CheckpointFiles.save
 
-    def beginning(files: CheckpointFiles, names: Collection[str], *, sync: bool) -> dict[str, Checkpoint]:
+    def beginning(files: CheckpointFiles, names: Mapping[str, str], *, sync: bool) -> dict[str, Checkpoint]:
         makers.append(get_ident())
         return begin(files, names, sync=sync)
 
