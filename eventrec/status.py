@@ -154,9 +154,9 @@ class Health:
     `ready`: it is open, its log can be written, no subscription waits for an operator, and what it is to follow can be
     followed; or it is switched off.
     `reasons` says what of that is not so; also, while it is ready, which destinations are in an outage or do not
-    answer, what handlers have to remark, of how many logs checkpoints are not saved, for which subscriptions dead letters
-    wait (without a log: became of records),
-    which logs of earlier runs wait, and, for a minute, what was refused for want of room or lost.
+    answer, what handlers have to remark, of how many logs checkpoints are not saved, for which subscriptions dead
+    letters wait (without a log: became of records), which logs of earlier runs wait, and, for a minute, what was
+    refused for want of room or lost.
     """
 
     live: bool

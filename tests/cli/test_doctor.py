@@ -3,7 +3,9 @@
 import errno
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,7 +22,14 @@ from eventrec.cli.doctor.directory import (
 )
 from eventrec.cli.doctor.findings import Level
 from eventrec.cli.doctor.logs import newest_log
-from eventrec.cli.doctor.python import look_at_checksum, look_at_clocks, look_at_environment, numbers_of, parsed
+from eventrec.cli.doctor.python import (
+    look_at_checksum,
+    look_at_clocks,
+    look_at_environment,
+    look_at_python,
+    numbers_of,
+    parsed,
+)
 from eventrec.runs.checkpoint import CHECKPOINTS
 from eventrec.runs.directory import list_runs
 from eventrec.runs.run import Run
@@ -344,6 +353,28 @@ def test_clock_before_2024_is_a_problem_and_one_before_the_newest_log_a_warning(
 
 def test_slow_checksum_is_a_warning() -> None:
     assert (look_at_checksum("c").level, look_at_checksum("python").level) == (Level.OK, Level.WARNING)
+
+
+def test_every_extra_of_users_is_told_and_none_of_developers(monkeypatch: pytest.MonkeyPatch) -> None:
+    stated = set(metadata("eventrec").get_all("Provides-Extra") or ())
+
+    (said,) = [each.said for each in look_at_python() if each.subject == "extras"]
+
+    told = re.findall(r"[a-z-]+", said.replace("not installed", "").replace("installed", ""))
+    assert set(told) == stated - {"dev", "docs", "contract", "testing", "web-example"}
+    assert len(told) == len(set(told))
+    assert {"clickhouse", "cli", "postgres", "redis", "server", "zstd"} <= set(told)
+
+
+def test_room_counts_what_is_ours_alone(main: Main, leave: Leave, tmp_path: Path) -> None:
+    leave(tmp_path / "log", 0, 10, "a")
+    (tmp_path / "log" / ".cache").mkdir()
+    (tmp_path / "log" / ".cache" / "foreign").write_bytes(b"x" * 1_000_000)
+
+    (said,) = [each.said for each in look_at_directory(tmp_path / "log") if each.subject == "room"]
+
+    taken = int(said.rpartition(" ")[2].replace(",", ""))
+    assert 0 < taken < 1_000_000
 
 
 def test_requirements_are_read_with_their_least_version_and_their_extra() -> None:

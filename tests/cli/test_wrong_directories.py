@@ -92,6 +92,39 @@ def test_wrong_directory_is_said_and_left_alone(
     assert hashes(place) == before
 
 
+MAKING: dict[str, list[str]] = {
+    "deliver": ["deliver", "DIR", *TO],
+    "record --log": ["record", "-", *TO, "--log", "DIR"],
+    "serve --log": ["serve", *TO, "--log", "DIR"],
+    "log mirror": ["log", "mirror", "127.0.0.1:1", "DIR"],
+}
+"""Commands that make a log directory where there is none."""
+
+
+@pytest.mark.parametrize("command", (COMMANDS | MAKING).values(), ids=COMMANDS | MAKING)
+@pytest.mark.parametrize("url", ["postgres://me:hunter2@db.invalid/hunter2", "sqlite:///hunter2.db", "other://hunter2"])
+def test_url_in_the_place_of_a_directory_is_said_and_not_shown(
+    main: Callable[..., Any], tmp_path: Path, url: str, command: list[str]
+) -> None:
+    code, out, err = main(*[url if word == "DIR" else word for word in command])
+
+    scheme = url.partition(":")[0]
+    said = f"that is a URL ({scheme}:…), where a log directory is meant; the URL of a destination stands behind --to"
+    assert said in out + err
+    assert code == (1 if command[0] == "doctor" else 2)
+    assert "hunter2" not in out + err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["sqlite:", "env:var"])
+def test_a_directory_that_is_called_like_a_url_is_one(main: Callable[..., Any], tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+
+    assert main("status", name)[0] == 0
+    assert main("status", "sqlite:events", "--json")[0] == 2
+    assert main("status", "later:events")[2] == "eventrec: later:events is not a directory\n"
+
+
 @pytest.mark.parametrize("command", OF_A_LOG_DIRECTORY.values(), ids=OF_A_LOG_DIRECTORY)
 def test_one_log_is_not_its_log_directory(main: Callable[..., Any], place: Path, command: list[str]) -> None:
     directory, before = one_log(place), hashes(place)

@@ -7,7 +7,7 @@ import shutil
 import stat
 import statistics
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +16,7 @@ from eventrec.errors import LogLockedError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.head import DISK_FULL
 from eventrec.log.storage import write_all
+from eventrec.runs.survey import tree_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +81,7 @@ def look_at_directory(directory: Path) -> Iterator[Finding]:
                 refusal = exc.strerror
             else:
                 yield finding
-    yield look_at_room(place, _size(directory), refusal=refusal)
+    yield look_at_room(place, tree_size(directory), refusal=refusal)
 
 
 def _rights(directory: Path, place: Path) -> Finding:
@@ -206,13 +207,3 @@ def judged_room(*, free: int, total: int, size: int, inodes: int | None, refusal
 def _free_inodes(place: Path) -> int | None:
     counts = os.statvfs(place) if hasattr(os, "statvfs") else None
     return counts.f_favail if counts is not None and counts.f_files else None
-
-
-def _size(directory: Path) -> int:
-    """Bytes of the files in it. Files that are deleted meanwhile do not count."""
-    size = 0
-    for path, _, files in os.walk(directory):
-        for file in files:
-            with suppress(OSError):
-                size += (Path(path) / file).lstat().st_size
-    return size

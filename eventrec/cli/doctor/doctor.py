@@ -13,7 +13,7 @@ from eventrec.cli.doctor.findings import Finding, Level, ok, problem
 from eventrec.cli.doctor.logs import look_at_logs, newest_log
 from eventrec.cli.doctor.python import look_at_checksum, look_at_clocks, look_at_environment, look_at_python
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.logs.log_directory import check_log_directory
+from eventrec.cli.logs.log_directory import check_log_directory, refuse_url
 from eventrec.cli.terminal import Terminal
 from eventrec.errors import DeliveryError, HandlerURLError, PauseError
 from eventrec.registry import handler_from_url, resolve_url, scheme_of
@@ -78,6 +78,7 @@ def _findings(directory: Path | None, to: str | None) -> Iterator[Finding]:
 def _of_log_directory(directory: Path) -> Iterator[Finding]:
     """Writes into it only where it is one, or is not there yet."""
     try:
+        refuse_url(directory)
         is_there = directory.exists()
         if is_there:
             check_log_directory(directory)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _OLDEST: Final = (3, 11)
-_USERS_EXTRAS: Final = ("cli", "postgres", "zstd")
-"""The others are for who works on eventrec, or tests what is built on it."""
+_DEVELOPERS_EXTRAS: Final = frozenset({"contract", "dev", "docs", "testing", "web-example"})
+"""They are for who works on eventrec, or tests what is built on it; the others are for users."""
 
 _REQUIREMENT: Final = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*(?:\(?>=\s*([0-9.]+))?")
 _EXTRA: Final = re.compile(r"extra\s*==\s*['\"]([^'\"]+)['\"]")
@@ -96,7 +96,8 @@ def _packages(own: str, needed: Sequence[Requirement]) -> Finding:
 def _extras(needed: Sequence[Requirement]) -> Finding:
     installed: list[str] = []
     absent: list[str] = []
-    for extra in _USERS_EXTRAS:
+    stated = sorted({each.extra for each in needed if each.extra is not None} - _DEVELOPERS_EXTRAS)
+    for extra in stated:
         if extra == "zstd":
             is_there = has_zstd()
         else:

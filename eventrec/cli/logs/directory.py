@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.logs.log_directory import check_log_directory
+from eventrec.cli.logs.log_directory import check_log_directory, refuse_url
 from eventrec.errors import LogError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import list_segments, segment_name
@@ -46,6 +46,7 @@ def existing(directory: Path) -> Path:
     Raises:
         CommandError: It is not a directory, or this user may not look into it.
     """
+    refuse_url(directory)
     if not directory.is_dir():
         raise CommandError(f"{directory} is not a directory", ExitCode.FILE)
     try:

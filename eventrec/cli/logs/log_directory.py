@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import TYPE_CHECKING, Final
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
+from eventrec.registry import known_schemes
 from eventrec.runs.directory import DEAD, LogDirectory, id_in
 from eventrec.runs.survey import list_foreign
 
@@ -12,9 +15,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]+", re.IGNORECASE)
+"""Of two letters at least: one is a drive of Windows."""
+
 _MAX_HINTS: Final = 3
 _MAX_LOOKED_AT: Final = 200
 """Directories in which a log directory is looked for, for a hint."""
+
+
+def refuse_url(directory: Path) -> None:
+    """Raise CommandError where `directory` is a URL, and nothing of that name is there. What it holds is not shown."""
+    scheme, colon, rest = str(directory).partition(":")
+    if not colon or _SCHEME.fullmatch(scheme) is None or os.path.lexists(directory):
+        return
+    if rest.startswith("/") or scheme.lower() in known_schemes():
+        raise CommandError(
+            f"that is a URL ({scheme}:…), where a log directory is meant; the URL of a destination stands behind --to",
+            ExitCode.USAGE,
+        )
 
 
 def check_log_directory(directory: Path) -> None:
@@ -22,8 +40,9 @@ def check_log_directory(directory: Path) -> None:
 
     Raises:
         CommandError: It is something else: one log of a log directory, its dead letters, a file, another program's
-            directory; or it is not there, or this user may not look into it.
+            directory; or it is not there, is a URL, or this user may not look into it.
     """
+    refuse_url(directory)
     if not directory.is_dir():
         raise CommandError(f"{directory} is not a directory", ExitCode.FILE)
     try:
@@ -50,9 +69,10 @@ def check_not_part_of_one(directory: Path) -> None:
     """Return where `directory` is not one log of a log directory, nor what it keeps its dead letters in.
 
     Raises:
-        CommandError: It is.
+        CommandError: It is; or it is a URL.
         OSError: Its parent cannot be read.
     """
+    refuse_url(directory)
     path = directory.resolve()
     parent = LogDirectory(path.parent)
     id_ = id_in(path.name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.logs.log_directory import check_log_directory
+from eventrec.cli.logs.log_directory import check_log_directory, refuse_url
 from eventrec.cli.logs.serve import allow_descriptors, parse_address
 from eventrec.cli.progress import LiveProgress, Look
 from eventrec.cli.terminal import Terminal, counted
@@ -66,6 +66,7 @@ def mirror(
         raise CommandError("--tls-cert and --tls-key come together", ExitCode.USAGE)
     if bandwidth is not None and bandwidth < 1:
         raise CommandError("--bandwidth is at least 1", ExitCode.USAGE)
+    refuse_url(directory)
     if directory.exists():
         check_log_directory(directory)
     tls: ssl.SSLContext | None = None

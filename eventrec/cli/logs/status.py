@@ -46,7 +46,8 @@ def status(
         directory: A log directory; or the URL of a bus.
         json: Print JSON for a machine instead: one object with all logs, the total, and the dead letters.
     """
-    if not Path(directory).exists() and is_bus_url(directory):
+    scheme, colon, _ = directory.partition(":")
+    if not Path(directory).exists() and is_bus_url(f"{scheme}{colon}"):
         return bus_status(directory, json=json)
     return _of_directory(Path(directory), json=json)
 

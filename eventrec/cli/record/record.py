@@ -21,7 +21,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.logs.log_directory import check_not_part_of_one
+from eventrec.cli.logs.log_directory import check_not_part_of_one, refuse_url
 from eventrec.cli.progress import LiveProgress, Look
 from eventrec.cli.record.delivery import Delivery
 from eventrec.cli.record.reading import BATCH_ROWS, HALF_BYTES, HALF_ROWS, LineReader
@@ -219,6 +219,7 @@ class Recording:
 
 def _made_and_seen(directory: Path) -> list[SeenLog]:
     """The logs in `directory`, which is made where it is not there; it may hold other things too."""
+    refuse_url(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         check_not_part_of_one(directory)
