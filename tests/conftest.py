@@ -25,7 +25,7 @@ from itertools import count
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from blockbuster import BlockingError, blockbuster_ctx
@@ -382,6 +382,9 @@ def platform_analytics() -> Any:
         sys.modules.update(before)
 
 
+_ZONES: dict[str, ZoneInfo] = {}
+
+
 @pytest.fixture
 def zone_rules(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Has this process know a zone by other rules, as after an update of tzdata, or as another machine does.
@@ -391,6 +394,9 @@ def zone_rules(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]
     """
     known: dict[str, ZoneInfo] = {}
     caches = [buckets.zone_of, buckets._rules, buckets._start_of_day]
+
+    # What is known once more after `forget` is not read from files, on the loop of whatever test comes next.
+    _ZONES.update({name: ZoneInfo(name) for name in available_timezones()} if not _ZONES else {})
 
     def forget() -> None:
         for cached in caches:

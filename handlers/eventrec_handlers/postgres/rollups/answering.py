@@ -30,7 +30,7 @@ from eventrec_handlers.postgres.rollups.registry import standing
 from eventrec_handlers.postgres.rollups.select import compute, matching, reaggregated
 from eventrec_handlers.postgres.rollups.tables import DIRTY, FLOORS, PENDING, ROLLUPS, prefix_of
 from eventrec_handlers.postgres.rollups.uncounted import Walk
-from eventrec_handlers.postgres.rollups.zones import NOTED
+from eventrec_handlers.postgres.rollups.zones import NOTED, is_filled_by_ours
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -112,7 +112,7 @@ class Answering:
             plan = dataclasses.replace(plan, bucket=seamed(plan.bucket, nanoseconds(kept_to)))
         known = Known(plan, low, is_made=True)
         known.late_rows = late_rows
-        known.is_ours = FilledBy.of(rules).is_ours(plan.bucket)
+        known.is_ours = await is_filled_by_ours(FilledBy.of(rules), plan.bucket)
         if not known.is_ours:
             was_filled = todo_from is None or todo_from > FIRST_MOMENT
             known.remarks += [other_rules_remark(plan)] if was_filled else []

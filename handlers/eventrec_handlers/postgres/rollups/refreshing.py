@@ -40,7 +40,7 @@ from eventrec_handlers.postgres.rollups.moments import (
 )
 from eventrec_handlers.postgres.rollups.select import compute, written_columns
 from eventrec_handlers.postgres.rollups.tables import DIRTY, FIRST, FLOORS, LAST, PENDING, ROLLUPS
-from eventrec_handlers.postgres.rollups.zones import NOTED, zoned
+from eventrec_handlers.postgres.rollups.zones import NOTED, is_filled_by_ours, zoned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -244,7 +244,7 @@ class Refreshing:
             raise PauseError(
                 f"rollup {self._plan.name!r} is declared otherwise here than in the database: migrate it first"
             )
-        if not FilledBy.of(rules).is_ours(self._plan.bucket):
+        if not await is_filled_by_ours(FilledBy.of(rules), self._plan.bucket):
             return None
         if kept_to is None:
             return todo_from, todo_to, FIRST_MOMENT

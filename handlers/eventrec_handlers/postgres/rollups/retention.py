@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from eventrec_handlers._sql import quoted
-from eventrec_handlers._sql.refreshing import QUARTER, bucket_of_row
+from eventrec_handlers._sql.refreshing import QUARTER
 from eventrec_handlers._sql.zone_rules import FilledBy
 from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.chunks import chunks_of
@@ -22,7 +22,7 @@ from eventrec_handlers.postgres.errors import brief, state
 from eventrec_handlers.postgres.rollups.moments import FIRST_MOMENT, moment, nanoseconds
 from eventrec_handlers.postgres.rollups.registry import is_marked
 from eventrec_handlers.postgres.rollups.tables import DIRTY, FLOORS, PENDING, ROLLUPS
-from eventrec_handlers.postgres.rollups.zones import NOTED, lock_floor, note_floor
+from eventrec_handlers.postgres.rollups.zones import NOTED, bucket_of, lock_floor, note_floor
 
 if TYPE_CHECKING:
     from eventrec_handlers.postgres.checkpoints import Namespace
@@ -101,7 +101,7 @@ async def first_needed(
     if rows and not await is_marked(connection, namespace, table):
         needed.append((FIRST_MOMENT, f"what arrives is not noticed: refresh rollup {rows[0][0]!r}"))
     for name, unit, every, zone, todo_from, rules, kept_to, floor, pending, marked in rows:
-        bucket = bucket_of_row(unit, every, zone, None if kept_to is None else nanoseconds(kept_to))
+        bucket = await bucket_of(unit, every, zone, kept_to)
         is_ours = FilledBy.of(rules).is_ours(bucket)
         # A mark needs all of its bucket: not only what comes after it.
         of_mark = None if marked is None else moment(bucket.floor(nanoseconds(marked)))

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import anyio.to_thread
+
 from eventrec_handlers._sql.refreshing import bucket_of_row
 from eventrec_handlers._sql.zone_rules import FilledBy, first_whole, held_remark, refilled_remark
 from eventrec_handlers.postgres.rollups.locks import begin, lock_marks
@@ -73,7 +75,7 @@ async def zoned(connection: asyncpg.Connection, namespace: Namespace, where: str
     return [
         Zoned(
             name,
-            bucket_of_row(unit, every, zone, None if kept_to is None else nanoseconds(kept_to)),
+            await bucket_of(unit, every, zone, kept_to),
             FilledBy.of(rules, refresh_every=refresh_every),
             rested,
             kept_to,
@@ -81,6 +83,28 @@ async def zoned(connection: asyncpg.Connection, namespace: Namespace, where: str
         )
         for name, unit, every, zone, todo_from, refresh_every, rested, rules, kept_to in rows
     ]
+
+
+async def bucket_of(unit: str, every: int, zone: str, kept_to: datetime | None) -> Bucket:
+    """The bucket that a row of `eventrec_rollups` is about, with what its zone's rules are.
+
+    Raises:
+        PauseError: Its zone is not known on this machine.
+    """
+    seam = None if kept_to is None else nanoseconds(kept_to)
+    return await anyio.to_thread.run_sync(_bucket_of, unit, every, zone, seam)
+
+
+def _bucket_of(unit: str, every: int, zone: str, seam: int | None) -> Bucket:
+    """Blocking, the first time: the file of the zone is read, and its rules are digested."""
+    bucket = bucket_of_row(unit, every, zone, seam)
+    _ = bucket.rules
+    return bucket
+
+
+async def is_filled_by_ours(filled_by: FilledBy, bucket: Bucket) -> bool:
+    """Whether these are the rules of its zone that this machine has; the first time in a process it would block."""
+    return bucket.zone == "UTC" or await anyio.to_thread.run_sync(filled_by.is_ours, bucket)
 
 
 async def ruled_by_others(
