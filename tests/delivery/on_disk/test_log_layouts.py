@@ -15,6 +15,7 @@ import anyio.to_thread
 import pytest
 
 from eventrec import EVENT, TIMESTAMP, TYPE, EventModel, EventRecorder, Layout, LayoutColumn, LayoutError, ReceivedEvent
+from eventrec.events import layouts
 from eventrec.runs import layouts as log_layouts
 from eventrec.runs.layouts import LAYOUTS, kept_layouts
 from eventrec.testing.scripted import FencedHandler, quickly
@@ -37,7 +38,7 @@ def layout(kind: str = "kind", table: str = "visits") -> Layout:
     )
 
 
-class EnteredAgain(EventModel, layout=layout(table="again")):
+class EnteredAgain(EventModel):
     number: int
 
 
@@ -243,6 +244,11 @@ async def test_layouts_that_were_refused_are_kept_later_and_that_is_said_once(
 
 
 async def test_layouts_that_were_refused_are_kept_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A class with a layout of its own would be known to every recorder of tests that come later.
+    known = layouts.class_layout
+    monkeypatch.setattr(
+        layouts, "class_layout", lambda cls: layout(table="again") if cls is EnteredAgain else known(cls)
+    )
     disk = SmallDisk(monkeypatch)
     async with writing(tmp_path / "log", layouts=[]) as recorder:
         assert await recorder.record_durable(entered(1), until="written")
