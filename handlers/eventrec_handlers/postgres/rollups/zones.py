@@ -4,7 +4,7 @@ What begins before the floor of their table stays as it was counted: its events 
 bucket ended by the rules that counted it (`kept_to`). There the next bucket begins, whatever the present rules say: no
 event is counted twice, and none is left out.
 
-Locks are taken in one order: the marks of a table, its floor, its rollups.
+Locks are taken in one order: the marks of a table, its floor, its rollups, what waits for them, and their tables.
 """
 
 from __future__ import annotations
@@ -140,10 +140,6 @@ async def take_over(connection: asyncpg.Connection, namespace: Namespace, plan: 
     if kept_to is None and floor > FIRST_MOMENT:
         kept_to = moment(first_whole(plan.bucket, nanoseconds(floor)))
     await connection.execute(
-        f"DELETE FROM {namespace.named(plan.name)} WHERE {quoted_bucket(plan)} >= $1",  # noqa: S608 - quoted
-        floor,
-    )
-    await connection.execute(
         f"WITH gone AS (DELETE FROM {pending} WHERE rollup = $1 RETURNING bucket, rows)"  # noqa: S608 - quoted
         f" UPDATE {rollups} SET rules = $2, kept_to = $3, todo_from = '{FIRST}', todo_to = '{LAST}',"
         " late_rows = late_rows + (SELECT coalesce(sum(rows), 0)::bigint FROM gone WHERE bucket < $4) WHERE name = $1",
@@ -151,6 +147,11 @@ async def take_over(connection: asyncpg.Connection, namespace: Namespace, plan: 
         known.filled_by.replaced(plan.bucket),
         kept_to,
         floor if kept_to is None else max(floor, kept_to),
+    )
+    # After what waits, as whatever else locks both: so does what makes a table.
+    await connection.execute(
+        f"DELETE FROM {namespace.named(plan.name)} WHERE {quoted_bucket(plan)} >= $1",  # noqa: S608 - quoted
+        floor,
     )
     await connection.execute("COMMIT")
     return refilled_remark(plan, known.filled_by) if known.was_filled else None
