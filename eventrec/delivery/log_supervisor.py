@@ -89,6 +89,7 @@ class LogSupervisor(Supervisor):
             copy=None if options.dead_letters is None else DeadLetterFile(options.dead_letters),
             make_room=partial(forfeit_settled, writer.directory.path / DEAD),
             on_kept=self._waiting.note_written,
+            while_writing=self._waiting.writing,
         )
         self._sync = resolved.sync
         self._own: LogDelivery | None = None

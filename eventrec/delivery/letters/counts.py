@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import anyio
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 LOOK_SECONDS: Final = 2.0
 _SELDOM: Final = 8
 """Where no letter waits, few ever do: so many times longer until the next look."""
+
+_LEFT_OUT: Final = 5
+"""Counts beside which letters were written that are left out, one after the other: the next one is better than none."""
 
 _DEPTH: Final = 2
 """Of folders below that of the dead letters: a log, and its checkpoints."""
@@ -109,6 +112,8 @@ class WaitingLetters:
         # Replaced as a whole: other threads read it.
         self._known: tuple[Mapping[str, int], Counter[str]] = {}, Counter()
         """What was counted, and what this process has written since that count began."""
+        self._writes = self._writing = 0
+        """How often this process has begun to write letters, and is at it."""
 
     def __repr__(self) -> str:
         return f"<WaitingLetters {self.counts}>"
@@ -119,6 +124,16 @@ class WaitingLetters:
         counted, written = self._known
         return {name: count for name, count in sorted((written + Counter(counted)).items()) if count}
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around what writes letters, and notes them: of a count beside it, it is not known which of them it has."""
+        self._writes += 1
+        self._writing += 1
+        try:
+            yield
+        finally:
+            self._writing -= 1
+
     def note_written(self, letters: Iterable[DeadLetter]) -> None:
         """These are kept from now on. For the loop's thread, as `run`."""
         counted, written = self._known
@@ -126,12 +141,15 @@ class WaitingLetters:
 
     async def run(self) -> None:
         """Look until cancelled; may be called again. A directory that cannot be read is looked at again."""
+        left_out = 0
         while True:
-            before = self._known[1]
+            before, writes, is_quiet = self._known[1], self._writes, not self._writing
             with suppress(OSError, LogError):
                 found = await in_thread(self._counter.now_in, self._directory)
-                if found is not None:
-                    self._known = found.waiting, self._known[1] - before
+                is_sure = is_quiet and writes == self._writes
+                left_out = 0 if is_sure else left_out + 1
+                if found is not None and (is_sure or left_out > _LEFT_OUT):
+                    self._known, left_out = (found.waiting, self._known[1] - before), 0
             await anyio.sleep(LOOK_SECONDS * (1 if self.counts else _SELDOM))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +30,7 @@ from eventrec.runtime.logging import described, get_logger
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Collection, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from uuid import UUID
 
     from eventrec.delivery.letters.dead_letters import DeadLetter, DeadLetters, Key
@@ -51,7 +52,7 @@ class LetterLog:
     The log is made with the first letter, and is `id_()`'s. It takes no more once all letters there take `max_bytes`,
     nor what a full disk needs for checkpoints: without these nothing would make room there. `copy` is given each letter
     too, once it is safe here; `make_room` is called once before letters are refused. `on_kept` is called, on the loop's
-    thread, with those that are synced.
+    thread, with those that are synced, inside of what `while_writing` gives.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class LetterLog:
         copy: DeadLetters | None = None,
         make_room: Callable[[], object] = lambda: None,
         on_kept: Callable[[Sequence[DeadLetter]], object] = lambda _: None,
+        while_writing: Callable[[], AbstractContextManager[object]] = nullcontext,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = directory
@@ -70,6 +72,7 @@ class LetterLog:
         self._copy = copy
         self._make_room = make_room
         self._on_kept = on_kept
+        self._while_writing = while_writing
         self._notices = Notices(now)
         self._writing = threading.Lock()
         self._own = OwnLog(directory, id_, on_gone=_say_gone)
@@ -89,7 +92,8 @@ class LetterLog:
         Raises:
             OSError: They could not be kept, or a bound is reached.
         """
-        self._on_kept(await in_thread(self._write, letters))
+        with self._while_writing():
+            self._on_kept(await in_thread(self._write, letters))
         self._notices.say(letters)
         if self._copy is not None:
             await self._copy.write(letters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import anyio
 import anyio.to_thread
@@ -12,8 +13,12 @@ from prometheus_client import CollectorRegistry
 
 from eventrec import Batch, EventRecorder, PermanentError, TransientError
 from eventrec.bridges.prometheus import RecorderCollector
-from eventrec.delivery.letters.counts import LetterCounter
+from eventrec.delivery.letters import counts
+from eventrec.delivery.letters.counts import LetterCounter, LetterCounts, WaitingLetters
+from eventrec.delivery.letters.dead_letters import DeadLetter
 from eventrec.delivery.letters.kept import purge, waiting_in
+from eventrec.records.entry import make_entry
+from eventrec.records.schema import Shape
 from eventrec.runs.directory import DEAD, list_runs
 from eventrec.status import Status
 from eventrec.testing import assert_conserved
@@ -131,6 +136,35 @@ async def test_what_waits_is_one_letter_a_record_of_those_that_no_replay_has_pas
     after = await anyio.to_thread.run_sync(waiting_in, tmp_path / DEAD)
 
     assert (before, after) == ({NAME: 3}, {NAME: 1})
+
+
+async def test_letters_that_are_written_beside_a_count_are_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counts, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(counts, "_LEFT_OUT", 1_000)
+    written = [0]
+
+    def count(_: Path) -> LetterCounts:
+        return LetterCounts({"s": written[0]}, {})
+
+    waiting = WaitingLetters(tmp_path)
+    waiting._counter = LetterCounter(count=count)
+    entry = make_entry(Shape("events", "t"), 1, b"{}")
+    letter = DeadLetter(UUID(int=7), 0, "s", "Handler", "never", 1.0, entry)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(waiting.run)
+        for number in range(1, 4):
+            with waiting.writing():
+                written[0] = number  # it is there, and not noted yet
+                waiting._counter._seen = None
+                await anyio.sleep(0.003)
+                waiting.note_written([letter])
+            assert waiting.counts == {"s": number}
+            await anyio.sleep(0.02)
+            assert waiting.counts == {"s": number}
+        tasks.cancel_scope.cancel()
 
 
 def test_a_directory_without_letters_has_none(tmp_path: Path) -> None:
