@@ -116,11 +116,14 @@ class Bucket:
         second = start // _SECOND
         return (self._clock_after(second) if self.unit in _STEPS else self._calendar_after(second)) * _SECOND
 
+    def ceiling(self, moment: int) -> int:
+        """The start of the first bucket that begins at `moment` or later."""
+        start = self.floor(moment)
+        return start if start == moment else self.after(start)
+
     def starts(self, start: int, end: int) -> Iterator[int]:
         """The starts of all buckets that begin in [`start`, `end`)."""
-        bucket = self.floor(start)
-        if bucket < start:
-            bucket = self.after(bucket)
+        bucket = self.ceiling(start)
         while bucket < end:
             yield bucket
             bucket = self.after(bucket)

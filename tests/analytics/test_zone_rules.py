@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from eventrec.analytics import Bucket
-from eventrec_handlers._sql.zone_rules import LONGEST_REST, FilledBy, first_whole, seamed
+from eventrec_handlers._sql.zone_rules import LONGEST_REST, FilledBy, seamed
 
 ZONE = "America/Asuncion"
 MOVED = ("2026-03-10T04:00+00:00", -3)
@@ -85,8 +85,8 @@ def test_buckets_with_a_seam_follow_one_another_and_one_begins_there(
     for start, after in pairwise(starts):
         assert bucket.after(start) == after
         assert {bucket.floor(moment) for moment in (start, (start + after) // 2, after - 1)} == {start}
-        assert first_whole(bucket, start) == start
-        assert first_whole(bucket, start + 1) == after
+        assert bucket.ceiling(start) == start
+        assert bucket.ceiling(start + 1) == after
 
 
 def test_the_last_rules_to_come_fill_a_table_once(zone_rules: Callable[..., None]) -> None:

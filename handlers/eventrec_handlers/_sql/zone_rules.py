@@ -99,9 +99,3 @@ def seamed(bucket: Bucket, seam: int | None) -> Bucket:
     if seam is None or bucket.floor(seam) == seam:
         return bucket
     return SeamedBucket(bucket.unit, bucket.every, bucket.zone, seam)
-
-
-def first_whole(bucket: Bucket, moment: int) -> int:
-    """The start of the first bucket that begins at `moment` or later."""
-    start = bucket.floor(moment)
-    return start if start == moment else bucket.after(start)

@@ -263,10 +263,7 @@ def _behind(plan: RollupPlan, low: int, end: int, events: tuple[int, int] | None
 
 def _first_whole(plan: RollupPlan, start: int, floor: int | None) -> int:
     """The start of the first bucket from the one at `start` on that retention has left whole."""
-    if floor is None or start >= floor:
-        return start
-    start = plan.bucket.floor(floor)
-    return start if start == floor else plan.bucket.after(start)
+    return start if floor is None or start >= floor else plan.bucket.ceiling(floor)
 
 
 def _wide_enough(plan: RollupPlan, low: int, high: int, floor: int | None) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from eventrec_handlers._sql.refreshing import marked_buckets
 from eventrec_handlers.postgres.rollups.moments import EARLIEST, LATEST, nanoseconds
-from eventrec_handlers.postgres.rollups.uncounted import Uncounted, ceiling
+from eventrec_handlers.postgres.rollups.uncounted import Uncounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,4 +69,4 @@ class Known:
         """The buckets that begin in [`first`, `end`), have a part of `span`, and may hold events."""
         bucket = self.plan.bucket
         low = max(first, bucket.floor(max(span[0], events[0])))
-        return ceiling(bucket, low), ceiling(bucket, min(end, span[1], events[1] + 1))
+        return bucket.ceiling(low), bucket.ceiling(min(end, span[1], events[1] + 1))

@@ -122,7 +122,7 @@ class Walk:
         if self._is_descending:
             since, until = bucket.floor(max(low, high - self._window)), high
         else:
-            since, until = low, ceiling(bucket, min(high, low + self._window))
+            since, until = low, bucket.ceiling(min(high, low + self._window))
         types = [] if self._plan.types is None else [list(self._plan.types)]
         step = timedelta(microseconds=bucket.step // 1_000)
         rows = await self._connection.fetch(self._statement, moment(since), moment(until), step, *types)
@@ -133,7 +133,7 @@ class Walk:
             if self._is_descending:
                 since = bucket.floor(found[0])
             else:
-                until = min(high, ceiling(bucket, found[-1] + bucket.step))
+                until = min(high, bucket.ceiling(found[-1] + bucket.step))
             self._window = until - since
         rest = (low, since) if self._is_descending else (until, high)
         if rest[0] < rest[1]:
@@ -152,12 +152,6 @@ class Walk:
 
     def _grow(self) -> None:
         self._size = min(LONGEST_RUN, 2 * self._size)
-
-
-def ceiling(bucket: Bucket, at: int) -> int:
-    """The start of the first bucket that begins at `at` or later."""
-    start = bucket.floor(at)
-    return start if start == at else bucket.after(start)
 
 
 def _touched(bucket: Bucket, places: Iterable[int], low: int, high: int) -> list[int]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import anyio.to_thread
 
 from eventrec_handlers._sql.refreshing import bucket_of_row
-from eventrec_handlers._sql.zone_rules import FilledBy, first_whole, held_remark, refilled_remark
+from eventrec_handlers._sql.zone_rules import FilledBy, held_remark, refilled_remark
 from eventrec_handlers.postgres.rollups.locks import begin, lock_marks
 from eventrec_handlers.postgres.rollups.moments import FIRST_MOMENT, moment, nanoseconds, quoted_bucket
 from eventrec_handlers.postgres.rollups.tables import FIRST, FLOORS, LAST, PENDING, ROLLUPS
@@ -138,7 +138,7 @@ async def take_over(connection: asyncpg.Connection, namespace: Namespace, plan: 
         return held_remark(plan)
     kept_to = known.kept_to
     if kept_to is None and floor > FIRST_MOMENT:
-        kept_to = moment(first_whole(plan.bucket, nanoseconds(floor)))
+        kept_to = moment(plan.bucket.ceiling(nanoseconds(floor)))
     await connection.execute(
         f"WITH gone AS (DELETE FROM {pending} WHERE rollup = $1 RETURNING bucket, rows)"  # noqa: S608 - quoted
         f" UPDATE {rollups} SET rules = $2, kept_to = $3, todo_from = '{FIRST}', todo_to = '{LAST}',"
@@ -173,5 +173,5 @@ async def note_floor(connection: asyncpg.Connection, namespace: Namespace, table
             await connection.execute(
                 f"UPDATE {namespace.named(ROLLUPS)} SET kept_to = greatest(kept_to, $2) WHERE name = $1",  # noqa: S608 - quoted
                 each.name,
-                moment(first_whole(each.bucket, nanoseconds(floor))),
+                moment(each.bucket.ceiling(nanoseconds(floor))),
             )

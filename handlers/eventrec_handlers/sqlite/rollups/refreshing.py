@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventrec_handlers._sql import quoted
 from eventrec_handlers._sql.refreshing import marked_buckets
-from eventrec_handlers._sql.zone_rules import first_whole
 from eventrec_handlers._thread import check_cancelled
 from eventrec_handlers.sqlite.marks import EARLIEST, LATEST, Arrivals, has_arrived
 from eventrec_handlers.sqlite.own_tables import PENDING, ROLLUPS
@@ -216,7 +215,7 @@ class Refreshing:
 
     def _computed_next(self, found: Registered, until: int, size: int) -> _Computed:
         bucket = self._bucket
-        low = first_whole(bucket, max(found.filled_to, self._floor(found)))
+        low = bucket.ceiling(max(found.filled_to, self._floor(found)))
         first = Computing(self._connection, self._plan, self._columns).next_event(low, until)
         if first is None:
             spans, reached = [], until

@@ -123,9 +123,7 @@ def _moments(question: Question) -> tuple[int, int]:
 
 
 def _next_start(bucket: Bucket, moment: int) -> int:
-    moment = max(moment, LOWEST)
-    start = bucket.floor(min(moment, HIGHEST))
-    return min(start if start == moment else bucket.after(start), HIGHEST)
+    return min(bucket.ceiling(min(max(moment, LOWEST), HIGHEST)), HIGHEST)
 
 
 def _bucket(bucket: Bucket, time: str) -> str:

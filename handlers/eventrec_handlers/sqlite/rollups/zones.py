@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from eventrec_handlers._sql import quoted
-from eventrec_handlers._sql.zone_rules import first_whole, held_remark, refilled_remark
+from eventrec_handlers._sql.zone_rules import held_remark, refilled_remark
 from eventrec_handlers._thread import check_cancelled
 from eventrec_handlers.sqlite.marks import EARLIEST, row_number
 from eventrec_handlers.sqlite.own_tables import PENDING, ROLLUPS, ZONES, has_own_table, make_own_table
@@ -70,7 +70,7 @@ def _clear_slice(connection: sqlite3.Connection, plan: RollupPlan, found: Regist
     )
     connection.execute(f"DELETE FROM {PENDING} WHERE rollup = ?", (plan.name,))  # noqa: S608 - a constant
     make_own_table(connection, ZONES)
-    kept_to = first_whole(plan.bucket, floor) if found.kept_to is None and floor > EARLIEST else found.kept_to
+    kept_to = plan.bucket.ceiling(floor) if found.kept_to is None and floor > EARLIEST else found.kept_to
     connection.execute(
         f"INSERT OR REPLACE INTO {ZONES} (rollup, fingerprint, rules, kept_to) VALUES (?, ?, ?, ?)",  # noqa: S608 - a constant
         (plan.name, plan.fingerprint, found.filled_by.replaced(plan.bucket), kept_to),
@@ -83,5 +83,5 @@ def note_floor(connection: sqlite3.Connection, table: str, floor: int) -> None:
         if rollup.bucket.rules is not None and rollup.is_ours:
             connection.execute(
                 f"UPDATE {ZONES} SET kept_to = max(coalesce(kept_to, ?1), ?1) WHERE rollup = ?2",  # noqa: S608 - a constant
-                (first_whole(rollup.bucket, floor), rollup.name),
+                (rollup.bucket.ceiling(floor), rollup.name),
             )
