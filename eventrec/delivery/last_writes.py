@@ -56,21 +56,26 @@ async def _makes_room(
     """Whether the writer goes on once something was delivered and deleted."""
     written = own.log.written
 
-    async def has_gone_on() -> bool:
-        tries = writer.tries
-        writer.wake()
-        # The one that is under way may have begun before there was room; the next one did not.
-        while own.log.written == written and not writer.is_ended and writer.tries < tries + 2:
-            await next_change().wait()
-        return own.log.written > written or writer.is_ended
+    def goes_on() -> Awaitable[bool]:
+        return try_again(writer, lambda: own.log.written > written, next_change=next_change)
 
     while await give_up_delivered():
-        if await has_gone_on():
+        if await goes_on():
             return True
     for deliver in ways:
         await deliver()
         await trim(own)
         await renew(own)
-        if await has_gone_on():
+        if await goes_on():
             return True
     return False
+
+
+async def try_again(writer: Writer, is_done: Callable[[], bool], *, next_change: Callable[[], anyio.Event]) -> bool:
+    """Have `writer` try, now that there may be room: whether it `is_done`, or ended, before it is refused."""
+    tries = writer.tries
+    writer.wake()
+    # The one that is under way may have begun before there was room; the next one did not.
+    while not is_done() and not writer.is_ended and writer.tries < tries + 2:
+        await next_change().wait()
+    return is_done() or writer.is_ended

@@ -12,7 +12,7 @@ from eventrec.delivery.deliveries import Deliveries
 from eventrec.delivery.disk import DiskQuota
 from eventrec.delivery.first_checkpoints import FirstCheckpoints
 from eventrec.delivery.following.following import Following
-from eventrec.delivery.last_writes import write_rest
+from eventrec.delivery.last_writes import try_again, write_rest
 from eventrec.delivery.letters.counts import WaitingLetters
 from eventrec.delivery.letters.dead_letters import DeadLetterFile
 from eventrec.delivery.letters.kept import forfeit_settled
@@ -383,11 +383,7 @@ class LogSupervisor(Supervisor):
         self.writer.close(waits_for_room=True)
         with anyio.CancelScope(deadline=self._deadline):
             await self._settle_logs_of_others()
-            tries = self.writer.tries
-            self.writer.wake()
-            # The one that is under way may have begun before there was room; the next one did not.
-            while self.writer.log is None and not self.writer.is_ended and self.writer.tries < tries + 2:
-                await self._woken.wait()
+            await try_again(self.writer, lambda: self.writer.log is not None, next_change=self.next_change)
 
     def _is_failing(self, name: str) -> bool:
         worker = self.workers.get(name)
