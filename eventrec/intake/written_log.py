@@ -141,11 +141,11 @@ class WrittenLog:
         """
         run, log = self._made()
         spared, files = (SPARED_AT_END, SPARED_FILES_AT_END) if is_last else (SPARED, SPARED_FILES)
-        room, may_begin = math.inf, True
+        room, free_files = math.inf, math.inf
         with suppress(OSError):
-            free, _ = run.storage.space()
-            room, may_begin = free - spared, run.storage.has_room(size=0, files=files)
-        log.limit(room, may_begin=may_begin)
+            free, free_files = run.storage.room()
+            room = free - spared
+        log.limit(room, may_begin=free_files >= files)
         self._has_small_room = room < _SMALL_ROOM
         if room < 0:
             raise LogFullError(f"fewer than {spared:,} bytes are free")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import math
 import os
 import shutil
 import stat
@@ -172,11 +173,20 @@ class DiskStorage:
 
     def has_room(self, *, size: int, files: int) -> bool:
         """Whether so many bytes and files are free in its file system for this user; True where that is not told."""
+        free, free_files = self.room()
+        return free >= size and free_files >= files
+
+    def room(self) -> tuple[int, float]:
+        """Bytes and files that are free in its file system for this user; files without end where that is not told.
+
+        Raises:
+            OSError: The system does not say.
+        """
         if self._dir is None or not hasattr(os, "statvfs"):
-            return self.space()[0] >= size
+            return self.space()[0], math.inf
         found = os.statvfs(self._dir)
         # Where files are made as they are needed, there is no number of them.
-        return found.f_bavail * found.f_frsize >= size and (not found.f_files or found.f_favail >= files)
+        return found.f_bavail * found.f_frsize, found.f_favail if found.f_files else math.inf
 
     @property
     def info(self) -> os.stat_result:
