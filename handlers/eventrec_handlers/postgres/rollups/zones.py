@@ -10,7 +10,7 @@ Locks are taken in one order: the marks of a table, its floor, its rollups, what
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio.to_thread
 
@@ -21,13 +21,15 @@ from eventrec_handlers.postgres.rollups.moments import FIRST_MOMENT, moment, nan
 from eventrec_handlers.postgres.rollups.tables import FIRST, FLOORS, LAST, PENDING, ROLLUPS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     import asyncpg
 
     from eventrec.analytics import Bucket, RollupPlan
     from eventrec_handlers.postgres.checkpoints import Namespace
+
+T = TypeVar("T")
 
 NOTED: Final = "to_jsonb(known) ->> 'rules' AS rules, (to_jsonb(known) ->> 'kept_to')::timestamptz AS kept_to"
 """Of a row of `eventrec_rollups`, called `known`, in SQL; also where an earlier version has made that table."""
@@ -92,19 +94,23 @@ async def bucket_of(unit: str, every: int, zone: str, kept_to: datetime | None) 
         PauseError: Its zone is not known on this machine.
     """
     seam = None if kept_to is None else nanoseconds(kept_to)
-    return await anyio.to_thread.run_sync(_bucket_of, unit, every, zone, seam)
 
+    def made() -> Bucket:
+        bucket = bucket_of_row(unit, every, zone, seam)
+        _ = bucket.rules
+        return bucket
 
-def _bucket_of(unit: str, every: int, zone: str, seam: int | None) -> Bucket:
-    """Blocking, the first time: the file of the zone is read, and its rules are digested."""
-    bucket = bucket_of_row(unit, every, zone, seam)
-    _ = bucket.rules
-    return bucket
+    return await _with_rules(zone, made)
 
 
 async def is_filled_by_ours(filled_by: FilledBy, bucket: Bucket) -> bool:
-    """Whether these are the rules of its zone that this machine has; the first time in a process it would block."""
-    return bucket.zone == "UTC" or await anyio.to_thread.run_sync(filled_by.is_ours, bucket)
+    """Whether these are the rules of its zone that this machine has."""
+    return await _with_rules(bucket.zone, lambda: filled_by.is_ours(bucket))
+
+
+async def _with_rules(zone: str, work: Callable[[], T]) -> T:
+    """What `work` gives, which asks for the rules of `zone`: the first time its file is read, and they are digested."""
+    return work() if zone == "UTC" else await anyio.to_thread.run_sync(work)
 
 
 async def ruled_by_others(
