@@ -4,81 +4,37 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
 
 import pytest
 
-from eventrec import Batch, PauseError, ReceivedEvent, default_layout
-from eventrec.analytics import Question, Refresh, Rollup, bucket, count, plan_of
+from eventrec import Batch, PauseError
+from eventrec.analytics import Question, plan_of
+from eventrec.records.times import nanoseconds
+from eventrec.testing.zoned_rollups import (
+    HOURS,
+    KEPT,
+    LATER,
+    NEVER,
+    NEW,
+    NOW,
+    OLD,
+    PLANS,
+    ROLLUPS,
+    ZONE,
+    Daily,
+    Everywhere,
+    by_brute_force,
+    counted,
+    happened,
+)
 from eventrec_handlers.sqlite import SqliteHandler
 from eventrec_handlers.sqlite.rollups import SqliteRollups
 
 pytestmark = [pytest.mark.handlers, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
-
-ZONE: Final = "America/Asuncion"
-OLD: Final = (-4,)
-NEW: Final = (-4, ("2026-03-10T04:00+00:00", -3))
-LATER: Final = (-4, ("2026-03-10T04:00+00:00", -5.5))
-NEVER: Final = (-5.5,)
-NOW: Final = datetime(2026, 4, 2, 15, 30, tzinfo=UTC)
-HOURS: Final = [NOW - timedelta(hours=n) for n in range(40 * 24)]
-KEPT: Final = replace(default_layout("events"), retention="10d")
-
-
-class Daily(Rollup, name="daily", table="events"):
-    day = bucket("day", zone=ZONE)
-    n = count()
-    refresh = Refresh(window="3 days", lag=0)
-
-
-class Weekly(Rollup, name="weekly", table="events"):
-    week = bucket("week", zone=ZONE)
-    n = count()
-    refresh = Refresh(window="3 days", lag=0)
-
-
-class Monthly(Rollup, name="monthly", table="events"):
-    month = bucket("month", zone=ZONE)
-    n = count()
-    refresh = Refresh(window="3 days", lag=0)
-
-
-class Quarterly(Rollup, name="quarterly", table="events"):
-    part = bucket("6 hours", zone=ZONE)
-    n = count()
-    refresh = Refresh(window="3 days", lag=0)
-
-
-class Everywhere(Rollup, name="everywhere", table="events"):
-    day = bucket("day")
-    n = count()
-    refresh = Refresh(window="3 days", lag=0)
-
-
-ROLLUPS: Final = (Daily, Weekly, Monthly, Quarterly, Everywhere)
-PLANS: Final = [plan_of(rollup) for rollup in ROLLUPS]
-
-
-def nanoseconds(at: datetime) -> int:
-    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1_000
-
-
-def happened(*moments: datetime) -> list[ReceivedEvent]:
-    return [ReceivedEvent("ordered", b"{}", timestamp=nanoseconds(at), table="events") for at in moments]
-
-
-def by_brute_force(rollup: type[Rollup], moments: list[datetime]) -> list[tuple[int, int]]:
-    return sorted(Counter(plan_of(rollup).bucket.floor(nanoseconds(at)) for at in moments).items())
-
-
-async def counted(store: SqliteRollups, rollup: type[Rollup]) -> list[tuple[int, int]]:
-    return [tuple(row) for row in (await store.answer(Question(rollup))).rows]  # type: ignore[misc]
 
 
 def execute(path: Path, sql: str) -> list[tuple[object, ...]]:
