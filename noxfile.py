@@ -81,29 +81,33 @@ def environment(session: nox.Session, name: str, *install: str, python: str = sy
     commands = home / ("Scripts" if sys.platform == "win32" else "bin")
     path = f"{commands}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
-    def run(command: str, /, *arguments: str, success_codes: tuple[int, ...] = (0,), silent: bool = False) -> None:
-        session.run(
-            str(commands / command),
-            *arguments,
-            # Compiled modules are kept, whatever the shell says: every worker and every process that a test starts
-            # would compile all of eventrec, and pytest rewrite all tests, again each time.
-            env={"PATH": path, "VIRTUAL_ENV": str(home), "PYTHONDONTWRITEBYTECODE": ""},
-            external=True,
-            success_codes=success_codes,
-            silent=silent,
-        )
+    def through(perform: Callable[..., object]) -> Run:
+        def run(command: str, /, *arguments: str, success_codes: tuple[int, ...] = (0,), silent: bool = False) -> None:
+            perform(
+                str(commands / command),
+                *arguments,
+                # Compiled modules are kept, whatever the shell says: every worker and every process that a test starts
+                # would compile all of eventrec, and pytest rewrite all tests, again each time.
+                env={"PATH": path, "VIRTUAL_ENV": str(home), "PYTHONDONTWRITEBYTECODE": ""},
+                external=True,
+                success_codes=success_codes,
+                silent=silent,
+            )
+
+        return run
 
     pyproject = (ROOT / "pyproject.toml").read_bytes()
     made_of = hashlib.sha256(pyproject + repr((_version_of(python), install)).encode()).hexdigest()
     stamp = home / "made-of"
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != made_of:
         shutil.rmtree(home, ignore_errors=True)
-        session.run(python, "-m", "venv", str(home), external=True)
-        run("python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", *install)
+        session.run_install(python, "-m", "venv", str(home), external=True)
+        make = through(session.run_install)
+        make("python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", *install)
         # pip would compile one file after another. What fails is not Python of this version, and is imported by none.
-        run("python", "-m", "compileall", "-qq", "-j", "0", str(home), success_codes=(0, 1))
+        make("python", "-m", "compileall", "-qq", "-j", "0", str(home), success_codes=(0, 1))
         stamp.write_text(made_of, encoding="utf-8")
-    return run
+    return through(session.run)
 
 
 def _version_of(python: str) -> str:
