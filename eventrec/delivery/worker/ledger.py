@@ -15,7 +15,7 @@ from eventrec.runtime.logging import get_logger
 from eventrec.status import SubscriptionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from eventrec.delivery.sources.source import Source
     from eventrec.delivery.subscription import Subscription
@@ -28,6 +28,9 @@ _logger = get_logger("eventrec.delivery")
 
 _MAX_REMARKS: Final = 100
 """Of what a handler remarks, so much is shown."""
+
+_MAX_ERROR: Final = 500
+"""Characters of an error that a checkpoint holds."""
 
 
 class Ledger:
@@ -76,8 +79,9 @@ class Ledger:
         self._told = self.progress.dead, sum(self.progress.dropped.values())
         """The losses that `take_losses` has told."""
 
-    def checkpoint(self) -> Checkpoint:
-        """What a later run needs to know."""
+    def checkpoint(self, health: Health, *, refused_types: Iterable[str] = ()) -> Checkpoint:
+        """What a later run needs to know, with the trouble that an operator looks for in the directory."""
+        error = health.last_error
         return Checkpoint(
             subscription=self._subscription.name,
             progress=replace(self.progress, dropped=dict(self.progress.dropped)),
@@ -85,6 +89,9 @@ class Ledger:
             attempt=self.attempt,
             generation=self.generation,
             address=self.address,
+            state=_storable(health.trouble),
+            last_error=None if error is None else _storable(error),
+            refused_types=[_storable(kind) for kind in refused_types],
         )
 
     def status(self, health: Health, *, in_hand: int, oldest: int | None = None) -> SubscriptionStatus:
@@ -289,3 +296,8 @@ class Ledger:
     async def next_change(self) -> None:
         """Return once `tell` was called."""
         await self._changed.wait()
+
+
+def _storable(text: str) -> str:
+    """Its beginning, as a file takes it: what a handler raises may hold half a character."""
+    return text[:_MAX_ERROR].encode(errors="replace").decode()

@@ -23,11 +23,13 @@ from eventrec.delivery.worker.outcome import (
     outcome_of_opening,
 )
 from eventrec.delivery.worker.retry import Pauses, Standstill, TryAgainError, UnknownErrors, retrying
+from eventrec.delivery.worker.sending import Sending
 from eventrec.errors import FencedError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from eventrec.delivery.worker.attempts import Freezer
     from eventrec.delivery.worker.batch_reader import BatchReader
     from eventrec.delivery.worker.destination import Destination
     from eventrec.delivery.worker.hand import Hand
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from eventrec.delivery.worker.ledger import Ledger
     from eventrec.delivery.worker.piece import Piece
     from eventrec.delivery.worker.quarantine import Quarantine
-    from eventrec.delivery.worker.sending import Sending
     from eventrec.options import DeliverySettings
     from eventrec.records.entry import Entry
 
@@ -51,7 +52,7 @@ class Settling:
         reader: BatchReader,
         ledger: Ledger,
         destination: Destination,
-        sending: Sending,
+        freezer: Freezer,
         quarantine: Quarantine,
         health: Health,
         on_rewind: Callable[[], None],
@@ -61,7 +62,9 @@ class Settling:
         self._reader = reader
         self._ledger = ledger
         self._destination = destination
-        self._sending = sending
+        self._sending = Sending(
+            hand=hand, reader=reader, ledger=ledger, destination=destination, freezer=freezer, quarantine=quarantine
+        )
         self._quarantine = quarantine
         self._health = health
         self._on_rewind = on_rewind

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import anyio
-import msgspec
 
 from eventrec.delivery.worker.attempts import Freezer
 from eventrec.delivery.worker.batch_reader import BatchReader
@@ -23,7 +22,6 @@ from eventrec.delivery.worker.ledger import Ledger
 from eventrec.delivery.worker.open_records import OpenRecords
 from eventrec.delivery.worker.quarantine import Quarantine
 from eventrec.delivery.worker.retry import Pauses
-from eventrec.delivery.worker.sending import Sending
 from eventrec.delivery.worker.settling import Settling
 from eventrec.runtime.logging import described, get_logger
 
@@ -40,9 +38,6 @@ if TYPE_CHECKING:
     from eventrec.status import SubscriptionStatus
 
 _logger = get_logger("eventrec.delivery")
-
-_MAX_ERROR: Final = 500
-"""Characters of an error that a checkpoint holds."""
 
 
 class Worker:
@@ -112,21 +107,13 @@ class Worker:
             freezer=freezer,
             quarantine=self._quarantine,
         )
-        sending = Sending(
-            hand=self._hand,
-            reader=self._reader,
-            ledger=self._ledger,
-            destination=self._destination,
-            freezer=freezer,
-            quarantine=self._quarantine,
-        )
         self._settling = Settling(
             subscription.settings,
             hand=self._hand,
             reader=self._reader,
             ledger=self._ledger,
             destination=self._destination,
-            sending=sending,
+            freezer=freezer,
             quarantine=self._quarantine,
             health=self._health,
             on_rewind=on_rewind,
@@ -245,17 +232,7 @@ class Worker:
 
     def checkpoint(self) -> Checkpoint:
         """What a later run needs to know, and an operator who looks at the directory."""
-        error = self._health.last_error
-        known = self._ledger.checkpoint()
-        tight = self._quarantine.brake.tight
-        if error is None and not self._health.trouble and not tight:
-            return known
-        return msgspec.structs.replace(
-            known,
-            state=_storable(self._health.trouble),
-            last_error=None if error is None else _storable(error),
-            refused_types=[_storable(kind) for kind in tight],
-        )
+        return self._ledger.checkpoint(self._health, refused_types=self._quarantine.brake.tight)
 
     async def retire(self) -> None:
         """All is settled: have the destination remember that, where it knows this log. Its errors come out.
@@ -348,8 +325,3 @@ class Worker:
                 await self._settling.get_ready()
             except Exception as exc:  # noqa: BLE001 - the next batch meets it too, and says so
                 _logger.debug("destination not asked", subscription=self.name, error=described(exc))
-
-
-def _storable(text: str) -> str:
-    """Its beginning, as a file takes it: what a handler raises may hold half a character."""
-    return text[:_MAX_ERROR].encode(errors="replace").decode()

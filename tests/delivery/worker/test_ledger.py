@@ -30,13 +30,13 @@ class Book:
             on_reread=self.reread.append,
         )
 
+        self.health = Health("s", lambda: None, Outage())
+
     @property
     def is_balanced(self) -> bool:
         """With nothing in hand."""
-        status = self.ledger.status(
-            Health("s", lambda: None, Outage()), in_hand=self.ledger.cursor.next - self.ledger.progress.scanned
-        )
-        return status.is_balanced
+        in_hand = self.ledger.cursor.next - self.ledger.progress.scanned
+        return self.ledger.status(self.health, in_hand=in_hand).is_balanced
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_a_checkpoint_is_where_a_later_run_goes_on(subscription: Subscription, s
     first.ledger.goes_to("the database")
     first.ledger.freezes(attempt)
 
-    later = Book(subscription, source, first.ledger.checkpoint()).ledger
+    later = Book(subscription, source, first.ledger.checkpoint(first.health)).ledger
 
     assert (later.progress, later.attempt, later.generation) == (Progress(0, 0, 2, filtered=2), attempt, 4)
     assert (later.destination, later.cursor.next) == ("the database", 2)
