@@ -167,8 +167,8 @@ async def test_lease_lost_in_the_middle_of_a_batch_ends_that_batch_and_delivers_
 async def test_insert_that_takes_longer_than_the_lease_keeps_it(store: MemoryStore, relay: Any, until: Any) -> None:
     first = Slow()
     second = shared(first, Slow)
-    short = replace(QUICK, lease_seconds=1.0)
-    first.seconds = second.seconds = 2.5
+    short = replace(QUICK, lease_seconds=2.0)
+    first.seconds = second.seconds = 4.5
     store.append(numbered(0, 10))
     async with relay(first, name=NAME, relay=short) as recorder:
         await until(lambda: first.called == 1)
