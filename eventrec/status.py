@@ -238,8 +238,11 @@ class Status:
 
     def is_delivering(self, name: str) -> bool:
         """Whether nothing is wrong with the subscription `name`: with this recorder's log, and with those of others."""
-        parts = (log[name] for log in (self.subscriptions, *self.adopted.values()) if name in log)
-        return all(part.healthy for part in parts)
+        return all(part.healthy for part in self.parts_of(name))
+
+    def parts_of(self, name: str) -> list[SubscriptionStatus]:
+        """The subscription `name` in this recorder's log, and in those of earlier runs that it delivers."""
+        return [log[name] for log in (self.subscriptions, *self.adopted.values()) if name in log]
 
     @property
     def waiting_logs(self) -> int:

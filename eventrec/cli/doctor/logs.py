@@ -10,7 +10,7 @@ from eventrec.cli.doctor.findings import Finding, ok, problem, warning
 from eventrec.cli.doctor.python import has_zstd
 from eventrec.cli.exit_codes import CommandError
 from eventrec.cli.logs.directory import see_again
-from eventrec.cli.logs.holds import held_in, how_to_end
+from eventrec.cli.logs.holds import how_to_end
 from eventrec.cli.logs.letters import count_by_subscription, letters_left, unreadable_letters
 from eventrec.cli.terminal import counted
 from eventrec.errors import LogError
@@ -18,6 +18,7 @@ from eventrec.log.disk import DiskStorage
 from eventrec.log.segment import index_name, list_segments, segment_name
 from eventrec.log.verify import verify
 from eventrec.runs.directory import list_runs
+from eventrec.runs.holds import held_in
 from eventrec.runs.summary import total
 
 if TYPE_CHECKING:

@@ -1,40 +1,17 @@
-"""Pauses that only an operator ends, and by which command."""
+"""By which command an operator ends a pause."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from eventrec.runs.holds import CHANGED, ends_by_operator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
-
-    from eventrec.runs.survey import SeenLog
-
-CHANGED: Final = "paused: destination changed"
-_REFUSED: Final = "paused: over half of the last"
-
-
-def ends_by_operator(state: str) -> bool:
-    """Whether waiting is in vain in this state of a subscription."""
-    return state.startswith((CHANGED, _REFUSED))
 
 
 def how_to_end(state: str, directory: Path, name: str) -> str:
     """What an operator does about the subscription `name` of `directory` in such a state; empty for another one."""
     if state.startswith(CHANGED):
         return f"eventrec resume {directory} {name} --from earliest, or --from latest"
-    return f"mend that, then: eventrec resume {directory} {name}" if state.startswith(_REFUSED) else ""
-
-
-def held_in(logs: Iterable[SeenLog]) -> dict[str, str]:
-    """The subscriptions that were in such a state when a checkpoint in one of `logs` was saved, and in which.
-
-    Where they differ from log to log, the one that takes more to end.
-    """
-    found: dict[str, str] = {}
-    for log in logs:
-        for name, checkpoint in log.checkpoints.items():
-            is_waiting = ends_by_operator(checkpoint.state) and (log.is_held or log.pending(name) > 0)
-            if is_waiting and found.get(name) != CHANGED:
-                found[name] = checkpoint.state
-    return found
+    return f"mend that, then: eventrec resume {directory} {name}" if ends_by_operator(state) else ""

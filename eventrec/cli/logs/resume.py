@@ -10,9 +10,9 @@ from cyclopts import Parameter
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
 from eventrec.cli.logs.directory import see_again
-from eventrec.cli.logs.holds import CHANGED, held_in
 from eventrec.cli.logs.letters import known_names, refuse_unknown, waiting_letters
 from eventrec.cli.terminal import Terminal
+from eventrec.runs.holds import CHANGED, held_in
 from eventrec.runs.requests import OperatorRequest, save_request
 
 

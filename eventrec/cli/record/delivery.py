@@ -8,11 +8,11 @@ import anyio
 import anyio.to_thread
 
 from eventrec.cli.exit_codes import CommandError, ExitCode
-from eventrec.cli.logs.holds import ends_by_operator
 from eventrec.cli.logs.orphans import Orphans, held_state, trying_state
 from eventrec.cli.record.in_flight import LineNumbers, RefusedRecords
 from eventrec.cli.terminal import counted
 from eventrec.cli.waiting import WaitingNotice, end_of_wait
+from eventrec.runs.holds import ends_by_operator
 from eventrec.runs.run import new_run_id
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import msgspec
 from eventrec.errors import RecorderStateError
 from eventrec.recorder import subscriptions_of
 from eventrec.runs.followers import Followers
+from eventrec.runs.holds import CHANGED, held_in
 from eventrec.runs.requests import OperatorRequest, save_request
 from eventrec.runs.survey import see_all
 from eventrec.runtime.decoding import decodable
@@ -20,6 +21,7 @@ from eventrec.server.refusals import RefusedError, json_response
 from eventrec.server.routes import JSON, Query, Route
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from starlette.requests import Request
@@ -36,7 +38,7 @@ _PARAMETERS: Final = (
         name="from",
         description=(
             'Where another destination answers than before: "earliest" sends it all that is kept, "latest" what'
-            " was not delivered to the one before."
+            " was not delivered to the one before. There it is needed."
         ),
         type=_Start,
     ),
@@ -64,9 +66,13 @@ async def _resume(request: Request, server: Server) -> Response:
     if not is_ours and server.log is None:
         raise _unknown(name)
 
+    if is_ours and start is None:
+        _refuse_changed(name, {part.state for part in server.recorder.status().parts_of(name)})
     if server.log is not None:
         if not is_ours and not await look(server, lambda directory: _is_known(directory, name)):
             raise _unknown(name)
+        if start is None:
+            _refuse_changed(name, {await look(server, lambda directory: held_in(see_all(directory)).get(name, ""))})
         asked = OperatorRequest(subscription=name, asked=time.time(), start=start)
         await look(server, lambda directory: save_request(directory, asked))
     if is_ours:
@@ -80,6 +86,16 @@ async def _resume(request: Request, server: Server) -> Response:
 def _is_known(directory: Path, name: str) -> bool:
     followed = {each.name for each in Followers(directory).by_file().values()}
     return name in followed or any(name in log.names for log in see_all(directory))
+
+
+def _refuse_changed(name: str, states: AbstractSet[str]) -> None:
+    if CHANGED in states:
+        raise RefusedError(
+            HTTPStatus.CONFLICT,
+            f"{name[:100]!r} is paused, since another destination answers than before: from=earliest sends it all that"
+            " is kept, from=latest what was not delivered to the one before; where that one answers again, it goes on"
+            " by itself",
+        )
 
 
 def _unknown(name: str) -> RefusedError:
@@ -96,6 +112,6 @@ RESUME: Final = (
         tag="operations",
         parameters=_PARAMETERS,
         answers={JSON: Resumed},
-        refusals=(404,),
+        refusals=(404, 409),
     ),
 )

@@ -15,14 +15,14 @@ from eventrec import EventRecorder
 from eventrec.bridges.prometheus import RecorderCollector
 from eventrec.delivery.letters.counts import LetterCounter, LetterCounts, count_letters
 from eventrec.delivery.letters.kept import purge
-from eventrec.errors import PermanentError
+from eventrec.errors import PermanentError, TransientError
 from eventrec.runs.directory import list_runs
 from eventrec.runs.requests import load_requests
 from eventrec.server import Tokens, application
 from eventrec.server.operations.metrics import recorder_families
 from eventrec.server.operations.text_format import Family, Sample, text_of
 from eventrec.server.token_file import new_token
-from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, refusing
+from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising, refusing
 
 
 def app_of(tmp_path: Path, *handlers: Any, **options: Any) -> Any:
@@ -292,6 +292,52 @@ def test_resume_is_left_for_all_who_deliver(serve: Any, tmp_path: Path) -> None:
     assert answers[0].json() == {"subscription": "sqlite", "is_elsewhere": False}
     (request,) = load_requests(tmp_path / "log", since=0)
     assert (request.subscription, request.start) == ("sqlite", "latest")
+
+
+def test_resume_asks_where_to_begin_at_another_destination(serve: Any, until: Any) -> None:
+    handler = FencedHandler()
+    recorder = EventRecorder(options=quickly())
+    recorder.register(handler, name="table")
+    running = serve(application(recorder))
+    running.post("/events/batch", [{"type": "numbered", "number": 0}])
+    until(lambda: handler.delivered == [0])
+    handler.id = "another"
+    handler.acts = [raising(TransientError("cut"))]
+    running.post("/events/batch", [{"type": "numbered", "number": 1}])
+    until(lambda: recorder.status().subscriptions["table"].state == "paused: destination changed")
+
+    refused = running.post("/resume/table")
+
+    assert refused.status == 409
+    assert "another destination answers than before: from=earliest" in refused.json()["detail"]
+    assert running.post("/resume/table?from=latest").status == 200
+    until(lambda: handler.delivered == [0, 1])
+
+
+def test_resume_asks_so_for_an_earlier_log_too(serve: Any, until: Any, tmp_path: Path) -> None:
+    def recording(handler: FencedHandler) -> EventRecorder:
+        recorder = EventRecorder(log=tmp_path / "log", options=quickly())
+        recorder.register(handler, name="table")
+        return recorder
+
+    async def leave() -> None:
+        async with recording(handler) as recorder:
+            recorder.record(Numbered(0))
+            assert await recorder.flush(timeout=60)
+            handler.always = raising(TransientError("cut"))
+            recorder.record(Numbered(1))
+            await recorder.close(0)
+
+    handler = FencedHandler()
+    anyio.run(leave)
+    later = FencedHandler(id="another")
+    recorder = recording(later)
+    running = serve(application(recorder, log=tmp_path / "log"))
+    until(lambda: [part.state for part in recorder.status().parts_of("table")][1:] == ["paused: destination changed"])
+
+    assert running.post("/resume/table").status == 409
+    assert running.post("/resume/table?from=latest").status == 200
+    until(lambda: later.delivered == [1])
 
 
 def test_scopes_are_asked_for(serve: Any, tmp_path: Path) -> None:
