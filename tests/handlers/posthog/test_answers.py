@@ -374,6 +374,6 @@ def test_url_that_says_something_else_is_refused_without_showing_the_key(url: st
 
 
 def test_key_is_shown_nowhere() -> None:
-    handler = PostHogHandler("phc_abc")
+    handler = PostHogHandler("phc_secret")
 
-    assert "abc" not in f"{handler!r} {handler} {vars(handler)}"
+    assert "secret" not in f"{handler!r} {handler} {vars(handler)}"
