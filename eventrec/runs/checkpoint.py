@@ -55,6 +55,13 @@ class Progress:
         settled = self.delivered + self.filtered + self.dead + sum(self.dropped.values())
         return self.acknowledged <= self.scanned and self.scanned - self.start + self.rewound == settled
 
+    def settle_to(self, end: int, *, delivered: int = 0, dead: int = 0, dropped: int = 0) -> None:
+        """Everything below `end` is settled: what is in none of these terms was filtered; see `drop`."""
+        self.delivered += delivered
+        self.dead += dead
+        self.filtered += end - self.scanned - delivered - dead - dropped
+        self.scanned = end
+
     def drop(self, reason: str, count: int) -> None:
         """`count` records are lost for `reason`."""
         if count:
@@ -153,14 +160,15 @@ class CheckpointFiles:
         self._where = where
         self._is_named = is_named
 
-    def load(self) -> dict[str, Checkpoint]:
-        """Every checkpoint, by subscription. One that cannot be read is logged and missing: see `look`."""
-        return self.look().checkpoints
+    def load(self, *, is_said: bool = True) -> dict[str, Checkpoint]:
+        """Every checkpoint, by subscription. One that cannot be read is missing, and logged where `is_said`."""
+        return self.look(is_said=is_said).checkpoints
 
-    def look(self, *, said: Collection[str] = (), says_forbidden: bool = True) -> Saved:
+    def look(self, *, said: Collection[str] = (), says_forbidden: bool = True, is_said: bool = True) -> Saved:
         """Every checkpoint, and what cannot be read, which is logged but for the files `said` before.
 
-        `says_forbidden=False`: nor are those that this user may not read, of which the caller tells.
+        `says_forbidden=False`: nor are those that this user may not read, of which the caller tells. `is_said=False`:
+        none is.
         """
         found: dict[str, Checkpoint] = {}
         unreadable, newer, forbidden = set[str](), set[str](), set[str]()
@@ -173,7 +181,7 @@ class CheckpointFiles:
                 unreadable.add(name)
                 if is_forbidden(checkpoint):
                     forbidden.add(name)
-                if name not in said and (says_forbidden or name not in forbidden):
+                if is_said and name not in said and (says_forbidden or name not in forbidden):
                     _logger.error("checkpoint unreadable", file=str(self._folder / name), error=str(checkpoint))
         return Saved(found, frozenset(unreadable), frozenset(newer), frozenset(forbidden))
 

@@ -44,16 +44,11 @@ class KeptLetter:
 
 def kept_letters(directory: Path) -> Iterator[KeptLetter]:
     """Every letter below `directory`, oldest first; of letters about the same record the last one alone waits."""
-    last: dict[Key, tuple[UUID, int]] = {}
-    runs = list_runs(directory)
-    for run in runs:
+    known = _LastLetters(directory)
+    for run in known.runs:
         for number, letter in letters_of(directory, run):
-            last[letter.key] = run, number
-    for run in runs:
-        done = {name: each.progress.scanned for name, each in replay_checkpoints(directory, run).load().items()}
-        for number, letter in letters_of(directory, run):
-            latest = last.get(letter.key, (run, number))
-            is_open = number >= done.get(letter.subscription, 0)
+            latest = known.last.get(letter.key, (run, number))
+            is_open = known.is_open(run, number, letter.subscription)
             yield KeptLetter(run, number, letter, latest[0], is_open and latest == (run, number), is_open)
 
 
@@ -62,16 +57,30 @@ def waiting_in(directory: Path, *, is_said: bool = True) -> dict[str, int]:
 
     `is_said`: what cannot be read, and may wait too, is logged.
     """
-    last: dict[Key, tuple[UUID, int]] = {}
-    done: dict[tuple[UUID, str], int] = {}
-    for run in list_runs(directory):
-        files = replay_checkpoints(directory, run)
-        for name, each in (files.load() if is_said else files.load_all() or {}).items():
-            done[run, name] = each.progress.scanned
-        for number, letter in letters_of(directory, run, is_said=is_said):
-            last[letter.key] = run, number
-    waiting = Counter(key[2] for key, (run, number) in last.items() if number >= done.get((run, key[2]), 0))
+    known = _LastLetters(directory, is_said=is_said)
+    waiting = Counter(key[2] for key, (run, number) in known.last.items() if known.is_open(run, number, key[2]))
     return dict(sorted(waiting.items()))
+
+
+class _LastLetters:
+    """Where the last letter about each record is, and how far replays and purges are."""
+
+    def __init__(self, directory: Path, *, is_said: bool = True) -> None:
+        self.runs = list_runs(directory)
+        self.last: dict[Key, tuple[UUID, int]] = {}
+        for run in self.runs:
+            for number, letter in letters_of(directory, run, is_said=is_said):
+                self.last[letter.key] = run, number
+        # After the letters: of one that is written and replayed meanwhile both are known, or neither.
+        self._done = {
+            (run, name): each.progress.scanned
+            for run in self.runs
+            for name, each in replay_checkpoints(directory, run).load(is_said=is_said).items()
+        }
+
+    def is_open(self, run: UUID, number: int, subscription: str) -> bool:
+        """Whether the letter `number` of `run` was neither replayed nor purged."""
+        return number >= self._done.get((run, subscription), 0)
 
 
 def purge(directory: Path, run: UUID, subscription: str, *, below: int) -> None:
@@ -94,8 +103,7 @@ def purge(directory: Path, run: UUID, subscription: str, *, below: int) -> None:
                     if letter.subscription == subscription and number < below
                 ]
                 progress.drop("purged", len(waiting))
-                progress.filtered += below - progress.scanned - len(waiting)
-                progress.scanned = below
+                progress.settle_to(below, dropped=len(waiting))
                 files.save(saved, sync=True)
                 files.sync_names()
         finally:

@@ -132,7 +132,6 @@ class SmallOrphans:
         if found is None:
             new = Checkpoint(subscription=name, progress=Progress(log.first, log.first, log.first))
             return new if subscription.start == "earliest" else None
-        self._handlers[name].outage.note_address(name, subscription.address, log.run.id, found)
         progress = found.progress
         is_plain = found.attempt is None and log.first <= progress.acknowledged <= progress.scanned <= log.end
         return found if is_plain else None
@@ -199,6 +198,7 @@ class SmallOrphans:
         """
         log, name = orphan.log, to.subscription.name
         checkpoint = orphan.checkpoints[name]
+        self._handlers[name].outage.note_address(name, to.subscription.address, log.run.id, checkpoint)
         progress = replace(checkpoint.progress, dropped=dict(checkpoint.progress.dropped))
         destination, generation = checkpoint.destination, checkpoint.generation
         piece = Piece(log.end, generation=generation, static_context=log.static_context)
@@ -216,9 +216,7 @@ class SmallOrphans:
         if piece.entries:
             await self._send(to, piece, log.run.id, progress.acknowledged)
             progress.acknowledged, generation = log.end, 0
-        progress.delivered += len(piece)
-        progress.filtered += log.end - progress.scanned - len(piece)
-        progress.scanned = log.end
+        progress.settle_to(log.end, delivered=len(piece))
         orphan.checkpoints[name] = Checkpoint(
             subscription=name,
             progress=progress,

@@ -152,12 +152,9 @@ class Ledger:
 
     def settle(self, piece: Piece, *, delivered: int, dropped: int = 0) -> None:
         """Everything up to the end of `piece` is settled: what is in none of its terms was filtered."""
-        progress = self.progress
-        settled = delivered + len(piece.delivered) + len(piece.dead) + dropped
-        progress.delivered += delivered + len(piece.delivered)
-        progress.dead += len(piece.dead)
-        self._on_dead(len(piece.dead))
-        progress.filtered += piece.end - progress.scanned - settled
+        dead = len(piece.dead)
+        self.progress.settle_to(piece.end, delivered=delivered + len(piece.delivered), dead=dead, dropped=dropped)
+        self._on_dead(dead)
         self._scan_to(piece.end)
 
     def skip_to(self, end: int) -> None:

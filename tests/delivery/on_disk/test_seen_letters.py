@@ -19,7 +19,9 @@ from eventrec.delivery.letters.dead_letters import DeadLetter
 from eventrec.delivery.letters.kept import purge, waiting_in
 from eventrec.records.entry import make_entry
 from eventrec.records.schema import Shape
+from eventrec.runs.checkpoint import CHECKPOINTS
 from eventrec.runs.directory import DEAD, list_runs
+from eventrec.runs.files import file_name
 from eventrec.status import Status
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import FencedHandler, Numbered, quickly, raising, refusing
@@ -136,6 +138,21 @@ async def test_what_waits_is_one_letter_a_record_of_those_that_no_replay_has_pas
     after = await anyio.to_thread.run_sync(waiting_in, tmp_path / DEAD)
 
     assert (before, after) == ({NAME: 3}, {NAME: 1})
+
+
+@pytest.mark.parametrize("is_said", [True, False])
+async def test_an_unreadable_checkpoint_of_another_subscription_changes_no_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, is_said: bool
+) -> None:
+    await leave_letters(tmp_path, 1, 3, 5)
+    (run,) = await anyio.to_thread.run_sync(list_runs, tmp_path / DEAD)
+    await anyio.to_thread.run_sync(lambda: purge(tmp_path / DEAD, run, NAME, below=2))
+    (tmp_path / DEAD / str(run) / CHECKPOINTS / file_name("other")).write_bytes(b"not ours")
+
+    waiting = await anyio.to_thread.run_sync(lambda: waiting_in(tmp_path / DEAD, is_said=is_said))
+
+    assert waiting == {NAME: 1}
+    assert ("checkpoint unreadable" in caplog.text) is is_said
 
 
 async def test_letters_that_are_written_beside_a_count_are_counted_once(
