@@ -45,6 +45,7 @@ from eventrec import (
     Truncated,
 )
 from eventrec.bridges.prometheus import RecorderCollector
+from eventrec.records.entry import PAYLOAD
 
 SECRET = "Sentinel7f3a91c4e2b8"
 SALT = "SaltOfTheseTests5d1b"
@@ -339,5 +340,5 @@ def test_without_a_rule_nothing_is_hidden() -> None:
 
     assert isinstance(entry, tuple)
     with pytest.raises(AssertionError):
-        assert_nowhere("an entry", entry[2])
+        assert_nowhere("an entry", entry[PAYLOAD])
     recorder._life.stay_unopened()

@@ -37,6 +37,7 @@ from eventrec import (
     SubscriptionError,
     TransientError,
 )
+from eventrec.records.entry import SIZE
 from eventrec.testing import assert_conserved
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly, raising
 
@@ -348,7 +349,7 @@ def test_the_byte_bound_holds_under_several_threads_without_drift() -> None:
 
     status = recorder.status()
     waiting = recorder._life.intake.waiting_bytes()
-    held = sum(entry[6] for entry in recorder._life.intake.take(1 << 30))
+    held = sum(entry[SIZE] for entry in recorder._life.intake.take(1 << 30))
     assert waiting == held
     assert bound * 0.9 < held <= bound + 8 * 64 * 1024
     assert_conserved(status, offered=160_000)

@@ -7,13 +7,30 @@ from eventrec.bus.stage import Output, Published, Seen, Stage
 from eventrec.delivery.sources.source import Records
 from eventrec.errors import ContentError, LeaseLostError, ShardsChangedError
 from eventrec.records.content import Content, ContentDecoder, encode_take
-from eventrec.records.entry import Entry, make_entry
+from eventrec.records.entry import (
+    CONTEXT,
+    EXPLICIT_ID,
+    EXTRA_ROWS,
+    PAYLOAD,
+    SHAPE,
+    SIZE,
+    TIMESTAMP,
+    Entry,
+    make_entry,
+)
 from eventrec.records.ids import Ids
 from eventrec.records.schema import Shape
 from eventrec.runs.run import new_run_id as new_log_id
 
 __all__ = [
+    "CONTEXT",
+    "EXPLICIT_ID",
+    "EXTRA_ROWS",
+    "PAYLOAD",
+    "SHAPE",
+    "SIZE",
     "STAGE_PREFIX",
+    "TIMESTAMP",
     "Bus",
     "Content",
     "ContentDecoder",

@@ -48,7 +48,7 @@ size_of: Final = itemgetter(SIZE)
 
 
 def entry_size(payload: bytes, context: bytes | None = None, extra_rows: bytes | None = None) -> int:
-    """What a record counts against a bound, in bytes. The two loops that make most entries write its first line out."""
+    """What a record counts against a bound, in bytes. The functions that make most entries write its first line out."""
     size = len(payload) + OVERHEAD_BYTES
     if extra_rows is not None:
         size += len(extra_rows)
@@ -72,6 +72,28 @@ def make_entry(  # noqa: PLR0917 - the fields of the tuple, in its order
 ) -> Entry:
     """The entry of these values, with its size."""
     return (shape, timestamp, payload, context, extra_rows, explicit_id, entry_size(payload, context, extra_rows))
+
+
+def with_payload(entry: Entry, payload: bytes) -> Entry:
+    """`entry` with another payload; itself where it is the same one."""
+    shape, timestamp, before, context, extra_rows, explicit_id, size = entry
+    if payload is before:
+        return entry
+    return (shape, timestamp, payload, context, extra_rows, explicit_id, size - len(before) + len(payload))
+
+
+def with_context(entry: Entry, context: bytes | None) -> Entry:
+    """`entry` with another context of its call."""
+    shape, timestamp, payload, before, extra_rows, explicit_id, size = entry
+    return (
+        shape,
+        timestamp,
+        payload,
+        context,
+        extra_rows,
+        explicit_id,
+        size - len(before or b"") + len(context or b""),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from eventrec.errors import OptionsError
-from eventrec.records.entry import OVERHEAD_BYTES, make_entry
+from eventrec.records.entry import make_entry
 from eventrec.records.schema import Shape
 from eventrec.sessions.moments import moment_at, nanoseconds_at
 from eventrec.sessions.payloads import encode
@@ -165,7 +165,7 @@ class SessionWriter:
         )
         payload = encode(row)[:-1] + of.carried
         id_ = entry_id(session.id, session.version, sign)
-        return (self._row, nanoseconds_at(session.created), payload, None, None, id_, len(payload) + OVERHEAD_BYTES)
+        return make_entry(self._row, nanoseconds_at(session.created), payload, None, None, id_)
 
     def _made(
         self, of: OpenSession, kind: str, place: tuple[str, str], duration: int, properties: dict[str, str]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from eventrec.records.entry import Entry
+from eventrec.records.entry import SHAPE, Entry
+from eventrec.records.entry import TIMESTAMP as MOMENT
 from eventrec.records.ids import Ids
 from eventrec.records.layout_columns import TIMESTAMP, TYPE, from_payload
 from eventrec.sessions.moments import milliseconds_of
@@ -135,7 +136,7 @@ class FieldReader:
             project, device, profile, session, path, origin, referrer, name, kind, revenue, groups = self._picker.pick(
                 entry, static
             )
-            type_, at = entry[0].type, entry[1] // 1_000_000
+            type_, at = entry[SHAPE].type, entry[MOMENT] // 1_000_000
             if self._own is not None:
                 type_, at = self._typed(entry, static)
             return SessionEvent(
@@ -161,7 +162,7 @@ class FieldReader:
     def _typed(self, entry: Entry, static: bytes | None) -> tuple[str, int]:
         assert self._own is not None  # noqa: S101 - for the type checker
         kind, time = self._own.pick(entry, static)
-        return _id(kind) or entry[0].type, entry[1] // 1_000_000 if time is None else milliseconds_of(time)
+        return _id(kind) or entry[SHAPE].type, entry[MOMENT] // 1_000_000 if time is None else milliseconds_of(time)
 
 
 _NAMES: Final = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from eventrec.records.entry import CONTEXT, PAYLOAD
 from eventrec.sessions.emitted import SESSION_END, SESSION_START, OpenSession, SessionWriter
 from eventrec.sessions.kept import FORMAT, DeviceState, decode_state, encode_state, profile_state
 from eventrec.sessions.payloads import encode, with_members, with_session
@@ -224,7 +225,7 @@ class Sessions(SessionPolicy):
         session.add(event, is_view=self.is_view(event))
         touched = self._write.open(event.project, event.device, session)
         turn.notes.setdefault("touched", {})[id(session)] = touched
-        turn.entries.append(self._write.start(touched, event.at, event.entry[3]))
+        turn.entries.append(self._write.start(touched, event.at, event.entry[CONTEXT]))
         turn.counts["opened"] += 1
         turn.tallies[OPEN_SESSIONS] += 1
         self._pass(event, touched, turn, is_first=True)
@@ -266,7 +267,7 @@ class Sessions(SessionPolicy):
                 turn.pass_on(entry, event.id)
                 return
             try:
-                payload = with_session(entry[2], self._quoted_member, old, touched.text)
+                payload = with_session(entry[PAYLOAD], self._quoted_member, old, touched.text)
             except _UNREADABLE:
                 turn.pass_on(entry, event.id)
                 return
@@ -287,7 +288,7 @@ def _referrer_members(referrer: list[str]) -> dict[str, bytes]:
 def _pass_with(event: SessionEvent, members: dict[str, bytes], turn: Turn) -> None:
     """Pass `event` on with these members; as it came where its payload is not an object."""
     try:
-        payload = with_members(event.entry[2], members)
+        payload = with_members(event.entry[PAYLOAD], members)
     except _UNREADABLE:
         turn.pass_on(event.entry, event.id)
         return

@@ -12,7 +12,7 @@ import msgspec
 
 from eventrec.errors import OptionsError
 from eventrec.records.context import merged_context
-from eventrec.records.entry import CONTEXT, EXTRA_ROWS, PAYLOAD, SHAPE
+from eventrec.records.entry import CONTEXT, EXTRA_ROWS, PAYLOAD, SHAPE, TIMESTAMP
 from eventrec.records.extra_rows import decode_rows
 from eventrec.records.layout_columns import LayoutSource
 
@@ -94,7 +94,7 @@ class Picker:
         if self._columns:
             self._pick_columns(entry, found)
         for place, kind in self._whole:
-            found[place] = entry[0].type if kind == "type" else entry[1] // 1_000_000
+            found[place] = entry[SHAPE].type if kind == "type" else entry[TIMESTAMP] // 1_000_000
         return [
             self._cut(found[places[0]] if len(places) == 1 else next((found[i] for i in places if found[i]), None))
             for places in self._alternatives
@@ -146,7 +146,7 @@ class _Members:
 
     def picked_at_once(self, entry: Entry, _: bytes | None) -> Sequence[Any]:
         """All of them, where none stands inside another object."""
-        members = self._decode(entry[2])
+        members = self._decode(entry[PAYLOAD])
         values: Sequence[Any] = (None,) * len(self._leaves) if members is None else self._all(members)
         return values
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final
 
 from eventrec.bus.stage import Stage
+from eventrec.records.entry import EXPLICIT_ID
 from eventrec.records.ids import Ids
 from eventrec.sessions.fields import EventFields, FieldReader
 from eventrec.sessions.turn import Turn
@@ -133,7 +134,7 @@ class SessionStage(Stage):
                 take(event, turn)
                 continue
             ids = Ids(log_id) if ids is None else ids
-            turn.pass_on(entry, ids.as_bytes(offset, 0, entry[5]))
+            turn.pass_on(entry, ids.as_bytes(offset, 0, entry[EXPLICIT_ID]))
             turn.counts["unreadable"] += 1
         policy.settle(turn)
         return turn.output()

@@ -8,11 +8,11 @@ import msgspec
 
 from eventrec.errors import PauseError
 from eventrec.records.content import PlainShape, Shapes, plain_shape
-from eventrec.records.entry import make_entry
+from eventrec.records.entry import PAYLOAD, make_entry
 from eventrec.sessions.payloads import encode, members_of, with_members
 from eventrec.sessions.policy import OPEN_SESSIONS, SessionPolicy
 from eventrec.sessions.session import short, uuid_text
-from eventrec.sessions.turn import LIVE_SECONDS, with_context
+from eventrec.sessions.turn import LIVE_SECONDS, with_static
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -159,7 +159,7 @@ class ReferenceSessions(SessionPolicy):
         view = View(event.at, event.id, short(event.path), short(event.origin))
         if held is not None and event.at < held.at:
             following = next(other for other in held.views if other.at > event.at)
-            payload = self._lasting(event.entry[2], following.at - event.at)
+            payload = self._lasting(event.entry[PAYLOAD], following.at - event.at)
             turn.pass_changed(event.entry, event.id, payload)
             turn.counts["views_passed"] += 1
             held.views.insert(held.views.index(following), view)
@@ -172,7 +172,7 @@ class ReferenceSessions(SessionPolicy):
             views = held.views
         else:
             turn.tallies[OPEN_SESSIONS] += 1
-        entry = with_context(event.entry, turn.static_context)
+        entry = with_static(event.entry, turn.static_context)
         shape, timestamp, payload, context, extras, _, _ = entry
         turn.put(
             key,
@@ -224,7 +224,7 @@ class ReferenceSessions(SessionPolicy):
             turn.pass_on(event.entry, event.id)
             return
         try:
-            members = members_of(event.entry[2])
+            members = members_of(event.entry[PAYLOAD])
             properties = _properties(members.get("properties"))
         except (ValueError, RecursionError):
             turn.pass_on(event.entry, event.id)

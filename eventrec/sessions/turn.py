@@ -9,7 +9,7 @@ import msgspec
 
 from eventrec.bus.stage import Output, Published, Seen
 from eventrec.records.context import merged_context
-from eventrec.records.entry import CONTEXT, entry_size
+from eventrec.records.entry import CONTEXT, PAYLOAD, with_context, with_payload
 from eventrec.sessions.payloads import encode, with_flat_properties
 
 if TYPE_CHECKING:
@@ -97,8 +97,7 @@ class Turn:
 
     def pass_changed(self, entry: Entry, id_: bytes, payload: bytes) -> None:
         """`entry` with another payload."""
-        shape, timestamp, before, context, extras, _, size = entry
-        self.entries.append((shape, timestamp, payload, context, extras, id_, size - len(before) + len(payload)))
+        self.pass_on(with_payload(entry, payload), id_)
 
     def pass_held(self, entry: Entry) -> None:
         """An entry of an earlier turn, of which the context is whole: the static one of its own time is in it."""
@@ -121,7 +120,7 @@ class Turn:
         """All of it."""
         encode_state = self._form.encode
         if self._form.has_flat_properties:
-            self.entries = [with_payload(entry, with_flat_properties(entry[2])) for entry in self.entries]
+            self.entries = [with_payload(entry, with_flat_properties(entry[PAYLOAD])) for entry in self.entries]
         output = Output(entries=self.entries, static_context=self.static_context, counts=dict(self.counts))
         output.tallies = {name: change for name, change in self.tallies.items() if change}
         values = self._values
@@ -139,28 +138,18 @@ class Turn:
             output.notices["event:received"] = messages
         if self._whole and self.static_context is not None:
             output.entries = [
-                entry if i in self._whole else with_context(entry, self.static_context)
+                entry if i in self._whole else with_static(entry, self.static_context)
                 for i, entry in enumerate(self.entries)
             ]
             output.static_context = None
         return output
 
 
-def with_payload(entry: Entry, payload: bytes) -> Entry:
-    """`entry` with another payload; itself where it is the same one."""
-    shape, timestamp, before, context, extras, id_, size = entry
-    if payload is before:
-        return entry
-    return (shape, timestamp, payload, context, extras, id_, size - len(before) + len(payload))
-
-
-def with_context(entry: Entry, static: bytes | None) -> Entry:
+def with_static(entry: Entry, static: bytes | None) -> Entry:
     """`entry`, in the context of which the static one is; as it came where its own cannot be read."""
     if static is None:
         return entry
-    shape, timestamp, payload, _, extras, id_, _ = entry
     try:
-        context = merged_context(static, entry[CONTEXT])
+        return with_context(entry, merged_context(static, entry[CONTEXT]))
     except (msgspec.DecodeError, RecursionError):
         return entry
-    return (shape, timestamp, payload, context, extras, id_, entry_size(payload, context, extras))

@@ -44,7 +44,7 @@ from eventrec.errors import (
 from eventrec.handler import DestinationCheckpoints, EventHandler
 from eventrec.options import DeliverySettings, RetrySettings
 from eventrec.records.batch import Batch
-from eventrec.records.entry import Entry
+from eventrec.records.entry import SHAPE, Entry
 from eventrec.records.schema import Shape
 from eventrec.runs.checkpoint import Checkpoint
 from eventrec.runs.requests import OperatorRequest
@@ -158,7 +158,7 @@ class Destination:
             return
         if len(batch) > self.most:
             raise BatchTooLargeError("413")
-        new = {entry[0].type for entry in batch._entries} - self.types
+        new = {entry[SHAPE].type for entry in batch._entries} - self.types
         if new:
             self.types |= new
             raise TransientError("schema changed")

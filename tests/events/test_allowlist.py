@@ -29,6 +29,7 @@ from eventrec import (
 from eventrec.events.encoder import Encoder
 from eventrec.events.entry_rules import EntryRules
 from eventrec.events.privacy_plans import Privacy
+from eventrec.records.entry import PAYLOAD
 
 SECRET = "4111 1111 1111 1111"
 
@@ -172,7 +173,7 @@ def test_without_redaction_nothing_is_changed() -> None:
     entry = Encoder(privacy=Privacy(rules=rules)).encode(Untyped({"a": SECRET}))
 
     assert isinstance(entry, tuple)
-    assert entry[2] == b'{"a":"4111 1111 1111 1111"}'
+    assert entry[PAYLOAD] == b'{"a":"4111 1111 1111 1111"}'
 
 
 async def test_it_is_counted_and_said(caplog: pytest.LogCaptureFixture) -> None:

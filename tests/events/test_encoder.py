@@ -18,7 +18,7 @@ from eventrec.events.encoder import MAX_CLASSES, MAX_SHAPES, Encoder
 from eventrec.events.event import Event, EventModel, EventStruct, ReceivedEvent
 from eventrec.events.fields import Timestamp
 from eventrec.records.column_types import ColumnType
-from eventrec.records.entry import OVERHEAD_BYTES, Entry
+from eventrec.records.entry import OVERHEAD_BYTES, SHAPE, TIMESTAMP, Entry
 from eventrec.records.extra_rows import MAX_ROWS, decode_rows, encode_rows
 from eventrec.records.ids import Ids
 from eventrec.records.schema import ColumnSchema, Row, Shape
@@ -118,7 +118,7 @@ def test_equal_events_share_one_shape() -> None:
         encoder.encode(Said(number, schema=schema, rows=[(1,)])) for number, schema in enumerate(([A], (A,), [A]))
     ]
 
-    assert len({id(entry[0]) for entry in entries}) == 1
+    assert len({id(entry[SHAPE]) for entry in entries}) == 1
 
 
 def test_shapes_and_classes_made_from_user_input_do_not_fill_the_memory() -> None:
@@ -141,7 +141,7 @@ def test_event_is_stamped_once_when_it_is_recorded() -> None:
 
     entries = [encoder.encode(event) for event in (Plain(1), Said(2), Model(), Struct(), ReceivedEvent("a", b"1"))]
 
-    assert [entry[1] for entry in entries] == [1, 2, 3, 4, 5]
+    assert [entry[TIMESTAMP] for entry in entries] == [1, 2, 3, 4, 5]
 
 
 def test_own_timestamp_is_kept() -> None:
@@ -214,7 +214,7 @@ def test_filter_takes_all_types_none_or_the_selected(types: list[str] | None, ta
 
     entries = [encoder.encode(ReceivedEvent(each, b"1")) for each in "abc"]
 
-    assert [entry[0].type for entry in entries if isinstance(entry, tuple)] == taken
+    assert [entry[SHAPE].type for entry in entries if isinstance(entry, tuple)] == taken
     assert [entry for entry in entries if isinstance(entry, str)] == ["filtered"] * (3 - len(taken))
 
 

@@ -31,6 +31,7 @@ from eventrec.events.encoder import Encoder
 from eventrec.events.event import Event, EventModel, EventStruct, type_name
 from eventrec.events.fields import Column, Timestamp
 from eventrec.records.column_types import ColumnType, SemanticType
+from eventrec.records.entry import EXTRA_ROWS, PAYLOAD
 from eventrec.records.extra_rows import decode_rows
 
 NOW = 1_700_000_000_000_000_000
@@ -279,7 +280,7 @@ def test_what_a_serializer_masks_is_masked_in_payload_and_columns() -> None:
     entry = Encoder().encode(Paid())
 
     assert isinstance(entry, tuple)
-    assert b"1234" not in entry[2] + (entry[4] or b"")
+    assert b"1234" not in entry[PAYLOAD] + (entry[EXTRA_ROWS] or b"")
     _, _, _, payload, values = recorded(Paid())
     assert payload == {"plain": "masked", "annotated": "***4", "secret": "**********"}
     assert values == ["***4", "**********", "masked", "masked", 0, "**********", b'{"card":"***4"}']
@@ -448,7 +449,7 @@ def test_integer_of_any_size_in_a_model_is_kept_exactly(number: float | None) ->
     entry = Encoder().encode(Anything(value=10**5_000, number=number))
 
     assert isinstance(entry, tuple)
-    assert b'"value":1%s,' % (b"0" * 5_000) in entry[2]
+    assert b'"value":1%s,' % (b"0" * 5_000) in entry[PAYLOAD]
 
 
 def test_model_whose_serializer_fails_is_refused() -> None:

@@ -56,7 +56,7 @@ from eventrec.events.admission import Admission
 from eventrec.events.encoder import Encoder
 from eventrec.events.hashing import hashed
 from eventrec.events.privacy_plans import Privacy
-from eventrec.records.entry import CONTEXT, EXTRA_ROWS, PAYLOAD
+from eventrec.records.entry import CONTEXT, EXTRA_ROWS, PAYLOAD, SHAPE
 from eventrec.records.extra_rows import decode_rows
 
 SALT = "salt of these tests"
@@ -279,7 +279,7 @@ def test_what_an_override_changes_counts_and_marks_stay() -> None:
     assert isinstance(entry, tuple)
     payload = msgspec.json.decode(entry[PAYLOAD])
 
-    assert entry[0].table == "elsewhere"
+    assert entry[SHAPE].table == "elsewhere"
     assert (payload["more"], payload["email"], payload["password"], payload["note"]) == (5, HASH, GONE, SECRET[:3])
 
 
@@ -835,7 +835,7 @@ def test_a_hash_is_a_text_column() -> None:
     )
 
     assert isinstance(entry, tuple)
-    assert [str(column) for column in entry[0].columns] == [
+    assert [str(column) for column in entry[SHAPE].columns] == [
         "email STRING",
         "user STRING",
         "note STRING",
@@ -984,7 +984,7 @@ def test_decoding_gives_the_hash_back() -> None:
         Columns(email=SECRET, user=42, note="nnn", card="c", amount=5, people=[])
     )
     assert isinstance(entry, tuple)
-    shape, extras = entry[0], entry[EXTRA_ROWS]
+    shape, extras = entry[SHAPE], entry[EXTRA_ROWS]
     assert extras is not None
     record = Record(
         0, "id", shape.type, shape.table, 1, entry[PAYLOAD], None, shape.columns, tuple(map(tuple, decode_rows(extras)))

@@ -23,6 +23,7 @@ from typing import Self
 import pytest
 
 from eventrec.delivery.letters.log import letters_of
+from eventrec.records.entry import PAYLOAD
 from eventrec.runs.directory import DEAD, list_runs
 from eventrec.testing.servers import PostgresServer
 
@@ -205,7 +206,7 @@ def check_each_once(destination: Destination, expected: Collection[int], *logs: 
 
 def letters_in(log: Path) -> list[int]:
     return [
-        int(re.findall(rb'"number":(\d+)', letter.entry[2])[0])
+        int(re.findall(rb'"number":(\d+)', letter.entry[PAYLOAD])[0])
         for id_ in list_runs(log / DEAD)
         for _, letter in letters_of(log / DEAD, id_)
     ]

@@ -33,6 +33,7 @@ import pytest
 from eventrec import Backoff, EventRecorder, EventRecorderOptions, LogError, PauseError, Status
 from eventrec.delivery.letters.log import letters_of
 from eventrec.log.log import Log
+from eventrec.records.entry import PAYLOAD
 from eventrec.runs.checkpoint import CHECKPOINTS
 from eventrec.runs.directory import DEAD, DONE, LOCK, list_runs
 from eventrec.runs.files import encode
@@ -384,7 +385,7 @@ class Fuzz:
         directory = self.log / DEAD
         with suppress(OSError):
             return {
-                msgspec.json.decode(letter.entry[2])["number"]
+                msgspec.json.decode(letter.entry[PAYLOAD])["number"]
                 for id_ in list_runs(directory)
                 for _, letter in letters_of(directory, id_)
             }

@@ -22,6 +22,7 @@ from eventrec.log.disk import DiskStorage
 from eventrec.log.reader import LogReader
 from eventrec.log.verify import verify
 from eventrec.records.content import ContentDecoder
+from eventrec.records.entry import PAYLOAD
 from eventrec.runs.directory import list_runs
 from eventrec.testing.scripted import quickly
 
@@ -96,7 +97,7 @@ def numbers_in(directory: Path) -> list[int]:
     storage = DiskStorage(directory / str(run))
     with LogReader(storage) as reader:
         found = [
-            int(entry[2][10:-1])
+            int(entry[PAYLOAD][10:-1])
             for commit in reader.commits()
             for entry in ContentDecoder().decode(commit.content).entries
         ]

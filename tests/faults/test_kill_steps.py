@@ -22,6 +22,7 @@ import pytest
 
 from eventrec.delivery.letters.log import letters_of
 from eventrec.delivery.orphans.adoption import MAX_ADOPTED
+from eventrec.records.entry import PAYLOAD
 from eventrec.runs.directory import DEAD, list_runs
 from eventrec.testing.servers import PostgresServer, absent
 
@@ -123,7 +124,7 @@ class Chain:
 
 def letters_in(log: Path) -> list[int]:
     return [
-        int(re.findall(rb'"number":(\d+)', letter.entry[2])[0])
+        int(re.findall(rb'"number":(\d+)', letter.entry[PAYLOAD])[0])
         for id_ in list_runs(log / DEAD)
         for _, letter in letters_of(log / DEAD, id_)
     ]

@@ -14,6 +14,7 @@ from eventrec.events.encoder import Encoder
 from eventrec.events.event import ReceivedEvent
 from eventrec.ingest.received import EventTooLargeError, LineError, Reading, received_event, received_events
 from eventrec.records.column_types import ColumnType
+from eventrec.records.entry import CONTEXT
 from eventrec.records.extra_rows import decode_rows, rows_document
 from eventrec.records.ids import Ids
 from eventrec.records.schema import ColumnSchema, Shape
@@ -77,7 +78,7 @@ def test_context_comes_back() -> None:
 
     entry = Encoder(context=lambda: b'{"by":"import"}').encode(event)
     assert not isinstance(entry, str)
-    assert json.loads(entry[3] or b"") == {"by": "import", "user": 1}
+    assert json.loads(entry[CONTEXT] or b"") == {"by": "import", "user": 1}
 
 
 def test_columns_without_a_type_follow_from_their_values() -> None:

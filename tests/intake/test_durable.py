@@ -37,6 +37,7 @@ from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log
 from eventrec.log.reader import LogReader
 from eventrec.records.content import ContentDecoder
+from eventrec.records.entry import PAYLOAD
 from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles, Progress
 from eventrec.runs.directory import list_runs
 from eventrec.runs.files import file_name
@@ -54,7 +55,7 @@ def stored(directory: Path, id_: UUID | None = None) -> list[int]:
     for run in [id_] if id_ is not None else list_runs(directory):
         with LogReader(DiskStorage(directory / str(run))) as reader:
             for commit in reader.commits():
-                found += [int(entry[2][10:-1]) for entry in ContentDecoder().decode(commit.content).entries]
+                found += [int(entry[PAYLOAD][10:-1]) for entry in ContentDecoder().decode(commit.content).entries]
     return found
 
 

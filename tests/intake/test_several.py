@@ -29,7 +29,7 @@ from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log
 from eventrec.log.reader import LogReader
 from eventrec.records.content import ContentDecoder
-from eventrec.records.entry import Entry, make_entry
+from eventrec.records.entry import PAYLOAD, TIMESTAMP, Entry, make_entry
 from eventrec.records.schema import Shape
 from eventrec.runs.directory import list_runs
 from eventrec.testing import assert_conserved
@@ -45,7 +45,7 @@ def stored(directory: Path) -> list[tuple[int, int]]:
         with LogReader(DiskStorage(directory / str(run))) as reader:
             for commit in reader.commits():
                 entries = ContentDecoder().decode(commit.content).entries
-                found += [(commit.offset + at, int(entry[2][10:-1])) for at, entry in enumerate(entries)]
+                found += [(commit.offset + at, int(entry[PAYLOAD][10:-1])) for at, entry in enumerate(entries)]
     return found
 
 
@@ -373,7 +373,7 @@ def test_a_group_is_in_the_queue_as_a_whole_whatever_other_threads_record(
     are_done.set()
     consumer.join()
 
-    found = Counter(entry[1] * 100_000 + int(entry[2]) for entry in taken if entry[1])
+    found = Counter(entry[TIMESTAMP] * 100_000 + int(entry[PAYLOAD]) for entry in taken if entry[TIMESTAMP])
     assert len(groups_taken) == 200
     assert found == dict.fromkeys(groups_taken, GROUP)
     assert intake.waiting_bytes() == 0
@@ -389,7 +389,7 @@ def test_newer_events_do_not_push_out_what_was_taken_together() -> None:
     assert intake.offer(cell, entry_of(0, 2)) == "overflow"
     assert intake.offer_all(cell, [intake.keeps(entry_of(2, n)) for n in range(5)]) == "overflow"
 
-    assert [entry[1] for entry in intake.take(10)] == [1, 1, 1, 0]
+    assert [entry[TIMESTAMP] for entry in intake.take(10)] == [1, 1, 1, 0]
     assert intake.refused() == {"overflow": 2}
 
 

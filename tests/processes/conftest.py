@@ -24,6 +24,7 @@ from eventrec import EventRecorder, EventRecorderOptions
 from eventrec.log.disk import DiskStorage
 from eventrec.log.reader import LogReader
 from eventrec.records.content import ContentDecoder
+from eventrec.records.entry import PAYLOAD
 from eventrec.runs.directory import list_runs
 from eventrec.testing import assert_conserved
 from eventrec.testing.server_process import free_port
@@ -95,7 +96,7 @@ class Site:
         for run in list_runs(self.log):
             with LogReader(DiskStorage(self.log / str(run))) as reader:
                 for commit in reader.commits():
-                    found += [number(entry[2]) for entry in ContentDecoder().decode(commit.content).entries]
+                    found += [number(entry[PAYLOAD]) for entry in ContentDecoder().decode(commit.content).entries]
         return found
 
     def stored(self) -> list[int]:

@@ -12,7 +12,7 @@ from eventrec.errors import ContentError
 from eventrec.log.resync import PEEK
 from eventrec.records.column_types import ColumnType, SemanticType
 from eventrec.records.content import MAX_BYTES, MAX_RECORDS, Content, ContentDecoder, encode_take, is_ours
-from eventrec.records.entry import OVERHEAD_BYTES, Entry
+from eventrec.records.entry import OVERHEAD_BYTES, SHAPE, Entry
 from eventrec.records.schema import ColumnSchema, Shape
 
 LOG = UUID(bytes=bytes(range(16)))
@@ -92,7 +92,7 @@ def test_equal_shapes_become_one_object() -> None:
 
     first, second = (decoder.decode(encoded([entry(Shape("t", "a"))])) for _ in range(2))
 
-    assert first.entries[0][0] is second.entries[0][0]
+    assert first.entries[0][SHAPE] is second.entries[0][SHAPE]
 
 
 columns = st.lists(

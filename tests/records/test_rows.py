@@ -14,7 +14,7 @@ from eventrec.events.encoder import Encoder
 from eventrec.events.event import Event, ReceivedEvent
 from eventrec.records.column_types import ColumnType, SemanticType
 from eventrec.records.context import merged_context
-from eventrec.records.entry import Entry, make_entry
+from eventrec.records.entry import SHAPE, Entry, make_entry
 from eventrec.records.extra_rows import encode_rows
 from eventrec.records.ids import Ids
 from eventrec.records.rows import Group, RowInsertRequest, build_row_inserts_request, group_events_by_type
@@ -199,7 +199,7 @@ def test_event_without_rows_yields_none() -> None:
 def test_timestamp_is_the_same_whenever_the_request_is_built() -> None:
     clock = itertools.count(1)
     entry = Encoder(now=lambda: next(clock)).encode(EventA())
-    group = Group(entry[0], [0], [entry])  # type: ignore[arg-type, list-item]
+    group = Group(entry[SHAPE], [0], [entry])  # type: ignore[arg-type, list-item]
 
     first, again = build_row_inserts_request(group, IDS), build_row_inserts_request(group, IDS)
 
@@ -291,7 +291,7 @@ def test_row_width_mismatch_lists_expected_and_actual(extras: bytes | None, widt
     narrow: Any = (*entry[:4], extras, *entry[5:])
 
     with pytest.raises(RowWidthError) as refused:
-        build_row_inserts_request(Group(entry[0], [9], [narrow]), IDS)
+        build_row_inserts_request(Group(entry[SHAPE], [9], [narrow]), IDS)
 
     assert (refused.value.expected, refused.value.actual) == (("region UINT64",), width)
     assert "record 9 of type 'event_b': expected 1 values for columns ['region UINT64'], got 0" in str(refused.value)

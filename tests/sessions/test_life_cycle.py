@@ -10,6 +10,7 @@ import pytest
 from eventrec import from_payload
 from eventrec.bus import Ids
 from eventrec.errors import PauseError
+from eventrec.records.entry import CONTEXT, EXPLICIT_ID, PAYLOAD, SHAPE, TIMESTAMP
 from eventrec.sessions import EventFields, Session, SessionEvent, Sessions, SessionStage
 from eventrec.sessions.fields import CARRIED
 from eventrec.testing.sessions import VisitEvent, collapsed, entry_of
@@ -237,11 +238,13 @@ def test_what_is_taken_back_is_the_old_row_byte_for_byte() -> None:
     run.feed([entry_of(event(-10 * MINUTE, revenue=0.1))])
     run.feed([entry_of(event(5))])
 
-    added = [entry for entry in run.entries if entry[0].type == "session" and b'"sign":1' in entry[2]]
-    taken = [entry for entry in run.entries if entry[0].type == "session" and b'"sign":-1' in entry[2]]
-    assert [entry[2].replace(b'"sign":-1', b'"sign":1') for entry in taken] == [entry[2] for entry in added[:2]]
-    assert [entry[1] for entry in taken] == [entry[1] for entry in added[:2]]
-    assert len({entry[5] for entry in added + taken}) == 5
+    added = [entry for entry in run.entries if entry[SHAPE].type == "session" and b'"sign":1' in entry[PAYLOAD]]
+    taken = [entry for entry in run.entries if entry[SHAPE].type == "session" and b'"sign":-1' in entry[PAYLOAD]]
+    assert [entry[PAYLOAD].replace(b'"sign":-1', b'"sign":1') for entry in taken] == [
+        entry[PAYLOAD] for entry in added[:2]
+    ]
+    assert [entry[TIMESTAMP] for entry in taken] == [entry[TIMESTAMP] for entry in added[:2]]
+    assert len({entry[EXPLICIT_ID] for entry in added + taken}) == 5
 
 
 def test_eight_events_in_one_turn_are_one_row_of_version_8() -> None:
@@ -539,7 +542,7 @@ def test_events_keep_their_id_time_table_and_the_rest_of_their_payload() -> None
 
     run.feed([given])
 
-    (passed,) = [entry for entry in run.entries if entry[0].type == "screen_view"]
+    (passed,) = [entry for entry in run.entries if entry[SHAPE].type == "screen_view"]
     assert (passed[0], passed[1], passed[5]) == (given[0], given[1], given[5])
     assert passed[2].startswith(given[2][:-1] + b',"session_id":"')
 
@@ -551,7 +554,7 @@ def test_events_without_an_id_get_the_one_that_follows_from_their_place() -> Non
 
     run.feed([bare])
 
-    assert run.entries[1][5] == Ids(run.log_id).as_bytes(0, 0, None)
+    assert run.entries[1][EXPLICIT_ID] == Ids(run.log_id).as_bytes(0, 0, None)
 
 
 @pytest.mark.parametrize("given", ["", "other", None, 7])
@@ -581,7 +584,7 @@ def test_static_context_stays_with_the_events() -> None:
 
     run.feed([entry_of(event(0))], static_context=b'{"host":"a"}')
 
-    assert run.entries[1][3] == b'{"host":"a"}'
+    assert run.entries[1][CONTEXT] == b'{"host":"a"}'
 
 
 # -- visitors, notices

@@ -10,6 +10,7 @@ import pytest
 
 from eventrec.bus import STAGE_PREFIX, Entry, LeaseLostError, MemoryBus, MemoryStore, Shard, Stage, Step
 from eventrec.errors import TransientError
+from eventrec.records.entry import EXPLICIT_ID
 from eventrec.sessions import Sessions, SessionStage
 from eventrec.sessions.kept import DeviceState, decode_state
 from eventrec.sessions.session import Session
@@ -123,7 +124,7 @@ async def test_killed_anywhere_each_event_is_there_once_and_each_session_ends_on
     assert await open_sessions(store) == 0
     passed = Counter(each["number"] for each in payloads(found, "screen_view", "click"))
     assert passed == Counter(event.id for event in events)
-    assert len({entry[5] for entry in found}) == len(found)
+    assert len({entry[EXPLICIT_ID] for entry in found}) == len(found)
     expected = brute_force(events)
     rows = sorted(collapsed(payloads(found, "session")).values(), key=msgspec.json.encode)
     ends = payloads(found, "session_end")

@@ -11,6 +11,7 @@ import pytest
 from eventrec import from_payload
 from eventrec.bus import Entry, Output, make_entry
 from eventrec.errors import OptionsError, PauseError
+from eventrec.records.entry import SHAPE
 from eventrec.records.schema import Shape
 from eventrec.relaying import stage_from_text
 from eventrec.sessions import ProfileFields, Profiles, Sessions, SessionStage
@@ -82,7 +83,7 @@ def test_every_event_is_passed_on_as_it_came() -> None:
 
     run.feed(given)
 
-    assert [entry for entry in run.entries if entry[0].type != "profile"] == given
+    assert [entry for entry in run.entries if entry[SHAPE].type != "profile"] == given
     assert run.counts["without_profile"] == 2
 
 
@@ -91,7 +92,7 @@ def test_updates_are_dropped_where_that_is_asked_for() -> None:
 
     run.feed([identify(email="a@x")])
 
-    assert [entry[0].type for entry in run.entries] == ["profile"]
+    assert [entry[SHAPE].type for entry in run.entries] == ["profile"]
     assert run.counts["dropped"] == 1
 
 
@@ -510,7 +511,7 @@ def test_behind_sessions_a_visit_of_one_device_is_two_rows_at_most() -> None:
 def test_rows_of_sessions_are_passed_on_and_change_nothing() -> None:
     sessions, run = StageRun(SessionStage(Sessions(boundaries="drop"))), run_of()
     output = sessions.feed([event(0)])
-    row = next(entry for entry in output.entries if entry[0].type == "session")
+    row = next(entry for entry in output.entries if entry[SHAPE].type == "session")
 
     run.feed([row])
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventrec.bus import Entry, Records, make_entry
+from eventrec.records.entry import PAYLOAD, SHAPE, TIMESTAMP
 from eventrec.records.schema import Shape
 from eventrec.sessions import Profiles, SessionStage
 from eventrec.sessions.payloads import flattened
@@ -90,7 +91,7 @@ def test_profiles_are_what_the_whole_list_comes_to(events: list[PersonEvent], cu
     changes = sum(each.pop("changes") for each in expected)
     assert last_of(run) == [{**each, "properties": flattened(each["properties"])} for each in expected]
     assert run.counts["created"] + run.counts["changed"] == changes
-    assert len([entry for entry in run.entries if entry[0].type != "profile"]) == len(events)
+    assert len([entry for entry in run.entries if entry[SHAPE].type != "profile"]) == len(events)
 
 
 @FEW
@@ -168,7 +169,9 @@ def test_no_record_is_lost_and_none_is_an_error(given_: list[tuple[bytes, str, i
     for payload, kind, at in given_:
         run.feed([make_entry(Shape("events", kind), at, payload)])
 
-    passed = [(entry[2], entry[0].type, entry[1]) for entry in run.entries if entry[0].type != "profile"]
+    passed = [
+        (entry[PAYLOAD], entry[SHAPE].type, entry[TIMESTAMP]) for entry in run.entries if entry[SHAPE].type != "profile"
+    ]
     assert passed == given_
     for row in run.events("profile"):
         assert all(isinstance(value, str) for value in row["properties"].values())

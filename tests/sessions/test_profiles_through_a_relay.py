@@ -16,6 +16,7 @@ import pytest
 from eventrec import TIMESTAMP, EventRecorder, Layout, LayoutColumn, from_payload
 from eventrec.bus import STAGE_PREFIX, Entry, LeaseLostError, MemoryBus, MemoryStore, Shard, Step
 from eventrec.errors import TransientError
+from eventrec.records.entry import EXPLICIT_ID
 from eventrec.relay import RelayOptions
 from eventrec.sessions import Profiles, Sessions, SessionStage
 from eventrec.sessions.moments import moment_at
@@ -190,7 +191,7 @@ async def test_cut_anywhere_no_change_of_a_profile_is_lost_and_none_is_there_twi
         found = await given_out(shard)
         held = await shard.outlet("sessions").size("profiles")
     assert faults["commit"] > 0
-    assert len({entry[5] for entry in found}) == len(found)
+    assert len({entry[EXPLICIT_ID] for entry in found}) == len(found)
     assert len(payloads(found, "screen_view", "click", "identify")) == len(events)
     check(payloads(found, "profile"), events)
     assert held == len(expected_of(events))

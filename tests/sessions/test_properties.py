@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventrec.bus import Entry, Ids, Records, make_entry
+from eventrec.records.entry import EXPLICIT_ID, PAYLOAD, SHAPE, TIMESTAMP
 from eventrec.records.schema import Shape
 from eventrec.sessions import ReferenceSessions, SessionPolicy, Sessions, SessionStage
 from eventrec.testing.sessions import ExpectedSession, VisitEvent, brute_force, collapsed, entry_of
@@ -57,7 +58,7 @@ def batches(entries: list[Entry], cut: list[int]) -> list[list[Entry]]:
 
 
 def without_rows(run: StageRun) -> list[Entry]:
-    return [entry for entry in run.entries if entry[0].type != "session"]
+    return [entry for entry in run.entries if entry[SHAPE].type != "session"]
 
 
 def found(run: StageRun) -> list[ExpectedSession]:
@@ -249,8 +250,10 @@ def test_no_record_is_lost_and_none_is_an_error(
         run.feed(batch)
     run.wait(1_800)
 
-    given_ = Counter((ids.as_bytes(i, 0, entry[5]), entry[0].type, entry[1]) for i, entry in enumerate(entries))
-    made = Counter((entry[5] or b"", entry[0].type, entry[1]) for entry in run.entries)
+    given_ = Counter(
+        (ids.as_bytes(i, 0, entry[EXPLICIT_ID]), entry[SHAPE].type, entry[TIMESTAMP]) for i, entry in enumerate(entries)
+    )
+    made = Counter((entry[EXPLICIT_ID] or b"", entry[SHAPE].type, entry[TIMESTAMP]) for entry in run.entries)
     assert not given_ - made
     extra = made - given_
     assert all(kind in OURS for _, kind, _ in extra)
@@ -264,7 +267,7 @@ def test_a_payload_changes_in_its_session_alone(payload: bytes) -> None:
 
     run.feed([make_entry(Shape("events", "click"), T * 1_000_000, payload)])
 
-    (passed,) = [entry[2] for entry in run.entries if entry[0].type == "click"]
+    (passed,) = [entry[PAYLOAD] for entry in run.entries if entry[SHAPE].type == "click"]
     if passed != payload:
         before, after = (msgspec.json.decode(text, type=dict[str, msgspec.Raw]) for text in (payload, passed))
         (start,) = payloads(run.entries, "session_start")

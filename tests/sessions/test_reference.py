@@ -9,7 +9,7 @@ import pytest
 
 from eventrec.bus import Entry, Records
 from eventrec.errors import PauseError
-from eventrec.records.entry import make_entry
+from eventrec.records.entry import CONTEXT, EXPLICIT_ID, PAYLOAD, SHAPE, TIMESTAMP, make_entry
 from eventrec.sessions import ReferenceSessions, SessionStage
 from eventrec.testing.sessions import VisitEvent, entry_of
 from eventrec.testing.stages import StageRun
@@ -311,7 +311,7 @@ def test_defect_5_a_turn_that_is_repeated_gives_the_same_out() -> None:
     again = run.stage.process(run.log_id, records, state, run.now + 999)
 
     assert first == again
-    assert all(entry[5] is not None for entry in first.entries)
+    assert all(entry[EXPLICIT_ID] is not None for entry in first.entries)
 
 
 def test_defect_6_a_state_that_cannot_be_read_is_an_error_with_words() -> None:
@@ -329,8 +329,8 @@ def test_defect_7_a_record_that_cannot_be_read_moves_no_other() -> None:
 
     run.feed([view(0, path="/a"), broken, view(1_000, path="/b"), broken, end(3_000)])
 
-    assert [entry[2] for entry in run.entries].count(broken[2]) == 2
-    passed = [entry[2] for entry in run.entries if entry[2] != broken[2]]
+    assert [entry[PAYLOAD] for entry in run.entries].count(broken[2]) == 2
+    passed = [entry[PAYLOAD] for entry in run.entries if entry[PAYLOAD] != broken[2]]
     assert b'"duration":1000' in passed[0]
     assert b'"duration":2000' in passed[1]
     assert run.counts["unreadable"] == 2
@@ -453,12 +453,14 @@ def test_a_held_view_comes_out_as_it_was_but_for_its_duration() -> None:
 def test_a_context_that_cannot_be_read_holds_nothing_up(context: bytes) -> None:
     run = run_of()
     given = [view(0, path="/a"), event("click", 1), end(2)]
-    given = [make_entry(entry[0], entry[1], entry[2], context, None, entry[5]) for entry in given]
+    given = [
+        make_entry(entry[SHAPE], entry[TIMESTAMP], entry[PAYLOAD], context, None, entry[EXPLICIT_ID]) for entry in given
+    ]
     records = Records(0, 3, range(3), given, b'{"region":"eu"}')
 
     output = run.stage.process(run.log_id, records, dict.fromkeys(run.stage.keys(run.log_id, records)), run.now)
 
-    assert [(entry[0].type, entry[3]) for entry in output.entries] == [
+    assert [(entry[SHAPE].type, entry[CONTEXT]) for entry in output.entries] == [
         ("click", context),
         ("screen_view", context),
         ("session_end", context),
@@ -470,7 +472,7 @@ def test_a_duration_that_a_view_has_is_replaced_once() -> None:
 
     run.feed([view(0, duration=0), end(1_000)])
 
-    assert run.entries[0][2].count(b'"duration"') == 1
+    assert run.entries[0][PAYLOAD].count(b'"duration"') == 1
     assert run.events("screen_view")[0]["duration"] == 1_000
 
 
@@ -480,7 +482,7 @@ def test_a_huge_view_is_held_and_passed() -> None:
     run.feed([view(0, text="x" * 1_000_000)])
     run.feed([end(1)])
 
-    assert len(run.entries[0][2]) > 1_000_000
+    assert len(run.entries[0][PAYLOAD]) > 1_000_000
 
 
 def test_views_that_are_remembered_are_bounded() -> None:
@@ -511,4 +513,4 @@ def test_a_held_view_of_version_1_is_read_for_ever() -> None:
 
     (shown,) = run.events("screen_view")
     assert (shown["path"], shown["duration"], shown["_at"], shown["profile_id"]) == ("/a", 3_000, T, "ann")
-    assert run.entries[0][3] == b'{"host":"a"}'
+    assert run.entries[0][CONTEXT] == b'{"host":"a"}'

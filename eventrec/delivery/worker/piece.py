@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from eventrec.records.batch import Batch
 from eventrec.records.context import merged_context
-from eventrec.records.entry import SIZE, total_size
+from eventrec.records.entry import CONTEXT, SIZE, total_size, with_context
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -64,9 +64,10 @@ class Piece:
         if not self.entries:
             self.static_context = static_context
         elif static_context != self.static_context:
-            self.entries = [_with_context(entry, self.static_context) for entry in self.entries]
-            entries = [_with_context(entry, static_context) for entry in entries]
+            self.entries = [_with_static(entry, self.static_context) for entry in self.entries]
+            entries = [_with_static(entry, static_context) for entry in entries]
             self.static_context = None
+            self.size = total_size(self.entries)
         self.offsets.extend(offsets)
         self.entries.extend(entries)
         self.size += total_size(entries)
@@ -137,9 +138,8 @@ class Piece:
         return {offset: (entry, reasons[offset]) for offset, entry in self.open() if offset in reasons}
 
 
-def _with_context(entry: Entry, static_context: bytes | None) -> Entry:
+def _with_static(entry: Entry, static_context: bytes | None) -> Entry:
     """`entry` with `static_context` merged into the context of its call."""
     if static_context is None:
         return entry
-    shape, timestamp, payload, context, extra_rows, explicit_id, size = entry
-    return (shape, timestamp, payload, merged_context(static_context, context), extra_rows, explicit_id, size)
+    return with_context(entry, merged_context(static_context, entry[CONTEXT]))

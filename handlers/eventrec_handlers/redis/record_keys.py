@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from eventrec.bus import SHAPE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -66,7 +68,7 @@ class RecordKey:
     def of(self, entry: Entry, static_context: bytes | None = None) -> bytes:
         """The key; the type of the record where it has none."""
         value = text_of(self.value(entry, static_context))
-        return (entry[0].type if value is None else value).encode("utf-8", "surrogatepass")
+        return (entry[SHAPE].type if value is None else value).encode("utf-8", "surrogatepass")
 
     def value(self, entry: Entry, static_context: bytes | None = None) -> object:
         """The value; None where it has none."""

@@ -8,7 +8,7 @@ import pytest
 
 from eventrec.delivery.sources.memory import MemorySource
 from eventrec.events.encoder import Encoder
-from eventrec.records.entry import Entry
+from eventrec.records.entry import SIZE, Entry
 from eventrec.testing.scripted import Numbered
 
 ID = UUID(int=7)
@@ -58,7 +58,7 @@ async def test_what_every_subscription_has_fetched_is_freed() -> None:
     b.seek(5)
 
     assert len(source) == 5
-    assert source.freed_bytes == sum(entry[6] for entry in ten[:5])
+    assert source.freed_bytes == sum(entry[SIZE] for entry in ten[:5])
 
 
 async def test_without_subscriptions_nothing_is_held() -> None:
@@ -83,7 +83,7 @@ async def test_latest_begins_at_the_end() -> None:
 async def test_who_is_behind_forfeits_alone_and_who_is_not_loses_nothing(bound: str) -> None:
     thirty = entries(30)
     max_events = 10 if bound == "events" else None
-    max_bytes = sum(entry[6] for entry in thirty[20:]) if bound == "bytes" else 1 << 20
+    max_bytes = sum(entry[SIZE] for entry in thirty[20:]) if bound == "bytes" else 1 << 20
     source = MemorySource(ID, max_events=max_events, max_bytes=max_bytes)
     lost_slow: list[Entry] = []
     lost_fast: list[Entry] = []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from eventrec.delivery.worker.hand import Hand
 from eventrec.delivery.worker.piece import Piece
-from eventrec.records.entry import CONTEXT, Entry, make_entry
+from eventrec.records.entry import CONTEXT, PAYLOAD, Entry, make_entry
 from eventrec.records.schema import Shape
 
 SHAPE = Shape("events", "a")
@@ -50,7 +50,7 @@ def test_settling_makes_another_batch(piece: Callable[..., Piece]) -> None:
     some.settle(dead=[4])
 
     assert (some.offsets, some.dead, some.generation) == ([1, 9], [4], 1)
-    assert [entry[2] for entry in some.entries] == [b"1", b"9"]
+    assert [entry[PAYLOAD] for entry in some.entries] == [b"1", b"9"]
 
 
 def test_equal_failures_leave_no_doubt_and_others_do(piece: Callable[..., Piece]) -> None:

@@ -27,6 +27,7 @@ from uuid import uuid4
 from damaging import Damage, damage_segment, damage_small_file, small_files
 from destinations import Destination, Servers, mend
 from eventrec.delivery.letters.log import letters_of
+from eventrec.records.entry import PAYLOAD
 from eventrec.runs.directory import DEAD, list_runs
 from soak_writer import FORKED, FULL, NO_ROOM, OFFERED, REFUSED, STEPPED, SYNCED, WRITTEN
 from steps import STEPS
@@ -347,6 +348,6 @@ def letters_in(log: Path) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for id_ in list_runs(log / DEAD):
         for _, letter in letters_of(log / DEAD, id_):
-            number = int(re.findall(rb'"number":(\d+)', letter.entry[2])[0])
+            number = int(re.findall(rb'"number":(\d+)', letter.entry[PAYLOAD])[0])
             found.setdefault(letter.subscription, []).append(number)
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from eventrec.records.content import ContentDecoder
+from eventrec.records.entry import PAYLOAD
 from eventrec.runs.directory import LOCK
 
 HEADER_BYTES: Final = 10
@@ -44,7 +45,7 @@ def commits_of(segment: bytes) -> Iterator[Placed]:
 
 def numbers_of(commit: Placed) -> set[int]:
     """The numbers of its events."""
-    return {json.loads(entry[2])["number"] for entry in ContentDecoder().decode(commit.content).entries}
+    return {json.loads(entry[PAYLOAD])["number"] for entry in ContentDecoder().decode(commit.content).entries}
 
 
 class Damage(NamedTuple):

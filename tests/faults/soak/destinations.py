@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from eventrec.records.content import ContentDecoder
+from eventrec.records.entry import PAYLOAD
 from eventrec.testing.proxy import FaultProxy
 from eventrec.testing.redis import RedisServer
 from eventrec.testing.servers import PostgresServer
@@ -145,7 +146,7 @@ def in_redis(server: RedisServer, proxy: FaultProxy, stream: str) -> Destination
         found: list[int] = []
         for log in (server.execute("HGET", keys.meta, "logs") or b"").decode().split():
             for _, fields in server.execute("XRANGE", keys.log(log), "-", "+"):
-                found += [json.loads(entry[2])["number"] for entry in ContentDecoder().decode(fields[3]).entries]
+                found += [json.loads(entry[PAYLOAD])["number"] for entry in ContentDecoder().decode(fields[3]).entries]
         return found
 
     url = server.url(stream=stream).replace(f":{server.port}/", f":{proxy.port}/")

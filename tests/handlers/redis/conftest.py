@@ -15,6 +15,7 @@ from anyio import to_thread
 
 from eventrec import HandlerURL
 from eventrec.bus import ContentDecoder
+from eventrec.records.entry import PAYLOAD
 from eventrec.testing.redis import Kind, RedisServer, installed, redis8, valkey  # noqa: F401 - fixtures
 from eventrec.testing.servers import ServerError
 from eventrec_handlers.redis.keys import ShardKeys, shard_keys
@@ -88,7 +89,7 @@ def read_buffer(stream: str) -> Callable[..., Read]:
                         found.logs.append(log)
                         for _, fields in server.execute("XRANGE", keys.log(log), "-", "+"):
                             entries = decoder.decode(fields[3]).entries
-                            numbers += [json.loads(entry[2])["n"] for entry in entries]
+                            numbers += [json.loads(entry[PAYLOAD])["n"] for entry in entries]
             found.numbers.append(numbers)
         return found
 

@@ -22,6 +22,7 @@ from anyio import to_thread
 
 from eventrec import Batch, Event, EventRecorder, TransientError
 from eventrec.bus import ContentDecoder
+from eventrec.records.entry import PAYLOAD
 from eventrec.testing import assert_conserved
 from eventrec.testing.proxy import FaultProxy
 from eventrec.testing.redis import Kind, RedisCluster, RedisServer, installed
@@ -57,7 +58,7 @@ def held(server: RedisServer, stream: str = "events", shard: int = 0, shards: in
     keys, decoder = shard_keys(stream, shard, shards), ContentDecoder()
     return {
         log: [
-            next(iter(json.loads(entry[2]).values()))
+            next(iter(json.loads(entry[PAYLOAD]).values()))
             for _, fields in server.execute("XRANGE", keys.log(log), "-", "+")
             for entry in decoder.decode(fields[3]).entries
         ]

@@ -13,6 +13,7 @@ import pytest
 
 from eventrec import HandlerURL
 from eventrec.bus import Entry, encode_take, make_entry
+from eventrec.records.entry import EXPLICIT_ID
 from eventrec.records.schema import Shape
 from eventrec.testing.redis import Kind, RedisServer, installed
 from eventrec_handlers.redis.bus import RedisBus, from_bus_url
@@ -40,7 +41,7 @@ def _samples(start: int, end: int, size: int = 0) -> list[Entry]:
 
 def _numbers(entries: Sequence[Entry]) -> list[int]:
     """The numbers of `samples`."""
-    return [int.from_bytes(entry[5] or b"") for entry in entries]
+    return [int.from_bytes(entry[EXPLICIT_ID] or b"") for entry in entries]
 
 
 @dataclass
