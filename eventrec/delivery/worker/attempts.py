@@ -8,7 +8,7 @@ from eventrec.delivery.worker.piece import Piece
 from eventrec.runs.checkpoint import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from eventrec.delivery.sources.source import Cursor, Records
     from eventrec.delivery.worker.ledger import Ledger
@@ -29,24 +29,15 @@ def attempt_of(piece: Piece, batch: Batch, suspects: Mapping[int, str]) -> Attem
     )
 
 
-async def restore_pieces(
-    attempt: Attempt, cursor: Cursor, scanned: int, dead: Collection[int]
-) -> tuple[list[Piece], list[Records]]:
-    """The piece that `attempt` was made of, read from `scanned` on, and then its suspects; `cursor` goes on behind it.
+def pieces_of(attempt: Attempt, read: Iterable[Records], dead: Collection[int]) -> list[Piece]:
+    """The piece that `attempt` was made of, and then its suspects; empty where a record of them is not in `read`.
 
-    What is among the `dead` was refused by a batch of which nothing arrived: it is left out. Where a record cannot be
-    read any more there are no pieces; what was read is returned too, and `cursor` goes on behind that.
+    What is among the `dead` was refused by a batch of which nothing arrived: it is left out.
     """
     piece = Piece(attempt.end, dead=list(attempt.dead), delivered=list(attempt.delivered))
     suspects: list[Piece] = []
     wanted = set(attempt.offsets)
-    read: list[Records] = []
-    cursor.seek(at := scanned)
-    while at < attempt.end:
-        records = await cursor.read(max_records=attempt.end - at, max_bytes=1 << 62)
-        if records.start != at or records.end == at:
-            return [], read
-        read.append(records)
+    for records in read:
         here: dict[int, Entry] = {}
         for offset, entry in zip(records.offsets, records.entries, strict=True):
             if offset in attempt.suspects:
@@ -56,14 +47,34 @@ async def restore_pieces(
             elif offset in wanted:
                 here[offset] = entry
         piece.extend(here, list(here.values()), records.static_context)
-        at = records.end
     if (len(piece), len(suspects)) != (len(wanted), len(attempt.suspects)):
-        return [], read
-    cursor.seek(attempt.end)
+        return []
     piece.generation, piece.is_tried, piece.is_doubtful = attempt.generation, True, True
     if refused := [offset for offset in piece.offsets if offset in dead]:
         piece.settle(dead=refused)
-    return [piece, *suspects], read
+    return [piece, *suspects]
+
+
+async def restore_pieces(
+    attempt: Attempt, cursor: Cursor, scanned: int, dead: Collection[int]
+) -> tuple[list[Piece], list[Records]]:
+    """Those of `attempt`, as `pieces_of` makes them, read from `scanned` on; `cursor` goes on behind it.
+
+    Where a record cannot be read any more there are none; what was read is returned too, and `cursor` goes on behind
+    that.
+    """
+    read: list[Records] = []
+    cursor.seek(at := scanned)
+    while at < attempt.end:
+        records = await cursor.read(max_records=attempt.end - at, max_bytes=1 << 62)
+        if records.start != at or records.end == at:
+            return [], read
+        read.append(records)
+        at = records.end
+    pieces = pieces_of(attempt, read, dead)
+    if pieces:
+        cursor.seek(attempt.end)
+    return pieces, read
 
 
 class Freezer:

@@ -23,7 +23,7 @@ class BatchReader:
 
     `known_dead()` gives the offsets of which there are letters already. `on_empty(piece)` is called for a piece without
     a record to send, `on_forfeited(end)` when what lies below `end` was forfeited, and counted there. Both only while
-    `is_alone()`: nothing before it is open.
+    `is_alone()`: nothing before it is open. `now` is the loop's clock.
     """
 
     def __init__(
@@ -37,10 +37,12 @@ class BatchReader:
         known_dead: Callable[[], Collection[int]],
         on_empty: Callable[[Piece], None],
         on_forfeited: Callable[[int], None],
+        now: Callable[[], float] = anyio.current_time,
     ) -> None:
+        self._now = now
         self._generation = generation
         self.piece = Piece(cursor.next, generation=generation)
-        self.batching = Batching(subscription.settings, now=anyio.current_time())
+        self.batching = Batching(subscription.settings, now=self._now())
         self._subscription = subscription
         self._settings = subscription.settings
         self._source = source
@@ -64,7 +66,7 @@ class BatchReader:
 
     def take_up(self, piece: Piece) -> None:
         """Go on with `piece`."""
-        self.piece, self._oldest = piece, anyio.current_time() if piece.entries else None
+        self.piece, self._oldest = piece, self._now() if piece.entries else None
 
     def skip_to(self, offset: int) -> None:
         """What lies below `offset` is settled; what was read beyond it is not read again."""
@@ -76,7 +78,7 @@ class BatchReader:
 
     def start_clock(self) -> None:
         """The loop runs again: so do the ticks."""
-        self.batching = Batching(self._settings, now=anyio.current_time())
+        self.batching = Batching(self._settings, now=self._now())
 
     def flush(self, to: int) -> None:
         """Do not wait for a full batch before everything below `to` is sent."""
@@ -97,7 +99,7 @@ class BatchReader:
                 is_cut = False
             if not is_cut and not self._is_full():
                 await self._read()
-            now, more = anyio.current_time(), source.end > piece.end
+            now, more = self._now(), source.end > piece.end
             is_due = batching.is_due(
                 rows=len(piece), size=piece.size, scanned=piece.scanned, oldest=self._oldest, more=more, now=now
             )
@@ -137,7 +139,7 @@ class BatchReader:
         """`records` are what comes next: those that are wanted, and of which there is no letter, are to be sent."""
         self.add(records)
         if self.piece.entries and self._oldest is None:
-            self._oldest = anyio.current_time()
+            self._oldest = self._now()
 
     def add(self, records: Records) -> None:
         """Likewise, where nothing is sent any more and no clock runs."""

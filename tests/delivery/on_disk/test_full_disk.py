@@ -78,7 +78,7 @@ async def test_a_disk_that_is_full_of_an_earlier_run_is_emptied(
     status = await recorder.close(10)
 
     assert taken
-    assert handler.delivered == list(range(1_001))
+    assert sorted(handler.delivered) == list(range(1_001))  # Where a log of its own has room, that may come first.
     assert_conserved(status, offered=1)
     assert await runs_of(tmp_path) == []
 

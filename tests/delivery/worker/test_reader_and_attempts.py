@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
+import anyio
 import pytest
 
 from eventrec.delivery.sources.memory import MemorySource
 from eventrec.delivery.sources.source import Records
 from eventrec.delivery.subscription import Subscription
-from eventrec.delivery.worker.attempts import Freezer, attempt_of, restore_pieces
+from eventrec.delivery.worker.attempts import Freezer, attempt_of, pieces_of, restore_pieces
 from eventrec.delivery.worker.batch_reader import BatchReader
 from eventrec.delivery.worker.ledger import Ledger
 from eventrec.delivery.worker.piece import Piece
 from eventrec.errors import TransientError
-from eventrec.records.entry import Entry
+from eventrec.records.entry import Entry, total_size
 from eventrec.runs.checkpoint import Attempt
 
 ID = UUID(int=7)
@@ -25,7 +26,14 @@ def ledger_of(subscription: Subscription, source: MemorySource) -> Ledger:
     return Ledger(subscription, source, checkpoint=None, on_drop=lambda *_: None, on_reread=lambda _: None)
 
 
-def reader_of(subscription: Subscription, source: MemorySource, ledger: Ledger, *, dead: set[int]) -> BatchReader:
+def reader_of(
+    subscription: Subscription,
+    source: MemorySource,
+    ledger: Ledger,
+    *,
+    dead: set[int],
+    now: Callable[[], float] = anyio.current_time,
+) -> BatchReader:
     return BatchReader(
         subscription,
         source,
@@ -35,6 +43,7 @@ def reader_of(subscription: Subscription, source: MemorySource, ledger: Ledger, 
         known_dead=lambda: dead,
         on_empty=ledger.settle_empty,
         on_forfeited=ledger.skip_to,
+        now=now,
     )
 
 
@@ -65,6 +74,32 @@ async def test_what_is_not_wanted_is_settled_without_a_batch(
     assert ledger.progress.filtered == 3
 
 
+def test_what_is_skipped_is_not_sent_and_what_was_read_beyond_it_is_not_read_again(
+    subscription: Subscription, source: MemorySource, entry: Callable[..., Entry]
+) -> None:
+    reader = reader_of(subscription, source, ledger_of(subscription, source), dead={4}, now=lambda: 0.0)
+    reader.take(Records(0, 7, (0, 2, 3, 4, 6), [entry(n) for n in (0, 2, 3, 4, 6)], None))
+
+    reader.skip_to(3)
+    kept = reader.piece.offsets, reader.piece.dead, reader.piece.size, reader.end
+    reader.skip_to(9)
+
+    assert kept == ([3, 6], [4], total_size([entry(3), entry(6)]), 7)
+    assert (reader.piece.offsets, reader.end) == ([], 9)
+
+
+def test_what_is_taken_up_again_is_as_it_was(
+    subscription: Subscription, source: MemorySource, piece: Callable[..., Piece]
+) -> None:
+    reader = reader_of(subscription, source, ledger_of(subscription, source), dead=set(), now=lambda: 0.0)
+    whole = piece(2, 4, end=8)
+
+    reader.take_up(whole)
+
+    assert reader.piece is whole
+    assert reader.end == 8
+
+
 async def test_records_with_holes_are_taken_as_they_come(
     subscription: Subscription, source: MemorySource, entry: Callable[..., Entry]
 ) -> None:
@@ -74,6 +109,30 @@ async def test_records_with_holes_are_taken_as_they_come(
     reader.take(Records(5, 90, (7, 8), (entry(7, "b"), entry(8)), b'{"host":"a"}'))
 
     assert (reader.piece.offsets, reader.end, reader.piece.static_context) == ([1, 4, 8], 90, b'{"host":"a"}')
+
+
+def test_pieces_of_an_attempt_are_made_of_what_was_read(entry: Callable[..., Entry]) -> None:
+    attempt = Attempt(start=0, end=9, generation=3, offsets=[2, 4, 7], dead=[5], suspects={1: "alone"})
+    read = [
+        Records(1, 3, (1, 2), [entry(1), entry(2)], None),
+        Records(3, 9, (4, 5, 7), [entry(4), entry(5), entry(7)], None),
+    ]
+
+    whole, suspect = pieces_of(attempt, read, {7})
+
+    assert (whole.offsets, whole.dead, whole.end, whole.generation) == ([2, 4], [5, 7], 9, 4)
+    assert (whole.is_tried, whole.is_doubtful) == (True, True)
+    assert (suspect.offsets, suspect.end, suspect.generation) == ([1], 2, 3)
+
+
+@pytest.mark.parametrize("lacking", [1, 2])
+def test_there_are_no_pieces_of_an_attempt_of_which_a_record_is_missing(
+    entry: Callable[..., Entry], lacking: int
+) -> None:
+    attempt = Attempt(start=0, end=3, generation=1, offsets=[0, 2], suspects={1: "alone"})
+    kept = [offset for offset in range(3) if offset != lacking]
+
+    assert pieces_of(attempt, [Records(0, 3, kept, [entry(n) for n in kept], None)], ()) == []
 
 
 async def test_a_frozen_piece_is_made_the_same_again(source: MemorySource, piece: Callable[..., Piece]) -> None:
