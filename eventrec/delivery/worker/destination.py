@@ -114,6 +114,10 @@ class Destination:
         self._on_new = self._default_on_new
         return answer
 
+    def distrust(self) -> None:
+        """Ask where it is before anything more is sent."""
+        self.is_uncertain = True
+
     async def handle(self, batch: Batch) -> None:
         """On return all of `batch` is safe there; else it is uncertain where it is."""
         try:

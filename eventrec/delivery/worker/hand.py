@@ -71,6 +71,14 @@ class Hand:
         if not self.next.is_tried and len(self.next) > rows:
             self.split_next(self.next.offsets[rows])
 
+    def probe(self) -> None:
+        """Try single records, to find the one at fault."""
+        self.is_probing = True
+
+    def note_passed(self) -> None:
+        """Something went through."""
+        self.has_passed = self.is_probing
+
     def probe_up_to(self, end: int) -> None:
         """Try single records of what ends at `end` at the latest: before its attempts have been in vain for all."""
         self.is_probing, self.last_end = True, end

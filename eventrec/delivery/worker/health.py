@@ -153,15 +153,15 @@ class Health:
         return self._is_failing
 
     def opens(self) -> None:
-        self._is("opening")
+        self._set("opening")
 
     def note_ready(self) -> None:
         """Open, and where the destination is is known; an outage ends only with a delivery."""
         if not self._is_failing:
-            self._is("delivering")
+            self._set("delivering")
 
     def retries(self, seconds: float) -> None:
-        self._is(f"retrying in {seconds:.1f} s")
+        self._set(f"retrying in {seconds:.1f} s")
 
     def delivers(self, lag: int) -> None:
         """Something went through."""
@@ -173,7 +173,7 @@ class Health:
         self.last_success = time()
         self.is_held = self._is_failing = outage.has_said_dropped = False
         if self._state != "delivering":
-            self._is("delivering")
+            self._set("delivering")
 
     def fails(self, exc: Exception) -> None:
         """An attempt failed in a way that a later one may mend."""
@@ -200,7 +200,11 @@ class Health:
             self._outage.held_as = hold.state
             _logger.error("delivery on hold", subscription=self._subscription, state=hold.state)
         self.is_held = True
-        self._is(hold.state)
+        self._set(hold.state)
+
+    def release(self) -> None:
+        """An operator acted."""
+        self.is_held = False
 
     def drops(self, records: int) -> None:
         """The last attempt failed; said once an outage."""
@@ -209,7 +213,7 @@ class Health:
             _logger.warning("records dropped", subscription=self._subscription, reason="exhausted", records=records)
 
     def closes(self) -> None:
-        self._is("closed")
+        self._set("closed")
 
     def _begins(self) -> bool:
         """Whether this begins an outage, and does not only prolong one."""
@@ -222,6 +226,6 @@ class Health:
         self._outage.since = anyio.current_time()
         return True
 
-    def _is(self, state: str) -> None:
+    def _set(self, state: str) -> None:
         self._state = state
         self._on_change()

@@ -82,7 +82,7 @@ class Settling:
 
     def go_on(self) -> None:
         """An operator acted: hold no more, and try again at once."""
-        self._health.is_held = False
+        self._health.release()
         self._standstill.cut_short()
 
     async def settle(self, piece: Piece) -> None:
@@ -135,7 +135,8 @@ class Settling:
             await self._perform(piece, outcome_of(piece, failure, self._remembered()))
 
     def _remembered(self) -> Remembered:
-        self._hand.is_probing |= self._unknown_errors.is_stuck(now=anyio.current_time())
+        if self._unknown_errors.is_stuck(now=anyio.current_time()):
+            self._hand.probe()
         return Remembered(
             is_probing=self._hand.is_probing,
             has_passed=self._hand.has_passed,
@@ -248,7 +249,7 @@ class Settling:
     async def _delivered(self, piece: Piece) -> None:
         self._has_moved = self._has_probed_in_vain = False
         self._pauses.start_over()
-        self._hand.has_passed = self._hand.is_probing
+        self._hand.note_passed()
         self._unknown_errors.forget()
         self._other_errors.forget()
         self._reader.batching.succeeded()

@@ -298,7 +298,7 @@ class Worker:
                     await self._deliver_one()
                 self._at_work = None
                 if self._forfeit_to > self.progress.scanned:
-                    self._destination.is_uncertain = True
+                    self._destination.distrust()
                     self._open.give_up_below(self._forfeit_to, "retention")
                 pauses.start_over()
             except Exception as exc:  # noqa: BLE001 - a defect of ours, or the system's: of this subscription alone
@@ -320,7 +320,7 @@ class Worker:
         while True:
             with anyio.move_on_after(self._destination.idle_check_seconds):
                 return await self._reader.next_piece()
-            self._destination.is_uncertain = True
+            self._destination.distrust()
             try:
                 await self._settling.get_ready()
             except Exception as exc:  # noqa: BLE001 - the next batch meets it too, and says so
