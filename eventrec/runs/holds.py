@@ -9,8 +9,14 @@ if TYPE_CHECKING:
 
     from eventrec.runs.survey import SeenLog
 
-CHANGED: Final = "paused: destination changed"
-_REFUSED: Final = "paused: over half of the last"
+DESTINATION_CHANGED: Final = "destination changed"
+"""Why a subscription pauses where another destination answers than before."""
+
+OVER_HALF_REFUSED: Final = "over half of the last"
+"""How it begins why one pauses of whose records too many were refused for good."""
+
+CHANGED: Final = f"paused: {DESTINATION_CHANGED}"
+_REFUSED: Final = f"paused: {OVER_HALF_REFUSED}"
 
 
 def ends_by_operator(state: str) -> bool:

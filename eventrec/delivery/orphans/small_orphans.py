@@ -23,6 +23,7 @@ from eventrec.errors import EventrecError
 from eventrec.records.entry import SHAPE
 from eventrec.runs.checkpoint import Checkpoint, CheckpointFiles, Progress
 from eventrec.runs.files import file_name
+from eventrec.runs.holds import DESTINATION_CHANGED
 from eventrec.runs.mirrors import Mirrors
 from eventrec.runs.run import retire_all
 from eventrec.runtime.starting import when_begun
@@ -207,7 +208,7 @@ class SmallOrphans:
                 piece.add(offset, entry)
         if to.checkpoints is not None and (piece.entries or destination is not None):
             if destination not in (None, to.id):
-                raise OddAnswerError("destination changed")
+                raise OddAnswerError(DESTINATION_CHANGED)
             start = progress.acknowledged if destination is None else progress.start
             answer = next_offset_of(await to.checkpoints.resume(log.run.id, name, start))
             if not progress.acknowledged <= answer <= progress.scanned:

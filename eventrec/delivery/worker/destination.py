@@ -13,6 +13,7 @@ from eventrec.delivery.worker.health import HoldError
 from eventrec.delivery.worker.outcome import Hold, NotAwaitableError, error_text
 from eventrec.errors import EventrecError
 from eventrec.handler import EventHandler
+from eventrec.runs.holds import DESTINATION_CHANGED
 from eventrec.runtime.logging import get_logger, text_of
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Destination:
             if self._on_new == "pause":
                 # The next look opens it again: a connection that stands would lead to this one for good.
                 await self.close()
-                raise HoldError(Hold("destination changed"))
+                raise HoldError(Hold(DESTINATION_CHANGED))
             _logger.warning("destination changed", subscription=self._name, start=self._on_new)
             start = await ledger.begin_again(at_oldest=self._on_new == "earliest")
         answer = next_offset_of(await checkpoints.resume(self._log_id, self._name, start))

@@ -12,6 +12,7 @@ from eventrec.delivery.worker.health import HoldError
 from eventrec.delivery.worker.outcome import Hold
 from eventrec.delivery.worker.retry import Brake
 from eventrec.records.entry import SHAPE
+from eventrec.runs.holds import OVER_HALF_REFUSED
 from eventrec.runtime.logging import described, text_of
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Quarantine:
         if not pulled:
             return None
         return Hold(
-            f"over half of the last {Brake.WINDOW:,} records of type {pulled[0]!r} were refused for good",
+            f"{OVER_HALF_REFUSED} {Brake.WINDOW:,} records of type {pulled[0]!r} were refused for good",
             slowly=False,
         )
 
