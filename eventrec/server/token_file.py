@@ -113,7 +113,7 @@ def _content(path: Path) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """At once: who reads it sees it as it was, or as it is then. Only its user may read it."""
+    """At once, and durable on return: who reads it sees it as it was, or as it is then. Only its user may read it."""
     place = path.resolve()
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=place.parent)  # readable by its user alone
     try:
@@ -128,3 +128,5 @@ def _replace(path: Path, text: str) -> None:
         with suppress(OSError):
             os.unlink(name)  # noqa: PTH108 - likewise
         raise
+    with closing(DiskStorage(place.parent)) as folder:
+        folder.sync_directory()
