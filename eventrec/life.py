@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from eventrec.delivery.log_supervisor import LogSupervisor
     from eventrec.delivery.subscription import Subscription
     from eventrec.delivery.supervisor import Supervisor
-    from eventrec.events.encoder import Reason
+    from eventrec.events.reasons import Reason
     from eventrec.intake.drops import Drops
     from eventrec.intake.refusals import Refusals
     from eventrec.options import EventRecorderOptions

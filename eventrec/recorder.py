@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from eventrec.delivery.subscription import NewDestination
     from eventrec.delivery.supervisor import Supervisor
     from eventrec.durations import Duration
-    from eventrec.events.encoder import Reason
+    from eventrec.events.reasons import Reason
     from eventrec.handler import EventHandler
     from eventrec.options import Backoff
     from eventrec.records.layout import Layout

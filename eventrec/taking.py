@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from eventrec.delivery.log_supervisor import LogSupervisor
     from eventrec.delivery.supervisor import Supervisor
     from eventrec.durations import Duration
-    from eventrec.events.encoder import Reason
     from eventrec.events.event import Event, Eventable
+    from eventrec.events.reasons import Reason
     from eventrec.life import Setup
 
 _logger = get_logger("eventrec.recorder")

@@ -6,7 +6,7 @@ import inspect
 import time
 from functools import partial
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -44,39 +44,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from eventrec.events.plans import ClassPlan
+    from eventrec.events.reasons import Reason
     from eventrec.records.context import ContextBlock
     from eventrec.records.entry import Entry
     from eventrec.records.mark_rules import Rule
-
-Reason: TypeAlias = Literal[
-    "filtered",
-    "declined",
-    "sampled",
-    "rate_limited",
-    "not_allowed",
-    "not_encodable",
-    "invalid",
-    "too_large",
-    "overflow",
-    "closed",
-    "forked",
-    "no_writer",
-    "interrupted",
-    "not_written",
-    "disabled",
-    "stopped",
-    "incomplete",
-]
-"""Why an event was not taken.
-
-`declined`: it said itself that there is nothing to record. `sampled`, `rate_limited`, `not_allowed`: by the options
-`sample`, `rate_limits` and `policy`. `forked`: this is a forked child, where the recorder is not
-open and has no log. `no_writer`: the system gives no thread to write the log, or the interpreter ends.
-`interrupted`: an exception that is not the event's came in between, and went on to the caller: KeyboardInterrupt, or
-what a signal handler of the application raised. `not_written`: it was taken, and the disk kept it out of the log to the
-end, or the log cannot hold it. `disabled`: the recorder is switched off. `stopped`: a send failed, and the option
-`on_failure` is "stop". `incomplete`: it was to be taken with others or not at all, and one of these was refused.
-"""
 
 _NO_RULES: Final[Mapping[str, Rule]] = {}
 

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from eventrec.events.encoder import Encoder, Reason
+    from eventrec.events.encoder import Encoder
     from eventrec.events.event import Event, Eventable
+    from eventrec.events.reasons import Reason
     from eventrec.intake.mirrored import MirrorWatch
     from eventrec.intake.queue import Cell, Intake
     from eventrec.intake.writer import Writer

@@ -22,7 +22,7 @@ from eventrec.runtime.native import get_ident
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from eventrec.events.encoder import Reason
+    from eventrec.events.reasons import Reason
     from eventrec.records.entry import Entry
 
 _RESERVE: Final = 64 * 1024

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from eventrec.events.encoder import Reason
+    from eventrec.events.reasons import Reason
 
 _KINDS: Final = 1_000
 """Kinds remembered at once; types made from user input must not fill the memory."""

@@ -14,8 +14,9 @@ from eventrec.intake.tickets import Ticket
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eventrec.events.encoder import Encoder, Reason
+    from eventrec.events.encoder import Encoder
     from eventrec.events.event import Event, Eventable
+    from eventrec.events.reasons import Reason
     from eventrec.intake.queue import Cell, Intake
     from eventrec.intake.writer import Writer
     from eventrec.records.entry import Entry

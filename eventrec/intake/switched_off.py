@@ -8,7 +8,7 @@ from operator import length_hint
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from eventrec.events.encoder import Reason
+    from eventrec.events.reasons import Reason
 
 _MOST: Final = sys.maxsize
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from uuid import UUID
 
-    from eventrec.events.encoder import Reason
     from eventrec.events.layouts import RecordedLayouts
+    from eventrec.events.reasons import Reason
     from eventrec.intake.handover import Handover
     from eventrec.intake.queue import Intake
     from eventrec.log.log import Log

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -21,6 +21,11 @@ from eventrec.log.disk import DiskStorage
 from eventrec.runs.files import SUFFIX, file_name, is_forbidden, load, replace
 from eventrec.runtime.decoding import decodable
 from eventrec.runtime.logging import described
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from eventrec.runs.checkpoint import Checkpoint
 
 REQUESTS: Final = "requests"
 
@@ -52,6 +57,16 @@ def is_asked_since(request: OperatorRequest, saved: float, *, now: float) -> boo
     A checkpoint that was saved at a time that has not come says nothing of that: the clock was ahead.
     """
     return request.asked > saved or saved > now
+
+
+def asked_since(
+    requests: Iterable[OperatorRequest], checkpoints: Mapping[str, Checkpoint], *, now: float
+) -> Iterator[OperatorRequest]:
+    """Those that were asked of a log while no process delivered it, which its `checkpoints` tell."""
+    for each in requests:
+        saved = checkpoints.get(each.subscription)
+        if saved is not None and is_asked_since(each, saved.saved, now=now):
+            yield each
 
 
 def save_request(directory: os.PathLike[str], request: OperatorRequest) -> None:

@@ -14,7 +14,7 @@ from eventrec.testing.account import assert_conserved
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from eventrec.events.encoder import Reason
+    from eventrec.events.reasons import Reason
     from eventrec.intake.queue import Cell
     from eventrec.life import Life
     from eventrec.records.entry import Entry

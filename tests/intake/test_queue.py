@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eventrec.events.encoder import Reason
+from eventrec.events.reasons import Reason
 from eventrec.intake.queue import Intake
 from eventrec.records.entry import Entry, make_entry
 from eventrec.records.schema import Shape

@@ -20,7 +20,7 @@ from eventrec.delivery.orphans.opening import OrphanOpener
 from eventrec.delivery.orphans.outcomes import OrphanOutcomes
 from eventrec.delivery.orphans.queue import FIRST_PAUSE, LONGEST_PAUSE, Changes, Failures, OrphanQueue
 from eventrec.runs.leftovers import sweep
-from eventrec.runs.requests import is_asked_since, sweep_requests
+from eventrec.runs.requests import asked_since, sweep_requests
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
 
@@ -275,11 +275,8 @@ class Adoption:
     @staticmethod
     def apply(requests: Iterable[OperatorRequest], delivery: LogDelivery, opened: OpenedOrphan) -> None:
         """What was asked while no process delivered this log is meant for it too."""
-        saved, now = opened.saved.checkpoints, time()
-        for request in requests:
-            name = request.subscription
-            if name in saved and is_asked_since(request, saved[name].saved, now=now):
-                delivery.apply(request)
+        for request in asked_since(requests, opened.saved.checkpoints, now=time()):
+            delivery.apply(request)
 
     async def _deliver_orphan(self, delivery: LogDelivery) -> None:
         id_ = delivery.run_of.id

@@ -11,7 +11,7 @@ from eventrec.delivery.orphans.queue import FIRST_PAUSE, LONGEST_PAUSE, Failures
 from eventrec.delivery.orphans.small_orphans import SmallOrphan, end_group
 from eventrec.records.content import ContentDecoder
 from eventrec.runs.followers import Followers
-from eventrec.runs.requests import is_asked_since, load_requests
+from eventrec.runs.requests import asked_since, load_requests
 from eventrec.runs.run import Run
 from eventrec.runs.small_log import read_small_log
 from eventrec.runtime.backend import in_thread
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from eventrec.delivery.orphans.small_orphans import SmallOrphans
     from eventrec.runs.directory import LogDirectory
     from eventrec.runs.requests import OperatorRequest
-    from eventrec.runs.small_log import SmallLog
 
 GROUP: Final = 32
 """Orphans in a group; each costs two descriptors."""
@@ -224,13 +223,6 @@ class GroupAdoption:
             log = read_small_log(run, decoder)
         except OSError:
             return None
-        return None if log is None or _is_asked(log, requests) else self._small.plan(log, followers=followers)
-
-
-def _is_asked(log: SmallLog, requests: list[OperatorRequest]) -> bool:
-    """Whether an operator asked for something of it while no process delivered it."""
-    saved, now = log.checkpoints, time()
-    return any(
-        each.subscription in saved and is_asked_since(each, saved[each.subscription].saved, now=now)
-        for each in requests
-    )
+        if log is None or any(asked_since(requests, log.checkpoints, now=time())):
+            return None
+        return self._small.plan(log, followers=followers)
