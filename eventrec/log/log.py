@@ -135,6 +135,11 @@ class Log(LogWriter):
         with translated("list segments"):
             return maintenance.sealed(self._storage, head=self._head.first)
 
+    def was_torn(self, offset: int) -> bool:
+        """Whether what stood at `offset` was a torn tail, which was cut when this was opened."""
+        found = self.recovered
+        return found.lost_from <= offset < found.lost_from + found.lost
+
     def has_grown(self) -> bool:
         """Whether another process has written into it: never, where locks mean something."""
         with translated("look at the head"):

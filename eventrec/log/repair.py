@@ -42,6 +42,7 @@ class Recovered(NamedTuple):
         empty: Segments without content, to be deleted once the head is there: till then their names alone may say how
             far offsets were given out.
         lost: Records that the tail which was cut says it was to hold, as far as it does: at least one, if it was one.
+        lost_from: The offset of the first of them.
     """
 
     head: int | None
@@ -52,6 +53,7 @@ class Recovered(NamedTuple):
     cut: int
     empty: tuple[int, ...] = ()
     lost: int = 0
+    lost_from: int = 0
 
 
 def recover(
@@ -130,7 +132,7 @@ def _recover_segment(
         is_closed = segment.is_compressed or segment.version != VERSION or bool(segment.damage) or bool(gaps)
         if is_closed or not is_kept or not has_commits:
             sync_again(storage, first, None)
-            return Recovered(None, 0, walk.offset, epoch, tuple(gaps), 0, lost=lost)
+            return Recovered(None, 0, walk.offset, epoch, tuple(gaps), 0, lost=lost, lost_from=walk.offset)
         if counts_tail and lost:
             # Before it is cut: should this be the last that we do, nothing else says that there were records.
             create_segment(storage, walk.offset + lost)
@@ -139,7 +141,7 @@ def _recover_segment(
             rebuild_index(storage, first)
         else:
             cut_index(storage, first, walk.position)
-        return Recovered(first, walk.position, walk.offset, epoch, tuple(gaps), rest, lost=lost)
+        return Recovered(first, walk.position, walk.offset, epoch, tuple(gaps), rest, lost=lost, lost_from=walk.offset)
     finally:
         segment.close()
 

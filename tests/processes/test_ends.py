@@ -194,6 +194,45 @@ def test_whatever_ends_a_process_everything_is_stored_once(how: str, site: Site)
     assert site.drain() == list(range(100))
 
 
+def test_a_loop_that_is_closed_over_what_follows_leaves_the_rest_to_the_next_process(site: Site) -> None:
+    program = """
+owner = recorder = EventRecorder(log=LOG)
+writing = owner.sync()
+writing.open()
+record(range(50))
+following = EventRecorder(URL, log=LOG, options=EventRecorderOptions(flush_interval=0.05, follow=True))
+loop = asyncio.new_event_loop()
+loop.run_until_complete(following.open())
+async def followed():
+    while sum(part["sqlite"].delivered for part in following.status().adopted.values()) < 50:
+        await asyncio.sleep(0.01)
+loop.run_until_complete(asyncio.wait_for(followed(), 60))
+tasks = asyncio.all_tasks(loop)
+loop._ready.clear()
+loop.close()
+record(range(50, 100))
+os.environ["PYTHONWARNINGS"] = ""
+import warnings
+warnings.simplefilter("ignore")
+for task in tasks:
+    task._log_destroy_pending = False
+writing.close()
+"""
+    rest = """
+with recorder.sync() as rest:
+    deadline = time.monotonic() + 60
+    while rest.status().adopted or rest.status().left:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+"""
+
+    site.run(START + program)
+    site.run(START + rest)
+
+    assert site.logged() == []
+    assert site.stored() == list(range(100))
+
+
 DOWN = """
 recorder = EventRecorder(
     ScriptedHandler(always=raising(TransientError("down"))), log=LOG, options=EventRecorderOptions(close_timeout=0.5)

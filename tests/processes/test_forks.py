@@ -260,6 +260,38 @@ assert handler.closed == 1
     assert site.drain() == []
 
 
+def test_a_child_leaves_the_live_logs_to_its_parent_that_follows_them(site: Site) -> None:
+    site.run(
+        START
+        + """
+recorder = EventRecorder(log=LOG, options=OPTIONS)
+writing = recorder.sync()
+writing.open()
+record(range(25))
+following = EventRecorder(URL, log=LOG, options=EventRecorderOptions(flush_interval=0.05, follow=True))
+delivering = following.sync()
+delivering.open()
+followed = lambda: sum(part["sqlite"].delivered for part in delivering.status().adopted.values())
+until(lambda: followed() == 25)
+child = os.fork()
+if child == 0:
+    record(range(25, 50))
+    assert following.status().adopted == {}
+    sys.exit()
+join(child)
+record(range(50, 100))
+until(lambda: followed() >= 75)
+writing.close()
+delivering.close()
+with EventRecorder(URL, log=LOG, options=OPTIONS).sync() as rest:
+    until(lambda: not rest.status().adopted and not rest.status().left)
+"""
+    )
+
+    assert site.logged() == []
+    assert site.stored() == list(range(100))
+
+
 def test_a_child_neither_finalises_nor_closes_what_its_parent_opened(site: Site) -> None:
     said = site.run(
         START

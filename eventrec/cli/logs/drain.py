@@ -56,7 +56,7 @@ _SAID_BY_DRAIN: Final = frozenset(
 _GONE: Final = ("corrupt", "lost")
 _LOST_TO: Final = {
     "corrupt": "damage",
-    "lost": "a program that deleted files of the log",
+    "lost": "a program that deleted files of the log, or a power cut",
     "rewound": "a destination that went back",
 }
 _WHY_SKIPPED: Final = {"held": "held by a process", "unknown": "this user may not open it"}

@@ -139,6 +139,11 @@ class FollowedLog:
         """None: they are its owner's."""
         return []
 
+    def was_torn(self, offset: int) -> bool:
+        """False: its owner writes it, and has cut nothing."""
+        del offset
+        return False
+
     def has_grown(self) -> bool:
         """False: that it grows is what it is followed for."""
         return False

@@ -72,7 +72,7 @@ class LogSource:
         self.later: dict[int, str] = {}
         """Where a commit stands that a later eventrec reads, and what is wrong with it: no cursor of ours passes it."""
         self._lost_as = "corrupt"
-        """Why what the last read did not find is: `corrupt`, or `lost` where no bytes stand in its place."""
+        """Why what the last read did not find is: `corrupt`, or `lost` where no bytes stood in its place."""
         self._floor = 0
         self._cursors: list[LogCursor] = []
         self._window = DecodedWindow(self.window_bytes)
@@ -270,7 +270,7 @@ class LogSource:
                     break
                 read.append(decoded)
         is_damaged = not are_readable or reader.skipped > passed or reader.tail is not Tail.CLEAN
-        self._lost_as = "corrupt" if is_damaged else "lost"
+        self._lost_as = "corrupt" if is_damaged or self._log.was_torn(start) else "lost"
         if is_followed:
             self._keep_reader(reader)
         else:

@@ -31,6 +31,9 @@ class ReadableLog(Protocol):
     def reader(self, start: int = 0, *, is_ours: IsOurs | None = None) -> LogReader:
         """A reader from record `start` on. Blocking."""
 
+    def was_torn(self, offset: int) -> bool:
+        """Whether what stood at `offset` was cut off as the rest of a write that a crash broke off."""
+
     def restore_deleted(self) -> int:
         """Have what another program deleted there again, as far as that can be done. Blocking.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from eventrec.delivery.sources.log import READ_BYTES, WINDOW_BYTES, LogSource
 from eventrec.errors import LogWriteError
 from eventrec.log.disk import DiskStorage
 from eventrec.log.log import Log, LogOptions
+from eventrec.log.segment import segment_name
 from eventrec.log.verify import verify
 from eventrec.records.content import encode_take
 from eventrec.records.entry import OVERHEAD_BYTES
@@ -208,6 +210,32 @@ def test_what_a_destination_has_beyond_the_end_of_a_log_that_lost_its_tail_is_go
 
         assert anyio.run(read, log) == 10
     assert lost == [("lost", 6)]
+
+
+@pytest.mark.parametrize("at", [-1, -30])
+def test_what_a_crash_tore_is_lost_to_damage_and_not_to_a_program_that_deletes_files(tmp_path: Path, at: int) -> None:
+    lost: list[tuple[str, int]] = []
+
+    async def read(log: Log) -> int:
+        source = LogSource(log, LOG_ID, is_orphan=True, on_move=lambda: None)
+        cursor = source.subscribe("s", "earliest", lambda reason, count, _: lost.append((reason, count)))
+        source.raise_end(log.appended)
+        cursor.next = 4
+        await cursor.read(max_records=9, max_bytes=1 << 20)
+        source.close()
+        return cursor.next
+
+    with Log.create(DiskStorage(tmp_path)) as log:
+        for count in (4, 3):
+            for content, n in encode_take([ENTRY] * count, LOG_ID, written=1):
+                log.append_encoded(content, n)
+            log.write()
+    segment = tmp_path / segment_name(0)
+    os.truncate(segment, len(segment.read_bytes().rstrip(b"\0")) + at)
+
+    with Log.open(DiskStorage(tmp_path), counts_tail=True) as log:
+        assert anyio.run(read, log) == 7
+    assert lost == [("corrupt", 3)]
 
 
 def test_however_many_subscriptions_read_at_places_of_their_own_few_files_stay_open(
