@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from eventrec import Batch, DestinationCheckpoints, EventHandler, PauseError
+from eventrec import Batch, DestinationCheckpoints, EventHandler, Layout, LayoutColumn, PauseError
 from eventrec.delivery.stopping import FailureStop
+from eventrec.records.layout_columns import EVENT
 from eventrec.testing.scripted import FencedHandler
 
 ID = UUID(int=7)
+LAYOUT = Layout("orders", [LayoutColumn("data", EVENT, "jsonb")])
 
 
 @dataclass
@@ -25,6 +27,7 @@ class WithEverything(FencedHandler):
     prepared: list[Batch] = field(default_factory=list)
     seconds: float = 0
     rows: int = 0
+    layouts: list[str] = field(default_factory=list)
     read_by: Any = field(default_factory=object)
 
     @property
@@ -43,6 +46,12 @@ class WithEverything(FencedHandler):
 
     def inherit_chunk_rows(self, rows: int) -> None:
         self.rows = rows
+
+    def use_layouts(self, layouts: Mapping[str, Layout]) -> None:
+        self.layouts += layouts
+
+    def assume_layouts(self, layouts: Mapping[str, Layout]) -> None:
+        self.layouts += layouts
 
     async def prepare(self, batch: Batch) -> None:
         self.prepared.append(batch)
@@ -86,6 +95,8 @@ def batch() -> Batch:
 async def test_everything_is_passed_on(guarded: EventHandler, handler: WithEverything, batch: Batch) -> None:
     guarded.inherit_ttl(60)
     guarded.inherit_chunk_rows(7)
+    guarded.use_layouts({"used": LAYOUT})
+    guarded.assume_layouts({"assumed": LAYOUT})
     await guarded.open()
     assert isinstance(guarded, DestinationCheckpoints)
     assert await guarded.destination_id() == handler.id
@@ -96,6 +107,7 @@ async def test_everything_is_passed_on(guarded: EventHandler, handler: WithEvery
     await guarded.close()
 
     assert (handler.seconds, handler.rows, handler.opened, handler.closed) == (60, 7, 1, 1)
+    assert handler.layouts == ["used", "assumed"]
     assert (handler.prepared, handler.batches) == ([batch], [[]])
     assert handler.next == {(ID, "s"): 3}
     assert (guarded.remarks, guarded.reader()) == (("a remark",), handler.read_by)

@@ -253,3 +253,13 @@ def test_readers_made_after_a_cut_see_the_new_content(storage: FaultyStorage) ->
 
     assert [commit.content for commit in log.reader().commits()] == [b"000", b"other"]
     assert len(storage.read(segment_name(0))) == 10 + 29 + 31
+
+
+def test_where_it_cannot_be_told_whether_the_segment_is_there_it_is_taken_to_be(storage: FaultyStorage) -> None:
+    with Log.create(storage) as log:
+        log.append([b"a"])
+        log.write()
+        storage.fail("size", errno.EIO)
+
+        assert log.restore_deleted() == 1
+        assert storage.list() == [segment_name(0)]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -535,6 +536,8 @@ def test_without_descriptors_a_directory_is_listed_measured_and_never_marked(
     storage.note_unfinished(is_unfinished=True)
     free, capacity = storage.space()
 
+    assert storage.room()[1] == math.inf
+    assert storage.has_room(size=1, files=1 << 40)
     assert sorted(entry.name for entry in storage.entries()) == ["d", "f"]
     assert storage.list() == ["f"]
     assert 0 < free <= capacity

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -266,3 +267,11 @@ def test_a_segment_that_its_owner_deletes_meanwhile_is_no_fault_of_a_log_that_is
     assert list(verify(storage, is_live=True)) == []
     with pytest.raises(FileNotFoundError):
         list(verify(storage))
+
+
+def test_a_segment_that_is_listed_and_never_there_ends_the_look(storage: FaultyStorage) -> None:
+    Log.create(storage).close()
+    storage.fail("open", errno.ENOENT, times=1_000)
+
+    with pytest.raises(FileNotFoundError):
+        describe(storage)

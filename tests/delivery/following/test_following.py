@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import shutil
 import time
@@ -80,6 +81,22 @@ async def test_what_others_write_is_delivered_while_they_write_it(
     (log,) = status.adopted.values()
     assert log["FencedHandler"].delivered == 50
     assert_conserved(status)
+
+
+async def test_all_that_it_is_made_of_shows_itself_in_a_line(
+    owner: Recorder, follower: Recorder, eventually: Eventually
+) -> None:
+    handler = ScriptedHandler()
+    async with owner() as writing, follower(handler) as recorder:
+        writing.record(Numbered(0))
+        await eventually(has_all(handler, 1))
+        parts = [each for each in gc.get_objects() if type(each).__module__.startswith(("eventrec.", "eventrec_"))]
+        shown = {type(each).__qualname__: repr(each) for each in parts if "__repr__" in vars(type(each))}
+        status = await recorder.close()
+
+    assert {"Following", "LiveOpener", "SoleFollower", "FollowTurns", "OrphanOpener", "LayoutFolder"} <= shown.keys()
+    assert [name for name, text in shown.items() if not text or "\n" in text] == []
+    assert_conserved(status, offered=0)
 
 
 async def test_what_the_owner_leaves_is_adopted_where_following_stopped(
