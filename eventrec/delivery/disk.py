@@ -156,8 +156,9 @@ class DiskQuota:
         past does, of the logs that are delivered here. Processes that are refused at the same time each delete some.
         """
         log = self._writer.log
-        if await in_thread(self._delete_done, 2 * SPARED + (0 if log is None else log.unsynced_bytes)):
-            return True
+        with suppress(OSError):  # What cannot be listed now may be when the disk refuses the next time.
+            if await in_thread(self._delete_done, 2 * SPARED + (0 if log is None else log.unsynced_bytes)):
+                return True
         await self._trim()
         return False
 

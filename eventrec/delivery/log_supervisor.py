@@ -335,7 +335,8 @@ class LogSupervisor(Supervisor):
     async def _begin(self, tasks: TaskGroup) -> bool:
         """Wait for the writer's log; False: `close` came first.
 
-        Where the disk has no room for it, what other runs left is delivered meanwhile, in `tasks`.
+        Where the disk has no room for it, what is delivered and retained goes, and what other runs left is delivered
+        meanwhile, in `tasks`.
         """
         is_last_try = False
         while self._own is None:
@@ -352,7 +353,7 @@ class LogSupervisor(Supervisor):
                 await self._own.save(sync=self._sync != "never")
             elif self._closing.is_set() and self.writer.is_ended:
                 return False
-            else:
+            elif not await self._gives_up_delivered():
                 if self.writer.failure is not None:
                     if not self.makes_room and await self._can_make_room():
                         self.makes_room = True
@@ -365,6 +366,13 @@ class LogSupervisor(Supervisor):
                         continue
                     self.writer.close()
                 await woken.wait()
+        return True
+
+    async def _gives_up_delivered(self) -> bool:
+        """Whether something that was delivered went for the log that has no room; then the writer has tried again."""
+        if not isinstance(self.writer.failure, LogFullError) or not await self._quota.give_up_delivered():
+            return False
+        await try_again(self.writer, lambda: self.writer.log is not None, next_change=self.next_change)
         return True
 
     async def _can_make_room(self) -> bool:

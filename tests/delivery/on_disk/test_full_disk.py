@@ -39,9 +39,15 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> SmallDisk:
     return SmallDisk(monkeypatch)
 
 
-def options(segment_bytes: int = 20_000) -> EventRecorderOptions:
-    retry = Backoff(first=0.01, max=0.05)
-    return quickly(keep_free=0, flush_interval=0.05, segment_bytes=segment_bytes, retry=retry, close_timeout=1.0)
+def options(segment_bytes: int = 20_000, retain: float | None = None) -> EventRecorderOptions:
+    return quickly(
+        keep_free=0,
+        flush_interval=0.05,
+        segment_bytes=segment_bytes,
+        retain=retain,
+        retry=Backoff(first=0.01, max=0.05),
+        close_timeout=1.0,
+    )
 
 
 async def eventually(condition: Callable[[], object], seconds: float = 60) -> None:
@@ -54,8 +60,8 @@ async def runs_of(log: Path) -> list[UUID]:
     return await anyio.to_thread.run_sync(list_runs, log)
 
 
-async def leave_orphan(log: Path, count: int, *, segment_bytes: int = 20_000) -> None:
-    recorder = EventRecorder(ScriptedHandler(always=DOWN), log=log, options=options(segment_bytes))
+async def leave_orphan(log: Path, count: int, *, segment_bytes: int = 20_000, retain: float | None = None) -> None:
+    recorder = EventRecorder(ScriptedHandler(always=DOWN), log=log, options=options(segment_bytes, retain))
     await recorder.open()
     for start in range(0, count, 50):
         recorder.record_many(Long(n) for n in range(start, min(count, start + 50)))
@@ -103,6 +109,30 @@ async def test_a_log_that_is_delivered_goes_though_its_checkpoint_has_no_place(
     await recorder.close(10)
 
     assert up.delivered == list(range(20))
+
+
+@pytest.mark.parametrize("has_orphan", [False, True])
+@pytest.mark.parametrize(("files", "pages"), [(0, None), (None, 0)])
+async def test_a_disk_that_is_full_of_retained_logs_has_room_for_a_new_one(
+    tmp_path: Path, disk: SmallDisk, files: int | None, pages: int | None, *, has_orphan: bool
+) -> None:
+    retaining = options(retain=3_600.0)
+    for _ in range(2):
+        async with EventRecorder(ScriptedHandler(), log=tmp_path, options=retaining) as recorder:
+            recorder.record_many(Long(n) for n in range(1_000))
+            assert await recorder.flush(30)
+    if has_orphan:
+        await leave_orphan(tmp_path, 1, retain=3_600.0)
+    disk.files, disk.pages = files, pages
+    recorder = EventRecorder(ScriptedHandler(always=DOWN), log=tmp_path, options=retaining)
+
+    await recorder.open()
+    recorder.record(Long(0))
+    await eventually(lambda: recorder.status().appended == 1)
+    status = await recorder.close(0.2)
+
+    assert_conserved(status, offered=1)
+    assert status.refused == {}
 
 
 async def test_where_there_is_nothing_to_deliver_a_full_disk_ends_it_at_once(tmp_path: Path, disk: SmallDisk) -> None:
