@@ -137,6 +137,8 @@ class DestinationCheckpoints(ABC):
     def idle_check_seconds(self) -> float | None:
         """Where there was nothing to send for so long, `resume` is asked again; None, the default: with the next batch.
 
+        Less than a second counts as a second.
+
         For a destination that may lose what it had without an error that a handler would see.
         """
         return None

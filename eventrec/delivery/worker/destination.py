@@ -31,6 +31,9 @@ _CLOSE_SECONDS: Final = 10.0
 """How long a handler may take to close: a hanging one must not hang its subscription."""
 
 
+_LEAST_IDLE: Final = 1.0
+"""Seconds: a destination is not asked more often while there is nothing to send, whatever its handler says."""
+
 MAX_OFFSET: Final = (1 << 48) - 1
 """Ids of rows have 48 bits for it."""
 
@@ -151,8 +154,9 @@ class Destination:
         try:
             with contained():
                 checkpoints = self._handler.checkpoints
-                seconds = None if checkpoints is None else checkpoints.idle_check_seconds
-                return math.inf if seconds is None else float(seconds)
+                said = None if checkpoints is None else checkpoints.idle_check_seconds
+                seconds = math.inf if said is None else float(said)
+                return math.inf if math.isnan(seconds) else max(seconds, _LEAST_IDLE)
         except Exception:  # noqa: BLE001 - foreign code: the next batch meets it
             return math.inf
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -253,6 +254,24 @@ async def test_a_handler_that_cannot_say_something_of_itself_does_not_say_it(cap
 
     assert not is_true(Unsure(), "dedupes_by_token")
     assert "handler failed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [(None, math.inf), (5, 5.0), (0, 1.0), (-1.0, 1.0), (math.inf, math.inf), (math.nan, math.inf), ("soon", math.inf)],
+)
+async def test_while_there_is_nothing_to_send_it_is_asked_once_a_second_at_most(
+    subscription: Subscription, ledger: Ledger, said: float | None, seconds: float
+) -> None:
+    class Impatient(Scripted):
+        @property
+        def idle_check_seconds(self) -> float | None:
+            return said
+
+    destination = Destination(subscription, ID, Impatient(), ledger, Health("s", lambda: None, Outage()))
+    await ready(destination)
+
+    assert destination.idle_check_seconds == seconds
 
 
 async def test_one_that_keeps_no_checkpoints_is_not_told_of_the_end(subscription: Subscription, ledger: Ledger) -> None:
