@@ -71,6 +71,10 @@ class _StoppingHandler(EventHandler, DestinationCheckpoints):
         return None if self._handler.checkpoints is None else self
 
     @property
+    def idle_check_seconds(self) -> float | None:
+        return self._checkpoints().idle_check_seconds
+
+    @property
     def remarks(self) -> Sequence[str]:
         return self._handler.remarks
 

@@ -35,6 +35,10 @@ class WithEverything(FencedHandler):
         return None if self.forgets else self  # type: ignore[return-value]
 
     @property
+    def idle_check_seconds(self) -> float | None:
+        return 5.0
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         return ("a remark",)
 
@@ -110,6 +114,7 @@ async def test_everything_is_passed_on(guarded: EventHandler, handler: WithEvery
     assert handler.layouts == ["used", "assumed"]
     assert (handler.prepared, handler.batches) == ([batch], [[]])
     assert handler.next == {(ID, "s"): 3}
+    assert guarded.idle_check_seconds == 5.0
     assert (guarded.remarks, guarded.reader()) == (("a remark",), handler.read_by)
     assert repr(guarded) == f"<stops after a failure: {handler!r}>"
 
