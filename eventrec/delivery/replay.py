@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
+import msgspec
 
 from eventrec.delivery.letters.kept import LOCK, KeptLetter, has_unknown_version, kept_letters, replay_checkpoints
 from eventrec.delivery.letters.source import LetterSource
@@ -117,6 +118,9 @@ class _Replay:
         lock = await in_thread(self._storage.lock, LOCK)
         try:
             saved = (await in_thread(self._files.load)).get(self._subscription.name)
+            if saved is not None:
+                # A replay is an operator's act: what paused the one before it does not count.
+                saved = msgspec.structs.replace(saved, refused_types=[])
             await self._deliver(saved, total, on_progress)
         finally:
             with anyio.CancelScope(shield=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -10,7 +11,7 @@ from uuid import UUID
 import anyio
 import pytest
 
-from eventrec import PauseError, PermanentError
+from eventrec import Batch, PauseError, PermanentError
 from eventrec.delivery.letters import kept
 from eventrec.delivery.letters.content import encode_letters
 from eventrec.delivery.letters.dead_letters import DeadLetter
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
     from eventrec.delivery.letters.kept import KeptLetter
 
 LOG = UUID(int=7)
+
+
+def refuse(batch: Batch, *, below: int) -> None:
+    numbers = {
+        offset: json.loads(record.payload)["number"]
+        for offset, record in zip(batch.offsets, batch.records, strict=True)
+    }
+    if bad := [offset for offset, number in numbers.items() if number < below]:
+        raise PermanentError("still never", records=dict.fromkeys(bad, "still never"))
 
 
 def letter(offset: int) -> DeadLetter:
@@ -221,3 +231,23 @@ def test_what_a_replay_refuses_again_is_a_new_letter_about_the_old_record(tmp_pa
     assert (result.is_done, result.delivered, result.dead) == (True, 0, 1)
     waiting = [each.letter for each in kept.kept_letters(tmp_path) if each.is_waiting]
     assert [(each.log_id, each.offset, each.reason) for each in waiting] == [(LOG, 7, "still never")]
+
+
+def test_each_replay_watches_anew_what_is_refused_again(tmp_path: Path) -> None:
+    """It is an operator's: what the one before was paused for does not stop it at the first letter."""
+    leave(tmp_path, *range(1_200))
+    settings = quickly().resolve(has_log=True).delivery
+    refused, states = [], []
+
+    for _ in range(2):
+        handler = ScriptedHandler(always=lambda batch: refuse(batch, below=900))
+        letters = LetterLog(tmp_path, new_run_id, max_bytes=1 << 24)
+        result = anyio.run(partial(replay, tmp_path, handler, name="s", settings=settings, letters=letters))
+        letters.close()
+        refused.append(result.dead)
+        states.append(result.state)
+
+    assert refused[0] == 501
+    assert states[0].startswith("paused: over half of the last 1,000 records of type 'a'")
+    assert refused[1] >= 399
+    assert result.delivered == 300
