@@ -262,13 +262,13 @@ class LogSupervisor(Supervisor):
                 beside: dict[str, Callable[[], Awaitable[None]]] = {
                     "mirrors": self._watch_mirrors,
                     "other processes": self._own.keep_looking,
-                    "dead letters": self._waiting.run,
                 }
                 if not self._subscriptions:
                     _logger.info("no handler registered: left to other processes", directory=str(self.writer.directory))
                 elif not self.makes_room:
                     delivering |= self._delivered_of_others()
-                    beside["log directory"] = self._adoption.watch
+                if not self.makes_room:
+                    beside |= self._looked_at_beside()
                 if not self._closing.is_set():
                     delivering |= self._delivered_beside()
                 if not self._closing.is_set():
@@ -302,6 +302,13 @@ class LogSupervisor(Supervisor):
         if self._following is not None:
             delivering["live logs"] = self._following.run
         return delivering
+
+    def _looked_at_beside(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """What looks around the log directory: for dead letters, and for logs of other runs."""
+        looking: dict[str, Callable[[], Awaitable[None]]] = {"dead letters": self._waiting.run}
+        if self._subscriptions:
+            looking["log directory"] = self._adoption.watch
+        return looking
 
     def _delivered_beside(self) -> dict[str, Callable[[], Awaitable[None]]]:
         """What else is delivered: nothing, but by a relay."""
@@ -357,7 +364,7 @@ class LogSupervisor(Supervisor):
                 if self.writer.failure is not None:
                     if not self.makes_room and await self._can_make_room():
                         self.makes_room = True
-                        self._spawn(tasks, self._delivered_of_others() | {"log directory": self._adoption.watch})
+                        self._spawn(tasks, self._delivered_of_others() | self._looked_at_beside())
                     self.started.set()
                 if self._closing.is_set():
                     if self.makes_room and not is_last_try:

@@ -8,11 +8,11 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from eventrec import Backoff, EventRecorder, EventRecorderOptions, LogFullError, TransientError
+from eventrec import Backoff, EventRecorder, EventRecorderOptions, LogFullError, PermanentError, TransientError
 from eventrec.log.head import SPARED, SPARED_AT_END
 from eventrec.runs.directory import list_runs
 from eventrec.testing import assert_conserved
-from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising
+from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising, refusing
 from eventrec.testing.small_disk import PAGE, SmallDisk
 
 if TYPE_CHECKING:
@@ -182,6 +182,26 @@ async def test_while_its_destination_is_down_a_full_disk_keeps_what_it_has(tmp_p
 
     assert status.refused == {"not_written": 1}
     assert await runs_of(tmp_path) == before
+
+
+async def test_while_a_full_disk_is_emptied_dead_letters_of_earlier_runs_are_seen(
+    tmp_path: Path, disk: SmallDisk
+) -> None:
+    handler = ScriptedHandler(always=refusing({3, 5}, lambda: PermanentError("out of range")))
+    async with EventRecorder(handler, log=tmp_path, options=options()) as recorder:
+        recorder.record_many(Long(n) for n in range(7))
+        assert await recorder.flush(30)
+    await leave_orphan(tmp_path, 20)
+    disk.files = 0
+    recorder = EventRecorder(ScriptedHandler(always=DOWN), log=tmp_path, options=options())
+
+    await recorder.open()
+    assert recorder.status().failure is not None
+    await eventually(lambda: recorder.status().dead_letters == {NAME: 2}, 20)
+    reasons = recorder.status().health.reasons
+    await recorder.close(0.2)
+
+    assert f"{NAME}: 2 dead letters" in reasons
 
 
 async def test_what_is_written_last_leaves_the_next_process_room_to_begin(tmp_path: Path, disk: SmallDisk) -> None:
