@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from eventrec.errors import LogError
-from eventrec.log.segment import list_segments, segment_name
+from eventrec.log.segment import list_odd_segments, list_segments, segment_name
 from eventrec.log.verify import describe
 from eventrec.runs.checkpoint import CheckpointFiles
 from eventrec.runs.directory import DEAD, DONE, LOCK, LogDirectory, id_in, id_of
@@ -58,7 +58,8 @@ class SeenLog:
     newer: frozenset[str] = frozenset()
     """Those of them that a later eventrec wrote."""
     error: str = ""
-    """Why its records cannot be read, such as a later version; then `end` is where its newest segment begins."""
+    """Why its records cannot be read: a later version, where `end` is where its newest segment begins, or a segment that
+    is not a file, as a link, where it is that of the others."""
     lost: int = 0
     """Records behind `end` that its torn or damaged tail was to hold, as far as it says: they cannot be delivered."""
     mirrored: dict[str, int] = field(default_factory=dict)
@@ -146,6 +147,8 @@ def see_opened(storage: DiskStorage, id_: UUID, path: Path) -> SeenLog | None:
             if isinstance(exc.__cause__, ImportError):
                 raise  # What is missing may be installed, and then all of them can be looked at.
             error = str(exc)
+        if odd := list_odd_segments(storage):
+            error = f"{segment_name(odd[0])} is not a file"
         saved = CheckpointFiles(storage).look()
     except FileNotFoundError:
         if storage.is_in_place():

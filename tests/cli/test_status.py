@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from eventrec.runs.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFiles, Progress
 from eventrec.runs.directory import LogDirectory, list_runs
 from eventrec.runs.follower_locks import FollowerLocks
@@ -94,3 +96,26 @@ def test_what_follows_is_shown_with_what_is_kept_for_it(main: Main, leave: Leave
     account = told["logs"][0]["subscriptions"]["b"]
     assert (account["state"], account["last_error"], account["by_holder"]) == ("retrying", "it is down", False)
     assert told["total"]["pending"] == {"a": 0, "b": 10, "dead": 10}
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_a_segment_that_is_not_a_file_is_named_and_nothing_of_its_log_counts_as_delivered(
+    main: Main, leave: Leave, tmp_path: Path, kind: str
+) -> None:
+    leave(tmp_path / "log", 0, 10, "sqlite")
+    (run,) = list_runs(tmp_path / "log")
+    (segment,) = (tmp_path / "log" / str(run)).glob("*.log")
+    moved = segment.rename(tmp_path / "moved")
+    if kind == "link":
+        segment.symlink_to(moved)
+    else:
+        segment.mkdir()
+
+    code, out, _ = main("status", "log")
+    left, _, err = main("drain", "log", "--to", "sqlite:///events.db", "--timeout", "1")
+
+    assert code == 0
+    assert f"an orphan: {segment.name} is not a file" in out
+    assert "sqlite: pending not known" in out
+    assert left == 1
+    assert f"eventrec: {run}: left, {segment.name} is not a file\n" in err
