@@ -85,15 +85,18 @@ class SeenLog:
         """The subscriptions that it may be held for, as far as they can be read."""
         return self.awaited.union(self.checkpoints)
 
+    def scanned(self, name: str) -> int:
+        """Up to where the subscription is past it; where it has no checkpoint, its first record."""
+        known = self.checkpoints.get(name)
+        return self.first if known is None else known.progress.scanned
+
     def pending(self, name: str) -> int:
         """Records that the subscription is still to get: from its `scanned` to the end; all, where it has none."""
-        known = self.checkpoints.get(name)
-        return max(0, self.end - (self.first if known is None else known.progress.scanned))
+        return max(0, self.end - self.scanned(name))
 
     def pending_or_lost(self, name: str) -> int:
         """As `pending`, with what is `lost`, unless the subscription has that behind it already."""
-        known = self.checkpoints.get(name)
-        return max(0, self.end + self.lost - (self.first if known is None else known.progress.scanned))
+        return max(0, self.end + self.lost - self.scanned(name))
 
     def mirror_lags(self) -> dict[str, int]:
         """How many records each mirror lacks."""

@@ -11,7 +11,7 @@ import pytest
 
 from eventrec import EventRecorder, EventStruct, PermanentError, TransientError
 from eventrec.runs.directory import list_runs
-from eventrec.testing.scripted import ScriptedHandler, quickly, raising
+from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly, raising, refusing
 
 
 class Main(Protocol):
@@ -162,6 +162,30 @@ def test_records_that_are_dead_letters_already_are_not_called_delivered(
     code, out, _ = main("drain", "log", "--to", "sqlite:///events.db")
 
     assert (code, out.rpartition(",")[0]) == (1, "1 of 1 log delivered: 0 records, 3 dead letters from before")
+
+
+def test_a_dead_letter_of_records_that_a_power_cut_took_behind_their_checkpoint_is_not_counted_again(
+    main: Main, tmp_path: Path
+) -> None:
+    async def run() -> None:
+        recorder = EventRecorder(log=tmp_path / "log", options=quickly(close_timeout=0.1))
+        refusing_five = refusing({5}, lambda: PermanentError("out of range"))
+        recorder.register(ScriptedHandler(always=refusing_five), name="sqlite")
+        recorder.register(ScriptedHandler(always=raising(TransientError("down"))), name="other")
+        async with recorder:
+            recorder.record_many(Numbered(number) for number in range(8))
+            while recorder.status().subscriptions["sqlite"].pending:  # noqa: ASYNC110 - delivery changes it
+                await anyio.sleep(0.02)
+
+    anyio.run(run)
+    (log,) = list_runs(tmp_path / "log")
+    for segment in (tmp_path / "log" / str(log)).glob("*.log"):
+        segment.write_bytes(b"")
+
+    _, out, _ = main("drain", "log", "--to", "sqlite:///events.db", "--json")
+
+    told = json.loads(out)
+    assert (told["records"], told["dead_before"]) == (0, 0)
 
 
 def test_a_full_disk_costs_nothing_that_is_to_be_delivered(

@@ -65,7 +65,8 @@ def set_aside_before(directory: Path, name: str, logs: Iterable[SeenLog]) -> dic
         LogError: The letters cannot be read.
         OSError: Likewise.
     """
-    passed = {log.id: log.end - log.pending(name) for log in logs}
+    # Of a log whose tail a power cut took, that may be past its end.
+    passed = {log.id: log.scanned(name) for log in logs}
     found: dict[UUID, list[int]] = {}
     with Terminal().showing_logging(without=_SAID_APART):
         for kept in kept_letters(directory / DEAD):
