@@ -68,7 +68,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Nothing goes on before somebody acts. `slowly`: look now and then whether they have; else only `resume()` helps.
+    """Nothing goes on before an operator acts. `slowly`: look now and then whether one has; else only `resume()` helps.
 
     `asks_first`: only if the destination does not answer that it has the piece.
     """
