@@ -189,7 +189,7 @@ class LeaseLostError(EventrecError):
 
 
 class ShardsChangedError(EventrecError):
-    """A bus has other shards by now than those that it gave: whoever serves them asks it for its shards again."""
+    """A bus has other shards by now than those that it gave: a relay that serves them asks for the shards again."""
 
 
 class NotDurableError(LogError):

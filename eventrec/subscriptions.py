@@ -30,7 +30,7 @@ BACKLOG_BATCHES: Final = 4
 0.97 in batches of 4,000."""
 
 _SIZES: Final = frozenset({"batch_rows", "batch_bytes"})
-"""Options that say how large a batch is: whoever sets one gets no larger ones."""
+"""Options that say how large a batch is: a subscription that sets one gets no larger ones."""
 
 
 class Subscriptions:

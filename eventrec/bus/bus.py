@@ -294,5 +294,5 @@ class Shard(ABC):
     # -- notices
 
     async def notify(self, channel: str, messages: Sequence[bytes]) -> None:
-        """Tell whoever listens now. Nothing is kept, and nothing may depend on it; the default tells nobody."""
+        """Tell the readers that listen now. Nothing is kept, and nothing may depend on it; the default tells none."""
         del channel, messages

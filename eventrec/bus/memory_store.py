@@ -46,7 +46,7 @@ class MemoryStore:
         return f"<MemoryStore {self.shards}>"
 
     def time(self) -> float:
-        """Seconds since the epoch, as far as anybody knows."""
+        """Seconds since the epoch, as far as its users know."""
         return self._clock() + self._ahead
 
     def advance(self, seconds: float) -> None:
@@ -114,7 +114,7 @@ class MemoryLog:
 
 @dataclass
 class MemoryLease:
-    """Who serves a subscription: nobody any more once `token` is empty."""
+    """Which relay serves a subscription: none any more once `token` is empty."""
 
     holder: str = ""
     token: str = ""
@@ -194,7 +194,7 @@ class MemoryLogs:
         self.tell()
 
     def trim_all(self, log_id: UUID, to: int) -> None:
-        """Drop what lies below `to`, whoever has not read it: a bound of its own took it."""
+        """Drop what lies below `to`, whichever readers have not read it: a bound of its own took it."""
         self.held.logs[log_id].trim(to)
 
     def remove(self, log_id: UUID, offsets: Sequence[int]) -> None:

@@ -48,7 +48,7 @@ class Output:
             that is taken out of the state has no deadline.
         published: For others to read.
         seen: Likewise.
-        notices: For whoever listens: channel to messages; sent after all of it is kept, perhaps.
+        notices: For readers that listen: channel to messages; sent after all of it is kept, perhaps.
         counts: Records by what became of them, for the metrics.
         tallies: By how much what is counted of the state changes, as `{"open_sessions": 1}`. Names are words without a
             blank. What was counted of a state begins at 0 with an empty one.

@@ -448,7 +448,7 @@ class LogSupervisor(Supervisor):
         ended = [*followed, *self._deliveries()]
         self._unsaved_at_end.update(each.run_of.id for each in ended if each.is_unsaved)
         await self._adoption.let_go()
-        # A run whose log could not be made is nobody's but the writer's.
+        # A run whose log could not be made belongs to the writer alone.
         lost = self.writer.settle() if self._own is not None else await in_thread(self.writer.give_back)
         self._drops.note("not_written", lost)
         await in_thread(self._letters.close)

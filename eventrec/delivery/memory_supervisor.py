@@ -126,7 +126,7 @@ class MemorySupervisor(Supervisor):
             await worker.drop_rest("closed")
 
     async def _let_go(self) -> None:
-        """Nothing here is anybody else's, and nobody delivers it any more: it is lost, whatever holds up the end."""
+        """No other process has what is here, and no worker delivers it: it is lost, whatever holds up the end."""
         await self._end()
         self._drops.tell()
 

@@ -177,7 +177,7 @@ def _rules_of_items(declared: Rule | None, count: int) -> Sequence[Rule | None]:
 def refuse_unmasked(event: object, rules: Mapping[str, Rule], payload: object, columns: Sequence[ColumnSchema]) -> None:
     """Raise InvalidEventError where `event` has a marked value, and neither payload nor columns have its name.
 
-    Where it went then, nobody can say.
+    Where it went then cannot be told.
     """
     names = {column.name for column in columns} | (payload.keys() if isinstance(payload, dict) else set())
     for name, rule in rules.items():

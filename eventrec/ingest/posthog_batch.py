@@ -22,7 +22,7 @@
                   of the event are `$session_id` and `$window_id`, its `options` their sentinels
 
 That is what the handler for PostHog makes of an event, backwards: what is taken here and delivered there arrives as the
-same event. So an event of nobody's, whose distinct id is its own uuid, has none here either. Two things do not come
+same event. So a personless event, whose distinct id is its own uuid, has none here either. Two things do not come
 back: fields of the context beside these are properties (of Append), and a property `table` stays one.
 """
 
@@ -118,11 +118,11 @@ class PostHogReading:
         distinct_id = _distinct_id(members, properties)
         timestamp = self._timestamp(members, properties)
         id_ = _id(members, properties, equal)
-        is_nobodys = name not in {IDENTIFY, SET} and _is_nobodys(distinct_id, members, properties)
-        if is_nobodys:
+        is_personless = name not in {IDENTIFY, SET} and _is_personless(distinct_id, members, properties)
+        if is_personless:
             del properties[_PROFILE]
         payload, around = _parts(name, properties)
-        if not is_nobodys:
+        if not is_personless:
             around["distinct_id"] = distinct_id
         event = ReceivedEvent(
             name,
@@ -204,8 +204,8 @@ def _distinct_id(members: Members, properties: Members) -> msgspec.Raw:
     raise LineError("it has no distinct_id: whose it is")
 
 
-def _is_nobodys(distinct_id: msgspec.Raw, members: Members, properties: Members) -> bool:
-    """Whether its uuid stands for a person."""
+def _is_personless(distinct_id: msgspec.Raw, members: Members, properties: Members) -> bool:
+    """Whether its uuid stands where a person's id would, and it says that it has no person."""
     uuid = members.get("uuid")
     return uuid is not None and bytes(uuid) == bytes(distinct_id) and bytes(properties.get(_PROFILE, b"")) == b"false"
 

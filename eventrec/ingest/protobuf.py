@@ -1,4 +1,4 @@
-"""Protocol Buffers, read from bytes of anybody's: the fields of a message, in bounds.
+"""Protocol Buffers, read from any client's bytes: the fields of a message, in bounds.
 
     a varint            up to ten bytes, of which 64 bits count
     an unknown field    is the caller's to skip; so is one whose wire type is not the one that it should have

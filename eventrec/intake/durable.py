@@ -146,7 +146,7 @@ def attempt(event: Event | Eventable, encoder: Encoder) -> Entry | Reason | Unfi
 
 
 def check_until(until: str) -> None:
-    """Raise OptionsError where `until` is none of these: to wait for less than was meant would tell nobody."""
+    """Raise OptionsError where `until` is none of these: a caller that waited for less than it meant would not know."""
     if until not in _UNTIL:
         raise OptionsError(f"until is one of {', '.join(map(repr, _UNTIL))}, not {until!r}")
 

@@ -54,7 +54,7 @@ class Handover:
     def take(self, offset: int, *, readable: int) -> Written | None:
         """The commit that `offset` is in, if it is here and ends at `readable` at the latest; it is here no more.
 
-        Nor are those before it: whoever asks for them reads the log. For the loop's thread.
+        Nor are those before it: a caller that asks for them reads the log. For the loop's thread.
         """
         commits = self._commits
         while commits and commits[0].end <= offset:

@@ -1,7 +1,7 @@
 """Files and directories by descriptor, as each system does it: opened, made private, read, synced and locked.
 
 What is made here is its owner's alone, whatever the umask: directories 0700, files 0600. What root makes in a directory
-of another user, in which nobody else may write, is that user's: by root's hand alone it could be read and delivered.
+of another user, to which only its owner may write, is that user's: by root's hand alone it could be read and delivered.
 What is opened is a regular file, and not a link to one.
 """
 

@@ -45,7 +45,7 @@ def with_current_span(
             if of is not span:
                 ids = b'{"trace_id":"%032x","span_id":"%016x"}' % (span.trace_id, span.span_id)
                 last = span, ids  # in one step, for other threads
-        except Exception as exc:  # a tracer may be anybody's code
+        except Exception as exc:  # a tracer may be any library's code
             if error_of_signal_handler(exc) is not None:
                 raise
             return block

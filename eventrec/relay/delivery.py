@@ -234,7 +234,7 @@ class BusDelivery:
         try:
             await self.save()
         except LeaseLostError:
-            # Whoever has the lease sends it; the lease is found lost within a moment, and this task cancelled.
+            # The relay that has the lease sends it; the lease is found lost in a moment, and this task cancelled.
             self._moved.set()
             await anyio.sleep_forever()
         except Exception as exc:

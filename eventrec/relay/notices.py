@@ -70,5 +70,5 @@ class SavedNotices:
             with anyio.move_on_after(_PATIENCE):
                 try:
                     await self._shard.notify(CHANNEL, told)
-                except Exception as exc:  # noqa: BLE001 - told to nobody then
+                except Exception as exc:  # noqa: BLE001 - no reader is told then
                     _logger.debug("notice not sent", channel=CHANNEL, error=described(exc))

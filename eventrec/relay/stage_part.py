@@ -223,7 +223,7 @@ class StagePart(Part):
             for channel, messages in notices.items():
                 try:
                     await self.shard.notify(channel, messages[:_MAX_NOTICES])
-                except Exception as exc:  # noqa: BLE001 - told to nobody then
+                except Exception as exc:  # noqa: BLE001 - no reader is told then
                     _logger.debug("notice not sent", channel=channel, error=described(exc))
 
 

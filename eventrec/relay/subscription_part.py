@@ -168,4 +168,4 @@ def _is_done(bounds: LogBounds, checkpoint: Checkpoint | None, begins: Mapping[U
 
 
 def _nothing(_: Batch) -> None:
-    """Nobody is told."""
+    """No listener is told."""

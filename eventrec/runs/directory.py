@@ -158,7 +158,7 @@ class LogDirectory:
             return False
 
     def trusts(self, storage: DiskStorage) -> bool:
-        """Whether its owner may be believed: anybody's files are read, but root changes no other user's by mistake."""
+        """Whether its owner may be believed: any user's files are read, but root changes no other user's by mistake."""
         if getattr(os, "geteuid", lambda: -1)() != 0 or storage.info.st_uid == 0:
             return True
         log = self.opened().info if self._within is None else self._within.opened().info

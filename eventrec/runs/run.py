@@ -147,8 +147,8 @@ class Run:
     def restore_lock(self) -> bool:
         """Where another program deleted the lock of a directory that is in its place, make another; whether it did.
 
-        Without one the run would be nobody's: no process would adopt it once this one is gone. The new lock is held,
-        and has our mark, before it has its name.
+        Without one the run would be lost: no process would adopt it once this one is gone. The new lock is held, and
+        has our mark, before it has its name.
 
         Raises:
             OSError: It cannot be made.

@@ -52,7 +52,7 @@ class Route:
         description: More of it.
         tag: The part of the document it stands in.
         is_checked_inside: The token is in the body: the endpoint itself asks `Server.access`.
-        is_open: It is answered to anyone, also where there are no tokens, and it is not this machine that asks.
+        is_open: It is answered to any client, also where there are no tokens, and it is not this machine that asks.
         parameters: Of path and query.
         bodies: What may be sent: media type to the type of it, None where it is not JSON.
         answers: What comes back when it goes well: media type to the type of it, None where it is not JSON.

@@ -142,7 +142,7 @@ class Profiles(SessionPolicy):
         return encode_profile(value)
 
     def _key(self, event: SessionEvent) -> str | None:
-        """None: the event is about nobody."""
+        """None: the event is not about a person or a device."""
         who = event.profile or event.device
         if not event.project or not who or event.type in self._row_types:
             return None
@@ -198,7 +198,7 @@ class Profiles(SessionPolicy):
         turn.counts["rows"] += len(changed)
 
     def _is_due(self, event: SessionEvent, at: int, profile: Profile) -> bool:
-        """It says when somebody was last seen, though it tells nothing."""
+        """It says when the user was last seen, though it tells nothing."""
         wait = 1 if event.type in _BOUNDARIES else self.every_milliseconds
         return at > profile.seen and at - profile.seen >= wait
 

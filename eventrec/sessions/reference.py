@@ -150,7 +150,7 @@ class ReferenceSessions(SessionPolicy):
             self._pass_regular(event, held, turn)
 
     def idle(self, key: str, turn: Turn) -> None:
-        """The view that was held is passed on: how long it lasted, nobody knows."""
+        """The view that was held is passed on: how long it lasted is not known."""
         self._release(turn.get(key), None, turn)
         turn.put(key, None)
         turn.tallies[OPEN_SESSIONS] -= 1

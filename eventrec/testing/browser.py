@@ -46,7 +46,7 @@ AXE: Final = NpmPackage(
 )
 
 _ARGUMENTS: Final = ["--no-sandbox", "--no-zygote", "--disable-gpu", "--disable-background-networking"]
-"""What it takes to run as any user, also as root; and it calls nobody by itself."""
+"""What it takes to run as any user, also as root; and it calls no server by itself."""
 
 _UNPACK: Final = """
 import {createReadStream, createWriteStream} from 'node:fs'

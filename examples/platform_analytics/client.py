@@ -74,7 +74,7 @@ class AnalyticsClient:
 
     @classmethod
     def noop(cls) -> Self:
-        """A client that takes nothing and sends nothing: for tests, and where nobody wants to be counted."""
+        """A client that takes nothing and sends nothing: for tests, and where no user is to be counted."""
         return cls(WorkerConfig(EventRecorder(options=EventRecorderOptions(enabled=False))))
 
     def track(self, event: PlatformEvent | ReceivedEvent) -> bool:

@@ -161,7 +161,7 @@ class _Ending:
 
 @contextmanager
 def uvicorn_silent() -> Iterator[None]:
-    """Its own lines say what ours say already, and one of them is for whoever sends nonsense to write."""
+    """Its own lines say what ours say already, and one of them any client that sends nonsense can cause."""
     logger, handler = logging.getLogger("uvicorn"), logging.NullHandler()
     logger.addHandler(handler)
     try:

@@ -1,4 +1,4 @@
-"""Decoded commits of one log, kept for whoever reads there next: at most so many bytes, those that were used last."""
+"""Decoded commits of one log, kept for the next reader: at most so many bytes, those that were used last."""
 
 from __future__ import annotations
 

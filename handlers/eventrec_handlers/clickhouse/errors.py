@@ -128,7 +128,7 @@ class UnknownCodeError(Exception):
 def failure_of(exc: BaseException, where: str, *, hides_values: bool = False) -> Failure:
     """What `exc`, which the client raised, means; `where` is how errors call the node.
 
-    `hides_values`: it is of an insert, and its rows are nobody's business.
+    `hides_values`: it is of an insert, and its rows are not to be shown.
     """
     failure = _failure_of(exc, where)
     if hides_values and (failure.kind in {"data", "unknown"} or _VIEW.search(str(failure)) is not None):

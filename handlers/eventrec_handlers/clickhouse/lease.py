@@ -1,8 +1,8 @@
-"""A lock of those who migrate a database: a table that one of them can make, and that tells whether it still lives.
+"""A lock of processes that migrate a database: a table that one of them can make, and that tells whether it lives.
 
-ClickHouse has no locks. Of two who make one table without IF NOT EXISTS, one is refused; renaming likewise. Whoever has
-it adds a row every few seconds. Who waits takes it over where the last row is older than `LEASE`, or at once where the
-owner was a process of this machine that is gone.
+ClickHouse has no locks. Of two processes that make one table without IF NOT EXISTS, one is refused; renaming likewise.
+The owner adds a row every few seconds. A process that waits takes it over where the last row is older than `LEASE`, or
+at once where the owner was a process of this machine that is gone.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Lease:
         await node.run(f"INSERT INTO {TABLE} VALUES (now64(6))")  # noqa: S608 - a constant
 
     async def is_ours(self, node: Node) -> bool:
-        """Whether nobody has taken it over."""
+        """Whether no other process has taken it over."""
         return await _comment(node) == self.owner
 
     async def release(self, node: Node) -> None:

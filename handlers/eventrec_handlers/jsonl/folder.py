@@ -134,7 +134,7 @@ class Folder:
         try:
             with os.scandir(self.path if self._descriptor is None else self._descriptor) as entries:
                 return sorted(entry.name for entry in entries)
-        except OSError as exc:  # It names the descriptor, which tells nobody anything.
+        except OSError as exc:  # It names the descriptor, which tells the reader nothing.
             raise OSError(exc.errno, exc.strerror, str(self.path)) from exc
 
     def stat(self) -> os.stat_result:

@@ -56,7 +56,7 @@ LOCK_PAUSE: Final = 0.5
 """Seconds between two such moments."""
 
 CONCURRENT_LOCK_TIMEOUT: Final = 3_600_000
-"""Milliseconds that a statement outside a transaction waits for others: nobody who reads or writes waits behind it."""
+"""Milliseconds that a statement outside a transaction waits for others: no reader and no writer waits behind it."""
 
 _BACKEND: Final = "SELECT pg_backend_pid()"
 _COLUMNS: Final = ("version", "name", "phase", "checksum", "text", "done", "undone", "adopted")
@@ -243,8 +243,8 @@ class PostgresMigrations(MigrationTarget):
     async def _refuse_shared_session(self, connection: asyncpg.Connection) -> None:
         """Raise PauseError where `connection` leads to a session that others are given between its transactions.
 
-        Whoever stands between gives it a process id of its own, in session mode too. There a second connection that is
-        in a transaction never has the session of the first one; in transaction mode it has that, or the first one has
+        A pooler in between gives it a process id of its own, in session mode too. There a second connection that is in
+        a transaction never has the session of the first one; in transaction mode it has that, or the first one has
         another one than before.
         """
         pid = await _backend_of(connection)

@@ -70,7 +70,7 @@ class RedisBus(Bus):
         return [Presence(holder.decode(), int(served), int(bound)) for holder, served, bound in found]
 
     async def _find_shards(self) -> None:
-        """As many as the buffer has. Whoever only looks does not say how many, unless the URL does."""
+        """As many as the buffer has. A caller that only looks does not say how many, unless the URL does."""
         name, is_said = self.target.stream, self.target.shards > 0
         count, is_claimed = await shard_count(self._connection, known=len(self._shards), claims=is_said)
         if len(self._shards) != count:

@@ -74,7 +74,7 @@ class Notes:
 
     @property
     def is_broken(self) -> bool:
-        """Whether something was taken away, or made again, since it counted: nobody knows what it has missed."""
+        """Whether something was taken away, or made again, since it counted: what it has missed is not known."""
         has_lost_notes = self.block is None and bool(self.counts)  # it is noted before anything counts
         has_lost_seen = self.parts is None and self.settled is not None and self.seen != self.settled_seen
         return bool(self.tables) and (self.counted_before or has_lost_notes or has_lost_seen)
