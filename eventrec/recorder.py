@@ -494,7 +494,7 @@ class SyncRecorder(BlockingRecorder):
 def _relay_plan(
     bus: Bus | str | None, stages: Sequence[Stage | str], options: RelayOptions | None, *, has_log: bool
 ) -> RelayPlan | None:
-    """What makes a relay of a recorder; None: it is none."""
+    """What makes a relay of a recorder; None: it is not one."""
     if bus is None:
         if stages or options is not None:
             raise OptionsError('stages, and the options of a relay, need a bus: bus="redis://…"')

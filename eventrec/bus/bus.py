@@ -7,7 +7,7 @@
 
 Everything that a holder changes is fenced by its lease: where that was lost, nothing is changed and LeaseLostError is
 raised, however late a paused process wakes up. Any other error is one of a handler's words (see `eventrec.handler`):
-TransientError for what may pass, PauseError for what an operator has to mend; what is no word is taken for an outage.
+TransientError for what may pass, PauseError for what an operator has to mend; what is not one of them is an outage.
 A cancelled call may have been carried out or not; no connection may be left in a state in which it answers another.
 """
 

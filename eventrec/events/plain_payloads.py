@@ -44,7 +44,8 @@ class PlainPayloads:
         self._cls = cls
         self._lessons_left = MAX_LESSONS
         self.is_like_before: Callable[[dict[Any, Any]], bool] = _is_nothing
-        """Whether a payload has the keys of one that was learned, and is plain. False is no verdict: see `is_plain`."""
+        """Whether a payload has the keys of one that was learned, and is plain. False decides nothing: see `is_plain`.
+        """
 
     def is_plain(self, given: dict[Any, Any]) -> bool:
         """Whether it is plain, see `is_plain_object`; it is learned for the next one."""

@@ -80,7 +80,7 @@ class BatchReading:
 
     @property
     def reading(self) -> Reading:
-        """How objects are read that are none of ours."""
+        """How objects are read that are not ours."""
         return Reading(table=self.table, max_event_bytes=self.max_event_bytes)
 
 
@@ -119,7 +119,7 @@ class BodyShapeError(BodyError):
 
 
 def events_of(elements: Sequence[bytes], reading: BatchReading, *, first: int = 0) -> list[Received]:
-    """The event of each of `elements`, or why it is none; `first` is the index of the first of them in the body."""
+    """The event of each of `elements`, or why it is not one; `first` is the index of the first of them in the body."""
     found: list[Received | None] = [_known_or_why_not(element, reading) for element in elements]
     left = [index for index, event in enumerate(found) if event is None]
     if left:
@@ -135,7 +135,7 @@ def events_of(elements: Sequence[bytes], reading: BatchReading, *, first: int = 
 
 
 def _known_or_why_not(element: bytes, reading: BatchReading) -> ReceivedEvent | LineError | None:
-    """The event of an element that we know the form of, why it is none; None: it is as others make them."""
+    """The event of an element that we know the form of, or why it is not one; None: it is as others make them."""
     try:
         members = members_of(element, max_bytes=reading.max_event_bytes, max_depth=reading.max_depth)
         if repeats_names(element, members):

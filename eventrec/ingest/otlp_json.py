@@ -241,7 +241,7 @@ def _time(said: _Int | None) -> int:
 
 
 def _natural(said: int | None, bits: int) -> int:
-    """A number of so many bits; 0 where it is none."""
+    """A number of so many bits; 0 where it is not one."""
     return said if said is not None and 0 <= said < 1 << bits else 0
 
 

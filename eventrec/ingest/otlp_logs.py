@@ -126,7 +126,7 @@ class LogReading:
     max_depth: int = 200
 
     def events(self, body: bytes, found: Iterable[Found]) -> list[ReceivedEvent | LineError]:
-        """The event of each of the records `found` in the bytes `body`, or why it is none."""
+        """The event of each of the records `found` in the bytes `body`, or why it is not one."""
         digest = sha256(body).digest()
         events: list[ReceivedEvent | LineError] = []
         total = Total(self.max_event_bytes, self.max_total_bytes)

@@ -204,7 +204,7 @@ def json_number(value: float) -> float | str:
 
 
 def _id(value: bytes, size: int) -> str:
-    """An id of a trace or span; one of another length, or of zeros, is none."""
+    """An id of a trace or span; one of another length, or of zeros, is not an id."""
     return value.hex() if len(value) == size and any(value) else ""
 
 

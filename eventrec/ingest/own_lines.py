@@ -10,7 +10,7 @@
 An object is a line of ours by its members alone: it has type, table, timestamp and payload, an id, or a log and an
 offset, and nothing that does not stand in that row of this table. It is taken as one, or refused: what a value of it is
 not never makes another event of it, which would get a new id each time. An object with any other member, or without one
-of these, is none.
+of these, is not a line of ours.
 
 Its id, or its log, is a UUID. Its timestamp is whole nanoseconds, or a text as that of a CloudEvent (`iso` in
 `timestamps.py`). Type, table, time, payload, context and the id of the first row come back exactly. Columns come back
@@ -63,7 +63,7 @@ class OwnLineError(InvalidEventError):
 
 
 def own_event(members: Mapping[str, msgspec.Raw]) -> ReceivedEvent | None:
-    """The event of a line of ours; None where an object of these members is none.
+    """The event of a line of ours; None where an object of these members is not one.
 
     Raises:
         OwnLineError: It is one of ours, and its values cannot be one event's.

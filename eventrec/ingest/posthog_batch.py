@@ -12,8 +12,8 @@
                   `$set`, and a `$set` event that has `$set_once` or `$unset`, is kept as Append, which its context
                   says, as `posthog_kind`: so nothing of it is lost
     timestamp     `timestamp`, put right by `sent_at` (client_clock.py), unless the property `$ignore_sent_at` is true;
-                  else `offset`, the milliseconds it lay back when it arrived; one that cannot be read is none, and
-                  the event is stamped when it is recorded
+                  else `offset`, the milliseconds it lay back when it arrived; one that cannot be read does not count,
+                  and the event is stamped when it is recorded
     uuid          its id; one that is not a UUID, or else the property `$insert_id`, leads to a stable one. An event
                   with neither has an id that follows from its bytes and from how many equal ones stand before it, so
                   that the same batch again is the same events; without a `timestamp` it has none
@@ -97,7 +97,7 @@ class PostHogReading:
     max_depth: int = 200
 
     def events(self, elements: Iterable[bytes]) -> list[ReceivedEvent | LineError]:
-        """The event of each of `elements`, or why it is none."""
+        """The event of each of `elements`, or why it is not one."""
         equal: Counter[bytes] = Counter()
         found: list[ReceivedEvent | LineError] = []
         for element in elements:

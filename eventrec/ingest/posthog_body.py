@@ -120,7 +120,7 @@ def posthog_body(text: bytes, *, query: Mapping[str, str], max_elements: int) ->
     """What `text` is, which is not packed in anything, with the `query` of its request.
 
     Raises:
-        BodyError: It is none of those in the table.
+        BodyError: It is not one of those in the table.
         BodyTooLargeError: It has more than `max_elements` events.
     """
     text = text.strip()

@@ -63,7 +63,7 @@ class LineError(ValueError):
 
 
 Received: TypeAlias = "ReceivedEvent | ReceivedJson | LineError"
-"""An event that was made elsewhere, or why there is none."""
+"""An event that was made elsewhere, or why it is not one."""
 
 
 class EventTooLargeError(LineError):
@@ -160,7 +160,7 @@ def _known_kind(raw: bytes) -> str | None:
 
 
 def own_line(members: Mapping[str, msgspec.Raw], *, table: str | None) -> ReceivedEvent | None:
-    """The event of a line of ours, for `table` where that is given; None where an object of these members is none.
+    """The event of a line of ours, for `table` where that is given; None where an object of these members is not one.
 
     Raises:
         LineError: It is one, and its values cannot be one event's.

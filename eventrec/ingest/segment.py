@@ -13,7 +13,7 @@
     context     `context` of the message, over that of the batch; `user_id` and `anonymous_id`; `distinct_id`, which is
                 the first of both that there is; what else stands in the message, but for `integrations` and the key
     timestamp   `originalTimestamp`, else `timestamp`, put right by the `sentAt` of the message or the batch
-                (client_clock.py); one that cannot be read is none, and the event is stamped when it is recorded
+                (client_clock.py); one that cannot be read does not count, and the event is stamped when it is recorded
     id          `messageId`: itself where it is a UUID, else a stable one that follows from it. A message without has an
                 id that follows from its bytes and from how many equal ones stand before it, so that the same request
                 again is the same events; without a timestamp it has none
@@ -158,7 +158,7 @@ class SegmentReading:
     max_depth: int = 200
 
     def events(self, body: SegmentBody) -> list[ReceivedEvent | LineError]:
-        """The event of each message, or why it is none."""
+        """The event of each message, or why it is not one."""
         equal: Counter[bytes] = Counter()
         found: list[ReceivedEvent | LineError] = []
         total = Total(self.max_event_bytes, self.max_total_bytes)

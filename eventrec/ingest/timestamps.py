@@ -77,7 +77,7 @@ def _of_utc(text: str) -> int | None:
 
 @lru_cache(maxsize=1_024)
 def _second(text: str) -> int | None:
-    """The nanoseconds of a whole second, "2026-01-31T10:00:00"; None where it is none, or near the ends of time."""
+    """The nanoseconds of a whole second, "2026-01-31T10:00:00"; None where it is not one, or near the ends of time."""
     try:
         when = _of_iso(f"{text}Z")
     except ValueError:

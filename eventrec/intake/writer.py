@@ -75,7 +75,7 @@ class Writer:
         self.failure: LogError | None = None
         """Why the disk refuses, while it does."""
         self.defect: BaseException | None = None
-        """What ended the writer, if that was no request."""
+        """What ended the writer, if that was not a request."""
         self.is_ended = False
         self.tries = 0
         """How often it began to write, whatever became of it."""

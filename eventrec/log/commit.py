@@ -1,6 +1,6 @@
 """The format, and the pure functions that encode and decode one commit.
 
-A log is a directory of segments. Other files in it are no part of it. All integers are little-endian and unsigned;
+A log is a directory of segments. Other files in it are not part of it. All integers are little-endian and unsigned;
 there is no padding. Version 1 is written; version 0, which has no epoch, is read too.
 
     log      = segment+                        the segments of a log, by the number in their names

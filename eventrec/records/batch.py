@@ -167,7 +167,7 @@ class Batch:
     def layout_rows(self, layouts: Mapping[str, Layout]) -> list[LayoutRows]:
         """The rows of the records for the tables in `layouts`, by these; one part for each, in the order of first ones.
 
-        Values that a record has and its layout cannot take are no error here: see `LayoutRows.refused`.
+        Values that a record has and its layout cannot take are not an error here: see `LayoutRows.refused`.
         """
         parts: dict[str, tuple[list[int], list[Entry]]] = {}
         for offset, entry in zip(self.offsets, self._entries, strict=True):

@@ -70,7 +70,7 @@ def not_json(exc: Exception) -> EncodeError:
 def is_plain(value: object) -> bool:
     """Whether `value` is of builtin types alone, at any depth, and holds nothing that JSON cannot say.
 
-    False is no verdict: `refuse_non_json` has it.
+    False decides nothing: `refuse_non_json` does.
     """
     kind = type(value)
     return kind in _PLAIN or _is_plain(kind, value)
@@ -256,7 +256,7 @@ _REFUSALS: Final[tuple[tuple[type | tuple[type, ...], Callable[[Any], None]], ..
 
 
 def json_or_text(encoded: bytes) -> msgspec.Raw | str:
-    """`encoded` as the JSON that it is; as a text where it is none: a received payload is stored as it came."""
+    """`encoded` as the JSON that it is; as a text where it is not JSON: a received payload is stored as it came."""
     try:
         encoded.decode()
         _check_json(encoded)

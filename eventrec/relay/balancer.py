@@ -5,8 +5,8 @@
     give      where others lack some, as many parts as the share says end in good order, and their leases are free
 
 Nothing is given before two looks in a row say so, nor again within the time of a lease: relays that see different
-things for a moment, or start and end in quick turns, move nothing back and forth. A share is no right: a shard that no
-relay serves for several times a lease, whatever the others say of themselves, is asked for beyond it.
+things for a moment, or start and end in quick turns, move nothing back and forth. A share is not a right: a shard that
+no relay serves for several times a lease, whatever the others say of themselves, is asked for beyond it.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Balancer:
     async def permit(self, part: Served) -> None:
         """Return once `part` may ask for its lease: in turn, so that none is asked for twice before all others were.
 
-        One that fails is no part of the share (`bound`): it tries again by its own pauses. `settle` has to follow,
+        One that fails is not part of the share (`bound`): it tries again by its own pauses. `settle` has to follow,
         whatever comes of it; not where this is cancelled.
         """
         if part.is_failing and not self.is_full:

@@ -220,7 +220,7 @@ def _carries(storage: DiskStorage, id_: UUID) -> bool:
 
 
 def id_in(name: str) -> UUID | None:
-    """The id that `name` spells, in the one spelling that we write; None where it is none."""
+    """The id that `name` spells, in the one spelling that we write; None where it is not one."""
     try:
         id_ = UUID(name)
     except ValueError:

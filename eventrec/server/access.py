@@ -152,7 +152,7 @@ def is_this_machine(host: str) -> bool:
 
 
 def _is_from_here(request: Request) -> bool:
-    """By the connection: where it is none of the network, it is of a unix socket, whose server has no port."""
+    """By the connection: where it is not of the network, it is of a unix socket, whose server has no port."""
     if request.client is not None and request.client.host:
         return is_this_machine(request.client.host)
     server = request.scope.get("server")

@@ -89,7 +89,7 @@ class Sessions(SessionPolicy):
     # -- rules, for subclasses to change
 
     def is_view(self, event: SessionEvent) -> bool:
-        """It shows something: more than one make a visit that is no bounce."""
+        """It shows something: more than one make a visit that is not a bounce."""
         return event.type == self._view_type
 
     def is_boundary(self, session: Session, event: SessionEvent) -> bool:
@@ -97,7 +97,7 @@ class Sessions(SessionPolicy):
         return event.at - session.ended > self.gap_milliseconds
 
     def is_late(self, session: Session, event: SessionEvent) -> bool:
-        """`event` is of a time before `session`, of which it is none."""
+        """`event` is of a time before `session`, and does not belong to it."""
         return session.created - event.at > self.gap_milliseconds
 
     # -- state

@@ -1,6 +1,6 @@
 """ClickHouse's engine, as a process of its own: a statement in JSON a line in, its rows or its error out.
 
-A process has one engine at most, and its threads are no business of the tests.
+A process has one engine at most, and its threads do not concern the tests.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Requirement:
 
 
 def parsed(requirement: str) -> Requirement | None:
-    """What one line of a package's metadata asks for; None where it is none that we write."""
+    """What one line of a package's metadata asks for; None where it is not one that we write."""
     match = _REQUIREMENT.match(requirement)
     if match is None:
         return None

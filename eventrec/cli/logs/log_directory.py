@@ -1,4 +1,4 @@
-"""Whether a directory on the command line is a log directory; where it is none, what it is, and which one was meant."""
+"""Whether a directory on the command line is a log directory; where not, what it is, and which one was meant."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def serve(
 
 
 def parse_address(option: str, text: str) -> Address:
-    """`text` as an address; CommandError where it is none."""
+    """`text` as an address; CommandError where it is not one."""
     try:
         return Address.parse(text)
     except ValueError as exc:

@@ -49,7 +49,7 @@ class InputSource(ABC):
 
     @abstractmethod
     def events(self, lines: Sequence[bytes]) -> Iterable[tuple[int, Found]]:
-        """What stands in `lines`: the place of one among them, and its event or why it is none; mostly once a line."""
+        """What `lines` hold: the place of one among them, and its event or why it is not one; mostly once a line."""
 
     @abstractmethod
     def note_refused(self, exc: LineError) -> None:

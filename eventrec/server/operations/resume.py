@@ -51,8 +51,8 @@ class Resumed(msgspec.Struct, frozen=True):
 
     Attributes:
         subscription: Its name.
-        is_elsewhere: It is none of this recorder's: the processes that deliver it from the log directory, if there are
-            some, let it go on within seconds.
+        is_elsewhere: It is not one of this recorder's: the processes that deliver it from the log directory, if there
+            are some, let it go on within seconds.
     """
 
     subscription: str

@@ -51,7 +51,7 @@ class ClickHouseReader(EventReader):
     in another order than they are numbered.
 
     Rows that a ReplacingMergeTree or a collapsing one drops when it merges are not shown before either. Of several
-    nodes that are no replicas of one another, each call shows one.
+    nodes that are not replicas of one another, each call shows one.
 
     A text that is not UTF-8 makes a row foreign, but for one in an extra column, where U+FFFD stands for it; so does a
     time that no event can have. `range` counts rows of the latter kind with its first page.

@@ -41,7 +41,7 @@ class Rotation:
         if stands.file is None:
             return True
         is_full = self.bytes is not None and stands.length >= self.bytes
-        # One that was begun at a time that has not come is no young one either: the clock was ahead.
+        # One that was begun at a time that has not come is not young either: the clock was ahead.
         is_old = self.age is not None and abs(now - stands.started) >= self.age
         return stands.length > 0 and (is_full or is_old)
 

@@ -103,7 +103,7 @@ def text_field(value: str) -> bytes:
 
 
 def text_pieces(values: Sequence[str | None]) -> Sequence[Iterable[bytes]]:
-    """`text_field` of each, in one piece or in two that stand side by side; ValueError where one is no such text."""
+    """`text_field` of each, in one piece or in two that stand side by side; ValueError where one is not such a text."""
     distinct = set(values)
     if None in distinct or 2 * len(distinct) <= len(values):
         fields = {value: NULL if value is None else text_field(value) for value in distinct}

@@ -161,7 +161,7 @@ async def read_divided(connection: asyncpg.Connection, namespace: Namespace, tab
 
 
 def _bounds(said: str) -> tuple[datetime | None, datetime | None]:
-    """`FOR VALUES FROM ('2026-01-05 00:00:00+00') TO (MAXVALUE)`; a bound that Python cannot hold is none."""
+    """`FOR VALUES FROM ('2026-01-05 00:00:00+00') TO (MAXVALUE)`; None for one that Python cannot hold."""
     if said == _DEFAULT:
         return None, None
     first, _, second = said.removeprefix("FOR VALUES FROM (").removesuffix(")").partition(") TO (")

@@ -80,7 +80,7 @@ class Sendable:
     """A row as an event. All but `offset`, `timestamp` and `uuid` are JSON text.
 
     `properties` are the members of an object, without its braces, with a comma between them; so is `person`: what is
-    set on the person. `is_personless`: the distinct id is no person's, and that has to be said.
+    set on the person. `is_personless`: the distinct id is not a person's, and that has to be said.
     """
 
     offset: int

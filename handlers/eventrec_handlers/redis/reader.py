@@ -1,6 +1,6 @@
 """Reads events back from a buffer: what it holds still, and what comes in, beside its producers and relays.
 
-It is no relay: it takes no lease, is no subscription, and holds nothing back from being trimmed.
+It is not a relay: it takes no lease, is not a subscription, and holds nothing back from being trimmed.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def field_reader(path: str) -> Callable[[bytes], object]:
     def read(text: bytes) -> object:
         try:
             value: object = decode(text)
-        except _ERRORS:  # the payload is no object, or a part of the path is none
+        except _ERRORS:  # the payload is not an object, or a part of the path is not one
             return None
         for _ in range(depth):
             value = getattr(value, "value", None)
