@@ -10,7 +10,7 @@ from eventrec.ingest.members import is_number, text_of
 from eventrec.ingest.timestamps import nanoseconds
 
 SECOND: Final = 1_000_000_000
-ON_THE_WAY: Final = 5 * SECOND
+MAX_IN_FLIGHT: Final = 5 * SECOND
 """A request may take so long. A clock that is no further off counts as right: its times stay exactly as they are."""
 
 FUTURE: Final = 23 * 3_600 * SECOND
@@ -22,7 +22,7 @@ def corrected(timestamp: int, sent_at: int | None, now: int) -> int:
 
     All are nanoseconds since the epoch. `sent_at` None: the client does not say, and its clock is believed.
     """
-    if sent_at is None or abs(now - sent_at) <= ON_THE_WAY:
+    if sent_at is None or abs(now - sent_at) <= MAX_IN_FLIGHT:
         return timestamp
     moved = now - (sent_at - timestamp)
     return moved if -(2**63) <= moved <= now + FUTURE else now

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from eventrec.events.reasons import Reason
 
-_MOST: Final = sys.maxsize
+_MAX_EVENTS: Final = sys.maxsize
 
 
 class SwitchedOff:
@@ -21,7 +21,7 @@ class SwitchedOff:
 
     def __init__(self, reason: Reason) -> None:
         self.reason: Reason = reason
-        self._left = repeat(False, _MOST)  # noqa: FBT003 - what is repeated
+        self._left = repeat(False, _MAX_EVENTS)  # noqa: FBT003 - what is repeated
         self.refuse = self._left.__next__
         """Counts one event."""
 
@@ -31,4 +31,4 @@ class SwitchedOff:
     @property
     def count(self) -> int:
         """How many events were refused so far."""
-        return _MOST - length_hint(self._left)
+        return _MAX_EVENTS - length_hint(self._left)

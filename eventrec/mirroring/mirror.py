@@ -48,13 +48,13 @@ _HELD_BYTES: Final = 16 << 20
 
 _BATCH_BYTES: Final = 4 << 20
 _SYNC_BYTES: Final = 12 << 20
-"""Written bytes that are synced though more comes: a good part of what may be on the way."""
+"""Written bytes that are synced though more comes: a good part of what may be in flight."""
 
 _LONGEST_UNSYNCED: Final = 0.2
 """Seconds: who waits for what is acknowledged does not wait longer, though little comes all the time."""
 
 _MOMENT: Final = 0.002
-"""Seconds in which what is on the way arrives, and is written and synced with the rest."""
+"""Seconds in which what is in flight arrives, and is written and synced with the rest."""
 
 _FRAME_BYTES: Final = 256
 """What a frame takes beside its body."""

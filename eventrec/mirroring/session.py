@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from eventrec.runs.mirrors import Mirrors
 
 WINDOW_BYTES: Final = 32 << 20
-"""What may be on the way to a mirror: sent, and not acknowledged."""
+"""What may be in flight to a mirror: sent, and not acknowledged."""
 
 MAX_CLAIMS: Final = 20_000
 """Logs that a mirror may say it has."""
@@ -269,7 +269,7 @@ class MirrorSession:
         )
 
     def _drop(self, run: ServedRun) -> None:
-        """Its stream is over: what is on the way of it is not waited for."""
+        """Its stream is over: what of it is in flight is not waited for."""
         stream, run.stream = run.stream, 0
         self._streams.pop(stream, None)
         self._carried.pop(stream, None)

@@ -1,4 +1,4 @@
-"""What is on the way to a mirror: sent, and not acknowledged; within a bound."""
+"""What is in flight to a mirror: sent, and not acknowledged; within a bound."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import anyio
 
 @dataclass(slots=True)
 class _Stream:
-    """`end` is the record after the last one that was sent; `sent` that after each piece on the way, and its bytes."""
+    """`end` is the record after the last one that was sent; `sent` that after each piece in flight, and its bytes."""
 
     end: int
     sent: deque[tuple[int, int]] = field(default_factory=deque)
 
 
 class Window:
-    """At most about `size` bytes are on the way, of all streams. For the tasks of one loop."""
+    """At most about `size` bytes are in flight, of all streams. For the tasks of one loop."""
 
     def __init__(self, size: int) -> None:
         self.in_flight = 0
@@ -33,7 +33,7 @@ class Window:
         self._streams[stream] = _Stream(end)
 
     def note_sent(self, stream: int, end: int, size: int) -> None:
-        """A piece is on its way: `size` bytes, up to record `end`."""
+        """A piece is in flight: `size` bytes, up to record `end`."""
         found = self._streams[stream]
         found.end = end
         found.sent.append((end, size))
@@ -51,7 +51,7 @@ class Window:
         return end
 
     def drop(self, stream: int) -> None:
-        """A stream is over: what is on its way is not waited for."""
+        """A stream is over: what of it is in flight is not waited for."""
         found = self._streams.pop(stream, None)
         if found is not None:
             self.in_flight -= sum(size for _, size in found.sent)

@@ -45,7 +45,7 @@ _BETWEEN_LOOKS: Final = 0.05
 """Seconds between two looks at least, whatever changes."""
 
 _PATIENCE_LEASES: Final = 3
-_MOST_PATIENCE: Final = 8
+_MAX_PATIENCE_FACTOR: Final = 8
 """Of so many times as much: where what was taken beyond the share was given back."""
 
 _LEAVE_SECONDS: Final = 0.3
@@ -181,7 +181,7 @@ class Balancer:
                 await self._announced(seconds=0.0)
 
     async def _look_again_and_again(self) -> None:
-        gave_at, wished = -math.inf, 0
+        gave_at, last_gives = -math.inf, 0
         while True:
             self._changed = anyio.Event()
             present = await self._announced(seconds=self._lease_seconds)
@@ -189,12 +189,12 @@ class Balancer:
             self._takes = share.takes
             self._admit()
             self.looked.set()
-            gives = min(share.gives, wished)
+            gives = min(share.gives, last_gives)
             if gives and anyio.current_time() - gave_at >= self._lease_seconds and self._give(gives):
                 gave_at = anyio.current_time()
-            wished = share.gives
+            last_gives = share.gives
             await anyio.sleep(min(_BETWEEN_LOOKS, self._lease_seconds / _CONFIRM_PER_LEASE))
-            pause = min(_LOOK_SECONDS, self._lease_seconds / (_CONFIRM_PER_LEASE if wished else _LOOKS_PER_LEASE))
+            pause = min(_LOOK_SECONDS, self._lease_seconds / (_CONFIRM_PER_LEASE if last_gives else _LOOKS_PER_LEASE))
             with anyio.move_on_after(pause * uniform(1.0 - _JITTER, 1.0 + _JITTER)):  # noqa: S311 - a pause
                 await self._changed.wait()
 
@@ -224,6 +224,6 @@ class Balancer:
             part.hand_over()
         if given and self._is_beyond:
             self._is_beyond = False
-            self._patience = min(2 * self._patience, _MOST_PATIENCE * _PATIENCE_LEASES * self._lease_seconds)
+            self._patience = min(2 * self._patience, _MAX_PATIENCE_FACTOR * _PATIENCE_LEASES * self._lease_seconds)
         self._changed.set()
         return bool(given)

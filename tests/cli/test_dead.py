@@ -139,7 +139,7 @@ def test_requests_are_kept_a_day_and_told_from_a_time_on(tmp_path: Path) -> None
     assert len(load_requests(tmp_path, since=0.0)) == 2
 
 
-async def test_a_running_process_does_what_was_wished(eventrec: Run, tmp_path: Path) -> None:
+async def test_a_running_process_does_what_was_requested(eventrec: Run, tmp_path: Path) -> None:
     handler = FencedHandler()
 
     async with EventRecorder(handler, log=tmp_path, options=quickly()) as recorder:
@@ -158,7 +158,7 @@ async def test_a_running_process_does_what_was_wished(eventrec: Run, tmp_path: P
     assert_conserved(recorder.status(), offered=2)
 
 
-async def test_a_record_at_which_it_holds_is_skipped_on_wish(eventrec: Run, tmp_path: Path) -> None:
+async def test_a_record_at_which_it_holds_is_skipped_on_request(eventrec: Run, tmp_path: Path) -> None:
     handler = FencedHandler(always=refusing({3}, lambda: ValueError("who knows")))
     options = quickly(batch_rows=1, on_unmapped="hold")
 

@@ -93,7 +93,7 @@ class Destination:
         self.ask_faults: deque[str] = deque()
         self.poison: dict[int, str] = {}
         self.is_broken = False
-        self.most = 1_000
+        self.limit = 1_000
         self.types: set[str] = set()
         self.sent: dict[str, tuple[int, ...]] = {}
         self.under_way: set[str] = set()
@@ -156,7 +156,7 @@ class Destination:
         """Refuse what is poisoned, in the way it is, and types that were not seen before, once."""
         if batch.token in self.state.tokens or (self.kind == "token" and batch.token in self.under_way):
             return
-        if len(batch) > self.most:
+        if len(batch) > self.limit:
             raise BatchTooLargeError("413")
         new = {entry[SHAPE].type for entry in batch._entries} - self.types
         if new:
@@ -541,9 +541,9 @@ class Delivery(RuleBasedStateMachine):
     def come_back(self) -> None:
         self.destination.is_broken = False
 
-    @rule(most=st.sampled_from([1, 2, 1_000]))
-    def bound(self, most: int) -> None:
-        self.destination.most = most
+    @rule(limit=st.sampled_from([1, 2, 1_000]))
+    def bound(self, limit: int) -> None:
+        self.destination.limit = limit
 
     @rule(full=st.booleans())
     def fill_letters(self, full: bool) -> None:  # noqa: FBT001 - drawn
@@ -705,7 +705,7 @@ class Delivery(RuleBasedStateMachine):
         self.destination.faults.clear()
         self.destination.ask_faults.clear()
         self.destination.is_broken = self.world.letters.is_full = False
-        self.destination.most = 1_000
+        self.destination.limit = 1_000
         self.record([("a", "")])
         for process in self.processes:
             self.on_loop(process.wake)

@@ -93,7 +93,7 @@ def an_odd_name(rng: random.Random, log: Path) -> Path:
     """A path in the log directory that is free, odd, or looks like one of ours."""
     prefix = rng.choice(["", "", ".new-", "gone-", "done-", "x"])
     name = prefix + rng.choice([str(an_id(rng, 4)), str(an_id(rng, 7)), an_id(rng, 4).hex, str(an_id(rng, 7)).upper()])
-    name = rng.choice([name, name, "wishes", "requests", "done", "dead", QUOTA, "lock", "notes", f"{FINE}.json"])
+    name = rng.choice([name, name, "others", "requests", "done", "dead", QUOTA, "lock", "notes", f"{FINE}.json"])
     within = rng.choice([log, log, log / "requests", log / "done", log / "dead"])
     if not within.exists() and not within.is_symlink():
         within.mkdir(parents=True)

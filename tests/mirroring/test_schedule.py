@@ -1,4 +1,4 @@
-"""Which logs are looked at for a mirror, and when; and the window of what is on the way."""
+"""Which logs are looked at for a mirror, and when; and the window of what is in flight."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_a_mirror_cannot_have_what_it_was_not_sent() -> None:
     assert repr(window) == "<Window 0 of 10 bytes>"
 
 
-def test_what_is_on_the_way_of_a_stream_that_is_over_is_not_waited_for() -> None:
+def test_what_is_in_flight_of_a_stream_that_is_over_is_not_waited_for() -> None:
     window = Window(10)
     window.begin(1, 0)
     window.note_sent(1, 9, 60)

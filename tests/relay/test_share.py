@@ -77,8 +77,8 @@ def test_relay_that_can_serve_nothing_is_given_nothing() -> None:
 @given(RELAYS, st.integers(1, 24))
 def test_equal_shares_come_from_any_start_by_the_fewest_moves(given_: list[tuple[int, int]], shards: int) -> None:
     left, served = shards, []
-    for wished, bound in given_:
-        served.append(min(wished, bound, left))
+    for wanted, bound in given_:
+        served.append(min(wanted, bound, left))
         left -= served[-1]
     relays = relays_of(served, [bound for _, bound in given_])
 

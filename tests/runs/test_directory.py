@@ -116,7 +116,7 @@ def linked_rooms(at: Path) -> None:
 
 
 def files_in_the_way(at: Path) -> None:
-    for name in (DONE, DEAD, REQUESTS, "wishes", str(uuid4()), f"gone-{uuid4()}"):
+    for name in (DONE, DEAD, REQUESTS, "others", str(uuid4()), f"gone-{uuid4()}"):
         (at / name).write_text("mine")
 
 

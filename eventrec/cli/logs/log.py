@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from eventrec.log.disk import DiskStorage
     from eventrec.log.verify import Fault
 
-log = App(name="log", help="Look into a log directory, or any directory of commit log segments, and tend it.")
+log = App(name="log", help="Look into a log directory, or any directory of commit log segments, and maintain it.")
 
 Directory = Annotated[Path, Parameter(help="A log directory, or a directory of .stdb.log segments.")]
 _OPENING: Final = 64

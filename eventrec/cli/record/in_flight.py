@@ -1,4 +1,4 @@
-"""What `record` remembers of records on their way: their lines, their bytes; and which of them became dead letters."""
+"""What `record` remembers of records in flight: their lines, their bytes; and which of them became dead letters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
 
-class _Letter(msgspec.Struct):
+class _DeadLetterLine(msgspec.Struct):
     """What is needed of a line of the file; see `eventrec.delivery.letters.dead_letters`."""
 
     log_id: UUID
@@ -33,7 +33,7 @@ class _Letter(msgspec.Struct):
 
 _BOUND: Final = Bound(max_bytes=sys.maxsize, keep_free=0.05)
 
-_decode: Final = msgspec.json.Decoder(_Letter).decode
+_decode: Final = msgspec.json.Decoder(_DeadLetterLine).decode
 
 
 class RefusedRecords:

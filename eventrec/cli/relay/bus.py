@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from eventrec.bus.bus import Bus, Held, LogBounds, Shard
 
-bus = App(name="bus", help="Look at a bus, and tend it.")
+bus = App(name="bus", help="Look at a bus, and maintain it.")
 
 URL = Annotated[str, Parameter(help="The bus's URL; env:NAME takes it from the environment.")]
 Json = Annotated[bool, Parameter(negative="")]

@@ -78,7 +78,7 @@ class LiveLogs:
         self._clock = clock
         self._signal = Signal()
         self._listed = Changes()
-        self._places: dict[UUID, _Place] = {}
+        self._watched: dict[UUID, _WatchedLog] = {}
         self._free: set[UUID] = set()
         """Those that no other process held when they were seen first: they are adopted, and asked for once a minute."""
         self._free_until = 0.0
@@ -89,7 +89,7 @@ class LiveLogs:
         self._locks_at = 0.0
 
     def __repr__(self) -> str:
-        return f"<LiveLogs {len(self._places)} in {self._directory}>"
+        return f"<LiveLogs {len(self._watched)} in {self._directory}>"
 
     def follow(self, id_: UUID, look: Callable[[], bool]) -> None:
         """From now on `look` is called where `id_` moved, and again at each pass while it returns True."""
@@ -104,7 +104,7 @@ class LiveLogs:
     def forget(self, id_: UUID) -> None:
         """It is not another process's: look no more, until it is listed again."""
         self.unfollow(id_)
-        self._places.pop(id_, None)
+        self._watched.pop(id_, None)
 
     def stop(self) -> None:
         """Have `wait` return."""
@@ -142,8 +142,8 @@ class LiveLogs:
             self._listed.note_looked(stamp, at=at, now=now)
         elif now >= self._locks_at:
             self._ask_for_locks(storage, seen)
-        for id_, place in list(self._places.items()):
-            if place.look(storage, id_, now) or id_ in self._behind:
+        for id_, log in list(self._watched.items()):
+            if log.look(storage, id_, now) or id_ in self._behind:
                 seen.moved.append(id_)
 
     def _look_into(self, seen: LiveMoves) -> None:
@@ -174,9 +174,9 @@ class LiveLogs:
             self._free.clear()
             self._free_until = self._clock() + Changes.LONGEST
         ours = set(self._ours())
-        for id_ in runs - self._places.keys() - self._free - ours:
+        for id_ in runs - self._watched.keys() - self._free - ours:
             if self._is_held(storage, id_):
-                self._places[id_] = _Place()
+                self._watched[id_] = _WatchedLog()
                 seen.appeared.append(id_)
             else:
                 self._free.add(id_)
@@ -185,8 +185,8 @@ class LiveLogs:
     def _ask_for_locks(self, storage: DiskStorage, seen: LiveMoves) -> None:
         self._locks_at = self._clock() + LOCKS_SECONDS
         ours = set(self._ours())
-        for id_ in [id_ for id_ in self._places if id_ in ours or not self._is_held(storage, id_)]:
-            del self._places[id_]
+        for id_ in [id_ for id_ in self._watched if id_ in ours or not self._is_held(storage, id_)]:
+            del self._watched[id_]
             seen.freed.append(id_)
 
     def _is_held(self, storage: DiskStorage, id_: UUID) -> bool:
@@ -200,7 +200,7 @@ class LiveLogs:
             return True
 
 
-class _Place:
+class _WatchedLog:
     """What was seen of one log: its newest segment, and how large that was."""
 
     def __init__(self) -> None:

@@ -30,12 +30,12 @@ VERSION: Final = b"\x02"
 _OPENING: Final = VERSION + b"\x92\xc4\x10"
 _OPENING_END: Final = len(_OPENING) + 16
 
-_Letter: TypeAlias = tuple[
+_PlainDeadLetter: TypeAlias = tuple[
     bytes, int, str, str, str, int, bytes | None, PlainShape, int, bytes, bytes | None, bytes | None, bytes | None
 ]
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(tuple[bytes, list[_Letter]]).decode
+_decode: Final = msgspec.msgpack.Decoder(tuple[bytes, list[_PlainDeadLetter]]).decode
 
 
 def is_letters_of(opening: bytes, id_: UUID) -> bool:
@@ -88,7 +88,7 @@ def decode_letters(content: bytes, shapes: Shapes) -> list[DeadLetter]:
         raise ContentError(f"{len(content)} bytes are not letters of ours: {exc}") from exc
 
 
-def _letter(plain: _Letter, shapes: Shapes) -> DeadLetter:
+def _letter(plain: _PlainDeadLetter, shapes: Shapes) -> DeadLetter:
     log_id, offset, subscription, handler, reason, time, static, shape, timestamp, payload, context, extras, id_ = plain
     size = entry_size(payload, context, extras)
     return DeadLetter(

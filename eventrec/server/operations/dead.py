@@ -35,7 +35,7 @@ _MAX_DIGITS: Final = 19
 
 
 @decodable
-class Letter(msgspec.Struct, frozen=True):
+class DeadLetterSummary(msgspec.Struct, frozen=True):
     """A dead letter, without its record.
 
     Attributes:
@@ -64,7 +64,7 @@ class Letter(msgspec.Struct, frozen=True):
 
 
 @decodable
-class LetterList(msgspec.Struct, frozen=True):
+class DeadLetterList(msgspec.Struct, frozen=True):
     """The dead letters that wait, oldest first.
 
     Attributes:
@@ -74,7 +74,7 @@ class LetterList(msgspec.Struct, frozen=True):
         unreadable: Logs of dead letters that cannot be read whole, by their id: why. There may be more letters in them.
     """
 
-    letters: list[Letter]
+    letters: list[DeadLetterSummary]
     waiting: int
     cursor: str | None
     unreadable: dict[str, str]
@@ -88,8 +88,8 @@ async def _list(request: Request, server: Server) -> Response:
         raise refused("cursor", "it is not one that this server gave")
     limit = parameters.whole("limit", default=DEFAULT_LETTERS, high=MAX_LETTERS)
 
-    def page(directory: Path) -> LetterList:
-        letters: list[Letter] = []
+    def page(directory: Path) -> DeadLetterList:
+        letters: list[DeadLetterSummary] = []
         count, has_more = 0, False
         for kept in waiting(directory):
             letter = kept.letter
@@ -103,7 +103,7 @@ async def _list(request: Request, server: Server) -> Response:
             else:
                 has_more = True
         unreadable = {str(id_): why for id_, why in unreadable_logs(directory / DEAD).items()}
-        return LetterList(letters, count, letters[-1].id if has_more else None, unreadable)
+        return DeadLetterList(letters, count, letters[-1].id if has_more else None, unreadable)
 
     return json_response(await look(server, page))
 
@@ -120,10 +120,10 @@ def _found(directory: Path, run: UUID, number: int) -> KeptLetter | None:
     return next((each for each in waiting(directory) if (each.run, each.number) == (run, number)), None)
 
 
-def _told(kept: KeptLetter) -> Letter:
+def _told(kept: KeptLetter) -> DeadLetterSummary:
     letter = kept.letter
     shape = letter.entry[SHAPE]
-    return Letter(
+    return DeadLetterSummary(
         id=_id_of(kept),
         subscription=letter.subscription,
         type=shape.type,
@@ -172,7 +172,7 @@ DEAD_LETTERS: Final = (
         summary="The dead letters that wait, oldest first",
         tag="dead letters",
         parameters=_QUERIES,
-        answers={JSON: LetterList},
+        answers={JSON: DeadLetterList},
         refusals=(404,),
     ),
     Route(

@@ -5,28 +5,28 @@ from __future__ import annotations
 import json
 from typing import Any, Final, TypeAlias
 
-Place: TypeAlias = tuple[int, str, str, str, int, int]
+RowKey: TypeAlias = tuple[int, str, str, str, int, int]
 """Where a row stands among all: its moment, table, id, partition, block, and number in the block."""
 
 Arrival: TypeAlias = dict[str, dict[str, tuple[int, int]]]
 """Up to where tables were read: table to partition to block and number in the block."""
 
-_PLACE: Final = [int, str, str, str, int, int]
+_ROW_KEY: Final = [int, str, str, str, int, int]
 
 
-def encoded_place(place: Place) -> str:
-    """`place` as a cursor."""
-    return json.dumps(["place", *place])
+def encoded_row_key(key: RowKey) -> str:
+    """`key` as a cursor."""
+    return json.dumps(["place", *key])
 
 
-def decoded_place(cursor: str) -> Place:
-    """What `encoded_place` was given.
+def decoded_row_key(cursor: str) -> RowKey:
+    """What `encoded_row_key` was given.
 
     Raises:
         ValueError: It is not such a cursor.
     """
     match _decoded(cursor):
-        case ["place", *parts] if [type(part) for part in parts] == _PLACE:
+        case ["place", *parts] if [type(part) for part in parts] == _ROW_KEY:
             moment, table, id_, partition, block, number = parts
             return moment, table, id_, partition, block, number
     raise _refused(cursor)

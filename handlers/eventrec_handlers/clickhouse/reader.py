@@ -11,11 +11,11 @@ from eventrec_handlers._sql import KeptLayouts
 from eventrec_handlers.clickhouse.calls import Calls
 from eventrec_handlers.clickhouse.cursors import (
     Arrival,
-    Place,
+    RowKey,
     decoded_arrival,
-    decoded_place,
+    decoded_row_key,
     encoded_arrival,
-    encoded_place,
+    encoded_row_key,
 )
 from eventrec_handlers.clickhouse.layouts import read_layouts
 from eventrec_handlers.clickhouse.moments import HIGHEST, LOWEST
@@ -111,7 +111,7 @@ class ClickHouseReader(EventReader):
         cursor: str | None = None,
     ) -> EventPage:
         self.check_limit(limit)
-        after = None if cursor is None else decoded_place(cursor)
+        after = None if cursor is None else decoded_row_key(cursor)
         low = LOWEST if start is None else min(max(start, LOWEST), HIGHEST)
         high = None if end is None or end > HIGHEST else max(end, LOWEST)
 
@@ -132,10 +132,10 @@ class ClickHouseReader(EventReader):
                     ),
                 )
                 rows += part.rows
-            rows.sort(key=lambda row: row.place)
+            rows.sort(key=lambda row: row.key)
             page = rows[:limit]
-            last = page[-1].place if page else after or (low, "", "", "", -1, -1)
-            return EventPage(tuple(row.event for row in page), encoded_place(last), foreign)
+            last = page[-1].key if page else after or (low, "", "", "", -1, -1)
+            return EventPage(tuple(row.event for row in page), encoded_row_key(last), foreign)
 
         return await self._calls.ask(self._nodes, read)
 
@@ -166,8 +166,8 @@ class ClickHouseReader(EventReader):
                 )
                 page += part.rows
                 if part.is_all:  # also what `types` leaves out
-                    for partition, place in newest.items():
-                        known[partition] = max(place, known.get(partition, place))
+                    for partition, at in newest.items():
+                        known[partition] = max(at, known.get(partition, at))
             return EventPage.of((row.event for row in page), encoded_arrival(upto), foreign)
 
         return await self._calls.ask(self._nodes, read)
@@ -183,7 +183,7 @@ class _Row:
     """An event, and where it stands: moment, table, id, partition, block, row of the block."""
 
     event: StoredEvent
-    place: Place
+    key: RowKey
 
 
 @dataclass(slots=True)
@@ -196,7 +196,7 @@ class _Part:
         max_foreign: Behind so many rows that are not events it looks no further; None: it does.
         rows: The events.
         met: How many rows were looked at; `passed` are those that are not events.
-        last: The place of the last one of them.
+        last: The key of the last one of them.
         reached: Partition to the last one of them there.
         is_all: Whether there are no more.
     """
@@ -209,7 +209,7 @@ class _Part:
     rows: list[_Row] = field(default_factory=list)
     met: int = 0
     passed: int = 0
-    last: Place | None = None
+    last: RowKey | None = None
     reached: dict[str, tuple[int, int]] = field(default_factory=dict)
     is_all: bool = False
 
@@ -218,7 +218,7 @@ class _Part:
         layout = self.table.known
         enough = self.wanted if self.enough is None else self.enough
         most = self.wanted
-        seen: set[Place] = set()  # rows that are inserted meanwhile move what is behind an offset
+        seen: set[RowKey] = set()  # rows that are inserted meanwhile move what is behind an offset
         while len(self.rows) < enough and not self.is_all:
             if self.max_foreign is not None and self.passed >= self.max_foreign:
                 return
@@ -228,13 +228,13 @@ class _Part:
                 if len(self.rows) == self.wanted:
                     return
                 moment, id_, partition, block, offset, *values = row
-                place = (moment, self.table.name, id_, partition, block, offset)
+                key = (moment, self.table.name, id_, partition, block, offset)
                 self.met += 1
-                self.last = place
+                self.last = key
                 self.reached[partition] = max((block, offset), self.reached.get(partition, (block, offset)))
-                if place in seen:
+                if key in seen:
                     continue
-                seen.add(place)
+                seen.add(key)
                 given = dict(zip(self.table.names, values, strict=True))
                 event: StoredEvent | str
                 if moment is None:
@@ -247,7 +247,7 @@ class _Part:
                     self.foreign[f"table {readable(self.table.name)!r}: {event}"] += 1
                     self.passed += 1
                 else:
-                    self.rows.append(_Row(event, place))
+                    self.rows.append(_Row(event, key))
             self.is_all = len(found) < most
             most = max(most, AT_ONCE)
 

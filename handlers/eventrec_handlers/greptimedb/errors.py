@@ -126,10 +126,10 @@ def meaning_of_status(code: int, message: str, *, where: str, hint: str | None =
     said = f"{where}: {_NAMES.get(code, 'status')} ({code}){_quoted(message)}"
     if code in _PAUSE:
         return PauseError(said)
-    wish = re.sub(r"[\s_-]", "", hint or "").lower()
-    if wish in _RETRY:
+    advice = re.sub(r"[\s_-]", "", hint or "").lower()
+    if advice in _RETRY:
         return TransientError(said)
-    if code in _PERMANENT or (code in _TRANSIENT and wish in _NO_RETRY):
+    if code in _PERMANENT or (code in _TRANSIENT and advice in _NO_RETRY):
         return PermanentError(said)
     return TransientError(said) if code in _TRANSIENT else UnknownStatusError(said, code=code)
 

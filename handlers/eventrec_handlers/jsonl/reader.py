@@ -18,19 +18,20 @@ from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.jsonl.disk import errors_translated
 from eventrec_handlers.jsonl.folder import read_at
 from eventrec_handlers.jsonl.sidecar import file_order
-from eventrec_handlers.jsonl.stored import event_of, lines, lines_backwards, places
+from eventrec_handlers.jsonl.stored import event_of, lines, lines_backwards, stored_directories
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from eventrec import StoredEvent
-    from eventrec_handlers.jsonl.stored import File, Line, Place
+    from eventrec_handlers.jsonl.stored import File, Line, StoredDirectory
 
 T = TypeVar("T", bound="_Arrival | _Range")
 
 MAX_FOREIGN: Final = 100_000
-"""Lines of other programs that a page of `latest` or `follow` passes over in one place before it looks no further."""
+"""Lines of other programs in one directory that a page of `latest` or `follow` passes over before it looks no further.
+"""
 
 _HEAD: Final = 64
 """Bytes by which a file is known again: they hold the id of its first line."""
@@ -56,7 +57,7 @@ class JsonlReader(EventReader):
 
     async def latest(self, *, limit: int, types: Collection[str] | None = None) -> EventPage:
         self.check_limit(limit)
-        return await self._run(partial(_latest, self._places(), limit, types))
+        return await self._run(partial(_latest, self._directories(), limit, types))
 
     async def range(
         self,
@@ -69,16 +70,16 @@ class JsonlReader(EventReader):
     ) -> EventPage:
         self.check_limit(limit)
         after = None if cursor is None else _CURSORS.decoded(cursor, _Range).last
-        return await self._run(partial(_range, self._places(), start, end, limit, types, after))
+        return await self._run(partial(_range, self._directories(), start, end, limit, types, after))
 
     async def follow(self, cursor: str, *, limit: int, types: Collection[str] | None = None) -> EventPage:
         self.check_limit(limit)
         return await self._run(
-            partial(_follow, self._places(), _CURSORS.decoded(cursor, _Arrival).places, limit, types)
+            partial(_follow, self._directories(), _CURSORS.decoded(cursor, _Arrival).places, limit, types)
         )
 
-    def _places(self) -> Iterator[Place]:
-        return places(self._path, is_awaited=self.is_awaited)
+    def _directories(self) -> Iterator[StoredDirectory]:
+        return stored_directories(self._path, is_awaited=self.is_awaited)
 
     async def _run(self, read: Callable[[], EventPage]) -> EventPage:
         def translated() -> EventPage:
@@ -92,7 +93,7 @@ class JsonlReader(EventReader):
 
 
 class _At(msgspec.Struct, frozen=True, array_like=True):
-    """How far a place was read: the bytes before `length` of `file`, whose first line has this `head`."""
+    """How far a directory was read: the bytes before `length` of `file`, whose first line has this `head`."""
 
     file: str
     length: int
@@ -107,7 +108,7 @@ class _Arrival(msgspec.Struct, frozen=True, tag="arrival"):
 
 
 class _Range(msgspec.Struct, frozen=True, tag="range"):
-    """The cursor of `range`: timestamp, place, file and byte of the last line that was given."""
+    """The cursor of `range`: timestamp, directory, file and byte of the last line that was given."""
 
     last: tuple[int, str, str, int] | None
 
@@ -122,13 +123,13 @@ class _Found(NamedTuple):
     """An event, and where its line stands."""
 
     event: StoredEvent
-    place: str
+    directory: str
     file: File
     begin: int
 
 
 class _Part:
-    """What one place has to offer to a page.
+    """What one directory has to offer to a page.
 
     Attributes:
         events: At most as many as were asked for.
@@ -136,20 +137,25 @@ class _Part:
         end: How far was read; None: there is nothing to read.
     """
 
-    def __init__(self, place: Place) -> None:
-        self.name = place.name
+    def __init__(self, directory: StoredDirectory) -> None:
+        self.name = directory.name
         self.events: list[_Found] = []
         self.foreign: list[tuple[tuple[File, int], str]] = []
         self.end: tuple[File, int] | None = None
-        self._inode = place.folder.stat().st_ino
+        self._inode = directory.folder.stat().st_ino
         self._heads: dict[str, str] = {}
 
     def read(
-        self, place: Place, unread: Iterable[tuple[File, int]], *, types: Collection[str] | None, limit: int
+        self,
+        directory: StoredDirectory,
+        unread: Iterable[tuple[File, int]],
+        *,
+        types: Collection[str] | None,
+        limit: int,
     ) -> None:
-        """Read files of `place`, each from a byte on."""
+        """Read files of `directory`, each from a byte on."""
         for file, begin in unread:
-            with place.opened(file) as descriptor:
+            with directory.opened(file) as descriptor:
                 self._heads[file.name] = _head(descriptor)
                 self.end = (file, begin)
                 for line in lines(descriptor, begin, file.length):
@@ -158,20 +164,22 @@ class _Part:
                     self._add(file, line, types)
                     self.end = (file, line.end)
 
-    def read_backwards(self, place: Place, files: Sequence[File], *, types: Collection[str] | None, limit: int) -> None:
-        """Read files of `place` from their end; goes on behind that end, however far was read."""
+    def read_backwards(
+        self, directory: StoredDirectory, files: Sequence[File], *, types: Collection[str] | None, limit: int
+    ) -> None:
+        """Read files of `directory` from their end; goes on behind that end, however far was read."""
         if files:
-            with place.opened(files[-1]) as descriptor:
+            with directory.opened(files[-1]) as descriptor:
                 self._heads[files[-1].name] = _head(descriptor)
                 self.end = (files[-1], files[-1].length)
         for file in reversed(files):
-            with place.opened(file) as descriptor:
+            with directory.opened(file) as descriptor:
                 for line in lines_backwards(descriptor, file.length):
                     if self._has_enough(limit):
                         return
                     self._add(file, line, types)
 
-    def place_after(self, taken: int) -> _At | None:
+    def read_up_to(self, taken: int) -> _At | None:
         """How to go on where the first `taken` of the events were given."""
         end = self.events[taken][2:] if taken < len(self.events) else self.end
         return None if end is None else _At(end[0].name, end[1], self._heads[end[0].name], self._inode)
@@ -192,60 +200,62 @@ class _Part:
             self.events.append(_Found(event, self.name, file, line.begin))
 
 
-def _latest(standing: Iterator[Place], limit: int, types: Collection[str] | None) -> EventPage:
+def _latest(stored: Iterator[StoredDirectory], limit: int, types: Collection[str] | None) -> EventPage:
     foreign: Counter[str] = Counter()
     newest: list[StoredEvent] = []
     ends = {}
-    for place in standing:
-        part = _Part(place)
-        part.read_backwards(place, place.files(), types=types, limit=limit)
+    for directory in stored:
+        part = _Part(directory)
+        part.read_backwards(directory, directory.files(), types=types, limit=limit)
         newest = heapq.nlargest(limit, newest + [found.event for found in part.events], key=_timestamp)
-        ends[place.name] = part.place_after(len(part.events))
+        ends[directory.name] = part.read_up_to(len(part.events))
         foreign.update(part.faults(len(part.events)))
-        foreign.update(place.faults)
+        foreign.update(directory.faults)
     return EventPage.of(reversed(newest), _arrival(ends), foreign)
 
 
-def _follow(standing: Iterator[Place], seen: Mapping[str, _At], limit: int, types: Collection[str] | None) -> EventPage:
+def _follow(
+    stored: Iterator[StoredDirectory], seen: Mapping[str, _At], limit: int, types: Collection[str] | None
+) -> EventPage:
     foreign: Counter[str] = Counter()
     parts = []
-    for place in standing:
-        part = _Part(place)
-        part.read(place, _unread(place, seen.get(place.name)), types=types, limit=limit)
+    for directory in stored:
+        part = _Part(directory)
+        part.read(directory, _unread(directory, seen.get(directory.name)), types=types, limit=limit)
         parts.append(part)
-        foreign.update(place.faults)
+        foreign.update(directory.faults)
     merged = heapq.merge(*(part.events for part in parts), key=lambda found: found.event.timestamp)
     given = list(islice(merged, limit))
-    taken = Counter(found.place for found in given)
-    ends = {part.name: part.place_after(taken[part.name]) or seen.get(part.name) for part in parts}
+    taken = Counter(found.directory for found in given)
+    ends = {part.name: part.read_up_to(taken[part.name]) or seen.get(part.name) for part in parts}
     for part in parts:
         foreign.update(part.faults(taken[part.name]))
     return EventPage.of((found.event for found in given), _arrival(ends), foreign)
 
 
-def _unread(place: Place, at: _At | None) -> list[tuple[File, int]]:
+def _unread(directory: StoredDirectory, at: _At | None) -> list[tuple[File, int]]:
     """The files of which something may be new, and from which byte on."""
-    files = place.files()
+    files = directory.files()
     order = None if at is None else file_order(at.file)
     if at is None or order is None:
         return [(file, 0) for file in files]
     later = [(file, 0) for file in files if file.order > order]
     for file in files:
         if file.name == at.file:
-            with place.opened(file) as descriptor:
+            with directory.opened(file) as descriptor:
                 if file.length >= at.length and _head(descriptor) == at.head:
                     return [(file, at.length), *later]
             later.insert(0, (file, 0))  # another one of this name
     # Without the file that was read, it was taken away; unless it is another folder, made since.
-    return later if place.folder.stat().st_ino == at.inode else [(file, 0) for file in files]
+    return later if directory.folder.stat().st_ino == at.inode else [(file, 0) for file in files]
 
 
 def _arrival(ends: Mapping[str, _At | None]) -> str:
-    return _CURSORS.encoded(_Arrival({place: at for place, at in ends.items() if at is not None}))
+    return _CURSORS.encoded(_Arrival({name: at for name, at in ends.items() if at is not None}))
 
 
 def _range(  # noqa: PLR0917 - called by `range` alone, which has names for them
-    standing: Iterator[Place],
+    stored: Iterator[StoredDirectory],
     start: int | None,
     end: int | None,
     limit: int,
@@ -255,15 +265,15 @@ def _range(  # noqa: PLR0917 - called by `range` alone, which has names for them
     foreign: Counter[str] = Counter()
 
     def found() -> Iterator[tuple[tuple[int, str, str, int], StoredEvent]]:
-        for place in standing:
-            for file in place.files():
-                with place.opened(file) as descriptor:
+        for directory in stored:
+            for file in directory.files():
+                with directory.opened(file) as descriptor:
                     for line in lines(descriptor, 0, file.length):
                         event = event_of(line)
                         if event is None:
-                            foreign[f"{place.name}/{file.name}: not a line of ours"] += 1
+                            foreign[f"{directory.name}/{file.name}: not a line of ours"] += 1
                             continue
-                        key = (event.timestamp, place.name, file.name, line.begin)
+                        key = (event.timestamp, directory.name, file.name, line.begin)
                         if (
                             (types is None or event.type in types)
                             and (start is None or start <= event.timestamp)
@@ -271,7 +281,7 @@ def _range(  # noqa: PLR0917 - called by `range` alone, which has names for them
                             and (after is None or after < key)
                         ):
                             yield key, event
-            foreign.update(place.faults)
+            foreign.update(directory.faults)
 
     given = heapq.nsmallest(limit, found(), key=itemgetter(0))
     last = given[-1][0] if given else after

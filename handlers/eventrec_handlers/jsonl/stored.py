@@ -1,6 +1,6 @@
-"""What a directory of JSON Lines holds: places, their files in order, and lines as events.
+"""What a directory of JSON Lines holds: a directory for each log and subscription, files in order, lines as events.
 
-A place is the folder of one log and subscription. What this handler does not make is passed over, links too.
+What this handler does not make is passed over, links too.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Line(NamedTuple):
     content: bytes | None
 
 
-class Place:
-    """A folder of one log and subscription, open.
+class StoredDirectory:
+    """The directory of one log and subscription, open for reading.
 
     Attributes:
-        name: Where it stands in the directory: `<log id>/<name>`.
+        name: Where it stands in the handler's directory: `<log id>/<name>`.
         folder: It.
         faults: Why what stands there is not what should.
     """
@@ -101,23 +101,23 @@ class Place:
         return stands.file, stands.length
 
 
-def places(directory: Path, *, is_awaited: bool = False) -> Iterator[Place]:
-    """The places in `directory`, by name; each is open until the next is asked for.
+def stored_directories(path: Path, *, is_awaited: bool = False) -> Iterator[StoredDirectory]:
+    """Those in the directory `path`, by name; each is open until the next is asked for.
 
     Raises:
-        PauseError: There is no such directory; with `is_awaited` it has no places.
+        PauseError: There is no such directory; with `is_awaited` it holds none.
         OSError: It cannot be read.
     """
     try:
-        with Folder.opened(directory) as top:
+        with Folder.opened(path) as top:
             for log in filter(_is_log_id, top.names()):
                 with _others_passed_over(), top.folder(log) as middle:
                     for name in middle.names():
                         with _others_passed_over(), middle.folder(name) as bottom:
-                            yield Place(f"{log}/{name}", bottom)
+                            yield StoredDirectory(f"{log}/{name}", bottom)
     except FileNotFoundError as exc:
         if not is_awaited:
-            raise PauseError(f"{directory}: there is no such directory") from exc
+            raise PauseError(f"{path}: there is no such directory") from exc
 
 
 @contextmanager

@@ -82,8 +82,8 @@ class Connections:
             Exception: Whatever the driver raises.
         """
         if self._pool is None:
-            if (wished := self._target.reads_only) is not None:
-                raise PauseError(f"{self._target}: with target_session_attrs={wished} nothing can be stored")
+            if (attributes := self._target.reads_only) is not None:
+                raise PauseError(f"{self._target}: with target_session_attrs={attributes} nothing can be stored")
             # No connection is made before it is needed, and none is reset: nothing that we do outlives a transaction.
             self._pool = asyncpg.create_pool(
                 **self._target.arguments(),

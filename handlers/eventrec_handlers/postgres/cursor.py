@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _ARRIVAL, _RANGE = "pg1", "pgr1"
 
-Place: TypeAlias = "tuple[int, int, str]"
-"""Where a row stands: its transaction, the oid of its table or partition, its ctid."""
+ArrivalKey: TypeAlias = "tuple[int, int, str]"
+"""Where a row stands in the order of arrival: its transaction, the oid of its table or partition, its ctid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Arrival:
     server: str
     low: int
     seen: frozenset[int] = frozenset()
-    after: Place | None = None
+    after: ArrivalKey | None = None
     behind: Mapping[int, Arrival] = field(default_factory=dict)
 
     def of_table(self, oid: int) -> Arrival:
@@ -63,8 +63,8 @@ class Arrival:
             match _parsed(cursor):
                 case [kind, str(server), int(low), list(seen), after, *rest] if kind == _ARRIVAL and len(rest) <= 1:
                     tables = rest[0] if rest else ()
-                    behind = {int(oid): cls(server, int(at), _numbers(has), _place(to)) for oid, at, has, to in tables}
-                    return cls(server, low, _numbers(seen), _place(after), behind)
+                    behind = {int(oid): cls(server, int(at), _numbers(has), _key(to)) for oid, at, has, to in tables}
+                    return cls(server, low, _numbers(seen), _key(after), behind)
         except (TypeError, ValueError):
             pass
         raise ValueError(_NOT_OURS.format(cursor))
@@ -116,7 +116,7 @@ def _numbers(values: list[Any]) -> frozenset[int]:
     return frozenset(int(one) for one in values)
 
 
-def _place(value: Any) -> Place | None:
+def _key(value: Any) -> ArrivalKey | None:
     if value is None:
         return None
     transaction, oid, ctid = value

@@ -209,8 +209,8 @@ class PostgresMigrations(MigrationTarget):
         return self._connection, self._namespace
 
     async def _connect(self) -> None:
-        if (wished := self._target.reads_only) is not None:
-            raise PauseError(f"{self._target}: with target_session_attrs={wished} nothing can be stored")
+        if (attributes := self._target.reads_only) is not None:
+            raise PauseError(f"{self._target}: with target_session_attrs={attributes} nothing can be stored")
         try:
             self._connection = connection = await asyncpg.connect(
                 **self._target.arguments(), statement_cache_size=0, timeout=self._options.connect_timeout

@@ -87,9 +87,9 @@ class Target:
 
     @property
     def reads_only(self) -> str | None:
-        """The wish for a server on which nothing can be written, or None."""
-        wished = self._options.get("target_session_attrs") or os.environ.get("PGTARGETSESSIONATTRS")
-        return wished if wished in _READS_ONLY else None
+        """The `target_session_attrs` that asks for a server on which nothing can be written, or None."""
+        attributes = self._options.get("target_session_attrs") or os.environ.get("PGTARGETSESSIONATTRS")
+        return attributes if attributes in _READS_ONLY else None
 
     def arguments(self) -> dict[str, Any]:
         """What `asyncpg.connect` is to be called with.

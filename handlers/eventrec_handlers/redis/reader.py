@@ -64,7 +64,7 @@ class RedisReader(EventReader):
         for shard in await self._bus.shards():
             logs = list(await shard.logs())
             if logs:
-                arrival.places[shard.name] = _Place(str(logs[-1].id), logs[-1].end)
+                arrival.places[shard.name] = _NextRow(str(logs[-1].id), logs[-1].end)
             newest: list[_Found] = []
             for log in reversed(logs):
                 newest = await _last(shard, log, limit - len(newest), types) + newest
@@ -111,12 +111,12 @@ class RedisReader(EventReader):
             place = arrival.places.get(shard.name)
             for log in _logs_from(list(await shard.logs()), place):
                 begin, row = (place.next, place.row) if place and place.log == str(log.id) else (log.oldest, 0)
-                reached = _Place(str(log.id), max(begin, log.end) if limit > len(events) else begin, row)
+                reached = _NextRow(str(log.id), max(begin, log.end) if limit > len(events) else begin, row)
                 reached.row = row if reached.next == begin else 0
                 async with aclosing(_events(shard, log, begin, row, log.end)) as found:
                     async for each in found:
                         if len(events) == limit:
-                            reached = _Place(*each.place)
+                            reached = _NextRow(*each.place)
                             break
                         if types is None or each.event.type in types:
                             events.append(each.event)
@@ -129,7 +129,7 @@ class RedisReader(EventReader):
 # -- cursors ----------------------------------------------------------------------------------------------------------
 
 
-class _Place(msgspec.Struct, array_like=True):
+class _NextRow(msgspec.Struct, array_like=True):
     """The next row to be read: of which log, at which offset."""
 
     log: str
@@ -140,7 +140,7 @@ class _Place(msgspec.Struct, array_like=True):
 class _Arrival(msgspec.Struct, frozen=True, tag="arrival"):
     """The cursor of `latest` and `follow`: the place in each shard, by its name."""
 
-    places: dict[str, _Place]
+    places: dict[str, _NextRow]
 
 
 class _Range(msgspec.Struct, frozen=True, tag="range"):
@@ -174,7 +174,7 @@ class _Backwards:
         return self.key > other.key
 
 
-def _logs_from(logs: list[LogBounds], place: _Place | None) -> list[LogBounds]:
+def _logs_from(logs: list[LogBounds], place: _NextRow | None) -> list[LogBounds]:
     """Those that a reader at `place` has not passed; all, where its log is gone."""
     known = [number for number, log in enumerate(logs) if place is not None and str(log.id) == place.log]
     return logs[known[0] :] if known else logs

@@ -66,7 +66,7 @@ class Arrival(msgspec.Struct, frozen=True, tag="arrival"):
     tables: dict[str, Seen]
 
 
-class Place(msgspec.Struct, frozen=True, tag="range"):
+class RangeCursor(msgspec.Struct, frozen=True, tag="range"):
     """The cursor of `range`: the last row that was given."""
 
     timestamp: int
@@ -74,7 +74,7 @@ class Place(msgspec.Struct, frozen=True, tag="range"):
     number: int
 
 
-CURSORS: Final = CursorText("SqliteReader", Arrival, Place)
+CURSORS: Final = CursorText("SqliteReader", Arrival, RangeCursor)
 
 
 def seen_up_to(connection: sqlite3.Connection, table: EventTable, last: int) -> Seen:

@@ -17,7 +17,7 @@ from eventrec_handlers.sqlite.arrival import (
     HIGHEST,
     LOWEST,
     Arrival,
-    Place,
+    RangeCursor,
     Seen,
     go_on_after,
     is_seen,
@@ -83,7 +83,7 @@ class SqliteReader(EventReader):
         self.check_limit(limit)
         high = None if end is None or end > HIGHEST else max(end, LOWEST)
         low = LOWEST if start is None else min(max(start, LOWEST), HIGHEST)
-        after = Place(low, "", LOWEST) if cursor is None else CURSORS.decoded(cursor, Place)
+        after = RangeCursor(low, "", LOWEST) if cursor is None else CURSORS.decoded(cursor, RangeCursor)
         return await self._read(partial(_range, end=high, limit=limit, types=types, after=after))
 
     async def follow(self, cursor: str, *, limit: int, types: Collection[str] | None = None) -> EventPage:
@@ -222,7 +222,7 @@ def _range(
     end: int | None,
     limit: int,
     types: Collection[str] | None,
-    after: Place,
+    after: RangeCursor,
 ) -> EventPage:
     def read(table: EventTable) -> _Part:
         # Equal timestamps are parted by table, then by row number.
@@ -240,7 +240,7 @@ def _range(
     merged = list(islice(heapq.merge(*(part.events for part in parts), key=_timestamp), limit))
     if merged:
         number, event = merged[-1]
-        after = Place(event.timestamp, event.table, number)
+        after = RangeCursor(event.timestamp, event.table, number)
     foreign.update(why for part in parts for _, why in part.foreign)
     return EventPage.of((event for _, event in merged), CURSORS.encoded(after), foreign)
 

@@ -354,7 +354,7 @@ async def test_a_checkpoint_that_cannot_be_saved_is_said_once_and_its_records_ar
 
 
 async def test_files_of_others_in_the_directory_stop_nothing(tmp_path: Path) -> None:
-    for name in ("wishes", "requests", "done", "dead", "quota", ".eventrec-quota", "gone-1"):
+    for name in ("others", "requests", "done", "dead", "quota", ".eventrec-quota", "gone-1"):
         await anyio.to_thread.run_sync((tmp_path / name).write_text, "mine")
     (tmp_path / "0b7c9d7e-52a5-4b4b-9a6e-0d6f6f3c2a11").mkdir()
     log = await leave(tmp_path, "orders")
@@ -366,7 +366,7 @@ async def test_files_of_others_in_the_directory_stop_nothing(tmp_path: Path) -> 
         await eventually(lambda: not log.exists())
         await eventually(lambda: sorted(handler.delivered) == [*range(20), 1_000])
 
-    for name in ("wishes", "requests", "done", "dead", "quota", "gone-1"):
+    for name in ("others", "requests", "done", "dead", "quota", "gone-1"):
         assert (tmp_path / name).read_text() == "mine"
 
 

@@ -33,9 +33,9 @@ from eventrec_handlers.sqlite.rollups.known import merged
 from eventrec_handlers.sqlite.rollups.registry import (
     check_declared,
     floor_of,
+    recount,
     registered,
     registered_of,
-    start_again,
 )
 from eventrec_handlers.sqlite.transactions import reading, writing
 
@@ -115,7 +115,7 @@ def _distribute(connection: sqlite3.Connection, table: str, now: int) -> bool:
         return False
     if not arrivals.is_intact(connection):
         arrivals.note_all(connection)
-        start_again(connection, "table_name", arrivals.key)
+        recount(connection, "table_name", arrivals.key)
         return True
     rollups = registered_of(connection, table)
     if any(rollup.filled_by.is_held(rollup.bucket, rested=rollup.rested(now)) for rollup in rollups):
@@ -124,7 +124,7 @@ def _distribute(connection: sqlite3.Connection, table: str, now: int) -> bool:
     waiting: dict[tuple[str, int], int] = {}
     for rollup in rollups:
         if not rollup.is_ours:
-            start_again(connection, "name", rollup.name)  # which buckets of it wait, is not known here
+            recount(connection, "name", rollup.name)  # which buckets of it wait, is not known here
             continue
         for since, rows in arrived.items():
             starts = [start for start in marked_buckets(rollup.bucket, since) if start >= EARLIEST]

@@ -159,7 +159,7 @@ def make_rollup(connection: sqlite3.Connection, plan: RollupPlan, columns: Colum
     if found is not None:
         check_declared(plan, found)
     if own.kind is None:
-        start_again(connection, "name", plan.name)
+        recount(connection, "name", plan.name)
     number, chosen = _numbers(connection, plan.table)
     was_marked = is_marked(connection, plan.table)
     _drop_moved_triggers(connection, plan.table)
@@ -167,7 +167,7 @@ def make_rollup(connection: sqlite3.Connection, plan: RollupPlan, columns: Colum
         connection.execute(sql)
     arrivals = Arrivals.of(connection, plan.table)
     if not was_marked and arrivals is not None:
-        start_again(connection, "table_name", arrivals.key)
+        recount(connection, "table_name", arrivals.key)
         arrivals.note_all(connection)
     wanted = index_wanted(connection, plan, columns)
     if wanted is not None:
@@ -186,8 +186,8 @@ def _drop_moved_triggers(connection: sqlite3.Connection, table: str) -> None:
         connection.execute(f"DROP TRIGGER {quoted(name)}")
 
 
-def start_again(connection: sqlite3.Connection, column: str, value: str) -> None:
-    """Have all that is stored counted again, of the rollups with `value` in `column`; in a transaction."""
+def recount(connection: sqlite3.Connection, column: str, value: str) -> None:
+    """Have all that is stored counted again, in the rollups with `value` in `column`; in a transaction."""
     connection.execute(f"UPDATE {ROLLUPS} SET filled_to = ? WHERE {column} = ?", (EARLIEST, value))  # noqa: S608 - constants
 
 

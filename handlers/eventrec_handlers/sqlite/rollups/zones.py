@@ -14,7 +14,7 @@ from eventrec_handlers._sql.zone_rules import held_remark, refilled_remark
 from eventrec_handlers._thread import check_cancelled
 from eventrec_handlers.sqlite.marks import EARLIEST, row_number
 from eventrec_handlers.sqlite.own_tables import PENDING, ROLLUPS, ZONES, has_own_table, make_own_table
-from eventrec_handlers.sqlite.rollups.registry import floor_of, registered, registered_of, start_again
+from eventrec_handlers.sqlite.rollups.registry import floor_of, recount, registered, registered_of
 from eventrec_handlers.sqlite.transactions import reading, writing
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def take_over(connection: sqlite3.Connection, plan: RollupPlan, *, seconds: floa
 def _clear_slice(connection: sqlite3.Connection, plan: RollupPlan, found: Registered) -> None:
     """Delete some rows that other rules have made; once there are none, it is ours. Meanwhile no row is believed."""
     floor = floor_of(connection, plan.table)
-    start_again(connection, "name", plan.name)
+    recount(connection, "name", plan.name)
     own, number = quoted(plan.name), row_number(list(plan.column_names))
     some = "" if number is None else f" AND {number} IN (SELECT {number} FROM {own} WHERE {{0}} LIMIT {SLICE})"  # noqa: S608 - quoted
     later = f"{quoted(plan.bucket_name)} >= {floor}"
