@@ -288,7 +288,7 @@ def test_a_signal_that_raises_at_any_moment_neither_stalls_nor_unbalances(tmp_pa
 # -- calls within calls
 
 
-def test_records_of_signal_handlers_and_finalisers_are_counted_exactly(handling: Handling) -> None:
+def test_records_of_signal_handlers_and_finalizers_are_counted_exactly(handling: Handling) -> None:
     recorder = EventRecorder(
         options=EventRecorderOptions(queue_events=1_000, overflow="drop_old", event_types=frozenset({"numbered"}))
     )

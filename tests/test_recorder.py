@@ -310,7 +310,7 @@ def test_open_without_a_loop_says_what_to_use() -> None:
         opening.send(None)
 
 
-# -- threads, signals, forks, finalisers
+# -- threads, signals, forks, finalizers
 
 
 async def test_events_from_many_threads_are_all_delivered_in_each_threads_order() -> None:

@@ -214,7 +214,7 @@ class EventModel(BaseModel):
 
     The payload is what pydantic's own serializer makes of the model, so that serializers which mask a field mask it
     here too; columns take their value from the same place. `type=` defaults to the class name in snake_case; a subclass
-    inherits the table, a parametrised generic both. `layout=` says how its table is made, and which one it is; it is
+    inherits the table, a parametrized generic both. `layout=` says how its table is made, and which one it is; it is
     inherited with the table. Only the name `to_event` is reserved.
 
     Raises:
@@ -280,7 +280,7 @@ class EventModel(BaseModel):
         of these fields.
 
         Raises:
-            EncodeError: The model cannot be serialised.
+            EncodeError: The model cannot be serialized.
         """
         return _said(self, model_plan(type(self)), lambda: _hiding_model_plan(type(self)))
 
@@ -346,7 +346,7 @@ class EventStruct(msgspec.Struct, frozen=True):
         Values of marked fields are as they are, as in a model.
 
         Raises:
-            EncodeError: The struct cannot be serialised.
+            EncodeError: The struct cannot be serialized.
             TypeError: As `struct_plan`.
         """
         return _said(self, struct_plan(type(self)), lambda: _hiding_struct_plan(type(self)))

@@ -1,6 +1,6 @@
 """The queue before the log: bounded by events and bytes, without a lock, every refusal counted by reason.
 
-`record()` runs in any thread, in signal handlers and finalisers, so nothing here may wait. Each thread counts in a cell
+`record()` runs in any thread, in signal handlers and finalizers, so nothing here may wait. Each thread counts in a cell
 of its own, which only it writes; the consumer counts in totals that only it writes; a sum of the two is exact while no
 `record()` is in progress. A thread reserves bytes for some events at once, so that it adds up all cells only now and
 then: the byte bound may be passed by at most 64 KiB per thread, the event bound by one event per thread, or by one

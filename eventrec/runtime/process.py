@@ -102,7 +102,7 @@ def around_forks(
 
 
 def never_finalize(inherited: object) -> None:
-    """Never finalise `inherited`, at the end of the process neither: what it would close is its parent's too."""
+    """Never finalize `inherited`, at the end of the process neither: what it would close is its parent's too."""
     with suppress(ImportError):
         import ctypes  # noqa: PLC0415 - a Python may be built without it
 

@@ -139,7 +139,7 @@ def test_fields_may_be_called_type_table_payload_and_timestamp() -> None:
     assert said == ("named", "events", NOW, {"type": "a", "table": 1, "payload": [2], "timestamp": 0.5}, [])
 
 
-def test_generic_model_keeps_its_type_and_table_when_parametrised() -> None:
+def test_generic_model_keeps_its_type_and_table_when_parametrized() -> None:
     class Measured(EventModel, Generic[T], type="measure", table="measures"):
         value: T
 

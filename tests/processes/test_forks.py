@@ -292,13 +292,13 @@ with EventRecorder(URL, log=LOG, options=OPTIONS).sync() as rest:
     assert site.stored() == list(range(100))
 
 
-def test_a_child_neither_finalises_nor_closes_what_its_parent_opened(site: Site) -> None:
+def test_a_child_neither_finalizes_nor_closes_what_its_parent_opened(site: Site) -> None:
     said = site.run(
         START
         + """
 class Connection:
     def __del__(self, write=os.write):
-        write(1, b"finalised")
+        write(1, b"finalized")
 
 class Handler(ScriptedHandler):
     async def open(self):

@@ -60,7 +60,7 @@ def record(
     next run with that directory delivers it too, and so does `eventrec drain`. Ctrl-C then leaves what is not delivered
     in the log. It does not remember how far it has read: the same file given again is recorded again from its first
     line, as other events, unless `--id-field` gives each line the id it had before, so that readers of the destination
-    can recognise it. Give it a directory of its own: everything that waits in there is delivered.
+    can recognize it. Give it a directory of its own: everything that waits in there is delivered.
 
     With `--format posthog-wal` it reads the session files of Rerun's analytics, each under the session that its name
     says. Lines get the ids they had before, half-written ones are skipped and counted. A file that a process holds a

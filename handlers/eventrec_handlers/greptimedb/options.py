@@ -160,17 +160,17 @@ def _time(name: str, value: Duration, *, words: tuple[str, ...] = ()) -> str:
     if isinstance(value, str):
         text = value.strip()
         if re.fullmatch(r"[0-9]+", text):
-            return _spelt(name, float(text))
+            return _spelled(name, float(text))
         if text not in words and _SPAN.fullmatch(text) is None:
             comma = "; a comma would end the hint" if "," in text else ""
             raise ValueError(f'{name} must be seconds or text such as "90d", got {value!r:.60}{comma}')
         return text
     if isinstance(value, bool) or not isinstance(value, (int, float, timedelta)):
         raise ValueError(f"{name} must be seconds, a timedelta or text, got {value!r:.60}")  # noqa: TRY004 - like others
-    return _spelt(name, value.total_seconds() if isinstance(value, timedelta) else float(value))
+    return _spelled(name, value.total_seconds() if isinstance(value, timedelta) else float(value))
 
 
-def _spelt(name: str, seconds: float) -> str:
+def _spelled(name: str, seconds: float) -> str:
     """Seconds as days, hours, minutes …: months are left out, for GreptimeDB's have 30.44 days."""
     if not 0 < seconds < 1e11:  # noqa: PLR2004 - three thousand years
         raise ValueError(f"{name} must be more than 0 and less than 1e11 seconds, got {seconds:g}")
