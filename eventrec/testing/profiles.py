@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from eventrec.records.entry import Entry
 
-HOUR = 3_600_000
-_PLACES = [
+HOUR: Final = 3_600_000
+_PLACES: Final = [
     "city",
     "country",
     "region",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import pytest
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from eventrec.bus import Shard
     from eventrec.testing.bus_conformance.harness import BusHarness
 
-FENCED_VERBS = ["renew", "load", "save", "progress", "commit"]
+FENCED_VERBS: Final = ["renew", "load", "save", "progress", "commit"]
 
 
 async def attempt(verb: str, shard: Shard, lease: Lease, log_id: UUID) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from eventrec.bus import Presence
 from eventrec.testing.bus_conformance.claim import LONG, BusClaims, claim, opened
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from eventrec.bus import Bus
     from eventrec.testing.bus_conformance.harness import BusHarness
 
-ONE = Presence("host:1", 3, 8)
-OTHER = Presence("größe 🙂", 0, 2)
+ONE: Final = Presence("host:1", 3, 8)
+OTHER: Final = Presence("größe 🙂", 0, 2)
 
 
 async def heard(bus: Bus, subscription: str = "sqlite") -> set[Presence]:

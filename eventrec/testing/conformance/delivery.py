@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import pytest
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from eventrec import Batch
 
-_TEXTS = (
+_TEXTS: Final = (
     "é",
     "日本語",
     "🎉👩‍👩‍👧",
@@ -32,7 +32,7 @@ _TEXTS = (
     "%s {} $1",
     "",
 )
-_NUMBERS = (0, -1, 2**63 - 1, -(2**63), 0.1, 1e300, -2.5e-10)
+_NUMBERS: Final = (0, -1, 2**63 - 1, -(2**63), 0.1, 1e300, -2.5e-10)
 
 
 class DeliveryClaims(Claims):

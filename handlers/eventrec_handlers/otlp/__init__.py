@@ -57,7 +57,7 @@ _ENCODINGS: Final[Mapping[EncodingName, Encoding]] = {"protobuf": ProtobufEncodi
 _COMPRESSIONS: Final[tuple[Compression, ...]] = get_args(Compression)
 _ON_PARTIAL: Final[tuple[OnPartial, ...]] = get_args(OnPartial)
 _SECURE: Final = "otlp+https"
-_logger: Final = logging.getLogger("eventrec.otlp")
+_logger = logging.getLogger("eventrec.otlp")
 
 
 def from_url(url: str) -> OTLPHandler:

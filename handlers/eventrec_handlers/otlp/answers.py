@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -32,7 +32,7 @@ class _Response(msgspec.Struct, rename="camel"):
     partial_success: _PartialSuccess | None = None
 
 
-_response: msgspec.json.Decoder[_Response] = msgspec.json.Decoder(_Response)
+_response: Final = msgspec.json.Decoder(_Response)
 
 
 def partial_of(answer: Answer) -> Partial:

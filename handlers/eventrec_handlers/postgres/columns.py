@@ -85,7 +85,9 @@ def _fixed(format_: str, size: int) -> Encode:
     return lambda value: pack(size, value)
 
 
-_small, _integer, _big = _fixed("h", 2), _fixed("i", 4), _fixed("q", 8)
+_small: Final = _fixed("h", 2)
+_integer: Final = _fixed("i", 4)
+_big: Final = _fixed("q", 8)
 
 
 def _boolean(value: bool) -> bytes:  # noqa: FBT001 - the value of a column
@@ -119,8 +121,10 @@ def jsonb_field(value: bytes) -> bytes:
     return pack_jsonb(len(value) + 1, 1) + value
 
 
-_MIN_TIMESTAMP, _END_TIMESTAMP = -211_813_488_000_000_000, 9_223_371_331_200_000_000
-_MIN_DATE, _END_DATE = -2_451_545, 2_145_031_949
+_MIN_TIMESTAMP: Final = -211_813_488_000_000_000
+_END_TIMESTAMP: Final = 9_223_371_331_200_000_000
+_MIN_DATE: Final = -2_451_545
+_END_DATE: Final = 2_145_031_949
 
 
 def _timestamp(to_microseconds: Callable[[int], int]) -> Encode:
@@ -192,7 +196,8 @@ def _real_array(value: Sequence[float]) -> bytes:
 
 # -- what jsonb cannot hold although it is JSON -----------------------------------------------------------------------
 
-_HIGH, _LOW = range(0xD800, 0xDC00), range(0xDC00, 0xE000)
+_HIGH: Final = range(0xD800, 0xDC00)
+_LOW: Final = range(0xDC00, 0xE000)
 _ESCAPE: Final = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _LONE: Final = "it holds a lone surrogate, which no text of PostgreSQL can"
 

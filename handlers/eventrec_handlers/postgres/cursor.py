@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_ARRIVAL, _RANGE = "pg1", "pgr1"
+_ARRIVAL: Final = "pg1"
+_RANGE: Final = "pgr1"
 
 ArrivalKey: TypeAlias = "tuple[int, int, str]"
 """Where a row stands in the order of arrival: its transaction, the oid of its table or partition, its ctid."""

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 Query: TypeAlias = "tuple[str, list[Any]]"
 """A statement, and the values of its parameters."""
 
-_FIRST, _LAST = -211_813_488_000_000_000, 9_223_371_331_199_999_999
-"""The microseconds that a timestamptz can be."""
+_FIRST: Final = -211_813_488_000_000_000
+_LAST: Final = 9_223_371_331_199_999_999
+"""The microseconds that a timestamptz can be, from `_FIRST` on."""
 
 
 class _Values(list[Any]):

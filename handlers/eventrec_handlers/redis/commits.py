@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import time_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from eventrec.bus import Ids, encode_take
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from eventrec_handlers.redis.notices import Notices
     from eventrec_handlers.redis.record_keys import RecordKey
 
-_NOTHING = Notice()
+_NOTHING: Final = Notice()
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,23 +138,23 @@ _PERMANENT: Final = frozenset({sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATC
 _HARMLESS: Final = _LOCKED | _PERMANENT | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_INTERRUPT}
 
 
-def meaning(exc: sqlite3.Error, path: Path) -> Exception:
-    """What `exc` means for delivery: one of our errors, or `exc` itself where that is not known."""
-    code, said = _code(exc), f"{path}: {exc}"
+def meaning(error: sqlite3.Error, path: Path) -> Exception:
+    """What `error` means for delivery: one of our errors, or `error` itself where that is not known."""
+    code, said = _code(error), f"{path}: {error}"
     if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR}:
         try:
             why = _in_the_way(path, is_open_refused=code == sqlite3.SQLITE_CANTOPEN)
-        except OSError as refused:  # its directory, or one above it, may not be entered
-            why = f"{path}: unable to open database file: {refused.strerror}"
+        except OSError as exc:  # its directory, or one above it, may not be entered
+            why = f"{path}: unable to open database file: {exc.strerror}"
         if why is not None:
             return PauseError(why)
-    if code in _TRANSIENT or is_about_schema(exc):
+    if code in _TRANSIENT or is_about_schema(error):
         return TransientError(said)
-    if _is_about_functions(exc) or code in _PAUSE:
+    if _is_about_functions(error) or code in _PAUSE:
         return PauseError(said)
     if code in _PERMANENT:
         return PermanentError(said)
-    return exc
+    return error
 
 
 def _in_the_way(path: Path, *, is_open_refused: bool) -> str | None:

@@ -21,8 +21,9 @@ from eventrec.analytics import Bucket
 from eventrec_handlers.postgres.hook import literal
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST, _LAST = date(2000, 1, 1), date(2040, 1, 1)
-"""The days that a zone is tried on."""
+_FIRST: Final = date(2000, 1, 1)
+_LAST: Final = date(2040, 1, 1)
+"""The days that a zone is tried on, from `_FIRST` on."""
 
 _SECOND: Final = 1_000_000_000
 

@@ -57,7 +57,8 @@ _SMALLEST: Final = "1e-320"
 """Below it a number is 0: PostgreSQL refuses to make a float of what is smaller than any."""
 
 _EXACT: Final = 2**53
-_LOW, _HIGH = -(2**63), 2**63 - 1
+_LOW: Final = -(2**63)
+_HIGH: Final = 2**63 - 1
 
 
 def family_of(declared: str) -> Family:

@@ -37,8 +37,9 @@ def nanoseconds(at: datetime) -> int:
     return (at - EPOCH) // timedelta(microseconds=1) * 1_000
 
 
-EARLIEST, LATEST = nanoseconds(FIRST_MOMENT), nanoseconds(LAST_MOMENT)
-"""Moments outside of these are in no bucket."""
+EARLIEST: Final = nanoseconds(FIRST_MOMENT)
+LATEST: Final = nanoseconds(LAST_MOMENT)
+"""Moments outside of these two are in no bucket."""
 
 
 @dataclass(frozen=True, slots=True)

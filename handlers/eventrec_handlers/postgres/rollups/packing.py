@@ -30,7 +30,8 @@ _NO_INTEGER: Final = -(2**63)
 _NO_FLOAT: Final = 0x7FF8_DEAD_0000_0001
 """The bits of a float that is not a number, and that no arithmetic gives."""
 
-_PARTED_BY, _NO_TEXT = "\x01", "\x02"
+_PARTED_BY: Final = "\x01"
+_NO_TEXT: Final = "\x02"
 
 
 class LooksLikeMarkError(Exception):

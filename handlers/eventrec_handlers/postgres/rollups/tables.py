@@ -42,8 +42,9 @@ TRIGGERS: Final = (MARK, MARK_UPDATED)
 
 OWN: Final = (DIRTY, PENDING, ROLLUPS, FLOORS)
 
-FIRST, LAST = "0003-01-01 00:00:00+00", "9997-01-01 00:00:00+00"
-"""Moments outside of these are in no bucket."""
+FIRST: Final = "0003-01-01 00:00:00+00"
+LAST: Final = "9997-01-01 00:00:00+00"
+"""Moments outside of these two are in no bucket."""
 
 ADDED: Final[Mapping[str, str]] = {
     "refreshed_at": "timestamptz NOT NULL DEFAULT now()",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from eventrec_handlers._sql.refreshing import marked_buckets
 from eventrec_handlers._sql.zone_rules import other_rules_remark
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from eventrec.analytics import Bucket, RollupPlan
 
-BEGIN, END = LOWEST, HIGHEST + 1
+BEGIN: Final = LOWEST
+END: Final = HIGHEST + 1
 """All moments that SQLite can hold are from the one on, and before the other."""
 
 

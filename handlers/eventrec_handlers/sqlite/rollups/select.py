@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _START: Final = "er_bucket"
 _TIME: Final = "er_time"
-LOWEST, HIGHEST = -(2**63), 2**63 - 1
+LOWEST: Final = -(2**63)
+HIGHEST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
