@@ -473,9 +473,7 @@ class SyncRecorder(BlockingRecorder):
         with EventRecorder("sqlite:///events.db").sync() as recorder:
             recorder.record(OrderPlaced(...))
 
-    All methods may be called from any thread; but those that block not on its own loop, where handlers and `on_drop`
-    run: there they raise `RecorderStateError` at once. At the end of the process it closes itself. In a
-    forked child it may be opened again.
+    From any thread. `BlockingRecorder` says what holds on its own loop, at the end of the process, and after a fork.
     """
 
     @classmethod

@@ -155,8 +155,8 @@ class Health:
     followed; or it is switched off.
     `reasons` says what of that is not so; also, while it is ready, which destinations are in an outage or do not
     answer, what handlers have to remark, of how many logs checkpoints are not saved, for which subscriptions dead
-    letters wait (without a log: became of records), which logs of earlier runs wait, and, for a minute, what was
-    refused for want of room or lost.
+    letters wait (where there is no log: of which subscriptions records became dead letters since it was opened), which
+    logs of earlier runs wait, and, for a minute, what was refused for want of room or lost.
     """
 
     live: bool

@@ -122,8 +122,8 @@ class BlockingRecorder:
     """The verbs of `recorder`, over a loop in a thread of its own: all of `SyncRecorder` but how it is made.
 
     All methods may be called from any thread; but those that block not on its own loop, where handlers and `on_drop`
-    run: there they raise `RecorderStateError` at once. At the end of the process it closes itself. In a
-    forked child it may be opened again.
+    run: there they raise `RecorderStateError` at once. At the end of the process it closes itself. In a forked child it
+    may be opened again.
     """
 
     def __init__(

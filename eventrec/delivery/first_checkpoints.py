@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 class FirstCheckpoints:
-    """Those of the subscriptions whose addresses `names` gives; with `sync` they are on the disk before the log.
+    """Those of subscriptions, by name to address in `addresses`; with `sync` they are on the disk before the log.
 
     Attributes:
         begun: What the log was begun with; empty where the disk refused some.
     """
 
-    def __init__(self, names: Mapping[str, str], *, sync: bool) -> None:
+    def __init__(self, addresses: Mapping[str, str], *, sync: bool) -> None:
         self.begun: Mapping[str, Checkpoint] = {}
-        self._names = names
+        self._addresses = addresses
         self._sync = sync
 
     def __repr__(self) -> str:
-        return f"<FirstCheckpoints of {', '.join(self._names)}>"
+        return f"<FirstCheckpoints of {', '.join(self._addresses)}>"
 
     @contextmanager
     def begin(self, run: Run) -> Iterator[None]:
@@ -39,7 +39,7 @@ class FirstCheckpoints:
         first: Mapping[str, Checkpoint] = {}
         self.begun = first
         with suppress(Exception):  # Whatever a disk, or a name, makes of it.
-            first = files.begin(self._names, sync=self._sync)
+            first = files.begin(self._addresses, sync=self._sync)
         yield
         with suppress(OSError):
             if self._sync and first:

@@ -36,7 +36,7 @@ class Mark(Marker):
     ) -> core_schema.CoreSchema:
         """Have pydantic's serializer ask the recorder, which hands itself over as the context; others see no change."""
         if handler is None:  # Called on the class: `refuse_bare_markers` names it, with the field at which it stands.
-            return source(self)  # type: ignore[no-any-return]
+            return source(self)  # type: ignore[no-any-return] # `source` is the handler then
         schema = handler(source)
         if isinstance(self, Allowed):
             return schema
@@ -44,7 +44,7 @@ class Mark(Marker):
         masked["serialization"] = core_schema.wrap_serializer_function_ser_schema(
             MarkedSerializer(self, may_be_text(source)), info_arg=True, schema=schema
         )
-        return masked  # type: ignore[no-any-return]
+        return masked  # type: ignore[no-any-return] # a schema, of whichever kind `schema` is
 
 
 @dataclass(frozen=True, slots=True)

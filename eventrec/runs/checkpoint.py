@@ -251,17 +251,18 @@ class CheckpointFiles:
             stamped = msgspec.structs.replace(checkpoint, saved=time.time())
             replace(storage, file_name(checkpoint.subscription), stamped, sync="content" if sync else "nothing")
 
-    def begin(self, subscriptions: Mapping[str, str], *, sync: bool) -> dict[str, Checkpoint]:
-        """The first checkpoints of a run that was just made, saved: `subscriptions` begin at its first record.
+    def begin(self, addresses: Mapping[str, str], *, sync: bool) -> dict[str, Checkpoint]:
+        """The first checkpoints of a run that was just made, saved: all subscriptions begin at its first record.
 
-        These are addresses by name. With `sync` they survive a power cut once `sync_names` was called too.
+        `addresses`: of each subscription, by its name. With `sync` the checkpoints survive a power cut once
+        `sync_names` was called too.
 
         Raises:
             OSError: They were not all saved.
         """
         first = [
             Checkpoint(subscription=name, progress=Progress(0, 0, 0), by_holder=True, address=address)
-            for name, address in subscriptions.items()
+            for name, address in addresses.items()
         ]
         for checkpoint in first:
             self.save(checkpoint, sync=sync)

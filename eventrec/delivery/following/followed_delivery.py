@@ -34,9 +34,9 @@ class FollowedDelivery(LogDelivery):
             if not self._is_left:  # pragma: no branch - it is found when the first checkpoint is saved
                 await super().run(until_settled=until_settled)
 
-    async def save(self, *, sync: bool, **how: bool) -> None:
+    async def save(self, *, sync: bool, must_delete: bool = False, must_renew: bool = False) -> None:
         """As `LogDelivery.save`, but for a subscription that the log's holder delivers: that checkpoint is its own."""
-        await super().save(sync=sync, **how)
+        await super().save(sync=sync, must_delete=must_delete, must_renew=must_renew)
         if self._is_left and self._running is not None:
             self._running.cancel()
 
@@ -55,12 +55,20 @@ class FollowedDelivery(LogDelivery):
         del is_orphan
         return FollowedSource(self.followed, self.run_of.id, first=first, on_move=self._notice)
 
-    def _save(self, checkpoints: Mapping[str, Checkpoint], lowest: int, *, sync: bool, **how: bool) -> bool:
+    def _save(
+        self,
+        checkpoints: Mapping[str, Checkpoint],
+        lowest: int,
+        *,
+        sync: bool,
+        is_full: bool = False,
+        must_renew: bool = False,
+    ) -> bool:
         """In a thread. Whether all that was saved so far is durable now; False too where the log is not there any more.
 
         Then its owner has retired it, since all of it is settled; or its directory was deleted.
         """
-        del lowest, how  # It deletes nothing, so nothing makes room here.
+        del lowest, is_full, must_renew  # It deletes nothing, so nothing makes room here.
         try:
             self.followed.check_in_place()
             for name, checkpoint in checkpoints.items():
