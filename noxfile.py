@@ -179,9 +179,9 @@ def tests_on(version: str) -> None:
         python = interpreter(version)
         if python is None:
             session.skip(f"Python {version} is not here")
-        run = environment(session, f"dev-{version}", "--editable", ".[dev,contract]", python=python)
-        run("pytest", *MOSTLY_WAITING, *NEITHER_SERVER_NOR_KILL, *session.posargs)
-        run("pytest", *IN_PARALLEL, "tests/handlers", "-m", "handlers and not faults", "-k", "sqlite or jsonl")
+        command = environment(session, f"dev-{version}", "--editable", ".[dev,contract]", python=python)
+        command("pytest", *MOSTLY_WAITING, *NEITHER_SERVER_NOR_KILL, *session.posargs)
+        command("pytest", *IN_PARALLEL, "tests/handlers", "-m", "handlers and not faults", "-k", "sqlite or jsonl")
 
     run.__name__ = f"tests-{version}"
     run.__doc__ = f"The session `tests`, and the handlers that need no server, on Python {version}."
