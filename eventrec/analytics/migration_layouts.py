@@ -31,11 +31,6 @@ class LayoutChanges:
     defaults: tuple[LayoutColumn, ...] = ()
     indexes: tuple[LayoutIndex, ...] = ()
 
-    @property
-    def is_more_than_added(self) -> bool:
-        """Whether columns that are there are changed."""
-        return bool(self.relaxed or self.widened or self.defaults)
-
 
 def layout_changes(before: Layout, after: Layout) -> LayoutChanges:
     """What makes a table of the layout `before` one of `after`. A column that is not declared any more stays.

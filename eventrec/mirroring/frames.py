@@ -102,11 +102,6 @@ class FrameParser:
     def __repr__(self) -> str:
         return f"<FrameParser holding {self._held} bytes>"
 
-    @property
-    def is_between_frames(self) -> bool:
-        """Whether nothing of a frame has come that is not complete."""
-        return not self._held
-
     def feed(self, piece: bytes) -> list[Frame]:
         """The frames that have become complete by the next `piece`, in order.
 
