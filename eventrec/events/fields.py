@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from eventrec.errors import EncodeError, InvalidEventError
-from eventrec.records.annotations import Marker, alternatives, shown, unwrapped
+from eventrec.records.annotations import Marker, all_added, alternatives, shown, unwrapped
 from eventrec.records.column_types import TEXTUAL, ColumnType, SemanticType
 from eventrec.records.mark_rules import Leaf
 from eventrec.records.marked import marked_fields
@@ -245,10 +245,7 @@ def _refuse_hidden_markers(cls: type, name: str, annotation: object) -> None:
 
 
 def _hidden_markers(annotation: object) -> Iterator[FieldMarker]:
-    for part in get_args(annotation):
-        inner, metadata = unwrapped(part)
-        yield from (mark for mark in metadata if isinstance(mark, FieldMarker))
-        yield from _hidden_markers(inner)
+    return (mark for part in get_args(annotation) for mark in all_added(part) if isinstance(mark, FieldMarker))
 
 
 def spelled(mark: FieldMarker) -> str:

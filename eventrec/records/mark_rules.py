@@ -10,7 +10,7 @@ import collections.abc
 import dataclasses
 import types
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin
 
@@ -18,11 +18,13 @@ import msgspec
 from pydantic import BaseModel, RootModel
 from pydantic.functional_serializers import PlainSerializer, WrapSerializer
 
-from eventrec.records.annotations import all_added, alternatives, shown, unwrapped
+from eventrec.records.annotations import all_added, alternatives, is_alias, opened, shown
 from eventrec.records.marks import Hashed, Mark, Truncated, may_be_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from eventrec.records.annotations import Aliases
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +73,58 @@ class Members:
 Rule: TypeAlias = "Leaf | Each | Positions | Fields | AnyOf | Members"
 
 
-def rule_of(where: str, annotation: object) -> Rule | None:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The field whose annotation is read; `within` are the aliases and RootModels in which what is read stands."""
+
+    name: str
+    within: Aliases = frozenset()
+    _met_again: set[object] = field(default_factory=set)
+    recursive: list[tuple[object, Rule]] = field(default_factory=list)
+    """What stands in itself, and its rule, which says nothing of what is in it a second time."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def meet_again(self, alias: object) -> None:
+        """Note that `alias`, in which what is read stands, is named in it."""
+        self._met_again.add(alias)
+
+    def inside(self, aliases: Aliases) -> Place:
+        """What stands in `aliases` too."""
+        return dataclasses.replace(self, within=self.within | aliases)
+
+    def note(self, rule: Rule | None, aliases: Aliases) -> None:
+        """Note the rule of `aliases`, which have been read, where one of them stands in itself."""
+        if rule is not None:
+            self.recursive.extend((alias, rule) for alias in aliases & self._met_again)
+
+
+def rule_of(where: Place, annotation: object) -> Rule | None:
     """What the markers in `annotation`, the one of the field `where`, ask for; None: nothing.
 
     Raises:
         TypeError: One of them has no effect where it stands.
     """
-    plain, metadata = unwrapped(annotation)
+    plain, metadata, within = opened(annotation, where.within)
+    aliases = within - where.within
+    rule = _rule_with(where.inside(aliases), plain, metadata)
+    where.note(rule, aliases)
+    return rule
+
+
+def _rule_with(where: Place, plain: object, metadata: list[object]) -> Rule | None:
     marks = [added for added in metadata if isinstance(added, Mark)]
     if len(marks) > 1:
         raise TypeError(f"{where}: one of Hashed(), Redacted(), Truncated() and Allowed() at a time")
     if not marks:
+        alias = get_origin(plain) or plain
+        if is_alias(alias):  # It stands in itself, or it would have been opened.
+            where.meet_again(alias)
+            return None
         return _rule_inside(where, plain)
     (mark,) = marks
-    if next(all_marks(plain), None) is not None:
+    if next(all_marks(plain, where.within), None) is not None:
         raise TypeError(f"{where}: {_spelled(mark)} marks all of it, and inside it something is marked again")
     if any(isinstance(added, (PlainSerializer, WrapSerializer)) for added in metadata):
         raise TypeError(f"{where}: {_spelled(mark)} and a serializer stand at one value; keep one of them")
@@ -92,7 +132,7 @@ def rule_of(where: str, annotation: object) -> Rule | None:
     return Leaf(mark, may_be_text(plain))
 
 
-def _refuse_kinds(where: str, plain: object, mark: Mark) -> None:
+def _refuse_kinds(where: Place, plain: object, mark: Mark) -> None:
     kinds = list(alternatives(plain))
     if isinstance(mark, Truncated) and not all(isinstance(kind, type) and issubclass(kind, str) for kind in kinds):
         raise TypeError(f"{where}: Truncated() marks text, not {shown(plain)}")
@@ -106,7 +146,7 @@ def _refuse_kinds(where: str, plain: object, mark: Mark) -> None:
 _CONTAINERS: Final = (dict, list, tuple, set, frozenset, collections.abc.Mapping, collections.deque)
 
 
-def _rule_inside(where: str, plain: Any) -> Rule | None:
+def _rule_inside(where: Place, plain: Any) -> Rule | None:
     origin, parts = get_origin(plain), get_args(plain)
     if origin is None:
         return _rule_of_class(where, plain)
@@ -120,22 +160,28 @@ def _rule_inside(where: str, plain: Any) -> Rule | None:
         return Fields(origin)
     # No marker here, but perhaps in the classes that are named here.
     inside = parts if origin is not Literal else ()
-    return _any_of([_rule_inside(where, unwrapped(part)[0]) for part in inside], each=True)
+    return _any_of([rule_of(where, part) for part in inside], each=True)
 
 
-def _rule_of_class(where: str, cls: object) -> Rule | None:
+def _rule_of_class(where: Place, cls: object) -> Rule | None:
     if not isinstance(cls, type) or not declares_fields(cls):
         return None
     if issubclass(cls, RootModel) and "root" in cls.model_fields:  # written as what it holds
+        if cls in where.within:
+            where.meet_again(cls)
+            return None
         root = cls.model_fields["root"]
         annotation: Any = root.annotation
         for added in root.metadata:
             annotation = Annotated[annotation, added]
-        return rule_of(where, annotation)
+        itself: Aliases = frozenset({cls})
+        rule = rule_of(where.inside(itself), annotation)
+        where.note(rule, itself)
+        return rule
     return Fields(cls)
 
 
-def _rule_of_container(where: str, plain: object, parts: tuple[Any, ...]) -> Rule | None:
+def _rule_of_container(where: Place, plain: object, parts: tuple[Any, ...]) -> Rule | None:
     origin: Any = get_origin(plain)
     if not isinstance(origin, type):
         raise TypeError(f"{where}: a marker inside {shown(plain)} has no effect")
@@ -152,7 +198,7 @@ def _rule_of_container(where: str, plain: object, parts: tuple[Any, ...]) -> Rul
     raise TypeError(f"{where}: a marker inside {shown(plain)} has no effect")
 
 
-def _rule_of_union(where: str, parts: tuple[Any, ...]) -> Rule | None:
+def _rule_of_union(where: Place, parts: tuple[Any, ...]) -> Rule | None:
     members = [part for part in parts if part not in (type(None), msgspec.UnsetType)]
     if len(members) == 1:
         return rule_of(where, members[0])
@@ -183,9 +229,9 @@ _WRAPPERS: Final = tuple(
 )
 
 
-def all_marks(annotation: object) -> Iterator[Mark]:
-    """The markers anywhere in `annotation`, not in the classes that it names."""
-    return (added for added in all_added(annotation) if isinstance(added, Mark))
+def all_marks(annotation: object, within: Aliases = frozenset()) -> Iterator[Mark]:
+    """The markers anywhere in `annotation`, not in the classes that it names, nor in the aliases `within`."""
+    return (added for added in all_added(annotation, within) if isinstance(added, Mark))
 
 
 def _spelled(mark: Mark) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import re
 import sys
 import typing
 from dataclasses import dataclass
@@ -14,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 from pydantic import BaseModel
 
-from eventrec.records.annotations import refuse_bare_markers
+from eventrec.records.annotations import NAMES_A_MARKER, refuse_bare_markers
 from eventrec.records.mark_rules import (
     AnyOf,
     Each,
     Fields,
     Leaf,
     Members,
+    Place,
     Positions,
     all_marks,
     has_fields,
@@ -42,11 +42,15 @@ _MAX_CLASSES: Final = 4_096
 
 @dataclass(frozen=True, slots=True)
 class FieldRule:
-    """One field: its name in the class, its names in the payload, and what happens to it (None: nothing)."""
+    """One field: its name in the class, its names in the payload, and what happens to it (None: nothing).
+
+    `recursive` is what stands in itself there, an alias or a RootModel, and its rule.
+    """
 
     name: str
     encoded: tuple[str, ...]
     rule: Rule | None
+    recursive: tuple[tuple[Any, Rule], ...] = ()
 
 
 @lru_cache(maxsize=_MAX_CLASSES)
@@ -74,10 +78,12 @@ def fields_of(cls: type) -> tuple[FieldRule, ...]:
         found = {name: ((encoded,), hints.get(name, object)) for name, encoded in _names(cls, hints).items()}
     for name, (_, annotation) in found.items():
         refuse_bare_markers(f"{cls.__name__}.{name}", annotation)
-    return tuple(
-        FieldRule(name, encoded, rule_of(f"{cls.__name__}.{name}", annotation))
-        for name, (encoded, annotation) in found.items()
-    )
+    return tuple(_field_rule(cls, name, encoded, annotation) for name, (encoded, annotation) in found.items())
+
+
+def _field_rule(cls: type, name: str, encoded: tuple[str, ...], annotation: object) -> FieldRule:
+    place = Place(f"{cls.__name__}.{name}")
+    return FieldRule(name, encoded, rule_of(place, annotation), tuple(place.recursive))
 
 
 def marked_fields(cls: type) -> dict[str, Rule]:
@@ -86,7 +92,7 @@ def marked_fields(cls: type) -> dict[str, Rule]:
     Raises:
         TypeError: A marker stands where it has no effect.
     """
-    return {field.name: field.rule for field in fields_of(cls) if field.rule is not None and has_marks(field.rule)}
+    return {field.name: field.rule for field in _marked(cls) if field.rule is not None}
 
 
 @lru_cache(maxsize=_MAX_CLASSES)
@@ -96,12 +102,19 @@ def rules_of(cls: type) -> dict[str, Rule]:
     Raises:
         TypeError: A marker stands where it has no effect.
     """
-    return {
-        encoded: field.rule
-        for field in fields_of(cls)
-        if field.rule is not None and has_marks(field.rule)
-        for encoded in field.encoded
-    }
+    return {encoded: field.rule for field in _marked(cls) if field.rule is not None for encoded in field.encoded}
+
+
+def _marked(cls: type) -> Iterator[FieldRule]:
+    for field in fields_of(cls):
+        if has_marks(field.rule):
+            for itself, rule in field.recursive:
+                if is_marked_here(rule):
+                    raise TypeError(
+                        f"{cls.__name__}.{field.name}: something in {itself.__name__}, which stands in itself, is "
+                        "marked; mark the whole of it, or make it a class whose fields are marked"
+                    )
+            yield field
 
 
 @lru_cache(maxsize=_MAX_CLASSES)
@@ -248,7 +261,7 @@ def _readable_hints(cls: type, excluding: Collection[str]) -> dict[str, object]:
             except Exception as exc:  # foreign code, likewise
                 if error_of_signal_handler(exc) is not None:
                     raise
-                if name not in excluding and _NAMES_A_MARKER.search(said):
+                if name not in excluding and NAMES_A_MARKER.search(said):
                     raise TypeError(f"{cls.__name__}.{name}: the annotation {said} cannot be read: {exc}") from exc
     return hints
 
@@ -260,6 +273,3 @@ def _annotations(base: type) -> Mapping[str, object]:
 
         return inspect.get_annotations(base, format=Format.STRING)
     return inspect.get_annotations(base)
-
-
-_NAMES_A_MARKER: Final = re.compile(r"\b(Hashed|Redacted|Truncated)\b")

@@ -1403,3 +1403,110 @@ def test_no_byte_of_a_marked_value_is_recorded(data: st.DataObject, classes: tup
         entry = Encoder(privacy=Privacy(salt=b"s")).encode(record)
         assert isinstance(entry, tuple)
         assert SENTINEL.encode() not in entry[PAYLOAD] + (entry[EXTRA_ROWS] or b"")
+
+
+# -- what stands in itself
+
+Json = TypeAliasType("Json", "dict[str, Json] | list[Json] | str | int | None")
+Tree = TypeAliasType("Tree", "T | list[Tree[T]]", type_params=(T,))
+Growing = TypeAliasType("Growing", "list[Growing[list[T]]] | T", type_params=(T,))  # type: ignore[misc]
+Whole = TypeAliasType("Whole", "Annotated[list[Whole] | str, Redacted()]")
+Chain = TypeAliasType("Chain", "tuple[Annotated[str, Redacted()], Chain] | None")
+Rows = TypeAliasType("Rows", "list[Line | Rows]")
+Unreadable = TypeAliasType("Unreadable", "list[Annotated[Missing, Redacted()]]")  # type: ignore[name-defined] # noqa: F821
+
+
+class Line(TypedDict):
+    email: Annotated[str, Redacted()]
+
+
+class Roots(RootModel["list[Roots] | dict[str, Roots]"]):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("base", "alias"),
+    [
+        (EventModel, Json),
+        (EventModel, Tree[str]),
+        *((EventStruct, alias) for alias in (Json, Tree[str], Growing[str])),  # of the last, pydantic makes nothing
+    ],
+)
+def test_an_alias_that_stands_in_itself_is_read(base: Any, alias: Any) -> None:
+    made: Any = type("Made", (base,), {"__annotations__": {"data": alias, "email": Email}, "__module__": __name__})
+
+    assert recorded(made(data=["a"], email=SECRET))[0] == {"data": ["a"], "email": HASH}
+
+
+@pytest.mark.parametrize("base", [EventModel, EventStruct])
+def test_an_alias_that_stands_in_itself_may_be_a_column_or_marked_as_a_whole(base: Any) -> None:
+    fields = {"whole": Whole, "data": Annotated[Json, Redacted()], "column": Annotated[Json, Column(ColumnType.JSON)]}
+    made: Any = type("Made", (base,), {"__annotations__": fields, "__module__": __name__})
+
+    payload, rows = recorded(made(whole=[SECRET], data={"a": [SECRET]}, column={"a": [1]}))
+
+    assert payload == {"whole": GONE, "data": GONE}
+    assert rows == [[b'{"a":[1]}']]
+    with pytest.raises(TypeError, match=r"column: no column type fits .*Json"):
+        Encoder().encode(struct_with(Annotated[Json, Column()], {}))
+
+
+def test_a_dataclass_and_a_root_model_that_stand_in_themselves_are_read() -> None:
+    @dataclass
+    class Made(Event):
+        data: Json
+        roots: Roots
+
+        @property
+        def payload(self) -> object:
+            return {"data": self.data}
+
+    class WithRoots(EventModel):
+        roots: Roots
+        email: Email
+
+    assert recorded(Made({"a": ["b"]}, Roots([])))[0] == {"data": {"a": ["b"]}}
+    model = WithRoots.model_validate({"roots": [[], {"a": []}], "email": SECRET})
+    assert recorded(model)[0] == {"roots": [[], {"a": []}], "email": HASH}
+
+
+@pytest.mark.parametrize(("alias", "value"), [(Chain, (SECRET, (SECRET, None))), (Rows, [[{"email": SECRET}]])])
+def test_a_marker_inside_of_what_stands_in_itself_is_refused(alias: Any, value: object) -> None:
+    said = r"column: something in (Chain|Rows), which stands in itself, is marked; mark the whole of it, or"
+
+    with pytest.raises(TypeError, match=said):
+        recorded(struct_with(alias, value))
+
+
+def test_what_stands_in_itself_and_holds_something_marked_is_marked_as_a_whole() -> None:
+    assert recorded(struct_with(Annotated[Rows, Redacted()], [[{"email": SECRET}]]))[0] == {"column": None}
+
+
+def test_a_marker_in_an_alias_that_cannot_be_read_is_refused() -> None:
+    with pytest.raises(TypeError, match="the alias Unreadable cannot be read: name 'Missing' is not defined"):
+        recorded(struct_with(Unreadable, [SECRET]))
+
+
+Swapped = TypeAliasType("Swapped", dict[str, "T"], type_params=(T,))
+K = TypeVar("K")
+Turned = TypeAliasType("Turned", dict[K, T], type_params=(T, K))
+Same = TypeAliasType("Same", "T", type_params=(T,))
+Phantom = TypeAliasType("Phantom", Annotated[str, Hashed()], type_params=(T,))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "expected"),
+    [
+        (Turned[Email, str], {"a": SECRET}, {"a": HASH}),
+        (Swapped[Email], {"a": SECRET}, {"a": HASH}),
+        (Same[Email], SECRET, HASH),
+        (Phantom[int], SECRET, HASH),
+    ],
+)
+def test_parameters_of_an_alias_are_put_where_it_names_them(annotation: Any, value: Any, expected: object) -> None:
+    assert recorded(struct_with(annotation, value))[0] == {"column": expected}
+
+
+def struct_with(annotation: object, value: object) -> object:
+    made: Any = type("Made", (EventStruct,), {"__annotations__": {"column": annotation}, "__module__": __name__})
+    return made(column=value)
