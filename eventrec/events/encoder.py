@@ -26,7 +26,7 @@ from eventrec.events.event import (
     struct_plan,
     type_name,
 )
-from eventrec.events.plain_fields import refuse_unread_markers, unrecorded_fields
+from eventrec.events.plain_fields import field_markers, refuse_unheeded, refuse_unread_markers, unrecorded_fields
 from eventrec.events.plain_payloads import PlainPayloads
 from eventrec.events.privacy import refuse_unmasked
 from eventrec.events.privacy_plans import Privacy, declared_by, declared_by_plan
@@ -116,7 +116,7 @@ class Encoder:
     def _plan_of_foreign_class(self, cls: type, event: object) -> Callable[[Any], Entry | Reason]:
         is_subclass = Event in cls.__mro__  # a Protocol answers no issubclass
         if callable(getattr(cls, "to_event", None)):
-            said_by = self._privacy.quiet(cls, methodcaller("to_event"))
+            said_by = self._heeding_markers(cls, self._privacy.quiet(cls, methodcaller("to_event")))
             return self._privacy.marked(cls, partial(self._entry_of_eventable, said_by, rules_of(cls)))
         if is_subclass:
             self._look_at_fields(cast("Event", event))
@@ -127,7 +127,26 @@ class Encoder:
             plan = self._privacy.marked(cls, partial(self._entry_of_event, rules=rules))
         else:
             plan = self._plan_of_subclass(cls) if is_subclass else self._entry_of_event
+        if not is_subclass:
+            itself, entry_of = self._heeding_markers(cls, _itself), plan
+            plan = entry_of if itself is _itself else lambda event: entry_of(itself(event))
         return self._privacy.ruled(declared_by(cls), plan)
+
+    def _heeding_markers(self, cls: type, said_by: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """`said_by`, which refuses an event that lacks a column, or the time, which a field of `cls` is marked as."""
+        markers = [] if issubclass(cls, (EventModel, EventStruct)) else field_markers(cls)
+        if not markers:
+            return said_by
+        columns_and_time = self._privacy.quiet(cls, _columns_and_time)
+
+        def heeding(event: Any) -> Any:
+            said = said_by(event)
+            has = None if said is None else columns_and_time(said)
+            if has is not None:
+                refuse_unheeded(cls, markers, *has)
+            return said
+
+        return heeding
 
     def _look_at_fields(self, event: Event) -> None:
         refuse_unread_markers(type(event))
@@ -370,6 +389,23 @@ def _plain_bytes(given: bytes) -> bytes:
 
 def _filtered(_: object) -> Reason:
     return "filtered"
+
+
+_PLANS: Final = ((EventModel, EventModel.to_event, model_plan), (EventStruct, EventStruct.to_event, struct_plan))
+
+
+def _columns_and_time(event: Any) -> tuple[Sequence[ColumnSchema], object] | None:
+    """Its columns, and None where it has no time of its own; None where it gives another event itself."""
+    kind: Any = type(event)
+    for base, to_event, plan_of in _PLANS:
+        if issubclass(kind, base) and kind.to_event is to_event:
+            fields = plan_of(kind).fields
+            return fields.columns, fields.timestamp_field
+    return None if callable(getattr(kind, "to_event", None)) else (event.extra_schema(), event.timestamp)
+
+
+def _itself(event: Any) -> Any:
+    return event
 
 
 _MEMBERS: Final = ("type", "table", "payload", "timestamp", "extra_schema", "extra_rows")

@@ -17,9 +17,9 @@ from eventrec.errors import EncodeError, InvalidEventError
 from eventrec.records.annotations import Marker, all_added, alternatives, shown, unwrapped
 from eventrec.records.column_types import TEXTUAL, ColumnType, SemanticType
 from eventrec.records.mark_rules import Leaf
-from eventrec.records.marked import marked_fields
+from eventrec.records.marked import fields_of, marked_fields
 from eventrec.records.marks import Hashed, Truncated
-from eventrec.records.model_marks import check_model_marks
+from eventrec.records.model_marks import check_model_marks, named_classes
 from eventrec.records.schema import ColumnSchema, check_columns
 from eventrec.records.times import nanoseconds
 
@@ -144,6 +144,7 @@ def _plan(cls: type, found: Mapping[str, tuple[object, list[Any]]]) -> FieldPlan
     columns: dict[str, ColumnSchema] = {}
     timestamp: str | None = None
     rules = marked_fields(cls)
+    refuse_nested_markers(cls)
     for name, (annotation, given) in found.items():
         plain, metadata = unwrapped(annotation)
         _refuse_hidden_markers(cls, name, plain)
@@ -242,6 +243,20 @@ def _refuse_hidden_markers(cls: type, name: str, annotation: object) -> None:
             f"{cls.__name__}.{name}: {spelled(mark)} stands inside a larger annotation and would be dropped; "
             f"write Annotated[{shown(annotation)}, {spelled(mark)}]"
         )
+
+
+def refuse_nested_markers(cls: type) -> None:
+    """Raise TypeError where a class that `cls` names in its annotations, and that is no event itself, marks a field."""
+    for each in named_classes(cls):
+        if each is cls or hasattr(each, "to_event") or hasattr(each, "extra_schema"):
+            continue
+        for inner in fields_of(each):
+            for mark in inner.others:
+                if isinstance(mark, FieldMarker):
+                    raise TypeError(
+                        f"{each.__name__}.{inner.name}: {spelled(mark)} has no effect inside of {cls.__name__}; "
+                        f"mark a field of {cls.__name__}"
+                    )
 
 
 def _hidden_markers(annotation: object) -> Iterator[FieldMarker]:

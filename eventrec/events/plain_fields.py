@@ -1,10 +1,12 @@
-"""Fields of plain subclasses of `Event`, of which nothing is recorded by itself: what is lost there is refused or said.
+"""Fields of classes of which nothing is recorded by itself: what is lost there is refused or said.
 
-field                                        what becomes of the class
+field of a plain subclass of `Event`         what becomes of the class
 marked `Column()`, `Timestamp()`             refused, unless it overrides `extra_schema`, or `timestamp`
 of a class that overrides nothing to read    recorded, and the recorder says once that these fields are not
 it with
 its name begins with an underscore           recorded, and nothing is said
+
+Of other classes, an event is refused whose class marks a field, and that has no such column, or no time of its own.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ import typing
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from eventrec.events.event import Event
-from eventrec.events.fields import Column, Timestamp, spelled
+from eventrec.events.fields import Column, FieldMarker, Timestamp, refuse_nested_markers, spelled
 from eventrec.records.annotations import all_added
 from eventrec.records.marked import fields_of, hints_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
+
+    from eventrec.records.schema import ColumnSchema
 
 _READERS: Final = (
     (Column, "extra_schema", "extra_schema() and extra_rows()"),
@@ -38,6 +42,36 @@ def refuse_unread_markers(cls: type) -> None:
                         f"{cls.__name__}.{name}: {spelled(added)} has no effect in a subclass of Event; "
                         f"derive from EventModel or EventStruct, or override {members}"
                     )
+    if _is_inherited(cls, "extra_schema"):
+        refuse_nested_markers(cls)
+
+
+def field_markers(cls: type) -> list[tuple[str, FieldMarker]]:
+    """The fields of `cls` that are marked as a column or as the time, with their markers."""
+    return [
+        (name, added)
+        for name, annotation in hints_of(cls).items()
+        for added in all_added(annotation)
+        if isinstance(added, FieldMarker)
+    ]
+
+
+def refuse_unheeded(
+    cls: type, markers: Sequence[tuple[str, FieldMarker]], columns: Iterable[ColumnSchema], timestamp: object
+) -> None:
+    """Raise TypeError where an event of `columns` and `timestamp` lacks what `markers` of `cls` ask for."""
+    names = {column.name for column in columns}
+    for name, mark in markers:
+        if isinstance(mark, Column):
+            column = name if mark.name is None else mark.name
+            missing = None if column in names else f"column {column!r}"
+        else:
+            missing = "time of its own" if timestamp is None else None
+        if missing is not None:
+            raise TypeError(
+                f"{cls.__name__}.{name}: {spelled(mark)} has no effect, the event has no {missing}; "
+                "only EventModel and EventStruct read it"
+            )
 
 
 def unrecorded_fields(event: Event) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 from pydantic import BaseModel
 
-from eventrec.records.annotations import NAMES_A_MARKER, refuse_bare_markers
+from eventrec.records.annotations import NAMES_A_MARKER, Marker, all_added, refuse_bare_markers
 from eventrec.records.mark_rules import (
     AnyOf,
     Each,
@@ -44,13 +44,15 @@ _MAX_CLASSES: Final = 4_096
 class FieldRule:
     """One field: its name in the class, its names in the payload, and what happens to it (None: nothing).
 
-    `recursive` is what stands in itself there, an alias or a RootModel, and its rule.
+    `recursive` is what stands in itself there, an alias or a RootModel, and its rule; `others` are markers that are not
+    of privacy, at any depth of its annotation.
     """
 
     name: str
     encoded: tuple[str, ...]
     rule: Rule | None
     recursive: tuple[tuple[Any, Rule], ...] = ()
+    others: tuple[Marker, ...] = ()
 
 
 @lru_cache(maxsize=_MAX_CLASSES)
@@ -83,7 +85,10 @@ def fields_of(cls: type) -> tuple[FieldRule, ...]:
 
 def _field_rule(cls: type, name: str, encoded: tuple[str, ...], annotation: object) -> FieldRule:
     place = Place(f"{cls.__name__}.{name}")
-    return FieldRule(name, encoded, rule_of(place, annotation), tuple(place.recursive))
+    rule = rule_of(place, annotation)
+    added = all_added(annotation)
+    others = tuple(mark for mark in added if isinstance(mark, Marker) and not isinstance(mark, Mark))
+    return FieldRule(name, encoded, rule, tuple(place.recursive), others)
 
 
 def marked_fields(cls: type) -> dict[str, Rule]:

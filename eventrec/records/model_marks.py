@@ -23,7 +23,7 @@ def check_model_marks(cls: type[BaseModel]) -> None:
     Raises:
         TypeError: A serializer writes a marked value, or what holds one, so the marker has no effect.
     """
-    named = [(each, marked_fields(each)) for each in _named(cls, set())]
+    named = [(each, marked_fields(each)) for each in named_classes(cls)]
     for each, marked in named:
         _check_decorators(each, marked)
     for each, marked in named:
@@ -118,8 +118,12 @@ def _is_foreign(function: object) -> bool:
     return not str(getattr(function, "__module__", "")).startswith("pydantic.")
 
 
-def _named(cls: type, seen: set[type]) -> Iterator[type]:
+def named_classes(cls: type) -> Iterator[type]:
     """`cls`, and the classes that it names in its annotations, at any depth."""
+    return _named(cls, set())
+
+
+def _named(cls: type, seen: set[type]) -> Iterator[type]:
     if cls in seen:
         return
     seen.add(cls)
@@ -214,7 +218,7 @@ def may_be_widened(rule: Rule | None) -> bool:
     return any(
         _marks_otherwise(sub, named)
         for cls in _classes(rule)
-        for named in _named(cls, set())
+        for named in named_classes(cls)
         for sub in _subclasses(named)
     )
 

@@ -1,4 +1,4 @@
-"""Fields of plain subclasses of `Event`: markers that nothing reads are refused, and what is not recorded is said."""
+"""Markers that nothing reads are refused; fields of plain subclasses of `Event` that are not recorded are said."""
 
 from __future__ import annotations
 
@@ -9,8 +9,20 @@ from typing import Annotated, Any, ClassVar
 
 import attrs
 import pytest
+from pydantic import BaseModel
 
-from eventrec import Column, ColumnSchema, ColumnType, Event, EventRecorder, Row, Timestamp
+from eventrec import (
+    Column,
+    ColumnSchema,
+    ColumnType,
+    Event,
+    EventModel,
+    EventRecorder,
+    EventStruct,
+    ReceivedEvent,
+    Row,
+    Timestamp,
+)
 from eventrec.events.encoder import Encoder
 from eventrec.records.entry import PAYLOAD, TIMESTAMP
 from eventrec.testing.scripted import quickly
@@ -99,6 +111,148 @@ def test_markers_are_left_to_a_class_that_reads_them_itself() -> None:
     assert entry[TIMESTAMP] == 7
 
 
+@dataclass
+class SaysReceived:
+    given: ReceivedEvent | None
+    customer: Annotated[str, Column()] = "ada"
+
+    def to_event(self) -> ReceivedEvent | None:
+        return self.given
+
+
+@attrs.frozen
+class SaysModel:
+    given: Any
+    customer: Annotated[str, Column(name="who")] = "ada"
+    at: Annotated[datetime | None, Timestamp()] = None
+
+    def to_event(self) -> Any:
+        return self.given
+
+
+class SaysItself(BaseModel):
+    customer: Annotated[str, Column()] = "ada"
+
+    def to_event(self) -> Any:
+        return WithWho(who=self.customer)
+
+
+@dataclass
+class Structural:
+    at: Annotated[datetime, Timestamp()] = TIME
+    customer: Annotated[str, Column()] = "ada"
+    columns: Sequence[ColumnSchema] = (ColumnSchema("customer", ColumnType.STRING),)
+    timestamp: int | None = 7
+    type: ClassVar[str] = "structural"
+    table: ClassVar[str] = "events"
+    payload: ClassVar[object] = None
+
+    def extra_schema(self) -> Sequence[ColumnSchema]:
+        return self.columns
+
+    def extra_rows(self) -> Sequence[Row]:
+        return ((self.customer,) if self.columns else (),)
+
+
+class WithWho(EventModel):
+    who: Annotated[str, Column()] = "ada"
+
+
+class WithBoth(EventStruct):
+    who: Annotated[str, Column()] = "ada"
+    at: Annotated[datetime | None, Timestamp()] = None
+
+
+class Bare(Event):
+    """Its type says all."""
+
+
+CUSTOMER = (ColumnSchema("customer", ColumnType.STRING),)
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (
+            SaysReceived(ReceivedEvent("x", b"{}")),
+            r"^SaysReceived\.customer: Column\(\) .*has no column 'customer'; only",
+        ),
+        (SaysModel(WithWho()), r"^SaysModel\.at: Timestamp\(\) has no effect, the event has no time of its own; only"),
+        (SaysModel(Bare()), r"^SaysModel\.customer: Column\(name='who'\) .* no column 'who'"),
+        (SaysItself(), r"^SaysItself\.customer: Column\(\) has no effect, the event has no column 'customer'"),
+        (Structural(columns=()), r"^Structural\.customer: Column\(\) has no effect"),
+        (Structural(timestamp=None), r"^Structural\.at: Timestamp\(\) has no effect"),
+    ],
+)
+def test_an_event_is_refused_that_lacks_what_its_class_is_marked_for(event: object, said: str) -> None:
+    encoder = Encoder()
+
+    for _ in range(2):
+        with pytest.raises(TypeError, match=said) as caught:
+            encoder.encode(event)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        SaysReceived(ReceivedEvent("x", b"{}", columns=CUSTOMER, rows=(("ada",),))),
+        SaysModel(WithBoth()),
+        SaysModel(SaysReceived(ReceivedEvent("x", b"{}", columns=CUSTOMER, rows=(("ada",),)))),
+        Structural(),
+    ],
+)
+def test_an_event_that_has_what_its_class_is_marked_for_is_taken(event: object) -> None:
+    assert isinstance(Encoder().encode(event), tuple)
+    assert Encoder().encode(SaysReceived(None)) == "declined"
+
+
+class Inner(BaseModel):
+    city: Annotated[str, Column(tag=True)] = "Bern"
+
+
+@dataclass
+class InnerData:
+    at: list[Annotated[datetime, Timestamp()]]
+
+
+class InnerEvent(EventModel):
+    city: Annotated[str, Column()] = "Bern"
+
+
+@pytest.mark.parametrize("annotation", [Inner, list[Inner], Inner | None, dict[str, tuple[Inner, int]]])
+def test_a_column_inside_of_a_nested_class_is_refused(annotation: Any) -> None:
+    said = r"^Inner\.city: Column\(tag=True\) has no effect inside of Made; mark a field of Made$"
+    fields = {"__annotations__": {"inner": annotation}, "__module__": __name__}
+    made: Any = type("Made", (EventStruct,), fields)
+    plain: Any = dataclass(type("Made", (Event,), fields))
+
+    with pytest.raises(TypeError, match=said):
+        type("Made", (EventModel,), fields)
+    with pytest.raises(TypeError, match=said):
+        Encoder().encode(made(inner=None))
+    with pytest.raises(TypeError, match=said):
+        Encoder().encode(plain(None))
+
+
+def test_a_time_inside_of_a_nested_dataclass_is_refused() -> None:
+    class Outer(EventStruct):
+        inner: InnerData
+
+    with pytest.raises(TypeError, match=r"^InnerData\.at: Timestamp\(\) has no effect inside of Outer"):
+        Encoder().encode(Outer(InnerData([TIME])))
+
+
+def test_an_event_may_stand_in_another_one_with_its_columns() -> None:
+    class Outer(EventModel):
+        inner: InnerEvent
+
+    entry = Encoder().encode(Outer(inner=InnerEvent()))
+
+    assert isinstance(entry, tuple)
+    assert entry[PAYLOAD] == b'{"inner":{"city":"Bern"}}'
+
+
 # -- fields
 
 
@@ -155,10 +309,6 @@ class PaidWithSlots(Event):
 )
 def test_a_class_of_which_no_field_is_recorded_is_told_once(make: Callable[[], Event], fields: list[str]) -> None:
     assert unrecorded(make(), make()) == [(make.__name__, fields)]
-
-
-class Bare(Event):
-    """Its type says all."""
 
 
 class Named(Event):
