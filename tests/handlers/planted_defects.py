@@ -268,6 +268,23 @@ class OneTable(ModelHandler):
         return [replace(row, table=rows[0].table) for row in rows]
 
 
+@caught_by("test_every_row_of_an_event_arrives")
+class FirstRows(ModelHandler):
+    """Takes an event for one row."""
+
+    def rows(self, batch: Batch) -> list[Delivered]:
+        first = {record.id for record in batch.records}
+        return [row for row in super().rows(batch) if row.id in first]
+
+
+@caught_by("test_every_row_of_an_event_arrives")
+class OneRowAnId(ModelHandler):
+    """Writes each row under the id of its record, of which the destination keeps the last one."""
+
+    def rows(self, batch: Batch) -> list[Delivered]:
+        return list({row.id[:36]: replace(row, id=row.id[:36]) for row in super().rows(batch)}.values())
+
+
 @caught_by("test_columns_that_come_later_arrive")
 class ColumnsOfTheFirstBatch(ModelHandler):
     """Never looks again which columns there are."""

@@ -38,9 +38,10 @@ class MemoryHarness(HandlerHarness):
                 record.timestamp,
                 record.payload,
                 record.table,
-                {column.name: value for column, value in zip(record.columns, record.rows[0], strict=True)},
+                {column.name: value for column, value in zip(record.columns, values, strict=True)},
             )
             for record in self.kept.records
+            for values in record.rows
         ]
 
     async def lose_answer(self, *, late: float = 0.0) -> None:

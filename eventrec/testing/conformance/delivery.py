@@ -12,7 +12,7 @@ from eventrec import ColumnSchema, ColumnType, EventHandler
 from eventrec.testing.conformance.claim import Claims, claim, deliver, opened
 from eventrec.testing.conformance.harness import HandlerHarness, unsaid
 from eventrec.testing.conformance.log import Log, Sample, numbered
-from eventrec.testing.conformance.rows import assert_holds, numbers
+from eventrec.testing.conformance.rows import assert_every_row, assert_holds, numbers
 from eventrec.testing.conformance.watched import unwatched
 
 if TYPE_CHECKING:
@@ -143,6 +143,20 @@ class DeliveryClaims(Claims):
             await deliver(handler, log)
 
         await assert_holds(harness, log)
+
+    @claim("columns")
+    async def test_every_row_of_an_event_arrives(self, harness: HandlerHarness) -> None:
+        """An event may have several rows, which differ in their extra columns alone."""
+        schema = (ColumnSchema("count", ColumnType.INT64), ColumnSchema("label", ColumnType.STRING))
+        log = Log(
+            Sample({"n": 0}, columns=schema, values=(1, "one")),
+            Sample({"n": 1}, columns=schema, values=(2, "two"), more=((3, None), (4, "four"))),
+            Sample({"n": 2}, columns=schema, values=(5, "five")),
+        )
+        async with opened(harness) as handler:
+            await deliver(handler, log)
+
+        assert_every_row(await harness.delivered(), log, harness=harness)
 
     @claim("columns")
     async def test_columns_that_come_later_arrive(self, harness: HandlerHarness) -> None:

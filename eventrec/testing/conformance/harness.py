@@ -47,7 +47,7 @@ CAPABILITIES: Final[tuple[Capability, ...]] = get_args(Capability)
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """One record as the destination holds it.
+    """One row as the destination holds it: a record, for most have one row.
 
     `timestamp` is in nanoseconds since the epoch, `payload` JSON text in UTF-8. `columns` are the extra ones, name to
     value, which `payload` does not have; those that hold nothing may be left out.

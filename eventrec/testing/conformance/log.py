@@ -13,13 +13,13 @@ from eventrec.testing.conformance.harness import Delivered
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eventrec import EventHandler, ReceivedEvent
+    from eventrec import EventHandler, ReceivedEvent, Record
     from eventrec.records.entry import Entry
 
 
 @dataclass(frozen=True)
 class Sample(Event):
-    """An event that says what a claim wants it to. `at` is its timestamp, None: now."""
+    """An event that says what a claim wants it to. `at` is its timestamp, None: now; `more` are further rows."""
 
     content: object = None
     kind: str = "sample"
@@ -27,6 +27,7 @@ class Sample(Event):
     at: int | None = None
     columns: Sequence[ColumnSchema] = ()
     values: Row = ()
+    more: Sequence[Row] = ()
 
     @property
     def type(self) -> str:
@@ -48,7 +49,7 @@ class Sample(Event):
         return self.columns
 
     def extra_rows(self) -> Sequence[Row]:
-        return (self.values,)
+        return (self.values, *self.more)
 
 
 class Log:
@@ -97,28 +98,29 @@ class Log:
         )
 
     def rows(self, start: int = 0, end: int | None = None) -> list[Delivered]:
-        """What a destination should hold of `[start, end)`."""
-        return [
-            Delivered(
-                id=record.id,
-                type=record.type,
-                timestamp=record.timestamp,
-                payload=record.payload,
-                table=record.table,
-                columns={
-                    column.name: value
-                    for column, value in zip(record.columns, record.rows[0], strict=True)
-                    if value is not None
-                },
-            )
-            for record in self.batch(start, end).records
-        ]
+        """What a destination should hold of `[start, end)`, where each record is one row."""
+        return [_delivered(record, record.rows[0]) for record in self.batch(start, end).records]
+
+    def every_row(self) -> list[Delivered]:
+        """What it should hold where records have several rows; all rows of one have the id of its first here."""
+        return [_delivered(record, values) for record in self.batch(0).records for values in record.rows]
 
     async def resume(self, handler: EventHandler) -> int:
         """Where to go on: the destination's own answer, where it has one."""
         if handler.checkpoints is not None:
             self.acknowledged = await handler.checkpoints.resume(self.id, self.subscription, self.acknowledged)
         return self.acknowledged
+
+
+def _delivered(record: Record, values: Sequence[object]) -> Delivered:
+    return Delivered(
+        id=record.id,
+        type=record.type,
+        timestamp=record.timestamp,
+        payload=record.payload,
+        table=record.table,
+        columns={column.name: value for column, value in zip(record.columns, values, strict=True) if value is not None},
+    )
 
 
 def numbered(start: int, end: int, *, kind: str = "sample") -> list[Sample]:

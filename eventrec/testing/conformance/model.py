@@ -181,14 +181,15 @@ class ModelHandler(EventHandler, DestinationCheckpoints):
         """What is to be written."""
         return [
             Delivered(
-                record.id,
+                f"{record.id}-{number}" if number else record.id,
                 record.type,
                 record.timestamp,
                 record.payload,
                 record.table,
-                {column.name: value for column, value in zip(record.columns, record.rows[0], strict=True)},
+                {column.name: value for column, value in zip(record.columns, values, strict=True)},
             )
             for record in batch.records
+            for number, values in enumerate(record.rows)
         ]
 
     def prepared_rows(self, batch: Batch) -> list[Delivered]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,37 @@ def compare(
         _assert_in_order(found, expected)
 
 
+def assert_every_row(found: Sequence[Delivered], log: Log, *, harness: HandlerHarness) -> None:
+    """Assert that each row of the records of `log` was found once, with what its record says.
+
+    First rows have the id of their record; how a destination tells the further ones apart is its own affair. No two
+    rows of `log` have the same columns.
+    """
+    expected = {_key(row): row for row in log.every_row()}
+    counts = Counter(_key(row) for row in found)
+    missing = [row for key, row in expected.items() if not counts[key]]
+    assert not missing, (
+        f"lost: {len(missing)} of {len(expected)} rows did not arrive (the first: {missing[0].columns}), {len(found)} "
+        "are there: an event may have several rows, and each of `record.rows` is written"
+    )
+    assert len(found) == len(expected), f"doubled: of {len(expected)} rows, {len(found)} arrived"
+    without = {row.id for row in log.rows()} - {row.id for row in found}
+    assert not without, (
+        f"{len(without)} of {log.end} records have no row with their id; the first row keeps `record.id`"
+    )
+    for row in found:
+        record = expected[_key(row)]
+        _assert_same(replace(row, id=record.id), record, harness)
+
+
+def _key(row: Delivered) -> str:
+    return repr(sorted(_columns(row).items()))
+
+
+def _columns(row: Delivered) -> dict[str, object]:
+    return {name: value for name, value in row.columns.items() if value is not None}
+
+
 def _assert_same(row: Delivered, record: Delivered, harness: HandlerHarness) -> None:
     assert row.type == record.type, f"record {row.id}: its type is {record.type!r}, it arrived as {row.type!r}"
     assert row.table == record.table, f"record {row.id}: its table is {record.table!r}, it arrived in {row.table!r}"
@@ -81,7 +113,7 @@ def _assert_same(row: Delivered, record: Delivered, harness: HandlerHarness) -> 
             f"payload changed from {record.payload!r:.200} to {row.payload!r:.200}"
         )
     if "columns" not in harness.lacks:
-        there = {name: value for name, value in row.columns.items() if value is not None}
+        there = _columns(row)
         assert there == record.columns, (
             f"record {row.id}: its columns are {record.columns}, they arrived as {there}; they are not in the payload: "
             "write `record.rows`, by the names in `record.columns`, or say why not in lacks['columns']"

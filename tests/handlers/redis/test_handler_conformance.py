@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID, uuid4
 
@@ -69,7 +69,7 @@ class RedisHarness(HandlerHarness):
                         offsets=range(len(content.entries)),
                         entries=content.entries,
                     )
-                    found += [_delivered(record) for record in batch.records]
+                    found += [row for record in batch.records for row in _delivered(record)]
         return found
 
     async def disconnect(self) -> None:
@@ -105,10 +105,11 @@ class RedisHarness(HandlerHarness):
         return await to_thread.run_sync(lambda: self.server.execute(*command))
 
 
-def _delivered(record: Record) -> Delivered:
+def _delivered(record: Record) -> Iterator[Delivered]:
     names = [column.name for column in record.columns]
-    columns = dict(zip(names, record.rows[0], strict=True))
-    return Delivered(record.id, record.type, record.timestamp, record.payload, record.table, columns)
+    for values in record.rows:
+        columns = dict(zip(names, values, strict=True))
+        yield Delivered(record.id, record.type, record.timestamp, record.payload, record.table, columns)
 
 
 class TestRedisHandlerOnValkey(HandlerConformance):
