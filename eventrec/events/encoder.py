@@ -254,6 +254,10 @@ class Encoder:
         shape = self._shape(event.table, event.type, event.columns)
         if self._is_filtered(shape):
             return "filtered"
+        if event.rows is not ONE_ROW:
+            check_sequence("rows", event.rows)
+            if not event.rows:
+                return "declined"
         payload = _exact_bytes("payload", event.payload)
         own_context = None if event.context is None else _exact_bytes("context", event.context)
         if shape.type in self._sampled_types:

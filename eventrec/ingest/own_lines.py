@@ -167,7 +167,10 @@ def _typed(said: list[str], rows: msgspec.Raw) -> tuple[Sequence[ColumnSchema], 
             raise InvalidEventError(f"{kind!r:.40} is not a column type")
         columns.append(ColumnSchema(name, ColumnType[kind]))
     check_columns(columns)
-    return columns, [_row(columns, row) for row in msgspec.json.decode(rows, type=list[list[msgspec.Raw]])]
+    values = msgspec.json.decode(rows, type=list[list[msgspec.Raw]])
+    if not values:
+        raise InvalidEventError("there is no row, so nothing would be stored")
+    return columns, [_row(columns, row) for row in values]
 
 
 class _Said(msgspec.Struct, gc=False):

@@ -377,6 +377,13 @@ def test_what_says_itself_as_an_event_is_recorded_as_that(event: Any) -> None:
     assert encoded(Saying(event))[2] == b'{"value":1}'
 
 
+@pytest.mark.parametrize("rows", [(), []])
+def test_a_received_event_without_rows_is_declined(rows: Sequence[Row]) -> None:
+    assert Encoder().encode(ReceivedEvent("x", b"{}", columns=(A,), rows=rows)) == "declined"
+    with pytest.raises(InvalidEventError, match="rows must be a sequence, got int"):
+        Encoder().encode(ReceivedEvent("x", b"{}", rows=7))  # type: ignore[arg-type]
+
+
 def test_what_says_nothing_is_declined() -> None:
     assert Encoder().encode(Saying(None)) == "declined"
 

@@ -228,6 +228,7 @@ def test_table_that_is_asked_for_goes_before_that_of_the_line() -> None:
         ({"columns": ["n INT64"], "rows": [[1, 2]]}, "2 values for 1 columns"),
         ({"columns": ["n INT65"], "rows": [[1]]}, "'INT65' is not a column type"),
         ({"columns": ["n INT64", "n INT64"], "rows": []}, "declared twice"),
+        ({"columns": ["n INT64"], "rows": []}, "there is no row, so nothing would be stored"),
         ({"columns": {"n": 2**80}}, "no column type holds an integer of that size"),
         ({"columns": "n"}, "cannot be read"),
         ({"columns": ["b BINARY"], "rows": [["ä"]]}, "cannot be read"),
