@@ -1,6 +1,7 @@
 """Payloads to JSON bytes, strictly: what JSON cannot express is refused, never changed.
 
-msgspec writes NaN and infinity as null, and bytes as base64; both would be a silent change, so both are looked for.
+msgspec writes NaN and infinity as null, bytes as base64, and a key True as "1"; each would be a silent change, so they
+are looked for.
 Integers of any size are legal JSON and kept exactly, as long as the interpreter turns them into digits.
 """
 
@@ -34,8 +35,8 @@ def encode_json(value: object) -> bytes:
     Raises:
         MarkedValueError: Somewhere in `value` is an instance whose class marks fields for privacy.
         EncodeError: Somewhere in `value` there is NaN, infinity, bytes, a cycle, a lone surrogate, an integer of more
-            digits than the interpreter converts, two keys that are one key in JSON, a time whose UTC
-            offset has seconds, a `msgspec.Raw` that is not JSON, or an object that is not a JSON value.
+            digits than the interpreter converts, a key that is a bool, two keys that are one key in JSON, a time whose
+            UTC offset has seconds, a `msgspec.Raw` that is not JSON, or an object that is not a JSON value.
     """
     try:
         # Looked at before it is encoded: Python's own recursion has a limit, while the encoder's takes from the stack.
@@ -161,6 +162,7 @@ _skip: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 _PLAIN: Final = frozenset({str, int, bool, type(None), msgspec.UnsetType})
 _BYTES: Final = (bytes, bytearray, memoryview)
+_NOT_KEYS: Final = (*_BYTES, bool)
 KEPT_TYPES: Final = (*_BYTES, datetime, time)
 """What msgspec would turn into text of another meaning: looked at as they are."""
 _is_finite: Final[Callable[[Any], bool]] = math.isfinite
@@ -231,7 +233,7 @@ def _refuse_keys(value: dict[Any, object]) -> None:
         return
     for key in value:
         said = key.value if isinstance(key, enum.Enum) else key
-        if isinstance(said, _BYTES) or (isinstance(said, float) and not math.isfinite(said)):
+        if isinstance(said, _NOT_KEYS) or (isinstance(said, float) and not math.isfinite(said)):
             raise EncodeError(f"not a JSON value: a key of kind {type(key).__name__}: {key!r:.40}")
         if isinstance(said, (datetime, time)):
             refuse_inexact_time(said)

@@ -256,6 +256,18 @@ def test_keys_that_json_writes_alike_are_refused(value: object) -> None:
         encode_json(value)
 
 
+class Answer(enum.Enum):
+    YES = True
+
+
+@pytest.mark.parametrize("value", [{True: 1}, {"a": [{"b": 1, False: 2}]}, {Answer.YES: 1}], ids=shown)
+def test_keys_that_are_true_or_false_are_refused(value: object) -> None:
+    with pytest.raises(EncodeError, match=r"not a JSON value: a key of kind (bool: (True|False)|Answer: <Answer.YES)"):
+        encode_json(value)
+    with pytest.raises(EncodeError, match="a key of kind"):
+        encode_struct_json(Place(value))
+
+
 def test_struct_is_written_with_its_own_names() -> None:
     class Renamed(msgspec.Struct, rename="camel", tag=True, omit_defaults=True):
         first_name: str
