@@ -22,7 +22,6 @@ from eventrec.records.mark_rules import (
     Members,
     Place,
     Positions,
-    all_marks,
     has_fields,
     is_named_tuple,
     is_typed_dict,
@@ -231,9 +230,13 @@ def _names(cls: type, hints: dict[str, object]) -> dict[str, str]:
 
 
 def _refuse_marked_others(cls: type, hints: dict[str, object], names: Collection[str]) -> None:
-    """Raise TypeError where something is marked in `hints` that is not one of the fields `names`."""
+    """Raise TypeError where something is marked in `hints` that is not one of the fields `names`.
+
+    Markers that are not of privacy are left to classes that may read them themselves.
+    """
+    kind = Marker if issubclass(cls, (BaseModel, msgspec.Struct)) else Mark
     for name in hints.keys() - set(names):
-        if next(all_marks(hints[name]), None) is not None:
+        if any(isinstance(added, kind) for added in all_added(hints[name])):
             raise TypeError(f"{cls.__name__}.{name} is marked, and is not a field")
 
 

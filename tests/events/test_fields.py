@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, NewType, Optional
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, NewType, Optional
 from uuid import UUID
 
 import msgspec
@@ -275,3 +275,19 @@ def test_timestamp_is_exact_nanoseconds(value: object, expected: int | None) -> 
 def test_timestamp_of_another_kind_is_refused(value: object, why: str) -> None:
     with pytest.raises(EncodeError, match=f"timestamp field 'at': {why}"):
         timestamp_value("at", value)
+
+
+@pytest.mark.parametrize("base", [EventModel, EventStruct])
+@pytest.mark.parametrize("marker", [Column(), Timestamp()])
+def test_a_marker_at_what_is_not_a_field_is_refused(base: Any, marker: object) -> None:
+    said = {"__annotations__": {"place": ClassVar[Annotated[int, marker]]}, "place": 5, "__module__": __name__}
+
+    with pytest.raises(TypeError, match=r"^Made\.place is marked, and is not a field$"):
+        Encoder().encode(type("Made", (base,), said)())
+
+
+def test_a_column_at_a_private_attribute_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^Made\._place is marked, and is not a field$"):
+
+        class Made(EventModel):
+            _place: Annotated[str, Column()] = "Bern"
