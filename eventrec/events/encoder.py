@@ -114,10 +114,13 @@ class Encoder:
         return self._plan_of_foreign_class(cls, event)
 
     def _plan_of_foreign_class(self, cls: type, event: object) -> Callable[[Any], Entry | Reason]:
-        is_subclass = Event in cls.__mro__  # a Protocol answers no issubclass
         if callable(getattr(cls, "to_event", None)):
             said_by = self._heeding_markers(cls, self._privacy.quiet(cls, methodcaller("to_event")))
             return self._privacy.marked(cls, partial(self._entry_of_eventable, said_by, rules_of(cls)))
+        return self._plan_of_event(cls, event)
+
+    def _plan_of_event(self, cls: type, event: object) -> Callable[[Any], Entry | Reason]:
+        is_subclass = Event in cls.__mro__  # a Protocol answers no issubclass
         if is_subclass:
             self._look_at_fields(cast("Event", event))
         else:
@@ -231,6 +234,8 @@ class Encoder:
         if said is None:
             return "declined"
         kind = said.__class__
+        if said is event:
+            return self._plan_as_itself(kind, said)(said)
         if not rules or issubclass(kind, (EventModel, EventStruct, SaidEvent)):
             return self.encode(said)
         if issubclass(kind, ReceivedEvent) or callable(getattr(kind, "to_event", None)):
@@ -241,14 +246,23 @@ class Encoder:
     def _entry_of_said(self, event: SaidEvent) -> Entry | Reason:
         cls, fields = event.source.__class__, event.plan.fields
         if event.is_as_made:  # As if its class had never been asked.
-            plan = self._said_plans.get(cls)
-            if plan is None:
-                plan_of: Any = model_plan if issubclass(cls, EventModel) else struct_plan
-                plan = self._said_plans[cls] = self._planned(cls, plan_of(cls, self._privacy.masks))
-            return plan(event.source)
+            return self._plan_as_itself(cls, event.source)(event.source)
         rules = {**rules_of(cls), **fields.rules_of_columns()}
         plan = self._privacy.marked(cls, partial(self._entry_of_event, rules=rules))
         return self._privacy.ruled(declared_by_plan(cls, fields), plan)(event)
+
+    def _plan_as_itself(self, cls: type, event: object) -> Callable[[Any], Entry | Reason]:
+        """What encodes an instance of `cls`, `event` say, without asking it for another event."""
+        plan = self._said_plans.get(cls)
+        if plan is None:
+            if issubclass(cls, EventModel):
+                plan = self._planned(cls, model_plan(cls, self._privacy.masks))
+            elif issubclass(cls, EventStruct):
+                plan = self._planned(cls, struct_plan(cls, self._privacy.masks))
+            else:
+                plan = self._plan_of_event(cls, event)
+            self._said_plans[cls] = plan
+        return plan
 
     def _entry_of_received(self, event: ReceivedEvent) -> Entry | Reason:
         shape = self._shape(event.table, event.type, event.columns)

@@ -86,7 +86,7 @@ class Eventable(Protocol):
     """Something that can give itself as an event, or decline (None: nothing is recorded)."""
 
     def to_event(self) -> Event | None:
-        """The event, or None."""
+        """The event, or None. Itself is recorded as it is, where its class says how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +274,7 @@ class EventModel(BaseModel):
                 cls.model_rebuild(force=True)
 
     def to_event(self) -> Event | None:
-        """This model in the form of `Event`. Override it to decline (None), or to say something else.
+        """This model in the form of `Event`. Override it to decline (None), or to say something else (`self`: itself).
 
         Values of marked fields are as they are: what is recorded of them is decided when it is recorded, by the names
         of these fields.
@@ -341,7 +341,7 @@ class EventStruct(msgspec.Struct, frozen=True):
     """
 
     def to_event(self) -> Event | None:
-        """This struct in the form of `Event`. Override it to decline (None), or to say something else.
+        """This struct in the form of `Event`. Override it to decline (None), or to say something else (`self`: itself).
 
         Values of marked fields are as they are, as in a model.
 

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from eventrec.errors import EncodeError, InvalidEventError, RowWidthError
 from eventrec.events.encoder import MAX_CLASSES, MAX_SHAPES, Encoder
 from eventrec.events.event import Event, EventModel, EventStruct, ReceivedEvent
-from eventrec.events.fields import Timestamp
+from eventrec.events.fields import Column, Timestamp
 from eventrec.records.column_types import ColumnType
-from eventrec.records.entry import OVERHEAD_BYTES, SHAPE, TIMESTAMP, Entry
+from eventrec.records.entry import EXTRA_ROWS, OVERHEAD_BYTES, PAYLOAD, SHAPE, TIMESTAMP, Entry
 from eventrec.records.extra_rows import MAX_ROWS, decode_rows, encode_rows
 from eventrec.records.ids import Ids
+from eventrec.records.marks import Redacted
 from eventrec.records.schema import ColumnSchema, Row, Shape
 
 NOW = 1_700_000_000_000_000_000
@@ -391,10 +392,61 @@ def test_what_says_nothing_is_declined() -> None:
 @pytest.mark.usefixtures("without_collector")
 def test_what_says_itself_without_end_is_refused() -> None:
     circle = Saying(None)
-    circle.event = circle
+    circle.event = Saying(circle)
 
     with pytest.raises(RecursionError):
         Encoder().encode(circle)
+
+
+def test_what_says_itself_and_is_no_event_is_refused() -> None:
+    circle = Saying(None)
+    circle.event = circle
+
+    with pytest.raises(InvalidEventError, match="Saying is not an event, it lacks type"):
+        Encoder().encode(circle)
+
+
+class ModelOrNothing(EventModel, table="paid"):
+    cents: int
+    who: Annotated[str, Column()] = "ada"
+    secret: Annotated[str, Redacted()] = "s"
+
+    def to_event(self) -> Any:
+        return self if self.cents else None
+
+
+class StructOrNothing(EventStruct):
+    cents: int
+    who: Annotated[str, Column()] = "ada"
+    secret: Annotated[str, Redacted()] = "s"
+
+    def to_event(self) -> Any:
+        return self if self.cents else None
+
+
+@dataclass
+class EventOrNothing(Event):
+    cents: int
+    secret: Annotated[str, Redacted()] = "s"
+
+    @property
+    def payload(self) -> object:
+        return {"cents": self.cents, "secret": self.secret}
+
+    def to_event(self) -> Any:
+        return self if self.cents else None
+
+
+@pytest.mark.parametrize("cls", [ModelOrNothing, StructOrNothing, EventOrNothing])
+def test_what_gives_itself_is_recorded_as_it_is(cls: Any) -> None:
+    encoder = Encoder()
+
+    entry = encoder.encode(cls(cents=5))
+
+    assert isinstance(entry, tuple)
+    assert entry[PAYLOAD] == b'{"cents":5,"secret":"[redacted]"}'
+    assert (entry[EXTRA_ROWS] is None) is (cls is EventOrNothing)
+    assert encoder.encode(cls(cents=0)) == "declined"
 
 
 @pytest.mark.parametrize(
