@@ -7,6 +7,7 @@ import re
 import sys
 import types
 import typing
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin
 
 from eventrec.runtime.signals import error_of_signal_handler
@@ -117,7 +118,10 @@ def refuse_bare_markers(where: str, annotation: object) -> None:
 
 
 def alternatives(annotation: object, within: Aliases = _NOWHERE) -> Iterator[object]:
-    """The members of a union without None, the types of a Literal's values; of anything else, itself."""
+    """The members of a union without None, the types of a Literal's values; of anything else, itself.
+
+    Classes of pydantic's of which there are no instances (`AwareDatetime`, `EmailStr`) are what a value of theirs is.
+    """
     plain, _, within = opened(annotation, within)
     origin = get_origin(plain)
     if origin in (Union, types.UnionType):
@@ -126,7 +130,7 @@ def alternatives(annotation: object, within: Aliases = _NOWHERE) -> Iterator[obj
     elif origin is Literal:
         yield from {type(value) for value in get_args(plain) if value is not None}
     elif plain is not type(None):
-        yield plain
+        yield _OF_PYDANTIC.get((plain.__module__, plain.__name__), plain) if isinstance(plain, type) else plain
 
 
 def shown(annotation: object, within: Aliases = _NOWHERE) -> str:
@@ -140,3 +144,14 @@ def shown(annotation: object, within: Aliases = _NOWHERE) -> str:
     if plain is type(None):
         return "None"
     return plain.__name__ if isinstance(plain, type) else str(plain)
+
+
+_OF_PYDANTIC: Final[dict[tuple[str, str], type]] = {
+    **dict.fromkeys(
+        (("pydantic.types", name) for name in ("AwareDatetime", "NaiveDatetime", "PastDatetime", "FutureDatetime")),
+        datetime,
+    ),
+    **dict.fromkeys((("pydantic.types", name) for name in ("PastDate", "FutureDate")), date),
+    ("pydantic.networks", "EmailStr"): str,
+}
+"""By module and name: to import them all takes as long as pydantic itself."""

@@ -12,7 +12,17 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from pydantic import BaseModel, Field, computed_field, create_model
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    EmailStr,
+    Field,
+    FutureDatetime,
+    NaiveDatetime,
+    PastDate,
+    computed_field,
+    create_model,
+)
 from typing_extensions import TypeAliasType, TypedDict
 
 from eventrec.errors import EncodeError
@@ -20,6 +30,8 @@ from eventrec.events.encoder import Encoder
 from eventrec.events.event import EventModel, EventStruct
 from eventrec.events.fields import Column, FieldPlan, Timestamp, model_fields_plan, struct_fields_plan, timestamp_value
 from eventrec.records.column_types import ColumnType, SemanticType
+from eventrec.records.entry import TIMESTAMP
+from eventrec.records.marks import Truncated
 from eventrec.records.schema import ColumnSchema
 
 if TYPE_CHECKING:
@@ -291,3 +303,22 @@ def test_a_column_at_a_private_attribute_is_refused() -> None:
 
         class Made(EventModel):
             _place: Annotated[str, Column()] = "Bern"
+
+
+def test_classes_of_pydantic_that_only_check_are_columns_of_what_they_check() -> None:
+    class Signed(EventModel):
+        at: Annotated[AwareDatetime, Timestamp()]
+        until: Annotated[FutureDatetime | None, Column()] = None
+        born: Annotated[PastDate, Column()] = date(2000, 1, 1)
+
+    plan = model_fields_plan(Signed)
+    entry = Encoder().encode(Signed(at=datetime(2020, 1, 1, tzinfo=UTC)))
+
+    assert [str(column) for column in plan.columns] == ["until TIMESTAMP_NANOSECOND", "born DATE"]
+    assert plan.timestamp_field == "at"
+    assert isinstance(entry, tuple)
+    assert entry[TIMESTAMP] == 1_577_836_800_000_000_000
+    for annotation, kind in ((NaiveDatetime, ColumnType.TIMESTAMP_NANOSECOND), (EmailStr, ColumnType.STRING)):
+        (column,) = plan_of_struct(Annotated[annotation, Column()]).columns
+        assert column.type is kind
+    plan_of_struct(Annotated[EmailStr, Column(), Truncated(3)])  # a text
