@@ -79,7 +79,7 @@ if TYPE_CHECKING:
         reader_from_url,
         rollup_store_from_url,
     )
-    from eventrec.rules import RateLimit, Redaction, Sampling
+    from eventrec.rules import RateLimit, RateLimitOption, Redaction, RedactionOption, Sampling, SamplingOption
     from eventrec.runs.files import safe_name
     from eventrec.status import Health, Settled, Status, SubscriptionStatus
     from eventrec.sync import AsyncRecorder
@@ -153,16 +153,19 @@ __all__ = [
     "PermanentError",
     "Position",
     "RateLimit",
+    "RateLimitOption",
     "ReceivedEvent",
     "Record",
     "RecorderClosedError",
     "RecorderStateError",
     "Redacted",
     "Redaction",
+    "RedactionOption",
     "Row",
     "RowInsertRequest",
     "RowWidthError",
     "Sampling",
+    "SamplingOption",
     "SchemaMismatchError",
     "SemanticType",
     "Settled",
@@ -253,16 +256,19 @@ _HOMES: Final = {
     "PermanentError": "eventrec.errors",
     "Position": "eventrec.intake.durable",
     "RateLimit": "eventrec.rules",
+    "RateLimitOption": "eventrec.rules",
     "ReceivedEvent": "eventrec.events.event",
     "Record": "eventrec.records.entry",
     "RecorderClosedError": "eventrec.errors",
     "RecorderStateError": "eventrec.errors",
     "Redacted": "eventrec.records.marks",
     "Redaction": "eventrec.rules",
+    "RedactionOption": "eventrec.rules",
     "Row": "eventrec.records.schema",
     "RowInsertRequest": "eventrec.records.rows",
     "RowWidthError": "eventrec.errors",
     "Sampling": "eventrec.rules",
+    "SamplingOption": "eventrec.rules",
     "SchemaMismatchError": "eventrec.errors",
     "SemanticType": "eventrec.records.column_types",
     "Settled": "eventrec.status",

@@ -179,6 +179,8 @@ def handler(module: str, name: str) -> str:
     rows = ["| argument | type | default |", "|---|---|---|"]
     names = vars(importlib.import_module(cls.__module__))
     for parameter in inspect.signature(cls).parameters.values():
+        if parameter.name.startswith("_"):
+            continue
         default = "required" if parameter.default is parameter.empty else _code(_shown(parameter.default))
         rows.append(f"| `{parameter.name}` | {_code(_evaluated(parameter.annotation, names))} | {default} |")
     return "\n".join([f"From `{module}`, `{name}`:", "", *rows, "", _plain(inspect.getdoc(cls) or "")])

@@ -19,6 +19,7 @@ from eventrec.records.entry import (
     make_entry,
 )
 from eventrec.records.ids import Ids
+from eventrec.records.normalizers import Normalizer
 from eventrec.records.schema import Shape
 from eventrec.runs.run import new_run_id as new_log_id
 
@@ -44,6 +45,7 @@ __all__ = [
     "MemoryBus",
     "MemoryShard",
     "MemoryStore",
+    "Normalizer",
     "Output",
     "Presence",
     "Published",

@@ -58,8 +58,8 @@ class SeenLog:
     newer: frozenset[str] = frozenset()
     """Those of them that a later eventrec wrote."""
     error: str = ""
-    """Why its records cannot be read: a later version, where `end` is where its newest segment begins; or a segment that
-    is not a file, as a link, where `end` is that of the others."""
+    """Why its records cannot be read: a later version, where `end` is where its newest segment begins; or a segment
+    that is not a file, as a link, where `end` is that of the others."""
     lost: int = 0
     """Records behind `end` that its torn or damaged tail was to hold, as far as it says: they cannot be delivered."""
     mirrored: dict[str, int] = field(default_factory=dict)

@@ -14,6 +14,7 @@ An application adds its own with `application(…, routes=[Route(…)])`; their 
 from eventrec.ingest.moments import moment_of
 from eventrec.server.access import Access
 from eventrec.server.application import application, running
+from eventrec.server.measures import ServerMeasures
 from eventrec.server.options import ServerOptions
 from eventrec.server.reading.answering import completeness
 from eventrec.server.reading.pool import Pool
@@ -34,6 +35,7 @@ __all__ = [
     "Route",
     "Scope",
     "Server",
+    "ServerMeasures",
     "ServerOptions",
     "Token",
     "Tokens",

@@ -12,6 +12,7 @@ import msgspec
 from eventrec.durations import duration_seconds
 from eventrec.runtime.backend import in_thread
 from eventrec.server.refusals import RefusedError
+from eventrec.server.serving import shared_state
 from eventrec.server.unpacking import Unpacking
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ async def body_of(request: Request, server: Server) -> bytes:
             long; 503 with Retry-After where the bodies of other requests take all the memory.
     """
     coding = _coding(request)
-    lease = server.memory.lease(request.scope)
+    lease = shared_state(server).memory.lease(request.scope)
     with anyio.move_on_after(duration_seconds(server.options.body_timeout)) as limit:
         packed = await _read(request, server.options.max_body_bytes, lease)
     if limit.cancelled_caught:
@@ -63,10 +64,10 @@ async def unpacked(packed: bytes, coding: str, request: Request, server: Server)
     Raises:
         RefusedError: As `body_of`, where it cannot be unpacked.
     """
-    lease = server.memory.lease(request.scope)
+    lease = shared_state(server).memory.lease(request.scope)
     unpacking = Unpacking(coding, packed, room=server.options.max_unpacked_bytes, grown=lease.add)
     if not (len(packed) <= _SMALL and unpacking.run(pieces=_PIECES_ON_LOOP)):
-        await in_thread(unpacking.run, limiter=server.unpackers)
+        await in_thread(unpacking.run, limiter=shared_state(server).unpackers)
     found = unpacking.result()
     lease.set(len(found))
     return found

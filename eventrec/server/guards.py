@@ -24,6 +24,7 @@ from eventrec.server.bodies import BYTES_IN
 from eventrec.server.failures import say_failed
 from eventrec.server.measures import UNKNOWN
 from eventrec.server.refusals import RefusedError, wait_header
+from eventrec.server.serving import shared_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -95,7 +96,7 @@ class Observed:
             await self._answer(exchange)
         finally:
             measures.in_progress -= 1
-            self._server.memory.release(scope)
+            shared_state(self._server).memory.release(scope)
             seconds = time.perf_counter() - start
             measures.count_request(
                 scope.get(ROUTE, UNKNOWN),

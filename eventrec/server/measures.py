@@ -15,7 +15,7 @@ UNKNOWN: Final = "unknown"
 _METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 
 
-class Measures:
+class ServerMeasures:
     """Counts on the loop's thread; they only rise, except `in_progress`.
 
     Attributes:

@@ -10,7 +10,7 @@ import anyio
 from eventrec.delivery.letters.counts import LetterCounter
 from eventrec.durations import duration_seconds
 from eventrec.server.delivered import DeliveryRounds
-from eventrec.server.measures import Measures
+from eventrec.server.measures import ServerMeasures
 from eventrec.server.memory import BodyMemory
 
 if TYPE_CHECKING:
@@ -39,12 +39,7 @@ class Server:
         catalogue: The rollups that can be asked for; None: none.
         log: The directory of the recorder's log, where its dead letters are; None: it has none.
         takes_events: Whether clients may send some.
-        memory: What the bodies of all requests take.
         measures: What it has done: `count_events` is for who takes some.
-        unpackers: How many large bodies are unpacked at once, each in a thread.
-        lookers: How many requests look at the log directory at once, each in a thread.
-        letters: Counts the dead letters in that directory.
-        rounds: Of requests that wait until what they brought is delivered, where the recorder has no log.
         endings: What ends answers that go on for ever; see `end`.
     """
 
@@ -55,21 +50,39 @@ class Server:
     catalogue: Catalogue | None = None
     log: Path | None = None
     takes_events: bool = True
-    memory: BodyMemory = field(init=False)
-    measures: Measures = field(init=False, default_factory=Measures)
-    unpackers: anyio.CapacityLimiter = field(init=False)
-    lookers: anyio.CapacityLimiter = field(init=False)
-    letters: LetterCounter = field(init=False, default_factory=LetterCounter)
-    rounds: DeliveryRounds = field(init=False, default_factory=DeliveryRounds)
+    measures: ServerMeasures = field(init=False, default_factory=ServerMeasures)
     endings: list[Callable[[], object]] = field(init=False, default_factory=list)
+    _shared: SharedState = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         memory = BodyMemory(self.options.max_body_memory, retry_after=duration_seconds(self.options.retry_after))
-        object.__setattr__(self, "memory", memory)
-        object.__setattr__(self, "unpackers", anyio.CapacityLimiter(_UNPACKERS))
-        object.__setattr__(self, "lookers", anyio.CapacityLimiter(_LOOKERS))
+        object.__setattr__(self, "_shared", SharedState(memory=memory))
 
     def end(self) -> None:
         """The server takes no more requests: answers that go on for ever are to end. On the loop's thread."""
         for each in self.endings:
             each()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedState:
+    """What the endpoints of this package share.
+
+    Attributes:
+        memory: What the bodies of all requests take.
+        unpackers: How many large bodies are unpacked at once, each in a thread.
+        lookers: How many requests look at the log directory at once, each in a thread.
+        letters: Counts the dead letters in the directory of the recorder's log.
+        rounds: Of requests that wait until what they brought is delivered, where the recorder has no log.
+    """
+
+    memory: BodyMemory
+    unpackers: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_UNPACKERS))
+    lookers: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_LOOKERS))
+    letters: LetterCounter = field(default_factory=LetterCounter)
+    rounds: DeliveryRounds = field(default_factory=DeliveryRounds)
+
+
+def shared_state(server: Server) -> SharedState:
+    """Of one server, for the endpoints of this package."""
+    return server._shared  # noqa: SLF001 - no application is given it

@@ -1,5 +1,6 @@
 """Sessions and profiles, computed from what passes a bus: pure rules, and the stage that applies them."""
 
+from eventrec.records.content import PlainShape
 from eventrec.sessions.emitted import SESSION_END, SESSION_START
 from eventrec.sessions.fields import CARRIED, EventFields, SessionEvent
 from eventrec.sessions.life_cycle import Sessions
@@ -8,7 +9,7 @@ from eventrec.sessions.policy import SessionPolicy, SessionStage
 from eventrec.sessions.profile import Profile
 from eventrec.sessions.profile_fields import OBSERVED, ProfileFields
 from eventrec.sessions.profiles import PROFILE, UPDATES, Profiles
-from eventrec.sessions.reference import HeldView, ReferenceSessions
+from eventrec.sessions.reference import HeldView, InheritedView, ReferenceSessions
 from eventrec.sessions.session import Session
 from eventrec.sessions.turn import StateForm, Turn
 
@@ -21,6 +22,8 @@ __all__ = [
     "UPDATES",
     "EventFields",
     "HeldView",
+    "InheritedView",
+    "PlainShape",
     "Profile",
     "ProfileFields",
     "Profiles",

@@ -28,7 +28,7 @@ MAX_VIEWS: Final = 50
 """How many views of a session are known, for events that are of a time before the last one."""
 
 
-class View(msgspec.Struct, array_like=True, gc=False):
+class InheritedView(msgspec.Struct, array_like=True, gc=False):
     """What is inherited from a view. `at` is in milliseconds."""
 
     at: int
@@ -49,7 +49,7 @@ class HeldView(msgspec.Struct, array_like=True, gc=False):
     context: bytes | None
     extras: bytes | None
     id: bytes
-    views: list[View]
+    views: list[InheritedView]
 
 
 class ReferenceSessions(SessionPolicy):
@@ -156,7 +156,7 @@ class ReferenceSessions(SessionPolicy):
         turn.tallies[OPEN_SESSIONS] -= 1
 
     def _take_view(self, key: str, event: SessionEvent, held: HeldView | None, turn: Turn) -> None:
-        view = View(event.at, event.id, short(event.path), short(event.origin))
+        view = InheritedView(event.at, event.id, short(event.path), short(event.origin))
         if held is not None and event.at < held.at:
             following = next(other for other in held.views if other.at > event.at)
             payload = self._lasting(event.entry[PAYLOAD], following.at - event.at)
@@ -166,7 +166,7 @@ class ReferenceSessions(SessionPolicy):
             del held.views[:-MAX_VIEWS]
             turn.put(key, held)
             return
-        views: list[View] = []
+        views: list[InheritedView] = []
         if held is not None:
             self._release(held, event.at, turn)
             views = held.views

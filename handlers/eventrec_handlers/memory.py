@@ -10,6 +10,8 @@ from eventrec import Batch, DestinationCheckpoints, EventHandler, FencedError, H
 if TYPE_CHECKING:
     from typing import Self
 
+__all__ = ["MemoryHandler", "from_url"]
+
 
 def from_url(url: str) -> MemoryHandler:
     """The handler for `memory:`."""

@@ -72,7 +72,7 @@ class JsonlHarness(HandlerHarness):
         self.disk = FailingDisk()
 
     def handler(self) -> EventHandler:
-        return JsonlHandler(self.path, rotate_bytes=2_000, disk=self.disk)
+        return JsonlHandler(self.path, rotate_bytes=2_000, _disk=self.disk)
 
     async def delivered(self) -> Sequence[Delivered]:
         found: list[Delivered] = []

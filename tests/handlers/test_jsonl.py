@@ -293,7 +293,7 @@ async def test_file_of_a_crash_before_the_sidecar_is_begun_again(
 async def test_full_disk_is_transient_and_leaves_nothing_half(
     directory: Path, event: Events, batch: Batches, log_id: UUID, disk: WatchedDisk
 ) -> None:
-    handler = await opened(directory, log_id, disk=disk)
+    handler = await opened(directory, log_id, _disk=disk)
     await handler.handle(batch(event(0)))
     file = place(directory, log_id) / "00000000000000000000.jsonl"
     before = file.read_bytes()
@@ -313,7 +313,7 @@ async def test_full_disk_is_transient_and_leaves_nothing_half(
 async def test_full_disk_while_the_sidecar_is_replaced_moves_nothing(
     directory: Path, event: Events, batch: Batches, log_id: UUID, disk: WatchedDisk
 ) -> None:
-    handler = await opened(directory, log_id, disk=disk)
+    handler = await opened(directory, log_id, _disk=disk)
 
     disk.fails_at = "sync next.new"
     with pytest.raises(TransientError, match=r"staged at sync next\.new"):
@@ -329,7 +329,7 @@ async def test_full_disk_while_the_sidecar_is_replaced_moves_nothing(
 async def test_lines_are_synced_before_the_sidecar_says_so_and_directories_after(
     directory: Path, event: Events, batch: Batches, log_id: UUID, disk: WatchedDisk
 ) -> None:
-    handler = await opened(directory, log_id, disk=disk)
+    handler = await opened(directory, log_id, _disk=disk)
     disk.steps.clear()
 
     await handler.handle(batch(event(0)))
@@ -349,7 +349,7 @@ async def test_lines_are_synced_before_the_sidecar_says_so_and_directories_after
 async def test_file_whose_sync_failed_is_never_synced_again(
     directory: Path, event: Events, batch: Batches, log_id: UUID, disk: WatchedDisk
 ) -> None:
-    handler = await opened(directory, log_id, disk=disk)
+    handler = await opened(directory, log_id, _disk=disk)
     await handler.handle(batch(event(0)))
 
     disk.fails_at = "sync 00000000000000000000.jsonl"
@@ -368,7 +368,7 @@ async def test_file_whose_sync_failed_is_never_synced_again(
 async def test_first_file_whose_sync_failed_gets_another_name(
     directory: Path, event: Events, batch: Batches, log_id: UUID, disk: WatchedDisk
 ) -> None:
-    handler = await opened(directory, log_id, disk=disk)
+    handler = await opened(directory, log_id, _disk=disk)
 
     disk.fails_at = "sync 00000000000000000000.jsonl"
     with pytest.raises(TransientError):

@@ -20,7 +20,7 @@ from eventrec.server.application import _mounted
 from eventrec.server.bodies import body_of
 from eventrec.server.refusals import RefusedError, json_response
 from eventrec.server.routes import Route
-from eventrec.server.serving import Server
+from eventrec.server.serving import Server, shared_state
 from eventrec.server.unpacking import MAX_MEMBERS, Unpacking
 
 ZSTD = load_zstd()
@@ -32,7 +32,9 @@ def server_with(path: Path, **options: Any) -> Any:
 
     async def endpoint(request: Request, server: Server) -> Response:
         body = await body_of(request, server)
-        return json_response({"bytes": len(body), "sha256": sha256(body).hexdigest(), "taken": server.memory.taken})
+        return json_response(
+            {"bytes": len(body), "sha256": sha256(body).hexdigest(), "taken": shared_state(server).memory.taken}
+        )
 
     app = application(EventRecorder(f"sqlite:///{path}/events.db"), options=ServerOptions(**options))
     route = Route(method="POST", path="/body", endpoint=endpoint, scope="ingest", summary="reads")
@@ -233,7 +235,7 @@ def test_body_that_breaks_off_is_no_answer_and_no_memory(serve: Any, tmp_path: P
         connection.shutdown(socket.SHUT_RDWR)
 
     until(lambda: app.state.server.measures.requests["/body", "POST", 499] == 1)
-    assert app.state.server.memory.taken == 0
+    assert shared_state(app.state.server).memory.taken == 0
 
 
 def test_bodies_of_all_requests_have_one_bound(serve: Any, tmp_path: Path, until: Any) -> None:
@@ -242,14 +244,14 @@ def test_bodies_of_all_requests_have_one_bound(serve: Any, tmp_path: Path, until
 
     with running.connection() as connection:
         connection.sendall(b"POST /body HTTP/1.1\r\n" + HOST + b"Content-Length: 90000\r\n\r\n" + b"a")
-        until(lambda: app.state.server.memory.taken == 90_000)
+        until(lambda: shared_state(app.state.server).memory.taken == 90_000)
         refused = running.post("/body", b"x" * 10_001)
         bomb = running.post("/body", gzip.compress(bytes(10_001)), Content_Encoding="gzip")
         taken = running.post("/body", b"x" * 10_000)
 
     assert (refused.status, bomb.status, taken.status) == (503, 503, 200)
     assert int(refused.headers["retry-after"]) >= 1
-    until(lambda: app.state.server.memory.taken == 0)
+    until(lambda: shared_state(app.state.server).memory.taken == 0)
 
 
 @pytest.mark.parametrize("count", [1, 8])

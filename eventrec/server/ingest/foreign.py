@@ -24,6 +24,7 @@ from eventrec.runtime.backend import in_thread
 from eventrec.server.guards import ROUTE
 from eventrec.server.ingest.taking import later
 from eventrec.server.refusals import RefusedError
+from eventrec.server.serving import shared_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,7 +48,7 @@ async def read_from(size: int, work: Callable[[], T], server: Server) -> T:
         RefusedError: 413 or 400: the body as a whole cannot be read.
     """
     try:
-        return work() if size <= _SMALL else await in_thread(work, limiter=server.unpackers)
+        return work() if size <= _SMALL else await in_thread(work, limiter=shared_state(server).unpackers)
     except BodyTooLargeError as exc:
         raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(exc)) from exc
     except BodyError as exc:
@@ -61,7 +62,7 @@ def hold(events: Sequence[ReceivedEvent | LineError], request: Request, server: 
         RefusedError: 503 with Retry-After where it is not free.
     """
     sizes = (entry_size(each.payload, each.context) for each in events if not isinstance(each, LineError))
-    server.memory.lease(request.scope).add(sum(sizes))
+    shared_state(server).memory.lease(request.scope).add(sum(sizes))
 
 
 def route_of(request: Request) -> str:

@@ -33,6 +33,7 @@ from eventrec.intake.several import SLICE, Turns
 from eventrec.records.entry import entry_size
 from eventrec.runtime.decoding import decodable
 from eventrec.server.refusals import MAX_ERRORS, ElementError, RefusedError, json_response, wait_header
+from eventrec.server.serving import shared_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -182,7 +183,7 @@ async def _deliver(server: Server, events: Sequence[Any], *, atomic: bool, secon
             await turns.pause_if_due()
     if True not in outcomes:
         return outcomes
-    answer = await server.rounds.wait(server.recorder, seconds=seconds)
+    answer = await shared_state(server).rounds.wait(server.recorder, seconds=seconds)
     if answer is True:
         return outcomes
     if answer is False:

@@ -11,6 +11,7 @@ from eventrec.runs.directory import DEAD
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import get_logger
 from eventrec.server.refusals import RefusedError
+from eventrec.server.serving import shared_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ async def look(server: Server, work: Callable[[Path], T]) -> T:
     """
     directory = log_of(server)
     try:
-        return await in_thread(work, directory, limiter=server.lookers)
+        return await in_thread(work, directory, limiter=shared_state(server).lookers)
     except (OSError, LogError) as exc:
         _logger.warning("log directory unreadable", error=type(exc).__name__)
         raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "the log directory cannot be read now") from exc

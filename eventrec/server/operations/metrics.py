@@ -11,6 +11,7 @@ from eventrec.bridges.measures import MEASURES, measured
 from eventrec.server.measures import BOUNDS
 from eventrec.server.operations.text_format import CONTENT_TYPE, Family, Sample, text_of
 from eventrec.server.routes import Route
+from eventrec.server.serving import shared_state
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from eventrec.server.measures import Measures
+    from eventrec.server.measures import ServerMeasures
     from eventrec.server.serving import Server
     from eventrec.status import Status
 
@@ -72,7 +73,7 @@ def _server_families(server: Server) -> Iterator[Family]:
         f"{PREFIX}_server_body_memory_bytes",
         "gauge",
         "Bytes that the bodies of requests take in memory.",
-        [Sample({}, server.memory.taken)],
+        [Sample({}, shared_state(server).memory.taken)],
     )
 
 
@@ -81,7 +82,7 @@ def _by_route(name: str, help_text: str, counts: Counter[str]) -> Family:
     return Family(f"{PREFIX}_server_{name}_total", "counter", help_text, samples)
 
 
-def _histogram(measures: Measures) -> Iterator[Sample]:
+def _histogram(measures: ServerMeasures) -> Iterator[Sample]:
     for route, counts in measures.seconds.items():
         sums = list(accumulate(counts))
         bounds = [*map(str, BOUNDS), "+Inf"]

@@ -14,6 +14,7 @@ from eventrec.runtime.decoding import decodable
 from eventrec.server.operations.letters import look
 from eventrec.server.refusals import json_response
 from eventrec.server.routes import JSON, Route
+from eventrec.server.serving import shared_state
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +56,7 @@ class StatusAnswer(msgspec.Struct, frozen=True):
 async def _status(_request: Request, server: Server) -> Response:
     status = server.recorder.status()
     health = status.health
-    log = None if server.log is None else await look(server, partial(_told, server.letters))
+    log = None if server.log is None else await look(server, partial(_told, shared_state(server).letters))
     told = HealthTold(health.live, health.ready, [*health.reasons, *server.access.remarks])
     return json_response(StatusAnswer(status.to_dict(), told, log))
 

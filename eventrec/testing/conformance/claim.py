@@ -9,6 +9,7 @@ import anyio
 
 from eventrec import DeliveryError, FencedError, PartialError, TransientError
 from eventrec.testing.claims import HarnessedClaims, harnessed
+from eventrec.testing.conformance.harness import watched_calls
 from eventrec.testing.conformance.watched import FaultyCallError, watched
 
 if TYPE_CHECKING:
@@ -39,14 +40,14 @@ def claim(*needs: Capability) -> Callable[[T], T]:
 def _unreturned(harness: HandlerHarness, at: float) -> str | None:
     """The calls of its handlers that were still running at this moment of the loop."""
     cut = [
-        f"`{call.name}` did not return for {call.seconds:.1f} s" for call in harness.watched_calls.cut if call.at >= at
+        f"`{call.name}` did not return for {call.seconds:.1f} s" for call in watched_calls(harness).cut if call.at >= at
     ]
     return " and ".join(cut) or None
 
 
 def made(harness: HandlerHarness) -> EventHandler:
     """A new handler, not open, whose calls are seen."""
-    return watched(harness.handler(), harness.watched_calls.call)
+    return watched(harness.handler(), watched_calls(harness).call)
 
 
 @asynccontextmanager

@@ -92,8 +92,7 @@ class HandlerHarness(ABC):
     patience: ClassVar[float] = 90.0
 
     @cached_property
-    def watched_calls(self) -> Calls:
-        """The suite's own: what it sees of the calls of the handlers."""
+    def _watched_calls(self) -> Calls:
         return Calls()
 
     async def start(self) -> None:
@@ -159,6 +158,11 @@ class HandlerHarness(ABC):
     async def replace(self) -> None:
         """Put another, empty destination in the place of this one. No handler is open meanwhile."""
         raise NotImplementedError
+
+
+def watched_calls(harness: HandlerHarness) -> Calls:
+    """What the suite sees of the calls of its handlers."""
+    return harness._watched_calls  # noqa: SLF001 - no author is given it
 
 
 METHODS: Final[Mapping[Capability, tuple[str, ...]]] = {

@@ -10,7 +10,7 @@ import pytest
 
 from eventrec import DeliveryError
 from eventrec.testing.conformance.claim import Claims, claim, deliver, failure_of, opened
-from eventrec.testing.conformance.harness import Delivered
+from eventrec.testing.conformance.harness import Delivered, watched_calls
 from eventrec.testing.conformance.log import Log, Sample
 from eventrec.testing.conformance.rows import compare, numbers
 from eventrec.testing.conformance.watched import watched
@@ -157,7 +157,7 @@ async def _reader(harness: HandlerHarness) -> AsyncIterator[EventReader]:
     reader = harness.handler().reader()
     if reader is None:
         pytest.skip("the handler has no reader")
-    reader = watched(reader, harness.watched_calls.call)
+    reader = watched(reader, watched_calls(harness).call)
     await reader.open()
     try:
         yield reader

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from anyio import CancelScope, sleep
 
 from eventrec import EventHandler, HandlerURLError, LayoutError
-from eventrec_handlers._sql import Refusals
+from eventrec_handlers._sql import Refusals, SchemaMode
 from eventrec_handlers._sql.refresher import Refresher
 from eventrec_handlers.clickhouse.calls import Calls
 from eventrec_handlers.clickhouse.ddl import Ddl
@@ -37,14 +37,15 @@ if TYPE_CHECKING:
 
     from eventrec import Batch, Layout
     from eventrec.analytics import Catalogue, MigrationTarget
-    from eventrec_handlers._sql import SchemaMode
     from eventrec_handlers.clickhouse.rows import Part
 
 __all__ = [
     "ClickHouseHandler",
     "ClickHouseIndex",
     "ClickHouseReader",
+    "ClickHouseRollups",
     "ClickHouseTable",
+    "SchemaMode",
     "UnknownCodeError",
     "from_url",
 ]

@@ -55,6 +55,8 @@ class ClickHouseReader(EventReader):
 
     A text that is not UTF-8 makes a row foreign, but for one in an extra column, where U+FFFD stands for it; so does a
     time that no event can have. `range` counts rows of the latter kind with its first page.
+
+    Made by `ClickHouseHandler.reader` alone: what it takes may change.
     """
 
     def __init__(self, target: Target, options: Options, *, layouts: Mapping[str, Layout]) -> None:

@@ -38,6 +38,8 @@ class ClickHouseRollups(RollupStore):
 
     `layouts` are those of tables that were made in another way than ours, beside those that the nodes keep. A table
     that is not there has no events yet. Rows that a table drops when it merges do not count.
+
+    Made by `ClickHouseHandler.rollups` alone: what it takes may change.
     """
 
     def __init__(self, target: Target, options: Options, *, layouts: Mapping[str, Layout]) -> None:

@@ -24,6 +24,7 @@ from eventrec import (
     PauseError,
     TransientError,
 )
+from eventrec_handlers.greptimedb.columns import JsonForm
 from eventrec_handlers.greptimedb.errors import UnknownStatusError, meaning_of_status
 from eventrec_handlers.greptimedb.frontends import FrontEnds
 from eventrec_handlers.greptimedb.options import (
@@ -32,8 +33,8 @@ from eventrec_handlers.greptimedb.options import (
     NAMES,
     TIMEOUT,
     CallOptions,
-    Compression,
     EventHandlerOptions,
+    GreptimeDBCompression,
     hints_header,
     options_of,
 )
@@ -45,9 +46,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from eventrec import Batch, Layout
-    from eventrec_handlers.greptimedb.columns import JsonForm
 
-__all__ = ["EventHandlerOptions", "GreptimeDBHandler", "UnknownStatusError", "from_url"]
+__all__ = [
+    "EventHandlerOptions",
+    "GreptimeDBCompression",
+    "GreptimeDBHandler",
+    "JsonForm",
+    "UnknownStatusError",
+    "from_url",
+]
 
 AT_ONCE: Final = 4
 """Tables of one batch that are written to at the same time."""
@@ -89,7 +96,7 @@ class GreptimeDBHandler(EventHandler):
         *,
         options: EventHandlerOptions | None = None,
         json: JsonForm = "binary",
-        compression: Compression = "none",
+        compression: GreptimeDBCompression = "none",
         timeout: float = TIMEOUT,
         connect_timeout: float = CONNECT_TIMEOUT,
         max_request_bytes: int = MAX_REQUEST_BYTES,

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from eventrec import Duration, HandlerURL
     from eventrec_handlers.greptimedb.columns import JsonForm
 
-Compression: TypeAlias = Literal["none", "gzip"]
+GreptimeDBCompression: TypeAlias = Literal["none", "gzip"]
 """Of requests. GreptimeDB also takes zstd, which gRPC for Python does not know."""
 
 JSON_FORMS: Final[tuple[JsonForm, ...]] = ("binary", "text")
-COMPRESSIONS: Final[tuple[Compression, ...]] = ("none", "gzip")
+COMPRESSIONS: Final[tuple[GreptimeDBCompression, ...]] = ("none", "gzip")
 TIMEOUT: Final = 30.0
 CONNECT_TIMEOUT: Final = 5.0
 MAX_REQUEST_BYTES: Final = 64 << 20
@@ -94,7 +94,7 @@ class CallOptions:
     """
 
     json: JsonForm = "binary"
-    compression: Compression = "none"
+    compression: GreptimeDBCompression = "none"
     timeout: float = TIMEOUT
     connect_timeout: float = CONNECT_TIMEOUT
     max_request_bytes: int = MAX_REQUEST_BYTES

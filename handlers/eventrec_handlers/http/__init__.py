@@ -33,7 +33,7 @@ from eventrec_handlers._http.client import HTTPClient
 from eventrec_handlers._http.credentials import credential_names, credentials_in, with_basic
 from eventrec_handlers._http.options import OPTION_NAMES, HTTPOptions, secret_option
 from eventrec_handlers._http.origin import place_of
-from eventrec_handlers.http.formats import FORMATS, Format, Message, messages_of
+from eventrec_handlers.http.formats import FORMATS, HTTPFormat, Message, messages_of
 from eventrec_handlers.http.refused import raise_refused
 from eventrec_handlers.http.signing import Signer, request_key
 
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
     from eventrec import DeliveryError
 
-__all__ = ["HTTPHandler", "from_url"]
+__all__ = ["HTTPFormat", "HTTPHandler", "HTTPOptions", "from_url"]
 
-DEFAULT_FORMAT: Final[Format] = "cloudevents-batch"
+DEFAULT_FORMAT: Final[HTTPFormat] = "cloudevents-batch"
 PARTS: Final = ("user", "password", "host", "port", "path")
 
 _SECRET_LENGTH: Final = 12
@@ -93,7 +93,7 @@ class HTTPHandler(EventHandler):
         self,
         url: str,
         *,
-        format: Format = DEFAULT_FORMAT,  # noqa: A002 - the option's name
+        format: HTTPFormat = DEFAULT_FORMAT,  # noqa: A002 - the option's name
         source: str | None = None,
         secret: str | None = None,
         headers: Mapping[str, str] | None = None,

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from eventrec import Batch, ColumnSchema
 
-Format: TypeAlias = Literal["cloudevents-batch", "cloudevents-structured", "cloudevents-binary", "ndjson"]
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+HTTPFormat: TypeAlias = Literal["cloudevents-batch", "cloudevents-structured", "cloudevents-binary", "ndjson"]
+FORMATS: Final[tuple[HTTPFormat, ...]] = get_args(HTTPFormat)
 DEFAULT_SOURCE: Final = "eventrec"
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -64,7 +64,7 @@ class Message:
     element_offsets: Sequence[int] = ()
 
 
-async def messages_of(batch: Batch, *, format_: Format, source: str | None = None) -> list[Message]:
+async def messages_of(batch: Batch, *, format_: HTTPFormat, source: str | None = None) -> list[Message]:
     """The requests that deliver `batch`, in the order of the log.
 
     Raises:

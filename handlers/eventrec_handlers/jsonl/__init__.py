@@ -65,7 +65,7 @@ class JsonlHandler(EventHandler, DestinationCheckpoints):
     `fsync=False` leaves it to the system when bytes reach the disk: exact as long as the machine runs, whatever becomes
     of the process; after a power cut the last batches may be missing or there twice, so it is at least once at best.
 
-    `disk` is the file system, `now` gives nanoseconds since the epoch.
+    `now` gives nanoseconds since the epoch.
 
     Raises:
         ValueError: `path` is empty, or a bound of the rotation is not positive.
@@ -78,15 +78,15 @@ class JsonlHandler(EventHandler, DestinationCheckpoints):
         rotate_bytes: int | None = ROTATE_BYTES,
         rotate_age: float | None = None,
         fsync: bool = True,
-        disk: Disk | None = None,
         now: Callable[[], int] = time.time_ns,
+        _disk: Disk | None = None,
     ) -> None:
         if not os.fspath(path):
             raise ValueError("path must name a directory")
         if (rotate_bytes is not None and rotate_bytes <= 0) or (rotate_age is not None and rotate_age <= 0):
             raise ValueError(f"rotate_bytes and rotate_age are positive, or None: got {rotate_bytes} and {rotate_age}")
         self._path = Path(path).absolute()
-        self._disk = Disk(sync=fsync) if disk is None else disk
+        self._disk = Disk(sync=fsync) if _disk is None else _disk
         self._disk.keep_below(self._path)
         self._rotation = Rotation(rotate_bytes, None if rotate_age is None else int(rotate_age * 1e9))
         self._now = now

@@ -35,15 +35,15 @@ from eventrec_handlers._http.origin import origin_of, place_of
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.otlp.answers import ForeignAnswerError, Partial, partial_of
 from eventrec_handlers.otlp.encodings import Encoding, JsonEncoding, ProtobufEncoding
-from eventrec_handlers.otlp.records import BODIES, Body, Request, Requests
+from eventrec_handlers.otlp.records import BODIES, OTLPBody, Request, Requests
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["OTLPHandler", "from_url"]
+__all__ = ["HTTPOptions", "OTLPBody", "OTLPCompression", "OTLPEncoding", "OTLPHandler", "OnPartial", "from_url"]
 
-EncodingName: TypeAlias = Literal["protobuf", "json"]
-Compression: TypeAlias = Literal["gzip", "none"]
+OTLPEncoding: TypeAlias = Literal["protobuf", "json"]
+OTLPCompression: TypeAlias = Literal["gzip", "none"]
 OnPartial: TypeAlias = Literal["accept", "locate"]
 
 PORT: Final = 4318
@@ -53,8 +53,8 @@ PATH: Final = "/v1/logs"
 GZIP_LEVEL: Final = 3
 NO_RECORDS_FAULT: Final = frozenset({404, 405, 406, 410, 415, 501})
 
-_ENCODINGS: Final[Mapping[EncodingName, Encoding]] = {"protobuf": ProtobufEncoding(), "json": JsonEncoding()}
-_COMPRESSIONS: Final[tuple[Compression, ...]] = get_args(Compression)
+_ENCODINGS: Final[Mapping[OTLPEncoding, Encoding]] = {"protobuf": ProtobufEncoding(), "json": JsonEncoding()}
+_COMPRESSIONS: Final[tuple[OTLPCompression, ...]] = get_args(OTLPCompression)
 _ON_PARTIAL: Final[tuple[OnPartial, ...]] = get_args(OnPartial)
 _SECURE: Final = "otlp+https"
 _logger = logging.getLogger("eventrec.otlp")
@@ -110,9 +110,9 @@ class OTLPHandler(EventHandler):
         self,
         url: str,
         *,
-        encoding: EncodingName = "protobuf",
-        compression: Compression = "gzip",
-        body: Body = "map",
+        encoding: OTLPEncoding = "protobuf",
+        compression: OTLPCompression = "gzip",
+        body: OTLPBody = "map",
         partial: OnPartial = "accept",
         headers: Mapping[str, str] | None = None,
         options: HTTPOptions | None = None,

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from eventrec import Batch, RowInsertRequest
     from eventrec_handlers.otlp.encodings import Encoding
 
-Body: TypeAlias = Literal["map", "json"]
-BODIES: Final[tuple[Body, ...]] = get_args(Body)
+OTLPBody: TypeAlias = Literal["map", "json"]
+BODIES: Final[tuple[OTLPBody, ...]] = get_args(OTLPBody)
 
 _TRACE_ID: Final = re.compile(r"(?!0{32})[0-9a-f]{32}", re.IGNORECASE)
 _SPAN_ID: Final = re.compile(r"(?!0{16})[0-9a-f]{16}", re.IGNORECASE)
@@ -69,7 +69,7 @@ class _Context(NamedTuple):
 class Requests:
     """Makes requests of batches: in `encoding`, payloads as `body` says, of eventrec in `version`."""
 
-    def __init__(self, encoding: Encoding, *, body: Body, version: str) -> None:
+    def __init__(self, encoding: Encoding, *, body: OTLPBody, version: str) -> None:
         self._encoding = encoding
         self._wants_text = body == "json"
         self._version = version

@@ -16,7 +16,7 @@ from urllib.parse import unquote_plus
 from anyio import CancelScope
 
 from eventrec import BatchTooLargeError, DestinationCheckpoints, EventHandler, HandlerURLError, TransientError
-from eventrec_handlers._sql import SEEN_FOR, KeptLayouts
+from eventrec_handlers._sql import SEEN_FOR, KeptLayouts, SchemaMode
 from eventrec_handlers._sql.refresher import Refresher
 from eventrec_handlers.postgres import checkpoints as checkpoint_rows
 from eventrec_handlers.postgres.calls import Calls
@@ -46,9 +46,8 @@ if TYPE_CHECKING:
 
     from eventrec import Batch, Layout
     from eventrec.analytics import Catalogue, MigrationTarget
-    from eventrec_handlers._sql import SchemaMode
 
-__all__ = ["PostgresHandler", "PostgresReader", "PostgresRollups", "from_url"]
+__all__ = ["PostgresHandler", "PostgresReader", "PostgresRollups", "SchemaMode", "from_url"]
 
 
 def from_url(url: str) -> PostgresHandler:

@@ -52,6 +52,8 @@ class PostgresReader(EventReader):
 
     Extra columns come as bool, int, float, Decimal, str, bytes or a list of floats; what is of any other type comes as
     the text that PostgreSQL writes for it.
+
+    Made by `PostgresHandler.reader` alone: what it takes may change.
     """
 
     def __init__(

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from eventrec import Batch
     from eventrec_handlers.posthog.requests import Historical, Protocol
 
+__all__ = ["HTTPOptions", "PostHogHandler", "from_url"]
+
 DEFAULT_HOST: Final = "us.i.posthog.com"
 
 _NOT_A_RECORDS_FAULT: Final = frozenset({404, 405, 406, 410, 415})

@@ -17,17 +17,15 @@ zmscore zrange zrangebyscore zrem zremrangebyscore zscore pexpire`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from eventrec import HandlerURLError
 from eventrec_handlers.redis.handler import RedisHandler
 from eventrec_handlers.redis.options import TARGET_NAMES, Target, parsed_url
 from eventrec_handlers.redis.record_keys import TYPE
+from eventrec_handlers.redis.shard_writer import RedisOverflow
 
-if TYPE_CHECKING:
-    from eventrec_handlers.redis.shard_writer import Overflow
-
-__all__ = ["RedisHandler", "Target", "from_url"]
+__all__ = ["RedisHandler", "RedisOverflow", "Target", "from_url"]
 
 _NAMES: Final = (
     *("heartbeat_by", "max_bytes", "max_records", "notice_by", "notices", "overflow", "shard_by"),
@@ -48,7 +46,7 @@ def from_url(url: str) -> RedisHandler:
     parsed = parsed_url(url)
     is_unix = parsed.scheme == "redis+unix"
     parsed.accept(*_NAMES, parts=("user", "password", *(("path",) if is_unix else ("host", "port", "path"))))
-    overflows: tuple[Overflow, ...] = ("refuse", "drop_oldest")
+    overflows: tuple[RedisOverflow, ...] = ("refuse", "drop_oldest")
     try:
         return RedisHandler(
             Target.of(parsed),

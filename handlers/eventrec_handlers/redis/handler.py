@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from eventrec import Batch, EventReader
     from eventrec_handlers.redis.commits import Part
     from eventrec_handlers.redis.options import Target
-    from eventrec_handlers.redis.shard_writer import Overflow
+    from eventrec_handlers.redis.shard_writer import RedisOverflow
 
 _NAMESPACE: Final = UUID("3f1c3a52-5d5c-5f5b-9c6e-0b7f1f6d4a10")
 
@@ -60,7 +60,7 @@ class RedisHandler(EventHandler, DestinationCheckpoints):
         shard_by: str = TYPE,
         max_records: int = 0,
         max_bytes: int = 0,
-        overflow: Overflow = "refuse",
+        overflow: RedisOverflow = "refuse",
         notices: bool = False,
         notice_by: str | None = None,
         heartbeat_by: str | None = None,
@@ -76,7 +76,7 @@ class RedisHandler(EventHandler, DestinationCheckpoints):
         self._key = RecordKey(shard_by)
         self._notices = Notices(target.stream, notices=notices, notice_by=notice_by, heartbeat_by=heartbeat_by)
         self._max_records, self._max_bytes = max_records, max_bytes
-        self._overflow: Overflow = overflow
+        self._overflow: RedisOverflow = overflow
         self._shards: list[ShardWriter] = []
         self._parting: Parting | None = None
         self._places: dict[tuple[UUID, str], list[int]] = {}

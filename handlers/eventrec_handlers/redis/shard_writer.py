@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from eventrec_handlers.redis.connection import Connection
     from eventrec_handlers.redis.keys import ShardKeys
 
-Overflow: TypeAlias = Literal["refuse", "drop_oldest"]
+RedisOverflow: TypeAlias = Literal["refuse", "drop_oldest"]
 
 _TRIES: Final = 64
 """How often an append is tried while others begin logs, or fill the room that was made."""
@@ -44,7 +44,7 @@ class ShardWriter:
         channel: str,
         max_records: int,
         max_bytes: int,
-        overflow: Overflow,
+        overflow: RedisOverflow,
     ) -> None:
         self.keys = keys
         self.dropped = 0

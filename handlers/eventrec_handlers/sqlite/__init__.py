@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from anyio import CancelScope
 
 from eventrec import Batch, DestinationCheckpoints, EventHandler, HandlerURL, HandlerURLError, PauseError
-from eventrec_handlers._sql import SEEN_FOR, KeptLayouts, fold_ascii
+from eventrec_handlers._sql import SEEN_FOR, KeptLayouts, SchemaMode, fold_ascii
 from eventrec_handlers._sql.refresher import Refresher
 from eventrec_handlers._thread import Portal, WorkThread
 from eventrec_handlers.sqlite.columns import BASE_DECLARED
@@ -41,10 +41,9 @@ if TYPE_CHECKING:
 
     from eventrec import Layout
     from eventrec.analytics import Catalogue, MigrationTarget
-    from eventrec_handlers._sql import SchemaMode
     from eventrec_handlers.sqlite.rollups import SqliteRollups
 
-__all__ = ["SqliteHandler", "SqliteReader", "from_url"]
+__all__ = ["SchemaMode", "SqliteHandler", "SqliteReader", "SqliteRollups", "from_url"]
 
 T = TypeVar("T")
 
@@ -318,3 +317,13 @@ class SqliteHandler(EventHandler, DestinationCheckpoints):
     def _close(self) -> None:
         self._is_open = False
         self._file.disconnect()
+
+
+if not TYPE_CHECKING:  # for which every name would be one of ours
+
+    def __getattr__(name: str) -> object:
+        if name != "SqliteRollups":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from eventrec_handlers.sqlite.rollups import SqliteRollups  # noqa: PLC0415 - most programs ask for none
+
+        return SqliteRollups

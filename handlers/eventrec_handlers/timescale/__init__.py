@@ -24,7 +24,6 @@ from eventrec_handlers.timescale.rollups import TimescaleRollups
 
 if TYPE_CHECKING:
     from eventrec.analytics import MigrationTarget
-    from eventrec_handlers.postgres.hook import PostgresRollups
 
 __all__ = ["TimescaleHandler", "TimescaleRollups", "from_url"]
 
@@ -58,7 +57,7 @@ class TimescaleHandler(PostgresHandler):
     def __repr__(self) -> str:
         return super().__repr__().replace("PostgresHandler", "TimescaleHandler")
 
-    def rollups(self) -> PostgresRollups:
+    def rollups(self) -> TimescaleRollups:
         return TimescaleRollups(self._target, self._options, layouts=self._layouts.declared)
 
     def migrations(self) -> MigrationTarget:

@@ -61,6 +61,8 @@ class TimescaleRollups(PostgresRollups):
     A window of which retention may have removed events is never refreshed: its rows would vanish. A rollup whose
     buckets `time_bucket` does not have, or whose table is not a hypertable, has no continuous aggregate: it is
     answered from the events.
+
+    Made by `TimescaleHandler.rollups` alone: what it takes may change.
     """
 
     def __init__(self, target: Target, options: Options, *, layouts: Mapping[str, Layout] | None = None) -> None:

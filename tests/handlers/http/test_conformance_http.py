@@ -15,7 +15,7 @@ from eventrec import Event, EventHandler
 from eventrec.testing.conformance import Capability, Delivered, HandlerConformance, HandlerHarness, Sample
 from eventrec.testing.proxy import FaultProxy
 from eventrec_handlers.http import HTTPHandler
-from eventrec_handlers.http.formats import Format
+from eventrec_handlers.http.formats import HTTPFormat
 
 pytestmark = pytest.mark.handlers
 
@@ -30,7 +30,7 @@ class WebhookHarness(HandlerHarness):
         "replace": "without checkpoints, one endpoint is like another",
         "restore": "without checkpoints, it makes no difference",
     }
-    format: Format
+    format: HTTPFormat
 
     def __init__(self, endpoint_of: Callable[..., Any]) -> None:
         self.kept: list[Delivered] = []

@@ -18,7 +18,7 @@ from eventrec.ingest.members import encode_members
 from eventrec.ingest.received import Received
 from eventrec.records.column_types import ColumnType as T
 from eventrec.testing.conformance.log import Sample
-from eventrec_handlers.http.formats import Format, Message, messages_of
+from eventrec_handlers.http.formats import HTTPFormat, Message, messages_of
 
 BatchOf: TypeAlias = Callable[..., Batch]
 
@@ -80,7 +80,7 @@ def received(message: Message) -> list[Received]:
     return events_of(elements_in(message.body, form), form)
 
 
-def sent(batch: Batch, format_: Format) -> list[Received]:
+def sent(batch: Batch, format_: HTTPFormat) -> list[Received]:
     messages = anyio.run(partial(messages_of, batch, format_=format_, source="https://example.com/é"))
     return [event for message in messages for event in received(message)]
 
@@ -90,7 +90,7 @@ def test_every_type_of_column_is_tried() -> None:
 
 
 @pytest.mark.parametrize("format_", ["cloudevents-batch", "cloudevents-structured", "cloudevents-binary"])
-def test_type_table_time_payload_context_columns_and_id_come_back(batch: BatchOf, format_: Format) -> None:
+def test_type_table_time_payload_context_columns_and_id_come_back(batch: BatchOf, format_: HTTPFormat) -> None:
     events = [
         Sample({"n": 10**30, "é": None}, kind='order "placed" é', into="orders é", at=AT, columns=COLUMNS, values=ROW),
         ReceivedEvent("bytes", b'{ "a" : 1.10 }', -1, "events", b"0123456789abcdef"),

@@ -39,7 +39,7 @@ from eventrec.ingest.received import Reading, received_event
 from eventrec.testing.conformance.log import Sample
 from eventrec_handlers._lines import lines_in_slices, lines_of
 from eventrec_handlers.http import HTTPHandler, from_url
-from eventrec_handlers.http.formats import FORMATS, Format, Message, messages_of, time_text
+from eventrec_handlers.http.formats import FORMATS, HTTPFormat, Message, messages_of, time_text
 from eventrec_handlers.http.signing import Signer, request_key
 
 BatchOf: TypeAlias = Callable[..., Batch]
@@ -77,7 +77,7 @@ class Keeping:
 # -- formats
 
 
-def messages(batch: Batch, *, format_: Format, source: str | None = None) -> list[Message]:
+def messages(batch: Batch, *, format_: HTTPFormat, source: str | None = None) -> list[Message]:
     """What a handler would post."""
     return anyio.run(partial(messages_of, batch, format_=format_, source=source))
 
@@ -148,7 +148,7 @@ def test_time_is_exact(at: int, text: bytes) -> None:
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_what_is_not_json_is_named_and_its_neighbours_are_not(batch: BatchOf, format_: Format) -> None:
+def test_what_is_not_json_is_named_and_its_neighbours_are_not(batch: BatchOf, format_: HTTPFormat) -> None:
     bad = ReceivedEvent("bad", b'{"no": JSON}')
 
     with pytest.raises(PermanentError) as caught:
@@ -343,7 +343,9 @@ async def test_what_it_does_not_take_and_does_not_name_is_not_taken_for_delivere
 
 
 @pytest.mark.parametrize("format_", ["cloudevents-structured", "cloudevents-binary"])
-async def test_records_sent_singly_are_judged_singly(batch: BatchOf, endpoint_of: EndpointOf, format_: Format) -> None:
+async def test_records_sent_singly_are_judged_singly(
+    batch: BatchOf, endpoint_of: EndpointOf, format_: HTTPFormat
+) -> None:
     keeping = Keeping(204, 400, 204, 413, 204, 503, headers={"Retry-After": "5"})
     handler = HTTPHandler(f"http://127.0.0.1:{endpoint_of(keeping).port}/", format=format_)
     async with opened(handler):

@@ -21,6 +21,7 @@ from eventrec.runs.requests import load_requests
 from eventrec.server import Tokens, application
 from eventrec.server.operations.metrics import recorder_families
 from eventrec.server.operations.text_format import Family, Sample, text_of
+from eventrec.server.serving import shared_state
 from eventrec.server.token_file import new_token
 from eventrec.testing.scripted import FencedHandler, Numbered, ScriptedHandler, quickly, raising, refusing
 
@@ -158,7 +159,7 @@ def test_status_reads_the_dead_letters_only_where_their_logs_have_changed(
         return count_letters(letters)
 
     app = app_of(tmp_path)
-    object.__setattr__(app.state.server, "letters", LetterCounter(count=counted))
+    object.__setattr__(shared_state(app.state.server), "letters", LetterCounter(count=counted))
     running = serve(app)
 
     before = [running.get("/status").json()["log"]["dead_letters"] for _ in range(3)]

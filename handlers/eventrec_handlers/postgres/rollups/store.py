@@ -54,6 +54,8 @@ class PostgresRollups(RollupStore):
     `layouts` are those of tables that are not ours; the others are as `default_layout` says. `refresh` makes the
     tables of a rollup that has none yet, unless the option `schema` is "strict". It also makes partitions of layouts
     that have them, and removes events older than a layout's retention once every rollup has counted them.
+
+    Made by `PostgresHandler.rollups` alone: what it takes may change.
     """
 
     def __init__(self, target: Target, options: Options, *, layouts: Mapping[str, Layout] | None = None) -> None:
