@@ -205,7 +205,7 @@ class LogDelivery:
                 end = self.source.end
                 while not self.is_settled:
                     for worker in self.workers.values():
-                        await worker.settled(end)
+                        await worker.wait_settled(end)
                     end = self.source.end
                 tasks.cancel_scope.cancel()
 

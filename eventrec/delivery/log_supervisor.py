@@ -160,7 +160,7 @@ class LogSupervisor(Supervisor):
         self._drops.note("not_written", unwritable - self._unwritable)
         self._unwritable = unwritable
         if self._own is not None:
-            self._own.source.grew()
+            self._own.source.note_growth()
 
     def next_change(self) -> anyio.Event:
         """Set when more is written or synced, or the disk refused."""
@@ -327,9 +327,9 @@ class LogSupervisor(Supervisor):
         if self._following is not None:
             if not self._following.allowed.is_set():
                 return
-            await self._following.settled()
+            await self._following.wait_settled()
         if self._subscriptions:
-            await self._adoption.settled()
+            await self._adoption.wait_settled()
 
     def _spawn(self, tasks: TaskGroup, runs: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
         for what, run in runs.items():

@@ -158,7 +158,7 @@ class BusDelivery:
 
     async def _next_change(self) -> None:
         if self.source.is_over:
-            await self.worker.settled(self.source.end)
+            await self.worker.wait_settled(self.source.end)
         else:
             await self.source.next_change()
 

@@ -271,7 +271,7 @@ class View:
         while self.end <= self.next:
             await self._grown.wait()
 
-    def grew(self) -> None:
+    def note_growth(self) -> None:
         grown, self._grown = self._grown, anyio.Event()
         grown.set()
 
@@ -509,7 +509,7 @@ class Delivery(RuleBasedStateMachine):
             if self.types is not None and kind not in self.types:
                 self.unwanted.add(offset)
         for process in self.processes:
-            process.source.grew()
+            process.source.note_growth()
 
     @rule(seconds=MOMENTS)
     def run(self, seconds: float) -> None:

@@ -171,7 +171,7 @@ class Following:
         for id_ in [*seen.appeared, *seen.moved]:
             self._turns.note_moved(id_)
             if id_ in self.followed and id_ not in self._closing:
-                self.followed[id_].source.grew()
+                self.followed[id_].source.note_growth()
             else:
                 self._turns.note_wanted(id_)
         for id_ in seen.freed:
@@ -309,7 +309,7 @@ class Following:
 
     # -- its end
 
-    async def settled(self) -> None:
+    async def wait_settled(self) -> None:
         """Return once what they hold now was delivered, or waits: for an operator, or for what is down."""
         ends = {id_: delivery.source.end for id_, delivery in self.followed.items()}
         for id_, end in ends.items():

@@ -89,7 +89,7 @@ class LetterSource:
         id_ = explicit if explicit is not None else Ids(letter.log_id).as_bytes(letter.offset, 0, None)
         return (shape, timestamp, payload, context, extras, id_, size)
 
-    def acknowledged(self) -> None:
+    def note_acknowledged(self) -> None:
         """Something is settled."""
         moved, self.moved = self.moved, anyio.Event()
         moved.set()
@@ -125,4 +125,4 @@ class LetterCursor:
 
     def acknowledge(self, next_offset: int) -> None:
         del next_offset
-        self._source.acknowledged()
+        self._source.note_acknowledged()

@@ -112,7 +112,7 @@ class Adoption:
         self._has_looked = False
         self._failures = Failures(FIRST_PAUSE, LONGEST_PAUSE)
 
-    async def settled(self) -> None:
+    async def wait_settled(self) -> None:
         """Return once all that is there was delivered, or waits: for others, for an operator, for what is down."""
         while self._may_settle_more():  # noqa: ASYNC110 - what it waits for happens in many places
             await anyio.sleep(_POLL_SECONDS)

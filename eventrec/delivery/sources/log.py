@@ -126,7 +126,7 @@ class LogSource:
         """A destination is at `offset`."""
         self._floor = max(self._floor, offset)
 
-    def grew(self) -> None:
+    def note_growth(self) -> None:
         """There may be more to read."""
         grown, self._grown = self._grown, anyio.Event()
         grown.set()

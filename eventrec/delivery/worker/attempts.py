@@ -104,7 +104,7 @@ class Freezer:
             return
         attempt = attempt_of(piece, batch, suspects)
         if not ledger.attempt == self._frozen == attempt:
-            ledger.freezes(attempt)
+            ledger.note_attempt(attempt)
             await self._save()
             self._frozen = attempt
 
@@ -117,5 +117,5 @@ class Freezer:
         if pieces:
             self._frozen = attempt
         else:
-            self._ledger.forgets_attempt()
+            self._ledger.forget_attempt()
         return pieces, read

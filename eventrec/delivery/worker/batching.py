@@ -72,11 +72,11 @@ class Batching:
             return max(0.0, self._next_tick - now)
         return None if oldest is None else max(0.0, oldest + self._settings.flush_interval - now)
 
-    def failed(self) -> None:
+    def note_failure(self) -> None:
         """An outage: start small afterwards."""
         if not self._settings.ticks:
             self._rows = max(1, self._settings.batch_rows // RAMP)
 
-    def succeeded(self) -> None:
+    def note_success(self) -> None:
         """A batch went through: grow towards the full size."""
         self._rows = min(self._settings.batch_rows, self._rows * 2)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from eventrec.delivery.subscription import NewDestination, Subscription
-    from eventrec.delivery.worker.health import Health
+    from eventrec.delivery.worker.health import SubscriptionHealth
     from eventrec.delivery.worker.ledger import Ledger
     from eventrec.handler import DestinationCheckpoints
     from eventrec.records.batch import Batch
@@ -49,7 +49,12 @@ class Destination:
     """
 
     def __init__(
-        self, subscription: Subscription, log_id: UUID, handler: EventHandler, ledger: Ledger, health: Health
+        self,
+        subscription: Subscription,
+        log_id: UUID,
+        handler: EventHandler,
+        ledger: Ledger,
+        health: SubscriptionHealth,
     ) -> None:
         own = subscription.handler
         self.prepares = getattr(type(own), "prepare", EventHandler.prepare) is not EventHandler.prepare
@@ -86,7 +91,7 @@ class Destination:
         """
         with contained(), self._health.asking():
             if not self._is_open:
-                self._health.opens()
+                self._health.note_opening()
                 self._must_close = self.is_uncertain = True
                 await self._handler.open()
                 self._is_open = True
@@ -114,7 +119,7 @@ class Destination:
         if answer > ledger.furthest:
             raise HoldError(Hold(f"the destination is at {answer}, and the log ends at {ledger.furthest}"))
         # Not before it has our row: else the decision would be forgotten with an answer that is lost.
-        ledger.goes_to(found)
+        ledger.note_destination(found)
         self._on_new = self._default_on_new
         return answer
 

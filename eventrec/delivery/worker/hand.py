@@ -87,7 +87,7 @@ class Hand:
         """Take the next piece out, though it is not settled."""
         return self._pieces.pop()
 
-    def settled(self) -> None:
+    def pop_settled(self) -> None:
         """All of the next piece is settled."""
         self._pieces.pop()
         if not self._pieces or (self.last_end is not None and self.next.end > self.last_end):

@@ -66,7 +66,7 @@ class Outage:
         self.died += count
 
 
-class Health:
+class SubscriptionHealth:
     """The state of one subscription: waiting, opening, delivering, `retrying in 2.0 s`, `paused: …`, `holding: …`.
 
     `on_change` is called after each change, `outage` shared with the subscription's other workers. `clock` is
@@ -152,7 +152,7 @@ class Health:
         """Whether the last attempt failed, and nothing went through since."""
         return self._is_failing
 
-    def opens(self) -> None:
+    def note_opening(self) -> None:
         self._set("opening")
 
     def note_ready(self) -> None:
@@ -160,10 +160,10 @@ class Health:
         if not self._is_failing:
             self._set("delivering")
 
-    def retries(self, seconds: float) -> None:
+    def note_retry(self, seconds: float) -> None:
         self._set(f"retrying in {seconds:.1f} s")
 
-    def delivers(self, lag: int) -> None:
+    def note_delivery(self, lag: int) -> None:
         """Something went through."""
         outage = self._outage
         if outage.since is not None:
@@ -175,24 +175,24 @@ class Health:
         if self._state != "delivering":
             self._set("delivering")
 
-    def fails(self, exc: Exception) -> None:
+    def note_failure(self, exc: Exception) -> None:
         """An attempt failed in a way that a later one may mend."""
         self.last_error = error_text(exc)
         if self._begins():
             _logger.warning("delivery interrupted", subscription=self._subscription, error=self.last_error)
 
-    def fails_unknown(self, exc: Exception, *, is_new: bool) -> None:
+    def note_unknown_failure(self, exc: Exception, *, is_new: bool) -> None:
         """An attempt failed with an error that is not a word of ours; a new one of these is worth a traceback."""
         self.last_error = error_text(exc)
         self._begins()
         if is_new:
             _logger.error("handler failed", subscription=self._subscription, error=self.last_error, exc_info=exc)
 
-    def refuses(self, reason: str | None) -> None:
+    def note_refusal(self, reason: str | None) -> None:
         """Records are set aside for `reason`, if any are: not an outage."""
         self.last_error = reason or self.last_error
 
-    def holds(self, hold: Hold) -> None:
+    def note_hold(self, hold: Hold) -> None:
         """Nothing goes on; said once for as long as the reason is the same."""
         self.last_error = hold.reason
         self._begins()
@@ -206,13 +206,13 @@ class Health:
         """An operator acted."""
         self.is_held = False
 
-    def drops(self, records: int) -> None:
+    def note_drop(self, records: int) -> None:
         """The last attempt failed; said once an outage."""
         if not self._outage.has_said_dropped:
             self._outage.has_said_dropped = True
             _logger.warning("records dropped", subscription=self._subscription, reason="exhausted", records=records)
 
-    def closes(self) -> None:
+    def note_closed(self) -> None:
         self._set("closed")
 
     def _begins(self) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from eventrec.delivery.sources.source import Source
     from eventrec.delivery.subscription import Subscription
-    from eventrec.delivery.worker.health import Health
+    from eventrec.delivery.worker.health import SubscriptionHealth
     from eventrec.delivery.worker.piece import Piece
     from eventrec.records.batch import Batch
     from eventrec.records.entry import Entry
@@ -66,7 +66,7 @@ class Ledger:
         self._on_dead = on_dead
         self._changed = anyio.Event()
         self._dropped_at: float | None = None
-        self.cursor = source.subscribe(subscription.name, subscription.start, self.lost)
+        self.cursor = source.subscribe(subscription.name, subscription.start, self.note_lost)
         start = self.cursor.next
         self.progress = Progress(start, start, start)
         if checkpoint is not None:
@@ -79,7 +79,7 @@ class Ledger:
         self._told = self.progress.dead, sum(self.progress.dropped.values())
         """The losses that `take_losses` has told."""
 
-    def checkpoint(self, health: Health, *, refused_types: Iterable[str] = ()) -> Checkpoint:
+    def checkpoint(self, health: SubscriptionHealth, *, refused_types: Iterable[str] = ()) -> Checkpoint:
         """What a later run needs to know, with the trouble that an operator looks for in the directory."""
         error = health.last_error
         return Checkpoint(
@@ -94,7 +94,7 @@ class Ledger:
             refused_types=[_storable(kind) for kind in refused_types],
         )
 
-    def status(self, health: Health, *, in_hand: int, oldest: int | None = None) -> SubscriptionStatus:
+    def status(self, health: SubscriptionHealth, *, in_hand: int, oldest: int | None = None) -> SubscriptionStatus:
         """The account, with what is `in_hand`: read, in offsets, and not settled; `oldest` is its first timestamp."""
         progress, end = self.progress, self._source.end
         return SubscriptionStatus(
@@ -187,31 +187,31 @@ class Ledger:
             self._scan_to(end)
             self._skip_unread(end)
 
-    def arrived(self, end: int) -> None:
+    def note_arrival(self, end: int) -> None:
         """A batch that ends before `end` went through: the destination is there."""
         self.progress.acknowledged = end
         self.generation = 0
         self.address = self._subscription.address
 
-    def answered(self, answer: int) -> None:
+    def note_answer(self, answer: int) -> None:
         """The destination is at `answer`."""
         self.progress.acknowledged = max(self.progress.acknowledged, answer)
 
-    def goes_to(self, destination: str) -> None:
+    def note_destination(self, destination: str) -> None:
         """What is acknowledged from now on is true of `destination`, which has a row of ours."""
         self.destination = destination
         self.address = self._subscription.address
 
-    def freezes(self, attempt: Attempt) -> None:
+    def note_attempt(self, attempt: Attempt) -> None:
         """`attempt` may be sent once the checkpoint is durable."""
         self.attempt = attempt
         self.generation = max(self.generation, attempt.generation + 1)
 
-    def forgets_attempt(self) -> None:
+    def forget_attempt(self) -> None:
         """It cannot be made again."""
         self.attempt = None
 
-    def lost(self, reason: str, count: int, entries: Sequence[Entry] = ()) -> None:
+    def note_lost(self, reason: str, count: int, entries: Sequence[Entry] = ()) -> None:
         """`count` offsets that were not read yet are lost, and `entries` are what is known to have stood there."""
         unwanted = sum(not self._subscription.wants(entry[SHAPE].type) for entry in entries)
         self.progress.filtered += unwanted

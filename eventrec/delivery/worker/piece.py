@@ -128,7 +128,7 @@ class Piece:
             static_context=self.static_context,
         )
 
-    def fails(self, failure: str | None) -> None:
+    def note_failure(self, failure: str | None) -> None:
         """An attempt failed: with what is not a handler's word, or (None) in a way that a later one may mend."""
         self.is_doubtful = self.is_doubtful or failure is None or self.failure not in (None, failure)
         self.failure = failure

@@ -60,7 +60,7 @@ class Quarantine:
         self._skips.difference_update(dead)
         self._judged += [(offset, entry[SHAPE].type, True) for offset, (entry, _) in dead.items()]
 
-    def passed(self, arrived: Iterable[tuple[int, Entry]]) -> None:
+    def note_passed(self, arrived: Iterable[tuple[int, Entry]]) -> None:
         """The destination has these, whichever process delivered them: they speak for their types."""
         if self.brake or self._judged:
             self._judged += [(offset, entry[SHAPE].type, False) for offset, entry in arrived]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from eventrec.delivery.worker.batch_reader import BatchReader
     from eventrec.delivery.worker.destination import Destination
     from eventrec.delivery.worker.hand import Hand
-    from eventrec.delivery.worker.health import Health
+    from eventrec.delivery.worker.health import SubscriptionHealth
     from eventrec.delivery.worker.ledger import Ledger
     from eventrec.delivery.worker.piece import Piece
     from eventrec.delivery.worker.quarantine import Quarantine
@@ -54,7 +54,7 @@ class Settling:
         destination: Destination,
         freezer: Freezer,
         quarantine: Quarantine,
-        health: Health,
+        health: SubscriptionHealth,
         on_rewind: Callable[[], None],
     ) -> None:
         self._settings = settings
@@ -69,7 +69,7 @@ class Settling:
         self._health = health
         self._on_rewind = on_rewind
         self._standstill = Standstill()
-        self._retrying = retrying(settings.retry, sleep=self._standstill.wait, before_sleep=health.retries)
+        self._retrying = retrying(settings.retry, sleep=self._standstill.wait, before_sleep=health.note_retry)
         self._unknown_errors = UnknownErrors()
         self._other_errors = UnknownErrors()
         """What failed without a batch, and so says nothing about its records."""
@@ -146,8 +146,8 @@ class Settling:
 
     async def survive(self, exc: Exception, seconds: float) -> None:
         """What is not the handler's fault failed: the disk, the system, or we ourselves. Go on after `seconds`."""
-        self._health.fails_unknown(exc, is_new=self._other_errors.saw(exc, now=anyio.current_time()))
-        self._health.retries(seconds)
+        self._health.note_unknown_failure(exc, is_new=self._other_errors.saw(exc, now=anyio.current_time()))
+        self._health.note_retry(seconds)
         await self._standstill.wait(seconds)
 
     async def get_ready(self) -> None:
@@ -182,7 +182,7 @@ class Settling:
             await self._quarantine.pass_below(answer, piece)
             if piece.end > answer:
                 piece = self._hand.split_next(answer)
-            self._quarantine.passed(piece.open())
+            self._quarantine.note_passed(piece.open())
             self._done(piece, delivered=len(piece))
         if answer > progress.scanned:
             gone = range(self._reader.end, min(answer, ledger.cursor.next))
@@ -191,7 +191,7 @@ class Settling:
             ]
             ledger.settle_remotely(answer, dead=len(dead), gone=len(gone))
             self._reader.skip_to(answer)
-        ledger.answered(answer)
+        ledger.note_answer(answer)
 
     # -- what comes of it
 
@@ -199,20 +199,20 @@ class Settling:
         """Remember how a batch of `piece` failed; where it does not say what it means, begin with a fresh handler."""
         if not is_named(piece, exc):
             self._fails_unknown = True
-            piece.fails(error_text(exc))
+            piece.note_failure(error_text(exc))
             await self._restart(exc, self._unknown_errors)
         elif isinstance(exc, TransientError) and not isinstance(exc, FencedError):
-            piece.fails(None)
+            piece.note_failure(None)
 
     async def _restart(self, exc: Exception, errors: UnknownErrors) -> None:
         """An error that is not a handler's word: a traceback once, and a fresh start for the handler."""
-        self._health.fails_unknown(exc, is_new=errors.saw(exc, now=anyio.current_time()))
-        self._reader.batching.failed()
+        self._health.note_unknown_failure(exc, is_new=errors.saw(exc, now=anyio.current_time()))
+        self._reader.batching.note_failure()
         await self._destination.close()
 
     def _interrupted(self, exc: Exception) -> None:
-        self._health.fails(exc)
-        self._reader.batching.failed()
+        self._health.note_failure(exc)
+        self._reader.batching.note_failure()
 
     async def _perform(self, piece: Piece, outcome: Outcome) -> None:
         """Do what follows for `piece`, which is next in hand; where it is to be tried again, raise for that."""
@@ -242,7 +242,7 @@ class Settling:
         """The destination is not where it was: go on there. At once the first time; one that moves on and on waits."""
         if self._has_moved:
             seconds = self._pauses.next()
-            self._health.retries(seconds)
+            self._health.note_retry(seconds)
             await self._standstill.wait(seconds)
         self._has_moved = True
 
@@ -252,31 +252,31 @@ class Settling:
         self._hand.note_passed()
         self._unknown_errors.forget()
         self._other_errors.forget()
-        self._reader.batching.succeeded()
-        self._quarantine.passed(piece.open())
+        self._reader.batching.note_success()
+        self._quarantine.note_passed(piece.open())
         piece.has_arrived = True
         if self._quarantine:
             # Whatever becomes of the letters.
             piece.settle(delivered=piece.offsets)
         await self._close_off(piece)
-        self._health.delivers(self._ledger.lag)
+        self._health.note_delivery(self._ledger.lag)
 
     async def _close_off(self, piece: Piece) -> None:
         """What is still open of `piece` was delivered; suspects before it were not."""
         await self._quarantine.bury_suspects(piece)
         if piece.has_arrived:
-            self._ledger.arrived(piece.end)
+            self._ledger.note_arrival(piece.end)
         self._done(piece, delivered=len(piece))
 
     async def _set_aside(self, piece: Piece, bury: Bury) -> None:
         """Part of `piece` may have arrived; part of it is dead; and the rest waits."""
-        self._health.refuses(next(iter(bury.dead.values()), None))
+        self._health.note_refusal(next(iter(bury.dead.values()), None))
         delivered = set(bury.delivered)
         arrived = [(offset, entry) for offset, entry in piece.open() if offset in delivered]
         if delivered:
             piece.settle(delivered=bury.delivered)
         await self._bury(piece, piece.open_among(bury.dead))
-        self._quarantine.passed(arrived)
+        self._quarantine.note_passed(arrived)
         if bury.then is not None:
             await self._perform(piece, bury.then)
 
@@ -310,16 +310,16 @@ class Settling:
         for suspect in suspects:
             piece.dead += suspect.dead
             piece.delivered += suspect.delivered
-        self._health.drops(len(piece) + len(suspects))
-        self._hand.settled()
+        self._health.note_drop(len(piece) + len(suspects))
+        self._hand.pop_settled()
         self._ledger.give_up(piece, "exhausted", also=len(suspects))
 
     def _done(self, piece: Piece, *, delivered: int) -> None:
         """All of `piece` is settled: on to what is next in hand."""
-        self._hand.settled()
+        self._hand.pop_settled()
         self._ledger.settle(piece, delivered=delivered)
 
     async def _hold(self, hold: Hold) -> None:
         """Stand still, health red, until it is time to look again or an operator says so."""
-        self._health.holds(hold)
+        self._health.note_hold(hold)
         await self._standstill.wait(self._settings.retry.max if hold.slowly else math.inf)

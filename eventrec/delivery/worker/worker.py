@@ -17,7 +17,7 @@ from eventrec.delivery.worker.batch_reader import BatchReader
 from eventrec.delivery.worker.containment import EndedFromWithinError, in_own_task
 from eventrec.delivery.worker.destination import Destination
 from eventrec.delivery.worker.hand import Hand
-from eventrec.delivery.worker.health import Health, Outage
+from eventrec.delivery.worker.health import Outage, SubscriptionHealth
 from eventrec.delivery.worker.ledger import Ledger
 from eventrec.delivery.worker.open_records import OpenRecords
 from eventrec.delivery.worker.quarantine import Quarantine
@@ -81,7 +81,7 @@ class Worker:
             outage.brake.distrust(checkpoint.refused_types)
             outage.note_address(self.name, subscription.address, source.id, checkpoint)
         self._on_health = on_health
-        self._health = Health(self.name, self._note_health, outage, clock=clock)
+        self._health = SubscriptionHealth(self.name, self._note_health, outage, clock=clock)
         self._destination = Destination(
             subscription, source.id, handler or subscription.handler, self._ledger, self._health
         )
@@ -191,7 +191,7 @@ class Worker:
         """How many records became dead letters, and how many were lost, since this was last asked."""
         return self._ledger.take_losses()
 
-    async def settled(self, to: int) -> None:
+    async def wait_settled(self, to: int) -> None:
         """Send what is there without waiting for more, and return once everything below `to` is settled."""
         self._reader.flush(to)
         while self.progress.scanned < to:
@@ -199,7 +199,7 @@ class Worker:
 
     def mark_closed(self) -> None:
         """What is not settled stays in the log."""
-        self._health.closes()
+        self._health.note_closed()
 
     def resume(self, start: NewDestination | None = None) -> None:
         """An operator acted: go on at once, with the brake released.
@@ -257,7 +257,7 @@ class Worker:
         No loop needs to run.
         """
         await self._open.give_up_all(reason)
-        self._health.closes()
+        self._health.note_closed()
 
     async def close(self, *, is_last: bool = False) -> None:
         """Close the handler, also where opening it failed half-way; its errors end in a log line.

@@ -50,10 +50,10 @@ def test_a_full_batch_does_not_wait_for_the_rare_records_of_a_long_backlog() -> 
 def test_after_an_outage_a_batch_grows_only_once_it_is_as_large_as_ever() -> None:
     limits = batching()
 
-    limits.failed()
+    limits.note_failure()
     sizes = [limits.max_rows]
     while limits.max_rows < 4 * ROWS:
-        limits.succeeded()
+        limits.note_success()
         sizes.append(limits.max_rows)
 
     assert sizes == [ROWS // RAMP, 4, 8, 16, 4 * ROWS]

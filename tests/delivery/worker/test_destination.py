@@ -14,7 +14,7 @@ from eventrec import Batch, DestinationCheckpoints, EventHandler
 from eventrec.delivery.sources.memory import MemorySource
 from eventrec.delivery.subscription import Subscription
 from eventrec.delivery.worker.destination import Destination, is_true
-from eventrec.delivery.worker.health import Health, HoldError, Outage
+from eventrec.delivery.worker.health import HoldError, Outage, SubscriptionHealth
 from eventrec.delivery.worker.ledger import Ledger
 from eventrec.delivery.worker.piece import Piece
 
@@ -72,7 +72,7 @@ def ledger(subscription: Subscription, source: MemorySource) -> Ledger:
 
 @pytest.fixture
 def destination(subscription: Subscription, handler: Scripted, ledger: Ledger) -> Destination:
-    return Destination(subscription, ID, handler, ledger, Health("s", lambda: None, Outage()))
+    return Destination(subscription, ID, handler, ledger, SubscriptionHealth("s", lambda: None, Outage()))
 
 
 async def ready(destination: Destination) -> int | None:
@@ -268,7 +268,7 @@ async def test_while_there_is_nothing_to_send_it_is_asked_once_a_second_at_most(
         def idle_check_seconds(self) -> float | None:
             return said
 
-    destination = Destination(subscription, ID, Impatient(), ledger, Health("s", lambda: None, Outage()))
+    destination = Destination(subscription, ID, Impatient(), ledger, SubscriptionHealth("s", lambda: None, Outage()))
     await ready(destination)
 
     assert destination.idle_check_seconds == seconds
@@ -282,6 +282,6 @@ async def test_one_that_keeps_no_checkpoints_is_not_told_of_the_end(subscription
 
     handler = Forgetful()
 
-    await Destination(subscription, ID, handler, ledger, Health("s", lambda: None, Outage())).retire(3)
+    await Destination(subscription, ID, handler, ledger, SubscriptionHealth("s", lambda: None, Outage())).retire(3)
 
     assert handler.calls == []

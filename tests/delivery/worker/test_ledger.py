@@ -9,7 +9,7 @@ import pytest
 
 from eventrec.delivery.sources.memory import MemorySource
 from eventrec.delivery.subscription import Subscription
-from eventrec.delivery.worker.health import Health, Outage
+from eventrec.delivery.worker.health import Outage, SubscriptionHealth
 from eventrec.delivery.worker.ledger import Ledger
 from eventrec.delivery.worker.piece import Piece
 from eventrec.records.entry import Entry
@@ -30,7 +30,7 @@ class Book:
             on_reread=self.reread.append,
         )
 
-        self.health = Health("s", lambda: None, Outage())
+        self.health = SubscriptionHealth("s", lambda: None, Outage())
 
     @property
     def is_balanced(self) -> bool:
@@ -69,8 +69,8 @@ def test_what_is_given_up_counts_with_what_was_set_aside_before_it(book: Book, p
 def test_what_is_lost_unread_is_dropped_if_it_was_wanted_and_else_filtered(
     book: Book, entry: Callable[..., Entry]
 ) -> None:
-    book.ledger.lost("overflow", 3, [entry(0, "a"), entry(1, "b"), entry(2, "a")])
-    book.ledger.lost("corrupt", 4)
+    book.ledger.note_lost("overflow", 3, [entry(0, "a"), entry(1, "b"), entry(2, "a")])
+    book.ledger.note_lost("corrupt", 4)
 
     assert book.ledger.progress.dropped == {"overflow": 2, "corrupt": 4}
     assert book.ledger.progress.filtered == 1
@@ -78,7 +78,7 @@ def test_what_is_lost_unread_is_dropped_if_it_was_wanted_and_else_filtered(
 
 def test_what_the_disk_bound_takes_is_counted_once_where_the_source_had_lost_it(book: Book) -> None:
     book.ledger.cursor.seek(4)
-    book.ledger.lost("corrupt", 4)
+    book.ledger.note_lost("corrupt", 4)
 
     book.ledger.give_up_below(7, "retention")
 
@@ -91,7 +91,7 @@ async def test_a_destination_that_went_back_is_given_again_what_is_kept(
 ) -> None:
     book.ledger.cursor.seek(8)
     book.ledger.settle(piece(0, 2, 4, 6, end=8), delivered=4)
-    book.ledger.arrived(8)
+    book.ledger.note_arrival(8)
 
     await book.ledger.rewind_to(3)
 
@@ -109,7 +109,7 @@ async def test_what_is_not_kept_any_more_is_dropped_as_rewound(
     source.append([entry(number) for number in range(6)])
     book.ledger.cursor.seek(6)
     book.ledger.settle(Piece(6), delivered=6)
-    book.ledger.arrived(6)
+    book.ledger.note_arrival(6)
 
     await book.ledger.rewind_to(2)
 
@@ -122,7 +122,7 @@ async def test_what_is_not_kept_any_more_is_dropped_as_rewound(
 async def test_another_destination_begins_where_it_was_decided(book: Book, *, at_oldest: bool, begins: int) -> None:
     book.ledger.cursor.seek(8)
     book.ledger.settle(Piece(8), delivered=0)
-    book.ledger.arrived(4)
+    book.ledger.note_arrival(4)
 
     assert await book.ledger.begin_again(at_oldest=at_oldest) == begins
     assert book.ledger.progress.acknowledged == begins
@@ -141,8 +141,8 @@ def test_a_checkpoint_is_where_a_later_run_goes_on(subscription: Subscription, s
     attempt = Attempt(start=2, end=6, generation=3, offsets=[2, 4])
     first = Book(subscription, source)
     first.ledger.settle(Piece(2), delivered=0)
-    first.ledger.goes_to("the database")
-    first.ledger.freezes(attempt)
+    first.ledger.note_destination("the database")
+    first.ledger.note_attempt(attempt)
 
     later = Book(subscription, source, first.ledger.checkpoint(first.health)).ledger
 

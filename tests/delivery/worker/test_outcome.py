@@ -135,7 +135,7 @@ def test_a_record_that_fails_alone_waits_for_an_operator_where_that_was_asked_fo
 def test_a_batch_known_by_its_token_that_may_have_arrived_is_not_split(piece: Callable[..., Piece]) -> None:
     probing = Remembered(is_probing=True, knows_tokens=True)
     doubtful = piece(1, 4)
-    doubtful.fails(None)
+    doubtful.note_failure(None)
 
     assert outcome_of(piece(1, 4), UNKNOWN, probing) == Split()
     assert isinstance(outcome_of(doubtful, UNKNOWN, probing), Hold)

@@ -57,10 +57,10 @@ def test_equal_failures_leave_no_doubt_and_others_do(piece: Callable[..., Piece]
     same, other, transient = piece(1), piece(1), piece(1)
 
     for failure in ("a", "a", "a"):
-        same.fails(failure)
+        same.note_failure(failure)
     for failure in ("a", "b"):
-        other.fails(failure)
-    transient.fails(None)
+        other.note_failure(failure)
+    transient.note_failure(None)
 
     assert (same.is_doubtful, other.is_doubtful, transient.is_doubtful) == (False, True, True)
 
@@ -129,7 +129,7 @@ def test_what_is_put_back_comes_first_and_probing_ends_with_the_last_piece(piece
     while hand:
         assert hand.is_probing
         order.append(hand.next.offsets[0])
-        hand.settled()
+        hand.pop_settled()
 
     assert order == [1, 3, 5]
     assert (hand.is_probing, hand.has_passed) == (False, False)

@@ -14,7 +14,7 @@ from eventrec import Batch, TransientError
 from eventrec.delivery.letters.dead_letters import LoggedDeadLetters
 from eventrec.delivery.sources.memory import MemorySource
 from eventrec.delivery.subscription import Subscription
-from eventrec.delivery.worker.health import Health, Outage
+from eventrec.delivery.worker.health import Outage, SubscriptionHealth
 from eventrec.delivery.worker.worker import Worker
 from eventrec.events.encoder import Encoder
 from eventrec.testing.scripted import FencedHandler, Numbered, quickly
@@ -181,7 +181,7 @@ async def test_no_call_is_waited_for_longer_than_five_minutes() -> None:
 
 async def test_a_worker_that_waits_for_its_turn_is_not_without_an_answer() -> None:
     outage = Outage()
-    health = Health("s", lambda: None, outage, clock=anyio.current_time)
+    health = SubscriptionHealth("s", lambda: None, outage, clock=anyio.current_time)
 
     with health.asking():
         await anyio.sleep(9)
@@ -197,7 +197,7 @@ async def test_a_worker_that_waits_for_its_turn_is_not_without_an_answer() -> No
 
 
 async def test_a_call_beside_a_batch_that_does_not_end_is_said_though_the_batch_did() -> None:
-    health = Health("s", lambda: None, Outage(), clock=anyio.current_time)
+    health = SubscriptionHealth("s", lambda: None, Outage(), clock=anyio.current_time)
 
     with health.asking():
         with health.asking(is_batch=True):

@@ -98,7 +98,7 @@ async def test_what_is_left_of_a_piece_that_was_forfeited_is_settled(
         await anyio.wait_all_tasks_blocked()
         await anyio.sleep(1.0)
         worker.forfeit(below)
-        await worker.settled(10)
+        await worker.wait_settled(10)
 
     assert handler.batches == batches
     assert (worker.progress.dropped, worker.progress.scanned) == ({"retention": dropped}, 10)
@@ -120,7 +120,7 @@ async def test_what_a_destination_that_went_back_makes_void_is_not_given_up_with
     worker = Worker(subscribed(handler, attempts=1), source, NoLetters(), checkpoint=saved, on_rewind=fail)
 
     async with at_work(worker):
-        await worker.settled(10)
+        await worker.wait_settled(10)
 
     assert failed
     assert handler.delivered == [2, 4, 6, 8]
@@ -137,7 +137,7 @@ async def test_with_the_last_attempt_the_suspects_before_it_are_given_up_too(sou
     worker = Worker(subscribed(handler, attempts=20), source, NoLetters())
 
     async with at_work(worker):
-        await worker.settled(10)
+        await worker.wait_settled(10)
 
     assert (worker.progress.dropped, worker.progress.dead) == ({"exhausted": 5}, 0)
     assert worker.progress.is_balanced
