@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     )
     from eventrec.rules import RateLimit, RateLimitOption, Redaction, RedactionOption, Sampling, SamplingOption
     from eventrec.runs.files import safe_name
+    from eventrec.runtime.logging import get_logger
     from eventrec.status import Health, Settled, Status, SubscriptionStatus
     from eventrec.sync import AsyncRecorder
     from eventrec.usage.analytics import Analytics
@@ -182,6 +183,7 @@ __all__ = [
     "from_context",
     "from_field",
     "from_payload",
+    "get_logger",
     "handler_from_url",
     "migration_target_from_url",
     "reader_from_url",
@@ -285,6 +287,7 @@ _HOMES: Final = {
     "from_context": "eventrec.records.layout_columns",
     "from_field": "eventrec.records.layout_columns",
     "from_payload": "eventrec.records.layout_columns",
+    "get_logger": "eventrec.runtime.logging",
     "handler_from_url": "eventrec.registry",
     "migration_target_from_url": "eventrec.registry",
     "reader_from_url": "eventrec.registry",

@@ -20,7 +20,11 @@ ROOT: Final = "eventrec"
 
 
 def get_logger(name: str) -> Any:
-    """A logger whose lines read `phrase key=value …`; the keys are the stdlib record's `eventrec` too."""
+    """A logger for handlers: its lines read `phrase key=value …`; the keys are the stdlib record's `eventrec` too.
+
+    Its `name` begins with "eventrec.": so what records the logging as events leaves its lines out, which would come
+    back to the handler.
+    """
     return structlog.wrap_logger(
         logging.getLogger(name),
         processors=[structlog.stdlib.filter_by_level, _to_stdlib],

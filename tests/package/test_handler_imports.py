@@ -55,3 +55,12 @@ def test_handler_imports_only_public_names_itself_and_what_handlers_share(path: 
     refused = [found for found in imports(path) if not is_allowed(handler, *found)]
 
     assert refused == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(HANDLERS)))
+def test_handler_logs_by_our_logger_alone_so_that_its_lines_never_come_back_to_it(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+
+    assert "structlog" not in text
+    assert "getLogger" not in text
+    assert "get_logger(" not in text or 'get_logger("eventrec.' in text or 'get_logger(f"eventrec.' in text

@@ -8,11 +8,10 @@ rounds nothing is connected.
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextvars import Context
 from typing import TYPE_CHECKING, Final, Protocol
 
-from eventrec import EventrecError, TransientError
+from eventrec import EventrecError, TransientError, get_logger
 from eventrec.analytics import Catalogue, load_catalogue, plan_of
 from eventrec_handlers._thread import WorkThread
 
@@ -65,7 +64,7 @@ class Refresher:
         self._given = catalogue
         self._open_store = open_store
         self._database = database
-        self._logger = logging.getLogger(f"eventrec.{database}")
+        self._logger = get_logger(f"eventrec.{database}")
         self._sleep = sleep
         self._task: asyncio.Task[None] | None = None
         self._failures = 0
@@ -148,7 +147,7 @@ class Refresher:
         error = str(exc) if isinstance(exc, EventrecError) else f"{type(exc).__name__}: {exc}"
         if error != self._said and (self._failures >= ACCIDENTS or not isinstance(exc, TransientError)):
             self._said = error
-            self._logger.warning("rollups are not refreshed error=%r", error, extra={"eventrec": {"error": error}})
+            self._logger.warning("rollups are not refreshed", error=error)
         return min(LONGEST_PAUSE, 2.0 ** min(self._failures, 12))
 
     def _went_well(self, left: Collection[str]) -> None:
@@ -156,4 +155,4 @@ class Refresher:
         self._left = {remark: self._left.get(remark, 0) + 1 for remark in sorted(left)}
         if self._said is not None:
             self._said = None
-            self._logger.info("rollups are refreshed again", extra={"eventrec": {}})
+            self._logger.info("rollups are refreshed again")

@@ -20,13 +20,12 @@ blame for: 404, 405, 406, 410, 415, 501, or an answer that is not OTLP.
 from __future__ import annotations
 
 import gzip
-import logging
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
-from eventrec import Batch, EventHandler, HandlerURL, HandlerURLError, PauseError, PermanentError
+from eventrec import Batch, EventHandler, HandlerURL, HandlerURLError, PauseError, PermanentError, get_logger
 from eventrec_handlers._http.client import HTTPClient
 from eventrec_handlers._http.credentials import credential_names, credentials_in, with_basic
 from eventrec_handlers._http.meaning import quoted
@@ -57,7 +56,7 @@ _ENCODINGS: Final[Mapping[OTLPEncoding, Encoding]] = {"protobuf": ProtobufEncodi
 _COMPRESSIONS: Final[tuple[OTLPCompression, ...]] = get_args(OTLPCompression)
 _ON_PARTIAL: Final[tuple[OnPartial, ...]] = get_args(OnPartial)
 _SECURE: Final = "otlp+https"
-_logger = logging.getLogger("eventrec.otlp")
+_logger = get_logger("eventrec.otlp")
 
 
 def from_url(url: str) -> OTLPHandler:
@@ -211,10 +210,10 @@ class OTLPHandler(EventHandler):
             self._is_refusing = bool(said.rejected)
             if self._is_refusing:
                 _logger.warning(
-                    "log records are refused, and not said which destination=%s%s", self._client.origin, reason
+                    "log records are refused, and not said which", destination=self._client.origin, reason=words
                 )
             else:
-                _logger.info("log records are taken again destination=%s", self._client.origin)
+                _logger.info("log records are taken again", destination=self._client.origin)
 
 
 def _check(name: str, value: str, allowed: Sequence[str]) -> None:

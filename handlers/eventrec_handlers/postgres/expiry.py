@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
+from eventrec import get_logger
 from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.chunks import chunks_of
 from eventrec_handlers.postgres.errors import brief, state
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from eventrec_handlers.postgres.checkpoints import Namespace
 
-_logger = logging.getLogger("eventrec.postgres")
+_logger = get_logger("eventrec.postgres")
 
 SLICE: Final = 5_000
 """Rows deleted in one transaction."""
@@ -140,17 +140,12 @@ class Expiry:
         trouble.not_before = self._clock() + min(LONGEST_PAUSE_AFTER_FAILURES, 2.0 ** min(trouble.times, 12))
         if trouble.said != error and (not may_pass or trouble.times >= ACCIDENTS):
             trouble.said = error
-            _logger.warning(
-                "expired rows are not deleted table=%r error=%r",
-                table,
-                error,
-                extra={"eventrec": {"table": table, "error": error}},
-            )
+            _logger.warning("expired rows are not deleted", table=table, error=error)
 
     def _went_well(self, table: str) -> None:
         trouble = self._troubles.pop(table, None)
         if trouble is not None and trouble.said is not None:
-            _logger.info("expired rows are deleted again table=%r", table, extra={"eventrec": {"table": table}})
+            _logger.info("expired rows are deleted again", table=table)
 
 
 async def _remove(

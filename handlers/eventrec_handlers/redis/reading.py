@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
-from eventrec import PauseError
+from eventrec import PauseError, get_logger
 from eventrec.bus import Content, ContentDecoder, ContentError, Records
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ _FIRST_COMMITS: Final = 4
 _OTHER_VERSIONS: Final = range(2, 32)
 """What a content of another version of ours begins with. Anything else in its place is damage."""
 
-_logger = structlog.get_logger("eventrec.redis")
+_logger = get_logger("eventrec.redis")
 
 
 class CommitReader:

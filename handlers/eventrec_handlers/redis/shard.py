@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid4
 
 import anyio
-import structlog
 
-from eventrec import DeliveryError
+from eventrec import DeliveryError, get_logger
 from eventrec.bus import Held, Lease, LogBounds, Records, Shard
 from eventrec_handlers.redis.calls import ShardCalls, pairs, seconds_of
 from eventrec_handlers.redis.keys import channel as notice_channel
@@ -44,7 +43,7 @@ _NOTICE: Final = 1.0
 
 _UNBOUNDED: Final = OutletBounds()
 
-_logger = structlog.get_logger("eventrec.redis")
+_logger = get_logger("eventrec.redis")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import structlog
 
+from eventrec import get_logger
 from eventrec.bus import Records
 from eventrec_handlers.redis.picture import Picture
 from eventrec_handlers.redis.picture import picture as picture_of
@@ -35,7 +35,7 @@ _LAST: Final = 2**64 - 1
 _PASSED_AT_ONCE: Final = 100
 """Entries of others among ours that are passed at once."""
 
-_logger = structlog.get_logger("eventrec.redis")
+_logger = get_logger("eventrec.redis")
 
 
 class ShardLogs:

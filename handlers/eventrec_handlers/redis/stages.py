@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid4
 
-import structlog
-
-from eventrec import TransientError
+from eventrec import TransientError, get_logger
 from eventrec.bus import STAGE_PREFIX, LeaseLostError, new_log_id
 from eventrec_handlers.redis.calls import pairs
 from eventrec_handlers.redis.steps import milliseconds, pack_step
@@ -26,7 +24,7 @@ _MARK: Final = b"\xff"
 _KEYS_AT_ONCE: Final = 1000
 """How many keys one call looks at where all of them have to be."""
 
-_logger = structlog.get_logger("eventrec.redis")
+_logger = get_logger("eventrec.redis")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -42,6 +43,34 @@ def _samples(start: int, end: int, size: int = 0) -> list[Entry]:
 def _numbers(entries: Sequence[Entry]) -> list[int]:
     """The numbers of `samples`."""
     return [int.from_bytes(entry[EXPLICIT_ID] or b"") for entry in entries]
+
+
+class _Kept(logging.Handler):
+    """The lines that it is given: the phrase of each as `event`, and its values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        assert isinstance(record.args, tuple)
+        self.said.append({"event": record.args[0], **getattr(record, "eventrec", {})})
+
+
+@pytest.fixture
+def capture_logs() -> Callable[[], AbstractContextManager[list[dict[str, Any]]]]:
+    """Keeps what the handler says of Redis while it is entered."""
+
+    @contextmanager
+    def capture() -> Iterator[list[dict[str, Any]]]:
+        kept, logger = _Kept(), logging.getLogger("eventrec.redis")
+        logger.addHandler(kept)
+        try:
+            yield kept.said
+        finally:
+            logger.removeHandler(kept)
+
+    return capture
 
 
 @dataclass

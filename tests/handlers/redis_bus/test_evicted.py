@@ -7,7 +7,6 @@ from uuid import UUID
 
 import anyio
 import pytest
-from structlog.testing import capture_logs
 
 from eventrec import HandlerURL, PauseError, TransientError
 from eventrec.bus import Lease, LeaseLostError, Output, Shard, Step
@@ -46,7 +45,9 @@ async def everything(shard: Shard, numbers: Any) -> list[int]:
     return found
 
 
-async def test_meta_is_gone_and_its_logs_are_read_on_as_sealed_ones(place: Any, samples: Any, numbers: Any) -> None:
+async def test_meta_is_gone_and_its_logs_are_read_on_as_sealed_ones(
+    place: Any, samples: Any, numbers: Any, capture_logs: Any
+) -> None:
     shard = await place.shard()
     log = UUID(await place.append(samples(0, 5)))
     lease = await acquired(shard, "sqlite")
@@ -128,7 +129,7 @@ async def test_places_are_gone_and_nothing_is_trimmed_before_all_have_saved_agai
 
 
 async def test_list_of_subscriptions_is_gone_and_nothing_is_trimmed_from_under_one_that_rests(
-    place: Any, samples: Any
+    place: Any, samples: Any, capture_logs: Any
 ) -> None:
     shard = await place.shard()
     for start in range(0, 6, 2):
@@ -146,7 +147,7 @@ async def test_list_of_subscriptions_is_gone_and_nothing_is_trimmed_from_under_o
     assert sorted(held.subscription for held in await shard.subscriptions()) == ["busy", "resting"]
 
 
-async def test_checkpoint_is_gone_and_that_is_said(place: Any, samples: Any) -> None:
+async def test_checkpoint_is_gone_and_that_is_said(place: Any, samples: Any, capture_logs: Any) -> None:
     shard = await place.shard()
     log = UUID(await place.append(samples(0, 5)))
     lease = await acquired(shard, "sqlite")
@@ -182,7 +183,9 @@ async def counted(place: Any, shard: RedisShard, samples: Any) -> tuple[Lease, U
     return lease, log
 
 
-async def test_place_of_a_stage_is_gone_and_known_all_the_same(place: Any, samples: Any, numbers: Any) -> None:
+async def test_place_of_a_stage_is_gone_and_known_all_the_same(
+    place: Any, samples: Any, numbers: Any, capture_logs: Any
+) -> None:
     shard = await place.shard()
     lease, log = await counted(place, shard, samples)
     await place.do("DEL", place.keys.stage_progress("count"))
@@ -209,7 +212,9 @@ async def test_other_place_of_a_stage_is_gone_and_known_all_the_same(place: Any,
 
 
 @pytest.mark.parametrize("by", ["progress", "commit"])
-async def test_state_of_a_stage_is_gone_and_that_is_said_once(place: Any, samples: Any, by: str) -> None:
+async def test_state_of_a_stage_is_gone_and_that_is_said_once(
+    place: Any, samples: Any, by: str, capture_logs: Any
+) -> None:
     shard = await place.shard()
     lease, log = await counted(place, shard, samples)
     await place.do("DEL", place.keys.stage_state("count"))
@@ -227,7 +232,7 @@ async def test_state_of_a_stage_is_gone_and_that_is_said_once(place: Any, sample
 
 @pytest.mark.parametrize("by", ["progress", "commit"])
 async def test_deadlines_of_a_stage_are_gone_and_it_is_asked_about_all_its_keys(
-    place: Any, samples: Any, by: str
+    place: Any, samples: Any, by: str, capture_logs: Any
 ) -> None:
     shard = await place.shard()
     lease, log = await counted(place, shard, samples)
@@ -256,7 +261,7 @@ async def test_meta_of_an_outlet_is_gone_and_its_log_is_taken_back(place: Any, s
     assert [each.is_live for each in await outlet.logs()] == [False, True]
 
 
-async def test_everything_is_gone_under_a_reader_that_waits(place: Any, samples: Any) -> None:
+async def test_everything_is_gone_under_a_reader_that_waits(place: Any, samples: Any, capture_logs: Any) -> None:
     shard = await place.shard()
     log = UUID(await place.append(samples(0, 5)))
     lease = await acquired(shard, "sqlite")

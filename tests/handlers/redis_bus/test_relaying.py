@@ -13,7 +13,6 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from structlog.testing import capture_logs
 
 from eventrec import Backoff, EventRecorder, EventRecorderOptions, EventStruct
 from eventrec.testing import assert_conserved
@@ -49,7 +48,7 @@ def rows_of(path: Path) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("persists", [True, False], ids=["aof", "no persistence"])
 async def test_each_event_arrives_once_though_redis_is_killed_and_two_relays_fight(
-    start_server: Any, place_type: Any, tmp_path: Path, *, persists: bool
+    start_server: Any, place_type: Any, tmp_path: Path, *, persists: bool, capture_logs: Any
 ) -> None:
     server = await start_server(persists=persists, settings={"appendfsync": "always"})
     place, database = place_type(server), tmp_path / "events.db"

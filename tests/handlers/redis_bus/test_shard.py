@@ -11,7 +11,6 @@ import anyio
 import anyio.to_thread
 import pytest
 from redis.asyncio import Redis
-from structlog.testing import capture_logs
 
 import eventrec_handlers.redis
 from eventrec import PauseError, TransientError
@@ -50,7 +49,7 @@ async def ranges(shard: Shard, log: UUID) -> list[tuple[int, int, int]]:
 # -- what is in the stream and is not ours
 
 
-async def test_damaged_commit_is_told_once_and_passed(place: Any, samples: Any) -> None:
+async def test_damaged_commit_is_told_once_and_passed(place: Any, samples: Any, capture_logs: Any) -> None:
     shard = await place.shard()
     await place.append(samples(0, 3))
     await place.append_raw([4, b"\x01\x92damaged", 2, b"\xffnoise"])
@@ -64,7 +63,7 @@ async def test_damaged_commit_is_told_once_and_passed(place: Any, samples: Any) 
     assert [(each["entry"], each["records"]) for each in said] == [("7-4", 4), ("9-2", 2)]
 
 
-async def test_damaged_commits_at_the_end_are_passed(place: Any, samples: Any) -> None:
+async def test_damaged_commits_at_the_end_are_passed(place: Any, samples: Any, capture_logs: Any) -> None:
     shard = await place.shard()
     await place.append(samples(0, 3))
     log = UUID(await place.append_raw([4, b""]))
@@ -76,7 +75,9 @@ async def test_damaged_commits_at_the_end_are_passed(place: Any, samples: Any) -
     assert len(said) == 1
 
 
-async def test_commit_with_another_number_of_records_than_it_says_is_damaged(place: Any, samples: Any) -> None:
+async def test_commit_with_another_number_of_records_than_it_says_is_damaged(
+    place: Any, samples: Any, capture_logs: Any
+) -> None:
     shard = await place.shard()
     log = UUID(await place.append(samples(0, 3)))
     ((_, fields),) = await place.do("XRANGE", place.keys.log(log), "-", "+")
@@ -410,7 +411,7 @@ async def full_circle(place: Any, shard: Any, samples: Any) -> None:
     assert not await shard.forget("sqlite")
 
 
-async def test_scripts_touch_no_key_that_they_were_not_told(place: Any, samples: Any) -> None:
+async def test_scripts_touch_no_key_that_they_were_not_told(place: Any, samples: Any, capture_logs: Any) -> None:
     shard = await place.shard()
     told: set[str] = set()
     strays = []
@@ -429,7 +430,7 @@ async def test_scripts_touch_no_key_that_they_were_not_told(place: Any, samples:
     assert strays == []
 
 
-async def test_user_with_the_rights_that_are_documented_can_do_all(place: Any, samples: Any) -> None:
+async def test_user_with_the_rights_that_are_documented_can_do_all(place: Any, samples: Any, capture_logs: Any) -> None:
     of_both = re.findall(r"`([a-z\s]+)`", (eventrec_handlers.redis.__doc__ or "").partition("A producer needs")[2])
     commands = [f"+{name}" for name in " ".join(of_both).split()]
     rights = (f"~{{eventrec:{place.name}*", f"&eventrec:{place.name}:*", "-@all", *commands)
@@ -440,7 +441,7 @@ async def test_user_with_the_rights_that_are_documented_can_do_all(place: Any, s
             await full_circle(place, (await bus.shards())[0], samples)
 
 
-async def test_relay_works_in_a_cluster(start_server: Any, place_type: Any, samples: Any) -> None:
+async def test_relay_works_in_a_cluster(start_server: Any, place_type: Any, samples: Any, capture_logs: Any) -> None:
     # Else it takes the port that is 10,000 higher, which there may not be.
     bus_port = str(await anyio.to_thread.run_sync(free_port, "127.0.0.1"))
     server = await start_server(settings={"cluster-enabled": "yes", "cluster-port": bus_port})

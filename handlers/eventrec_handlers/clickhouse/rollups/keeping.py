@@ -14,9 +14,8 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import structlog
 
-from eventrec import CatalogueError, PauseError
+from eventrec import CatalogueError, PauseError, get_logger
 from eventrec.analytics import Refreshed
 from eventrec_handlers.clickhouse.errors import Failure
 from eventrec_handlers.clickhouse.rollups.notes import note, read_notes
@@ -41,7 +40,7 @@ SETTLING: Final = 30.0
 LOOK: Final = 0.05
 """Seconds between two looks at what is inserted; growing up to a second."""
 
-_logger = structlog.get_logger("eventrec.clickhouse")
+_logger = get_logger("eventrec.clickhouse")
 
 _MARK: Final = "eventrec_fill"
 """Stands in the statements that fill, which are inserts too, and need not be waited for."""
