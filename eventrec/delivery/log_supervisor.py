@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
+from time import time
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -28,6 +29,7 @@ from eventrec.errors import LogFullError
 from eventrec.intake.handover import Handover
 from eventrec.intake.mirrored import MirrorWatch
 from eventrec.runs.directory import DEAD
+from eventrec.runs.requests import OperatorRequest
 from eventrec.runs.retention import Bound, Retain
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import get_logger
@@ -48,7 +50,6 @@ if TYPE_CHECKING:
     from eventrec.intake.queue import Intake
     from eventrec.intake.writer import Writer
     from eventrec.options import EventRecorderOptions
-    from eventrec.runs.requests import OperatorRequest
     from eventrec.runtime.backend import Backend
     from eventrec.status import SubscriptionStatus
 
@@ -213,6 +214,9 @@ class LogSupervisor(Supervisor):
         return {str(id_): why for id_, why in [*list(self._adoption.left.items()), *list(live.items())]}
 
     def resume(self, name: str, start: NewDestination | None = None) -> None:
+        self._adoption.resumed[name] = OperatorRequest(
+            subscription=name, asked=time(), start=None if start == "pause" else start
+        )
         for delivery in self._deliveries():
             if name in delivery.workers:
                 delivery.workers[name].resume(start)

@@ -99,6 +99,8 @@ class Adoption:
         self._looks = 0
         self._changes = Changes()
         self._deliver = deliver
+        self.resumed: dict[str, OperatorRequest] = {}
+        """What this process was asked last, by subscription: it is meant for logs that are adopted later too."""
         self._letters = letters
         self._layouts = layouts
         self._is_failing = is_failing
@@ -272,10 +274,9 @@ class Adoption:
         self.queue.note_free(ids)
         self._note_freed()
 
-    @staticmethod
-    def apply(requests: Iterable[OperatorRequest], delivery: LogDelivery, opened: OpenedOrphan) -> None:
+    def apply(self, requests: Iterable[OperatorRequest], delivery: LogDelivery, opened: OpenedOrphan) -> None:
         """What was asked while no process delivered this log is meant for it too."""
-        for request in asked_since(requests, opened.saved.checkpoints, now=time()):
+        for request in asked_since([*requests, *self.resumed.values()], opened.saved.checkpoints, now=time()):
             delivery.apply(request)
 
     async def _deliver_orphan(self, delivery: LogDelivery) -> None:

@@ -100,6 +100,25 @@ class TokenHandler(ScriptedHandler):
             raise self.after_keeping.pop(0)
 
 
+async def test_a_decision_is_meant_for_more_logs_than_are_delivered_at_once(tmp_path: Path) -> None:
+    old = FencedHandler()
+    for number in range(adoption.MAX_ADOPTED + 2):
+        old.always = lambda _: None
+        async with EventRecorder(old, log=tmp_path, options=quickly(close_timeout=0.1)) as recorder:
+            recorder.record(Numbered(2 * number))
+            assert await recorder.flush(timeout=60)
+            old.always = raising(TransientError("down"))
+            recorder.record(Numbered(2 * number + 1))
+    new = FencedHandler(id="another")
+
+    async with EventRecorder(new, log=tmp_path, options=quickly()) as recorder:
+        await eventually(lambda: recorder.status().waiting_logs == adoption.MAX_ADOPTED)
+        recorder.resume("FencedHandler", start="latest")
+        await eventually(lambda: len(new.delivered) == adoption.MAX_ADOPTED + 2, 30)
+
+    assert sorted(new.delivered) == [2 * number + 1 for number in range(adoption.MAX_ADOPTED + 2)]
+
+
 async def test_a_batch_that_may_have_arrived_is_sent_again_as_it_was_by_the_next_run(tmp_path: Path) -> None:
     handler = TokenHandler(after_keeping=[TransientError("looked failed")] * 100)
     recorder = EventRecorder(handler, log=tmp_path, options=quickly(batch_rows=7, flush_interval=3600))
