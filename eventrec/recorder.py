@@ -245,8 +245,9 @@ class EventRecorder(Taking):
                 URL.
             LayoutError: Two event classes have different layouts for one table.
             LogError: The log cannot be made, or is on a network file system; the recorder is closed. LogFullError: the
-                disk has no room for it, and no log of an earlier run that is free to be delivered. Where there is one,
-                it opens and delivers; its own log is begun once there is room, and its intake holds till then.
+                disk has no room for it, and holds neither retained logs, which go, nor one of an earlier run that is
+                free to be delivered. Where there is such a one, it opens and delivers; its own log is begun once there
+                is room, and its intake holds till then.
             RuntimeError: No loop runs here: see `sync`.
         """
         self._note_fork()
