@@ -127,9 +127,9 @@ class ${class_name}Handler(EventHandler):
         """Send every record; on return they are safe at the destination.
 
         `batch.records` are records with their payload as JSON bytes, `batch.row_inserts()` rows, grouped by table.
-        Fields that an event declares as `Column()` are not in the payload: write them too, or they are lost. Of a
-        record they are `dict(zip((column.name for column in record.columns), record.rows[0]))`; an event of several
-        rows has them in each of `record.rows`.
+        Fields that an event declares as `Column()` are not in the payload: write them too, or they are lost. They are
+        `dict(zip((column.name for column in record.columns), row))` for each `row` of `record.rows`; most records have
+        one row, and those that have several arrive as so many.
         What goes wrong is raised as TransientError, PermanentError, PartialError, BatchTooLargeError or PauseError.
         """
         raise NotImplementedError("write ${class_name}Handler.handle")

@@ -44,7 +44,7 @@ def opened(annotation: Any, within: Aliases) -> tuple[object, list[object], Alia
             annotation, *added = get_args(annotation)
             metadata += added
         elif isinstance(annotation, typing.NewType):
-            annotation = annotation.__supertype__
+            annotation = _with_names(annotation.__supertype__, annotation)
         elif is_alias(alias) and alias not in within:
             within |= {alias}
             annotation = _value_of(alias, get_args(annotation))
@@ -72,17 +72,22 @@ def _value_of(alias: Any, arguments: tuple[Any, ...]) -> object:
 
 
 def _read_value(alias: Any) -> Any:
-    """Its value, in which texts are what they name, as in annotations; where they name nothing, they stay texts.
-
-    Raises:
-        TypeError: Such a text names a marker, or there is no value.
-    """
     try:
-        value, module = alias.__value__, sys.modules.get(alias.__module__ or "")
+        value = alias.__value__
     except Exception as exc:  # annotations are foreign code
         if error_of_signal_handler(exc) is not None:
             raise
         raise TypeError(f"the alias {alias.__name__} cannot be read: {exc}") from exc
+    return _with_names(value, alias)
+
+
+def _with_names(value: Any, named: Any) -> Any:
+    """The value of `named`, an alias or NewType; texts in it are what they name, as in annotations, or stay texts.
+
+    Raises:
+        TypeError: A text that names nothing has a marker in it.
+    """
+    module = sys.modules.get(named.__module__ or "")
     holder = type("holder", (), {"__annotations__": {"value": value}})
     try:
         return typing.get_type_hints(holder, vars(module) if module else {}, include_extras=True)["value"]
@@ -90,7 +95,7 @@ def _read_value(alias: Any) -> Any:
         if error_of_signal_handler(exc) is not None:
             raise
         if NAMES_A_MARKER.search(str(value)):
-            raise TypeError(f"the alias {alias.__name__} cannot be read: {exc}") from exc
+            raise TypeError(f"the alias {named.__name__} cannot be read: {exc}") from exc
         return value
 
 

@@ -1491,6 +1491,7 @@ Swapped = TypeAliasType("Swapped", dict[str, "T"], type_params=(T,))
 K = TypeVar("K")
 Turned = TypeAliasType("Turned", dict[K, T], type_params=(T, K))
 Same = TypeAliasType("Same", "T", type_params=(T,))
+Contact = NewType("Contact", "Annotated[Email, 1]")
 Phantom = TypeAliasType("Phantom", Annotated[str, Hashed()], type_params=(T,))
 
 
@@ -1501,6 +1502,7 @@ Phantom = TypeAliasType("Phantom", Annotated[str, Hashed()], type_params=(T,))
         (Swapped[Email], {"a": SECRET}, {"a": HASH}),
         (Same[Email], SECRET, HASH),
         (Phantom[int], SECRET, HASH),
+        (Contact, SECRET, HASH),
     ],
 )
 def test_parameters_of_an_alias_are_put_where_it_names_them(annotation: Any, value: Any, expected: object) -> None:
