@@ -430,6 +430,8 @@ _MEMBERS: Final = ("type", "table", "payload", "timestamp", "extra_schema", "ext
 
 
 def _refuse_non_event(cls: type, event: object) -> None:
+    if issubclass(cls, EventStruct):
+        raise InvalidEventError(f"{cls.__name__}: the name to_event is reserved, no field can have it")
     missing = [name for name in _MEMBERS if inspect.getattr_static(event, name, event) is event]
     if missing and not hasattr(cls, "__getattr__"):
         raise InvalidEventError(

@@ -398,6 +398,13 @@ def test_what_says_itself_without_end_is_refused() -> None:
         Encoder().encode(circle)
 
 
+def test_a_struct_with_a_field_of_the_reserved_name_is_refused() -> None:
+    made: Any = msgspec.defstruct("Made", [("to_event", str)], bases=(EventStruct,), frozen=True)
+
+    with pytest.raises(InvalidEventError, match=r"^Made: the name to_event is reserved, no field can have it$"):
+        Encoder().encode(made(to_event="x"))
+
+
 def test_what_says_itself_and_is_no_event_is_refused() -> None:
     circle = Saying(None)
     circle.event = circle
