@@ -65,7 +65,7 @@ def supervising(writer: Writer) -> LogSupervisor:
 
 def begun(supervisor: LogSupervisor) -> LogSupervisor:
     """As it is once the log is delivered."""
-    delivery: Any = SimpleNamespace(source=SimpleNamespace(grew=lambda: None), abandon=lambda: None)
+    delivery: Any = SimpleNamespace(source=SimpleNamespace(note_growth=lambda: None), abandon=lambda: None)
     supervisor._own = delivery
     return supervisor
 
