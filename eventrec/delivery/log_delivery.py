@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final, Literal
 import anyio
 import msgspec
 
+from eventrec.delivery.checkpoint_keeper import CheckpointKeeper
 from eventrec.delivery.needs import OTHERS_SECONDS, Needs
-from eventrec.delivery.saving import Saving
 from eventrec.delivery.sources.log import LogSource
 from eventrec.delivery.worker.worker import Worker
-from eventrec.errors import LogError, TransientError
+from eventrec.errors import LogError
 from eventrec.log.head import DISK_FULL
-from eventrec.runs.checkpoint import CheckpointFiles, Saved
+from eventrec.runs.checkpoint import Saved
 from eventrec.runtime.backend import in_thread
 from eventrec.runtime.logging import described, get_logger
 from eventrec.runtime.starting import when_begun
@@ -42,12 +42,6 @@ _STAMP_SECONDS: Final = 5.0
 
 _CHECKPOINT_BYTES: Final = 8 << 10
 """What a checkpoint takes of a disk, in its blocks."""
-
-_BETWEEN_SAVES: Final = 0.05
-"""Seconds: as much as a handler without checkpoints of its own may have to take again after a crash."""
-
-_BETWEEN_TRIES: Final = 1.0
-"""Seconds: what the disk refused is tried again, though nothing moves meanwhile."""
 
 
 class LogDelivery:
@@ -79,7 +73,17 @@ class LogDelivery:
     ) -> None:
         self.run_of = run
         self.log = log
-        self._moved = anyio.Event()
+        self._keeper = CheckpointKeeper(
+            run,
+            sync=sync,
+            sync_interval=sync_interval,
+            # A log of our own was begun, and its directory synced, when the folder was there.
+            is_named=opened is None and run.incarnation == 1,
+            now=self._checkpoints,
+            end=lambda: self.source.end,
+            write=self._save,
+            on_saved=self._note_try,
+        )
         saved = opened.saved if opened is not None else Saved({}, frozenset(), frozenset())
         first = opened.first if opened is not None else 0
         is_orphan = self.is_held and opened is not None
@@ -93,36 +97,24 @@ class LogDelivery:
                 on_drop=on_drop,
                 checkpoint=saved.checkpoints.get(each.name),
                 handler=handlers[each.name].lease(is_orphan=is_orphan, failed=failed(run.id, each.name)),
-                freeze=self._freeze,
+                freeze=self._keeper.freeze,
                 outage=handlers[each.name].outage,
                 on_rewind=on_rewind,
-                on_health=self._notice,
+                on_health=self._keeper.note_moved,
             )
             for each in subscriptions
         }
         self.needs = Needs(run, log, self.workers.keys(), saved, first=first, retain=retain)
-        # A log of our own was begun, and its directory synced, when the folder was there.
-        self._files = CheckpointFiles(run.storage, is_named=opened is None and run.incarnation == 1)
         self._sync = sync
-        self._sync_interval = sync_interval
-        self._saved = Saving()
-        self._incarnation = run.incarnation
-        self._saving = anyio.Lock()
         self._ending = anyio.Lock()
         self._is_ended = False
-        self.is_unsaved = False
-        """Whether the disk did not take the checkpoints when they were saved last."""
-        self._is_full = False
-        """Whether that was since it has no room for them."""
-        self.is_refused = False
-        """Whether they were not saved, or may not be any more, since it has ended."""
         self.is_gone = False
         """Whether the log was deleted, or moved to those that are retained."""
         self._is_stamped = False
         self._is_trusted = True
 
     def _source_of(self, first: int, *, is_orphan: bool) -> LogSource:
-        return LogSource(self.log, self.run_of.id, first=first, is_orphan=is_orphan, on_move=self._notice)
+        return LogSource(self.log, self.run_of.id, first=first, is_orphan=is_orphan, on_move=self._keeper.note_moved)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.run_of.id} of {self.source!r}>"
@@ -182,10 +174,19 @@ class LogDelivery:
         """Its lock means nothing: never delete it."""
         self._is_trusted = False
 
+    @property
+    def is_unsaved(self) -> bool:
+        """Whether the disk did not take the checkpoints when they were saved last."""
+        return self._keeper.is_unsaved
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether they were not saved, or may not be any more, since it has ended."""
+        return self._keeper.is_refused
+
     async def moved_once(self) -> None:
         """Return once a subscription has acknowledged something, or after 50 ms."""
-        with anyio.move_on_after(_BETWEEN_SAVES):
-            await self._moved.wait()
+        await self._keeper.moved_once()
 
     def settled_below(self, end: int) -> int:
         """Up to where all subscriptions of ours are past it; `end` where there is none."""
@@ -198,7 +199,7 @@ class LogDelivery:
     async def run(self, *, until_settled: bool = False) -> None:
         """Deliver until cancelled, or with `until_settled` until all that is written is. May be called again."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(when_begun(self._keep_checkpoints), name="eventrec checkpoints")
+            tasks.start_soon(when_begun(self._keeper.run), name="eventrec checkpoints")
             for worker in self.workers.values():
                 tasks.start_soon(when_begun(worker.run), name=f"eventrec {worker.name}")
             if until_settled:
@@ -219,37 +220,18 @@ class LogDelivery:
 
         `must_renew`: that is all that is written, and nothing more is until it went: see `forfeiting.renew`.
         """
-        async with self._saving:
-            if self._is_ended:
-                self.is_refused = True  # A handler that did not let go in time is back: the log may be another's now.
-                return
-            if self.run_of.incarnation != self._incarnation:
-                # The directory was deleted, and the writer made it again.
-                self._incarnation = self.run_of.incarnation
-                self._files = CheckpointFiles(self.run_of.storage)
-                self._saved.lose_all()
-            now = self._checkpoints()
-            due = self._saved.due(now, sync=sync)
-            if not due and not must_delete and not self.is_refused:
-                return
-            lowest = min((each.progress.scanned for each in now.values()), default=self.source.end)
-            try:
-                save = partial(self._save, due, lowest, sync=sync, is_full=must_delete, must_renew=must_renew)
-                durable = await in_thread(save)
-            except Exception as exc:  # noqa: BLE001 - whatever a disk, or a name, makes of it: it is tried again
-                self._is_full = isinstance(exc, OSError) and exc.errno in DISK_FULL
-                if not self.is_refused:
-                    self.is_unsaved = self.is_refused = True
-                    self._notice()  # From now on it is tried again.
-                    _logger.warning("checkpoint not saved", log=str(self.run_of.id), error=described(exc))
-                return
-            self.is_unsaved = self.is_refused = self._is_full = False
-            self._saved.note(due, synced_at=anyio.current_time() if durable else None)
+        await self._keeper.save(sync=sync, must_delete=must_delete, must_renew=must_renew)
 
     def note_saved(self, checkpoints: Mapping[str, Checkpoint], *, is_synced: bool) -> None:
         """A log of our own was begun with `checkpoints`. What is saved already is not saved again."""
-        if checkpoints and self._incarnation == 1:  # Else they went with the directory.
-            self._saved.note(checkpoints, synced_at=anyio.current_time() if is_synced else None)
+        self._keeper.note_saved(checkpoints, is_synced=is_synced)
+
+    async def can_save(self) -> bool:
+        """Whether the disk takes the checkpoints: saves them, durably."""
+        return await self._keeper.can_save()
+
+    def _note_try(self) -> None:
+        """The checkpoints were saved, or refused."""
 
     def _checkpoints(self) -> dict[str, Checkpoint]:
         """Those of our workers now, as they are saved."""
@@ -272,7 +254,7 @@ class LogDelivery:
         before a segment is begun, for which the place of the checkpoint before is enough.
         """
         below = self.needs.deletable_below(lowest)
-        sync = sync or (below > 0 and self._sync != "interval" and self._saved.covers(checkpoints))
+        sync = sync or (below > 0 and self._sync != "interval" and self._keeper.covers(checkpoints))
         with self.log.standing_still() if is_full else nullcontext():
             try:
                 self._save_files(checkpoints, sync=sync, with_needs=below > 0 or must_renew)
@@ -290,26 +272,11 @@ class LogDelivery:
 
     def _save_files(self, checkpoints: Mapping[str, Checkpoint], *, sync: bool, with_needs: bool) -> None:
         for checkpoint in checkpoints.values():
-            self._files.save(checkpoint, sync=sync)
+            self._keeper.files.save(checkpoint, sync=sync)
         if sync:
             if with_needs:
                 self.needs.sync()
-            self._files.sync_names()
-
-    async def _keep_checkpoints(self) -> None:
-        while True:
-            with anyio.move_on_after(self._next_save()):
-                await self._moved.wait()
-            self._moved = anyio.Event()
-            is_due = self._saved.is_due(anyio.current_time(), self._sync_interval)
-            await self.save(sync=self._sync == "take" or (self._sync == "interval" and is_due))
-            await anyio.sleep(_BETWEEN_SAVES)
-
-    def _next_save(self) -> float | None:
-        """In how many seconds the checkpoints are to be saved, though none moves; None: not before one does."""
-        if self.is_refused:
-            return _BETWEEN_TRIES
-        return self._sync_interval if self._saved.unsynced and self._sync == "interval" else None
+            self._keeper.files.sync_names()
 
     async def keep_looking(self) -> None:
         """Of a log of our own, until cancelled: delete what others are past, of which no move of ours tells."""
@@ -334,24 +301,6 @@ class LogDelivery:
             if not self.run_of.storage.has_room(size=_CHECKPOINT_BYTES, files=1):
                 self.log.drop_index()
 
-    async def _freeze(self) -> None:
-        """Make the checkpoints durable.
-
-        Raises:
-            TransientError: The disk refused, so the batch must not be sent.
-        """
-        await self.save(sync=True)
-        if self.is_refused:
-            raise TransientError("the checkpoint cannot be saved")
-
-    def _notice(self) -> None:
-        self._moved.set()
-
-    async def can_save(self) -> bool:
-        """Whether the disk takes the checkpoints: saves them, durably."""
-        await self.save(sync=True)
-        return not self.is_refused
-
     async def end(self, *, is_first: bool = True) -> None:
         """Save, close the log, and retire the run if it is done; else leave it, unlocked, to the next that adopts it.
 
@@ -360,15 +309,19 @@ class LogDelivery:
         async with self._ending:
             if not self._is_ended:
                 await self.save(sync=self._sync != "never" or self.is_done)
-                self._is_ended = True
+                self._note_ended()
                 await in_thread(partial(self._end, is_first=is_first))
             # What could not be synced is in the log all the same.
             self.source.raise_end(self.log.written)
 
+    def _note_ended(self) -> None:
+        self._is_ended = True
+        self._keeper.end()
+
     def end_stranded(self) -> None:
         """The same from another thread, once the loop is closed. Blocking."""
         if not self._is_ended:
-            self._is_ended = True
+            self._note_ended()
             with suppress(Exception):  # Its last checkpoints stand then.
                 self._save(self._checkpoints(), 0, sync=False)
             self._end(is_first=True)
@@ -417,10 +370,10 @@ class LogDelivery:
             _logger.warning("log not synced at its end", log=str(self.run_of.id), error=str(exc))
         try:
             may_go = self.is_done and (self._is_stamped or self.needs.is_given_up)
-            if may_go and self._is_full:
+            if may_go and self._keeper.is_full:
                 # Its new name will say more than a checkpoint that has no room.
                 self.needs.sync()
-            may_go = may_go and (not self.is_refused or self._is_full) and self._is_trusted
+            may_go = may_go and (not self.is_refused or self._keeper.is_full) and self._is_trusted
             if may_go and self.log.appended:
                 may_go = self._is_done_elsewhere()
             if not may_go or not self.needs.is_mirrored(self._scanned()):

@@ -34,9 +34,8 @@ class FollowedDelivery(LogDelivery):
             if not self._is_left:  # pragma: no branch - it is found when the first checkpoint is saved
                 await super().run(until_settled=until_settled)
 
-    async def save(self, *, sync: bool, must_delete: bool = False, must_renew: bool = False) -> None:
-        """As `LogDelivery.save`, but for a subscription that the log's holder delivers: that checkpoint is its own."""
-        await super().save(sync=sync, must_delete=must_delete, must_renew=must_renew)
+    def _note_try(self) -> None:
+        # For a subscription that the log's holder delivers the checkpoint is its own.
         if self._is_left and self._running is not None:
             self._running.cancel()
 
@@ -53,7 +52,7 @@ class FollowedDelivery(LogDelivery):
 
     def _source_of(self, first: int, *, is_orphan: bool) -> LogSource:
         del is_orphan
-        return FollowedSource(self.followed, self.run_of.id, first=first, on_move=self._notice)
+        return FollowedSource(self.followed, self.run_of.id, first=first, on_move=self._keeper.note_moved)
 
     def _save(
         self,
@@ -73,12 +72,12 @@ class FollowedDelivery(LogDelivery):
             self.followed.check_in_place()
             for name, checkpoint in checkpoints.items():
                 # Its owner may have begun, or saved its first one, after we had looked.
-                if self._files.is_of_holder(name):
+                if self._keeper.files.is_of_holder(name):
                     self._is_left = True
                 else:
-                    self._files.save(checkpoint, sync=sync)
+                    self._keeper.files.save(checkpoint, sync=sync)
             if sync:
-                self._files.sync_names()
+                self._keeper.files.sync_names()
         except FileNotFoundError:
             if self.run_of.is_in_place():
                 raise

@@ -34,8 +34,9 @@ class EndedDelivery(Protocol):
     """What is looked at of the delivery of a log that was given back; see `LogDelivery`."""
 
     is_gone: bool
-    is_refused: bool
 
+    @property
+    def is_refused(self) -> bool: ...
     @property
     def needs(self) -> _Needs: ...
     @property

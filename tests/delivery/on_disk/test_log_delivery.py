@@ -12,7 +12,7 @@ from uuid import UUID
 import anyio
 import pytest
 
-from eventrec.delivery import log_delivery
+from eventrec.delivery import checkpoint_keeper
 from eventrec.delivery.forfeiting import renew, sealed
 from eventrec.delivery.log_delivery import LogDelivery
 from eventrec.delivery.shared_handler import SharedHandler
@@ -196,7 +196,7 @@ def test_a_checkpoint_that_was_refused_is_tried_again_though_nothing_moves(
     sync: Literal["interval", "never", "take"],
 ) -> None:
     tries = refuse_checkpoints(monkeypatch, times=4)
-    monkeypatch.setattr(log_delivery, "_BETWEEN_TRIES", 0.01)
+    monkeypatch.setattr(checkpoint_keeper, "_BETWEEN_TRIES", 0.01)
 
     async def check(delivery: LogDelivery) -> list[str]:
         async with anyio.create_task_group() as tasks:
