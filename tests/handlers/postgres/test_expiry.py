@@ -218,9 +218,9 @@ async def test_what_cannot_be_deleted_is_said_once_and_its_end_too(  # noqa: PLR
     assert said == [0] * (times - 1) + [1, 1, 1]
     assert [record.levelname for record in said_by("eventrec.postgres")] == ["WARNING", "INFO"]
     first, last = (record.getMessage() for record in said_by("eventrec.postgres"))
-    assert first.startswith("expired rows are not deleted table='events' error=")
+    assert first.startswith("expired rows are not deleted table=events error=")
     assert why in first
-    assert last == "expired rows are deleted again table='events'"
+    assert last == "expired rows are deleted again table=events"
     assert len(remarks) == 1
     assert remarks[0].startswith("expired rows of table 'events' are not deleted: ")
     assert handler.remarks == ()
