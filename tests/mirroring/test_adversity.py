@@ -268,7 +268,9 @@ async def test_a_log_that_could_not_be_given_out_is_tried_again_in_the_same_conn
     assert failures == []
     assert mirror.connections == 1
     said = [each.message for each in caplog.records if each.message.startswith("log not mirrored")]
-    assert len(said) == 2  # Once by each of the two.
+    # One line of each of the two; again, where it was over when it failed the second time.
+    assert len(set(said)) == 2
+    assert len(said) <= 4
 
 
 async def test_checkpoints_with_more_names_than_fit_into_a_frame_come_along(here: Path, there: Path, kit: Any) -> None:

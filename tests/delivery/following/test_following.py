@@ -7,8 +7,10 @@ import gc
 import logging
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import anyio
@@ -41,6 +43,19 @@ def segments(directory: Path) -> list[int]:
 def log_with_records(directory: Path) -> Path:
     """The only log that holds some."""
     return max(directory.glob("0*"), key=lambda path: max(file.stat().st_size for file in path.glob("*.stdb.log")))
+
+
+def parts_of(root: object) -> Iterator[object]:
+    """All of ours that `root` holds."""
+    seen, left = set[int](), [root]
+    while left:
+        each = left.pop()
+        is_ours = str(type(each).__module__).startswith("eventrec.")
+        if id(each) not in seen and (is_ours or isinstance(each, (dict, list, tuple, set, MethodType, partial))):
+            seen.add(id(each))
+            left += gc.get_referents(each)
+            if is_ours:
+                yield each
 
 
 def has_all(handler: ScriptedHandler, count: int) -> Callable[[], bool]:
@@ -90,8 +105,7 @@ async def test_all_that_it_is_made_of_shows_itself_in_a_line(
     async with owner() as writing, follower(handler) as recorder:
         writing.record(Numbered(0))
         await eventually(has_all(handler, 1))
-        parts = [each for each in gc.get_objects() if type(each).__module__.startswith(("eventrec.", "eventrec_"))]
-        shown = {type(each).__qualname__: repr(each) for each in parts if "__repr__" in vars(type(each))}
+        shown = {type(each).__qualname__: repr(each) for each in parts_of(recorder) if "__repr__" in vars(type(each))}
         status = await recorder.close()
 
     assert {"Following", "LiveOpener", "SoleFollower", "FollowTurns", "OrphanOpener", "LayoutFolder"} <= shown.keys()
