@@ -97,10 +97,12 @@ class Ledger:
     def status(self, health: SubscriptionHealth, *, in_hand: int, oldest: int | None = None) -> SubscriptionStatus:
         """The account, with what is `in_hand`: read, in offsets, and not settled; `oldest` is its first timestamp."""
         progress, end = self.progress, self._source.end
+        # Before its state: time goes on, and one that does not answer is to be told so.
+        is_silent = health.is_silent
         return SubscriptionStatus(
             name=self._subscription.name,
             state=health.state,
-            healthy=not health.is_failing and not health.is_silent,
+            healthy=not health.is_failing and not is_silent,
             held=health.is_held,
             last_error=health.last_error,
             last_success=health.last_success,

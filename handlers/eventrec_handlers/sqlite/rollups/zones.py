@@ -82,6 +82,6 @@ def note_floor(connection: sqlite3.Connection, table: str, floor: int) -> None:
     for rollup in registered_of(connection, table):
         if rollup.bucket.rules is not None and rollup.is_ours:
             connection.execute(
-                f"UPDATE {ZONES} SET kept_to = max(coalesce(kept_to, ?1), ?1) WHERE rollup = ?2",  # noqa: S608 - a constant
-                (rollup.bucket.ceiling(floor), rollup.name),
+                f"UPDATE {ZONES} SET kept_to = max(coalesce(kept_to, :end), :end) WHERE rollup = :rollup",  # noqa: S608 - a constant
+                {"end": rollup.bucket.ceiling(floor), "rollup": rollup.name},
             )
