@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import anyio
 
@@ -29,29 +28,30 @@ _BETWEEN_TRIES: Final = 1.0
 """Seconds: what the disk refused is tried again, though nothing moves meanwhile."""
 
 
-class Write(Protocol):
-    """Puts checkpoints on the disk."""
+class Save(NamedTuple):
+    """What is to be put on the disk, and how.
 
-    def __call__(
-        self,
-        checkpoints: Mapping[str, Checkpoint],
-        lowest: int,
-        *,
-        sync: bool,
-        is_full: bool = False,
-        must_renew: bool = False,
-    ) -> bool:
-        """In a thread. Whether all that was saved so far is durable now; then what lies below `lowest` may go.
+    Attributes:
+        checkpoints: Those that are due.
+        lowest: What lies below may go once all that was saved is durable.
+        sync: Whether it has to be.
+        is_full: Whether the disk is expected to be.
+        must_renew: See `CheckpointKeeper.save`.
+    """
 
-        `is_full`: the disk is expected to be. `must_renew`: see `CheckpointKeeper.save`.
-        """
+    checkpoints: Mapping[str, Checkpoint]
+    lowest: int
+    sync: bool
+    is_full: bool = False
+    must_renew: bool = False
 
 
 class CheckpointKeeper:
-    """Saves what `now()` gives with `write`, each time something moved. For the loop's thread.
+    """Saves what `now()` gives, each time something moved. For the loop's thread.
 
-    `is_named` says that the directory of `run` was synced since the folder of the checkpoints was made in it. `end()`
-    is where the log ends. `on_saved` is called after each try.
+    `write`, in a thread, puts a `Save` on the disk: whether all that was saved so far is durable now. `is_named` says
+    that the directory of `run` was synced since the folder of the checkpoints was made in it. `end()` is where the log
+    ends. `on_saved` is called after each try.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class CheckpointKeeper:
         is_named: bool,
         now: Callable[[], dict[str, Checkpoint]],
         end: Callable[[], int],
-        write: Write,
+        write: Callable[[Save], bool],
         on_saved: Callable[[], None],
     ) -> None:
         self.files = CheckpointFiles(run.storage, is_named=is_named)
@@ -122,13 +122,12 @@ class CheckpointKeeper:
             due = self._saved.due(now, sync=sync)
             if due or must_delete or self.is_refused:
                 lowest = min((each.progress.scanned for each in now.values()), default=self._end())
-                write = partial(self._write, due, lowest, sync=sync, is_full=must_delete, must_renew=must_renew)
-                await self._try(write, due)
+                await self._try(Save(due, lowest, sync, is_full=must_delete, must_renew=must_renew))
         self._on_saved()
 
-    async def _try(self, write: Callable[[], bool], due: Mapping[str, Checkpoint]) -> None:
+    async def _try(self, save: Save) -> None:
         try:
-            durable = await in_thread(write)
+            durable = await in_thread(self._write, save)
         except Exception as exc:  # noqa: BLE001 - whatever a disk, or a name, makes of it: it is tried again
             self.is_full = isinstance(exc, OSError) and exc.errno in DISK_FULL
             if not self.is_refused:
@@ -137,7 +136,7 @@ class CheckpointKeeper:
                 _logger.warning("checkpoint not saved", log=str(self._run.id), error=described(exc))
             return
         self.is_unsaved = self.is_refused = self.is_full = False
-        self._saved.note(due, synced_at=anyio.current_time() if durable else None)
+        self._saved.note(save.checkpoints, synced_at=anyio.current_time() if durable else None)
 
     def note_saved(self, checkpoints: Mapping[str, Checkpoint], *, is_synced: bool) -> None:
         """A log of our own was begun with `checkpoints`. What is saved already is not saved again."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import anyio
 import msgspec
 
-from eventrec.delivery.checkpoint_keeper import CheckpointKeeper
+from eventrec.delivery.checkpoint_keeper import CheckpointKeeper, Save
 from eventrec.delivery.needs import OTHERS_SECONDS, Needs
 from eventrec.delivery.sources.log import LogSource
 from eventrec.delivery.worker.worker import Worker
@@ -238,34 +238,27 @@ class LogDelivery:
         now = {name: worker.checkpoint() for name, worker in self.workers.items()}
         return {name: msgspec.structs.replace(each, by_holder=self.is_held) for name, each in now.items()}
 
-    def _save(
-        self,
-        checkpoints: Mapping[str, Checkpoint],
-        lowest: int,
-        *,
-        sync: bool,
-        is_full: bool = False,
-        must_renew: bool = False,
-    ) -> bool:
+    def _save(self, save: Save) -> bool:
         """In a thread. Whether all that was saved so far is durable now; then what no subscription needs goes.
 
-        On a disk that is full, to the last file perhaps, an index goes for a checkpoint. `is_full`: it is expected to
-        be; then the writer, which tries again and again, does not take that room meanwhile. `must_renew`: nor does it
-        before a segment is begun, for which the place of the checkpoint before is enough.
+        On a disk that is full, to the last file perhaps, an index goes for a checkpoint. Where it is expected to be,
+        the writer, which tries again and again, does not take that room meanwhile; nor, with `must_renew`, before a
+        segment is begun, for which the place of the checkpoint before is enough.
         """
-        below = self.needs.deletable_below(lowest)
-        sync = sync or (below > 0 and self._sync != "interval" and self._keeper.covers(checkpoints))
-        with self.log.standing_still() if is_full else nullcontext():
+        below = self.needs.deletable_below(save.lowest)
+        is_covered = below > 0 and self._sync != "interval" and self._keeper.covers(save.checkpoints)
+        sync, with_needs = save.sync or is_covered, below > 0 or save.must_renew
+        with self.log.standing_still() if save.is_full else nullcontext():
             try:
-                self._save_files(checkpoints, sync=sync, with_needs=below > 0 or must_renew)
+                self._save_files(save.checkpoints, sync=sync, with_needs=with_needs)
             except OSError as exc:
-                if exc.errno not in DISK_FULL or not self.log.drop_index(of_head=must_renew):
+                if exc.errno not in DISK_FULL or not self.log.drop_index(of_head=save.must_renew):
                     raise
-                self._save_files(checkpoints, sync=sync, with_needs=below > 0 or must_renew)
-            if must_renew and self.log.written <= lowest:
+                self._save_files(save.checkpoints, sync=sync, with_needs=with_needs)
+            if save.must_renew and self.log.written <= save.lowest:
                 with suppress(LogError):  # It is tried again.
                     self.log.begin_segment()
-                below = self.needs.deletable_below(lowest)
+                below = self.needs.deletable_below(save.lowest)
         if sync and below:
             self.log.delete_below(below)
         return sync
@@ -323,7 +316,7 @@ class LogDelivery:
         if not self._is_ended:
             self._note_ended()
             with suppress(Exception):  # Its last checkpoints stand then.
-                self._save(self._checkpoints(), 0, sync=False)
+                self._save(Save(self._checkpoints(), 0, sync=False))
             self._end(is_first=True)
 
     async def stamp(self, *, is_first: bool = True) -> None:

@@ -13,10 +13,10 @@ from eventrec.errors import LogError
 from eventrec.runs.checkpoint import CheckpointFiles, Saved
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
+    from eventrec.delivery.checkpoint_keeper import Save
     from eventrec.delivery.sources.log import LogSource
-    from eventrec.runs.checkpoint import Checkpoint
     from eventrec.runs.followed import FollowedRun
 
 
@@ -54,36 +54,28 @@ class FollowedDelivery(LogDelivery):
         del is_orphan
         return FollowedSource(self.followed, self.run_of.id, first=first, on_move=self._keeper.note_moved)
 
-    def _save(
-        self,
-        checkpoints: Mapping[str, Checkpoint],
-        lowest: int,
-        *,
-        sync: bool,
-        is_full: bool = False,
-        must_renew: bool = False,
-    ) -> bool:
+    def _save(self, save: Save) -> bool:
         """In a thread. Whether all that was saved so far is durable now; False too where the log is not there any more.
 
-        Then its owner has retired it, since all of it is settled; or its directory was deleted.
+        Then its owner has retired it, since all of it is settled; or its directory was deleted. It deletes nothing, so
+        nothing makes room here.
         """
-        del lowest, is_full, must_renew  # It deletes nothing, so nothing makes room here.
         try:
             self.followed.check_in_place()
-            for name, checkpoint in checkpoints.items():
+            for name, checkpoint in save.checkpoints.items():
                 # Its owner may have begun, or saved its first one, after we had looked.
                 if self._keeper.files.is_of_holder(name):
                     self._is_left = True
                 else:
-                    self._keeper.files.save(checkpoint, sync=sync)
-            if sync:
+                    self._keeper.files.save(checkpoint, sync=save.sync)
+            if save.sync:
                 self._keeper.files.sync_names()
         except FileNotFoundError:
             if self.run_of.is_in_place():
                 raise
             self.is_gone = True
             return False
-        return sync
+        return save.sync
 
     async def stamp(self, *, is_first: bool = True) -> None:
         """Nothing: it is not over."""
