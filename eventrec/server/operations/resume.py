@@ -69,10 +69,12 @@ async def _resume(request: Request, server: Server) -> Response:
     if is_ours and start is None:
         _refuse_changed(name, {part.state for part in server.recorder.status().parts_of(name)})
     if server.log is not None:
-        if not is_ours and not await look(server, lambda directory: _is_known(directory, name)):
-            raise _unknown(name)
-        if start is None:
-            _refuse_changed(name, {await look(server, lambda directory: held_in(see_all(directory)).get(name, ""))})
+        if not is_ours or start is None:
+            is_known, state = await look(server, lambda directory: _seen(directory, name))
+            if not is_ours and not is_known:
+                raise _unknown(name)
+            if start is None:
+                _refuse_changed(name, {state})
         asked = OperatorRequest(subscription=name, asked=time.time(), start=start)
         await look(server, lambda directory: save_request(directory, asked))
     if is_ours:
@@ -83,9 +85,10 @@ async def _resume(request: Request, server: Server) -> Response:
     return json_response(Resumed(name, not is_ours))
 
 
-def _is_known(directory: Path, name: str) -> bool:
-    followed = {each.name for each in Followers(directory).by_file().values()}
-    return name in followed or any(name in log.names for log in see_all(directory))
+def _seen(directory: Path, name: str) -> tuple[bool, str]:
+    """Whether the subscription is known there, and the pause that an operator ends; empty: none."""
+    logs, followed = see_all(directory), {each.name for each in Followers(directory).by_file().values()}
+    return name in followed or any(name in log.names for log in logs), held_in(logs).get(name, "")
 
 
 def _refuse_changed(name: str, states: AbstractSet[str]) -> None:
