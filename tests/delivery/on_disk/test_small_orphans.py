@@ -165,9 +165,10 @@ async def test_a_destination_that_fails_in_between_gets_each_record_once_and_no_
     # One that is delivered singly afterwards may be so in two batches, on a busy machine.
     times = Counter(orders.tokens)
     assert sorted(times.values()) == [*[1] * (len(times) - 2), 2, 2]
-    failed = next(token for token in orders.tokens if times[token] == 2)
-    first, second = (when for token, when in zip(orders.tokens, orders.times, strict=True) if token == failed)
-    assert second - first > 0.1
+    for failed in (token for token in times if times[token] == 2):
+        first, second = (at for at, token in enumerate(orders.tokens) if token == failed)
+        # One that is parked follows another that went through: then the destination is well again.
+        assert second > first + 1 or orders.times[second] - orders.times[first] > 0.1
 
 
 async def test_a_commit_that_looked_failed_is_not_made_again(tmp_path: Path) -> None:
