@@ -291,7 +291,7 @@ async def test_call_that_fails_after_it_was_carried_out_doubles_nothing(
 async def test_relays_share_the_shards_of_a_bus_where_they_are_told_to(relay: Any, until: Any) -> None:
     store = MemoryStore(["0", "1", "2", "3"])
     buses = [MemoryBus(store), MemoryBus(store)]
-    half = replace(QUICK, max_shards=2)
+    half = replace(LONG, max_shards=2)
     handlers = [ScriptedHandler(), ScriptedHandler()]
 
     async with (
