@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from eventrec.testing.conformance import HandlerConformance, HandlerHarness
-from eventrec.testing.conformance.blocking import BlockingClaims, LoopWatch
+from eventrec.testing.conformance.blocking import MEASUREMENTS, BlockingClaims, LoopWatch
 from eventrec.testing.conformance.model import ModelHandler, ModelHarness
 
 pytestmark = pytest.mark.anyio
@@ -41,10 +41,13 @@ async def test_a_call_that_awaits_nothing_counts_as_a_whole() -> None:
 
 
 async def test_a_call_that_waits_beside_others_holds_up_nothing() -> None:
-    async with LoopWatch() as watch:
-        await watch.call("handle", waits)
+    longest = []
+    for _ in range(MEASUREMENTS):  # a busy machine may hold up any one of them
+        async with LoopWatch() as watch:
+            await watch.call("handle", waits)
+        longest.append(watch.longest["handle"])
 
-    assert watch.longest["handle"] < 2 * LONG
+    assert min(longest) < LONG
 
 
 async def test_the_time_that_other_processes_had_counts_for_no_call() -> None:
