@@ -24,6 +24,7 @@ from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.sqlite import SqliteHandler
 from eventrec_handlers.sqlite.migrations import SqliteMigrations
 from eventrec_handlers.sqlite.snapshot import Snapshots
+from eventrec_handlers.sqlite.standing import Standing
 
 pytestmark = pytest.mark.handlers
 
@@ -125,6 +126,19 @@ async def test_reader_neither_waits_for_a_writer_nor_makes_it_wait(
         writer.execute("ROLLBACK")
 
     assert payloads(seen.events) == ["1"]
+
+
+async def test_what_a_writer_has_in_the_wal_is_read_through_a_link_too(
+    handler: SqliteHandler, path: Path, event: Events, batch: Batches, tmp_path: Path
+) -> None:
+    await handler.handle(batch(event(1)))
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+
+    assert payloads((await SqliteHandler(link).reader().latest(limit=9)).events) == ["1"]
+    by_link = await anyio.to_thread.run_sync(Standing.at, link)
+    assert by_link == await anyio.to_thread.run_sync(Standing.at, path)
+    assert by_link.wal_size > 0
 
 
 async def test_reader_makes_no_file_and_says_that_there_is_none(path: Path) -> None:

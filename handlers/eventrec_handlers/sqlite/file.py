@@ -78,6 +78,11 @@ def check_kind(path: Path) -> None:
         raise PauseError(f"{path} is not a file: it is a device, a pipe or a socket")
 
 
+def true_path(path: Path) -> str:
+    """The file to which links lead: SQLite keeps its own files beside that."""
+    return os.path.realpath(path)
+
+
 def is_at_rest(path: Path) -> bool:
     """Whether the file is one of WAL mode that no process has open: to join would make files beside it.
 
@@ -85,7 +90,7 @@ def is_at_rest(path: Path) -> bool:
     closes a file ends all locks that its process holds on it, and the next process to come and go deletes the WAL under
     those that write (https://www.sqlite.org/howtocorrupt.html, 2.2).
     """
-    if path.with_name(f"{path.name}-wal").exists():
+    if os.path.exists(f"{true_path(path)}-wal"):  # noqa: PTH110 - that of Path raises where it may not look
         return False
     uri = f"file:{quote(os.fsencode(path))}?mode=ro&nolock=1"
     try:

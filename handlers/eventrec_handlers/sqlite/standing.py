@@ -11,6 +11,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias
 
+from eventrec_handlers.sqlite.file import true_path
+
 if TYPE_CHECKING:
     import os
 
@@ -35,7 +37,8 @@ class Standing(NamedTuple):
     @classmethod
     def at(cls, path: Path) -> Self:
         """What stands there now."""
-        database, wal, index = (_stat(Path(f"{path}{suffix}")) for suffix in ("", "-wal", "-shm"))
+        true = true_path(path)
+        database, wal, index = (_stat(Path(f"{true}{suffix}")) for suffix in ("", "-wal", "-shm"))
         return cls(
             _identity(database),
             _identity(wal),
