@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -329,9 +329,17 @@ def _environment() -> type[EventRecorderOptions]:
     """The same options, with the environment above what is given."""
     from pydantic_settings import (  # noqa: PLC0415 - a fifth of the time that importing this package takes
         BaseSettings,
+        EnvSettingsSource,
         PydanticBaseSettingsSource,
         SettingsConfigDict,
     )
+
+    class Variables(EnvSettingsSource):
+        def prepare_field_value(self, field_name: str, *given: Any) -> Any:
+            try:
+                return super().prepare_field_value(field_name, *given)
+            except (ValueError, RecursionError) as exc:
+                raise OptionsError(f"{PREFIX}{field_name.upper()} in the environment is not JSON: {exc}") from exc
 
     class Environment(EventRecorderOptions, BaseSettings):
         model_config = SettingsConfigDict(
@@ -347,7 +355,7 @@ def _environment() -> type[EventRecorderOptions]:
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            del settings_cls, dotenv_settings, file_secret_settings
-            return env_settings, init_settings
+            del env_settings, dotenv_settings, file_secret_settings
+            return Variables(settings_cls), init_settings
 
     return Environment

@@ -446,6 +446,18 @@ def test_what_only_looks_like_one_is_refused(name: str, monkeypatch: pytest.Monk
         EventRecorderOptions.load()
 
 
+@pytest.mark.parametrize("text", ["{'page_viewed': 0.1}", "[" * 20_000])
+def test_json_in_the_environment_that_is_mistyped_is_refused_by_its_name(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVENTREC_SAMPLE", text)
+
+    with pytest.raises(OptionsError, match=r"^EVENTREC_SAMPLE in the environment is not JSON: ") as caught:
+        EventRecorderOptions.load()
+
+    assert "\n" not in str(caught.value)
+
+
 def test_a_salt_is_not_shown() -> None:
     options = EventRecorderOptions(hash_salt="a long secret")
 

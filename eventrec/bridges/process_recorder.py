@@ -67,7 +67,11 @@ class ProcessRecorder:
             self._open(pid)
         elif pid != self._opening_in:
             self._opening_in = pid
-            threading.Thread(target=self._open, args=(pid,), name="eventrec opening", daemon=True).start()
+            try:
+                threading.Thread(target=self._open, args=(pid,), name="eventrec opening", daemon=True).start()
+            except RuntimeError as exc:
+                self._opening_in = None
+                self._note_failure(exc, pid)
 
     def start(self) -> None:
         """As `ensure_open`, also where this process has closed it: a server, or a worker, starts in it once more."""
@@ -82,15 +86,19 @@ class ProcessRecorder:
             if pid == self._closed_in:  # Meanwhile, and for good.
                 self._delivering.close()
         except (EventrecError, OSError, RuntimeError) as exc:
-            self._next_try = self._now() + _AGAIN_SECONDS
-            error = f"{type(exc).__name__}: {exc}"
-            if error != self._said:
-                self._said = error
-                _logger.warning("the recorder is not open, and nothing is delivered from here", error=error, pid=pid)
+            self._note_failure(exc, pid)
         else:
             self._settled_in = pid
         finally:
             self._opening_in = None
+
+    def _note_failure(self, exc: Exception, pid: int) -> None:
+        """It is tried again later."""
+        self._next_try = self._now() + _AGAIN_SECONDS
+        error = f"{type(exc).__name__}: {exc}"
+        if error != self._said:
+            self._said = error
+            _logger.warning("the recorder is not open, and nothing is delivered from here", error=error, pid=pid)
 
     def close(self) -> Status:
         """Deliver what can be delivered within the recorder's `close_timeout`; only `start` opens it again here."""

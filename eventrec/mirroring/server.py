@@ -91,7 +91,10 @@ class MirrorServer:
             MirrorError: It is reached by other machines, and there is no TLS, or neither a token nor a client's CA.
             OSError: It cannot be listened on.
         """
-        listener = await anyio.create_tcp_listener(local_host=address.host, local_port=address.port)
+        try:
+            listener = await anyio.create_tcp_listener(local_host=address.host, local_port=address.port)
+        except UnicodeError as exc:
+            raise OSError(f"{address.host!r} cannot be a host: {exc}") from exc
         async with listener:
             sockets = [each for each in listener.listeners if isinstance(each, SocketListener)]
             self._check_reach([str(each.extra(SocketAttribute.local_address)[0]) for each in sockets])  # noqa: S610 - not Django's

@@ -23,7 +23,10 @@ def _listed(value: object) -> object:
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
-        return json.loads(value)
+        try:
+            return json.loads(value)
+        except RecursionError as exc:
+            raise ValueError(str(exc)) from exc
     return [part.strip() for part in value.split(",") if part.strip()]
 
 

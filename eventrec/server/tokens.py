@@ -87,7 +87,7 @@ def parse_tokens(content: bytes) -> tuple[Token, ...]:
     """
     try:
         document = tomllib.loads(content.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as exc:
+    except (ValueError, RecursionError) as exc:  # also of what is TOML, but no number or nesting of Python's
         where = re.search(r"\(at [^()]*\)$", str(exc))
         raise TokenFileError(f"it is not TOML{' ' + where.group() if where else ''}") from None
     entries = document.pop("token", [])

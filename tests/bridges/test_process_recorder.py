@@ -52,6 +52,29 @@ async def test_a_loop_does_not_wait_while_it_is_opened(of_process: ProcessRecord
     assert_conserved(status, offered=1)
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_moment_without_threads_is_no_error_of_who_asks_and_passes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 100.0
+    of_process = ProcessRecorder(EventRecorder("memory:"), now=lambda: now)
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        of_process.ensure_open()
+    now += 11
+    of_process.ensure_open()
+    for opening in [each for each in threading.enumerate() if each.name == "eventrec opening"]:
+        await anyio.to_thread.run_sync(opening.join)
+
+    assert of_process.recorder.status().state == "open"
+    await anyio.to_thread.run_sync(of_process.close)
+    assert [line for line in caplog.messages if "can't start new thread" in line]
+
+
 def test_what_cannot_be_opened_is_said_once_and_tried_again_after_ten_seconds(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from eventrec.cli.exit_codes import ExitCode
 from eventrec.runs.directory import list_runs
 from eventrec.runs.mirrors import Mirrors
 
@@ -147,3 +148,14 @@ def test_it_says_where_it_serves_as_a_mirror_is_to_be_told(start: Any, tmp_path:
     port_of(served)
 
     assert any("serving on [::1]:" in line for line in served.errors)
+
+
+@pytest.mark.parametrize("host", ["\u201c127.0.0.1\u201d", "no.such.host.invalid"])
+def test_an_address_that_cannot_be_listened_on_is_one_line(eventrec: Any, tmp_path: Path, host: str) -> None:
+    (tmp_path / "here").mkdir()
+
+    ended = eventrec("log", "serve", "here", "--listen", f"{host}:0")
+
+    assert ended.returncode == ExitCode.FILE
+    assert ended.stderr.count("\n") == 1
+    assert f"--listen {host}:0: " in ended.stderr

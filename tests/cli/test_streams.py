@@ -84,6 +84,16 @@ def test_stdout_that_cannot_be_written_is_one_line_and_an_exit_code(
     assert b"Traceback" not in done.stderr
 
 
+def test_a_token_that_nobody_was_shown_is_not_kept(place: Path) -> None:
+    new = ["token", "new", "unshown.toml", "--name", "shop", "--scope", "read"]
+
+    unshown, shown = run(place, new, ">/dev/full"), run(place, new, "")
+
+    assert unshown.returncode == 4
+    assert unshown.stderr.startswith(b"eventrec: cannot write the result to stdout: ")
+    assert shown.returncode == 0, shown.stderr
+
+
 @pytest.mark.parametrize(
     ("command", "redirection"),
     [("record", "2>/dev/full"), ("drain", "2>&-"), ("status", "<&-"), ("tail --json", "2>&- <&-")],

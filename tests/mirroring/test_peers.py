@@ -260,6 +260,12 @@ async def test_a_port_that_is_taken_is_an_error_of_the_system(here: Path) -> Non
         await MirrorServer(here).serve(Address("127.0.0.1", taken.getsockname()[1]))
 
 
+async def test_a_host_that_no_name_can_be_is_an_error_of_the_system(here: Path) -> None:
+    here.mkdir()
+    with pytest.raises(OSError, match="cannot be a host"):
+        await MirrorServer(here).serve(Address("\u201c127.0.0.1\u201d", 0))
+
+
 async def test_tls_with_a_token(here: Path, there: Path, kit: Any, certificate: tuple[Path, Path]) -> None:
     here.mkdir()
     async with kit.serving(here, tls=server_context(*certificate), token="t") as served:  # noqa: S106 - the test's own

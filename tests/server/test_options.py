@@ -62,8 +62,9 @@ def test_what_is_not_allowed_is_one_line(tmp_path: Path, content: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_list_that_is_not_json_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EVENTREC_SERVER_HOSTS", '["a')
+@pytest.mark.parametrize("text", ['["a', "[" * 20_000])
+def test_list_that_is_not_json_is_one_line(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTREC_SERVER_HOSTS", text)
 
     with pytest.raises(OptionsError, match="hosts"):
         ServerOptions.load()

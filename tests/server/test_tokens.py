@@ -131,6 +131,7 @@ def test_tokens_that_are_made_at_once_are_all_kept(tmp_path: Path) -> None:
     ("content", "why"),
     [
         (b"\xff\xfe", "not TOML"),
+        (entry("web").encode() + b"expires = " + b"9" * 5_000, "not TOML"),
         (b"token = 1", "nothing else"),
         (b"[other]\nx = 1", "nothing else"),
         (b"token = [1]", "is not a table"),

@@ -88,10 +88,13 @@ def serve(
             with LiveProgress(terminal, look) as progress:
                 tasks.start_soon(progress.keep_fresh)
                 tasks.start_soon(interruption.watch, tasks.cancel_scope)
-                await server.serve(
-                    address,
-                    on_listening=lambda port: terminal.say(f"eventrec: serving on {Address(address.host, port)}"),
-                )
+                try:
+                    await server.serve(
+                        address,
+                        on_listening=lambda port: terminal.say(f"eventrec: serving on {Address(address.host, port)}"),
+                    )
+                except OSError as exc:
+                    raise CommandError(f"--listen {address}: {exc.strerror or exc}", ExitCode.FILE) from exc
 
     with terminal.showing_logging():
         anyio.run(run)

@@ -47,7 +47,7 @@ def new(
         expires: When it stops to count: "90d" from now, or a date or time in UTC. Default: never.
     """
     with needing_server():
-        from eventrec.server.token_file import new_token  # noqa: PLC0415 - see there
+        from eventrec.server.token_file import new_token, revoke_token  # noqa: PLC0415 - see there
         from eventrec.server.tokens import check_token_name  # noqa: PLC0415 - likewise
     terminal, now = Terminal(), datetime.now(UTC).replace(microsecond=0)
     try:
@@ -56,7 +56,11 @@ def new(
     except ValueError as exc:
         raise CommandError(str(exc), ExitCode.USAGE) from exc
     text = new_token(file, name, scope, created=now, expires=ends)
-    terminal.show(text)
+    try:
+        terminal.show(text)
+    except BaseException:  # Nobody has seen it.
+        revoke_token(file, name)
+        raise
     until = "" if ends is None else f", until {ends.isoformat()}"
     terminal.say(f"eventrec: {name} may {', '.join(dict.fromkeys(scope))}{until}; the token is shown this once")
     return ExitCode.OK
