@@ -17,6 +17,8 @@ import pytest
 from eventrec import (
     EVENT,
     GENERATED,
+    ID,
+    PAYLOAD,
     TIMESTAMP,
     TYPE,
     Batch,
@@ -303,3 +305,88 @@ async def test_where_old_events_cannot_be_removed_without_harm_they_stay_and_tha
     assert said in remark
     assert await oldest(path) == before
     assert await rows(path, "SELECT count(*) FROM daily") == [(40 * 3,)]
+
+
+TABLE: Final = "CREATE TABLE evs (id TEXT, timestamp {}, kind TEXT, data TEXT)"
+THEIRS: Final = Layout(
+    "evs",
+    (
+        LayoutColumn("id", ID, "uuid"),
+        LayoutColumn("timestamp", TIMESTAMP, "timestamptz"),
+        LayoutColumn("kind", TYPE, "text"),
+        LayoutColumn("data", PAYLOAD, "jsonb"),
+    ),
+    retention="10d",
+)
+INDEXES: Final = (
+    "SELECT 1",
+    "CREATE INDEX by_time ON evs (timestamp)",
+    "CREATE INDEX by_kind ON evs (kind, timestamp DESC)",
+)
+OLD: Final = nanoseconds(NOW - timedelta(days=11))
+
+
+async def insert(path: Path, values: list[object]) -> None:
+    def store() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.executemany("INSERT INTO evs VALUES (NULL, ?, 'ordered', '{}')", [(value,) for value in values])
+
+    await anyio.to_thread.run_sync(store)
+
+
+@pytest.mark.parametrize(
+    ("declared", "value"),
+    [
+        ("REAL", NOW.timestamp()),
+        ("TEXT", f"{NOW:%m/%d/%Y %H:%M:%S}"),
+        ("VARCHAR(40)", NOW.isoformat()),
+        ("FLOAT", float(OLD)),
+    ],
+)
+async def test_no_row_is_removed_where_the_column_of_the_time_cannot_be_ours(
+    anyio_backend: str, handler: SqliteHandler, path: Path, declared: str, value: object
+) -> None:
+    await rows(path, TABLE.format(declared))
+    await insert(path, [value] * 3)
+    async with SqliteRollups(path, busy_timeout=5, layouts={"evs": THEIRS}) as store:
+        done = await store.refresh([], now=nanoseconds(NOW))
+
+    assert done.remarks == (
+        f"table 'evs': old rows are not removed: its column 'timestamp' is {declared}, not INTEGER TIMESTAMP_NS",
+    )
+    assert await rows(path, "SELECT count(*) FROM evs") == [(3,)]
+
+
+@pytest.mark.parametrize("index", INDEXES, ids=["no index", "by time", "by type"])
+@pytest.mark.parametrize("declared", ["INTEGER", "DATETIME", "", "INTEGER TIMESTAMP_NS"])
+async def test_rows_whose_time_is_not_stored_as_ours_stay_and_that_is_said(
+    anyio_backend: str, handler: SqliteHandler, path: Path, declared: str, index: str
+) -> None:
+    await rows(path, TABLE.format(declared))
+    await rows(path, index)
+    seconds = int(NOW.timestamp())
+    of_others: list[object] = [
+        *(seconds * unit for unit in (1, 1_000, 1_000_000)),
+        seconds + 0.5,
+        f"{NOW:%m/%d/%Y %H:%M:%S}",
+        f"{NOW:%Y-%m-%d}",
+        b"2026",
+        0,
+        -1,
+        None,
+    ]
+    born = nanoseconds(datetime(1955, 1, 1, tzinfo=UTC))
+    async with SqliteRollups(path, busy_timeout=5, layouts={"evs": THEIRS}) as store:
+        await insert(path, [OLD, nanoseconds(NOW), born])
+        of_ours = await store.refresh([], now=nanoseconds(NOW))
+        await insert(path, [*of_others, OLD])
+        done = await store.refresh([], now=nanoseconds(NOW))
+
+    left = [value for (value,) in await rows(path, "SELECT timestamp FROM evs ORDER BY rowid")]
+    assert left == [nanoseconds(NOW), *of_others]
+    assert of_ours.remarks == ()
+    (remark,) = done.remarks
+    assert remark == (
+        "table 'evs': rows are not removed whose 'timestamp' is not an INTEGER, or is too small for nanoseconds"
+        " since the epoch (1969-09-16 to 1970-04-17)"
+    )

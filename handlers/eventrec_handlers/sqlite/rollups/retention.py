@@ -2,6 +2,9 @@
 
 It is raised in the transaction that removes events, and only as far as no bucket waits: what a rollup lacks is never
 removed. From then on buckets that begin before it are never computed again, whatever arrives for them.
+
+SQLite compares any value with any other, so a row goes only if its time is stored as we write it: an INTEGER, and one
+that is too large to be seconds, milliseconds or microseconds since the epoch, as other programs write them.
 """
 
 from __future__ import annotations
@@ -10,11 +13,12 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Final
 
-from eventrec import TYPE
+from eventrec import TIMESTAMP, TYPE
 from eventrec_handlers._sql import fold_ascii, quoted
 from eventrec_handlers._sql.refreshing import QUARTER
 from eventrec_handlers._thread import check_cancelled
 from eventrec_handlers.sqlite.file import is_about_statement, table_columns
+from eventrec_handlers.sqlite.layouts import conflict, declared_as
 from eventrec_handlers.sqlite.marks import EARLIEST, LATEST, Arrivals
 from eventrec_handlers.sqlite.own_tables import FLOORS, PENDING, has_own_table
 from eventrec_handlers.sqlite.rollups.computing import has_index
@@ -28,12 +32,21 @@ if TYPE_CHECKING:
 SLICE: Final = 1_000
 """Rows deleted in one transaction."""
 
+_LARGEST: Final = 2**63 - 1
+_OTHER_UNITS: Final = _LARGEST // 1_000
+"""Up to here a number may be any moment to the year 2262 in microseconds, or in a coarser unit."""
+
+_OURS: Final = (f"{{at}} < -{_OTHER_UNITS}", f"{{at}} > {_OTHER_UNITS}")
+_NOT_OURS: Final = (f"{{at}} BETWEEN -{_OTHER_UNITS} AND {_OTHER_UNITS}", f"{{at}} > {_LARGEST}")
+"""Texts and BLOBs are larger than any number."""
+
 
 class Retention:
     """Removes the old events of one table; the connection is in no transaction. `seconds` are waited for a lock."""
 
     def __init__(self, connection: sqlite3.Connection, columns: Columns, *, seconds: float) -> None:
         self._connection = connection
+        self._columns = columns
         self._table = columns.layout.table
         self._time = quoted(columns.time)
         self._kind = _leading(connection, columns)
@@ -45,14 +58,34 @@ class Retention:
         Between two slices the file is left to others.
         """
         number = self._row_number()
-        why: str | None = "its rows have no numbers, so what is too old is not deleted"
-        if number is not None:
+        if number is None:
+            return [f"table {self._table!r}: its rows have no numbers, so what is too old is not deleted"]
+        with reading(self._connection):
+            kept = self._why_kept()
+        reasons = [kept]
+        if kept is None:
+            reasons = [self._delete_all(before, now=now, number=number)]
             with reading(self._connection):
-                referring = _referring(self._connection, self._table)
-            why = f"old rows are not removed: rows of {referring!r} refer to them"
-            if referring is None:
-                why = self._delete_all(before, now=now, number=number)
-        return [] if why is None else [f"table {self._table!r}: {why}"]
+                reasons.append(self._why_others_stay(number))
+        return [f"table {self._table!r}: {why}" for why in reasons if why is not None]
+
+    def _why_kept(self) -> str | None:
+        """Why no row may be deleted; None: they may be."""
+        column = self._columns.layout.column_of(TIMESTAMP)
+        declared = self._columns.declared[fold_ascii(self._columns.time)]
+        if column is not None and conflict(column, declared) is not None:
+            return f"old rows are not removed: its column {column.name!r} is {declared}, not {declared_as(column)}"
+        referring = _referring(self._connection, self._table)
+        return None if referring is None else f"old rows are not removed: rows of {referring!r} refer to them"
+
+    def _why_others_stay(self, number: str) -> str | None:
+        """Why there are rows of which it is not known how old they are; None: there are none."""
+        if not any(self._found(number, where, 1) for where in _NOT_OURS):
+            return None
+        return (
+            f"rows are not removed whose {self._columns.time!r} is not an INTEGER, or is too small for nanoseconds"
+            " since the epoch (1969-09-16 to 1970-04-17)"
+        )
 
     def _delete_all(self, before: int, *, now: int, number: str) -> str | None:
         deleted = 1
@@ -92,7 +125,8 @@ class Retention:
 
     def _delete(self, rows: list[int], end: int, number: str) -> int:
         return self._connection.executemany(
-            f"DELETE FROM {quoted(self._table)} WHERE {number} = ? AND {self._time} < ?",  # noqa: S608 - quoted
+            f"DELETE FROM {quoted(self._table)} WHERE {number} = ?"  # noqa: S608 - quoted
+            f" AND {self._time} < ? AND {_is_ours(self._time)}",
             [(row, end) for row in rows],
         ).rowcount
 
@@ -106,8 +140,16 @@ class Retention:
 
     def _old(self, end: int, number: str, limit: int) -> list[int]:
         """The numbers of at most so many rows that are older than `end`."""
+        found: list[int] = []
+        for ours in _OURS:
+            where = f"{ours} AND {{at}} < {end} AND typeof({{at}}) = 'integer'"
+            found += self._found(number, where, limit - len(found))
+        return found
+
+    def _found(self, number: str, where: str, limit: int) -> list[int]:
+        """The numbers of at most so many rows of which `where` is true, with their time as `{at}`."""
         table, at = quoted(self._table), self._time
-        found = f"SELECT {number} FROM {table} WHERE {at} < ?"  # noqa: S608 - quoted
+        found = f"SELECT {number} FROM {table} WHERE {where.format(at=at)}"  # noqa: S608 - quoted
         if self._kind is not None:
             # Each type by itself: the index begins with it.
             found = (
@@ -115,9 +157,9 @@ class Retention:
                 f" UNION ALL SELECT (SELECT min({self._kind}) FROM {table} WHERE {self._kind} > kinds.kind)"
                 " FROM kinds WHERE kinds.kind IS NOT NULL)"
                 f" SELECT known.{number} FROM kinds CROSS JOIN {table} AS known"
-                f" WHERE known.{self._kind} = kinds.kind AND known.{at} < ?"
+                f" WHERE known.{self._kind} = kinds.kind AND {where.format(at=f'known.{at}')}"
             )
-        return [row for (row,) in self._connection.execute(f"{found} LIMIT {limit}", (end,))]
+        return [row for (row,) in self._connection.execute(f"{found} LIMIT {limit}")]
 
     def _row_number(self) -> str | None:
         """What the numbers of rows are called in SQL; None: they have none."""
@@ -138,6 +180,11 @@ def _leading(connection: sqlite3.Connection, columns: Columns) -> str | None:
     if kind is None or has_index(connection, table, (columns.time,)):
         return None
     return quoted(kind.name) if has_index(connection, table, (kind.name, columns.time)) else None
+
+
+def _is_ours(at: str) -> str:
+    """SQL for whether a time is stored as we write it."""
+    return f"typeof({at}) = 'integer' AND ({' OR '.join(where.format(at=at) for where in _OURS)})"
 
 
 class _RefusedError(Exception):
