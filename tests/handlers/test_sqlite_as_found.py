@@ -22,7 +22,7 @@ from eventrec import (
     ReceivedEvent,
     TransientError,
 )
-from eventrec.analytics import Question, Rollup, bucket, count
+from eventrec.analytics import Question, Rollup, bucket, count, plan_of
 from eventrec_handlers.sqlite import SqliteHandler
 
 pytestmark = pytest.mark.handlers
@@ -387,3 +387,74 @@ async def test_file_of_another_encoding_is_written_and_read(
     await handler.close()
 
     assert [told.payload for told in page.events] == ['"caf\u00e9 \U0001f600"']
+
+
+# -- names that are not UTF-8
+
+
+def execute_latin_1(path: Path, *statements: str) -> None:
+    """Execute `statements` as a script in Latin-1 that the shell of SQLite was given: names are kept as its bytes."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement.replace("\xe9", "_E9_"))
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.create_function("latin", 1, lambda text: text.encode("latin-1").replace(b"_E9_", b"\xe9"))
+        connection.execute(
+            "UPDATE sqlite_master SET sql = CAST(latin(sql) AS TEXT), name = CAST(latin(name) AS TEXT)"
+            " WHERE sql LIKE '%_E9_%'"
+        )
+
+
+async def test_column_and_trigger_of_another_program_whose_names_are_not_utf_8_are_left_alone(
+    path: Path, event: Events, batch: Batches, log_id: UUID
+) -> None:
+    execute_latin_1(
+        path,
+        f"CREATE TABLE events ({BASE}, caf\xe9 TEXT)",
+        "CREATE TRIGGER \xe9t\xe9 AFTER INSERT ON events BEGIN SELECT 1; END",
+    )
+    execute(path, "INSERT INTO events VALUES ('a', 'happening', 1, '1', 'the value')")
+    handler = SqliteHandler(path)
+    await handler.open()
+    await handler.resume(log_id, "tested", 0)
+
+    await handler.handle(batch(with_column(event, 2, ColumnType.INT64, 7)))
+    page = await handler.reader().latest(limit=9)
+    async with handler.rollups() as rollups:
+        refreshed = await rollups.refresh([plan_of(PerDay)])
+        answer = await rollups.answer(Question(PerDay))
+    await handler.close()
+
+    assert [(told.payload, told.columns) for told in page.events] == [("1", {"x": None}), ("2", {"x": 7})]
+    assert refreshed.remarks == ()
+    assert sum(int(row[1] or 0) for row in answer.rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("statements", "said"),
+    [
+        ([f"CREATE TABLE events ({BASE}, caf\xe9 TEXT NOT NULL)"], r"NOT NULL constraint failed: events.caf\xe9"),
+        (
+            [
+                f"CREATE TABLE events ({BASE})",
+                "CREATE TRIGGER t BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'ferm\xe9'); END",
+            ],
+            r"ferm\xe9",
+        ),
+    ],
+    ids=["a column that needs a value", "a trigger"],
+)
+async def test_refusal_that_is_not_utf_8_holds_delivery_with_what_is_said(  # noqa: PLR0917
+    path: Path, event: Events, batch: Batches, log_id: UUID, statements: list[str], said: str
+) -> None:
+    execute_latin_1(path, *statements)
+    handler = SqliteHandler(path)
+    await handler.open()
+    await handler.resume(log_id, "tested", 0)
+
+    with pytest.raises(PauseError) as caught:
+        await handler.handle(batch(event(1)))
+    await handler.close()
+
+    assert str(caught.value) == f"{path}: {said}"
+    assert rows(path, "SELECT count(*) FROM events") == [(0,)]

@@ -120,6 +120,18 @@ async def test_what_the_handler_made_is_adopted(path: Path) -> None:
     ]
 
 
+async def test_column_of_another_program_whose_name_is_not_utf_8_is_named_as_others_are(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE orders (id TEXT, type TEXT, timestamp INTEGER, payload TEXT, context TEXT, e)")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = CAST(replace(sql, ', e)', x'2cE929') AS TEXT)")
+    told: list[str] = []
+
+    await migrate(path, BEFORE, tell=told.append)
+
+    assert r"events orders differs from what is declared: it has a column '\\xe9' that is not declared" in told
+
+
 async def test_tables_of_other_programs_are_adopted_and_their_differences_named(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE orders (id TEXT, type TEXT, timestamp TEXT, payload TEXT, extra INTEGER)")

@@ -437,6 +437,14 @@ class Ending:
         self._left = left
         self._is_over = False
 
+    @property
+    def text_factory(self) -> Any:
+        return self._connection.text_factory
+
+    @text_factory.setter
+    def text_factory(self, made: Any) -> None:
+        self._connection.text_factory = made
+
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._connection, name)
         if name not in {"execute", "executemany"}:

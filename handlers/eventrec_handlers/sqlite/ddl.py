@@ -230,9 +230,13 @@ def differences(connection: sqlite3.Connection, declaration: Declaration) -> lis
     match kind:
         case "table":
             layout = Layout.from_json(declaration.content)
-            found = [*_layout_differences(table.columns, layout), *_index_differences(connection, layout)]
+            found = [
+                *_layout_differences(table.columns, layout),
+                *_others(table.unnameable),
+                *_index_differences(connection, layout),
+            ]
         case "events":
-            found = _column_differences(table.columns, content["columns"])
+            found = [*_column_differences(table.columns, content["columns"]), *_others(table.unnameable)]
         case "rollup":
             found = rollup_differences(connection, table.columns, name, content)
     return list(found)
@@ -247,8 +251,11 @@ def _layout_differences(there: Mapping[str, str], layout: Layout) -> Iterator[st
             yield f"it has no column {column.name!r}"
         elif column.source != GENERATED and conflict(column, found[1]) is not None:
             yield f"its column {found[0]!r} is {found[1] or 'without a type'}, not {declared_as(column)}"
-    for name, _ in known.values():
-        yield f"it has a column {name!r} that is not declared"
+    yield from _others(name for name, _ in known.values())
+
+
+def _others(columns: Iterable[str]) -> Iterator[str]:
+    return (f"it has a column {name!r} that is not declared" for name in columns)
 
 
 def _index_differences(connection: sqlite3.Connection, layout: Layout) -> Iterator[str]:
@@ -268,5 +275,4 @@ def _column_differences(there: Mapping[str, str], wanted: Sequence[tuple[str, st
             yield f"it has no column {name!r}"
         elif found[1].upper() != declared.upper():
             yield f"its column {found[0]!r} is {found[1] or 'without a type'}, not {declared}"
-    for name, _ in known.values():
-        yield f"it has a column {name!r} that is not declared"
+    yield from _others(name for name, _ in known.values())

@@ -51,6 +51,7 @@ def connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, timeout=min(WAIT_SLICE, busy_timeout), isolation_level=None, check_same_thread=False
     )
+    connection.text_factory = lenient_text
     try:
         # The change into WAL needs a lock for which SQLite does not always wait by itself.
         (mode,) = retry_while_locked(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone(), busy_timeout)
@@ -62,6 +63,11 @@ def connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def lenient_text(raw: bytes) -> str:
+    """A text as a connection of ours gives it: other programs store bytes, and give names, that are not UTF-8."""
+    return raw.decode(errors="replace")
 
 
 def check_kind(path: Path) -> None:
@@ -192,6 +198,8 @@ def errors_translated(path: Path) -> Iterator[None]:
         if meant is exc:
             raise
         raise meant from exc
+    except UnicodeDecodeError as exc:  # of an error of SQLite, which names what is not UTF-8
+        raise PauseError(f"{path}: {exc.object.decode(errors='backslashreplace')}") from exc
 
 
 def keeps_connection_usable(exc: sqlite3.Error) -> bool:
@@ -248,13 +256,15 @@ class Table:
     """What the schema holds under a name: a "table", "view" or "index", or nothing; and a table's columns.
 
     `columns` are name to declared type; None: a table of this name does not exist. `computed` are those of them that
-    take no value; `is_strict`: the table is STRICT, and knows few types.
+    take no value; `is_strict`: the table is STRICT, and knows few types. `unnameable` are columns whose name is not
+    UTF-8, with escapes: no statement of ours can name one, and they are not among the others.
     """
 
     kind: str | None
     columns: dict[str, str] | None
     computed: frozenset[str] = frozenset()
     is_strict: bool = False
+    unnameable: tuple[str, ...] = ()
 
 
 def read_table(connection: sqlite3.Connection, name: str) -> Table:
@@ -264,7 +274,8 @@ def read_table(connection: sqlite3.Connection, name: str) -> Table:
     ).fetchone()
     if found is None:
         return Table(None, None)
-    columns = list(table_columns(connection, name))
+    raw = _raw_columns(connection, name)
+    columns = list(_named(raw))
     # An older SQLite has neither this pragma nor such tables.
     listed = connection.execute(f"PRAGMA main.table_list({quoted(name)})").fetchall()
     return Table(
@@ -272,14 +283,40 @@ def read_table(connection: sqlite3.Connection, name: str) -> Table:
         {column: declared for column, declared, _ in columns},
         frozenset(column for column, _, is_computed in columns if is_computed),
         is_strict=any(row[5] for row in listed),
+        unnameable=tuple(column.decode(errors="backslashreplace") for column, _, _ in raw if not _is_utf8(column)),
     )
 
 
 def table_columns(connection: sqlite3.Connection, table: str) -> Iterator[tuple[str, str, bool]]:
-    """The columns of a table: name, declared type, and whether it is computed: it takes no value."""
-    # Not the function of this name: an event's table may be called pragma_table_xinfo, and hide it.
-    for row in connection.execute(f"PRAGMA table_xinfo({quoted(table)})"):
-        yield row[1], row[2], row[6] in _GENERATED
+    """The columns of a table: name, declared type, and whether it is computed: it takes no value.
+
+    Those whose name is not UTF-8 are left out.
+    """
+    return _named(_raw_columns(connection, table))
+
+
+def _named(columns: list[tuple[bytes, bytes, bool]]) -> Iterator[tuple[str, str, bool]]:
+    for name, declared, is_computed in columns:
+        if _is_utf8(name):
+            yield name.decode(), lenient_text(declared), is_computed
+
+
+def _raw_columns(connection: sqlite3.Connection, table: str) -> list[tuple[bytes, bytes, bool]]:
+    as_text, connection.text_factory = connection.text_factory, bytes
+    try:
+        # Not the function of this name: an event's table may be called pragma_table_xinfo, and hide it.
+        rows = connection.execute(f"PRAGMA table_xinfo({quoted(table)})").fetchall()
+    finally:
+        connection.text_factory = as_text
+    return [(row[1], row[2], row[6] in _GENERATED) for row in rows]
+
+
+def _is_utf8(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 _GENERATED: Final = (2, 3)

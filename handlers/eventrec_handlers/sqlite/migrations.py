@@ -24,7 +24,14 @@ from eventrec_handlers._descriptors import open_descriptor
 from eventrec_handlers._sql.locks import acquired
 from eventrec_handlers._thread import WorkThread
 from eventrec_handlers.sqlite import ddl
-from eventrec_handlers.sqlite.file import check_kind, connect, errors_translated, is_at_rest, read_table
+from eventrec_handlers.sqlite.file import (
+    check_kind,
+    connect,
+    errors_translated,
+    is_at_rest,
+    lenient_text,
+    read_table,
+)
 from eventrec_handlers.sqlite.rollup_ddl import prepare_adopted
 from eventrec_handlers.sqlite.rollups.registry import drop_idle_triggers
 from eventrec_handlers.sqlite.transactions import writing
@@ -202,7 +209,11 @@ class SqliteMigrations(MigrationTarget):
 
     def _reading(self, parameters: str) -> sqlite3.Connection:
         uri = f"file:{quote(os.fsencode(self._path))}?{parameters}"
-        return sqlite3.connect(uri, uri=True, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
+        )
+        connection.text_factory = lenient_text
+        return connection
 
     def _step(
         self,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
 from eventrec_handlers._thread import check_cancelled
-from eventrec_handlers.sqlite.file import check_kind, errors_translated, is_at_rest
+from eventrec_handlers.sqlite.file import check_kind, errors_translated, is_at_rest, lenient_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,7 +74,7 @@ class Snapshots:
     def _read_by(self, parameters: str, job: Callable[[sqlite3.Connection], T]) -> T:
         uri = f"file:{quote(os.fsencode(self._path))}?{parameters}"
         with closing(sqlite3.connect(uri, uri=True, timeout=self._busy_timeout, isolation_level=None)) as connection:
-            connection.text_factory = lambda raw: raw.decode(errors="replace")
+            connection.text_factory = lenient_text
             connection.execute("BEGIN")
             with watched(connection):
                 return job(connection)

@@ -131,7 +131,6 @@ class SqliteRollups(RollupStore):
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
             self._connection = connect(self._path, self._busy_timeout)
-            self._connection.text_factory = lambda raw: raw.decode(errors="replace")
         return self._connection
 
     def _disconnect(self) -> None:
