@@ -316,6 +316,53 @@ async def test_links_and_pipes_and_other_things_are_passed_over(  # noqa: PLR091
     ]
 
 
+@pytest.mark.parametrize(
+    "copy", ["tested (copy)", "tested copi\udce9", "tested~.bak", ".tested", "tested%2e", "tested%2"]
+)
+async def test_folder_with_a_name_that_is_none_of_ours_is_passed_over(  # noqa: PLR0917
+    jsonl: JsonlHandler, directory: Path, place: Path, event: Events, batch: Batches, copy: str
+) -> None:
+    await jsonl.handle(batch(event(0)))
+    follower = await Follower(directory).begin()
+    shutil.copytree(place, place.with_name(copy))
+    await jsonl.handle(batch(event(1), start=1))
+
+    page, ranged = await jsonl.reader().latest(limit=9), await jsonl.reader().range(limit=9)
+
+    assert payloads(page.events) == payloads(ranged.events) == ["0", "1"]
+    assert page.foreign == ranged.foreign == {}
+    assert await follower.new() == ["1"]
+
+
+async def test_folder_of_a_subscription_under_another_name_is_passed_over_and_said(
+    jsonl: JsonlHandler, directory: Path, place: Path, event: Events, batch: Batches
+) -> None:
+    await jsonl.handle(batch(event(0)))
+    follower = await Follower(directory).begin()
+    shutil.copytree(place, place.with_name("archive"))
+    await jsonl.handle(batch(event(1), start=1))
+
+    page, ranged = await jsonl.reader().latest(limit=9), await jsonl.reader().range(limit=9)
+
+    why = f"{place.parent.name}/archive is a folder of subscription 'tested' under another name"
+    assert payloads(page.events) == payloads(ranged.events) == ["0", "1"]
+    assert page.foreign == ranged.foreign == {why: 1}
+    assert await follower.new() == ["1"]
+
+
+@pytest.mark.parametrize("subscription", ["caf\u00e9 1.0", "a" * 200, "\u00e9" * 60, "a/b"])
+async def test_folder_of_any_subscription_is_read(
+    jsonl: JsonlHandler, log_id: UUID, event: Events, batch: Batches, subscription: str
+) -> None:
+    await jsonl.resume(log_id, subscription, 0)
+    await jsonl.handle(batch(event(0), subscription=subscription))
+
+    page = await jsonl.reader().latest(limit=9)
+
+    assert payloads(page.events) == ["0"]
+    assert page.foreign == {}
+
+
 @pytest.mark.parametrize("cursor", ["", "x", "{}", '{"type":"range"}', "\ud800", "[" * 5_000])
 async def test_cursor_of_another_kind_is_refused(jsonl: JsonlHandler, cursor: str) -> None:
     reader = jsonl.reader()

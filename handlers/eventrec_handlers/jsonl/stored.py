@@ -1,6 +1,7 @@
 """What a directory of JSON Lines holds: a directory for each log and subscription, files in order, lines as events.
 
-What this handler does not make is passed over, links too.
+What this handler does not make is passed over, links too: folders with other names than it gives, say, or a copy of one
+under another name, whose sidecar tells which subscription it is of.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from eventrec import PauseError, StoredEvent
+from eventrec import PauseError, StoredEvent, safe_name
 from eventrec_handlers._descriptors import open_descriptor
 from eventrec_handlers.jsonl.folder import Folder, read_at
 from eventrec_handlers.jsonl.sidecar import SIDECAR, UnreadableError, decoded, file_order
@@ -23,11 +25,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from eventrec_handlers.jsonl.sidecar import Next
+
 MAX_LINE: Final = 64 << 20
 """A longer line is not one of ours."""
 
 _BLOCK: Final = 256 << 10
 _MAX_SIDECAR: Final = 64 << 10
+
+_SAFE_NAME: Final = re.compile(r"(?:[A-Za-z0-9_~-]|%[0-9A-F]{2})+|[A-Za-z0-9_~%-]{50}[0-9a-f]{32}")
+"""What `safe_name` gives: of a long name the beginning, which may end within an escape, and a digest."""
 
 
 class File(NamedTuple):
@@ -61,8 +68,15 @@ class StoredDirectory:
         self.faults: list[str] = []
 
     def files(self) -> list[File]:
-        """Its files in the order in which they were written, with the bytes that count: those that were delivered."""
-        current, length = self._counting()
+        """Its files in the order in which they were written, with the bytes that count: those that were delivered.
+
+        None of a folder that was made for another subscription.
+        """
+        stands = self._stands()
+        if stands is not None and safe_name(stands.subscription) != self.name.rpartition("/")[2]:
+            self.faults.append(f"{self.name} is a folder of subscription {stands.subscription!r} under another name")
+            return []
+        current, length = (None, 0) if stands is None else (stands.file, stands.length)
         last = None if current is None else file_order(current)
         found = []
         for name in self.folder.names():
@@ -89,16 +103,16 @@ class StoredDirectory:
                 stack.callback(os.close, descriptor)
             yield descriptor
 
-    def _counting(self) -> tuple[str | None, int]:
+    def _stands(self) -> Next | None:
+        """What its sidecar says; None: there is none, or it cannot be read."""
         try:
             with self.folder.file(SIDECAR) as descriptor:
-                stands = decoded(os.read(descriptor, _MAX_SIDECAR))
+                return decoded(os.read(descriptor, _MAX_SIDECAR))
         except FileNotFoundError:
-            return None, 0
+            return None
         except (OSError, UnreadableError) as exc:
             self.faults.append(f"{self.name}/{SIDECAR} cannot be read: {exc}")
-            return None, 0
-        return stands.file, stands.length
+            return None
 
 
 def stored_directories(path: Path, *, is_awaited: bool = False) -> Iterator[StoredDirectory]:
@@ -112,7 +126,7 @@ def stored_directories(path: Path, *, is_awaited: bool = False) -> Iterator[Stor
         with Folder.opened(path) as top:
             for log in filter(_is_log_id, top.names()):
                 with _others_passed_over(), top.folder(log) as middle:
-                    for name in middle.names():
+                    for name in filter(_SAFE_NAME.fullmatch, middle.names()):
                         with _others_passed_over(), middle.folder(name) as bottom:
                             yield StoredDirectory(f"{log}/{name}", bottom)
     except FileNotFoundError as exc:
