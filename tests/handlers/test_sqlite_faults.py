@@ -248,6 +248,81 @@ async def test_file_in_a_directory_that_is_closed_to_this_user_pauses(mode: int,
     assert str(refused.value).endswith(why.format(place))
 
 
+async def once(handler: SqliteHandler, log_id: UUID | None = None, stored: Batch | None = None) -> None:
+    """Open the handler, store a batch, and close it."""
+    await handler.open()
+    if log_id is not None and stored is not None:
+        await handler.resume(log_id, "tested", stored.start)
+        await handler.handle(stored)
+    await handler.close()
+
+
+@contextmanager
+def directory_of_another_user() -> Iterator[Path]:
+    """While it lasts, this process is a user to whom rights matter, and who owns the directory."""
+    is_root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as made:
+        if is_root:
+            os.chown(made, 65_534, 65_534)
+            os.setresuid(65_534, 65_534, 0)
+        try:
+            yield Path(made)
+        finally:
+            if is_root:
+                os.setresuid(0, 0, 0)
+            Path(made).chmod(0o755)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="rights are of another kind there")
+async def test_file_that_may_only_be_read_for_a_while_is_left_as_it_is(
+    path: Path, event: Events, batch: Batches, log_id: UUID
+) -> None:
+    await once(SqliteHandler(path))  # So that all is imported.
+    with directory_of_another_user() as place:
+        file = place / "x.db"
+        handler = SqliteHandler(file)
+        await once(handler, log_id, batch(event(0)))
+        file.chmod(0o444)
+
+        with pytest.raises(PauseError) as refused:
+            await handler.open()
+        with pytest.raises(PauseError) as unmigrated:
+            async with handler.migrations() as target:
+                await target.prepare()
+        beside = [each.name for each in place.iterdir()]
+        file.chmod(0o644)
+        await once(handler, log_id, batch(event(1), start=1))
+        execute(file, "CREATE TABLE theirs (a)")
+
+        assert str(refused.value) == str(unmigrated.value) == f"{file}: it may not be written"
+        assert beside == ["x.db"]
+        assert rows(file, "SELECT count(*) FROM events") == [(2,)]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="rights are of another kind there")
+@pytest.mark.parametrize("name", ["x.db-shm", ""])
+async def test_what_else_may_not_be_written_is_named(path: Path, name: str) -> None:
+    await once(SqliteHandler(path))  # So that all is imported.
+    with directory_of_another_user() as place:
+        file = place / "x.db"
+        handler = SqliteHandler(file)
+        await once(handler)
+        if name:  # as another program leaves it
+            file.chmod(0o444)
+            rows(file, "PRAGMA journal_mode = WAL")
+            for each in (file, place / "x.db-wal"):
+                each.chmod(0o644)
+        (place / name).chmod(0o444 if name else 0o555)
+
+        with pytest.raises(PauseError) as refused:
+            await handler.open()
+        (place / name).chmod(0o755)
+        await once(handler)
+
+    needs = "" if name else ", and SQLite needs files beside it"
+    assert str(refused.value) == f"{file}: {place / name} may not be written{needs}"
+
+
 async def test_directory_in_place_of_a_file_pauses(tmp_path: Path) -> None:
     with pytest.raises(PauseError, match=rf"{tmp_path}: unable to open database file"):
         await SqliteHandler(tmp_path).open()

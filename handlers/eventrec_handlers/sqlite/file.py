@@ -9,6 +9,7 @@ import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
@@ -19,7 +20,6 @@ from eventrec_handlers.sqlite.columns import REQUIRED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from eventrec_handlers._sql import TablePlan
 
@@ -45,9 +45,10 @@ def connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
 
     Raises:
         sqlite3.Error: See `meaning`.
-        PauseError: The file system has no shared memory for WAL, or what stands there is not a file.
+        PauseError: The file system has no shared memory for WAL, or what stands there is not a file, or is read-only.
     """
     check_kind(path)
+    _check_rights(path)
     connection = sqlite3.connect(
         path, timeout=min(WAIT_SLICE, busy_timeout), isolation_level=None, check_same_thread=False
     )
@@ -87,6 +88,29 @@ def check_kind(path: Path) -> None:
 def true_path(path: Path) -> str:
     """The file to which links lead: SQLite keeps its own files beside that."""
     return os.path.realpath(path)
+
+
+def _check_rights(path: Path) -> None:
+    """Check that the file may be written, if there is one, before SQLite makes files beside it.
+
+    They get its rights, and keep them: once it may be written again, no program could, for their sake.
+
+    Raises:
+        PauseError: It may only be read.
+    """
+    try:
+        is_file = stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return  # there is none, or SQLite will say what is wrong
+    if is_file and _is_read_only(path):
+        raise PauseError(f"{path}: it may not be written")
+
+
+def _is_read_only(path: Path) -> bool:
+    """Whether what stands there may not be written by this user."""
+    by_whom = os.access in os.supports_effective_ids
+    may_write = os.access(path, os.W_OK, effective_ids=by_whom)
+    return not may_write and os.access(path, os.F_OK, effective_ids=by_whom)
 
 
 def is_at_rest(path: Path) -> bool:
@@ -159,6 +183,8 @@ def meaning(error: sqlite3.Error, path: Path) -> Exception:
             why = f"{path}: unable to open database file: {exc.strerror}"
         if why is not None:
             return PauseError(why)
+    if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN} and (beside := _read_only_beside(path)) is not None:
+        return PauseError(f"{path}: {beside}")
     if code in _TRANSIENT or is_about_schema(error):
         return TransientError(said)
     if _is_about_functions(error) or code in _PAUSE:
@@ -186,6 +212,15 @@ def _in_the_way(path: Path, *, is_open_refused: bool) -> str | None:
     if not os.access(path.parent, os.W_OK | os.X_OK):
         why = f"{why}, and {path.parent} may not be written"
     return f"{path}: unable to open database file: {why}"
+
+
+def _read_only_beside(path: Path) -> str | None:
+    """What beside the file may not be written, so that the file cannot be either."""
+    true = Path(true_path(path))
+    index = true.with_name(f"{true.name}-shm")
+    if _is_read_only(index):
+        return f"{index} may not be written"
+    return f"{true.parent} may not be written, and SQLite needs files beside it" if _is_read_only(true.parent) else None
 
 
 @contextmanager
