@@ -19,6 +19,7 @@ from eventrec.delivery.worker.destination import hand_over, is_true
 from eventrec.delivery.worker.outcome import error_text
 from eventrec.errors import BatchTooLargeError, FencedError, PauseError, PermanentError
 from eventrec.handler import DestinationCheckpoints, EventHandler
+from eventrec.runtime.signals import pass_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -148,4 +149,8 @@ def _is_parted(batch: Batch | None, exc: Exception) -> bool:
     """Whether `exc` only makes halves of `batch`."""
     if batch is None or len(batch) == 1:
         return False
-    return isinstance(exc, BatchTooLargeError) or (isinstance(exc, PermanentError) and not exc.records)
+    try:
+        return isinstance(exc, BatchTooLargeError) or (isinstance(exc, PermanentError) and not exc.records)
+    except BaseException as fault:  # noqa: BLE001 - foreign code
+        pass_on(fault)
+        return False

@@ -10,10 +10,10 @@ from uuid import UUID
 
 import pytest
 
-from eventrec import Batch, DestinationCheckpoints, EventHandler, Layout, LayoutColumn, PauseError
+from eventrec import Batch, DestinationCheckpoints, EventHandler, Layout, LayoutColumn, PauseError, PermanentError
 from eventrec.delivery.stopping import FailureStop
 from eventrec.records.layout_columns import EVENT
-from eventrec.testing.scripted import FencedHandler
+from eventrec.testing.scripted import FencedHandler, ScriptedHandler
 
 ID = UUID(int=7)
 LAYOUT = Layout("orders", [LayoutColumn("data", EVENT, "jsonb")])
@@ -144,6 +144,29 @@ async def test_after_a_failure_nothing_is_asked_any_more_but_to_close(
 
     assert owner.told == ["OSError: no route"]
     assert (handler.opened, handler.prepared, handler.batches, handler.next, handler.closed) == (0, [], [], {}, 1)
+
+
+@pytest.mark.parametrize("thrown", [RuntimeError("odd"), SystemExit(3)])
+async def test_an_error_that_cannot_say_which_records_it_is_about_stops(
+    stop: FailureStop, batch: Batch, thrown: BaseException
+) -> None:
+    class OddError(PermanentError):
+        def __init__(self) -> None: ...
+
+        @property
+        def records(self) -> Any:
+            raise thrown
+
+        @records.setter
+        def records(self, records: Any) -> None: ...
+
+    def refuse(_: Batch) -> None:
+        raise OddError
+
+    with pytest.raises(OddError):
+        await stop.guarded(ScriptedHandler([refuse])).handle(batch)
+
+    assert stop.reason is not None
 
 
 async def test_a_destination_that_keeps_no_checkpoints_any_more_pauses(

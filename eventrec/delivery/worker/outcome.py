@@ -16,6 +16,7 @@ from eventrec.errors import (
     TransientError,
 )
 from eventrec.runtime.logging import described, text_of
+from eventrec.runtime.signals import pass_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,17 +104,18 @@ Outcome: TypeAlias = Deliver | Retry | Split | Bury | Hold
 
 def outcome_of(piece: Piece, failure: Exception | None, remembered: Remembered) -> Outcome:
     """What follows when a batch of `piece` was handled, and `failure` came back."""
+    if failure is None:
+        return Deliver()
     try:
         return _outcome_of(piece, failure, remembered)
-    except Exception as exc:  # noqa: BLE001 - what a failure names by offset is foreign code as well
-        return _unknown(piece, failure or exc, remembered)
+    except BaseException as exc:  # noqa: BLE001 - what a failure names by offset is foreign code as well
+        pass_on(exc)
+        return _unknown(piece, failure, remembered)
 
 
-def _outcome_of(piece: Piece, failure: Exception | None, remembered: Remembered) -> Outcome:
+def _outcome_of(piece: Piece, failure: Exception, remembered: Remembered) -> Outcome:
     outcome: Outcome
     match failure:
-        case None:
-            outcome = Deliver()
         case FencedError():
             # Not an outage. Only a destination that sends us back to the same place needs patience.
             outcome = Retry(failure, asks_first=True)
@@ -144,7 +146,10 @@ def is_named(piece: Piece, failure: Exception) -> bool:
     try:
         if isinstance(failure, PartialError):
             return _parts(piece, failure) is not None
-    except Exception:  # noqa: BLE001 - foreign code
+        if isinstance(failure, PermanentError):
+            _named(piece, failure)
+    except BaseException as exc:  # noqa: BLE001 - foreign code
+        pass_on(exc)
         return False
     return isinstance(failure, (TransientError, PermanentError, BatchTooLargeError, PauseError))
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import tenacity
 
+from eventrec.runtime.signals import pass_on
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
@@ -65,7 +67,8 @@ def seconds_asked(failure: BaseException | None) -> float:
     """How long the destination asks to be left alone: 0 where it does not, or not in seconds; a day at most."""
     try:
         seconds = float(getattr(failure, "retry_after", None) or 0.0)
-    except Exception:  # noqa: BLE001 - a header's text, a number too large, anything
+    except BaseException as exc:  # noqa: BLE001 - a header's text, a number too large, anything
+        pass_on(exc)
         return 0.0
     if math.isnan(seconds):
         return 0.0

@@ -467,6 +467,55 @@ def test_how_long_a_destination_may_ask_for(asked: Any, seconds: float) -> None:
     assert seconds_asked(ValueError("not a word about it")) == 0.0
 
 
+class OddPauseError(TransientError):
+    """Cannot say for how long."""
+
+    def __init__(self, thrown: BaseException) -> None:
+        self.thrown = thrown
+
+    @property
+    def retry_after(self) -> Any:
+        raise self.thrown
+
+    @retry_after.setter
+    def retry_after(self, seconds: Any) -> None: ...
+
+
+@pytest.mark.parametrize("thrown", [RuntimeError("odd"), SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_a_destination_that_cannot_say_for_how_long_asks_for_nothing(thrown: BaseException) -> None:
+    assert seconds_asked(OddPauseError(thrown)) == 0.0
+
+
+class OddRefusalError(PermanentError):
+    """Cannot say which records it is about."""
+
+    def __init__(self) -> None: ...
+
+    @property
+    def records(self) -> Any:
+        raise SystemExit(3)
+
+    @records.setter
+    def records(self, records: Any) -> None: ...
+
+
+async def test_an_error_that_throws_what_ends_a_program_ends_neither_it_nor_a_neighbour() -> None:
+    def refuse(_: Batch) -> None:
+        raise OddRefusalError
+
+    odd, neighbour = ScriptedHandler([refuse]), ScriptedHandler()
+
+    recorder = EventRecorder(options=quickly())
+    recorder.register(odd, name="odd")
+    recorder.register(neighbour, name="neighbour")
+
+    async with recorder:
+        recorder.record(Numbered(1))
+        assert await recorder.flush(timeout=5)
+
+    assert len(odd.delivered) == len(neighbour.delivered) == 1
+
+
 class Suspended:
     """Awaited, it waits for ever."""
 

@@ -159,13 +159,45 @@ def test_what_fails_while_opening_is_not_a_word_about_the_batch(failure: Excepti
 class WithoutErrorsError(PartialError):
     """Cannot say which records it is about."""
 
+    def __init__(self, thrown: BaseException) -> None:
+        self.thrown = thrown
+
     @property
     def errors(self) -> Any:
-        raise RuntimeError("no errors")
+        raise self.thrown
 
     @errors.setter
     def errors(self, errors: Any) -> None: ...
 
 
-def test_an_error_that_cannot_be_asked_is_no_word_of_a_handler(piece: Callable[..., Piece]) -> None:
-    assert not is_named(piece(1), WithoutErrorsError({1: TRANSIENT}))
+class WithoutRecordsError(PermanentError):
+    """Likewise."""
+
+    def __init__(self, thrown: BaseException) -> None:
+        self.thrown = thrown
+
+    @property
+    def records(self) -> Any:
+        raise self.thrown
+
+    @records.setter
+    def records(self, records: Any) -> None: ...
+
+    def __bool__(self) -> bool:
+        raise self.thrown
+
+
+@pytest.mark.parametrize(
+    "thrown",
+    [RuntimeError("odd"), SystemExit(3), KeyboardInterrupt(), GeneratorExit()],
+    ids=lambda it: type(it).__name__,
+)
+@pytest.mark.parametrize("kind", [WithoutErrorsError, WithoutRecordsError])
+def test_an_error_that_cannot_be_asked_is_no_word_of_a_handler(
+    piece: Callable[..., Piece], kind: Callable[[BaseException], DeliveryError], thrown: BaseException
+) -> None:
+    failure = kind(thrown)
+
+    assert not is_named(piece(1), failure)
+    assert outcome_of(piece(1, 4), failure, CALM) == Retry(failure)
+    assert outcome_of(piece(1, 4), failure, Remembered(is_probing=True)) == Split()
