@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +15,7 @@ from eventrec.handler import DestinationCheckpoints, EventHandler
 from eventrec.runtime.logging import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from types import TracebackType
     from uuid import UUID
 
     from eventrec.records.batch import Batch
@@ -49,35 +49,61 @@ class SharedHandler:
         """Whether another worker waits for a turn."""
         return self._turn.statistics().tasks_waiting > 0
 
-    @asynccontextmanager
-    async def turn(self, *, is_orphan: bool) -> AsyncIterator[EventHandler]:
+    def turn(self, *, is_orphan: bool) -> AbstractAsyncContextManager[EventHandler]:
         """The handler, which no other worker uses meanwhile."""
-        async with AsyncExitStack() as stack:
-            if is_orphan:
-                await stack.enter_async_context(self._orphans)
-            await stack.enter_async_context(self._turn)
-            self.outage.turn_since = monotonic()
-            yield self.handler
+        return _Turn(self, is_orphan=is_orphan)
 
-    @asynccontextmanager
-    async def open_turn(self, *, is_orphan: bool) -> AsyncIterator[EventHandler]:
+    def open_turn(self, *, is_orphan: bool) -> AbstractAsyncContextManager[EventHandler]:
         """Likewise, opened again if another worker has closed it.
 
         Raises:
             TransientError: It cannot be opened for now.
             PauseError: It cannot be opened for another reason, which is not the fault of the batch in hand.
         """
-        async with self.turn(is_orphan=is_orphan) as handler:
-            if not self.is_open:
-                try:
-                    await handler.open()
-                except TransientError:
-                    raise
-                except DeliveryError as exc:
-                    # Not a word about the batch in hand.
-                    raise PauseError(text_of(exc)) from exc
-                self.is_open = True
-            yield handler
+        return _Turn(self, is_orphan=is_orphan, opens=True)
+
+    async def take_turn(self, stack: AsyncExitStack, *, is_orphan: bool) -> None:
+        """Wait for a turn, which ends with `stack`."""
+        if is_orphan:
+            await stack.enter_async_context(self._orphans)
+        await stack.enter_async_context(self._turn)
+        self.outage.turn_since = monotonic()
+
+    async def open_again(self) -> None:
+        """Open it, if another worker has closed it. Raises as `open_turn`."""
+        if self.is_open:
+            return
+        try:
+            await self.handler.open()
+        except TransientError:
+            raise
+        except DeliveryError as exc:
+            # Not a word about the batch in hand.
+            raise PauseError(text_of(exc)) from exc
+        self.is_open = True
+
+
+class _Turn(AbstractAsyncContextManager[EventHandler]):
+    """A class: what leaves a generator's context manager is changed there, which an error that is frozen refuses."""
+
+    def __init__(self, shared: SharedHandler, *, is_orphan: bool, opens: bool = False) -> None:
+        self._shared = shared
+        self._is_orphan = is_orphan
+        self._opens = opens
+        self._taken = AsyncExitStack()
+
+    async def __aenter__(self) -> EventHandler:
+        async with AsyncExitStack() as stack:
+            await self._shared.take_turn(stack, is_orphan=self._is_orphan)
+            if self._opens:
+                await self._shared.open_again()
+            self._taken = stack.pop_all()
+        return self._shared.handler
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._taken.aclose()
 
 
 class _Lease(EventHandler, DestinationCheckpoints):

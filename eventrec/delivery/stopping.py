@@ -12,7 +12,8 @@ delivered stays in the log, for another process.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from eventrec.delivery.worker.destination import hand_over, is_true
@@ -22,7 +23,8 @@ from eventrec.handler import DestinationCheckpoints, EventHandler
 from eventrec.runtime.signals import pass_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
     from uuid import UUID
     from weakref import WeakMethod
 
@@ -131,18 +133,23 @@ class _StoppingHandler(EventHandler, DestinationCheckpoints):
         if self._stop.reason is not None:
             raise PauseError(f"stopped after a failed send: {self._stop.reason}")
 
-    @contextmanager
-    def _sending(self, batch: Batch | None = None) -> Iterator[None]:
+    def _sending(self, batch: Batch | None = None) -> AbstractContextManager[object]:
         """Around what reaches the destination: the first failure is the last."""
         self._refuse_once_stopped()
-        try:
-            yield
-        except FencedError:
-            raise
-        except Exception as exc:
-            if not _is_parted(batch, exc):
-                self._stop.stop(exc)
-            raise
+        # What leaves a generator's context manager is changed there, which an error that is frozen refuses.
+        around = ExitStack()
+        around.push(partial(self._sent, batch))
+        return around
+
+    def _sent(
+        self,
+        batch: Batch | None,
+        _kind: type[BaseException] | None,
+        exc: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(exc, Exception) and not isinstance(exc, FencedError) and not _is_parted(batch, exc):
+            self._stop.stop(exc)
 
 
 def _is_parted(batch: Batch | None, exc: Exception) -> bool:

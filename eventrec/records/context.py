@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ContextDecorator, suppress
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
@@ -13,7 +13,7 @@ from eventrec.errors import EncodeError
 from eventrec.records.json import encode_json, refuse_bad_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from types import TracebackType
 
 
 class ContextBlock:
@@ -63,23 +63,23 @@ class ContextFields:
         block = self.block()
         return None if block is None else block.encoded
 
-    @contextmanager
-    def bound(self, fields: dict[str, object]) -> Iterator[None]:
+    def bound(self, fields: dict[str, object]) -> BoundFields:
         """Add `fields` inside the block; an inner value hides an outer one of the same name.
 
         The block may end in another task or thread than it began in.
 
         Raises:
-            EncodeError: A value is not a JSON value.
+            EncodeError: A value is not a JSON value; on entering the block.
         """
-        block = ContextBlock(self.block(), fields)
-        token = self._block.set(block)
-        try:
-            yield
-        finally:
-            self._leave(block, token)
+        return BoundFields(self, fields)
 
-    def _leave(self, block: ContextBlock, token: Token[ContextBlock | None]) -> None:
+    def enter(self, fields: dict[str, object]) -> tuple[ContextBlock, Token[ContextBlock | None]]:
+        """Begin a block. Raises EncodeError where a value is not a JSON value."""
+        block = ContextBlock(self.block(), fields)
+        return block, self._block.set(block)
+
+    def leave(self, block: ContextBlock, token: Token[ContextBlock | None]) -> None:
+        """End one that `enter` began."""
         if self.block() is block:
             with suppress(ValueError):  # This is another context than it was entered in, which only that one can leave.
                 self._block.reset(token)
@@ -87,6 +87,28 @@ class ContextFields:
         # Or blocks are left in another order than that of their begin. A task that was started inside keeps its fields
         # where they are left in order.
         block.end()
+
+
+class BoundFields(ContextDecorator, AbstractContextManager[None]):
+    """`with recorder.context(…)`, or all calls of the function that it decorates: each call is a block.
+
+    A class: what leaves a generator's context manager is changed there, which an error that is frozen refuses.
+    """
+
+    def __init__(self, context: ContextFields, fields: dict[str, object]) -> None:
+        self._context = context
+        self._fields = fields
+
+    def _recreate_cm(self) -> BoundFields:
+        return BoundFields(self._context, self._fields)
+
+    def __enter__(self) -> None:
+        self._entered = self._context.enter(self._fields)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._context.leave(*self._entered)
 
 
 def encoded_fields(**fields: object) -> bytes | None:

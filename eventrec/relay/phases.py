@@ -9,14 +9,11 @@ expire    keys whose time is over                              updatePendingSess
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
 from eventrec.status import PhaseTime
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Phase: TypeAlias = Literal["fetch", "process", "commit", "insert", "expire"]
 PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
@@ -28,15 +25,16 @@ class Phases:
     def __init__(self) -> None:
         self._times: dict[str, PhaseTime] = {phase: PhaseTime() for phase in PHASES}
 
-    @contextmanager
-    def timing(self, phase: Phase) -> Iterator[None]:
-        """Around one time of it; one that fails counts too."""
-        started = perf_counter()
-        try:
-            yield
-        finally:
-            was = self._times[phase]
-            self._times[phase] = PhaseTime(was.times + 1, was.seconds + perf_counter() - started)
+    def timing(self, phase: Phase) -> AbstractContextManager[object]:
+        """Around one time of it, from here on; one that fails counts too."""
+        # What leaves a generator's context manager is changed there, which an error that is frozen refuses.
+        around = ExitStack()
+        around.callback(self._note, phase, perf_counter())
+        return around
+
+    def _note(self, phase: Phase, started: float) -> None:
+        was = self._times[phase]
+        self._times[phase] = PhaseTime(was.times + 1, was.seconds + perf_counter() - started)
 
     def times(self) -> dict[str, PhaseTime]:
         """By phase. From any thread."""

@@ -2,6 +2,7 @@ import contextvars
 import json
 import math
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -132,6 +133,36 @@ def test_thread_has_the_fields_it_is_given() -> None:
             thread.join()
 
     assert seen == [None, {"a": 1}]
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    why: str
+
+
+def test_what_is_raised_inside_comes_out_as_it_is() -> None:
+    context = ContextFields()
+
+    with pytest.raises(FrozenError, match="refused"), context.bound({"a": 1}):
+        raise FrozenError("refused")
+
+    assert fields_of(context) is None
+
+
+def test_each_call_of_a_decorated_function_is_a_block() -> None:
+    context = ContextFields()
+    seen: list[object] = []
+
+    @context.bound({"a": 1})
+    def look(times: int) -> None:
+        if times:
+            look(times - 1)
+        seen.append(fields_of(context))
+
+    look(2)
+
+    assert seen == [{"a": 1}] * 3
+    assert fields_of(context) is None
 
 
 # -- blocks that end elsewhere

@@ -4,14 +4,14 @@ import json
 import sqlite3
 import time
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 import pytest
 
-from eventrec import EventRecorder, OptionsError, PauseError, PermanentError
+from eventrec import Batch, EventRecorder, OptionsError, PauseError, PermanentError
 from eventrec.bus import MemoryBus, MemoryStore
 from eventrec.cli import main
 from eventrec.runs.requests import OperatorRequest, save_request
@@ -34,6 +34,31 @@ async def test_records_of_a_bus_reach_the_handler_once_and_in_order(store: Memor
     assert (status.subscriptions[NAME].delivered, status.subscriptions[NAME].pending) == (100, 0)
     assert [(part.kind, part.state, part.healthy) for part in status.relay] == [("subscription", "serving", True)]
     assert status.phases["insert"].times == len(handler.batches)
+
+
+@dataclass(frozen=True)
+class FrozenError(PermanentError):
+    """Nothing can be set on it, as on any dataclass that is frozen."""
+
+    why: str
+    records: dict[int, str]
+
+
+async def test_a_frozen_refusal_names_its_records(store: MemoryStore, relay: Any) -> None:
+    store.append(numbered(0, 3))
+
+    def refuse(batch: Batch) -> None:
+        if len(batch) > 1:
+            raise FrozenError("400", {batch.offsets[1]: "odd"})
+
+    handler = ScriptedHandler([refuse])
+
+    async with relay(handler, name=NAME) as recorder:
+        assert await recorder.flush(60)
+        part = recorder.status().subscriptions[NAME]
+
+    assert handler.delivered == [0, 2]
+    assert (part.delivered, part.dead) == (2, 1)
 
 
 async def test_another_relay_goes_on_where_one_was_closed(store: MemoryStore, relay: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +13,7 @@ from eventrec.delivery.worker.retry import Brake
 from eventrec.runtime.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from uuid import UUID
 
     from eventrec.delivery.worker.outcome import Hold
@@ -130,17 +130,19 @@ class SubscriptionHealth:
         """Seconds since then; but while other workers are served in between, the handler answers."""
         return self._clock() - max(asked_at, self._outage.turn_since or asked_at)
 
-    @contextmanager
-    def asking(self, *, is_batch: bool = False) -> Iterator[None]:
-        """Around each call of the handler; how long it takes for a batch is what is usual."""
+    def asking(self, *, is_batch: bool = False) -> AbstractContextManager[object]:
+        """Around each call of the handler, from here on; how long it takes for a batch is what is usual."""
         asked_at = self._clock()
         self._asked.append(asked_at)
-        try:
-            yield
-        finally:
-            if is_batch:
-                self._usual = max(self._since(asked_at), self._usual / 2)
-            self._asked.remove(asked_at)
+        # What leaves a generator's context manager is changed there, which an error that is frozen refuses.
+        around = ExitStack()
+        around.callback(self._answered, asked_at, is_batch=is_batch)
+        return around
+
+    def _answered(self, asked_at: float, *, is_batch: bool) -> None:
+        if is_batch:
+            self._usual = max(self._since(asked_at), self._usual / 2)
+        self._asked.remove(asked_at)
 
     def note_silence(self) -> None:
         """Say once an outage that the handler does not answer, where it is so."""

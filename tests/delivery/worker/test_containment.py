@@ -22,6 +22,7 @@ from eventrec import (
     PartialError,
     PauseError,
     PermanentError,
+    Settled,
     TransientError,
 )
 from eventrec.delivery.worker import retry
@@ -514,6 +515,97 @@ async def test_an_error_that_throws_what_ends_a_program_ends_neither_it_nor_a_ne
         assert await recorder.flush(timeout=5)
 
     assert len(odd.delivered) == len(neighbour.delivered) == 1
+
+
+# -- errors to which nothing can be set
+
+
+@dataclass(frozen=True)
+class FrozenTransientError(TransientError):
+    why: str
+    retry_after: float = 7.0
+
+
+@dataclass(frozen=True)
+class FrozenPermanentError(PermanentError):
+    why: str
+    records: dict[int, str]
+
+
+@dataclass(frozen=True)
+class FrozenPauseError(PauseError):
+    why: str
+
+
+class SaidOnce(FencedHandler):
+    """What `make` gives is thrown at the first call of `at`."""
+
+    def __init__(self, at: str, make: Callable[[], Exception]) -> None:
+        super().__init__()
+        self.at = at
+        self.make = make
+
+    def strike(self, at: str) -> None:
+        if self.at == at:
+            self.at = ""
+            raise self.make()
+
+    async def open(self) -> None:
+        self.strike("open")
+        await super().open()
+
+    async def resume(self, log_id: UUID, subscription: str, start: int) -> int:
+        self.strike("resume")
+        return await super().resume(log_id, subscription, start)
+
+    async def handle(self, batch: Batch) -> None:
+        self.strike("handle")
+        await super().handle(batch)
+
+
+@pytest.mark.parametrize("on_failure", ["retry", "stop"])
+@pytest.mark.parametrize("at", ["open", "resume", "handle"])
+async def test_a_frozen_pause_is_one(at: str, on_failure: Any) -> None:
+    handler = SaidOnce(at, lambda: FrozenPauseError("401"))
+
+    async with EventRecorder(handler, options=quickly(on_failure=on_failure)) as recorder:
+        recorder.record(Numbered(1))
+        await recorder.flush(timeout=1)
+        part = recorder.status().subscriptions["SaidOnce"]
+        assert recorder.status().is_balanced
+        recorder.resume("SaidOnce")
+
+    assert (part.state, part.held) == ("paused: 401", True)
+
+
+@pytest.mark.parametrize("at", ["open", "resume", "handle"])
+async def test_a_frozen_outage_lasts_as_long_as_it_says(at: str, caplog: pytest.LogCaptureFixture) -> None:
+    handler = SaidOnce(at, lambda: FrozenTransientError("busy"))
+
+    async with EventRecorder(handler, options=quickly()) as recorder:
+        recorder.record(Numbered(1))
+        await anyio.sleep(6)
+        part = recorder.status().subscriptions["SaidOnce"]
+        assert await recorder.flush(timeout=5)
+
+    assert (part.state, part.delivered) == ("retrying in 7.0 s", 0)
+    assert handler.delivered == [1]
+    assert not [line for line in caplog.records if line.exc_info]
+
+
+async def test_a_frozen_refusal_names_its_records() -> None:
+    def refuse(batch: Batch) -> None:
+        raise FrozenPermanentError("400", {batch.offsets[1]: "odd"})
+
+    handler = ScriptedHandler([refuse])
+
+    async with EventRecorder(handler, options=quickly()) as recorder:
+        for number in range(3):
+            recorder.record(Numbered(number))
+        settled = await recorder.flush(timeout=5)
+
+    assert settled == Settled(dead=1, dropped=0)
+    assert handler.batches == [[0, 2]]
 
 
 class Suspended:
