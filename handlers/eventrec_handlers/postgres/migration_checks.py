@@ -1,4 +1,4 @@
-"""What a migration looks at first: records of another program, tables of another kind, indexes that are broken."""
+"""What a migration looks at first: statements that cannot run, records of other programs, tables of other kinds."""
 
 from __future__ import annotations
 
@@ -16,13 +16,9 @@ if TYPE_CHECKING:
     from eventrec_handlers.postgres.checkpoints import Namespace
 
 _WHOLE: Final = ("bigint", "integer", "smallint")
-_INDEX: Final = re.compile(
-    r"CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?(?:\"((?:[^\"]|\"\")+)\"|(\w+))\s",
-    re.IGNORECASE,
-)
+REMARKS: Final = re.compile(r"(?:\s+|--[^\n]*\n|/\*.*?\*/)*", re.DOTALL)
+"""What may stand before a statement."""
 
-
-_REMARKS: Final = re.compile(r"(?:\s+|--[^\n]*\n|/\*.*?\*/)*", re.DOTALL)
 _CLIENTS: Final = re.compile(r"COPY\b.*\b(?:FROM\s+STDIN|TO\s+STDOUT)\b", re.IGNORECASE | re.DOTALL)
 _UNNAMED: Final = re.compile(r"CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+ON\b", re.IGNORECASE)
 
@@ -33,7 +29,7 @@ def refuse_statement(sql: str) -> None:
     Raises:
         MigrationError: Why.
     """
-    start = _REMARKS.match(sql)
+    start = REMARKS.match(sql)
     begins = sql[start.end() :] if start is not None else sql
     if _CLIENTS.match(begins):
         raise MigrationError("COPY from or to a client is not for a migration: use INSERT, or a file of the server")
@@ -70,23 +66,3 @@ async def refuse_hypertables(connection: asyncpg.Connection, namespace: Namespac
     )
     if found is not None:
         raise MigrationError(f"table {found!r} is a hypertable of TimescaleDB: give the URL as timescale://")
-
-
-async def drop_invalid_index(connection: asyncpg.Connection, namespace: Namespace, sql: str) -> None:
-    """Drop what a `CREATE INDEX CONCURRENTLY` that was killed leaves behind: an index that is not used.
-
-    `sql` is the statement that makes it again; of any other statement nothing is dropped.
-    """
-    start = _REMARKS.match(sql)
-    found = _INDEX.match(sql, 0 if start is None else start.end())
-    if found is None:
-        return
-    name = found[1].replace('""', '"') if found[1] else found[2].lower()
-    is_left = await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n"
-        " ON n.oid = c.relnamespace WHERE n.nspname::text = $1 AND c.relname::text = $2 AND NOT i.indisvalid)",
-        namespace.namespace,
-        name,
-    )
-    if is_left:
-        await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {namespace.named(name)}")

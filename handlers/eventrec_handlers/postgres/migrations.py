@@ -23,25 +23,31 @@ import anyio
 import asyncpg
 
 from eventrec import PauseError
-from eventrec.analytics import MigrationError, MigrationRecord, MigrationTarget
+from eventrec.analytics import MigrationError, MigrationRecord, MigrationTarget, Statement
 from eventrec_handlers._sql import quoted
 from eventrec_handlers._sql.locks import acquired
 from eventrec_handlers.postgres.calls import Calls
 from eventrec_handlers.postgres.catalog import read_tables
 from eventrec_handlers.postgres.checkpoints import Namespace
+from eventrec_handlers.postgres.concurrent_indexes import (
+    ConcurrentIndex,
+    drop_invalid_index,
+    has_partitions,
+    index_partitions,
+    shape_to_make,
+)
 from eventrec_handlers.postgres.ddl import PostgresDdl, differences
 from eventrec_handlers.postgres.errors import brief, consume_errors, raise_refused_connection, without_frames
 from eventrec_handlers.postgres.migration_checks import (
-    drop_invalid_index,
     read_earlier,
     refuse_hypertables,
     refuse_statement,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 
-    from eventrec.analytics import Declaration, Declarations, EarlierMigrations, Migration, Statement, Steps
+    from eventrec.analytics import Declaration, Declarations, EarlierMigrations, Migration, Steps
     from eventrec_handlers.postgres.options import Options
     from eventrec_handlers.postgres.target import Target
 
@@ -306,24 +312,41 @@ class PostgresMigrations(MigrationTarget):
             refuse_statement(statement.sql)
         if statement is not None and not statement.in_transaction:
             await connection.execute(f"SET search_path = {self._path}")  # a statement before may have set another one
-            await self._drop_invalid_index(statement)
-            await connection.execute(statement.sql)
-            statement = None
+            statement = await self._execute_outside(statement)
+
+        async def execute() -> None:
+            await self._execute(statement)
+            if await connection.execute(note) not in {"UPDATE 1", "DELETE 1"}:
+                raise MigrationError(f"another process has changed what is noted of migration {migration.version}")
+
+        await self._retry_while_locked(execute)
+
+    async def _execute_outside(self, statement: Statement) -> Statement | None:
+        """Run what is for no transaction; gives what of it is left for one."""
+        connection, namespace = self._open()
+        index = ConcurrentIndex.of(statement.sql)
+        if index is not None:
+            await self._drop_invalid_index(index)
+            if await has_partitions(connection, index):
+                shape = await self._retry_while_locked(lambda: shape_to_make(connection, index))
+                if shape is None:
+                    return None
+                await index_partitions(connection, namespace, index, shape)
+                return Statement(index.on_table)
+        await connection.execute(statement.sql)
+        return None
+
+    async def _retry_while_locked(self, job: Callable[[], Awaitable[T]]) -> T:
+        """What `job` gives, in a transaction of its own that waits for a lock a moment at a time."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._options.lock_timeout
         while True:
             try:
                 async with self._changing(LOCK_MOMENT):
-                    await self._execute(statement)
-                    if await connection.execute(note) not in {"UPDATE 1", "DELETE 1"}:
-                        raise MigrationError(
-                            f"another process has changed what is noted of migration {migration.version}"
-                        )
+                    return await job()
             except asyncpg.LockNotAvailableError as exc:
                 if clock() >= deadline:
                     raise MigrationError(f"others use the table all the time: {brief(exc)}") from without_frames(exc)
-            else:
-                return
             await asyncio.sleep(LOCK_PAUSE)
 
     async def _execute(self, statement: Statement | None) -> None:
@@ -350,8 +373,9 @@ class PostgresMigrations(MigrationTarget):
                     await connection.execute("ROLLBACK")
             raise
 
-    async def _drop_invalid_index(self, statement: Statement) -> None:
-        await drop_invalid_index(*self._open(), statement.sql)
+    async def _drop_invalid_index(self, index: ConcurrentIndex) -> None:
+        connection, namespace = self._open()
+        await drop_invalid_index(connection, namespace.namespace, index.name)
 
     async def _check_tables(self, connection: asyncpg.Connection, namespace: Namespace, tables: Sequence[str]) -> None:
         """Raise MigrationError where one of `tables` is for another kind of target."""
