@@ -26,7 +26,7 @@ import asyncpg
 from eventrec_handlers._sql import quoted
 from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.divided import AHEAD, Divided, Partition, end_of, partition_name, read_divided, start_of
-from eventrec_handlers.postgres.errors import brief, state
+from eventrec_handlers.postgres.errors import brief, is_about_table, state
 from eventrec_handlers.postgres.maintained import Maintained
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ MAX_MADE: Final = 400
 _FIRST_DAY: Final = datetime(1900, 1, 1, tzinfo=UTC)
 """Rows of earlier days stay where they are."""
 
-_MAY_PASS: Final = ("40", "42P07", "53", "55P03", "57")
+_OTHERS_USE_IT: Final = ("55P03", "57014")
+"""What is met at one old partition, and then at each: the table itself is locked."""
 
 
 class TimePartitions:
@@ -82,7 +83,9 @@ class TimePartitions:
         now: datetime,
         why_kept: Callable[[datetime], Awaitable[str | None]] | None = None,
     ) -> Maintained:
-        """Make what is to come, move what strayed, drop what is too old. Never raises for a lock.
+        """Make what is to come, move what strayed, drop what is too old.
+
+        What the server refuses of one partition is said, and the others are maintained all the same.
 
         `why_kept(end)` is asked inside the transaction that drops what is before `end`, when no writer of the table is
         left: what it gives is a reason not to.
@@ -92,7 +95,10 @@ class TimePartitions:
             return Maintained()
         report = Maintained()
         try:
-            await self._make(connection, divided, report, now=now)
+            try:
+                await self._make(connection, divided, report, now=now)
+            except asyncpg.PostgresError as exc:
+                await self._leave(connection, exc, report, f"table {self._table!r}: no partitions were made")
             await self._drop(connection, report, now=now, why_kept=why_kept)
         except _BusyError:
             report.left += (f"table {self._table!r}: another process maintains it",)
@@ -115,6 +121,7 @@ class TimePartitions:
         # What is written to now comes first.
         lacking = (start for start in starts if not divided.covers(start, end_of(self._unit, start)))
         has_writers = False
+        not_made: dict[str, list[str]] = {}
         for start in sorted(lacking, key=lambda start: abs(start - present))[:MAX_MADE]:
             try:
                 if default is not None and (has_writers or start == present):
@@ -125,7 +132,9 @@ class TimePartitions:
                         continue
                 await self._make_one(connection, divided, start, report)
             except asyncpg.PostgresError as exc:
-                await self._leave(connection, exc, report, f"the partition of {start:%Y-%m-%d} was not made")
+                await self._give_up(connection, exc)
+                not_made.setdefault(brief(exc), []).append(f"{start:%Y-%m-%d}")
+        report.left += tuple(_said_refused(starts, error) for error, starts in not_made.items())
 
     async def _strayed(
         self,
@@ -176,11 +185,13 @@ class TimePartitions:
             inside = f"{quoted(divided.column)} >= {first} AND {quoted(divided.column)} < {last}"
             await connection.execute(f"LOCK TABLE {default.quoted} IN ACCESS EXCLUSIVE MODE")
             columns = await self._written_columns(connection)
-            status = await connection.execute(
-                f"WITH strayed AS (DELETE FROM {default.quoted} WHERE {inside} RETURNING {columns})"  # noqa: S608 - quoted
-                f" INSERT INTO {part} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM strayed"
-            )
-            moved = int(status.split()[-1])
+            # A published table without a key refuses a DELETE, also of nothing.
+            if await connection.fetchval(f"SELECT EXISTS (SELECT FROM {default.quoted} WHERE {inside})"):  # noqa: S608 - quoted
+                status = await connection.execute(
+                    f"WITH strayed AS (DELETE FROM {default.quoted} WHERE {inside} RETURNING {columns})"  # noqa: S608 - quoted
+                    f" INSERT INTO {part} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM strayed"
+                )
+                moved = int(status.split()[-1])
         await connection.execute(f"ALTER TABLE {parent} ATTACH PARTITION {part} FOR VALUES FROM ({first}) TO ({last})")
         await connection.execute("COMMIT")
         report.made += (name,)
@@ -222,7 +233,8 @@ class TimePartitions:
                 report.dropped += (name,)
             except asyncpg.PostgresError as exc:
                 await self._leave(connection, exc, report, f"partition {name!r} was not dropped")
-                return
+                if state(exc).startswith(_OTHERS_USE_IT):
+                    return
         if (default := divided.default) is not None:
             await self._delete_late(connection, divided, default, kept_from, report, why_kept=why_kept)
 
@@ -266,15 +278,19 @@ class TimePartitions:
     async def _leave(
         self, connection: asyncpg.Connection, exc: asyncpg.PostgresError, report: Maintained, what: str
     ) -> None:
-        """Note that something was not done, where it may be later.
+        """Note that something was not done, and why.
 
         Raises:
-            asyncpg.PostgresError: It may not.
+            asyncpg.PostgresError: The server does not answer any more.
         """
-        if not state(exc).startswith(_MAY_PASS):
-            raise exc
-        await connection.execute("ROLLBACK")
+        await self._give_up(connection, exc)
         report.left += (f"{what}: {brief(exc)}",)
+
+    async def _give_up(self, connection: asyncpg.Connection, exc: asyncpg.PostgresError) -> None:
+        if connection.is_closed() or not is_about_table(exc):
+            raise exc
+        if connection.is_in_transaction():
+            await connection.execute("ROLLBACK")
 
     @property
     def _lock(self) -> int:
@@ -292,6 +308,13 @@ def _said_not_made(start: datetime, unit: PartitionUnit, default: Partition) -> 
         f"the partition of {start:%Y-%m-%d} is not made before the present {unit} is over:"
         f" {default.name!r} has over {MAX_MOVED:,} rows of it, and is written to"
     )
+
+
+def _said_refused(starts: list[str], error: str) -> str:
+    first, *more = starts
+    if not more:
+        return f"the partition of {first} was not made: {error}"
+    return f"the partition of {first}, and {len(more)} more, were not made: {error}"
 
 
 def _literal(moment: datetime) -> str:

@@ -16,7 +16,7 @@ from eventrec.analytics import Answer, Refreshed, RollupStore
 from eventrec_handlers.postgres.catalog import read_tables
 from eventrec_handlers.postgres.checkpoints import Namespace
 from eventrec_handlers.postgres.divided import read_divided
-from eventrec_handlers.postgres.errors import errors_translated
+from eventrec_handlers.postgres.errors import brief, errors_translated, is_about_table
 from eventrec_handlers.postgres.rollups.answering import Answering
 from eventrec_handlers.postgres.rollups.fields import Columns
 from eventrec_handlers.postgres.rollups.refreshing import MAX_SET, SET, SET_SECONDS, Refreshing, distribute
@@ -208,7 +208,18 @@ class PostgresRollups(RollupStore):
     async def _maintain(
         self, layout: Layout, now: datetime, connection: asyncpg.Connection, namespace: Namespace, *, is_dropping: bool
     ) -> list[str]:
-        """Make partitions, or remove what is too old; what was left undone."""
+        """Make partitions, or remove what is too old; what was left undone, where the server refuses it too."""
+        try:
+            return await self._maintain_table(layout, now, connection, namespace, is_dropping=is_dropping)
+        except asyncpg.PostgresError as exc:
+            if connection.is_closed() or not is_about_table(exc):
+                raise
+            await self._clear(connection, exc)
+            return [f"table {layout.table!r} is not maintained: {brief(exc)}"]
+
+    async def _maintain_table(
+        self, layout: Layout, now: datetime, connection: asyncpg.Connection, namespace: Namespace, *, is_dropping: bool
+    ) -> list[str]:
         columns = Columns.of(layout)
         kept = None if layout.retention_seconds is None else timedelta(seconds=layout.retention_seconds)
         if layout.partition and await read_divided(connection, namespace, layout.table) is not None:
