@@ -19,7 +19,7 @@ import asyncpg
 
 from eventrec import TransientError
 from eventrec_handlers._sql import TablePlan, plan_layout, plan_table, quoted
-from eventrec_handlers.postgres.checkpoints import creating
+from eventrec_handlers.postgres.checkpoints import creating, literal
 from eventrec_handlers.postgres.columns import REQUIRED
 from eventrec_handlers.postgres.divided import default_partition, partitions_ahead
 from eventrec_handlers.postgres.errors import brief
@@ -62,6 +62,21 @@ _KINDS: Final = {
 }
 
 
+def can_be_read(name: str) -> str:
+    """SQL: the server can send `name`, SQL for one. In a database in SQL_ASCII a name may not be UTF-8.
+
+    No event has such a table or column, and an answer that holds one is an error instead.
+    """
+    return f"(getdatabaseencoding() <> 'SQL_ASCII' OR {name}::text COLLATE \"C\" ~ {literal(_UTF8)})"
+
+
+_UTF8: Final = (
+    r"^(?:[\x01-\x7f]|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}"
+    r"|\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}"
+    r"|\xf4[\x80-\x8f][\x80-\xbf]{2})*$"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """What stands under a name: a "table", something else, or nothing (None); and the columns of a table.
@@ -93,12 +108,13 @@ async def read_tables(connection: asyncpg.Connection, namespace: Namespace, name
     """What stands under each of `names`. To be asked for in a transaction."""
     holdable = [name for name in names if len(name.encode()) <= namespace.longest_name]
     found = await connection.fetch(
-        "SELECT c.relname::text AS name, c.relkind::text AS kind, c.oid::bigint AS oid, a.attname::text AS column,"
+        "SELECT c.relname::text AS name, c.relkind::text AS kind, c.oid::bigint AS oid, a.attname::text AS column,"  # noqa: S608 - constants
         " a.attnum::int AS number, a.atttypid::bigint AS type, a.atttypmod::int AS modifier, a.attisdropped AS dropped,"
         " row_security_active(c.oid) AS row_security,"
         " format_type(a.atttypid, a.atttypmod) || CASE a.attgenerated WHEN '' THEN '' ELSE ' generated' END AS declared"
         " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0"
+        f" LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND {can_be_read('a.attname')}"
+        f" AND {can_be_read('format_type(a.atttypid, NULL)')}"
         " WHERE n.nspname::text = $1 AND c.relname = ANY ($2::text[]::name[])"
         # A type that belongs to no table takes the name too; one that is made beside a type, an array of it, gives way.
         " UNION ALL SELECT t.typname::text, 'c', 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventrec import EVENT, GENERATED, ID, TIMESTAMP, TYPE, LayoutError, StoredEvent
 from eventrec_handlers._sql import quoted
-from eventrec_handlers.postgres.catalog import RESERVED, unquoted_type
+from eventrec_handlers.postgres.catalog import RESERVED, can_be_read, unquoted_type
 from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.columns import REQUIRED
 from eventrec_handlers.postgres.layouts import spelled
@@ -142,7 +142,7 @@ async def event_tables(
     `faults` gets why a table that has a layout is not among them. Rows of `hypertables` may be compressed.
     """
     rows = await connection.fetch(
-        "SELECT c.oid::bigint AS oid, c.relname::text AS name, a.attname::text AS column, a.attnotnull AS is_required,"
+        "SELECT c.oid::bigint AS oid, c.relname::text AS name, a.attname::text AS column, a.attnotnull AS is_required,"  # noqa: S608 - constants
         " format_type(a.atttypid, NULL) AS declared,"
         " EXISTS (SELECT FROM pg_index i JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = i.indkey[0]"
         " JOIN pg_attribute l ON l.attrelid = c.oid AND l.attnum = i.indkey[1] WHERE i.indrelid = c.oid"
@@ -151,7 +151,9 @@ async def event_tables(
         " (SELECT array_agg(h.inhparent::bigint) FROM pg_inherits h WHERE h.inhrelid = c.oid) AS parents"
         " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
-        " WHERE n.nspname::text = $1 AND c.relkind IN ('r', 'p') ORDER BY c.relname, a.attnum",
+        f" WHERE n.nspname::text = $1 AND c.relkind IN ('r', 'p') AND {can_be_read('c.relname')}"
+        f" AND {can_be_read('a.attname')} AND"
+        f" {can_be_read('format_type(a.atttypid, NULL)')} ORDER BY c.relname, a.attnum",
         namespace,
     )
     columns: dict[int, list[Any]] = {}

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
@@ -26,6 +27,7 @@ from eventrec import (
     PauseError,
     PermanentError,
     TransientError,
+    reader_from_url,
 )
 from eventrec_handlers.postgres import PostgresHandler
 from eventrec_handlers.postgres.catalog import LOCK_MOMENT, LONGEST_LOCK_MOMENT, lock_moment
@@ -543,6 +545,30 @@ async def test_database_of_another_encoding(  # noqa: PLR0917
         database.execute(f"DROP DATABASE {name}")
 
     assert set(caught.value.records) <= {3, 4}
+
+
+async def test_names_of_others_that_are_not_utf8_are_passed_over(
+    opened: Any, database: Any, event: Events, batch: Batches
+) -> None:
+    name = f"{database.name}_other"
+    database.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE 'C'")
+    url = database.server.url(name) + "&options=-c%20standard_conforming_strings%3Doff"
+    try:
+        handler = await opened(url)
+        await handler.handle(batch(event(1)))
+        await handler.close()
+        for sql in ('CREATE TABLE "caf\xe9" (a int)', 'ALTER TABLE events ADD "caf\xe9" int, ADD "\xc3\xa9" int'):
+            given = f"convert_from(decode('{sql.encode('latin-1').hex()}', 'hex'), 'SQL_ASCII')"
+            replace(database, name=name).execute(f"DO $$BEGIN EXECUTE {given}; END$$")
+        handler = await opened(url)
+        await handler.handle(batch(event(2), start=1))
+        await handler.close()
+        async with reader_from_url(url) as reader:
+            page = await reader.latest(limit=10)
+    finally:
+        database.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    assert [list(stored.columns) for stored in page.events] == [["\N{LATIN SMALL LETTER E WITH ACUTE}"]] * 2
 
 
 async def test_unlogged_published_and_oddly_ordered_tables_are_tables(
