@@ -71,6 +71,17 @@ async def counted(store: PostgresRollups, rollup: type[Rollup] = Daily) -> dict[
     return found
 
 
+EARLIER_FUNCTION = """
+CREATE OR REPLACE FUNCTION eventrec_mark() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $mark$BEGIN EXECUTE format('INSERT INTO %1$I.eventrec_dirty
+(table_name, since, rows) SELECT %2$L, date_bin(''15 minutes'', %3$I, ''2000-01-01 00:00:00+00''), count(*) FROM '
+|| CASE TG_OP WHEN 'UPDATE' THEN '(SELECT %3$I FROM added UNION ALL SELECT %3$I FROM gone) AS changed' ELSE 'added' END
+|| ' WHERE %3$I >= ''0003-01-01 00:00:00+00'' AND %3$I < ''9997-01-01 00:00:00+00'' GROUP BY 2',
+TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_ARGV[0]); RETURN NULL; END$mark$
+"""
+"""What the triggers call, as 0.2 made it."""
+
+
 LOST = {
     "the table is renamed and made again": (
         ["ALTER TABLE events RENAME TO events_before", TABLE],
@@ -100,6 +111,119 @@ async def test_events_are_counted_whatever_becomes_of_what_marks_them(
     assert by_month == {(): sum(expected.values())}
     assert marked == expected | {("c",): 3}
     assert again.buckets == 3 + 1
+
+
+OTHERS = {
+    "moved": (["CREATE SCHEMA archive", "ALTER TABLE events SET SCHEMA archive"], "archive.events"),
+    "moved to where the owner of the rollups may not look": (
+        [
+            "CREATE ROLE {0}; GRANT ALL ON SCHEMA public TO {0}; ALTER FUNCTION eventrec_mark OWNER TO {0}",
+            "CREATE SCHEMA archive; CREATE TABLE archive.eventrec_dirty ()",
+            "ALTER TABLE events SET SCHEMA archive",
+        ],
+        "archive.events",
+    ),
+    "moved to where others keep rollups": (
+        [
+            "CREATE ROLE {0}; GRANT ALL ON SCHEMA public TO {0}; ALTER FUNCTION eventrec_mark OWNER TO {0}",
+            "CREATE SCHEMA archive; GRANT USAGE ON SCHEMA archive TO {0}; CREATE TABLE archive.eventrec_dirty ()",
+            "ALTER TABLE events SET SCHEMA archive",
+        ],
+        "archive.events",
+    ),
+    "renamed, with another column": (
+        ["ALTER TABLE events RENAME TO old", "ALTER TABLE old RENAME COLUMN timestamp TO at"],
+        "old",
+    ),
+    "without the column": (["ALTER TABLE events DROP COLUMN timestamp"], "events"),
+    "with a text in place of a time": (["ALTER TABLE events ALTER COLUMN timestamp TYPE text"], "events"),
+    "with numbers in place of a time": (
+        ["ALTER TABLE events ALTER COLUMN timestamp TYPE bigint USING 0"],
+        "events",
+    ),
+}
+"""What becomes of a table of events, and its name then; {0} is a role that is new."""
+
+
+@pytest.mark.parametrize(("happened", "table"), OTHERS.values(), ids=OTHERS)
+async def test_a_table_takes_what_others_write_whatever_has_become_of_it(
+    rollups: PostgresRollups, database: Any, happened: list[str], table: str
+) -> None:
+    role = f"owner_of_{database.name}"
+    database.execute(*(statement.format(role) for statement in happened))
+    try:
+        database.execute(f"INSERT INTO {table} SELECT * FROM {table} LIMIT 1", f"UPDATE {table} SET payload = '{{}}'")
+
+        assert database.rows(f"SELECT count(*) FROM {table}") == [(21,)]
+    finally:
+        if any("{0}" in statement for statement in happened):
+            database.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+async def test_what_arrives_while_the_time_has_another_name_is_counted_once_it_is_back(
+    rollups: PostgresRollups, database: Any
+) -> None:
+    database.execute(
+        "ALTER TABLE events RENAME COLUMN timestamp TO at",
+        inserted("b", 20).replace("timestamp,", "at,"),
+        "ALTER TABLE events RENAME COLUMN at TO timestamp",
+    )
+
+    async def needed(connection: Any, namespace: Namespace) -> Any:
+        return await first_needed(connection, namespace, "events", now=await connection.fetchval("SELECT now()"))
+
+    at_once, kept_from = await counted(rollups), await rollups._run(needed)
+    await rollups.refresh(PLANS)
+    await rollups.refresh(PLANS)
+
+    assert at_once == {("a",): 20, ("b",): 20}
+    assert kept_from[0].year < 10
+    assert database.rows("SELECT shop, sum(n)::int FROM daily GROUP BY 1 ORDER BY 1") == [("a", 20), ("b", 20)]
+    assert database.rows("SELECT count(*) FROM eventrec_dirty") == [(0,)]
+
+
+async def test_marks_of_a_table_that_no_rollup_is_about_are_swept(rollups: PostgresRollups, database: Any) -> None:
+    database.execute("ALTER TABLE events RENAME TO old", TABLE, inserted("b", 3, table="old"))
+
+    await rollups.refresh(PLANS)
+
+    assert database.rows("SELECT count(*) FROM eventrec_dirty") == [(0,)]
+
+
+async def test_triggers_for_another_column_than_that_of_the_time_do_not_count(
+    rollups: PostgresRollups, database: Any
+) -> None:
+    database.execute(
+        "ALTER TABLE events ADD COLUMN other timestamptz",
+        "CREATE OR REPLACE TRIGGER eventrec_mark AFTER INSERT ON events REFERENCING NEW TABLE AS added"
+        " FOR EACH STATEMENT EXECUTE FUNCTION eventrec_mark('other')",
+        inserted("b", 20),
+    )
+
+    at_once = await counted(rollups)
+    await rollups.refresh(PLANS)
+    database.execute(inserted("c", 3))
+    later = await counted(rollups)
+
+    assert at_once == {("a",): 20, ("b",): 20}
+    assert later == at_once | {("c",): 3}
+
+
+async def test_the_function_of_an_earlier_version_goes_on_marking_and_is_replaced(
+    rollups: PostgresRollups, database: Any
+) -> None:
+    source = "SELECT prosrc FROM pg_proc WHERE proname = 'eventrec_mark'"
+    now = database.rows(source)
+    database.execute(EARLIER_FUNCTION, inserted("b", 3))
+    async with PostgresHandler(database.url(), schema="strict").rollups() as strict:
+        await strict.refresh(PLANS)
+    by_strict, left = await counted(rollups), database.rows(source)
+    refreshed = await rollups.refresh(PLANS)
+
+    assert by_strict == {("a",): 20, ("b",): 3}
+    assert left != now
+    assert database.rows(source) == now
+    assert refreshed.buckets == 0
 
 
 @pytest.mark.parametrize(

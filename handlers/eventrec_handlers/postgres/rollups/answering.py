@@ -91,7 +91,7 @@ class Answering:
     async def known(self, connection: asyncpg.Connection) -> Known:
         """What the snapshot knows of the rollup."""
         plan, named = self._plan, self._namespace.named
-        there = await standing(connection, self._namespace, plan)
+        there = await standing(connection, self._namespace, plan, self._columns)
         if not there.has_own or not there.has_ours:
             return Known.nothing(plan)
         floor = await connection.fetchval(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eventrec_handlers._sql.refreshing import marked_buckets
-from eventrec_handlers.postgres.rollups.moments import EARLIEST, LATEST, nanoseconds
+from eventrec_handlers.postgres.rollups.moments import EARLIEST, LAST_MOMENT, LATEST, nanoseconds
 from eventrec_handlers.postgres.rollups.uncounted import Uncounted
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ class Known:
     def note_marks(self, marks: Iterable[datetime]) -> None:
         """Rows have arrived for the quarters of an hour that begin then."""
         for since in marks:
+            if since == LAST_MOMENT:  # about everything
+                self.ranges.append((EARLIEST, LATEST))
+                continue
             self.waiting.update(marked_buckets(self.plan.bucket, nanoseconds(since)))
 
     def uncounted(self, start: int, end: int, events: tuple[int, int] | None) -> Uncounted:

@@ -70,6 +70,11 @@ async def distribute(connection: asyncpg.Connection, namespace: Namespace, table
     if any(each.is_held for each in await zoned(connection, namespace, "table_name = $1", table)):
         await connection.execute("ROLLBACK")
         return 0
+    # Of a table that was renamed, or whose last rollup is gone. A mark that is seen is younger than its rollup.
+    await connection.execute(
+        f"DELETE FROM {namespace.named(DIRTY)} AS mark WHERE NOT EXISTS"  # noqa: S608 - quoted
+        f" (SELECT FROM {namespace.named(ROLLUPS)} AS known WHERE known.table_name = mark.table_name)"
+    )
     marks = await connection.fetch(
         f"WITH taken AS (DELETE FROM {namespace.named(DIRTY)} WHERE table_name = $1 RETURNING since, rows)"  # noqa: S608 - quoted
         " SELECT since, sum(rows)::bigint AS rows FROM taken GROUP BY since",
@@ -79,8 +84,9 @@ async def distribute(connection: asyncpg.Connection, namespace: Namespace, table
         # Those that there are after the marks were taken: one that is made meanwhile may count on later marks.
         known = await zoned(connection, namespace, "table_name = $1", table)
         waiting: dict[tuple[str, int], int] = {}
+        is_everything = any(since == LAST_MOMENT for since, _ in marks)
         for each in known:
-            if not each.is_ours:  # which buckets of it wait, is not known here
+            if is_everything or not each.is_ours:  # which buckets of it wait, is not known here
                 await connection.execute(
                     f"UPDATE {namespace.named(ROLLUPS)} SET todo_from = '{FIRST}', todo_to = '{LAST}' WHERE name = $1",  # noqa: S608 - quoted
                     each.name,

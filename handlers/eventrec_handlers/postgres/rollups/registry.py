@@ -16,11 +16,14 @@ from eventrec_handlers.postgres.rollups.tables import (
     DIRTY,
     FIRST,
     LAST,
+    MARK,
+    MARKING,
     OWN,
     PENDING,
     ROLLUPS,
     TRIGGERS,
     index_name,
+    marking_function,
     other_index,
     own_tables,
     rollup_tables,
@@ -47,11 +50,15 @@ async def is_there(connection: asyncpg.Connection, namespace: Namespace) -> bool
 async def bring_up_to_date(connection: asyncpg.Connection, namespace: Namespace, *, may_change: bool) -> None:
     """Add to what is known of rollups, where there is something, the columns that an earlier version did not have.
 
-    On a connection in no transaction.
+    Also replace the function of its triggers, where this role may. On a connection in no transaction.
 
     Raises:
         PauseError: Some are missing, and an operator has to migrate.
     """
+    if may_change and await _has_earlier_function(connection, namespace):
+        async with creating(connection, namespace):
+            for statement in marking_function(namespace):
+                await connection.execute(statement)
     is_earlier = await connection.fetchval(
         "SELECT count(a.attname) < $3 FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid"
         " AND a.attname::text = ANY ($2) AND NOT a.attisdropped WHERE c.oid = to_regclass($1) GROUP BY c.oid",
@@ -65,6 +72,17 @@ async def bring_up_to_date(connection: asyncpg.Connection, namespace: Namespace,
         raise PauseError(f"table {ROLLUPS!r} is of an earlier version: migrate first")
     async with creating(connection, namespace):
         await connection.execute(with_added_columns(namespace))
+
+
+async def _has_earlier_function(connection: asyncpg.Connection, namespace: Namespace) -> bool:
+    """Whether the triggers have the function of an earlier version, which this role may replace."""
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_proc p WHERE p.oid = to_regprocedure($1) AND p.prosrc <> $2"
+        " AND pg_has_role(p.proowner, 'USAGE') AND has_schema_privilege(p.pronamespace, 'CREATE'))",
+        f"{namespace.named(MARK)}()",
+        MARKING,
+    )
+    return found
 
 
 async def refuse_other(connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> None:
@@ -111,8 +129,10 @@ class Standing:
         return self.has_own and self.has_ours and self.is_marked
 
 
-async def standing(connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> Standing:
-    """What is there of `plan`."""
+async def standing(
+    connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan, columns: Columns
+) -> Standing:
+    """What is there of `plan`, whose events are in the columns `columns` of their table."""
     own, ours = await connection.fetchrow(
         "SELECT (SELECT count(*) = cardinality($2::text[]) FROM pg_attribute WHERE attrelid = to_regclass($1)"
         " AND attname::text = ANY ($2) AND attnum > 0 AND NOT attisdropped),"
@@ -123,7 +143,7 @@ async def standing(connection: asyncpg.Connection, namespace: Namespace, plan: R
         [namespace.named(name) for name in OWN],
     )
     marks = [is_there for name, is_there in zip(OWN, ours, strict=True) if name in {DIRTY, PENDING}]
-    return Standing(own, all(ours), all(marks), await is_marked(connection, namespace, plan.table))
+    return Standing(own, all(ours), all(marks), await is_marked(connection, namespace, plan.table, columns.time))
 
 
 async def _can_cut_texts(connection: asyncpg.Connection, namespace: Namespace, plan: RollupPlan) -> bool:
@@ -140,14 +160,20 @@ async def _can_cut_texts(connection: asyncpg.Connection, namespace: Namespace, p
     return found
 
 
-async def is_marked(connection: asyncpg.Connection, namespace: Namespace, table: str) -> bool:
-    """Whether what arrives in `table` is noted."""
+async def is_marked(
+    connection: asyncpg.Connection, namespace: Namespace, table: str, column: str | None = None
+) -> bool:
+    """Whether what arrives in `table` is noted: by its time in `column`, or whichever column that is."""
     found: bool = await connection.fetchval(
-        "SELECT count(*) = $3 FROM pg_trigger"
-        " WHERE tgrelid = to_regclass($1) AND tgname::text = ANY ($2) AND tgenabled IN ('O', 'A')",
+        "SELECT count(*) = $3 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid"
+        " WHERE t.tgrelid = to_regclass($1) AND t.tgname::text = ANY ($2) AND t.tgenabled IN ('O', 'A')"
+        " AND has_table_privilege(p.proowner, to_regclass($4), 'INSERT')"
+        r" AND ($5::text IS NULL OR t.tgargs = convert_to($5, getdatabaseencoding()) || '\x00'::bytea)",
         namespace.named(table),
         list(TRIGGERS),
         len(TRIGGERS),
+        namespace.named(DIRTY),
+        column,
     )
     return found
 
@@ -167,7 +193,7 @@ async def make_whole(
         return
     if may_make and await _can_cut_texts(connection, namespace, plan):
         await _cut_texts(connection, namespace, plan)
-    if known is not None and (await standing(connection, namespace, plan)).is_whole:
+    if known is not None and (await standing(connection, namespace, plan, columns)).is_whole:
         return
     if not may_make:
         if known is None:
@@ -177,7 +203,7 @@ async def make_whole(
             " run eventrec refresh without schema=strict once, which makes it again"
         )
     async with creating(connection, namespace):
-        before = await standing(connection, namespace, plan)
+        before = await standing(connection, namespace, plan, columns)
         for statement in (*own_tables(namespace), *rollup_tables(plan, columns, namespace)):
             await connection.execute(statement)
         if before.has_own and before.has_marks and before.is_marked:

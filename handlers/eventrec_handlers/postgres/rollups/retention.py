@@ -21,7 +21,7 @@ from eventrec_handlers.postgres.chunks import chunks_of
 from eventrec_handlers.postgres.errors import brief, is_about_table
 from eventrec_handlers.postgres.rollups.moments import FIRST_MOMENT, moment, nanoseconds
 from eventrec_handlers.postgres.rollups.registry import is_marked
-from eventrec_handlers.postgres.rollups.tables import DIRTY, FLOORS, PENDING, ROLLUPS
+from eventrec_handlers.postgres.rollups.tables import DIRTY, EVERYTHING, FLOORS, PENDING, ROLLUPS
 from eventrec_handlers.postgres.rollups.zones import NOTED, bucket_of, lock_floor, note_floor
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ async def first_needed(
         f" SELECT name, unit, every, zone, todo_from, {NOTED}, floor.at,"
         f" (SELECT min(bucket) FROM {named(PENDING)} WHERE rollup = name AND bucket >= floor.at) AS pending,"
         f" (SELECT min(since) FROM {named(DIRTY)} WHERE table_name = $1"
-        " AND since > floor.at - interval '15 minutes') AS marked"
+        f" AND since > floor.at - interval '15 minutes' AND since < '{EVERYTHING}') AS marked,"
+        f" EXISTS (SELECT FROM {named(DIRTY)} WHERE table_name = $1 AND since = '{EVERYTHING}') AS is_marked_whole"
         f" FROM {named(ROLLUPS)} AS known, floor WHERE table_name = $1 ORDER BY name",
         table,
         FIRST_MOMENT,
@@ -97,14 +98,14 @@ async def first_needed(
     needed: list[tuple[datetime, str]] = []
     if rows and not await is_marked(connection, namespace, table):
         needed.append((FIRST_MOMENT, f"what arrives is not noticed: refresh rollup {rows[0][0]!r}"))
-    for name, unit, every, zone, todo_from, rules, kept_to, floor, pending, marked in rows:
+    for name, unit, every, zone, todo_from, rules, kept_to, floor, pending, marked, is_marked_whole in rows:
         bucket = await bucket_of(unit, every, zone, kept_to)
         is_ours = FilledBy.of(rules).is_ours(bucket)
         # A mark needs all of its bucket: not only what comes after it.
         of_mark = None if marked is None else moment(bucket.floor(nanoseconds(marked)))
         needed += [
             (at, f"rollup {name!r} has not counted its events yet: refresh it")
-            for at in (todo_from if is_ours else floor, pending, of_mark)
+            for at in (todo_from if is_ours and not is_marked_whole else floor, pending, of_mark)
             if at is not None
         ]
         needed.append((moment(bucket.floor(nanoseconds(now))), f"a bucket of rollup {name!r} has not ended"))

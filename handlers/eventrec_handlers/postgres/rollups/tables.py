@@ -9,9 +9,11 @@
     eventrec_floors      table, kept_from: what is older may have been removed, so it is never computed again
 
 A mark is made in the transaction that stores the rows, by a trigger for each statement, so that any writer makes it.
-Marks are only ever added, and nothing is unique: no writer waits for another, nor for a refresh. What another program
-deletes stays counted, until a row arrives for that bucket, which is then computed from what is left. What is written
-to a partition under its own name, or comes with one that is attached, is not noticed.
+Marks are only ever added, and nothing is unique: no writer waits for another, nor for a refresh. Where a trigger cannot
+find out what has changed, because the column of the time has another name or type by now, its mark is about everything.
+A table in another schema is no longer ours, and nothing is marked. What another program deletes stays counted, until a
+row arrives for that bucket, which is then computed from what is left. What is written to a partition under its own
+name, or comes with one that is attached, is not noticed.
 """
 
 from __future__ import annotations
@@ -54,14 +56,26 @@ ADDED: Final[Mapping[str, str]] = {
 }
 """Columns of `eventrec_rollups` that its first version did not have."""
 
-_MARKING: Final = (
-    "BEGIN EXECUTE format('INSERT INTO %1$I.eventrec_dirty (table_name, since, rows)"
-    " SELECT %2$L, date_bin(''15 minutes'', %3$I, ''2000-01-01 00:00:00+00''), count(*) FROM '"
-    " || CASE TG_OP WHEN 'UPDATE' THEN '(SELECT %3$I FROM added UNION ALL SELECT %3$I FROM gone) AS changed'"
-    " ELSE 'added' END ||"
-    " ' WHERE %3$I >= ''0003-01-01 00:00:00+00'' AND %3$I < ''9997-01-01 00:00:00+00'' GROUP BY 2',"
-    " TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_ARGV[0]); RETURN NULL; END"
+EVERYTHING: Final = LAST
+"""What a mark is about where it is not known what has changed: no other mark begins then."""
+
+MARKING: Final = (
+    "DECLARE marks regclass; starts timestamptz[]; counts bigint[]; BEGIN"  # noqa: S608 - ours
+    # The table may be in another schema by now, where we keep nothing, or may not write: then it is no longer ours.
+    " IF has_schema_privilege(TG_TABLE_SCHEMA, 'USAGE')"
+    " THEN marks := to_regclass(format('%I.eventrec_dirty', TG_TABLE_SCHEMA)); END IF;"
+    " IF has_table_privilege(marks, 'INSERT') IS NOT TRUE THEN RETURN NULL; END IF;"
+    # Its column may be gone, or another one. What is caught has written nothing, so it costs no transaction's number.
+    " BEGIN EXECUTE format('SELECT array_agg(since), array_agg(rows)"
+    " FROM (SELECT date_bin(''15 minutes'', %1$I, ''2000-01-01 00:00:00+00''), count(*) FROM '"
+    " || CASE TG_OP WHEN 'UPDATE' THEN '(SELECT %1$I FROM added UNION ALL SELECT %1$I FROM gone) AS changed'"
+    " ELSE 'added' END || ' WHERE %1$I >= ''0003-01-01 00:00:00+00'' AND %1$I < ''9997-01-01 00:00:00+00'' GROUP BY 1)"
+    " AS found (since, rows)', TG_ARGV[0]) INTO starts, counts;"
+    f" EXCEPTION WHEN OTHERS THEN starts := ARRAY['{EVERYTHING}'::timestamptz]; counts := ARRAY[0]; END;"
+    " IF starts IS NOT NULL THEN EXECUTE format('INSERT INTO %s (table_name, since, rows)"
+    " SELECT $1, * FROM unnest($2, $3)', marks) USING TG_TABLE_NAME, starts, counts; END IF; RETURN NULL; END"
 )
+"""What the triggers do. A writer never fails because of it, whatever became of its table."""
 
 
 def own_tables(namespace: Namespace) -> Iterator[str]:
@@ -87,10 +101,18 @@ def own_tables(namespace: Namespace) -> Iterator[str]:
         f"CREATE TABLE IF NOT EXISTS {named(FLOORS)}"
         f" (table_name text PRIMARY KEY, kept_from timestamptz NOT NULL DEFAULT '{FIRST}')"
     )
-    # It runs with the rights of its owner: who may write events need not know of our tables.
+    yield from marking_function(namespace)
+
+
+def marking_function(namespace: Namespace) -> Iterator[str]:
+    """The statements that make the function of the triggers, also in place of that of an earlier version.
+
+    It runs with the rights of its owner: who may write events need not know of our tables.
+    """
+    named = namespace.named
     yield (
         f"CREATE OR REPLACE FUNCTION {named(MARK)}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
-        f" SET search_path = pg_catalog, pg_temp AS $mark${_MARKING}$mark$"
+        f" SET search_path = pg_catalog, pg_temp AS $mark${MARKING}$mark$"
     )
     yield f"REVOKE EXECUTE ON FUNCTION {named(MARK)}() FROM PUBLIC"
 
