@@ -9,6 +9,7 @@ import asyncpg
 
 from eventrec.analytics import EarlierMigrations, MigrationError
 from eventrec_handlers.postgres.catalog import read_tables
+from eventrec_handlers.postgres.rollups.registry import is_another
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,3 +67,11 @@ async def refuse_hypertables(connection: asyncpg.Connection, namespace: Namespac
     )
     if found is not None:
         raise MigrationError(f"table {found!r} is a hypertable of TimescaleDB: give the URL as timescale://")
+
+
+async def refuse_other_rollups(connection: asyncpg.Connection, namespace: Namespace, keys: Sequence[str]) -> None:
+    """Raise MigrationError where one of `keys`, of what is adopted, is a rollup whose name another table has."""
+    for key in keys:
+        kind, _, name = key.partition(" ")
+        if kind == "rollup" and await is_another(connection, namespace, name):
+            raise MigrationError(f"{key}: what has its name is not ours, and it is not touched: rename one of them")

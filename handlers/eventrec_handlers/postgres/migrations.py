@@ -41,6 +41,7 @@ from eventrec_handlers.postgres.errors import brief, consume_errors, raise_refus
 from eventrec_handlers.postgres.migration_checks import (
     read_earlier,
     refuse_hypertables,
+    refuse_other_rollups,
     refuse_statement,
 )
 
@@ -163,6 +164,7 @@ class PostgresMigrations(MigrationTarget):
     async def begin(self, migration: Migration, adopted: Sequence[str]) -> None:
         async def store() -> None:
             connection, namespace = self._open()
+            await refuse_other_rollups(connection, namespace, adopted)
             async with connection.transaction(isolation="read_committed"):
                 await connection.execute(
                     f"INSERT INTO {namespace.named(RECORDS)}"  # noqa: S608 - quoted

@@ -25,6 +25,7 @@ from eventrec import (
 )
 from eventrec.analytics import (
     Catalogue,
+    MigrationError,
     MigrationRunner,
     Question,
     Refresh,
@@ -235,6 +236,57 @@ async def test_what_has_the_name_of_a_rollup_and_is_not_its_table_holds_it(
             await store.refresh([Hourly.rollup_plan])
 
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("was_made", [False, True])
+async def test_a_table_of_another_program_with_the_name_of_a_rollup_is_not_touched(
+    database: Any, *, was_made: bool
+) -> None:
+    event = "INSERT INTO events (type, timestamp) VALUES ('a', now() - interval '{} hours')"
+    theirs = (
+        "CREATE TABLE hourly (hour timestamptz, happened bigint, note text)",
+        "INSERT INTO hourly SELECT now() - n * interval '1 hour', 1000, 'theirs' FROM generate_series(0, 200) AS n",
+    )
+    database.execute(EVENTS, event.format(3), *([] if was_made else theirs))
+    async with PostgresHandler(database.url()).rollups() as store:
+        if was_made:
+            await store.refresh([Hourly.rollup_plan])
+            database.execute("DROP TABLE hourly", *theirs)
+        database.execute(event.format(100))
+
+        with pytest.raises(PauseError, match="a table 'hourly' that is not ours, and it is not touched: rename one of"):
+            await store.refresh([Hourly.rollup_plan])
+        answer = await store.answer(Question(Hourly))
+
+    assert [row[1] for row in answer.rows] == [1, 1]
+    assert database.rows("SELECT count(*), count(note), sum(happened)::int FROM hourly") == [(201, 201, 201_000)]
+    assert database.rows("SELECT count(*) FROM pg_indexes WHERE tablename = 'hourly'") == [(0,)]
+
+
+async def test_a_migration_adopts_no_table_of_another_program_as_a_rollup(database: Any) -> None:
+    database.execute("CREATE TABLE hourly (hour timestamptz, happened bigint)", "INSERT INTO hourly VALUES (now(), 7)")
+    async with migration_target_from_url(database.url()) as target:
+        runner = MigrationRunner(target, catalogue=Catalogue(name="shop", rollups=[Hourly], events=[Happened]))
+
+        with pytest.raises(MigrationError, match="rollup hourly: what has its name is not ours, and it is not touched"):
+            await runner.run()
+
+    assert database.rows("SELECT happened FROM hourly") == [(7,)]
+    assert database.rows("SELECT obj_description('hourly'::regclass, 'pg_class')") == [(None,)]
+
+
+@pytest.mark.parametrize("is_said", [False, True])
+async def test_a_table_of_a_rollup_is_ours_by_its_note_or_by_what_stands_at_it(database: Any, *, is_said: bool) -> None:
+    """Tables that an early version made say nothing; notes may be lost."""
+    database.execute(EVENTS, "INSERT INTO events (type, timestamp) VALUES ('a', now() - interval '3 hours')")
+    async with PostgresHandler(database.url()).rollups() as store:
+        await store.refresh([Hourly.rollup_plan])
+        lost = "DROP TABLE eventrec_rollups" if is_said else "COMMENT ON TABLE hourly IS NULL"
+        database.execute(lost, "INSERT INTO events (type, timestamp) VALUES ('a', now() - interval '3 hours')")
+
+        await store.refresh([Hourly.rollup_plan])
+
+    assert database.rows("SELECT sum(happened)::int FROM hourly") == [(2,)]
 
 
 async def test_a_handler_that_cannot_refresh_stores_batches_and_says_so(  # noqa: PLR0917

@@ -21,6 +21,7 @@ from eventrec_handlers.postgres.rollups.tables import (
     OWN,
     PENDING,
     ROLLUPS,
+    SAYS,
     TRIGGERS,
     index_name,
     marking_function,
@@ -99,10 +100,41 @@ async def refuse_other(connection: asyncpg.Connection, namespace: Namespace, pla
         hint = "where TimescaleDB keeps rollups, give the URL as timescale://" if there.kind == "view" else "rename it"
         raise PauseError(f"rollup {plan.name!r}: a {there.kind} has its name: {hint}")
     lacking = [name for name in plan.column_names if name not in there.columns]
+    known = await _fingerprint(connection, namespace, plan)
     # Of another declaration of ours that is said where it is refreshed.
-    if lacking and await _fingerprint(connection, namespace, plan) in {None, plan.fingerprint}:
+    if known not in {None, plan.fingerprint}:
+        return
+    if lacking:
         raise PauseError(
             f"rollup {plan.name!r}: another program's table has its name, without a column {lacking[0]!r}: rename it"
+        )
+    has_more = len(there.columns) > len(plan.column_names)
+    if (known is None or has_more) and not await _says_ours(connection, namespace, plan.name):
+        raise PauseError(
+            f"rollup {plan.name!r}: the database has a table {plan.name!r} that is not ours, and it is not touched:"
+            " rename one of them"
+        )
+
+
+async def _says_ours(connection: asyncpg.Connection, namespace: Namespace, name: str) -> bool:
+    """Whether it stands at the table `name` that it is that of a rollup."""
+    found: bool = await connection.fetchval(
+        "SELECT coalesce(starts_with(obj_description(to_regclass($1), 'pg_class'), $2), false)",
+        namespace.named(name),
+        SAYS,
+    )
+    return found
+
+
+async def is_another(connection: asyncpg.Connection, namespace: Namespace, name: str) -> bool:
+    """Whether a table has the name of the rollup `name`, and neither is that rollup known nor says the table so."""
+    async with connection.transaction(isolation="read_committed"):
+        there = (await read_tables(connection, namespace, [name]))[name]
+        if there.kind != "table" or await _says_ours(connection, namespace, name):
+            return False
+        return not await is_there(connection, namespace) or not await connection.fetchval(
+            f"SELECT EXISTS (SELECT FROM {namespace.named(ROLLUPS)} WHERE name = $1)",  # noqa: S608 - quoted
+            name,
         )
 
 
@@ -111,7 +143,7 @@ class Standing:
     """What is there of a rollup.
 
     Attributes:
-        has_own: Whether its own table is, with its columns.
+        has_own: Whether its own table is, with its columns; one with others besides is ours where it says so.
         has_ours: Whether the tables are that we keep beside those of rollups.
         has_marks: Whether those of them are that what arrives is noted in.
         is_marked: Whether what arrives is noted: a trigger goes with a table that is dropped or renamed, and does not
@@ -134,13 +166,15 @@ async def standing(
 ) -> Standing:
     """What is there of `plan`, whose events are in the columns `columns` of their table."""
     own, ours = await connection.fetchrow(
-        "SELECT (SELECT count(*) = cardinality($2::text[]) FROM pg_attribute WHERE attrelid = to_regclass($1)"
-        " AND attname::text = ANY ($2) AND attnum > 0 AND NOT attisdropped),"
+        "SELECT (SELECT count(*) FILTER (WHERE attname::text = ANY ($2)) = cardinality($2::text[])"
+        " AND (count(*) = cardinality($2) OR coalesce(starts_with(obj_description(to_regclass($1), 'pg_class'), $4),"
+        " false)) FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped),"
         " ARRAY(SELECT to_regclass(known.name) IS NOT NULL"
         " FROM unnest($3::text[]) WITH ORDINALITY AS known (name, place) ORDER BY place)",
         namespace.named(plan.name),
         list(plan.column_names),
         [namespace.named(name) for name in OWN],
+        SAYS,
     )
     marks = [is_there for name, is_there in zip(OWN, ours, strict=True) if name in {DIRTY, PENDING}]
     return Standing(own, all(ours), all(marks), await is_marked(connection, namespace, plan.table, columns.time))

@@ -218,14 +218,18 @@ def other_index(plan: RollupPlan, namespace: Namespace) -> Iterator[str]:
     yield index_of(plan, namespace)
 
 
+SAYS: Final = "eventrec rollup: "
+"""How what is said at the table of a rollup begins: where it stands, the table is ours."""
+
+
 def schedule(name: str, refresh: Sequence[float], retention: float | None, namespace: Namespace) -> str:
     """The statement that says at the table of a rollup what is declared of it beside its rows. Times are in seconds.
 
-    Only an operator reads it: a process that refreshes has the declaration. `refresh` is window, lag and every.
+    An operator reads it: a process that refreshes has the declaration. `refresh` is window, lag and every.
     """
     window, lag, every = (_plain(seconds) for seconds in refresh)
     kept = "for ever" if retention is None else f"{_plain(retention)} s"
-    said = f"eventrec rollup: refresh window {window} s, lag {lag} s, every {every} s; kept {kept}"
+    said = f"{SAYS}refresh window {window} s, lag {lag} s, every {every} s; kept {kept}"
     return f"COMMENT ON TABLE {namespace.named(name)} IS {literal(said)}"
 
 
