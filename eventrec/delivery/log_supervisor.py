@@ -25,6 +25,7 @@ from eventrec.delivery.orphans.small_orphans import SmallOrphans
 from eventrec.delivery.retained_logs import RetainedLogs
 from eventrec.delivery.shared_handler import SharedHandler
 from eventrec.delivery.supervisor import Supervisor, flush_workers
+from eventrec.delivery.worker.destination import close_handler, close_in_own_task
 from eventrec.errors import LogFullError
 from eventrec.intake.handover import Handover
 from eventrec.intake.mirrored import MirrorWatch
@@ -432,6 +433,11 @@ class LogSupervisor(Supervisor):
         async with anyio.create_task_group() as tasks:
             for worker in self.workers.values():
                 tasks.start_soon(when_begun(partial(worker.close, is_last=True)))
+            # Those of logs of other runs have opened it, and one of our own was never made.
+            for name, shared in self._handlers.items():
+                if name not in self.workers and shared.is_open:
+                    close = partial(close_handler, shared.lease(is_orphan=False), name)
+                    tasks.start_soon(when_begun(partial(close_in_own_task, close, name)))
 
     async def _end(self) -> None:
         await self._let_go()

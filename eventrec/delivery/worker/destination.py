@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from eventrec.delivery.worker.containment import contained
+from eventrec.delivery.worker.containment import EndedFromWithinError, contained, in_own_task
 from eventrec.delivery.worker.health import HoldError
 from eventrec.delivery.worker.outcome import Hold, NotAwaitableError, error_text
 from eventrec.errors import EventrecError
 from eventrec.handler import EventHandler
 from eventrec.runs.holds import DESTINATION_CHANGED
-from eventrec.runtime.logging import get_logger, text_of
+from eventrec.runtime.logging import described, get_logger, text_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
     from uuid import UUID
 
     from eventrec.delivery.subscription import NewDestination, Subscription
@@ -180,15 +181,29 @@ class Destination:
             return
         self._must_close = self._is_open = False
         self.is_uncertain = True
-        try:
-            with anyio.move_on_after(_CLOSE_SECONDS), contained(), self._health.asking():
-                await self._handler.close()
-        except Exception as exc:  # noqa: BLE001 - foreign code, at the end of its life
-            _logger.warning("handler failed to close", subscription=self._name, error=error_text(exc))
+        with self._health.asking():
+            await close_handler(self._handler, self._name)
 
     def abandon(self) -> None:
         """In the child of a fork: never use the handler again, whose connections are the parent's."""
         self._handler, self.prepares = _ElsewhereHandler(), False
+
+
+async def close_handler(handler: EventHandler, name: str) -> None:
+    """Close the handler of subscription `name`; its errors end in a log line."""
+    try:
+        with anyio.move_on_after(_CLOSE_SECONDS), contained():
+            await handler.close()
+    except Exception as exc:  # noqa: BLE001 - foreign code, at the end of its life
+        _logger.warning("handler failed to close", subscription=name, error=error_text(exc))
+
+
+async def close_in_own_task(close: Callable[[], Coroutine[object, object, None]], name: str) -> None:
+    """Have `close` close the handler of subscription `name`, whatever that does to the task it is called in."""
+    try:
+        await in_own_task(close, f"eventrec {name} closes")
+    except EndedFromWithinError as exc:
+        _logger.warning("handler failed to close", subscription=name, error=described(exc))
 
 
 async def hand_over(handler: EventHandler, batch: Batch) -> None:

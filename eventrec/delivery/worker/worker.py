@@ -15,7 +15,7 @@ import anyio
 from eventrec.delivery.worker.attempts import Freezer
 from eventrec.delivery.worker.batch_reader import BatchReader
 from eventrec.delivery.worker.containment import EndedFromWithinError, in_own_task
-from eventrec.delivery.worker.destination import Destination
+from eventrec.delivery.worker.destination import Destination, close_in_own_task
 from eventrec.delivery.worker.hand import Hand
 from eventrec.delivery.worker.health import Outage, SubscriptionHealth
 from eventrec.delivery.worker.ledger import Ledger
@@ -264,10 +264,7 @@ class Worker:
 
         `is_last`: no other worker uses the handler any more, so it is closed also where another one has opened it.
         """
-        try:
-            await in_own_task(partial(self._destination.close, is_last=is_last), f"eventrec {self.name} closes")
-        except EndedFromWithinError as exc:
-            _logger.warning("handler failed to close", subscription=self.name, error=described(exc))
+        await close_in_own_task(partial(self._destination.close, is_last=is_last), self.name)
 
     # -- the loop
 

@@ -101,13 +101,11 @@ class TokenHandler(ScriptedHandler):
 
 
 async def test_a_decision_is_meant_for_more_logs_than_are_delivered_at_once(tmp_path: Path) -> None:
-    old = FencedHandler()
+    old = FencedHandler(always=refusing(range(1, 100, 2), lambda: TransientError("down")))
     for number in range(adoption.MAX_ADOPTED + 2):
-        old.always = lambda _: None
         async with EventRecorder(old, log=tmp_path, options=quickly(close_timeout=0.1)) as recorder:
             recorder.record(Numbered(2 * number))
             assert await recorder.flush(timeout=60)
-            old.always = raising(TransientError("down"))
             recorder.record(Numbered(2 * number + 1))
     new = FencedHandler(id="another")
 

@@ -135,6 +135,20 @@ async def test_a_disk_that_is_full_of_retained_logs_has_room_for_a_new_one(
     assert status.refused == {}
 
 
+async def test_a_handler_that_only_logs_of_other_runs_used_is_closed(tmp_path: Path, disk: SmallDisk) -> None:
+    await leave_orphan(tmp_path, 100)
+    disk.pages = 0
+    handler = ScriptedHandler(acts=[lambda _: None, *[raising(TransientError("down"))] * 1_000])
+    recorder = EventRecorder(handler, log=tmp_path, options=options().model_copy(update={"batch_rows": 10}))
+
+    await recorder.open()
+    await eventually(lambda: handler.delivered)
+    await recorder.close(0.2)
+
+    assert (handler.opened, handler.closed) == (1, 1)
+    assert len(await runs_of(tmp_path)) == 1  # that of the earlier run, and none of its own
+
+
 async def test_where_there_is_nothing_to_deliver_a_full_disk_ends_it_at_once(tmp_path: Path, disk: SmallDisk) -> None:
     disk.files = 2
 
