@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from eventrec.runtime.logging import described, get_logger
+from eventrec.runtime.logging import described, get_logger, text_of
 from eventrec.status import Status
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _add(total: dict[str, int], more: dict[str, int]) -> None:
 
 def _failure(writer: Writer | None, supervisor: Supervisor | None) -> str | None:
     if writer is not None and writer.failure is not None:
-        return str(writer.failure)
+        return text_of(writer.failure)
     return supervisor.untrusted if supervisor is not None else None
 
 

@@ -99,8 +99,8 @@ class EventHandler(ABC):
         """What an operator should know while batches are delivered, a sentence each: what cannot be cleaned up, say.
 
         They are among the reasons of `Status.health`. Asked for at any time, from any thread, by `status()` and by the
-        end of `close`, which take as long as this takes: tell what is known, and wait for nothing. What it raises is
-        ignored.
+        end of `close`, which take as long as this takes: tell what is known, and wait for nothing. The first 100 are
+        told, and the first 4,000 characters of each. What it raises is ignored.
         """
         return ()
 

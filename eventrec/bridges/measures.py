@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from eventrec.runtime.texts import encodable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -156,7 +158,12 @@ MEASURES: Final = (
 
 
 def measured(status: Status) -> Iterator[tuple[Measure, Mapping[str, str], float]]:
-    """Every measurement that `status` holds, with its labels."""
+    """Every measurement that `status` holds, with its labels: UTF-8 can hold them, else a scrape would fail."""
+    for measure, labels, value in _measured(status):
+        yield measure, {name: encodable(label) for name, label in labels.items()}, value
+
+
+def _measured(status: Status) -> Iterator[tuple[Measure, Mapping[str, str], float]]:
     yield OFFERED, {}, status.offered
     yield APPENDED, {}, status.appended
     for reason, count in status.refused.items():

@@ -10,10 +10,9 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-import msgspec
-
 from eventrec.cli.streams import OutputError
 from eventrec.runtime.logging import ROOT
+from eventrec.runtime.texts import encoded_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -48,23 +47,6 @@ def safe_json(encoded: bytes, *, encoding: str = _UTF_8) -> str:
         return "".join(f"\\u{utf16[at : at + 2].hex()}" for at in range(0, len(utf16), 2))
 
     return _NOT_PRINTABLE_ASCII.sub(escape, encoded.decode(errors="replace"))
-
-
-def _encoded(document: Mapping[str, Any]) -> bytes:
-    r"""`document` as JSON; a byte of a path that is not UTF-8 is written out, as \\udcff."""
-    try:
-        return msgspec.json.encode(document)
-    except UnicodeEncodeError:
-        return msgspec.json.encode(_spelled(document))
-
-
-def _spelled(value: Any) -> Any:
-    """`value` with what no UTF-8 text can hold written out, in its keys too."""
-    if isinstance(value, str):
-        return value.encode(errors="backslashreplace").decode()
-    if isinstance(value, dict):
-        return {_spelled(key): _spelled(each) for key, each in value.items()}
-    return [_spelled(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _is_encodable(char: str, encoding: str) -> bool:
@@ -124,7 +106,7 @@ class Terminal:
 
     def show_json(self, document: Mapping[str, Any]) -> None:
         """One JSON object on one line of stdout, never wrapped, at once. Raises as `show`."""
-        _show(safe_json(_encoded(document), encoding=getattr(sys.stdout, "encoding", None) or _UTF_8))
+        _show(safe_json(encoded_json(document), encoding=getattr(sys.stdout, "encoding", None) or _UTF_8))
 
     @contextmanager
     def showing_logging(self, *, without: frozenset[str] = frozenset(), shows_holds: bool = False) -> Iterator[None]:

@@ -11,6 +11,7 @@ import msgspec
 from eventrec.log.mirror import LastCommit
 from eventrec.mirroring.frames import VERSION, Frame, Kind, ProtocolError, encode_frame, encode_head
 from eventrec.runtime.decoding import decodable
+from eventrec.runtime.texts import encoded_json
 
 _Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Word: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
@@ -176,7 +177,7 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 
 def encode(message: msgspec.Struct, kind: Kind | None = None) -> bytes:
     """The frame of `message`; of the `kind`, where its type is that of several."""
-    return encode_frame(_KINDS[type(message)] if kind is None else kind, msgspec.json.encode(message))
+    return encode_frame(_KINDS[type(message)] if kind is None else kind, encoded_json(message))
 
 
 def decode(frame: Frame, kind: type[_T]) -> _T:

@@ -14,7 +14,7 @@ from eventrec.errors import LogError, UnreadableFileError
 from eventrec.log.disk import DiskStorage
 from eventrec.runs.files import SUFFIX, decode, file_name, is_forbidden, read, replace
 from eventrec.runtime.decoding import decodable
-from eventrec.runtime.logging import get_logger
+from eventrec.runtime.logging import get_logger, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -172,7 +172,8 @@ class CheckpointFiles:
         """
         found: dict[str, Checkpoint] = {}
         unreadable, newer, forbidden = set[str](), set[str](), set[str]()
-        for name, checkpoint in self._all():
+        for file, checkpoint in self._all():
+            name = text_of(file)
             if isinstance(checkpoint, Checkpoint):
                 found[checkpoint.subscription] = checkpoint
             elif isinstance(checkpoint, NewerFileError):
@@ -182,7 +183,7 @@ class CheckpointFiles:
                 if is_forbidden(checkpoint):
                     forbidden.add(name)
                 if is_said and name not in said and (says_forbidden or name not in forbidden):
-                    _logger.error("checkpoint unreadable", file=str(self._folder / name), error=str(checkpoint))
+                    _logger.error("checkpoint unreadable", file=str(self._folder / file), error=text_of(checkpoint))
         return Saved(found, frozenset(unreadable), frozenset(newer), frozenset(forbidden))
 
     def load_all(self) -> dict[str, Checkpoint] | None:

@@ -20,6 +20,7 @@ from eventrec.errors import UnreadableFileError
 from eventrec.runs.directory import LogDirectory
 from eventrec.runs.files import SUFFIX, load, replace, safe_name
 from eventrec.runtime.decoding import decodable
+from eventrec.runtime.logging import text_of
 
 if TYPE_CHECKING:
     import os
@@ -128,7 +129,7 @@ class Followers:
             for stem in sorted(remembered | alive):
                 about = _about(folder, stem) if stem in remembered else None
                 found[stem + SUFFIX] = Follower(
-                    name=unquote(stem) if about is None else about.subscription,
+                    name=text_of(unquote(stem)) if about is None else about.subscription,
                     is_remembered=stem in remembered,
                     is_alive=stem in alive,
                     since=None if about is None else about.since,

@@ -19,6 +19,7 @@ from eventrec.errors import LayoutError, UnreadableFileError
 from eventrec.records.layout import Layout
 from eventrec.runs.directory import LogDirectory
 from eventrec.runs.files import SUFFIX, decode, file_name, read, replace
+from eventrec.runtime.logging import text_of
 
 if TYPE_CHECKING:
     import os
@@ -107,7 +108,7 @@ def kept_layouts(directory: str | os.PathLike[str]) -> tuple[dict[str, Layout], 
             except FileNotFoundError:
                 continue
             except (UnreadableFileError, LayoutError) as exc:
-                unreadable[unquote(name.removesuffix(SUFFIX))] = str(exc)
+                unreadable[text_of(unquote(name.removesuffix(SUFFIX)))] = text_of(exc)
             else:
                 found[layout.table] = layout
     return found, unreadable

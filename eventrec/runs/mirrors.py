@@ -22,6 +22,7 @@ from eventrec.errors import UnreadableFileError
 from eventrec.runs.directory import LogDirectory, id_in
 from eventrec.runs.files import SUFFIX, load, replace, safe_name
 from eventrec.runtime.decoding import decodable
+from eventrec.runtime.logging import text_of
 
 if TYPE_CHECKING:
     import os
@@ -188,7 +189,7 @@ def _name_in(files: DiskStorage, folder: str) -> str:
         about, _ = load(files, _ABOUT, About)
         if safe_name(about.name) == folder:
             return about.name
-    return folder
+    return text_of(folder)
 
 
 def _file_of(id_: UUID, *, is_dead: bool) -> str:

@@ -20,7 +20,7 @@ from eventrec.errors import UnreadableFileError
 from eventrec.log.disk import DiskStorage
 from eventrec.runs.files import SUFFIX, file_name, is_forbidden, load, replace
 from eventrec.runtime.decoding import decodable
-from eventrec.runtime.logging import described
+from eventrec.runtime.logging import described, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -106,11 +106,11 @@ def read_requests(directory: os.PathLike[str]) -> tuple[list[OperatorRequest], d
                     try:
                         found += _load(folder, name)
                     except UnreadableFileError as exc:
-                        unreadable[f"{folder.directory}/{name}"] = str(exc)
+                        unreadable[text_of(f"{folder.directory}/{name}")] = text_of(exc)
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as exc:
-        unreadable[str(Path(directory) / REQUESTS)] = described(exc)
+        unreadable[text_of(Path(directory) / REQUESTS)] = described(exc)
     return sorted(found, key=lambda request: request.asked), unreadable
 
 

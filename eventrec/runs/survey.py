@@ -22,6 +22,7 @@ from eventrec.runs.mirrors import MIRRORS, Mirrors
 from eventrec.runs.others import UNKNOWN
 from eventrec.runs.requests import REQUESTS
 from eventrec.runs.run_folder import size_of_run
+from eventrec.runtime.logging import text_of
 
 if TYPE_CHECKING:
     import os
@@ -149,7 +150,7 @@ def see_opened(storage: DiskStorage, id_: UUID, path: Path) -> SeenLog | None:
         except LogError as exc:
             if isinstance(exc.__cause__, ImportError):
                 raise  # What is missing may be installed, and then all of them can be looked at.
-            error = str(exc)
+            error = text_of(exc)
         if odd := list_odd_segments(storage):
             error = f"{segment_name(odd[0])} is not a file"
         saved = CheckpointFiles(storage).look()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from eventrec.runtime.signals import error_of_signal_handler, pass_on
+from eventrec.runtime.texts import encodable
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
@@ -70,6 +71,7 @@ def _to_stdlib(logger: WrappedLogger, method: str, event: EventDict) -> tuple[tu
         now = datetime.now().astimezone().isoformat(timespec="milliseconds")
         phrase = f"{now} {_LEVELS.get(method, method.upper())} {logger.name}: {phrase}"
     exc_info = event.pop("exc_info", None)
+    event = {key: encodable(value) if isinstance(value, str) else value for key, value in event.items()}
     shown = " ".join(f"{key}={_shown(value)}" for key, value in event.items())
     # Values go in as arguments, so that a percent sign from an event is never read as a format.
     return ("%s %s" if shown else "%s%s", phrase, shown), {"exc_info": exc_info, "extra": {"eventrec": dict(event)}}
@@ -90,14 +92,20 @@ def text_of(value: object) -> str:
     An error's text is foreign code: it is cut where it is long, and lone surrogates, which no file takes, are escaped.
     """
     try:
-        text = str(value)
+        text = str.__str__(str(value))  # Of `str` itself: its length and its parts are no foreign code.
     except BaseException:  # noqa: BLE001 - foreign code, which must not end what only wants to name it
-        text = type(value).__name__
+        text = _class_name(value)
     if len(text) > MAX_TEXT:
         text = f"{text[:MAX_TEXT]}… ({len(text):,} characters)"
-    return str.encode(text, "utf-8", "backslashreplace").decode()
+    return encodable(text)
+
+
+def _class_name(value: object) -> str:
+    # Of `type` itself: a class of a class may have a `__name__` of its own.
+    name: str = type.__dict__["__name__"].__get__(type(value))
+    return name
 
 
 def described(exc: BaseException) -> str:
     """Class and text of `exc`."""
-    return f"{text_of(type(exc).__name__)}: {text_of(exc)}"
+    return f"{text_of(_class_name(exc))}: {text_of(exc)}"

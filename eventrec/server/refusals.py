@@ -10,6 +10,7 @@ import msgspec
 from starlette.responses import Response
 
 from eventrec.runtime.decoding import decodable
+from eventrec.runtime.texts import encoded_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 PROBLEM: Final = "application/problem+json"
 MAX_ERRORS: Final = 100
 """Errors of elements that one answer tells; it says how many there are."""
-
-_encode: Final = msgspec.json.Encoder().encode
 
 
 @decodable
@@ -78,7 +77,7 @@ class RefusedError(Exception):
     def response(self) -> Response:
         """The answer."""
         problem = Problem(self.status.phrase, int(self.status), self.detail, self.rejected, self.errors)
-        return Response(_encode(problem), int(self.status), self.headers, PROBLEM)
+        return Response(encoded_json(problem), int(self.status), self.headers, PROBLEM)
 
 
 def wait_header(seconds: float) -> dict[str, str]:
@@ -88,4 +87,5 @@ def wait_header(seconds: float) -> dict[str, str]:
 
 def json_response(value: Any, status: int = 200, *, headers: Mapping[str, str] | None = None) -> Response:
     """An answer of JSON that no cache keeps."""
-    return Response(_encode(value), int(status), {"Cache-Control": "no-store", **(headers or {})}, "application/json")
+    told = {"Cache-Control": "no-store", **(headers or {})}
+    return Response(encoded_json(value), int(status), told, "application/json")

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from eventrec.errors import EventrecError
 from eventrec.runtime.backend import in_thread
-from eventrec.runtime.logging import get_logger
+from eventrec.runtime.logging import get_logger, text_of
 from eventrec.server.scopes import SCOPES
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ class Tokens:
             tokens, self._seen = self._read()
         except (TokenFileError, OSError) as exc:
             why = str(exc) if isinstance(exc, TokenFileError) else exc.strerror or type(exc).__name__
-            remark = f"tokens: {self._path}: {why}; those that were known still count"
+            remark = text_of(f"tokens: {self._path}: {why}; those that were known still count")
             if remark != self.remark:
                 _logger.warning("the file of tokens does not count", file=str(self._path), error=why)
             self.remark = remark

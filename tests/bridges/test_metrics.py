@@ -12,11 +12,12 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry, generate_latest
 
 from eventrec import EventRecorder, PauseError, PermanentError, ReceivedEvent, TransientError
-from eventrec.bridges.measures import MEASURES
+from eventrec.bridges.measures import MEASURES, MIRROR_LAG, REFUSED, measured
 from eventrec.bridges.opentelemetry import observe
 from eventrec.bridges.prometheus import RecorderCollector
 from eventrec.bus import MemoryBus, MemoryStore
 from eventrec.runs.mirrors import Mirrors
+from eventrec.status import Status
 from eventrec.testing import assert_conserved
 from eventrec.testing.relays import QUICK, Doubling, numbered
 from eventrec.testing.scripted import Numbered, ScriptedHandler, quickly, raising, refusing
@@ -69,6 +70,14 @@ async def test_an_outage_is_seen_in_the_figures() -> None:
     ages = [float(line.split()[1]) for line in told.splitlines() if line.startswith("eventrec_oldest_pending_age{")]
     assert ages
     assert ages[0] > 1_000_000_000
+
+
+def test_labels_can_be_encoded() -> None:
+    status = Status("open", 0, 0, {"\udcff": 1}, 0, mirrors={"caf\udce9": 3})
+
+    labels = [labels for measure, labels, _ in measured(status) if measure in {REFUSED, MIRROR_LAG}]
+
+    assert labels == [{"reason": r"\udcff"}, {"mirror": r"caf\udce9"}]
 
 
 async def test_what_a_mirror_lacks_is_a_figure(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from eventrec import Batch, EventHandler, EventRecorder
+from eventrec.runtime.logging import MAX_TEXT
 from eventrec.testing.scripted import Numbered
 
 
@@ -50,6 +51,22 @@ async def test_remarks_that_fail_stop_nothing(said: object) -> None:
         assert await recorder.flush(timeout=5)
 
         assert recorder.status().health.ready
+
+
+async def test_a_remark_can_be_encoded_and_has_a_bound() -> None:
+    class Odd:
+        def __str__(self) -> str:
+            raise SystemExit(3)
+
+    said = ["no access to caf\udce9", "x" * 10_000_000, Odd(), "the last one"]
+
+    async with EventRecorder(Remarking(said)) as recorder:  # type: ignore[arg-type]
+        status = recorder.status()
+
+    odd, long, silent, last = status.subscriptions["Remarking"].remarks
+    assert (odd, silent, last) == (r"no access to caf\udce9", "Odd", "the last one")
+    assert long == "x" * MAX_TEXT + "… (10,000,000 characters)"
+    assert "".join(status.health.reasons).encode()
 
 
 async def test_remarks_without_end_are_shown_in_part() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventrec.mirroring.frames import FROM_MIRROR, FROM_SOURCE, Frame, FrameParser, Kind, ProtocolError, encode_frame
-from eventrec.mirroring.messages import Ack, Claim, Hello, Last, decode, decode_data, encode, encode_data
+from eventrec.mirroring.messages import Ack, Claim, Hello, Last, Stopped, decode, decode_data, encode, encode_data
 
 LIMITS = {Kind.DATA: 100, Kind.HEARTBEAT: 0, Kind.ACK: 20}
 FRAMES = st.lists(
@@ -94,6 +94,12 @@ def test_data_carries_the_number_of_its_stream(stream: int, piece: bytes) -> Non
     (frame,) = FrameParser(FROM_SOURCE).feed(encode_data(stream, piece))
 
     assert decode_data(frame) == (stream, piece)
+
+
+def test_a_reason_is_any_text() -> None:
+    (frame,) = FrameParser(FROM_MIRROR).feed(encode(Stopped(run=uuid4(), why="no access to caf\udce9"), Kind.STOP))
+
+    assert decode(frame, Stopped).why == r"no access to caf\udce9"
 
 
 def test_data_without_a_number_is_refused() -> None:

@@ -60,6 +60,23 @@ def test_a_run_begins_with_checkpoints_at_its_first_record(tmp_path: Path, synce
     run.release()
 
 
+def test_stray_files_are_named_in_text_that_can_be_encoded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = Run.create(tmp_path, ID)
+    files = CheckpointFiles(run.storage)
+    files.save(CHECKPOINT, sync=False)
+    (run.path / CHECKPOINTS / "caf\udce9.json").write_bytes(b"of an operator")
+    (run.path / CHECKPOINTS / "\udcff.json").write_bytes(b'{"version":99}')
+
+    saved = files.look()
+    again = files.look(said=saved.unreadable)
+
+    assert (list(saved.unreadable), list(saved.newer)) == ([r"caf\udce9.json"], [r"\udcff.json"])
+    assert again == saved
+    (line,) = caplog.messages
+    assert line.startswith(rf"checkpoint unreadable file={run.path / CHECKPOINTS}/caf\udce9.json error=")
+    run.release()
+
+
 def test_a_folder_of_checkpoints_that_is_made_again_has_its_name_synced(tmp_path: Path, synced: list[str]) -> None:
     run = Run.create(tmp_path, ID)
     with Log.create(run.storage):

@@ -45,6 +45,14 @@ def test_what_is_remembered_is_found_until_it_is_forgotten(tmp_path: Path) -> No
     assert not (tmp_path / FOLLOWING).exists()
 
 
+def test_a_stray_file_is_named_in_text_that_can_be_encoded(tmp_path: Path) -> None:
+    followers = Followers(tmp_path)
+    followers.remember("a", new_run_id())
+    (tmp_path / FOLLOWING / "caf\udce9.subscription").write_bytes(b"of an operator")
+
+    assert sorted(followers.names().values()) == ["a", r"caf\udce9"]
+
+
 def test_a_process_that_follows_is_named(tmp_path: Path) -> None:
     followers = Followers(tmp_path)
     followers.remember("a", new_run_id())

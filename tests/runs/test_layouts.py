@@ -70,3 +70,10 @@ def test_what_cannot_be_read_is_named_by_its_table_and_replaced(tmp_path: Path, 
 
     assert (found, list(unreadable)) == ({"other": layout("other")}, ["visits"])
     assert kept_layouts(tmp_path) == ({"other": layout("other"), "visits": layout("visits")}, {})
+
+
+def test_a_stray_file_is_named_in_text_that_can_be_encoded(tmp_path: Path) -> None:
+    keep_layouts(tmp_path, [layout("visits")])
+    (tmp_path / LAYOUTS / "caf\udce9.json").write_bytes(b"of an operator")
+
+    assert list(kept_layouts(tmp_path)[1]) == [r"caf\udce9"]

@@ -44,6 +44,15 @@ def test_a_mirror_is_known_from_its_first_registration_and_has_nothing_yet(tmp_p
     assert list_foreign(tmp_path) == []
 
 
+def test_a_folder_whose_name_is_not_utf_8_is_named_in_text_that_is(tmp_path: Path) -> None:
+    folder = tmp_path / MIRRORS / "\udcff"
+    folder.mkdir(parents=True)
+    (folder / "mirror.json").write_text("damaged", encoding="utf-8")
+
+    assert Mirrors(tmp_path).names() == [r"\udcff"]
+    assert Mirrors(tmp_path).of_log(LOG) == {r"\udcff": Acknowledged(log=LOG)}
+
+
 def test_what_a_mirror_acknowledges_is_read_by_another_process(tmp_path: Path) -> None:
     said = Acknowledged(log=LOG, next_offset=120, checkpoints={"s.json": 90})
 

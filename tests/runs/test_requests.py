@@ -72,3 +72,11 @@ def test_what_is_damaged_gives_way_to_the_next_request_and_what_is_not_a_request
 
     assert read_requests(tmp_path) == ([asked], {})
     assert (tmp_path / REQUESTS / "README").read_bytes() == b"of an operator"
+
+
+def test_a_stray_file_is_named_in_text_that_can_be_encoded(tmp_path: Path) -> None:
+    folder = tmp_path / "caf\udce9" / REQUESTS
+    folder.mkdir(parents=True)
+    (folder / "\udcff.json").write_bytes(b"of an operator")
+
+    assert list(read_requests(folder.parent)[1]) == [rf"{tmp_path}/caf\udce9/requests/\udcff.json"]

@@ -21,6 +21,15 @@ class Text(str):
     def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
         raise RuntimeError((encoding, errors))
 
+    def __str__(self) -> str:
+        return self
+
+    def __len__(self) -> int:
+        raise RuntimeError
+
+    def __getitem__(self, at: object) -> str:
+        raise RuntimeError(at)
+
 
 class OddError(Exception):
     def __str__(self) -> str:
@@ -46,6 +55,30 @@ def test_the_text_of_an_error_can_be_kept_anywhere(value: Exception, text: str) 
     assert text_of(value) == text
     assert described(value) == f"{type(value).__name__}: {text}"
     text_of(value).encode()
+
+
+class Nameless(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise SystemExit(3)
+
+
+class NamelessError(Exception, metaclass=Nameless):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+def test_an_error_whose_class_cannot_say_its_name_is_named() -> None:
+    assert text_of(NamelessError()) == "NamelessError"
+    assert described(NamelessError()) == "NamelessError: NamelessError"
+
+
+def test_a_line_holds_texts_that_can_be_encoded(caplog: pytest.LogCaptureFixture) -> None:
+    get_logger("eventrec.test").warning("file unreadable", file="caf\udce9", files=["caf\udce9"], count=1)
+
+    (line,) = caplog.records
+    assert line.getMessage() == r"file unreadable file=caf\udce9 files=['caf\udce9'] count=1"
+    assert vars(line)["eventrec"]["file"] == r"caf\udce9"
 
 
 class Raising(logging.Handler):

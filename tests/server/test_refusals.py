@@ -1,7 +1,10 @@
+import json
+from http import HTTPStatus
+
 import pytest
 
 from eventrec.server.memory import BodyMemory
-from eventrec.server.refusals import RefusedError, wait_header
+from eventrec.server.refusals import RefusedError, json_response, wait_header
 
 
 @pytest.mark.parametrize(
@@ -19,3 +22,10 @@ def test_full_memory_says_when_to_come_again() -> None:
         memory.move(1)
 
     assert refused.value.headers == {"Retry-After": "2"}
+
+
+def test_answers_are_made_of_any_text() -> None:
+    refused = RefusedError(HTTPStatus.BAD_REQUEST, "no such file: \udcff")
+
+    assert json_response({"\udcff": ["\udcff"]}).body == rb'{"\\udcff":["\\udcff"]}'
+    assert json.loads(bytes(refused.response().body))["detail"] == r"no such file: \udcff"

@@ -266,6 +266,21 @@ async def test_file_that_became_bad_changes_nothing_and_is_said_once(
     assert tokens.remark is None
 
 
+async def test_path_that_is_not_utf_8_is_said_in_text_that_is(tmp_path: Path) -> None:
+    folder, clock = tmp_path / "caf\udce9", Clock()
+    folder.mkdir()
+    path = folder / "tokens.toml"
+    await in_thread(partial(new_token, path, "one", ["read"], created=NOW))
+    tokens = await in_thread(partial(Tokens, path, monotonic=clock))
+    path.unlink()
+
+    clock.seconds += 1.0
+    await tokens.refresh()
+
+    assert tokens.remark is not None
+    assert rf"{tmp_path}/caf\udce9/tokens.toml: No such file" in tokens.remark
+
+
 async def test_file_that_is_being_written_is_not_read_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, clock = tmp_path / "tokens.toml", Clock()
     text = await in_thread(partial(new_token, path, "one", ["read"], created=NOW))

@@ -25,7 +25,7 @@ from eventrec.runs.leftovers import sweep
 from eventrec.runs.own_log import OwnLog
 from eventrec.runs.survey import tree_size
 from eventrec.runtime.backend import in_thread
-from eventrec.runtime.logging import described, get_logger
+from eventrec.runtime.logging import described, get_logger, text_of
 
 if TYPE_CHECKING:
     import os
@@ -203,7 +203,7 @@ def letters_of(
         storage = LogDirectory.of(directory).opened().folder(str(id_))
     except OSError as exc:
         if not isinstance(exc, FileNotFoundError):
-            on_unreadable(str(exc))
+            on_unreadable(text_of(exc))
         return
     with closing(storage), LogReader(storage, start, is_ours=partial(is_letters_of, id_=id_)) as reader:
         try:
@@ -215,14 +215,14 @@ def letters_of(
                         on_unknown_version()
                     # A changed version is not a defect: no traceback.
                     _say_unreadable(_logger.error, is_said, log=str(id_), offset=commit.offset, error=str(exc))
-                    on_unreadable(str(exc))
+                    on_unreadable(text_of(exc))
                     continue
                 for offset, letter in enumerate(letters, commit.offset):
                     if offset >= start:
                         yield offset, letter
         except (OSError, LogError) as exc:
             _say_unreadable(_logger.warning, is_said, log=str(id_), error=str(exc))
-            on_unreadable(str(exc))
+            on_unreadable(text_of(exc))
         for fault in _faults(reader, storage):
             on_unreadable(fault)
 

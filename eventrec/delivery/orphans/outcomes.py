@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from eventrec.runtime.logging import get_logger
+from eventrec.runtime.logging import get_logger, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -77,7 +77,7 @@ class OrphanOutcomes:
     def note_refused(self, id_: UUID, why: Refusal, *, now: float) -> None:
         """It could not be adopted."""
         if not isinstance(why, str):
-            self._note_unreadable(id_, str(why), now=now)
+            self._note_unreadable(id_, text_of(why), now=now)
             return
         self.left.pop(id_, None)
         if why == "held":

@@ -15,7 +15,7 @@ from eventrec.log.walk import Tail
 from eventrec.records.content import ContentDecoder, LaterContentError, is_ours
 from eventrec.records.entry import total_size
 from eventrec.runtime.backend import in_thread
-from eventrec.runtime.logging import get_logger
+from eventrec.runtime.logging import get_logger, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -225,7 +225,7 @@ class LogSource:
         # Of an orphan this is said where it is left alone.
         if start not in self.later and not self._is_orphan:
             _logger.warning("log unreadable", log=str(self.id), offset=start, error=str(error))
-        self.later[start] = str(error)
+        self.later[start] = text_of(error)
 
     def _note_unreadable(self, start: int, error: Exception) -> None:
         if not self._is_unreadable:

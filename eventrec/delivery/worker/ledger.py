@@ -11,7 +11,7 @@ import anyio
 
 from eventrec.records.entry import SHAPE
 from eventrec.runs.checkpoint import Attempt, Checkpoint, Progress
-from eventrec.runtime.logging import get_logger
+from eventrec.runtime.logging import get_logger, text_of
 from eventrec.status import SubscriptionStatus
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Ledger:
 
     def _remarks(self) -> list[str]:
         try:
-            return [str(remark) for remark in islice(self._subscription.handler.remarks, _MAX_REMARKS)]
+            return [text_of(remark) for remark in islice(self._subscription.handler.remarks, _MAX_REMARKS)]
         except KeyboardInterrupt:
             raise
         except BaseException:  # noqa: BLE001 - foreign code, asked in the caller of status()

@@ -14,6 +14,7 @@ from eventrec.analytics.answer import Role
 from eventrec.analytics.fields import Kind
 from eventrec.ingest.moments import FIRST, LAST, moment_text
 from eventrec.runtime.decoding import decodable
+from eventrec.runtime.texts import encoded_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -104,7 +105,7 @@ def body_of(
     try:
         return _encode(_as_json(answer, bucket, zone, cursor, _rows(answer, zone)))
     except (OverflowError, UnicodeEncodeError):
-        return _encode(_as_json(answer, bucket, zone, cursor, _rows(answer, zone, is_careful=True)))
+        return encoded_json(_as_json(answer, bucket, zone, cursor, _rows(answer, zone, is_careful=True)))
 
 
 def _as_json(answer: Answer, bucket: Bucket, zone: str, cursor: str | None, rows: list[list[Any]]) -> RollupAnswer:

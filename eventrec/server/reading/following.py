@@ -19,10 +19,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
-import msgspec
 from starlette.responses import Response
 
 from eventrec.runtime.logging import get_logger
+from eventrec.runtime.texts import encoded_json
 from eventrec.server.parameters import Parameters, refused
 from eventrec.server.reading.cursors import cursor_of, cursor_text
 from eventrec.server.reading.events import TABLE, TYPE, newest_of
@@ -148,7 +148,7 @@ def _chunk(arrived: Arrived | None) -> bytes:
         return b": still here\n\n"
     if arrived.outage is not None:
         kind = b"unreadable" if arrived.outage else b"readable"
-        detail = msgspec.json.encode({"detail": arrived.outage} if arrived.outage else {})
+        detail = encoded_json({"detail": arrived.outage} if arrived.outage else {})
         return b"event: %b\ndata: %b\n\n" % (kind, detail)
     lines = [b"data: %b\n" % event.json for event in arrived.events] or [b""]
     if arrived.cursor is not None:

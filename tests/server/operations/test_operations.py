@@ -78,6 +78,27 @@ def test_what_is_wrong_is_said_to_those_who_may_read(serve: Any, tmp_path: Path)
     assert [answer.json().get("reasons") for answer in answers] == [["tokens: bad"], None, None, None]
 
 
+def test_names_that_are_not_utf_8_fail_no_look_at_the_server(serve: Any, tmp_path: Path, until: Any) -> None:
+    mirror = tmp_path / "log" / "mirrors" / "caf\udce9"
+    mirror.mkdir(parents=True)
+    (mirror / "mirror.json").write_bytes(b"damaged")
+
+    class Remarking(ScriptedHandler):
+        @property
+        def remarks(self) -> list[str]:
+            return ["no access to caf\udce9"]
+
+    running = serve(app_of(tmp_path, Remarking()))
+    until(lambda: rb'mirror="caf\\udce9"' in running.get("/metrics").content)
+    (run,) = list_runs(tmp_path / "log")
+    (tmp_path / "log" / str(run) / "checkpoints" / "\udcff.json").write_bytes(b"damaged")
+
+    ready, status = running.get("/health/ready"), running.get("/status")
+
+    assert (ready.status, ready.json()["reasons"]) == (200, [r"Remarking: no access to caf\udce9"])
+    assert (status.status, status.json()["log"]["logs"][0]["unreadable"]) == (200, [r"\udcff.json"])
+
+
 def test_recorder_that_is_not_open_is_not_ready(serve: Any, tmp_path: Path) -> None:
     app = app_of(tmp_path)
     running = serve(app)
