@@ -15,6 +15,7 @@ from eventrec_handlers._sql import quoted
 from eventrec_handlers._sql.refreshing import late_remarks
 from eventrec_handlers._sql.zone_rules import FilledBy, other_rules_remark, seamed
 from eventrec_handlers.postgres.rollups.known import Known
+from eventrec_handlers.postgres.rollups.locks import seeing_all
 from eventrec_handlers.postgres.rollups.moments import (
     EARLIEST,
     FIRST_MOMENT,
@@ -28,7 +29,7 @@ from eventrec_handlers.postgres.rollups.moments import (
 from eventrec_handlers.postgres.rollups.pages import Page, Pages
 from eventrec_handlers.postgres.rollups.registry import standing
 from eventrec_handlers.postgres.rollups.select import compute, matching, reaggregated
-from eventrec_handlers.postgres.rollups.tables import DIRTY, FLOORS, PENDING, ROLLUPS, prefix_of
+from eventrec_handlers.postgres.rollups.tables import DIRTY, FLOORS, OWN, PENDING, ROLLUPS, prefix_of
 from eventrec_handlers.postgres.rollups.uncounted import Walk
 from eventrec_handlers.postgres.rollups.zones import NOTED, is_filled_by_ours
 
@@ -64,11 +65,13 @@ class Answering:
         """The answer, as of one moment.
 
         Raises:
+            asyncpg.InsufficientPrivilegeError: Row-level security would hide rows from this role.
             ValueError: Asked for fewer groups, a part of it cannot be computed: its events are no longer stored.
         """
         # The lock comes before the snapshot: what is dropped after it is dropped after the answer.
         await connection.execute(
-            f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {self._events} IN ACCESS SHARE MODE"
+            f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {self._events} IN ACCESS SHARE MODE;"
+            + seeing_all(self._namespace, read=(self._plan.table, self._plan.name, *OWN))
         )
         try:
             known = await self.known(connection)

@@ -16,6 +16,9 @@ process, and its waiting buckets wait for it.
 **What was rolled up stays.** A bucket that begins before the floor of its table is never computed again: some of its
 events may be gone. The floor is held still while buckets are computed, and is only raised together with what removes
 events (`retention.py`). Rows that arrive for such buckets are counted.
+
+**What this role may not see is not taken for gone.** Where row-level security would hide rows, the server refuses the
+step, and nothing of it is done (`locks.py`).
 """
 
 from __future__ import annotations
@@ -65,7 +68,7 @@ async def distribute(connection: asyncpg.Connection, namespace: Namespace, table
 
     Where others refresh one of them, by other rules of its zone, marks are left to them: they mean other buckets.
     """
-    await begin(connection, namespace)
+    await begin(connection, namespace, table)
     await lock_marks(connection, namespace, table)
     if any(each.is_held for each in await zoned(connection, namespace, "table_name = $1", table)):
         await connection.execute("ROLLBACK")
@@ -131,7 +134,7 @@ class Refreshing:
     async def refresh(self, connection: asyncpg.Connection, *, now: int, limit: int = SET) -> Done:
         """Compute at most `limit` of the buckets that wait and have ended `lag` before `now`; of these the earliest."""
         plan, pending = self._plan, self._namespace.named(PENDING)
-        await begin(connection, self._namespace)
+        await begin(connection, self._namespace, plan.table, plan.name)
         floor = await self._floor(connection)
         state = await self._state(connection, "FOR KEY SHARE SKIP LOCKED")
         if state is None:
@@ -176,7 +179,7 @@ class Refreshing:
         Nothing, where it is not new, or where another process is at it.
         """
         plan = self._plan
-        await begin(connection, self._namespace)
+        await begin(connection, self._namespace, plan.table, plan.name)
         floor = await self._floor(connection)
         state = await self._state(connection, "FOR UPDATE SKIP LOCKED")
         if state is None or state[0] is None:

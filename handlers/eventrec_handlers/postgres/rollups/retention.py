@@ -19,6 +19,7 @@ from eventrec_handlers._sql.zone_rules import FilledBy
 from eventrec_handlers.postgres.checkpoints import literal
 from eventrec_handlers.postgres.chunks import chunks_of
 from eventrec_handlers.postgres.errors import brief, is_about_table
+from eventrec_handlers.postgres.rollups.locks import begin
 from eventrec_handlers.postgres.rollups.moments import FIRST_MOMENT, moment, nanoseconds
 from eventrec_handlers.postgres.rollups.registry import is_marked
 from eventrec_handlers.postgres.rollups.tables import DIRTY, EVERYTHING, FLOORS, PENDING, ROLLUPS
@@ -182,7 +183,7 @@ async def _delete_slice(
     connection: asyncpg.Connection, namespace: Namespace, table: str, column: str, *, before: datetime, now: datetime
 ) -> tuple[bool, str | None]:
     """Delete a slice of what is older than `before`; whether there may be more, and why others are left."""
-    await connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {namespace.lock_timeout}")
+    await begin(connection, namespace, table)
     if await _has_rollups(connection, namespace):
         await lock_floor(connection, namespace, table)
     needed = await first_needed(connection, namespace, table, now=now)
@@ -190,6 +191,8 @@ async def _delete_slice(
     if end > FIRST_MOMENT:
         await set_floor(connection, namespace, table, end)
     name = namespace.named(table)
+    # Refused, where rows of it are hidden. What its triggers do is none of ours, and may be under policies.
+    await connection.execute(f"SELECT FROM {name} WHERE false; SET LOCAL row_security TO DEFAULT")
     # A ctid is a place in one partition: others have rows there too, and those that are old may go with them.
     seen, deleted = await connection.fetchrow(
         f"WITH old AS MATERIALIZED (SELECT ctid FROM {name} WHERE {quoted(column)} < $1 LIMIT {SLICE}),"  # noqa: S608 - quoted

@@ -130,7 +130,7 @@ async def take_over(connection: asyncpg.Connection, namespace: Namespace, plan: 
     if not before or before[0].is_ours:
         return None
     rollups, pending = namespace.named(ROLLUPS), namespace.named(PENDING)
-    await begin(connection, namespace)
+    await begin(connection, namespace, plan.table, plan.name)
     await lock_marks(connection, namespace, plan.table)
     floor = await lock_floor(connection, namespace, plan.table)
     await connection.execute(f"SELECT FROM {rollups} WHERE name = $1 FOR UPDATE", plan.name)
