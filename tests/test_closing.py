@@ -783,7 +783,10 @@ def test_flush_says_what_was_refused(kind: str, caplog: pytest.LogCaptureFixture
     with recorder.sync() as blocking:
         blocking.record({"a": 1})  # type: ignore[arg-type]
         blocking.flush(timeout=60)
-        said = refusals_said(caplog)
+        ends = time.monotonic() + 60
+        while not (said := refusals_said(caplog)):  # Another thread may be about to say it.
+            assert time.monotonic() < ends
+            time.sleep(0.01)
 
     assert said == refusals_said(caplog) == [("dict", "invalid", 1)]
 

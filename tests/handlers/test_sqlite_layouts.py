@@ -274,7 +274,7 @@ async def test_value_is_taken_from_where_the_layout_says(
         (from_payload("a"), "timestamptz", {}, b'{"a":5}', "RFC 3339"),
         (from_payload("a"), "timestamptz", {}, b'{"a":"0001-01-01T00:00:00Z"}', "1677 to 2262"),
         (from_payload("a"), "timestamptz", {}, b'{"a":"9999-12-31T00:00:00Z"}', "1677 to 2262"),
-        (from_payload("a"), "jsonb", {}, b'{"a":' + b"[" * 3_000 + b"]" * 3_000 + b"}", "cannot be read"),
+        (from_payload("a"), "jsonb", {}, b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "cannot be read"),
         (from_payload("a"), "text", {}, b'{"b":"\\ud800"}', "cannot be read"),
         (from_payload("a"), "text", {}, b'{"a":"x"', "cannot be read"),
         (from_payload("a", "b"), "text", {}, b'{"a":{"\xff":1}}', "cannot be read"),

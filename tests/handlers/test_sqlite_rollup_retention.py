@@ -149,7 +149,8 @@ async def test_no_event_is_removed_before_every_rollup_has_counted_it(
     anyio_backend: str, kept: SqliteRollups, path: Path, handler: SqliteHandler, batch: Callable[..., Batch]
 ) -> None:
     now = nanoseconds(NOW)
-    await SqliteRollups(path, busy_timeout=5).refresh([plan_of(Daily)], now=nanoseconds(NOW - timedelta(days=30)))
+    async with SqliteRollups(path, busy_timeout=5) as earlier:
+        await earlier.refresh([plan_of(Daily)], now=nanoseconds(NOW - timedelta(days=30)))
 
     done = await kept.refresh([], now=now)
 
