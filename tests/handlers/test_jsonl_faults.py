@@ -70,8 +70,8 @@ def test_nothing_that_is_opened_keeps_the_number_of_a_standard_stream(directory:
 @pytest.mark.parametrize(
     "payload",
     [
-        b"[" * 2_000 + b"]" * 2_000,
-        b'{"a":' * 2_000 + b"1" + b"}" * 2_000,
+        b"[" * 100_000 + b"]" * 100_000,
+        b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
         b"[" * 90_000,
         b'"\xff"',
         b'"a\nb"',
