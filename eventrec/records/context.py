@@ -98,17 +98,22 @@ class BoundFields(ContextDecorator, AbstractContextManager[None]):
     def __init__(self, context: ContextFields, fields: dict[str, object]) -> None:
         self._context = context
         self._fields = fields
+        self._entered: tuple[ContextBlock, Token[ContextBlock | None]] | None = None
 
     def _recreate_cm(self) -> BoundFields:
         return BoundFields(self._context, self._fields)
 
     def __enter__(self) -> None:
+        if self._entered is not None:
+            raise RuntimeError("this block has begun already: call context() once for each")
         self._entered = self._context.enter(self._fields)
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._context.leave(*self._entered)
+        entered, self._entered = self._entered, None
+        if entered is not None:
+            self._context.leave(*entered)
 
 
 def encoded_fields(**fields: object) -> bytes | None:

@@ -41,6 +41,19 @@ def test_inner_block_adds_and_hides_and_gives_back() -> None:
     assert (inner, outer) == ({"a": 1, "b": 2, "c": 2}, {"a": 1, "b": 1})
 
 
+def test_block_may_begin_again_once_it_has_ended_and_not_before() -> None:
+    context = ContextFields()
+    block = context.bound({"a": 1})
+
+    for _ in range(2):
+        with block:
+            with pytest.raises(RuntimeError, match="has begun already"), block:
+                pass
+            assert fields_of(context) == {"a": 1}
+
+    assert context.encoded() is None
+
+
 def test_block_that_fails_gives_back_too() -> None:
     context = ContextFields()
 

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from eventrec_handlers.postgres.checkpoints import Namespace
 
 _NAME: Final = r'(?:"(?:[^"]|"")+"|[\w$]+)'
+_GAP: Final = r"(?:\s|--[^\n]*\n|/\*.*?\*/)"
 _INDEX: Final = re.compile(
-    r"CREATE\s+(?P<unique>UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?P<tolerant>IF\s+NOT\s+EXISTS\s+)?"
-    rf"(?P<name>{_NAME})\s+ON\s+(?P<only>ONLY\s+)?(?P<table>{_NAME}(?:\s*\.\s*{_NAME})?)\s*(?P<rest>(?:\(|USING\b).*)",
+    rf"CREATE{_GAP}+(?P<unique>UNIQUE{_GAP}+)?INDEX{_GAP}+CONCURRENTLY{_GAP}+"
+    rf"(?P<tolerant>IF{_GAP}+NOT{_GAP}+EXISTS{_GAP}+)?(?P<name>{_NAME}){_GAP}+ON{_GAP}+(?P<only>ONLY{_GAP}+)?"
+    rf"(?P<table>{_NAME}(?:\s*\.\s*{_NAME})?){_GAP}*(?P<rest>(?:\(|USING\b).*)",
     re.IGNORECASE | re.DOTALL,
 )
 

@@ -131,6 +131,16 @@ async def test_partition_whose_index_failed_halfway_gets_it_again(database: Any)
     assert database.rows(f"{unique} AND indisvalid") == database.rows(unique) == [(2,)]
 
 
+async def test_remarks_may_stand_in_the_statement(database: Any) -> None:
+    database.execute(*DIVIDED)
+
+    await migrate(
+        database.url(), concurrently("CREATE INDEX /* big */ CONCURRENTLY by_id -- of (all)\n ON orders /*!*/ (id)")
+    )
+
+    assert indexes(database)["by_id"] == "orders (id)"
+
+
 async def test_name_that_is_taken_is_refused_and_nothing_is_made(database: Any) -> None:
     database.execute(*DIVIDED, "CREATE INDEX one ON orders (type)")
 

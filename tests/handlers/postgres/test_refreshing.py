@@ -79,10 +79,11 @@ async def until(database: Any, sql: str) -> None:
             await anyio.sleep(0.02)
 
 
+@pytest.mark.parametrize("options", ["", "&options=-c%20standard_conforming_strings%3Doff"])
 async def test_rollups_are_refreshed_while_batches_are_stored(
-    opened: Any, database: Any, event: Events, batch: Batches
+    opened: Any, database: Any, event: Events, batch: Batches, options: str
 ) -> None:
-    handler = await opened(database.url(), refresh=True, catalogue=SHOP)
+    handler = await opened(database.url() + options, refresh=True, catalogue=SHOP)
     an_hour_ago = time.time_ns() - HOUR
 
     await handler.handle(batch(event("a", at=an_hour_ago), event("b", at=an_hour_ago)))

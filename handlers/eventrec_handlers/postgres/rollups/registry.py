@@ -202,7 +202,7 @@ async def is_marked(
         "SELECT count(*) = $3 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid"
         " WHERE t.tgrelid = to_regclass($1) AND t.tgname::text = ANY ($2) AND t.tgenabled IN ('O', 'A')"
         " AND has_table_privilege(p.proowner, to_regclass($4), 'INSERT')"
-        r" AND ($5::text IS NULL OR t.tgargs = convert_to($5, getdatabaseencoding()) || '\x00'::bytea)",
+        " AND ($5::text IS NULL OR t.tgargs = convert_to($5, getdatabaseencoding()) || decode('00', 'hex'))",
         namespace.named(table),
         list(TRIGGERS),
         len(TRIGGERS),
