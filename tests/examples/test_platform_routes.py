@@ -230,7 +230,7 @@ def test_the_four_that_were_missing_are_what_plain_python_counts(
 
 
 def test_both_spellings_are_understood_and_the_default_is_thirty_days(
-    platform: Platform, ask: Callable[..., Any]
+    platform: Platform, ask: Callable[..., Any], counts: Any
 ) -> None:
     start, end = platform.now - timedelta(days=9), platform.now - timedelta(days=3)
 
@@ -241,9 +241,9 @@ def test_both_spellings_are_understood_and_the_default_is_thirty_days(
     assert snake == camel
     assert {start <= row["day"] <= end for row in snake} == {True}
     assert len(snake) == 6
-    assert min(row["day"] for row in default) > platform.now - timedelta(days=30)
-    assert len(default) == 30
-    assert [row["day"] for row in default] == sorted((row["day"] for row in default), reverse=True)
+    days = [row["day"] for row in counts.users_per(platform, counts.day)]
+    assert [row["day"] for row in default] == [day for day in days if day > platform.now - timedelta(days=30)]
+    assert len(default) >= 29  # shortly after midnight nobody may have been active today
 
 
 @pytest.mark.parametrize(
