@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from eventrec_handlers._sql import fitting, quoted
-from eventrec_handlers.postgres.migration_checks import REMARKS
+from eventrec_handlers.postgres.migration_checks import GAP
 
 if TYPE_CHECKING:
     from typing import Self
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from eventrec_handlers.postgres.checkpoints import Namespace
 
 _NAME: Final = r'(?:"(?:[^"]|"")+"|[\w$]+)'
-_GAP: Final = r"(?:\s|--[^\n]*\n|/\*.*?\*/)"
 _INDEX: Final = re.compile(
-    rf"CREATE{_GAP}+(?P<unique>UNIQUE{_GAP}+)?INDEX{_GAP}+CONCURRENTLY{_GAP}+"
-    rf"(?P<tolerant>IF{_GAP}+NOT{_GAP}+EXISTS{_GAP}+)?(?P<name>{_NAME}){_GAP}+ON{_GAP}+(?P<only>ONLY{_GAP}+)?"
-    rf"(?P<table>{_NAME}(?:\s*\.\s*{_NAME})?){_GAP}*(?P<rest>(?:\(|USING\b).*)",
+    rf"{GAP}*CREATE{GAP}+(?P<unique>UNIQUE{GAP}+)?INDEX{GAP}+CONCURRENTLY{GAP}+"
+    rf"(?P<tolerant>IF{GAP}+NOT{GAP}+EXISTS{GAP}+)?(?P<name>{_NAME}){GAP}+ON{GAP}+(?P<only>ONLY{GAP}+)?"
+    rf"(?P<table>{_NAME}(?:\s*\.\s*{_NAME})?){GAP}*(?P<rest>(?:\(|USING\b).*)",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -65,8 +64,7 @@ class ConcurrentIndex:
     @classmethod
     def of(cls, sql: str) -> Self | None:
         """The parts of `sql`; None: it is another statement."""
-        start = REMARKS.match(sql)
-        found = _INDEX.match(sql, 0 if start is None else start.end())
+        found = _INDEX.match(sql)
         if found is None:
             return None
         name = found["name"]

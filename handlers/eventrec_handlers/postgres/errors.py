@@ -85,8 +85,10 @@ def is_about_functions(exc: BaseException) -> bool:
     return state(exc).startswith("42") and bool(getattr(exc, "context", None))
 
 
-def is_about_table(exc: asyncpg.PostgresError) -> bool:
-    """Whether, met while a table is read, it may be about that table: the server is there and answers."""
+def is_about_table(exc: asyncpg.PostgresError, connection: asyncpg.Connection) -> bool:
+    """Whether, met while a table is in work, it may be about that table: the server is there and answers."""
+    if connection.is_closed():
+        return False
     return state(exc) not in _GONE and getattr(exc, "severity_en", None) not in {"FATAL", "PANIC"}
 
 

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from eventrec_handlers.postgres.checkpoints import Namespace
 
 _WHOLE: Final = ("bigint", "integer", "smallint")
-REMARKS: Final = re.compile(r"(?:\s+|--[^\n]*\n|/\*.*?\*/)*", re.DOTALL)
-"""What may stand before a statement."""
+GAP: Final = r"(?:\s|--[^\n]*\n|/\*.*?\*/)"
+"""What may stand before and within a statement, as an expression for `re.DOTALL`: a space, or a remark."""
 
+_GAPS: Final = re.compile(f"{GAP}*", re.DOTALL)
 _CLIENTS: Final = re.compile(r"COPY\b.*\b(?:FROM\s+STDIN|TO\s+STDOUT)\b", re.IGNORECASE | re.DOTALL)
 _UNNAMED: Final = re.compile(r"CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+ON\b", re.IGNORECASE)
 
@@ -30,7 +31,7 @@ def refuse_statement(sql: str) -> None:
     Raises:
         MigrationError: Why.
     """
-    start = REMARKS.match(sql)
+    start = _GAPS.match(sql)
     begins = sql[start.end() :] if start is not None else sql
     if _CLIENTS.match(begins):
         raise MigrationError("COPY from or to a client is not for a migration: use INSERT, or a file of the server")

@@ -147,7 +147,7 @@ class Moment:
         except asyncpg.PostgresError as exc:
             if state(exc) == LOCKED:
                 self.locked.add(table.oid)
-            if not (self._passes_over and is_about_table(exc)) or self._connection.is_closed() or len(self.tables) == 1:
+            if not (self._passes_over and is_about_table(exc, self._connection)) or len(self.tables) == 1:
                 raise
             self._unread[table.oid] = f"table {table.name!r} cannot be read: {brief(exc)}"
             self.tables = [other for other in self.tables if other.oid != table.oid]

@@ -169,7 +169,7 @@ class PostgresReader(EventReader):
         try:
             return await self._in_one(connection, read, passes_over=bool(self._unread))
         except asyncpg.PostgresError as exc:
-            if self._unread or not is_about_table(exc) or connection.is_closed():
+            if self._unread or not is_about_table(exc, connection):
                 raise
         return await self._in_one(connection, read, passes_over=True)
 

@@ -287,7 +287,7 @@ class TimePartitions:
         report.left += (f"{what}: {brief(exc)}",)
 
     async def _give_up(self, connection: asyncpg.Connection, exc: asyncpg.PostgresError) -> None:
-        if connection.is_closed() or not is_about_table(exc):
+        if not is_about_table(exc, connection):
             raise exc
         if connection.is_in_transaction():
             await connection.execute("ROLLBACK")

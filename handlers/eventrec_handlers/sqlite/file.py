@@ -66,6 +66,18 @@ def connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
     return connection
 
 
+def connect_by_uri(
+    path: Path, parameters: str, busy_timeout: float, *, check_same_thread: bool = True
+) -> sqlite3.Connection:
+    """A connection for reading; `parameters` are those of SQLite's URI."""
+    uri = f"file:{quote(os.fsencode(path))}?{parameters}"
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=busy_timeout, isolation_level=None, check_same_thread=check_same_thread
+    )
+    connection.text_factory = lenient_text
+    return connection
+
+
 def lenient_text(raw: bytes) -> str:
     """A text as a connection of ours gives it: other programs store bytes, and give names, that are not UTF-8."""
     return raw.decode(errors="replace")

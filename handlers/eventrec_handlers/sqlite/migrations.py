@@ -14,7 +14,6 @@ import sqlite3
 import time
 from contextlib import asynccontextmanager, closing, suppress
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
-from urllib.parse import quote
 
 import anyio
 
@@ -27,9 +26,9 @@ from eventrec_handlers.sqlite import ddl
 from eventrec_handlers.sqlite.file import (
     check_kind,
     connect,
+    connect_by_uri,
     errors_translated,
     is_at_rest,
-    lenient_text,
     read_table,
 )
 from eventrec_handlers.sqlite.rollup_ddl import prepare_adopted
@@ -208,12 +207,7 @@ class SqliteMigrations(MigrationTarget):
             return job(connection)
 
     def _reading(self, parameters: str) -> sqlite3.Connection:
-        uri = f"file:{quote(os.fsencode(self._path))}?{parameters}"
-        connection = sqlite3.connect(
-            uri, uri=True, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
-        )
-        connection.text_factory = lenient_text
-        return connection
+        return connect_by_uri(self._path, parameters, self._busy_timeout, check_same_thread=False)
 
     def _step(
         self,

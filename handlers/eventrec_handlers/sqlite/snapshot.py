@@ -6,10 +6,9 @@ import os
 import sqlite3
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
-from urllib.parse import quote
 
 from eventrec_handlers._thread import check_cancelled
-from eventrec_handlers.sqlite.file import check_kind, errors_translated, is_at_rest, lenient_text
+from eventrec_handlers.sqlite.file import check_kind, connect_by_uri, errors_translated, is_at_rest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,9 +71,7 @@ class Snapshots:
         return (found.st_ino, found.st_size, found.st_mtime_ns) if is_at_rest(self._path) else None
 
     def _read_by(self, parameters: str, job: Callable[[sqlite3.Connection], T]) -> T:
-        uri = f"file:{quote(os.fsencode(self._path))}?{parameters}"
-        with closing(sqlite3.connect(uri, uri=True, timeout=self._busy_timeout, isolation_level=None)) as connection:
-            connection.text_factory = lenient_text
+        with closing(connect_by_uri(self._path, parameters, self._busy_timeout)) as connection:
             connection.execute("BEGIN")
             with watched(connection):
                 return job(connection)

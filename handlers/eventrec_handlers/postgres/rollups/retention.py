@@ -149,7 +149,7 @@ async def remove_old(
             is_more, why = await _delete_slice(connection, namespace, table, column, before=now - kept, now=now)
         except asyncpg.PostgresError as exc:
             # The table, what refers to it, or its triggers refuse: the rollups are refreshed all the same.
-            if connection.is_closed() or not is_about_table(exc):
+            if not is_about_table(exc, connection):
                 raise
             await connection.execute("ROLLBACK")
             return f"old rows are not removed: {brief(exc)}"

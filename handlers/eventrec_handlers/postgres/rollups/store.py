@@ -212,7 +212,7 @@ class PostgresRollups(RollupStore):
         try:
             return await self._maintain_table(layout, now, connection, namespace, is_dropping=is_dropping)
         except asyncpg.PostgresError as exc:
-            if connection.is_closed() or not is_about_table(exc):
+            if not is_about_table(exc, connection):
                 raise
             await self._clear(connection, exc)
             return [f"table {layout.table!r} is not maintained: {brief(exc)}"]
